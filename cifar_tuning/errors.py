@@ -1,0 +1,37 @@
+"""What went wrong when the cause is something the user can change, as opposed to a bug.
+
+The command line prints these without a traceback; everything else keeps its traceback.
+"""
+
+from collections.abc import Sequence
+
+
+class UserError(Exception):
+    """A mistake the user can mend; the message says what was given, what is allowed and what to do."""
+
+
+class ConfigError(UserError):
+    """Every problem found in one job's configuration, reported together before any compute is spent.
+
+    Args:
+        problems: one line each, in the form `key=value: what is allowed`.
+    """
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        self.problems = list(problems)
+        count = f"{len(self.problems)} problem" + ("s" if len(self.problems) > 1 else "")
+        lines = "\n".join(f"  - {problem}" for problem in self.problems)
+        super().__init__(f"{count} in the configuration; nothing was trained.\n{lines}")
+
+    def __reduce__(self) -> tuple[type, tuple[list[str]]]:
+        # Exceptions cross process borders under the parallel launchers; the default would call
+        # __init__ with the finished message.
+        return type(self), (self.problems,)
+
+
+class DataError(UserError):
+    """The dataset could not be had; the message lists what was tried and where to put files by hand."""
+
+
+class TrackingError(UserError):
+    """The tracking store can't be used; raised before training starts."""
