@@ -1,0 +1,7 @@
+"""Architectures, one a file, and the non-linearities."""
+
+from cifar_tuning.models.activations import ACTIVATIONS, Swish
+from cifar_tuning.models.resnet import ResNet
+from cifar_tuning.models.simplenn import SimpleNN
+
+__all__ = ["ACTIVATIONS", "ResNet", "SimpleNN", "Swish"]

@@ -1,0 +1,62 @@
+# Everything runs in .venv, which `make env` builds; nothing else is needed but python3 (3.11 or newer) and a network.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.PHONY: help env data tune test lint format bench ui picture clean
+
+PYTHON ?= python3
+BIN := .venv/bin
+PORT ?= 5000
+# The study of `make tune`: about four minutes of training on two CPU cores.
+TRIALS ?= 10
+EPOCHS ?= 4
+TUNE := multirun/tune
+
+help: ## Show this list
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+
+env: .venv/.ready ## Build the environment .venv, pinned by constraints.txt
+
+.venv/.ready: constraints.txt setup.cfg pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " + sys.version.split()[0] + "; try make PYTHON=python3.12")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m cifar_tuning.tracking
+	@touch $@
+
+data: env ## Bring CIFAR-10 to data/ and verify it
+	@$(BIN)/python -m cifar_tuning.data
+
+tune: data ## Tune SimpleNN on CIFAR-10 with a small Optuna study (TRIALS=10 EPOCHS=4)
+	@if [ -f $(TUNE)/optimization_results.yaml ]; then \
+		echo "This study is finished; move $(TUNE) away to run it again."; \
+		$(BIN)/python -m cifar_tuning.reporting.summary $(TUNE); \
+	else \
+		if [ -d $(TUNE) ]; then mv $(TUNE) $(TUNE)-interrupted-$$(date +%Y%m%d-%H%M%S); fi; \
+		$(BIN)/python train.py -m study=simplenn trainer.epochs=$(EPOCHS) \
+			hydra.sweeper.n_trials=$(TRIALS) hydra.sweep.dir=$(TUNE); \
+	fi
+
+test: env ## Run every test that this machine can run
+	@$(BIN)/python -m pytest
+
+lint: env ## Check format, style and types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: env ## Format the code and mend what can be mended
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: data ## Measure our pipeline against the usual one, side by side
+	@$(BIN)/python -m benchmarks all
+
+ui: env ## Open MLflow's UI on 127.0.0.1 (PORT=5000)
+	@$(BIN)/mlflow ui --backend-store-uri sqlite:///mlflow.db --host 127.0.0.1 --port $(PORT)
+
+picture: data ## Draw the README's picture anew: a real grid in MLflow's UI (needs Chromium)
+	@$(BIN)/python -m pytest tests/test_ui.py --picture docs/images/mlflow_compare.png
+
+clean: ## Remove the environment; data, runs and checkpoints stay
+	rm -rf .venv *.egg-info

@@ -1,0 +1,88 @@
+"""What every benchmark needs: contestants in turn, medians, the machine, a JSON file."""
+
+import json
+import os
+import platform
+import statistics
+import subprocess
+import time
+from collections.abc import Callable, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+RESULTS = Path(__file__).parent / "results"
+PACKAGES = ("torch", "torchvision", "numpy", "mlflow", "optuna", "hydra-core")
+
+
+def alternate(contestants: Mapping[str, Callable[[], int]], repeats: int) -> dict[str, list[float]]:
+    """Runs the contestants in turn, so that what else the machine does hits all of them alike.
+
+    Args:
+        contestants: each does one round of work and returns how many images it was.
+        repeats: rounds that count; one more goes before, to warm up.
+
+    Returns:
+        images/s of each contestant's rounds.
+    """
+    rates: dict[str, list[float]] = {name: [] for name in contestants}
+    for round_number in tqdm(range(repeats + 1), desc=" against ".join(contestants), leave=False):
+        for name, work in contestants.items():
+            start = time.perf_counter()
+            images = work()
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
+            if round_number:
+                rates[name].append(images / (time.perf_counter() - start))
+    return rates
+
+
+def compare(rates: Mapping[str, list[float]], baseline: str) -> dict[str, Any]:
+    """Returns median, spread and ratio to the baseline of each contestant.
+
+    The ratio is the median of the rounds' ratios: both sides of each were measured within seconds.
+    """
+    return {
+        name: {
+            "median": round(statistics.median(values), 1),
+            "min": round(min(values), 1),
+            "max": round(max(values), 1),
+            "ratio": round(statistics.median(v / b for v, b in zip(values, rates[baseline], strict=True)), 3),
+        }
+        for name, values in rates.items()
+    }
+
+
+def machine() -> dict[str, Any]:
+    """Returns what the figures depend on: processor, device, versions, commit."""
+    capabilities = torch.cpu.get_capabilities()
+    return {
+        "processor": capabilities.get("cpu_name") or platform.processor(),
+        "threads": torch.get_num_threads(),
+        "cores": os.cpu_count(),
+        "bf16": bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16")),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "python": platform.python_version(),
+        "versions": {name: version(name) for name in PACKAGES},
+        "commit": _commit(),
+    }
+
+
+def write(name: str, content: Mapping[str, Any]) -> Path:
+    """Writes a benchmark's figures and the machine's as JSON; returns the file."""
+    RESULTS.mkdir(exist_ok=True)
+    file = RESULTS / f"{name}.json"
+    partial = file.with_suffix(".tmp")
+    partial.write_text(json.dumps({"benchmark": name, **content, "machine": machine()}, indent=2) + "\n")
+    return partial.replace(file)
+
+
+def _commit() -> str:
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"

@@ -1,0 +1,102 @@
+"""Our pipeline against the usual one: same architecture, batch, optimiser, images and augmentation."""
+
+import argparse
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.utils import execution_whitelist
+
+from benchmarks import measure, usual
+from cifar_tuning import PROJECT_ROOT
+from cifar_tuning.jobs.build import Parts, build, make_optimizer
+from cifar_tuning.jobs.process import trusted_targets
+from cifar_tuning.jobs.run import make_batches
+from cifar_tuning.training.display import Display
+from cifar_tuning.training.loop import Trainer
+from cifar_tuning.training.precision import resolve_precision
+from cifar_tuning.training.schedules import Schedule
+from cifar_tuning.training.settings import place, resolve_device
+
+# Images in a round: some seconds of work for the slower contestant on two cores.
+ROUND = {"simplenn": 12_800, "resnet20": 2_560}
+GOALS = {"simplenn": 2.5, "resnet20": 1.6}
+OVERRIDES = {
+    "simplenn": ["model=simplenn", "model.batch_norm=true"],
+    "resnet20": ["model=resnet20", "optimizer.lr=0.1"],
+}
+
+
+def run(models: list[str], repeats: int) -> Path:
+    """Measures each model and prints the table; returns the JSON file."""
+    figures = {}
+    for model in models:
+        rates = measure.alternate(contestants(model), repeats)
+        figures[model] = {
+            **measure.compare(rates, "usual"),
+            "images_per_round": ROUND[model],
+            "goal": GOALS[model],
+        }
+        for name in ("usual", "ours"):
+            f = figures[model][name]
+            print(f"{model:9} {name:6} {f['median']:>9,.0f} images/s  ({f['min']:,.0f} to {f['max']:,.0f})")
+        ratio = figures[model]["ours"]["ratio"]
+        print(f"{model:9} ours / usual = {ratio:.2f}  (goal on a two-core bf16 CPU: {GOALS[model]})")
+    return measure.write("pipeline", {"repeats": repeats, "unit": "images/s", "models": figures})
+
+
+def contestants(model: str) -> dict[str, Callable[[], int]]:
+    """Both pipelines, ready to train an epoch on the same images."""
+    parts = _parts(model)
+    device = resolve_device("auto")
+    theirs = usual.MODELS[model]().to(device)
+    optimizer = torch.optim.SGD(theirs.parameters(), lr=0.01, momentum=0.9, weight_decay=1e-4)
+    loader = usual.loader(parts.data, parts.data.load().train)
+    trainer = _trainer(parts, device)
+    return {
+        "usual": partial(usual.epoch, theirs, optimizer, loader, device),
+        "ours": partial(_our_epoch, trainer, Display(1, trainer.train.count)),
+    }
+
+
+def _our_epoch(trainer: Trainer, display: Display) -> int:
+    trainer.train_epoch(1, display)
+    return trainer.train.count
+
+
+def _parts(model: str) -> Parts:
+    overrides = [
+        *OVERRIDES[model],
+        "augmentation=crop_flip",
+        "tracking=none",
+        f"data.train_limit={ROUND[model]}",
+    ]
+    with initialize_config_dir(str(PROJECT_ROOT / "conf")), execution_whitelist(trusted_targets()):
+        return build(compose("config", overrides))
+
+
+def _trainer(parts: Parts, device: torch.device) -> Trainer:
+    model = place(parts.model, device)
+    train, val = make_batches(parts, seed=0, device=device)
+    optimizer = make_optimizer(parts)
+    schedule = Schedule(parts.schedule, optimizer, parts.trainer.epochs, len(train))
+    precision = resolve_precision("auto", model, device, (parts.data.batch_size, 3, 32, 32))
+    return Trainer(
+        model,
+        optimizer,
+        schedule,
+        parts.regularizer,
+        train,
+        val,
+        epochs=1,
+        device=device,
+        precision=precision,
+    )
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares this benchmark's options."""
+    parser.add_argument("--models", nargs="+", choices=list(ROUND), default=list(ROUND))
+    parser.add_argument("--repeats", type=int, default=5)

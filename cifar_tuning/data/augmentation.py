@@ -1,0 +1,167 @@
+"""Augmentations that work on whole batches of uint8 images, and the random numbers of an epoch.
+
+Everything random is drawn on the CPU for a whole epoch at once, from (seed, epoch) alone; the device, the
+batch size, the worker and whatever else the process runs have no say in it.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cifar_tuning.data.base import is_whole
+
+# Which stream of an epoch's random numbers; a new use gets a new number.
+ORDER_STREAM, AUGMENTATION_STREAM = 0, 1
+
+MAX_PADDING = 32
+
+# Takes a batch, uint8 B×H×W×C, and its number in the epoch; gives uint8, or float on 0..255, of that shape.
+Augment = Callable[[Tensor, int], Tensor]
+
+
+def epoch_bits(seed: int, epoch: int, stream: int, count: int) -> np.ndarray:
+    """`count` random uint64 that are the same on every machine and with every NumPy.
+
+    NumPy freezes the bit streams of its generators but not the methods of `Generator`; hence the raw bits.
+    """
+    raw = np.random.PCG64(np.random.SeedSequence([seed, epoch, stream])).random_raw(count)
+    return np.asarray(raw, np.uint64)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The epoch an augmentation draws for.
+
+    Args:
+        count: images in the epoch.
+        batch_size: images in a batch; the last one may be smaller.
+        image_shape: height, width, channels.
+        seed, epoch: decide every draw.
+        device: where the batches are.
+    """
+
+    count: int
+    batch_size: int
+    image_shape: tuple[int, int, int]
+    seed: int
+    epoch: int
+    device: torch.device
+
+
+class Augmentation(ABC):
+    """Makes an epoch's batches more varied; each image of a batch independently of the others."""
+
+    @abstractmethod
+    def start(self, plan: Plan) -> Augment:
+        """Draw for one epoch and return the function that augments its batches."""
+
+
+class NoAugmentation(Augmentation):
+    """The images as they are; `conf/augmentation/none.yaml` is this constructor."""
+
+    @staticmethod
+    def check() -> list[str]:
+        """Nothing can be wrong with no settings."""
+        return []
+
+    def start(self, plan: Plan) -> Augment:
+        """Return the identity."""
+        return lambda images, batch: images
+
+
+@dataclass(frozen=True)
+class CropFlipDraws:
+    """Where each image of an epoch is cropped and whether it is flipped, by its place in the order.
+
+    Args:
+        top, left: offset of the crop in the padded image, int64 N, each 0 … 2·padding.
+        flip: bool N; an image is flipped first and cropped then.
+    """
+
+    top: np.ndarray
+    left: np.ndarray
+    flip: np.ndarray
+
+
+class CropFlip(Augmentation):
+    """Pad with black, crop back at a random place, flip horizontally; `conf/augmentation/crop_flip.yaml`.
+
+    Args:
+        padding: black pixels added on every side, 0 … 32.
+        flip: probability of a flip; true and false mean 0.5 and 0.
+
+    Raises:
+        ValueError: every problem that `check` finds.
+    """
+
+    def __init__(self, *, padding: int = 4, flip: float | bool = 0.5) -> None:
+        problems = self.check(padding=padding, flip=flip)
+        if problems:
+            raise ValueError("; ".join(problems))
+        self.padding = padding
+        self.flip = 0.5 * flip if isinstance(flip, bool) else float(flip)
+
+    @staticmethod
+    def check(*, padding: object = 4, flip: object = 0.5) -> list[str]:
+        """Problems of the given settings, one line each; an empty list when the constructor takes them."""
+        problems = []
+        if not is_whole(padding, 0, MAX_PADDING):
+            problems.append(
+                f"augmentation.padding={padding}: must be a whole number between 0 and {MAX_PADDING} (pixels)"
+            )
+        if not isinstance(flip, int | float) or not 0 <= flip <= 1:
+            problems.append(f"augmentation.flip={flip}: must be a probability between 0 and 1, or true or false")
+        return problems
+
+    def draw(self, count: int, *, seed: int, epoch: int) -> CropFlipDraws:
+        """The draws of an epoch of `count` images."""
+        bits = epoch_bits(seed, epoch, AUGMENTATION_STREAM, 3 * count).reshape(count, 3)
+        places = np.uint64(2 * self.padding + 1)
+        offsets = (bits[:, :2] % places).astype(np.int64)
+        # The upper 53 bits make a float64 in [0, 1), so p = 1 flips always and p = 0 never.
+        flip = (bits[:, 2] >> np.uint64(11)).astype(np.float64) * 2.0**-53 < self.flip
+        return CropFlipDraws(offsets[:, 0], offsets[:, 1], flip)
+
+    def start(self, plan: Plan) -> Augment:
+        """Draw for one epoch and return the function that augments its batches."""
+        draws = self.draw(plan.count, seed=plan.seed, epoch=plan.epoch)
+        height, width, channels = plan.image_shape
+        tall, wide = height + 2 * self.padding, width + 2 * self.padding
+        # Canvases with black borders: one for each image of a batch, and one for its mirror image.
+        sides = 2 if self.flip else 1
+        canvas = torch.zeros((sides, plan.batch_size, tall, wide, channels), dtype=torch.uint8, device=plan.device)
+        inside = canvas[:, :, self.padding : self.padding + height, self.padding : self.padding + width]
+        # Every possible line of a crop, as an overlapping view of the canvases' memory; a line is known by
+        # the pixel it begins at. Picking lines by `index_select` copies memory in whole runs; indexing the
+        # canvases by (image, top, left) is ten times slower.
+        lines = canvas.as_strided((canvas.numel() // channels - width + 1, width * channels), (channels, 1))
+        first_pixels = torch.from_numpy(_first_pixels(draws, plan, tall, wide)).to(plan.device)
+
+        def augment(images: Tensor, batch: int) -> Tensor:
+            begin, size = batch * plan.batch_size, len(images)
+            inside[0, :size].copy_(images)
+            if sides == 2:
+                # Turning round the order of all pixels is five times faster than mirroring each line; it also
+                # turns round the images and their lines, which `_first_pixels` reckons with.
+                inside[1, :size].copy_(images.reshape(-1, channels).flip(0).view(images.shape))
+            return lines.index_select(0, first_pixels[begin : begin + size].flatten()).view(images.shape)
+
+        return augment
+
+
+def _first_pixels(draws: CropFlipDraws, plan: Plan, tall: int, wide: int) -> np.ndarray:
+    """Where each line of each cropped image begins, in pixels from the canvases' start: int32 N×height."""
+    place = np.arange(plan.count)
+    within = place % plan.batch_size
+    batch_sizes = np.minimum(plan.batch_size, plan.count - (place - within))
+    upright = within * tall + draws.top
+    # In the turned half the images stand in reverse order and upside down, so their lines are read upwards.
+    turned = (plan.batch_size + batch_sizes - within) * tall - 1 - draws.top
+    line = np.where(draws.flip, turned, upright)
+    step = np.where(draws.flip, -wide, wide)
+    first = (line * wide + draws.left).astype(np.int32)
+    return first[:, None] + step.astype(np.int32)[:, None] * np.arange(plan.image_shape[0], dtype=np.int32)

@@ -1,0 +1,147 @@
+"""What every dataset offers, and the checks of the settings that all of them share."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cifar_tuning.data.split import stratified_split, stratified_subset
+
+MAX_SEED = 2**32 - 1
+
+
+@dataclass(frozen=True)
+class ArraySet:
+    """Images and labels in memory; image `i` is `stored[rows[i]]`, its class is `labels[i]`.
+
+    Batches take `stored` and `rows`, so that processes on one machine share the pages of the mapped file.
+
+    Args:
+        stored: uint8 M×H×W×3, usually a memory map, M ≥ N.
+        rows: int64 N.
+        labels: int64 N.
+    """
+
+    stored: Tensor
+    rows: Tensor
+    labels: Tensor
+
+    @cached_property
+    def images(self) -> Tensor:
+        """The images themselves, uint8 N×H×W×3: a private copy, made at the first use."""
+        return self.stored[self.rows]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True)
+class Splits:
+    """What a run trains on and what it is judged by; the test set is apart."""
+
+    train: ArraySet
+    val: ArraySet
+
+
+class ImageData(ABC):
+    """A dataset of small colour images, split for training and validation.
+
+    A subclass sets the attributes and delivers the raw arrays.
+
+    Attributes:
+        name: as in `data=NAME`.
+        classes: names in the order of the labels.
+        mean, std: of each channel of the training images, on the scale 0..1.
+        batch_size, val_size, split_seed, train_limit: see `conf/data`.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    batch_size: int
+    val_size: int
+    split_seed: int
+    train_limit: int | None
+
+    @abstractmethod
+    def arrays(self, part: str) -> tuple[np.ndarray, np.ndarray]:
+        """Everything of one part ("train", still with the validation images, or "test").
+
+        Returns:
+            uint8 N×H×W×3 and uint8 N.
+
+        Raises:
+            DataError: the dataset can't be had; says what to do.
+        """
+
+    @abstractmethod
+    def prepare(self) -> str:
+        """Make sure that everything needed is on this machine.
+
+        Returns:
+            Where it is, in words.
+
+        Raises:
+            DataError: the dataset can't be had; says what to do.
+        """
+
+    def load(self) -> Splits:
+        """The training and validation images; fetches them when needed and doesn't open the test set.
+
+        Raises:
+            DataError: the dataset can't be had; says what to do.
+        """
+        images, labels = self.arrays("train")
+        train, val = stratified_split(labels, self.val_size, self.split_seed)
+        if self.train_limit is not None:
+            train = train[stratified_subset(labels[train], self.train_limit, self.split_seed)]
+        stored = torch.from_numpy(images)
+        return Splits(_array_set(stored, labels, train), _array_set(stored, labels, val))
+
+    def load_test(self) -> ArraySet:
+        """The test images, for the very end; fetches them when needed.
+
+        Raises:
+            DataError: the dataset can't be had; says what to do.
+        """
+        images, labels = self.arrays("test")
+        return _array_set(torch.from_numpy(images), labels, np.arange(len(labels)))
+
+
+def _array_set(stored: Tensor, labels: np.ndarray, rows: np.ndarray) -> ArraySet:
+    return ArraySet(stored, torch.from_numpy(rows), torch.from_numpy(labels[rows].astype(np.int64)))
+
+
+def is_whole(value: object, low: int, high: int | None = None) -> bool:
+    """Whether a value from a config is an int (a bool is none) within the bounds, which are included."""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= low and (high is None or value <= high)
+
+
+def check_shared(
+    *, available: int, reason: str, train_limit: object, batch_size: object, split_seed: object
+) -> list[str]:
+    """Problems of the settings that every dataset has.
+
+    Args:
+        available: training images before `train_limit`.
+        reason: why it is so many, for the message.
+        train_limit, batch_size, split_seed: as configured.
+
+    Returns:
+        One line for each problem, in the form `key=value: what is allowed`.
+    """
+    problems = []
+    size, why = available, reason
+    if train_limit is not None and not is_whole(train_limit, 1, available):
+        problems.append(f"data.train_limit={train_limit}: must be between 1 and {available} ({reason}), or null")
+    elif isinstance(train_limit, int):
+        size, why = train_limit, f"data.train_limit={train_limit}"
+    if not is_whole(batch_size, 1, size):
+        problems.append(f"data.batch_size={batch_size}: must be between 1 and {size} ({why})")
+    if not is_whole(split_seed, 0, MAX_SEED):
+        problems.append(f"data.split_seed={split_seed}: must be a whole number between 0 and {MAX_SEED}")
+    return problems

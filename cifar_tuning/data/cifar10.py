@@ -1,0 +1,99 @@
+"""CIFAR-10: 50,000 training and 10,000 test images of 32×32 pixels in ten classes."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from cifar_tuning import PROJECT_ROOT
+from cifar_tuning.data.base import ImageData, check_shared, is_whole
+from cifar_tuning.data.sources import Source, default_sources
+from cifar_tuning.data.spec import CIFAR10_SPEC, Spec
+from cifar_tuning.data.store import Store
+
+TRAIN_IMAGES = 50_000
+
+
+class CIFAR10(ImageData):
+    """Real CIFAR-10, fetched at the first use; `conf/data/cifar10.yaml` is this constructor.
+
+    Args:
+        root: folder that holds the data, or files put there by hand.
+        val_size: images set apart from the 50,000 for validation, stratified by class.
+        split_seed: decides, alone, which they are.
+        train_limit: use only so many training images, stratified; None for all.
+        batch_size: images in a training batch.
+        spec: what the dataset must be; another one only in tests.
+        sources: where it may come from; None for the usual ones.
+
+    Raises:
+        ValueError: every problem that `check` finds.
+    """
+
+    name = "cifar10"
+    classes = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+    mean = (0.4914, 0.4822, 0.4465)
+    std = (0.2470, 0.2435, 0.2616)
+
+    def __init__(
+        self,
+        root: str | Path = PROJECT_ROOT / "data",
+        *,
+        val_size: int = 5000,
+        split_seed: int = 0,
+        train_limit: int | None = None,
+        batch_size: int = 128,
+        spec: Spec = CIFAR10_SPEC,
+        sources: Sequence[Source] | None = None,
+    ) -> None:
+        problems = self.check(
+            root=root,
+            val_size=val_size,
+            split_seed=split_seed,
+            train_limit=train_limit,
+            batch_size=batch_size,
+        )
+        if problems:
+            raise ValueError("; ".join(problems))
+        self.root = Path(root).expanduser().absolute()
+        self.val_size = val_size
+        self.split_seed = split_seed
+        self.train_limit = train_limit
+        self.batch_size = batch_size
+        self._store = Store(self.root, spec, default_sources() if sources is None else sources)
+
+    @staticmethod
+    def check(
+        *,
+        root: object = "data",
+        val_size: object = 5000,
+        split_seed: object = 0,
+        train_limit: object = None,
+        batch_size: object = 128,
+    ) -> list[str]:
+        """Problems of the given settings, one line each; an empty list when the constructor takes them."""
+        problems = []
+        if not isinstance(root, str | Path) or not str(root).strip():
+            problems.append(f"data.root={root}: must be the path of a folder")
+        held_back, reason = 0, f"{TRAIN_IMAGES:,} images"
+        if not is_whole(val_size, 1, TRAIN_IMAGES - 1):
+            problems.append(f"data.val_size={val_size}: must be between 1 and {TRAIN_IMAGES - 1} ({reason})")
+        elif isinstance(val_size, int):
+            held_back, reason = val_size, f"{reason} minus data.val_size={val_size}"
+        return problems + check_shared(
+            available=TRAIN_IMAGES - held_back,
+            reason=reason,
+            train_limit=train_limit,
+            batch_size=batch_size,
+            split_seed=split_seed,
+        )
+
+    def arrays(self, part: str) -> tuple[np.ndarray, np.ndarray]:
+        """Memory-mapped uint8 images N×32×32×3 and uint8 labels N of "train" (all 50,000) or "test"."""
+        return self._store.open(part)
+
+    def prepare(self) -> str:
+        """Fetch and verify the dataset unless that has been done; returns where it lies."""
+        self._store.open("train")
+        self._store.open("test")
+        return str(self._store.path)

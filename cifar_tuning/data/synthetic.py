@@ -1,0 +1,112 @@
+"""Made-up images that a small network learns in seconds: for tests and smoke runs, without a download."""
+
+import numpy as np
+
+from cifar_tuning.data.base import MAX_SEED, ImageData, check_shared, is_whole
+
+_CLASSES = 10
+_BLOCKS = 4  # a class's pattern is 4×4 coloured blocks of 8×8 pixels
+
+
+class Synthetic(ImageData):
+    """Each class is a pattern of coloured blocks under noise; `conf/data/synthetic.yaml` is this constructor.
+
+    The patterns are symmetric, so that a horizontal flip keeps the class, and coarse, so that a crop does.
+
+    Args:
+        train_size, val_size, test_size: number of images.
+        train_limit: use only so many training images, stratified; None for all.
+        batch_size: images in a training batch.
+        data_seed: decides the images.
+        split_seed: decides which of them are trained on and which validate.
+
+    Raises:
+        ValueError: every problem that `check` finds.
+    """
+
+    name = "synthetic"
+    classes = tuple(f"pattern_{index}" for index in range(_CLASSES))
+    mean = (0.5, 0.5, 0.5)
+    std = (0.25, 0.25, 0.25)
+
+    def __init__(
+        self,
+        *,
+        train_size: int = 512,
+        val_size: int = 128,
+        test_size: int = 128,
+        train_limit: int | None = None,
+        batch_size: int = 64,
+        data_seed: int = 0,
+        split_seed: int = 0,
+    ) -> None:
+        problems = self.check(
+            train_size=train_size,
+            val_size=val_size,
+            test_size=test_size,
+            train_limit=train_limit,
+            batch_size=batch_size,
+            data_seed=data_seed,
+            split_seed=split_seed,
+        )
+        if problems:
+            raise ValueError("; ".join(problems))
+        self.train_size = train_size
+        self.val_size = val_size
+        self.test_size = test_size
+        self.train_limit = train_limit
+        self.batch_size = batch_size
+        self.data_seed = data_seed
+        self.split_seed = split_seed
+
+    @staticmethod
+    def check(
+        *,
+        train_size: object = 512,
+        val_size: object = 128,
+        test_size: object = 128,
+        train_limit: object = None,
+        batch_size: object = 64,
+        data_seed: object = 0,
+        split_seed: object = 0,
+    ) -> list[str]:
+        """Problems of the given settings, one line each; an empty list when the constructor takes them."""
+        problems = [
+            f"data.{key}={value}: must be a whole number of at least 1"
+            for key, value in (("train_size", train_size), ("val_size", val_size), ("test_size", test_size))
+            if not is_whole(value, 1)
+        ]
+        if not is_whole(data_seed, 0, MAX_SEED):
+            problems.append(f"data.data_seed={data_seed}: must be a whole number between 0 and {MAX_SEED}")
+        if not isinstance(train_size, int) or not is_whole(train_size, 1):
+            return problems  # without it the rest can't be judged
+        return problems + check_shared(
+            available=train_size,
+            reason=f"data.train_size={train_size}",
+            train_limit=train_limit,
+            batch_size=batch_size,
+            split_seed=split_seed,
+        )
+
+    def arrays(self, part: str) -> tuple[np.ndarray, np.ndarray]:
+        """uint8 images N×32×32×3 and uint8 labels N of "train" (with the validation images) or "test"."""
+        patterns = _patterns(np.random.RandomState([self.data_seed, 0]))
+        if part == "train":
+            return _draw(patterns, self.train_size + self.val_size, np.random.RandomState([self.data_seed, 1]))
+        return _draw(patterns, self.test_size, np.random.RandomState([self.data_seed, 2]))
+
+    def prepare(self) -> str:
+        """Nothing to fetch."""
+        return "made in memory"
+
+
+def _patterns(random: np.random.RandomState) -> np.ndarray:
+    half = random.uniform(size=(_CLASSES, _BLOCKS, _BLOCKS // 2, 3))
+    blocks = np.concatenate([half, half[:, :, ::-1]], axis=2)
+    return blocks.repeat(32 // _BLOCKS, axis=1).repeat(32 // _BLOCKS, axis=2)
+
+
+def _draw(patterns: np.ndarray, count: int, random: np.random.RandomState) -> tuple[np.ndarray, np.ndarray]:
+    labels = random.permutation(np.arange(count) % len(patterns)).astype(np.uint8)  # balanced
+    images = 0.7 * patterns[labels] + 0.3 * random.uniform(size=(count, 32, 32, 3))
+    return (images * 255).astype(np.uint8), labels

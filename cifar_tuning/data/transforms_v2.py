@@ -1,0 +1,73 @@
+"""Any of torchvision's transforms as an augmentation, apart as torchvision is slow to import."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cifar_tuning.data.augmentation import AUGMENTATION_STREAM, Augment, Augmentation, Plan, epoch_bits
+from cifar_tuning.torchvision_compat import torchvision
+
+
+class TransformsV2(Augmentation):
+    """Transforms of `torchvision.transforms.v2`, in a row; see `conf/augmentation/trivial_augment.yaml`.
+
+    They are applied image by image, because on a batch v2 draws once for all of it. That makes them many
+    times slower than `CropFlip`. Each image's draws come from a seed of its own, so that they depend on the
+    run's seed and the epoch alone; the process's own generators are left as they were.
+
+    Args:
+        transforms: each takes and gives a `tv_tensors.Image`, uint8 C×H×W; a float result counts as 0..1. The
+            shape must stay. Normalisation comes afterwards and doesn't belong here.
+
+    Raises:
+        ValueError: every problem that `check` finds, or something that isn't a transform.
+    """
+
+    def __init__(self, transforms: Sequence[Callable[[Any], Any]]) -> None:
+        problems = self.check(transforms=transforms)
+        problems += [
+            f"augmentation.transforms[{index}]={transform}: must be a transform, given by its _target_"
+            for index, transform in enumerate(() if problems else transforms)
+            if not callable(transform)
+        ]
+        if problems:
+            raise ValueError("; ".join(problems))
+        self.transforms = list(transforms)
+
+    @staticmethod
+    def check(*, transforms: object = None) -> list[str]:
+        """Problems of the given settings, one line each; each transform checks its own when it is made."""
+        if not isinstance(transforms, Sequence) or isinstance(transforms, str) or not transforms:
+            return [f"augmentation.transforms={transforms}: must be a list of at least one transform"]
+        return []
+
+    def start(self, plan: Plan) -> Augment:
+        """Draw a seed for each image of the epoch and return the function that augments its batches."""
+        # 63 bits, because that is what `torch.manual_seed` takes.
+        seeds = (epoch_bits(plan.seed, plan.epoch, AUGMENTATION_STREAM, plan.count) >> 1).tolist()
+        on_cuda = [plan.device] if plan.device.type == "cuda" else []
+
+        def augment(images: Tensor, batch: int) -> Tensor:
+            begin = batch * plan.batch_size
+            with torch.random.fork_rng(devices=on_cuda):
+                return torch.stack(
+                    [
+                        self._one(image, seed)
+                        for image, seed in zip(images, seeds[begin : begin + len(images)], strict=True)
+                    ]
+                )
+
+        return augment
+
+    def _one(self, image: Tensor, seed: int) -> Tensor:
+        torch.manual_seed(seed)
+        result: Any = torchvision.tv_tensors.Image(image.permute(2, 0, 1))
+        for transform in self.transforms:
+            result = transform(result)
+        if not isinstance(result, Tensor) or result.shape != image.permute(2, 0, 1).shape:
+            shape = tuple(result.shape) if isinstance(result, Tensor) else type(result).__name__
+            raise ValueError(f"augmentation.transforms: an image must keep its shape 3×H×W, but became {shape}")
+        plain = result.as_subclass(Tensor).permute(1, 2, 0)
+        return plain * 255 if plain.is_floating_point() else plain

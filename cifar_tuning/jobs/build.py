@@ -1,0 +1,121 @@
+"""From a configuration to the objects that train, each built by the constructor its `_target_` names."""
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+from torch.optim import Optimizer
+
+from cifar_tuning.errors import ConfigError
+from cifar_tuning.jobs.checks import find_problems
+from cifar_tuning.training.regularizers import Regularizer
+from cifar_tuning.training.settings import TrainerSettings
+
+
+@dataclass
+class Parts:
+    """The objects a job is made of; `optimizer` and `schedule` still wait for what they work on."""
+
+    data: Any
+    augmentation: Any
+    model: nn.Module
+    optimizer: Any
+    schedule: Any
+    regularizer: Regularizer
+    trainer: TrainerSettings
+    tracking: Any
+
+
+def plain(cfg: DictConfig) -> dict[str, Any]:
+    """Returns the configuration with every interpolation resolved, as plain dictionaries and lists.
+
+    Raises:
+        ConfigError: a value is missing (`???`) or refers to something that does not exist.
+    """
+    try:
+        content = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+    except Exception as error:
+        raise ConfigError([" ".join(str(error).split())]) from error
+    assert isinstance(content, dict)
+    return {str(key): value for key, value in content.items()}
+
+
+def build(cfg: DictConfig) -> Parts:
+    """Checks the whole configuration, then builds its parts.
+
+    The model's weights come from PyTorch's global generator, so seed it first.
+
+    Raises:
+        ConfigError: with every mistake that was found.
+    """
+    config = plain(cfg)
+    if problems := find_problems(config):
+        raise ConfigError(problems)
+    parts, failures = {}, []
+    for group in Parts.__dataclass_fields__:
+        try:
+            parts[group] = build_part(cfg[group])
+        except Exception as error:
+            failures.append(f"{group}: {_innermost(error)}")
+    if not failures:
+        failures = _try_together(Parts(**parts))
+    if failures:
+        raise ConfigError(failures)
+    return Parts(**parts)
+
+
+def build_part(node: Any) -> Any:
+    """Instantiates one config group; lists and dictionaries reach the constructor as plain Python ones."""
+    if "torchvision" in str(node.get("_target_")):
+        import cifar_tuning.torchvision_compat  # noqa: F401 -- makes `import torchvision` work beside a CPU torch
+    return instantiate(node, _convert_="all")
+
+
+def make_optimizer(parts: Parts) -> Optimizer:
+    """Builds the optimiser over the model's parameters, grouped as the regulariser wants them."""
+    return parts.optimizer(parts.regularizer.parameter_groups(parts.model))
+
+
+def _try_together(parts: Parts) -> list[str]:
+    """Builds the optimiser and the schedule once, so that a bad option shows before the data is fetched."""
+    from cifar_tuning.training.schedules import Schedule
+
+    if not isinstance(parts.model, nn.Module):
+        return [f"model: builds a {type(parts.model).__name__}, not a torch.nn.Module"]
+    try:
+        optimizer = make_optimizer(parts)
+    except Exception as error:
+        return [f"optimizer: {_innermost(error)}"]
+    undecayed = [
+        g for g in optimizer.param_groups if g.get("weight_decay") and "weight_decay" not in optimizer.defaults
+    ]
+    if undecayed:
+        return [
+            f"regularizer=l2: {type(optimizer).__name__} has no weight_decay; use regularizer=none, l1 or elastic_net"
+        ]
+    try:
+        Schedule(parts.schedule, optimizer, parts.trainer.epochs, steps_per_epoch=1000)
+    except Exception as error:
+        return [f"schedule: {_innermost(error)}"]
+    return []
+
+
+def _innermost(error: BaseException) -> str:
+    """Returns what the constructor itself said, without Hydra's wrapping."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return f"{type(error).__name__}: {error}".split("\nfull_key")[0]
+
+
+def seed_everything(seed: int, deterministic: bool = False) -> None:
+    """Seeds PyTorch's global generators, which draw initial weights and dropout."""
+    torch.manual_seed(seed)
+    if deterministic:  # cuBLAS repeats itself only with a fixed workspace, read when CUDA starts
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(deterministic)
+    torch.backends.cudnn.deterministic = deterministic
+    torch.backends.cudnn.benchmark = not deterministic

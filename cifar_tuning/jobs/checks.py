@@ -1,0 +1,121 @@
+"""Finds every mistake in a configuration before any compute is spent."""
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from hydra.utils import get_object
+
+from cifar_tuning.models.layers import is_number
+
+GROUPS = ("data", "augmentation", "model", "optimizer", "schedule", "regularizer", "trainer", "tracking")
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What an option must be, whichever class takes it.
+
+    Attributes:
+        key: dotted path of the option; a rule for an absent option does not apply.
+        holds: whether a value is right.
+        expected: the end of the sentence "must be …".
+    """
+
+    key: str
+    holds: Callable[[Any], bool]
+    expected: str
+
+
+def _whole(low: int) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, int) and not isinstance(value, bool) and value >= low
+
+
+def _share(value: Any) -> bool:
+    return is_number(value) and 0 <= value < 1
+
+
+# PyTorch's optimisers and schedulers check little of this themselves (lr=0 and decay_epochs=0 pass), and late.
+RULES = [
+    Rule("seed", _whole(0), "a whole number, 0 or above"),
+    Rule("optimizer.lr", lambda v: is_number(v) and v > 0, "a number above 0, such as 0.01"),
+    Rule("optimizer.momentum", _share, "a number from 0 up to, not including, 1"),
+    Rule("optimizer.nesterov", lambda v: isinstance(v, bool), "true or false"),
+    Rule("optimizer.weight_decay", lambda v: is_number(v) and v >= 0, "a number, 0 or above"),
+    Rule("optimizer.eps", lambda v: is_number(v) and v > 0, "a number above 0"),
+    Rule(
+        "optimizer.betas",
+        lambda v: isinstance(v, list) and len(v) == 2 and all(_share(b) for b in v),
+        "two numbers from 0 up to, not including, 1, such as [0.9,0.999]",
+    ),
+    Rule("schedule.decay_epochs", _whole(1), "a whole number of epochs, 1 or above"),
+    Rule("schedule.decay", lambda v: is_number(v) and 0 < v <= 1, "a number above 0 and at most 1, such as 0.1"),
+    Rule("schedule.pct_start", lambda v: is_number(v) and 0 <= v <= 1, "a number from 0 to 1"),
+    Rule("schedule.eta_min", lambda v: is_number(v) and v >= 0, "a number, 0 or above"),
+    Rule("schedule.max_lr", lambda v: is_number(v) and v > 0, "a number above 0"),
+]
+
+
+def find_problems(config: dict[str, Any]) -> list[str]:
+    """Returns a line for each mistake in a resolved configuration; empty if none was found.
+
+    Args:
+        config: plain nested dictionaries, one entry a config group.
+    """
+    problems = [
+        f"{rule.key}={value}: must be {rule.expected}"
+        for rule in RULES
+        if (value := _select(config, rule.key)) is not _ABSENT and not rule.holds(value)
+    ]
+    for group in GROUPS:
+        problems += _check_group(group, config[group])
+    return problems + _check_together(config)
+
+
+def _check_group(group: str, options: dict[str, Any]) -> list[str]:
+    """Asks the class that the group's `_target_` names, if it has a `check`."""
+    name = options.get("_target_")
+    if not isinstance(name, str):
+        return [f"{group}: has no _target_, so it builds nothing; choose one of the files in conf/{group}/"]
+    try:
+        target = get_object(name)
+    except Exception as error:
+        return [f"{group}._target_={name}: can't be imported: {str(error).splitlines()[0]}"]
+    check = getattr(target, "check", None)
+    if check is None:
+        return []
+    given = {key: value for key, value in options.items() if not key.startswith("_")}
+    allowed = [
+        name
+        for name, parameter in inspect.signature(target).parameters.items()
+        if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+    ]
+    unknown = [key for key in given if key not in allowed]
+    if unknown:
+        return [f"{group}.{key}: is no option of {name}; it has {', '.join(allowed)}" for key in unknown]
+    return list(check(**given))
+
+
+def _check_together(config: dict[str, Any]) -> list[str]:
+    problems = []
+    optimizer, regularizer = config["optimizer"], config["regularizer"]
+    if optimizer.get("weight_decay") and str(regularizer.get("_target_", "")).endswith(".L2"):
+        problems.append(
+            f"optimizer.weight_decay={optimizer['weight_decay']}: regularizer=l2 sets weight decay too; "
+            "use regularizer.strength, or regularizer=none"
+        )
+    if optimizer.get("nesterov") is True and optimizer.get("momentum") == 0:
+        problems.append("optimizer.nesterov=true: needs a momentum above 0")
+    return problems
+
+
+_ABSENT = object()
+
+
+def _select(config: dict[str, Any], key: str) -> Any:
+    value: Any = config
+    for part in key.split("."):
+        if not isinstance(value, dict) or part not in value:
+            return _ABSENT
+        value = value[part]
+    return value

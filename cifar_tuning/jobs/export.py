@@ -1,0 +1,60 @@
+"""Finished runs as models for others: uint8 images in, logits out."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from omegaconf import OmegaConf
+from torch import Tensor, nn
+
+from cifar_tuning.jobs.build import build_part
+from cifar_tuning.training import checkpoint as checkpoints
+
+
+class RawImageClassifier(nn.Module):
+    """A trained model behind the normalisation it was trained with.
+
+    Args:
+        model: maps normalised images N×C×H×W to logits.
+        mean: per channel, on the scale 0 to 1.
+        std: per channel, on the scale 0 to 1.
+    """
+
+    def __init__(self, model: nn.Module, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+        super().__init__()
+        self.scale: Tensor
+        self.shift: Tensor
+        self.model = model
+        self.register_buffer("scale", 1 / (255 * torch.tensor(std)))
+        self.register_buffer("shift", torch.tensor(mean) / torch.tensor(std))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Maps uint8 images N×H×W×C to logits N×classes."""
+        return self.model((images * self.scale - self.shift).permute(0, 3, 1, 2))
+
+
+def model_from_checkpoint(file: Path, data_root: str | None = None) -> tuple[nn.Module, Any]:
+    """Builds a checkpoint's model, on the CPU in evaluation mode, and the data group it was trained with.
+
+    Args:
+        file: the checkpoint.
+        data_root: where the dataset is on this machine, if not where the run had it.
+
+    Raises:
+        UserError: the file is no checkpoint, or its weights do not fit the model its configuration builds.
+    """
+    checkpoint = checkpoints.load(file)
+    config = OmegaConf.create(checkpoint.config)
+    if data_root is not None:
+        config.data.root = data_root
+    model = build_part(config.model)
+    checkpoints.load_weights(model, checkpoint, file)
+    return model.eval(), build_part(config.data)
+
+
+def load_classifier(folder: Path) -> tuple[nn.Module, np.ndarray]:
+    """Returns a run's best model for raw images, and an example batch (uint8, 2×H×W×3) to show its signature."""
+    model, data = model_from_checkpoint(Path(folder) / "best.pt")
+    example = data.load().val.images[:2].numpy()
+    return RawImageClassifier(model, data.mean, data.std).eval(), example

@@ -1,0 +1,83 @@
+"""The predict command: finds a run's best checkpoint, builds its model, labels the test images."""
+
+import logging
+import re
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from cifar_tuning.data.batches import EvalBatches
+from cifar_tuning.errors import ConfigError, UserError
+from cifar_tuning.jobs.export import model_from_checkpoint
+from cifar_tuning.reporting.predictions import predict, write_csv
+from cifar_tuning.training.settings import check_device, place, resolve_device
+
+log = logging.getLogger(__name__)
+
+BATCH = 500
+RUN_ID = re.compile(r"[0-9a-f]{32}")
+
+
+def run(cfg: DictConfig) -> float:
+    """Writes the predictions and returns the test accuracy.
+
+    Raises:
+        ConfigError: an option is wrong.
+        UserError: there is no such run or checkpoint, or the file can't be written.
+    """
+    if problems := find_problems(cfg):
+        raise ConfigError(problems)
+    with tempfile.TemporaryDirectory() as scratch:
+        file = find_checkpoint(str(cfg.run), cfg.uri, Path(scratch))
+        model, data = model_from_checkpoint(file, cfg.data_root)
+    device = resolve_device(cfg.device)
+    test = data.load_test()
+    batches = EvalBatches(test.images, test.labels, batch_size=BATCH, mean=data.mean, std=data.std, device=device)
+    model = place(model, device)
+    predicted = predict(model, batches)
+    names = data.classes if cfg.labels == "names" else None
+    output = Path(cfg.output)
+    write_csv(output, predicted, first_id=cfg.first_id, names=names)
+    accuracy = (predicted == test.labels).float().mean().item()
+    log.info("%s predictions in %s", f"{len(predicted):,}", output)
+    log.info("test accuracy %.4f", accuracy)
+    return accuracy
+
+
+def find_problems(cfg: DictConfig) -> list[str]:
+    """Returns a line for each option that is wrong; empty if all are right."""
+    if OmegaConf.is_missing(cfg, "run"):
+        return ["run: is missing; give a run's folder, a checkpoint or an MLflow run id, such as run=multirun/tune/0"]
+    problems = check_device(cfg.device)
+    if cfg.labels not in ("numbers", "names"):
+        problems.append(f"labels={cfg.labels}: must be numbers or names")
+    if not isinstance(cfg.first_id, int) or cfg.first_id < 0:
+        problems.append(f"first_id={cfg.first_id}: must be a whole number, 0 or above")
+    folder = Path(cfg.output).absolute().parent
+    if not folder.is_dir() or Path(cfg.output).is_dir():
+        problems.append(f"output={cfg.output}: must be a file in a folder that exists")
+    return problems
+
+
+def find_checkpoint(name: str, uri: Any, scratch: Path) -> Path:
+    """Returns the checkpoint that a folder, a file or an MLflow run id means; an id's is fetched to `scratch`.
+
+    Raises:
+        UserError: there is none.
+    """
+    path = Path(name).expanduser()
+    if path.is_file():
+        return path
+    if path.is_dir():
+        if (path / "best.pt").is_file():
+            return path / "best.pt"
+        raise UserError(f"run={name}: the folder has no best.pt; give the folder of one run, such as multirun/tune/0.")
+    if RUN_ID.fullmatch(name):
+        from cifar_tuning.tracking import download_artifact
+
+        return download_artifact(uri, name, "checkpoints/best.pt", scratch)
+    raise UserError(
+        f"run={name}: is neither a run's folder, nor a checkpoint file, nor an MLflow run id (32 hexadecimal digits)."
+    )

@@ -1,0 +1,73 @@
+"""What a command sets up before Hydra takes over; imports nothing heavy."""
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from cifar_tuning import PROJECT_ROOT
+from cifar_tuning.errors import UserError
+
+TRUST_VARIABLE = "CIFAR_TUNING_TRUST"
+
+# What a configuration may call. Hydra refuses any other `_target_`, so that a config found on the web can't
+# run commands.
+_TRUSTED = [
+    "cifar_tuning.*",
+    "torch.optim.*",
+    "torch.nn.*",
+    "torchvision.models.*",
+    "torchvision.transforms.*",
+    "optuna.samplers.*",
+    "optuna.pruners.*",
+    "hydra_plugins.*",
+]
+
+OmegaConf.register_resolver("project_root", lambda: str(PROJECT_ROOT), replace=True)
+
+
+def trusted_targets() -> list[str]:
+    """Returns Hydra's execution whitelist: ours, the user's own modules, and what they declare.
+
+    The user's own modules are the Python files and packages in the project's root and in the folder where the
+    command is typed; `CIFAR_TUNING_TRUST=timm.*,my_package.*` adds installed packages.
+    """
+    declared = [name.strip() for name in os.environ.get(TRUST_VARIABLE, "").split(",") if name.strip()]
+    own = sorted({name for folder in (PROJECT_ROOT, Path.cwd()) for name in _modules_in(folder)})
+    return [*_TRUSTED, *(f"{name}.*" for name in own), *declared]
+
+
+def _modules_in(folder: Path) -> list[str]:
+    files = [path.stem for path in folder.glob("*.py")]
+    packages = [path.parent.name for path in folder.glob("*/__init__.py")]
+    return [name for name in files + packages if name.isidentifier() and name not in sys.stdlib_module_names]
+
+
+def start() -> None:
+    """Prepares the process of a command: imports from where it was typed, short errors, a clean SIGTERM."""
+    if str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))
+    sys.excepthook = _short_for_users(sys.excepthook)
+    # The default would end the process at once and leave its MLflow run RUNNING.
+    signal.signal(signal.SIGTERM, _exit_on_signal)
+
+
+def _short_for_users(
+    usual: Callable[[type[BaseException], BaseException, TracebackType | None], Any],
+) -> Callable[[type[BaseException], BaseException, TracebackType | None], Any]:
+    def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        if isinstance(error, UserError):
+            print(f"error: {error}", file=sys.stderr)
+        else:
+            usual(kind, error, trace)
+
+    return hook
+
+
+def _exit_on_signal(number: int, frame: object) -> None:
+    raise SystemExit(128 + number)

@@ -1,0 +1,109 @@
+"""The non-linearities, by the names `model.activation=` takes."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+
+class _SwishFunction(torch.autograd.Function):
+    """x·sigmoid(βx) that keeps only x for the backward pass.
+
+    Autograd on the plain expression keeps x, sigmoid(βx) and βx: three tensors the size of the
+    activation. Recomputing the sigmoid costs one element-wise pass and saves two thirds of the memory.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, beta: Tensor) -> Tensor:
+        ctx.save_for_backward(x, beta)
+        return torch.sigmoid(x * beta).mul_(x)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor | None]:
+        x, beta = ctx.saved_tensors
+        sigmoid = torch.sigmoid(x * beta)
+        # d/dx = σ + βx·σ(1-σ);  d/dβ = x²·σ(1-σ)
+        slope = (1 - sigmoid).mul_(sigmoid).mul_(x)
+        grad_beta = (grad * slope * x).sum().to(beta.dtype) if ctx.needs_input_grad[1] else None
+        return slope.mul_(beta).add_(sigmoid).mul_(grad), grad_beta
+
+
+class _SwishUnitFunction(torch.autograd.Function):
+    """Swish with β = 1, the usual case: two element-wise passes fewer than the general form."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return torch.sigmoid(x).mul_(x)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        sigmoid = torch.sigmoid(x)
+        # σ + xσ(1-σ) = σ·(1 + x(1-σ))
+        return (1 - sigmoid).mul_(x).add_(1).mul_(sigmoid).mul_(grad)
+
+
+class Swish(nn.Module):
+    """Swish, x·sigmoid(βx) (Ramachandran et al. 2017, "Searching for Activation Functions", eq. 1).
+
+    With β = 1 it is PyTorch's SiLU. The backward pass keeps only the input.
+
+    Args:
+        beta: β, any finite number.
+        learnable: train β along with the weights.
+    """
+
+    def __init__(self, beta: float = 1.0, learnable: bool = False) -> None:
+        super().__init__()
+        self.learnable = learnable
+        self.is_unit = beta == 1.0 and not learnable
+        if learnable:
+            self.beta: Tensor = nn.Parameter(torch.tensor(float(beta)))
+        else:
+            self.register_buffer("beta", torch.tensor(float(beta)), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps element by element; any shape."""
+        if torch.compiler.is_exporting():  # a saved model holds plain operators, not our Python class
+            return x * torch.sigmoid(x * self.beta)
+        return _SwishUnitFunction.apply(x) if self.is_unit else _SwishFunction.apply(x, self.beta)
+
+    def extra_repr(self) -> str:
+        """Shows β when the module is printed."""
+        return f"beta={self.beta.item():g}, learnable={self.learnable}"
+
+
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
+    "relu": nn.ReLU,
+    "swish": Swish,
+    "leaky_relu": nn.LeakyReLU,
+    "elu": nn.ELU,
+    "gelu": nn.GELU,
+    "tanh": nn.Tanh,
+}
+
+# max(f(a), f(b)) = f(max(a, b)) for these, so max-pooling may go first and leave them a quarter of the work.
+MONOTONE = frozenset({"relu", "leaky_relu", "elu", "tanh"})
+
+
+def check_activation(name: object) -> list[str]:
+    """Returns what is wrong with an activation's name, as lines for the user; empty if nothing is."""
+    if isinstance(name, str) and name in ACTIVATIONS:
+        return []
+    return [f"model.activation={name}: must be one of {', '.join(ACTIVATIONS)}"]
+
+
+def make_activation(name: str) -> nn.Module:
+    """Builds a non-linearity.
+
+    Raises:
+        ValueError: the name is not in `ACTIVATIONS`.
+    """
+    if problems := check_activation(name):
+        raise ValueError(problems[0])
+    return ACTIVATIONS[name]()

@@ -1,0 +1,63 @@
+"""Building blocks and checks that the architectures share."""
+
+from collections.abc import Iterable
+from numbers import Real
+
+from torch import nn
+
+
+def conv3x3(
+    in_channels: int, out_channels: int, *, separable: bool, bias: bool, stride: int = 1, padding: int = 0
+) -> nn.Module:
+    """A 3×3 convolution, or its depthwise-separable form (Howard et al. 2017, MobileNets, section 3.1).
+
+    Args:
+        in_channels: channels of the input.
+        out_channels: channels of the output.
+        separable: depthwise 3×3 followed by pointwise 1×1 instead of one full convolution.
+        bias: whether the (last) convolution has a bias.
+        stride: of the 3×3 part.
+        padding: of the 3×3 part.
+    """
+    if not separable:
+        return nn.Conv2d(in_channels, out_channels, 3, stride, padding, bias=bias)
+    depthwise = nn.Conv2d(in_channels, in_channels, 3, stride, padding, groups=in_channels, bias=False)
+    return nn.Sequential(depthwise, nn.Conv2d(in_channels, out_channels, 1, bias=bias))
+
+
+def is_number(value: object) -> bool:
+    """True for a finite int or float, false for booleans and everything else."""
+    return isinstance(value, Real) and not isinstance(value, bool) and abs(float(value)) < float("inf")
+
+
+def check_dropout(rate: object) -> list[str]:
+    """Returns what is wrong with a dropout rate; empty if nothing is."""
+    if is_number(rate) and 0 <= rate < 1:  # type: ignore[operator]
+        return []
+    return [f"model.dropout={rate}: must be a number from 0 up to, not including, 1"]
+
+
+def check_momentum(momentum: object) -> list[str]:
+    """Returns what is wrong with batch norm's momentum; empty if nothing is."""
+    if is_number(momentum) and 0 < momentum <= 1:  # type: ignore[operator]
+        return []
+    return [f"model.batch_norm_momentum={momentum}: must be a number above 0 and at most 1 (default 0.1)"]
+
+
+def check_flags(**flags: object) -> list[str]:
+    """Returns a line for each option that must be true or false and is not."""
+    wrong = [(name, value) for name, value in flags.items() if not isinstance(value, bool)]
+    return [f"model.{name}={value}: must be true or false" for name, value in wrong]
+
+
+def check_count(name: str, value: object) -> list[str]:
+    """Returns what is wrong with a number of channels or classes; empty if nothing is."""
+    if isinstance(value, int) and not isinstance(value, bool) and value > 0:
+        return []
+    return [f"model.{name}={value}: must be a whole number above 0"]
+
+
+def raise_first(problems: Iterable[str]) -> None:
+    """Raises ValueError with all the problems in one message, if there are any."""
+    if message := "; ".join(problems):
+        raise ValueError(message)

@@ -1,0 +1,177 @@
+"""The CIFAR ResNets of He et al. 2015, "Deep Residual Learning for Image Recognition", section 4.2."""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cifar_tuning.models.activations import check_activation, make_activation
+from cifar_tuning.models.layers import (
+    check_count,
+    check_dropout,
+    check_flags,
+    check_momentum,
+    conv3x3,
+    raise_first,
+)
+
+SHORTCUTS = ("A", "B", "none")
+
+
+class PaddedShortcut(nn.Module):
+    """Option A of section 3.3: every second pixel, and zeros for the added channels; no parameters.
+
+    Args:
+        added: how many channels the output has more than the input.
+        stride: 1 or 2.
+    """
+
+    def __init__(self, added: int, stride: int) -> None:
+        super().__init__()
+        self.added, self.stride = added, stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps N×C×H×W to N×(C+added)×H/stride×W/stride."""
+        before = self.added // 2
+        return F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, before, self.added - before))
+
+
+class Block(nn.Module):
+    """Two 3×3 convolutions with batch normalisation, and the shortcut around them.
+
+    Args:
+        in_channels: channels of the input.
+        out_channels: channels of the output.
+        stride: of the first convolution.
+        shortcut: `A`, `B` or `none` (no connection: the plain network).
+        activation: name of the non-linearity.
+        separable: depthwise-separable convolutions.
+        momentum: of batch normalisation.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        stride: int,
+        shortcut: str,
+        activation: str,
+        separable: bool,
+        momentum: float,
+    ) -> None:
+        super().__init__()
+        self.conv1 = conv3x3(in_channels, out_channels, separable=separable, bias=False, stride=stride, padding=1)
+        self.norm1 = nn.BatchNorm2d(out_channels, momentum=momentum)
+        self.conv2 = conv3x3(out_channels, out_channels, separable=separable, bias=False, padding=1)
+        self.norm2 = nn.BatchNorm2d(out_channels, momentum=momentum)
+        self.activation = make_activation(activation)
+        self.shortcut: nn.Module | None = None
+        if shortcut != "none":
+            self.shortcut = nn.Identity()
+            if in_channels != out_channels and shortcut == "A":
+                self.shortcut = PaddedShortcut(out_channels - in_channels, stride)
+            elif in_channels != out_channels:
+                self.shortcut = nn.Sequential(
+                    nn.Conv2d(in_channels, out_channels, 1, stride=stride, bias=False),
+                    nn.BatchNorm2d(out_channels, momentum=momentum),
+                )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps N×in_channels×H×W to N×out_channels×H/stride×W/stride."""
+        y = self.norm2(self.conv2(self.activation(self.norm1(self.conv1(x)))))
+        return self.activation(y if self.shortcut is None else y + self.shortcut(x))
+
+
+class ResNet(nn.Module):
+    """Residual network for 32×32 images: 6n+2 layers, widths 16, 32, 64 (269,722 parameters at depth 20).
+
+    Args:
+        depth: number of weighted layers, 6n+2: 20, 32, 44, 56, 110, …
+        shortcut: what joins blocks of different shape: `A` pads with zeros, `B` projects by a 1×1
+            convolution; `none` leaves out every shortcut (the plain network).
+        activation: name of the non-linearity.
+        dropout: rate of dropout before the fully connected layer.
+        separable: every 3×3 convolution is made depthwise separable.
+        batch_norm_momentum: weight of a new batch in the running statistics, as PyTorch counts it.
+        in_channels: colour channels of the images.
+        num_classes: number of classes.
+
+    Raises:
+        ValueError: an option is out of range; the message names all that are.
+    """
+
+    def __init__(
+        self,
+        depth: int = 20,
+        shortcut: str = "A",
+        activation: str = "relu",
+        dropout: float = 0.0,
+        separable: bool = False,
+        batch_norm_momentum: float = 0.1,
+        in_channels: int = 3,
+        num_classes: int = 10,
+    ) -> None:
+        super().__init__()
+        raise_first(
+            self.check(
+                depth=depth,
+                shortcut=shortcut,
+                activation=activation,
+                dropout=dropout,
+                separable=separable,
+                batch_norm_momentum=batch_norm_momentum,
+                in_channels=in_channels,
+                num_classes=num_classes,
+            )
+        )
+        self.conv1 = conv3x3(in_channels, 16, separable=separable, bias=False, padding=1)
+        self.norm1 = nn.BatchNorm2d(16, momentum=batch_norm_momentum)
+        self.activation = make_activation(activation)
+        blocks, channels = [], 16
+        for width in (16, 32, 64):
+            for index in range((depth - 2) // 6):
+                stride = 2 if index == 0 and width > 16 else 1
+                blocks.append(Block(channels, width, stride, shortcut, activation, separable, batch_norm_momentum))
+                channels = width
+        self.blocks = nn.Sequential(*blocks)
+        self.dropout = nn.Dropout(dropout) if dropout > 0 else nn.Identity()
+        self.fc = nn.Linear(64, num_classes)
+        self._initialise()
+
+    @staticmethod
+    def check(
+        depth: object = 20,
+        shortcut: object = "A",
+        activation: object = "relu",
+        dropout: object = 0.0,
+        separable: object = False,
+        batch_norm_momentum: object = 0.1,
+        in_channels: object = 3,
+        num_classes: object = 10,
+    ) -> list[str]:
+        """Returns a line for each option that is out of range; empty if all are right."""
+        problems = []
+        whole = isinstance(depth, int) and not isinstance(depth, bool)
+        if not whole or depth < 8 or (depth - 2) % 6:  # type: ignore[operator]
+            problems.append(f"model.depth={depth}: must be 6n+2 with n ≥ 1, such as 20, 32, 44, 56 or 110")
+        if shortcut not in SHORTCUTS:
+            problems.append(f"model.shortcut={shortcut}: must be one of {', '.join(SHORTCUTS)}")
+        return [
+            *problems,
+            *check_activation(activation),
+            *check_dropout(dropout),
+            *check_flags(separable=separable),
+            *check_momentum(batch_norm_momentum),
+            *check_count("in_channels", in_channels),
+            *check_count("num_classes", num_classes),
+        ]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps images N×C×H×W to logits N×`num_classes`; H and W divisible by 4."""
+        x = self.blocks(self.activation(self.norm1(self.conv1(x))))
+        return self.fc(self.dropout(x.mean((2, 3))))
+
+    def _initialise(self) -> None:
+        # He et al. 2015, "Delving Deep into Rectifiers", eq. 10: variance 2 / fan-in. That makes up for the
+        # rectifier behind a convolution; none follows the last layer, which keeps PyTorch's default.
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")

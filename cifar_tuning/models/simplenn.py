@@ -1,0 +1,105 @@
+"""SimpleNN: the lab report's network of two convolutions and three fully connected layers."""
+
+from torch import Tensor, nn
+
+from cifar_tuning.models.activations import MONOTONE, check_activation, make_activation
+from cifar_tuning.models.layers import (
+    check_count,
+    check_dropout,
+    check_flags,
+    check_momentum,
+    conv3x3,
+    raise_first,
+)
+
+
+class SimpleNN(nn.Module):
+    """SimpleNN of the lab report's Table 1, for images of 32×32 pixels.
+
+    Convolution 5×5 to 8 channels, max-pooling, convolution 3×3 to 16 channels, max-pooling, fully
+    connected 120, 84, `num_classes`; no padding. Weights: 600, 1152, 69120, 10080, 840.
+
+    Args:
+        activation: name of the non-linearity after every layer but the last.
+        batch_norm: batch normalisation after each convolution. Such a convolution has no bias: the
+            normalisation would subtract it again.
+        dropout: rate of dropout before each fully connected layer.
+        separable: the 3×3 convolution is made depthwise separable (the 5×5 one stays).
+        batch_norm_momentum: weight of a new batch in the running statistics, as PyTorch counts it.
+        in_channels: colour channels of the images.
+        num_classes: number of classes.
+
+    Raises:
+        ValueError: an option is out of range; the message names all that are.
+    """
+
+    def __init__(
+        self,
+        activation: str = "relu",
+        batch_norm: bool = False,
+        dropout: float = 0.0,
+        separable: bool = False,
+        batch_norm_momentum: float = 0.1,
+        in_channels: int = 3,
+        num_classes: int = 10,
+    ) -> None:
+        super().__init__()
+        raise_first(
+            self.check(
+                activation=activation,
+                batch_norm=batch_norm,
+                dropout=dropout,
+                separable=separable,
+                batch_norm_momentum=batch_norm_momentum,
+                in_channels=in_channels,
+                num_classes=num_classes,
+            )
+        )
+
+        def norm(channels: int) -> nn.Module:
+            return nn.BatchNorm2d(channels, momentum=batch_norm_momentum) if batch_norm else nn.Identity()
+
+        self.conv1 = nn.Conv2d(in_channels, 8, 5, bias=not batch_norm)
+        self.norm1 = norm(8)
+        self.conv2 = conv3x3(8, 16, separable=separable, bias=not batch_norm)
+        self.norm2 = norm(16)
+        self.pool = nn.MaxPool2d(2)
+        self.fc1 = nn.Linear(16 * 6 * 6, 120)
+        self.fc2 = nn.Linear(120, 84)
+        self.fc3 = nn.Linear(84, num_classes)
+        self.dropout = nn.Dropout(dropout) if dropout > 0 else nn.Identity()
+        self.activation = make_activation(activation)
+        self._pool_first = activation in MONOTONE
+
+    @staticmethod
+    def check(
+        activation: object = "relu",
+        batch_norm: object = False,
+        dropout: object = 0.0,
+        separable: object = False,
+        batch_norm_momentum: object = 0.1,
+        in_channels: object = 3,
+        num_classes: object = 10,
+    ) -> list[str]:
+        """Returns a line for each option that is out of range; empty if all are right."""
+        return [
+            *check_activation(activation),
+            *check_flags(batch_norm=batch_norm, separable=separable),
+            *check_dropout(dropout),
+            *check_momentum(batch_norm_momentum),
+            *check_count("in_channels", in_channels),
+            *check_count("num_classes", num_classes),
+        ]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps images N×C×32×32 to logits N×`num_classes`."""
+        x = self._activate_and_pool(self.norm1(self.conv1(x)))
+        x = self._activate_and_pool(self.norm2(self.conv2(x)))
+        x = self.activation(self.fc1(self.dropout(x.flatten(1))))
+        x = self.activation(self.fc2(self.dropout(x)))
+        return self.fc3(self.dropout(x))
+
+    def _activate_and_pool(self, x: Tensor) -> Tensor:
+        if self._pool_first:  # the same values and gradients, a quarter of the element-wise work
+            return self.activation(self.pool(x))
+        return self.pool(self.activation(x))

@@ -1,0 +1,70 @@
+"""Pictures of one run. Drawn without pyplot, whose global state two runs in one process would share."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from cifar_tuning.training.events import EpochMetrics
+
+
+def learning_curves(history: "Sequence[EpochMetrics]", file: Path) -> Path:
+    """Draws loss and accuracy over the epochs, training against validation, and marks the best epoch."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    loss, accuracy = figure.subplots(1, 2)
+    epochs = [metrics.epoch for metrics in history]
+    for axes, name in ((loss, "loss"), (accuracy, "acc")):
+        for split, colour in (("train", "tab:blue"), ("val", "tab:orange")):
+            axes.plot(epochs, [getattr(m, f"{split}_{name}") for m in history], color=colour, label=split)
+        axes.set_xlabel("epoch")
+        axes.grid(alpha=0.3)
+    best = max(history, key=lambda m: m.val_acc if m.val_acc == m.val_acc else -1.0)
+    accuracy.plot(best.epoch, best.val_acc, "o", color="tab:orange")
+    accuracy.annotate(
+        f"{best.val_acc:.4f}",
+        (best.epoch, best.val_acc),
+        textcoords="offset points",
+        xytext=(0, 6),
+        ha="center",
+    )
+    loss.set_ylabel("cross-entropy")
+    accuracy.set_ylabel("accuracy")
+    loss.legend()
+    return _write(figure, file)
+
+
+def confusion_matrix(counts: list[list[int]], classes: Sequence[str], file: Path) -> Path:
+    """Draws who was taken for whom, as a share of each true class.
+
+    Args:
+        counts: rows are labels, columns predictions.
+        classes: names in the order of the labels.
+        file: where the PNG goes.
+    """
+    from matplotlib.figure import Figure
+
+    names = list(classes) if len(classes) == len(counts) else [str(label) for label in range(len(counts))]
+    shares = [[count / max(1, sum(row)) for count in row] for row in counts]
+    figure = Figure(figsize=(5.6, 5), layout="constrained")
+    axes = figure.subplots()
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    axes.set_xticks(range(len(names)), names, rotation=45, ha="right")
+    axes.set_yticks(range(len(names)), names)
+    axes.set_xlabel("prediction")
+    axes.set_ylabel("label")
+    for row, values in enumerate(shares):
+        for column, share in enumerate(values):
+            colour = "white" if share > 0.5 else "black"
+            axes.text(column, row, f"{100 * share:.0f}", ha="center", va="center", color=colour, fontsize=8)
+    axes.set_title("validation images, % of each class")
+    return _write(figure, file)
+
+
+def _write(figure: "Figure", file: Path) -> Path:
+    partial = file.with_name(f".{file.name}.tmp")
+    figure.savefig(partial, dpi=100, format="png")
+    return partial.replace(file)

@@ -1,0 +1,90 @@
+"""What a sweep found, as a table on the terminal: `python -m cifar_tuning.reporting.summary FOLDER`."""
+
+import json
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+TOP = 10
+
+
+def read_results(sweep: Path) -> list[dict[str, Any]]:
+    """Returns the results of a sweep's jobs, each with its `job` number, the best first; those without a value last."""
+    results = []
+    for file in sweep.glob("*/result.json"):
+        result = json.loads(file.read_text())
+        results.append({**result, "job": file.parent.name})
+    return sorted(results, key=lambda r: (r["value"] is None, -(r["value"] or 0.0), r["job"]))
+
+
+def print_summary(sweep: Path) -> None:
+    """Prints the best configurations of a sweep as a table, and where to look next."""
+    from rich.console import Console
+    from rich.table import Table
+
+    # Lines cut at 80 columns would be useless in a log file, which has no width.
+    console = Console(soft_wrap=False) if sys.stdout.isatty() else Console(width=140)
+    results = read_results(sweep)
+    if not results:
+        console.print(f"No finished job in {sweep}.")
+        return
+    swept, common = split_overrides([result["overrides"] for result in results])
+    table = Table(title=f"{len(results)} jobs, best first" + (f" (the first {TOP})" if len(results) > TOP else ""))
+    for name in ("job", "val acc", "best epoch", "state", "seconds"):
+        table.add_column(name, justify="left" if name == "state" else "right")
+    for name in swept:
+        table.add_column(name, justify="right")
+    for result in results[:TOP]:
+        table.add_row(*_row(result, swept), style="bold" if result is results[0] else None)
+    console.print(table)
+    if common:
+        console.print("the same in every job: " + " ".join(common), highlight=False)
+    _print_next(console, sweep, results[0])
+
+
+def split_overrides(jobs: list[list[str]]) -> tuple[list[str], list[str]]:
+    """Returns the keys whose values differ between jobs, and the overrides that every job has."""
+    common = [override for override in jobs[0] if all(override in job for job in jobs)]
+    keys = {_key(override): None for job in jobs for override in job if override not in common}
+    return list(keys), common
+
+
+def _key(override: str) -> str:
+    return override.partition("=")[0].lstrip("+")
+
+
+def _row(result: dict[str, Any], swept: list[str]) -> list[str]:
+    values = {_key(override): override.partition("=")[2] for override in result["overrides"]}
+    value = "" if result["value"] is None else f"{result['value']:.4f}"
+    epoch = "" if result["best_epoch"] is None else str(result["best_epoch"])
+    cells = [result["job"], value, epoch, result["state"], f"{result['seconds']:.0f}"]
+    return cells + [_short(values.get(key, "")) for key in swept]
+
+
+def _short(text: str) -> str:
+    """Shortens the 17 digits that samplers draw to the four that matter; integers and words stay."""
+    try:
+        return text if text.lstrip("-").isdigit() else f"{float(text):.4g}"
+    except ValueError:
+        return text
+
+
+def _print_next(console: Any, sweep: Path, best: dict[str, Any]) -> None:
+    failed = [r for r in read_results(sweep) if r["state"] == "failed"]
+    for result in failed[:3]:
+        console.print(f"job {result['job']} failed: {result['error']}", highlight=False, markup=False)
+    if best["value"] is None:
+        console.print(f"No job finished. Each job's log is in {sweep}/<job>/.", highlight=False)
+        return
+    overrides = " ".join(shlex.quote(override) for override in best["overrides"])
+    console.print("\nThe best configuration once more, in full:", style="bold")
+    console.print(f"  python train.py {overrides}", highlight=False, markup=False, soft_wrap=True)
+    console.print("Where to look next:", style="bold")
+    console.print("  make ui                        compare all runs in MLflow's UI", highlight=False)
+    console.print(f"  {sweep / best['job']}  its checkpoint, curves and log", highlight=False, soft_wrap=True)
+    console.print(f"  python predict.py run={sweep / best['job']}  its test accuracy", highlight=False, soft_wrap=True)
+
+
+if __name__ == "__main__":
+    print_summary(Path(sys.argv[1]))

@@ -1,0 +1,205 @@
+"""The contract between a training job and whatever keeps its record."""
+
+from __future__ import annotations
+
+import json
+import math
+import traceback
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import nn
+
+# How a job's end is spelled in MLflow. A diverged run ended by itself and returned its best accuracy, so
+# it is finished; a pruned one was stopped from outside before its end.
+STATUS_OF_STATE = {
+    "complete": "FINISHED",
+    "diverged": "FINISHED",
+    "pruned": "KILLED",
+    "killed": "KILLED",
+    "failed": "FAILED",
+}
+
+
+@dataclass(frozen=True)
+class RunContext:
+    """What is known about a job before it trains.
+
+    Args:
+        name: the run's name, such as the job's override string.
+        config: the resolved configuration as plain nested containers.
+        overrides: what the user (or the sweeper) asked for.
+        folder: the job's output folder; it exists.
+        seed: the job's seed.
+        sweep_dir: the multirun's folder, absolute; None for a single run.
+        job_num: the job's number in its multirun, or None.
+        tags: extra tags.
+        run_id: continue this run if it is in the store and has the same configuration.
+    """
+
+    name: str
+    config: dict[str, Any]
+    overrides: list[str]
+    folder: Path
+    seed: int
+    sweep_dir: Path | None = None
+    job_num: int | None = None
+    tags: dict[str, str] = field(default_factory=dict)
+    run_id: str | None = None
+
+
+class Tracker(Protocol):
+    """What a job tells about itself; one tracker serves one run.
+
+    Attributes:
+        run_id: the run's name in the store; None before `start` and where there is no store.
+        continued: whether `start` went on with an earlier run instead of opening a new one.
+    """
+
+    run_id: str | None
+    continued: bool
+
+    def wants_model(self, single_run: bool) -> bool:
+        """Tell whether the job should call `log_model` at its end."""
+        ...
+
+    def start(self, context: RunContext) -> None:
+        """Open the run; raises `TrackingError` when the store can't be used."""
+        ...
+
+    def log_epoch(self, metrics: Mapping[str, float], step: int) -> None:
+        """Record one epoch's metrics."""
+        ...
+
+    def log_facts(self, facts: Mapping[str, float | str]) -> None:
+        """Record what is known once: numbers become metrics at step 0, texts become tags."""
+        ...
+
+    def log_artifacts(self, files: Mapping[str, Path]) -> None:
+        """Keep files; maps the path in the store to the local file."""
+        ...
+
+    def log_model(self, model: nn.Module, input_example: np.ndarray) -> str | None:
+        """Keep a classifier of raw uint8 images as a loadable model; returns its id in the store."""
+        ...
+
+    def finish(self, state: str) -> None:
+        """Close the run: complete, diverged, pruned, killed or failed. Never raises because of the store."""
+        ...
+
+    def fail(self, error: BaseException) -> None:
+        """Close the run after an error; an interrupt counts as killed."""
+        ...
+
+
+class MetricsFile:
+    """`metrics.jsonl` in a run's folder: one line an epoch, whatever becomes of the store.
+
+    A job that starts again in the same folder replaces the lines from its first step on, so the file
+    reads as if there had been no interruption.
+    """
+
+    NAME = "metrics.jsonl"
+
+    def __init__(self, folder: Path) -> None:
+        self.path = Path(folder) / self.NAME
+        self._opened = False
+
+    def write(self, metrics: Mapping[str, float], step: int) -> None:
+        """Append one line; NaN and infinities become null, which every JSON reader accepts."""
+        if not self._opened:
+            self._drop_from(step)
+            self._opened = True
+        line = {"step": step} | {key: _finite(value) for key, value in metrics.items()}
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line, allow_nan=False) + "\n")
+
+    def _drop_from(self, step: int) -> None:
+        if not self.path.exists():
+            return
+        kept = []
+        for line in self.path.read_text(encoding="utf-8").splitlines():
+            try:
+                if json.loads(line)["step"] < step:
+                    kept.append(line + "\n")
+            except (ValueError, KeyError, TypeError):
+                continue  # the last line of a process that was killed while writing
+        temporary = self.path.with_suffix(".tmp")
+        temporary.write_text("".join(kept), encoding="utf-8")
+        temporary.replace(self.path)
+
+
+class NoTracker:
+    """Keeps nothing but `metrics.jsonl` (`tracking=none`)."""
+
+    def __init__(self) -> None:
+        self.run_id: str | None = None
+        self.continued = False
+        self._metrics: MetricsFile | None = None
+        self._folder: Path | None = None
+
+    def wants_model(self, single_run: bool) -> bool:
+        """Never."""
+        return False
+
+    def start(self, context: RunContext) -> None:
+        """Remember where the run's folder is."""
+        self._folder = context.folder
+        self._metrics = MetricsFile(context.folder)
+
+    def log_epoch(self, metrics: Mapping[str, float], step: int) -> None:
+        """Write one line of `metrics.jsonl`."""
+        if self._metrics is not None:
+            self._metrics.write(metrics, step)
+
+    def log_facts(self, facts: Mapping[str, float | str]) -> None:
+        """Do nothing."""
+
+    def log_artifacts(self, files: Mapping[str, Path]) -> None:
+        """Do nothing: the files are in the run's folder already."""
+
+    def log_model(self, model: nn.Module, input_example: np.ndarray) -> str | None:
+        """Do nothing."""
+        return None
+
+    def finish(self, state: str) -> None:
+        """Do nothing but check the word."""
+        check_state(state)
+
+    def fail(self, error: BaseException) -> None:
+        """Leave the traceback in the run's folder."""
+        if self._folder is not None:
+            write_traceback(self._folder, error)
+
+
+def check_state(state: str) -> None:
+    """Raise ValueError for a state that isn't one of ours."""
+    if state not in STATUS_OF_STATE:
+        raise ValueError(f"state={state!r}: must be one of {', '.join(STATUS_OF_STATE)}")
+
+
+def state_of_error(error: BaseException) -> str:
+    """Name the end an exception stands for; Ctrl-C and a terminated process are no failures of the run."""
+    return "killed" if isinstance(error, KeyboardInterrupt | SystemExit) else "failed"
+
+
+def write_traceback(folder: Path, error: BaseException) -> Path | None:
+    """Write `traceback.txt`; None when the folder can't be written (a full disk may be the error itself)."""
+    path = Path(folder) / "traceback.txt"
+    try:
+        path.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
+    except OSError:
+        return None
+    return path
+
+
+def _finite(value: float) -> float | int | None:
+    # Plain numbers only: NumPy's and PyTorch's scalars aren't JSON.
+    if isinstance(value, int):
+        return value
+    number = float(value)
+    return number if math.isfinite(number) else None

@@ -1,0 +1,111 @@
+"""The Hydra callback that opens and closes a multirun's parent run, whatever the sweeper."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, OmegaConf
+
+from cifar_tuning.tracking import facts
+from cifar_tuning.tracking.base import STATUS_OF_STATE
+from cifar_tuning.tracking.mlflow_tracker import MLflowTracker
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+
+    from cifar_tuning.tracking.store import Store
+
+log = logging.getLogger(__name__)
+
+TRACKER = "cifar_tuning.tracking.MLflowTracker"
+
+
+class SweepRun(Callback):
+    """Opens the parent run before the first job, closes it with the jobs' results.
+
+    It costs nothing in a single run and without `tracking=mlflow`.
+
+    Args:
+        classifier_loader: function that, given a job's folder, returns the trained classifier and an
+            example batch, for `tracking.log_model=auto` to log the winner; looked up when needed.
+    """
+
+    def __init__(self, classifier_loader: str | None = "cifar_tuning.jobs.export.load_classifier") -> None:
+        self.classifier_loader = classifier_loader
+        # Plain data only: launchers send the callback to their workers.
+        self._tracking: dict[str, Any] | None = None
+        self._parent: str | None = None
+
+    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
+        """Create the parent run, or find it again where the same folder is continued."""
+        if OmegaConf.select(config, "tracking._target_") != TRACKER:
+            return
+        tracking = OmegaConf.to_container(config.tracking, resolve=True)
+        assert isinstance(tracking, dict)
+        self._tracking = {str(key): value for key, value in tracking.items() if key != "_target_"}
+        tracker = MLflowTracker(**self._tracking)
+        store = tracker.open_store()
+        from cifar_tuning.tracking import reaper, sweeps
+
+        reaper.reap_once(store)
+        sweep_dir = Path(config.hydra.sweep.dir)
+        self._parent = sweeps.open_parent(store, _name(config, sweep_dir), sweep_dir, _params(config), tracker.root)
+
+    def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
+        """Close the parent run; Hydra calls this after errors and interrupts too."""
+        if self._tracking is None or self._parent is None:
+            return
+        error = sys.exc_info()[1]  # Hydra calls from a `finally`, where the exception is still on its way
+        from cifar_tuning.tracking import reaper, sweeps
+        from cifar_tuning.tracking.outbox import Outbox
+
+        tracker = MLflowTracker(**self._tracking)
+        store = tracker.open_store(check=False)
+        outbox = Outbox(store, self._parent, Path(config.hydra.sweep.dir))
+        children: list[Run] = []
+        if store.location.problem(timeout=1) is None:
+            reaper.reap(store)  # a launcher's worker may have been killed
+            children = sweeps.children_of(store, self._parent)
+        best = sweeps.best_of(children)
+        sweeps.summarise(outbox, children, best)
+        state = sweeps.judge(children, error)
+        if best is not None and state == "complete" and tracker.model_policy == "auto":
+            self._log_winner(store, best)
+        outbox.close(STATUS_OF_STATE[state], {facts.STATE: state})
+
+    def _log_winner(self, store: Store, best: Run) -> None:
+        if self.classifier_loader is None or (best.outputs and best.outputs.model_outputs):
+            return
+        from hydra.utils import get_method
+
+        from cifar_tuning.tracking.logged_model import log_classifier
+
+        try:
+            module, example = get_method(self.classifier_loader)(Path(best.data.tags[facts.FOLDER]))
+            model_id = log_classifier(store.client, best.info.run_id, module, example)
+            log.info("Best run: %s; its model: models:/%s", best.info.run_name, model_id)
+        except Exception as error:  # the sweep's results stand without it
+            log.warning("The best run's model was not logged (%s); its checkpoint is.", error)
+
+
+def _name(config: DictConfig, sweep_dir: Path) -> str:
+    choices = OmegaConf.select(config, "hydra.runtime.choices") or {}
+    for group in ("study", "experiment"):
+        if choices.get(group) not in (None, "null", "none"):
+            return str(choices[group])
+    return "/".join(sweep_dir.parts[-2:])
+
+
+def _params(config: DictConfig) -> dict[str, str]:
+    params = {}
+    for override in OmegaConf.to_container(config.hydra.overrides.task, resolve=False) or []:
+        key, _, value = str(override).partition("=")
+        params[facts.safe_key(key.lstrip("+~"))] = value[: facts.MAX_PARAM]
+    choices = OmegaConf.select(config, "hydra.runtime.choices") or {}
+    for group in ("hydra/sweeper", "hydra/launcher"):
+        params[group] = str(choices.get(group))
+    return params

@@ -1,0 +1,94 @@
+"""A trained classifier as an MLflow LoggedModel that predicts from raw images."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import tempfile
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    import numpy as np
+    from mlflow import MlflowClient
+    from torch import nn
+
+NAME = "model"
+
+
+def log_classifier(client: MlflowClient, run_id: str, model: nn.Module, example: np.ndarray) -> str:
+    """Log a classifier of uint8 images (N×H×W×C) to a run.
+
+    The model is kept as an exported graph (MLflow's `pt2` format): it opens without this package and runs
+    no pickled code. `mlflow.pytorch.log_model` would do the same through MLflow's global current run and
+    tracking URI; here every step is given both.
+
+    Args:
+        client: the store.
+        run_id: the run that trained it.
+        model: takes uint8 images, returns logits; in evaluation mode, on the CPU.
+        example: some images.
+
+    Returns:
+        The model's id, which opens it: `mlflow.pytorch.load_model("models:/<id>")`.
+    """
+    import mlflow.pytorch
+    import numpy as np
+    from mlflow.entities import LoggedModelOutput
+    from mlflow.models import Model
+
+    if len(example) < 2:
+        # torch.export takes a size of one for a constant; with two it leaves the batch size open.
+        example = np.repeat(example, 2, axis=0)
+    example = np.ascontiguousarray(example[:2])
+    run = client.get_run(run_id)
+    logged = client.create_logged_model(
+        run.info.experiment_id,
+        name=NAME,
+        source_run_id=run_id,
+        params=run.data.params,
+        model_type="classifier",
+    )
+    status: Literal["READY", "FAILED"] = "FAILED"
+    try:
+        with tempfile.TemporaryDirectory() as temporary, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch.export's and MLflow's, about their own insides
+            folder = Path(temporary) / NAME
+            mlflow.pytorch.save_model(
+                model.eval(),
+                str(folder),
+                mlflow_model=Model(
+                    artifact_path=logged.artifact_location,
+                    run_id=run_id,
+                    model_uuid=logged.model_id,
+                    model_id=logged.model_id,
+                ),
+                signature=_signature(model, example),
+                input_example=example,
+                # Given, or MLflow finds them out by loading the model in another process.
+                pip_requirements=_requirements(),
+                serialization_format="pt2",
+            )
+            client.log_model_artifacts(logged.model_id, str(folder))
+        status = "READY"
+    finally:
+        client.finalize_logged_model(logged.model_id, status)
+    client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
+    return str(logged.model_id)
+
+
+def _signature(model: nn.Module, example: np.ndarray) -> Any:
+    import torch
+    from mlflow.models import ModelSignature
+    from mlflow.types import Schema, TensorSpec
+
+    with torch.no_grad():
+        logits = model(torch.from_numpy(example)).numpy()
+    return ModelSignature(
+        inputs=Schema([TensorSpec(example.dtype, (-1, *example.shape[1:]))]),
+        outputs=Schema([TensorSpec(logits.dtype, (-1, *logits.shape[1:]))]),
+    )
+
+
+def _requirements() -> list[str]:
+    return [f"{name}=={importlib.metadata.version(name)}" for name in ("mlflow", "torch", "numpy")]

@@ -1,0 +1,244 @@
+"""One job's run in an MLflow store."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import logging
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from cifar_tuning import PROJECT_ROOT
+from cifar_tuning.tracking import facts
+from cifar_tuning.tracking.base import (
+    STATUS_OF_STATE,
+    MetricsFile,
+    RunContext,
+    check_state,
+    state_of_error,
+    write_traceback,
+)
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import nn
+
+    from cifar_tuning.tracking.outbox import Outbox
+    from cifar_tuning.tracking.store import Location, Store
+
+log = logging.getLogger(__name__)
+
+# What may differ between a run and its continuation without making it another experiment.
+NOT_COMPARED = ("resume", "tracking.")
+
+_open_trackers: list[tuple[int, MLflowTracker]] = []
+
+
+class MLflowTracker:
+    """Keeps a run in MLflow; several may be open at once in one process.
+
+    Args:
+        uri: tracking URI; None for `mlflow.db` and `mlruns/` at the project's root.
+        experiment: MLflow experiment, created if missing.
+        log_model: keep loadable models: `auto` (a single run's, and a multirun's winner), true, false.
+        root: the project's folder.
+    """
+
+    def __init__(
+        self,
+        uri: str | None = None,
+        experiment: str = "cifar10",
+        log_model: Literal["auto"] | bool = "auto",
+        root: str | Path = PROJECT_ROOT,
+    ) -> None:
+        if not (isinstance(log_model, bool) or log_model == "auto"):
+            raise ValueError(f"tracking.log_model={log_model}: must be auto, true or false")
+        if not experiment or not str(experiment).strip():
+            raise ValueError(f"tracking.experiment={experiment!r}: must be a name")
+        self.uri = uri
+        self.experiment = str(experiment)
+        self.model_policy = log_model
+        self.root = Path(root)
+        self.run_id: str | None = None
+        self.continued = False
+        self._outbox: Outbox | None = None
+        self._metrics: MetricsFile | None = None
+        self._logged_through = -1
+
+    def wants_model(self, single_run: bool) -> bool:
+        """Tell whether the job should call `log_model`; under `auto` a multirun's winner is logged later."""
+        return single_run if self.model_policy == "auto" else bool(self.model_policy)
+
+    def location(self) -> Location:
+        """Say where the store is, without opening it."""
+        from cifar_tuning.tracking.store import locate
+
+        return locate(self.uri, self.root)
+
+    def open_store(self, check: bool = True) -> Store:
+        """Open the store; raises `TrackingError`, for a store that is down only where `check` is set."""
+        from cifar_tuning.tracking.store import open_store
+
+        return open_store(self.location(), self.experiment, check)
+
+    def start(self, context: RunContext) -> None:
+        """Open the run and log everything known about it; raises `TrackingError`."""
+        from cifar_tuning.tracking import reaper
+        from cifar_tuning.tracking.outbox import Outbox
+        from cifar_tuning.tracking.store import store_errors
+
+        store = self.open_store()
+        with store_errors(store.location):
+            reaper.reap_once(store)
+            params = facts.as_params(context.config)
+            params.setdefault("seed", str(context.seed))
+            self.continued = context.run_id is not None and self._continue(store, context, params)
+            if not self.continued:
+                self._create(store, context, params)
+        assert self.run_id is not None
+        self._metrics = MetricsFile(context.folder)
+        self._outbox = Outbox(store, self.run_id, context.folder)
+        _register(self)
+
+    def log_epoch(self, metrics: Mapping[str, float], step: int) -> None:
+        """Write one line of `metrics.jsonl` and make one call to the store."""
+        outbox, file = self._running()
+        file.write(metrics, step)
+        # Continuing repeats what lies between the checkpoint and the interruption.
+        if step > self._logged_through:
+            outbox.add_metrics(metrics, step)
+            outbox.flush()
+
+    def log_facts(self, facts: Mapping[str, float | str]) -> None:
+        """Log numbers as metrics at step 0 (the UI sorts by them) and texts as tags, in one call."""
+        outbox, _ = self._running()
+        outbox.add_metrics({k: v for k, v in facts.items() if not isinstance(v, str | bool)}, step=0)
+        outbox.add_tags({k: str(v) for k, v in facts.items() if isinstance(v, str | bool)})
+        outbox.flush()
+
+    def log_artifacts(self, files: Mapping[str, Path]) -> None:
+        """Copy files to the store: path there to local file."""
+        outbox, _ = self._running()
+        outbox.add_artifacts(files)
+        outbox.flush()
+
+    def log_model(self, model: nn.Module, input_example: np.ndarray) -> str | None:
+        """Keep the classifier as a loadable model; a failure costs a warning."""
+        from cifar_tuning.tracking.logged_model import log_classifier
+
+        outbox, _ = self._running()
+        if not outbox.flush():
+            return None
+        try:
+            return log_classifier(outbox.store.client, outbox.run_id, model, input_example)
+        except Exception as error:  # an unusual model torch can't export, a store that goes just now
+            log.warning("The model was not logged (%s); its checkpoint is.", _first_line(error))
+            return None
+
+    def finish(self, state: str) -> None:
+        """Close the run; the second call does nothing."""
+        check_state(state)
+        if self._outbox is None:
+            return
+        outbox, self._outbox = self._outbox, None
+        _unregister(self)
+        outbox.close(STATUS_OF_STATE[state], {facts.STATE: state})
+
+    def fail(self, error: BaseException) -> None:
+        """Close the run after an error, with its traceback."""
+        if self._outbox is None:
+            return
+        file = write_traceback(self._outbox.folder, error)
+        if file is not None:
+            self._outbox.add_artifacts({"traceback.txt": file})
+        self._outbox.add_tags({"error": f"{type(error).__name__}: {_first_line(error)}"})
+        self.finish(state_of_error(error))
+
+    def _running(self) -> tuple[Outbox, MetricsFile]:
+        if self._outbox is None or self._metrics is None:
+            raise RuntimeError("the tracker has no open run: call start() first")
+        return self._outbox, self._metrics
+
+    def _create(self, store: Store, context: RunContext, params: Mapping[str, str]) -> None:
+        from mlflow.entities import Param
+
+        from cifar_tuning.tracking.sweeps import find_parent
+
+        tags = facts.run_tags(context, self.root)
+        if context.run_id is not None:
+            tags["resumed_from"] = context.run_id
+        if context.sweep_dir is not None:
+            parent = find_parent(store, context.sweep_dir)
+            if parent is None:
+                log.warning("No parent run for %s; this run stands alone.", context.sweep_dir)
+            else:
+                tags[facts.PARENT] = parent
+        run = store.client.create_run(store.experiment_id, tags=tags, run_name=context.name)
+        self.run_id = str(run.info.run_id)
+        try:
+            pairs = [Param(key, value) for key, value in params.items()]
+            for start in range(0, len(pairs), 100):
+                store.client.log_batch(self.run_id, params=pairs[start : start + 100])
+            _log_texts(store, self.run_id, context)
+        except BaseException:
+            with contextlib.suppress(Exception):
+                store.client.set_terminated(self.run_id, STATUS_OF_STATE["failed"])
+            raise
+
+    def _continue(self, store: Store, context: RunContext, params: Mapping[str, str]) -> bool:
+        from mlflow.entities import RunTag
+        from mlflow.exceptions import MlflowException
+
+        assert context.run_id is not None
+        try:
+            run = store.client.get_run(context.run_id)
+        except MlflowException:
+            return False
+        if run.info.lifecycle_stage != "active" or _compared(run.data.params) != _compared(params):
+            return False
+        self.run_id = context.run_id
+        store.client.update_run(self.run_id, status="RUNNING")
+        tags = {**facts.run_tags(context, self.root), "continued": "true"}
+        store.client.log_batch(self.run_id, tags=[RunTag(key, value) for key, value in tags.items()])
+        history = store.client.get_metric_history(self.run_id, "val/acc")
+        self._logged_through = max((metric.step for metric in history), default=-1)
+        return True
+
+
+def _log_texts(store: Store, run_id: str, context: RunContext) -> None:
+    import yaml
+
+    with tempfile.TemporaryDirectory() as temporary:
+        for name, content in (("config.yaml", context.config), ("overrides.yaml", context.overrides)):
+            Path(temporary, name).write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+        store.client.log_artifacts(run_id, temporary)
+
+
+def _compared(params: Mapping[str, str]) -> dict[str, str]:
+    return {key: value for key, value in params.items() if not key.startswith(NOT_COMPARED)}
+
+
+def _first_line(error: BaseException) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+def _register(tracker: MLflowTracker) -> None:
+    if not _open_trackers:
+        atexit.unregister(_close_left_open)
+        atexit.register(_close_left_open)
+    _open_trackers.append((os.getpid(), tracker))
+
+
+def _unregister(tracker: MLflowTracker) -> None:
+    _open_trackers[:] = [(pid, other) for pid, other in _open_trackers if other is not tracker]
+
+
+def _close_left_open() -> None:
+    """Close runs that nobody closed before the interpreter ends."""
+    for pid, tracker in list(_open_trackers):
+        if pid == os.getpid():  # a forked child inherits the list, not the runs
+            with contextlib.suppress(Exception):
+                tracker.finish("killed")

@@ -1,0 +1,185 @@
+"""What a run has to tell its store, kept until the store has taken it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cifar_tuning.tracking import facts
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+    from cifar_tuning.tracking.store import Store
+
+log = logging.getLogger(__name__)
+
+UNSENT = "unsent.json"
+METRICS_A_CALL = 1000
+TAGS_A_CALL = 100
+# Of the training time, at most one part in this many goes into asking a dead store whether it is back.
+PATIENCE = 50
+
+
+@dataclass
+class Pending:
+    """Everything a run has not delivered yet, as plain data, so that it can wait in a file.
+
+    Args:
+        metrics: (name, value, milliseconds, step).
+        tags: name to value.
+        artifacts: path in the store to local file.
+        status: MLflow's word for the run's end, once it has ended.
+        end_time: milliseconds.
+    """
+
+    metrics: list[tuple[str, float, int, int]] = field(default_factory=list)
+    tags: dict[str, str] = field(default_factory=dict)
+    artifacts: dict[str, str] = field(default_factory=dict)
+    status: str | None = None
+    end_time: int | None = None
+
+    def __bool__(self) -> bool:
+        return bool(self.metrics or self.tags or self.artifacts or self.status)
+
+    def deliver(self, client: MlflowClient, run_id: str) -> None:
+        """Send it all, forgetting each part once it has arrived; an epoch is a single call."""
+        from mlflow.entities import Metric, RunTag
+
+        while self.metrics or self.tags:
+            metrics = self.metrics[:METRICS_A_CALL]
+            tags = dict(list(self.tags.items())[:TAGS_A_CALL])
+            # MLflow allows 1,000 things a call in all.
+            metrics = metrics[: METRICS_A_CALL - len(tags)]
+            client.log_batch(
+                run_id,
+                metrics=[Metric(*metric) for metric in metrics],
+                tags=[RunTag(key, value) for key, value in tags.items()],
+            )
+            del self.metrics[: len(metrics)]
+            for key in tags:
+                del self.tags[key]
+        for name, file in list(self.artifacts.items()):
+            if Path(file).exists():  # or else it was cleared away while the store was gone
+                _send_file(client, run_id, name, Path(file))
+            del self.artifacts[name]
+        if self.status is not None:
+            client.set_terminated(run_id, self.status, self.end_time)
+            self.status = None
+
+
+class Outbox:
+    """One run's way to its store; a store that goes away costs a warning, never the training.
+
+    Args:
+        store: where the run lives.
+        run_id: which run.
+        folder: where to leave what the store never took.
+    """
+
+    def __init__(self, store: Store, run_id: str, folder: Path) -> None:
+        self.store = store
+        self.run_id = run_id
+        self.folder = Path(folder)
+        self.pending = Pending()
+        self._down = False
+        self._ask_again_at = 0.0
+
+    def add_metrics(self, metrics: Mapping[str, float], step: int) -> None:
+        """Queue one epoch's metrics."""
+        now = int(time.time() * 1000)
+        self.pending.metrics += [(facts.safe_key(key), float(value), now, step) for key, value in metrics.items()]
+
+    def add_tags(self, tags: Mapping[str, str]) -> None:
+        """Queue tags."""
+        self.pending.tags.update({facts.safe_key(key): str(value)[: facts.MAX_TAG] for key, value in tags.items()})
+
+    def add_artifacts(self, files: Mapping[str, Path]) -> None:
+        """Queue files; they are read when the store takes them."""
+        self.pending.artifacts.update({name: facts.absolute(path) for name, path in files.items()})
+
+    def close(self, status: str, tags: Mapping[str, str]) -> None:
+        """Queue the run's end, try once more, and leave on disk what can't be sent."""
+        self.add_tags(tags)
+        self.pending.status = status
+        self.pending.end_time = int(time.time() * 1000)
+        if self.flush(last=True):
+            return
+        with contextlib.suppress(OSError):
+            (self.folder / UNSENT).write_text(json.dumps(asdict(self.pending)), encoding="utf-8")
+        log.warning(
+            "The tracking store %s has not come back. What it lacks of run %s is kept in %s and is "
+            "delivered by the next run tracked there from this machine.",
+            self.store.location.shown,
+            self.run_id,
+            self.folder / UNSENT,
+        )
+
+    def flush(self, last: bool = False) -> bool:
+        """Send what is pending; returns whether everything has arrived."""
+        if not self.pending:
+            return True
+        if (self._down or self.store.location.file) and not self._reachable(last):
+            return False
+        try:
+            self.pending.deliver(self.store.client, self.run_id)
+        except Exception as error:  # the network, SQLAlchemy, a full disk: none of them may stop a training
+            self._went_down(error)
+            return False
+        if self._down:
+            log.warning("The tracking store %s is back; nothing is missing.", self.store.location.shown)
+            self._down = False
+        return True
+
+    def _reachable(self, last: bool) -> bool:
+        started = time.monotonic()
+        if started < self._ask_again_at and not last:
+            return False
+        problem = self.store.location.problem(timeout=1)
+        now = time.monotonic()
+        if problem is None:
+            return True
+        self._went_down(problem)
+        self._ask_again_at = now + PATIENCE * (now - started)
+        return False
+
+    def _went_down(self, reason: object) -> None:
+        if not self._down:
+            log.warning(
+                "The tracking store %s does not answer (%s). Training goes on; the metrics are in %s, and "
+                "the store gets them when it is back.",
+                self.store.location.shown,
+                next(iter(str(reason).splitlines()), type(reason).__name__),
+                self.folder / "metrics.jsonl",
+            )
+        self._down = True
+
+
+def read_unsent(folder: Path) -> Pending | None:
+    """Read what an earlier process could not deliver; None if there is nothing (readable)."""
+    try:
+        raw: dict[str, Any] = json.loads((Path(folder) / UNSENT).read_text(encoding="utf-8"))
+        pending = Pending(**raw)
+    except (OSError, ValueError, TypeError):
+        return None
+    # JSON has no tuples, and Metric(*values) must not get a list of lists by accident.
+    pending.metrics = [(key, value, when, step) for key, value, when, step in pending.metrics]
+    return pending
+
+
+def _send_file(client: MlflowClient, run_id: str, name: str, file: Path) -> None:
+    folder, _, base = name.rpartition("/")
+    if base == file.name:
+        client.log_artifact(run_id, str(file), folder or None)
+        return
+    with tempfile.TemporaryDirectory() as temporary:  # MLflow keeps the local file's name
+        renamed = Path(temporary) / base
+        renamed.symlink_to(file)
+        client.log_artifact(run_id, str(renamed), folder or None)

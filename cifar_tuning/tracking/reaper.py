@@ -1,0 +1,85 @@
+"""Runs whose process died without a word are closed by the next process on the same machine."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cifar_tuning.tracking import facts
+from cifar_tuning.tracking.base import STATUS_OF_STATE, MetricsFile
+from cifar_tuning.tracking.outbox import UNSENT, Pending, read_unsent
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+
+    from cifar_tuning.tracking.store import Store
+
+log = logging.getLogger(__name__)
+
+# Start times are derived from the clock, which a machine may correct while a process lives.
+TOLERANCE_SECONDS = 5.0
+
+_visited: set[tuple[str, str]] = set()
+
+
+def reap_once(store: Store) -> None:
+    """Reap at the first run this process opens in a store."""
+    key = (store.location.uri, store.experiment_id)
+    if key not in _visited:
+        _visited.add(key)
+        reap(store)
+
+
+def reap(store: Store) -> list[str]:
+    """Close this machine's runs that are RUNNING but whose process is gone; returns their ids.
+
+    A run that ended while its store was unreachable gets what it left in its folder; every other one was
+    killed. Runs on other machines are left alone: nobody can tell from here.
+    """
+    host = facts.process_tags()[facts.HOST]
+    running = store.client.search_runs(
+        [store.experiment_id],
+        f"attributes.status = 'RUNNING' and tags.`{facts.HOST}` = '{host}'",
+    )
+    dead = [run for run in running if not _alive(run)]
+    for run in dead:
+        _close(store, run)
+    return [run.info.run_id for run in dead]
+
+
+def _alive(run: Run) -> bool:
+    pid, started = run.data.tags.get(facts.PID, ""), run.data.tags.get(facts.PROCESS_STARTED, "")
+    if not pid.isdecimal() or not started:
+        return True  # not ours to judge
+    now = facts.process_start(int(pid))
+    return now is not None and abs(float(now) - float(started)) < TOLERANCE_SECONDS
+
+
+def _close(store: Store, run: Run) -> None:
+    folder = Path(run.data.tags.get(facts.FOLDER, ""))
+    unsent = read_unsent(folder)
+    pending = unsent or Pending(
+        tags={facts.STATE: "killed"}, status=STATUS_OF_STATE["killed"], end_time=_last_sign(folder)
+    )
+    try:
+        pending.deliver(store.client, run.info.run_id)
+    except Exception as error:  # the next process tries again; today's run is what matters
+        log.warning("Could not close run %s: %s", run.info.run_id, error)
+        return
+    if unsent is None:
+        log.warning("Run %s (%s) was killed; marked so.", run.info.run_name, run.info.run_id)
+        return
+    log.warning("Run %s (%s): delivered what its store had missed.", run.info.run_name, run.info.run_id)
+    with contextlib.suppress(OSError):
+        (folder / UNSENT).unlink()
+
+
+def _last_sign(folder: Path) -> int:
+    # The last epoch is when the run was last seen alive: its duration shouldn't include the night after.
+    try:
+        return int((folder / MetricsFile.NAME).stat().st_mtime * 1000)
+    except OSError:
+        return int(time.time() * 1000)

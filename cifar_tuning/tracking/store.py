@@ -1,0 +1,239 @@
+"""Which MLflow store a URI names, whether it can be reached, and a client for it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cifar_tuning.errors import TrackingError
+from cifar_tuning.tracking import database
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+HTTP = ("http", "https")
+# Databases MLflow speaks to itself, and the port each listens on unless the URI says otherwise.
+SERVERS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
+ADVICE = (
+    "Start the server, give another store (tracking.uri=sqlite:///path/to/mlflow.db), or train without one "
+    "(tracking=none)."
+)
+# MLflow retries a request for minutes by default, which would hold the training up that long; what
+# can't be sent is kept and sent later anyway. Telemetry would phone home from every run.
+ENVIRONMENT = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
+    "MLFLOW_HTTP_REQUEST_BACKOFF_JITTER": "0.1",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_LOGGING_LEVEL": "WARNING",
+}
+
+
+@dataclass(frozen=True)
+class Location:
+    """A store before it is opened.
+
+    Args:
+        uri: absolute; what MLflow is given.
+        file: the SQLite file, if it is one.
+        artifacts: where the files of new experiments go; None where the server decides.
+    """
+
+    uri: str
+    file: Path | None
+    artifacts: Path | None
+
+    @property
+    def shown(self) -> str:
+        """The URI without its password, for messages."""
+        parts = urllib.parse.urlsplit(self.uri)
+        return self.uri.replace(f":{parts.password}@", ":***@") if parts.password else self.uri
+
+    def problem(self, timeout: float) -> str | None:
+        """Ask quickly whether the store can be reached; None if so, else what is wrong."""
+        scheme = self.uri.split(":", 1)[0].split("+")[0]
+        if scheme in HTTP:
+            return _http_problem(self.uri, timeout)
+        if scheme in SERVERS:
+            return _port_problem(self.uri, SERVERS[scheme], timeout)
+        if self.file is not None and not self.file.exists():
+            return f"{self.file} is gone"
+        return None
+
+
+@dataclass(frozen=True)
+class Store:
+    """An opened store: where it is, how to speak to it, and the experiment that runs go into."""
+
+    location: Location
+    client: MlflowClient
+    experiment: str
+    experiment_id: str
+
+
+def locate(uri: str | None, root: Path) -> Location:
+    """Make a tracking URI absolute.
+
+    Args:
+        uri: None for the default, `mlflow.db` and `mlruns/` under `root`.
+        root: the project's folder.
+
+    Raises:
+        TrackingError: MLflow has no such store.
+    """
+    if uri is None:
+        file = root.resolve() / "mlflow.db"
+        return Location(f"sqlite:///{file}", file, file.parent / "mlruns")
+    scheme, separator, rest = uri.partition("://")
+    if not separator or scheme == "file":
+        raise TrackingError(
+            f"tracking.uri={uri}: MLflow no longer keeps runs in plain folders. "
+            f"Give a database file instead: tracking.uri=sqlite:///{Path(rest or uri).absolute()}/mlflow.db"
+        )
+    dialect = scheme.split("+")[0]
+    if dialect == "sqlite":
+        if rest in ("", "/", "/:memory:"):
+            raise TrackingError(f"tracking.uri={uri}: runs need a file, such as sqlite:///mlflow.db")
+        # Three slashes and a relative path, or four and an absolute one.
+        file = Path(rest.removeprefix("/")).absolute()
+        return Location(f"{scheme}:///{file}", file, file.parent / "mlruns")
+    if dialect in HTTP:
+        return Location(uri.rstrip("/"), None, None)
+    if dialect in SERVERS:
+        return Location(uri, None, root.resolve() / "mlruns")
+    raise TrackingError(
+        f"tracking.uri={uri}: unknown kind of store {scheme!r}; "
+        f"MLflow knows sqlite, {', '.join([*SERVERS, *HTTP])}. {ADVICE}"
+    )
+
+
+def open_store(location: Location, experiment: str, check: bool = True) -> Store:
+    """Open a store, creating the database and the experiment where they are missing.
+
+    Args:
+        location: where it is.
+        experiment: the experiment's name.
+        check: ask whether it is up; a run's end must not depend on that.
+
+    Raises:
+        TrackingError: it can't be reached or written; the message says what to do.
+    """
+    if check and location.file is None:
+        _demand(location)  # at every run: a server may have gone since the last one
+    store = _open(location, experiment)
+    if check and location.file is not None:
+        _demand(location)
+    return store
+
+
+def _demand(location: Location) -> None:
+    problem = location.problem(timeout=3)
+    if problem is not None:
+        raise TrackingError(f"tracking.uri={location.shown}: {problem}. {ADVICE}")
+
+
+@lru_cache(maxsize=32)
+def _open(location: Location, experiment: str) -> Store:
+    quieten()
+    with store_errors(location):
+        if location.file is not None:
+            assert location.artifacts is not None
+            database.prepare(location.file, location.artifacts)
+            database.listen()
+        from mlflow import MlflowClient
+
+        _quieten_loggers()
+        client = MlflowClient(tracking_uri=location.uri, registry_uri=location.uri)
+        return Store(location, client, experiment, _experiment_id(client, location, experiment))
+
+
+def quieten() -> None:
+    """Set MLflow's defaults for this process and its children; what the user has set stays."""
+    for key, value in ENVIRONMENT.items():
+        os.environ.setdefault(key, value)
+
+
+@contextmanager
+def store_errors(location: Location) -> Iterator[None]:
+    """Turn whatever MLflow raises before training starts into one clear error."""
+    try:
+        yield
+    except TrackingError:
+        raise
+    except Exception as error:  # MLflow lets SQLAlchemy's, requests' and its own exceptions through
+        first_line = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise TrackingError(f"tracking.uri={location.shown}: {first_line}. {ADVICE}") from error
+
+
+def _experiment_id(client: MlflowClient, location: Location, name: str) -> str:
+    from mlflow.exceptions import MlflowException
+
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        try:
+            return _create_experiment(client, location, name)
+        except MlflowException:  # another job may have been faster
+            found = client.get_experiment_by_name(name)
+            if found is None:
+                raise
+    if found.lifecycle_stage != "active":
+        raise TrackingError(
+            f"tracking.experiment={name}: this experiment was deleted. Restore it with "
+            f"`mlflow experiments restore --experiment-id {found.experiment_id}` or give another name."
+        )
+    return str(found.experiment_id)
+
+
+def _create_experiment(client: MlflowClient, location: Location, name: str) -> str:
+    if location.artifacts is None:
+        return str(client.create_experiment(name))
+    # The client would put the files of a database store under the current directory. The store takes
+    # the root as an argument and keeps MLflow's layout, mlruns/<experiment id>/<run id>/artifacts.
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    return str(SqlAlchemyStore(location.uri, str(location.artifacts)).create_experiment(name))
+
+
+def _http_problem(uri: str, timeout: float) -> str | None:
+    try:
+        with urllib.request.urlopen(f"{uri}/health", timeout=timeout):
+            return None
+    except urllib.error.HTTPError as error:
+        # Somebody answers; a proxy may hide /health, and then MLflow's own call decides.
+        return None if error.code < 500 else f"the server answers with error {error.code}"
+    except (OSError, ValueError) as error:
+        return f"no MLflow server answers there ({getattr(error, 'reason', None) or error})"
+
+
+def _port_problem(uri: str, default_port: int, timeout: float) -> str | None:
+    # SQLAlchemy's connection would be tried ten times by MLflow, for 100 seconds.
+    parts = urllib.parse.urlsplit(uri)
+    try:
+        with socket.create_connection((parts.hostname or "localhost", parts.port or default_port), timeout):
+            return None
+    except (OSError, ValueError) as error:
+        return f"no database server answers there ({error})"
+
+
+def _quieten_loggers() -> None:
+    for name, level in {
+        "mlflow": logging.WARNING,
+        "alembic": logging.WARNING,
+        # These report each failed attempt, with a traceback; the outbox says it once.
+        "mlflow.store.db.utils": logging.CRITICAL,
+        "urllib3.connectionpool": logging.ERROR,
+    }.items():
+        logging.getLogger(name).setLevel(level)

@@ -1,0 +1,125 @@
+"""The parent run of a multirun: found by its folder, closed with its jobs' results."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cifar_tuning.tracking import facts
+from cifar_tuning.tracking.outbox import Outbox
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+
+    from cifar_tuning.tracking.store import Store
+
+OBJECTIVE = "val/acc_best"
+# A pruned run's best accuracy is that of an unfinished training: it doesn't compete.
+COMPETING = ("complete", "diverged")
+
+
+def find_parent(store: Store, sweep_dir: Path) -> str | None:
+    """Find the multirun's run from any process, by the folder alone."""
+    try:
+        return _cached_parent(store, facts.absolute(sweep_dir))
+    except LookupError:
+        return None
+
+
+@lru_cache(maxsize=64)
+def _cached_parent(store: Store, sweep_dir: str) -> str:
+    run = search_parent(store, sweep_dir)
+    if run is None:
+        raise LookupError(sweep_dir)  # an answer would be remembered, an exception is not
+    return str(run.info.run_id)
+
+
+def search_parent(store: Store, sweep_dir: str) -> Run | None:
+    """Ask the store for the run that is tagged with the folder."""
+    quote = '"' if "'" in sweep_dir else "'"
+    runs = store.client.search_runs(
+        [store.experiment_id], f"tags.`{facts.SWEEP_DIR}` = {quote}{sweep_dir}{quote}", max_results=1
+    )
+    return runs[0] if runs else None
+
+
+def open_parent(store: Store, name: str, sweep_dir: Path, params: Mapping[str, str], root: Path) -> str:
+    """Create the multirun's run, or open it again where the same folder is continued."""
+    from mlflow.entities import Param, RunTag
+
+    folder = facts.absolute(sweep_dir)
+    tags = {
+        **facts.process_tags(),
+        **facts.git_tags(root),
+        facts.SWEEP_DIR: folder,
+        facts.FOLDER: folder,
+        facts.STATE: "running",
+    }
+    known = search_parent(store, folder)
+    if known is None:
+        run_id = str(store.client.create_run(store.experiment_id, tags=tags, run_name=name).info.run_id)
+        logged: Mapping[str, str] = {}
+    else:
+        run_id, logged = str(known.info.run_id), known.data.params
+        store.client.update_run(run_id, status="RUNNING")
+        store.client.log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items()])
+    # A logged parameter can't be changed: what this call asks for differently stays in its children.
+    new = [Param(key, value) for key, value in params.items() if key not in logged]
+    for start in range(0, len(new), 100):
+        store.client.log_batch(run_id, params=new[start : start + 100])
+    return run_id
+
+
+def children_of(store: Store, parent: str) -> list[Run]:
+    """List a multirun's jobs."""
+    runs: list[Run] = []
+    token = None
+    while True:
+        page = store.client.search_runs([store.experiment_id], f"tags.`{facts.PARENT}` = '{parent}'", page_token=token)
+        runs += page
+        token = page.token
+        if not token:
+            return runs
+
+
+def best_of(children: list[Run]) -> Run | None:
+    """Pick the job with the highest best validation accuracy."""
+    competing = [
+        run for run in children if run.data.tags.get(facts.STATE) in COMPETING and OBJECTIVE in run.data.metrics
+    ]
+    return max(competing, key=lambda run: run.data.metrics[OBJECTIVE], default=None)
+
+
+def judge(children: list[Run], error: BaseException | None) -> str:
+    """Name a multirun's end.
+
+    Args:
+        children: its jobs.
+        error: the exception that ended it, if one did.
+    """
+    if isinstance(error, KeyboardInterrupt | SystemExit):
+        return "killed"
+    states = Counter(run.data.tags.get(facts.STATE) for run in children)
+    if error is not None or (children and states["failed"] == len(children)):
+        return "failed"
+    return "complete"
+
+
+def summarise(outbox: Outbox, children: list[Run], best: Run | None) -> None:
+    """Put the jobs' ends and the winner's result on the parent."""
+    states = Counter(str(run.data.tags.get(facts.STATE)) for run in children)
+    metrics: dict[str, Any] = {f"jobs/{state}": count for state, count in states.items()}
+    if best is not None:
+        metrics[OBJECTIVE] = best.data.metrics[OBJECTIVE]
+        outbox.add_tags(
+            {
+                "best.run_id": best.info.run_id,
+                "best.name": best.info.run_name,
+                "best.job_num": best.data.tags.get(facts.JOB_NUM, ""),
+                "best.overrides": best.data.tags.get(facts.OVERRIDES, ""),
+            }
+        )
+    outbox.add_metrics(metrics, step=0)

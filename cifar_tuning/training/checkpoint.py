@@ -1,0 +1,123 @@
+"""Checkpoints: everything needed to go on as if nothing had happened, written all or not at all."""
+
+import dataclasses
+import io
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cifar_tuning.errors import UserError
+from cifar_tuning.training.events import EpochMetrics, Progress
+
+FORMAT = 1
+
+
+@dataclasses.dataclass
+class Checkpoint:
+    """The state of a run after an epoch.
+
+    `config` is the job's whole resolved configuration, so that the model can be built again from the file
+    alone; `run_id` is its MLflow run, if it has one.
+    """
+
+    model: dict[str, Any]
+    optimizer: dict[str, Any]
+    schedule: dict[str, Any]
+    generators: dict[str, Any]
+    progress: Progress
+    config: dict[str, Any]
+    run_id: str | None = None
+
+
+def generator_states() -> dict[str, Any]:
+    """Returns the states of PyTorch's global random generators (dropout draws from them)."""
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    return {"cpu": torch.get_rng_state(), "cuda": cuda}
+
+
+def restore_generators(states: dict[str, Any]) -> None:
+    """Restores what `generator_states` returned; CUDA's only where there are as many devices."""
+    torch.set_rng_state(states["cpu"])
+    if states["cuda"] and torch.cuda.device_count() == len(states["cuda"]):
+        torch.cuda.set_rng_state_all(states["cuda"])
+
+
+def save(checkpoint: Checkpoint, *paths: Path) -> None:
+    """Writes the checkpoint to each path: to a temporary file beside it, then renamed.
+
+    Raises:
+        OSError: the folder can't be written to.
+    """
+    content = {f.name: getattr(checkpoint, f.name) for f in dataclasses.fields(checkpoint)}
+    content["progress"] = dataclasses.asdict(checkpoint.progress)
+    content["format"] = FORMAT
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    for path in paths:
+        partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        partial.write_bytes(buffer.getbuffer())
+        partial.replace(path)
+
+
+def find(path: str | Path) -> Path:
+    """Returns the checkpoint file meant by a file or a run's folder (`last.pt` in it).
+
+    Raises:
+        UserError: there is none.
+    """
+    path = Path(path).expanduser()
+    file = path / "last.pt" if path.is_dir() else path
+    if not file.is_file():
+        raise UserError(f"No checkpoint at {file}: give a .pt file or a run's folder that holds last.pt.")
+    return file
+
+
+def load(path: str | Path) -> Checkpoint:
+    """Reads a checkpoint; nothing but tensors and plain values is ever unpickled.
+
+    Args:
+        path: a checkpoint file, or the folder of a run.
+
+    Raises:
+        UserError: the file is missing, can't be read or isn't a checkpoint of this project.
+    """
+    file = find(path)
+    try:
+        content = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises half a dozen types for a damaged or foreign file
+        first_line = str(error).strip().split("\n")[0][:200]
+        raise UserError(f"{file} can't be read as a checkpoint: {type(error).__name__}: {first_line}") from error
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise UserError(f"{file} is not a checkpoint of this project (a best.pt or last.pt of a run).")
+    del content["format"]
+    progress = content.pop("progress")
+    progress["history"] = [EpochMetrics(**epoch) for epoch in progress["history"]]
+    return Checkpoint(progress=Progress(**progress), **content)
+
+
+def load_weights(model: torch.nn.Module, checkpoint: Checkpoint, source: Path | str) -> None:
+    """Puts the checkpoint's weights into a model built by the present configuration.
+
+    Raises:
+        UserError: the weights are another model's; the message shows the first differences.
+    """
+    mine, theirs = model.state_dict(), checkpoint.model
+    differences = [f"{name} is missing there" for name in mine.keys() - theirs.keys()]
+    differences += [f"{name} is only there" for name in theirs.keys() - mine.keys()]
+    differences += [
+        f"{name}: {tuple(theirs[name].shape)} there, {tuple(mine[name].shape)} here"
+        for name in mine.keys() & theirs.keys()
+        if mine[name].shape != theirs[name].shape
+    ]
+    if differences:
+        shown = "\n".join(f"  - {line}" for line in sorted(differences)[:5])
+        more = f"\n  - and {len(differences) - 5} more" if len(differences) > 5 else ""
+        was = checkpoint.config.get("model", {})
+        raise UserError(
+            f"{source} is a checkpoint of another model.\nIts model: {was}\nIts weights differ from this run's:\n"
+            f"{shown}{more}\nRepeat the overrides the checkpoint was trained with (they are in its run's folder, "
+            ".hydra/overrides.yaml)."
+        )
+    model.load_state_dict(theirs)

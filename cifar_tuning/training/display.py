@@ -1,0 +1,106 @@
+"""What a person sees while a model trains: one bar with the time left, one line an epoch."""
+
+import logging
+import sys
+from contextlib import ExitStack
+
+import torch
+from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+from cifar_tuning.training.events import EpochMetrics
+
+log = logging.getLogger(__name__)
+
+
+class Display:
+    """The progress bar, counting images so that its rate is images/s; silent where there is no terminal.
+
+    Args:
+        epochs: of the whole run.
+        images: in one epoch.
+        finished: epochs already done, when a run is resumed.
+    """
+
+    def __init__(self, epochs: int, images: int, finished: int = 0) -> None:
+        self.epochs = epochs
+        self._stack = ExitStack()
+        self._bar = tqdm(
+            total=epochs * images,
+            initial=finished * images,
+            unit=" images",
+            unit_scale=True,
+            dynamic_ncols=True,
+            leave=False,
+            mininterval=0.2,
+            disable=not sys.stderr.isatty(),
+        )
+
+    def __enter__(self) -> "Display":
+        # Log lines appear above the bar instead of tearing it.
+        self._stack.enter_context(logging_redirect_tqdm())
+        self._stack.callback(self._bar.close)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._stack.close()
+
+    def begin(self, epoch: int) -> None:
+        """Names the epoch that is running."""
+        self._bar.set_description(f"epoch {epoch}/{self.epochs}", refresh=False)
+
+    def advance(self, images: int) -> None:
+        """Counts images trained."""
+        self._bar.update(images)
+
+    def report(self, metrics: EpochMetrics) -> None:
+        """Prints an epoch's line."""
+        speed = f"  {metrics.images_per_second:,.0f} images/s" if metrics.epoch else "  (before training)"
+        log.info(
+            "epoch %*d/%d  train loss %.4f acc %.4f  val loss %.4f acc %.4f  best %.4f  lr %.3g%s",
+            len(str(self.epochs)),
+            metrics.epoch,
+            self.epochs,
+            metrics.train_loss,
+            metrics.train_acc,
+            metrics.val_loss,
+            metrics.val_acc,
+            metrics.val_acc_best,
+            metrics.lr,
+            speed,
+        )
+        self._bar.set_postfix(
+            loss=f"{metrics.train_loss:.3f}",
+            acc=f"{metrics.train_acc:.3f}",
+            val_loss=f"{metrics.val_loss:.3f}",
+            val_acc=f"{metrics.val_acc:.3f}",
+            best=f"{metrics.val_acc_best:.3f}",
+            refresh=False,
+        )
+
+
+def describe_device(device: torch.device, precision: str, before: int) -> str:
+    """Returns the start-up line: the device, and on CUDA its memory before and after the model moved there.
+
+    Args:
+        device: where the model is now.
+        precision: `fp32` or `bf16`.
+        before: bytes in use on the device before the model moved (see `memory_in_use`).
+    """
+    if device.type != "cuda":
+        return f"device cpu, {torch.get_num_threads()} threads, {precision}, channels_last"
+    mib = 2**20
+    total = torch.cuda.get_device_properties(device).total_memory
+    return (
+        f"device {torch.cuda.get_device_name(device)}, {precision}, channels_last, "
+        f"memory {before / mib:,.0f} MiB before the model, {memory_in_use(device) / mib:,.0f} MiB after, "
+        f"of {total / mib:,.0f} MiB"
+    )
+
+
+def memory_in_use(device: torch.device) -> int:
+    """Returns the bytes in use on a CUDA device by everybody, as nvidia-smi counts them; 0 on a CPU."""
+    if device.type != "cuda":
+        return 0
+    free, total = torch.cuda.mem_get_info(device)
+    return total - free

@@ -1,0 +1,91 @@
+"""What training tells the outside world: an epoch's metrics out, "stop" back in."""
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Literal
+
+State = Literal["complete", "pruned", "diverged"]
+
+
+@dataclass(frozen=True)
+class EpochMetrics:
+    """One epoch's figures; epoch 0 is before training.
+
+    Losses are mean cross-entropy per image (no regularisation term), accuracies are shares from 0 to 1.
+    `lr` is the learning rate of the epoch's last step. `images_per_second` counts training images over the
+    time spent training; `epoch_seconds` includes the evaluation.
+    """
+
+    epoch: int
+    train_loss: float
+    train_acc: float
+    val_loss: float
+    val_acc: float
+    val_acc_best: float
+    lr: float
+    images_per_second: float
+    epoch_seconds: float
+
+    def named(self) -> dict[str, float]:
+        """Returns the figures under their public names, `train/loss` and so on; those unmeasured left out."""
+        values = dataclasses.asdict(self)
+        del values["epoch"]
+        if self.epoch == 0:  # nothing was trained yet, so there is no speed to report
+            del values["images_per_second"], values["epoch_seconds"]
+        return {PUBLIC_NAMES.get(name, name): value for name, value in values.items()}
+
+
+PUBLIC_NAMES = {
+    "train_loss": "train/loss",
+    "train_acc": "train/acc",
+    "val_loss": "val/loss",
+    "val_acc": "val/acc",
+    "val_acc_best": "val/acc_best",
+}
+
+
+@dataclass
+class Progress:
+    """How far a run has come; what a checkpoint keeps besides weights.
+
+    `confusion` counts validation images at the best epoch: rows are labels, columns predictions.
+    """
+
+    history: list[EpochMetrics] = field(default_factory=list)
+    best_acc: float = 0.0
+    best_epoch: int = 0
+    confusion: list[list[int]] = field(default_factory=list)
+
+    @property
+    def epoch(self) -> int:
+        """The last finished epoch; 0 before training."""
+        return self.history[-1].epoch if self.history else 0
+
+    @property
+    def started(self) -> bool:
+        """Whether epoch 0, the evaluation before training, is done."""
+        return bool(self.history)
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a run ended."""
+
+    state: State
+    progress: Progress
+
+    @property
+    def value(self) -> float:
+        """The objective: best validation accuracy, epoch 0 included, so that a diverged run has one."""
+        return self.progress.best_acc
+
+
+class Listener:
+    """Receives what happens during training; the methods do nothing unless overridden."""
+
+    def on_epoch(self, metrics: EpochMetrics) -> bool:
+        """Called after every epoch, checkpoints written; true stops the run, which then counts as pruned."""
+        return False
+
+    def on_end(self, result: Result) -> None:
+        """Called once when training ended without an exception."""

@@ -1,0 +1,121 @@
+"""Which precision is faster for this model on this machine: measured once, then remembered.
+
+bf16 needs hardware for it, and even with that some PyTorch releases run a convolution slower in bf16 than in
+fp32. So it is never assumed.
+"""
+
+import copy
+import hashlib
+import json
+import logging
+import os
+import platform
+import statistics
+import time
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+log = logging.getLogger(__name__)
+
+REPEATS = 5
+# Below this advantage the choice would be noise, and fp32 is the more exact of the two.
+NEEDED_GAIN = 1.05
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """Returns the context in which the model runs; it does nothing for `fp32`."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
+
+
+def resolve_precision(
+    precision: str, model: nn.Module, device: torch.device, batch_shape: tuple[int, int, int, int]
+) -> str:
+    """Returns `fp32` or `bf16`: what was asked for, or the faster one for `auto`.
+
+    Args:
+        precision: `auto`, `fp32` or `bf16`.
+        model: on the device, in the memory format it is trained in.
+        device: where it is trained.
+        batch_shape: N×C×H×W of a training batch.
+    """
+    if precision != "auto":
+        return precision
+    if not has_bf16(device):
+        return "fp32"
+    key = _key(model, device, batch_shape)
+    known = _read_cache()
+    if key not in known:
+        times = {name: measure_step(name, model, device, batch_shape) for name in ("fp32", "bf16")}
+        gain = times["fp32"] / times["bf16"]
+        known[key] = "bf16" if gain > NEEDED_GAIN else "fp32"
+        log.info("bf16 runs this model at %.2f times the speed of fp32: taking %s", gain, known[key])
+        _write_cache(key, known[key])
+    return known[key]
+
+
+def has_bf16(device: torch.device) -> bool:
+    """Whether the device computes in bf16 by itself rather than by emulation."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return any(value is True for name, value in torch.cpu.get_capabilities().items() if name.endswith("bf16"))
+
+
+def measure_step(
+    precision: str, model: nn.Module, device: torch.device, batch_shape: tuple[int, int, int, int]
+) -> float:
+    """Returns the median seconds of a forward and backward pass; the model and generators stay untouched."""
+    cuda = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=cuda):
+        probe = copy.deepcopy(model).train()
+        images = torch.randn(batch_shape, device=device).to(memory_format=torch.channels_last)
+        seconds = [_step(probe, images, device, precision) for _ in range(REPEATS + 2)]
+    return statistics.median(seconds[2:])
+
+
+def _step(probe: nn.Module, images: Tensor, device: torch.device, precision: str) -> float:
+    start = time.perf_counter()
+    with autocast(device, precision):
+        logits = probe(images)
+        target = torch.zeros(len(images), dtype=torch.long, device=device)
+        loss = F.cross_entropy(logits, target)
+    loss.backward()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - start
+
+
+def cache_file() -> Path:
+    """Returns where the measurements are remembered: one small JSON file per user."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "cifar_tuning" / "precision.json"
+
+
+def _key(model: nn.Module, device: torch.device, batch_shape: tuple[int, int, int, int]) -> str:
+    if device.type == "cuda":
+        processor = torch.cuda.get_device_name(device)
+    else:
+        name = torch.cpu.get_capabilities().get("cpu_name", platform.processor())
+        processor = f"{name} x{torch.get_num_threads()}"
+    structure = hashlib.sha256(repr(model).encode()).hexdigest()[:16]
+    return f"{structure} {batch_shape} {processor} torch {torch.__version__}"
+
+
+def _read_cache() -> dict[str, str]:
+    try:
+        return dict(json.loads(cache_file().read_text()))
+    except (OSError, ValueError):
+        return {}  # absent or damaged: measure again
+
+
+def _write_cache(key: str, value: str) -> None:
+    file = cache_file()
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        partial = file.with_suffix(f".{os.getpid()}.tmp")
+        partial.write_text(json.dumps({**_read_cache(), key: value}, indent=1))
+        partial.replace(file)
+    except OSError as error:
+        log.debug("the measured precision can't be remembered: %s", error)

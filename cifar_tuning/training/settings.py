@@ -1,0 +1,85 @@
+"""The `trainer` config group: how long to train, and on what."""
+
+import re
+from dataclasses import dataclass, fields
+
+import torch
+from torch import nn
+
+PRECISIONS = ("auto", "fp32", "bf16")
+
+
+@dataclass(frozen=True)
+class TrainerSettings:
+    """How long, where and in which precision to train.
+
+    Args:
+        epochs: passes over the training images.
+        device: `auto` (a GPU if there is one), `cpu`, `cuda` or `cuda:1` and so on.
+        precision: `fp32`, `bf16` (autocast; weights stay fp32) or `auto`, the faster of the two by a short
+            measurement that is remembered per model and machine.
+        compile: run the model through `torch.compile`.
+        deterministic: ask for bitwise repeatable kernels on CUDA too, at some cost in speed. On a CPU the
+            same seed on the same machine always repeats.
+
+    Raises:
+        ValueError: an option is out of range; the message names all that are.
+    """
+
+    epochs: int = 30
+    device: str = "auto"
+    precision: str = "auto"
+    compile: bool = False
+    deterministic: bool = False
+
+    def __post_init__(self) -> None:
+        if problems := self.check(**{f.name: getattr(self, f.name) for f in fields(self)}):
+            raise ValueError("; ".join(problems))
+
+    @staticmethod
+    def check(
+        epochs: object = 30,
+        device: object = "auto",
+        precision: object = "auto",
+        compile: object = False,
+        deterministic: object = False,
+    ) -> list[str]:
+        """Returns a line for each option that is out of range; empty if all are right."""
+        problems = []
+        if not isinstance(epochs, int) or isinstance(epochs, bool) or epochs < 1:
+            problems.append(f"trainer.epochs={epochs}: must be a whole number, 1 or above")
+        problems += check_device(device)
+        if precision not in PRECISIONS:
+            problems.append(f"trainer.precision={precision}: must be one of {', '.join(PRECISIONS)}")
+        for name, value in (("compile", compile), ("deterministic", deterministic)):
+            if not isinstance(value, bool):
+                problems.append(f"trainer.{name}={value}: must be true or false")
+        return problems
+
+
+def check_device(device: object) -> list[str]:
+    """Returns what is wrong with a device's name, or that this machine lacks it; empty if nothing is."""
+    if not isinstance(device, str) or not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
+        return [f"trainer.device={device}: must be auto, cpu, cuda or cuda:N"]
+    if not device.startswith("cuda"):
+        return []
+    if not torch.cuda.is_available():
+        built = "PyTorch sees none" if torch.version.cuda else "this PyTorch was built without CUDA"
+        return [f"trainer.device={device}: no CUDA device here ({built}); use trainer.device=cpu or auto"]
+    index = int(device.partition(":")[2] or 0)
+    count = torch.cuda.device_count()
+    if index >= count:
+        return [f"trainer.device={device}: this machine has {count} CUDA devices, numbered from 0"]
+    return []
+
+
+def resolve_device(device: str) -> torch.device:
+    """Returns the device that a valid `trainer.device` means."""
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(device)
+
+
+def place(model: nn.Module, device: torch.device) -> nn.Module:
+    """Moves a model to the device, in the layout in which convolutions are fastest there."""
+    return model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]

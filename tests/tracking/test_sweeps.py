@@ -1,0 +1,242 @@
+"""Parent and child runs of a multirun, through the callback and through Hydra itself."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from cifar_tuning.tracking import MLflowTracker
+from cifar_tuning.tracking.callback import SweepRun
+
+
+def config_of(root, sweep_dir, **tracking):
+    return OmegaConf.create(
+        {
+            "tracking": {
+                "_target_": "cifar_tuning.tracking.MLflowTracker",
+                "uri": f"sqlite:///{root / 'mlflow.db'}",
+                "log_model": False,
+                **tracking,
+            },
+            "hydra": {
+                "sweep": {"dir": str(sweep_dir)},
+                "overrides": {"task": ["optimizer.lr=1.0,0.1", "+extra=1"]},
+                "runtime": {"choices": {"hydra/sweeper": "basic", "hydra/launcher": "basic", "study": None}},
+            },
+        }
+    )
+
+
+@pytest.fixture
+def sweep_dir(tmp_path):
+    folder = tmp_path / "multirun" / "2026-01-01" / "12-00-00"
+    folder.mkdir(parents=True)
+    return folder
+
+
+def parents(client):
+    experiment = client.get_experiment_by_name("cifar10").experiment_id
+    return client.search_runs([experiment], "tags.`cifar_tuning.sweep_dir` LIKE '%'")
+
+
+def run_jobs(started, sweep_dir, ends):
+    """One job for each (state, accuracy)."""
+    trackers = []
+    for number, (state, accuracy) in enumerate(ends):
+        tracker = started(sweep_dir=sweep_dir, job_num=number, folder=sweep_dir / str(number))
+        tracker.log_epoch({"val/acc_best": accuracy}, 1)
+        tracker.finish(state)
+        trackers.append(tracker)
+    return trackers
+
+
+def test_jobs_are_nested_under_their_parent(started, client, root, sweep_dir):
+    callback, config = SweepRun(), config_of(root, sweep_dir)
+    callback.on_multirun_start(config)
+    (parent,) = parents(client)
+    assert parent.info.status == "RUNNING"
+    assert parent.info.run_name == "2026-01-01/12-00-00"
+    assert parent.data.params == {
+        "optimizer.lr": "1.0,0.1",
+        "extra": "1",
+        "hydra/sweeper": "basic",
+        "hydra/launcher": "basic",
+    }
+    ends = [("complete", 0.5), ("pruned", 0.9), ("diverged", 0.7), ("failed", 0.1)]
+    jobs = run_jobs(started, sweep_dir, ends)
+    callback.on_multirun_end(config)
+    (parent,) = parents(client)
+    assert parent.info.status == "FINISHED"
+    assert parent.data.metrics == {
+        "jobs/complete": 1,
+        "jobs/pruned": 1,
+        "jobs/diverged": 1,
+        "jobs/failed": 1,
+        "val/acc_best": 0.7,  # the pruned one does not compete
+    }
+    assert parent.data.tags["best.run_id"] == jobs[2].run_id
+    assert parent.data.tags["best.job_num"] == "2"
+    for number, job in enumerate(jobs):
+        tags = client.get_run(job.run_id).data.tags
+        assert tags["mlflow.parentRunId"] == parent.info.run_id
+        assert tags["cifar_tuning.job_num"] == str(number)
+
+
+def test_the_same_folder_has_one_parent(started, client, root, sweep_dir):
+    for accuracy in (0.5, 0.6):
+        callback, config = SweepRun(), config_of(root, sweep_dir)
+        callback.on_multirun_start(config)
+        assert [run.info.status for run in parents(client)] == ["RUNNING"]
+        run_jobs(started, sweep_dir, [("complete", accuracy)])
+        callback.on_multirun_end(config)
+    (parent,) = parents(client)
+    assert parent.info.status == "FINISHED"
+    assert parent.data.metrics["val/acc_best"] == 0.6
+    assert parent.data.metrics["jobs/complete"] == 2
+
+
+@pytest.mark.parametrize(
+    ("ends", "error", "status"),
+    [
+        ([("complete", 0.5)], None, "FINISHED"),
+        ([("complete", 0.5), ("failed", 0.1)], None, "FINISHED"),
+        ([("failed", 0.1), ("failed", 0.1)], None, "FAILED"),
+        ([("complete", 0.5)], RuntimeError("a job failed"), "FAILED"),
+        ([("complete", 0.5), ("killed", 0.1)], KeyboardInterrupt(), "KILLED"),
+        ([], None, "FINISHED"),
+    ],
+)
+def test_how_a_parent_ends(started, client, root, sweep_dir, ends, error, status):
+    callback, config = SweepRun(), config_of(root, sweep_dir)
+    callback.on_multirun_start(config)
+    run_jobs(started, sweep_dir, ends)
+
+    def as_hydra_does():
+        try:
+            if error is not None:
+                raise error
+        finally:
+            callback.on_multirun_end(config)
+
+    if error is None:
+        as_hydra_does()
+    else:
+        with pytest.raises(type(error)):
+            as_hydra_does()
+    assert parents(client)[0].info.status == status
+
+
+def test_without_a_parent_a_job_stands_alone(started, client, tmp_path, caplog):
+    tracker = started(sweep_dir=tmp_path / "unknown", job_num=0)
+    tracker.finish("complete")
+    assert "mlflow.parentRunId" not in client.get_run(tracker.run_id).data.tags
+    assert "No parent run" in caplog.text
+
+
+def test_other_trackers_have_no_parent(root, sweep_dir, client):
+    config = config_of(root, sweep_dir)
+    config.tracking = {"_target_": "cifar_tuning.tracking.NoTracker"}
+    callback = SweepRun()
+    callback.on_multirun_start(config)
+    callback.on_multirun_end(config)
+    assert client.get_experiment_by_name("cifar10") is None
+
+
+def loader(folder):
+    """Stands for the function that opens a job's checkpoint."""
+    import numpy as np
+    from torch import nn
+
+    class Classifier(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = nn.Linear(32 * 32 * 3, 10)
+
+        def forward(self, images):
+            return self.linear(images.float().flatten(1) / 255)
+
+    (Path(folder) / "loaded").touch()
+    return Classifier(), np.zeros((4, 32, 32, 3), np.uint8)
+
+
+def test_only_the_winner_becomes_a_model(started, client, root, sweep_dir):
+    callback = SweepRun(classifier_loader=f"{__name__}.loader")
+    config = config_of(root, sweep_dir, log_model="auto")
+    callback.on_multirun_start(config)
+    jobs = run_jobs(started, sweep_dir, [("complete", 0.5), ("complete", 0.8), ("complete", 0.6)])
+    callback.on_multirun_end(config)
+    models = [client.get_run(job.run_id).outputs.model_outputs for job in jobs]
+    assert [len(outputs) for outputs in models] == [0, 1, 0]
+    assert (sweep_dir / "1" / "loaded").exists()
+    assert client.get_logged_model(models[1][0].model_id).status == "READY"
+
+
+def test_a_broken_loader_costs_a_warning(started, client, root, sweep_dir, caplog):
+    callback = SweepRun(classifier_loader="cifar_tuning.nowhere.load")
+    config = config_of(root, sweep_dir, log_model="auto")
+    callback.on_multirun_start(config)
+    run_jobs(started, sweep_dir, [("complete", 0.5)])
+    callback.on_multirun_end(config)
+    assert "The best run's model was not logged" in caplog.text
+    assert parents(client)[0].info.status == "FINISHED"
+
+
+APP = """
+import hydra
+from pathlib import Path
+from hydra.core.hydra_config import HydraConfig
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+from cifar_tuning.tracking import RunContext
+
+@hydra.main(config_path=".", config_name="config", execution_whitelist=["cifar_tuning.*"])
+def main(config):
+    job = HydraConfig.get()
+    tracker = instantiate(config.tracking)
+    tracker.start(RunContext(
+        job.job.override_dirname, OmegaConf.to_container(config), list(job.overrides.task),
+        Path(job.runtime.output_dir), 0, Path(job.sweep.dir).resolve(), job.job.num))
+    try:
+        if config.lr == 9:
+            raise ValueError("lr 9")
+        if config.lr == 8:
+            raise KeyboardInterrupt
+        tracker.log_epoch({"val/acc_best": 1 - config.lr}, 1)
+    except BaseException as error:
+        tracker.fail(error)
+        raise
+    tracker.finish("complete")
+
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("values", "states", "status"),
+    [
+        ("0.5,0.25", ["complete", "complete"], "FINISHED"),
+        ("0.5,9", ["complete", "failed"], "FAILED"),  # Hydra's basic sweeper raises the job's error
+        ("0.5,8,0.25", ["complete", "killed"], "KILLED"),
+    ],
+)
+def test_a_real_grid(client, root, tmp_path, values, states, status):
+    (tmp_path / "app.py").write_text(APP)
+    config = {
+        "lr": 0.1,
+        "tracking": {
+            "_target_": "cifar_tuning.tracking.MLflowTracker",
+            "uri": f"sqlite:///{root / 'mlflow.db'}",
+            "log_model": False,
+        },
+        "hydra": {"callbacks": {"tracking": {"_target_": "cifar_tuning.tracking.callback.SweepRun"}}},
+    }
+    (tmp_path / "config.yaml").write_text(OmegaConf.to_yaml(config))
+    subprocess.run([sys.executable, "app.py", "-m", f"lr={values}"], cwd=tmp_path, capture_output=True, check=False)
+    (parent,) = parents(client)
+    assert parent.info.status == status
+    experiment = parent.info.experiment_id
+    children = client.search_runs([experiment], f"tags.mlflow.parentRunId = '{parent.info.run_id}'")
+    assert sorted(run.data.tags["state"] for run in children) == states
+    assert MLflowTracker(root=root).location().uri == f"sqlite:///{root / 'mlflow.db'}"
