@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
+from cifar_tuning.errors import TrackingError
 from cifar_tuning.tracking import facts
 from cifar_tuning.tracking.base import STATUS_OF_STATE
 from cifar_tuning.tracking.mlflow_tracker import MLflowTracker
@@ -48,12 +49,25 @@ class SweepRun(Callback):
         assert isinstance(tracking, dict)
         self._tracking = {str(key): value for key, value in tracking.items() if key != "_target_"}
         tracker = MLflowTracker(**self._tracking)
-        store = tracker.open_store()
-        from cifar_tuning.tracking import reaper, sweeps
+        try:
+            self._parent = self._open(tracker, config)
+        except TrackingError as error:
+            # Hydra makes warnings of a callback's exceptions, and a sweep that outlives failed jobs would
+            # go through every one of them.
+            print(f"error: {error}", file=sys.stderr)
+            raise SystemExit(1) from error
 
-        reaper.reap_once(store)
+    @staticmethod
+    def _open(tracker: MLflowTracker, config: DictConfig) -> str:
+        from cifar_tuning.tracking import reaper, sweeps
+        from cifar_tuning.tracking.store import store_errors
+
+        store = tracker.open_store()
         sweep_dir = Path(config.hydra.sweep.dir)
-        self._parent = sweeps.open_parent(store, _name(config, sweep_dir), sweep_dir, _params(config), tracker.root)
+        with store_errors(store.location):
+            reaper.reap_once(store)
+            name = _name(config, sweep_dir)
+            return sweeps.open_parent(store, name, sweep_dir, _params(config), tracker.root)
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
         """Close the parent run; Hydra calls this after errors and interrupts too."""

@@ -70,7 +70,7 @@ class Location:
         if scheme in SERVERS:
             return _port_problem(self.uri, SERVERS[scheme], timeout)
         if self.file is not None and not self.file.exists():
-            return f"{self.file} is gone"
+            return f"{self.file} does not exist"
         return None
 
 
@@ -147,6 +147,13 @@ def _demand(location: Location) -> None:
 
 @lru_cache(maxsize=32)
 def _open(location: Location, experiment: str) -> Store:
+    client = connect(location)
+    with store_errors(location):
+        return Store(location, client, experiment, _experiment_id(client, location, experiment))
+
+
+def connect(location: Location) -> MlflowClient:
+    """Make a client for a store, and the database if it is a file that isn't there yet."""
     quieten()
     with store_errors(location):
         if location.file is not None:
@@ -156,8 +163,7 @@ def _open(location: Location, experiment: str) -> Store:
         from mlflow import MlflowClient
 
         _quieten_loggers()
-        client = MlflowClient(tracking_uri=location.uri, registry_uri=location.uri)
-        return Store(location, client, experiment, _experiment_id(client, location, experiment))
+        return MlflowClient(tracking_uri=location.uri, registry_uri=location.uri)
 
 
 def quieten() -> None:

@@ -106,7 +106,7 @@ def _key(model: nn.Module, device: torch.device, batch_shape: tuple[int, int, in
 def _read_cache() -> dict[str, str]:
     try:
         return dict(json.loads(cache_file().read_text()))
-    except (OSError, ValueError):
+    except (OSError, ValueError, TypeError):
         return {}  # absent or damaged: measure again
 
 

@@ -25,7 +25,7 @@ class Server(http.server.ThreadingHTTPServer):
     def __init__(self, content, script=()):
         self.content, self.script, self.gets = content, list(script), 0
         super().__init__(("127.0.0.1", 0), Handler)
-        threading.Thread(target=self.serve_forever, daemon=True).start()
+        threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True).start()
 
     @property
     def url(self):

@@ -248,7 +248,7 @@ from pathlib import Path
 from standin import stand_in
 from cifar_tuning.data.store import Store
 logging.basicConfig(level=logging.INFO, format="%(message)s")
-root, seconds = Path(sys.argv[1]), float(sys.argv[2])
+root = Path(sys.argv[1])
 tiny = stand_in()
 class Slow:
     name, attempts = "slow", 1
@@ -256,17 +256,18 @@ class Slow:
         with (root / "fetches").open("a") as file:
             file.write("x")
         (scratch / "half").write_bytes(b"half a download")
-        time.sleep(seconds)
+        while not (root / "release").exists():
+            time.sleep(0.02)
         return tiny.arrays
 images, labels = Store(root / "data", tiny.spec, [Slow()]).open("train")
 print(int(images.sum()), int(labels.sum()))
 """
 
 
-def start_job(root, seconds):
+def start_job(root):
     environment = {**os.environ, "PYTHONPATH": f"{Path(__file__).parent}{os.pathsep}{os.getcwd()}"}
     return subprocess.Popen(
-        [sys.executable, "-c", JOB, str(root), str(seconds)],
+        [sys.executable, "-c", JOB, str(root)],
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -282,17 +283,20 @@ def wait_for(path):
 
 
 def test_two_jobs_at_once_fetch_once(tiny, tmp_path):
-    first, second = start_job(tmp_path, 4), start_job(tmp_path, 4)
+    first = start_job(tmp_path)
+    wait_for(tmp_path / "fetches")
+    second = start_job(tmp_path)
+    # The first one's download ends only when the second one has said that it waits.
+    assert "Another job is fetching the dataset" in second.stderr.readline()
+    (tmp_path / "release").touch()
     results = [job.communicate(timeout=90) for job in (first, second)]
     expected = f"{tiny.arrays['train_images'].sum()} {tiny.arrays['train_labels'].sum()}\n"
     assert [out for out, _ in results] == [expected, expected], results
     assert (tmp_path / "fetches").read_text() == "x"
-    waited = [error for _, error in results if "Another job is fetching the dataset" in error]
-    assert len(waited) == 1
 
 
 def test_a_killed_download_is_cleared_away_and_done_again(tiny, tmp_path):
-    job = start_job(tmp_path, 600)
+    job = start_job(tmp_path)
     wait_for(tmp_path / "fetches")
     while not list((tmp_path / "data").rglob("half")):
         time.sleep(0.02)

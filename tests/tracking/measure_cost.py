@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 from cifar_tuning.tracking import MLflowTracker, RunContext, database
+from cifar_tuning.tracking.store import quieten
 
 EPOCH = [
     "train/loss",
@@ -31,6 +32,7 @@ def timed(call):
 def main():
     with tempfile.TemporaryDirectory() as temporary:
         root = Path(temporary)
+        quieten()
         milliseconds, _ = timed(lambda: database.prepare(root / "mlflow.db", root / "mlruns"))
         print(f"new database (once, MLflow's import included)  {milliseconds:8.0f} ms")
         config = {f"group{number // 8}": {f"key{n}": n for n in range(8)} for number in range(0, 64, 8)}

@@ -128,7 +128,7 @@ def test_a_vanished_database_is_noticed(started, root, caplog):
     tracker = started()
     (root / "mlflow.db").rename(root / "moved.db")
     tracker.log_epoch({"val/acc": 0.2}, 1)
-    assert "is gone" in warnings_in(caplog)[0]
+    assert "does not exist" in warnings_in(caplog)[0]
     (root / "moved.db").rename(root / "mlflow.db")
     tracker.finish("complete")
 

@@ -6,7 +6,10 @@ import subprocess
 import sys
 
 import pytest
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
 
+from cifar_tuning import PROJECT_ROOT
 from cifar_tuning.errors import TrackingError
 from cifar_tuning.tracking import MLflowTracker, NoTracker, facts
 
@@ -215,6 +218,14 @@ def test_no_tracker_keeps_the_metrics_file(context, tmp_path):
         (2, 0.75),
     ]
     assert again.run_id is None
+
+
+@pytest.mark.parametrize("name", ["mlflow", "none"])
+def test_the_configs_build(name):
+    config = OmegaConf.load(PROJECT_ROOT / "conf" / "tracking" / f"{name}.yaml")
+    tracker = instantiate(config, _execution_whitelist_=["cifar_tuning.*"])
+    assert isinstance(tracker, {"mlflow": MLflowTracker, "none": NoTracker}[name])
+    assert tracker.run_id is None
 
 
 def test_importing_the_room_imports_neither_mlflow_nor_torch():

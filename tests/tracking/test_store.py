@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from cifar_tuning.errors import TrackingError
-from cifar_tuning.tracking import MLflowTracker, database
+from cifar_tuning.tracking import MLflowTracker, database, download_artifact
 from cifar_tuning.tracking.store import locate
 
 
@@ -149,3 +149,22 @@ print("mlflow" in sys.modules, code)
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines() == [f"MLflow store: {root / 'mlflow.db'} (there already)", "False 0"]
+
+
+def test_a_file_comes_back(started, root, tmp_path):
+    tracker = started()
+    (tmp_path / "best.pt").write_bytes(b"weights")
+    tracker.log_artifacts({"checkpoints/best.pt": tmp_path / "best.pt"})
+    tracker.finish("complete")
+    target = tmp_path / "target"
+    target.mkdir()
+    file = download_artifact(None, tracker.run_id, "checkpoints/best.pt", target, root=root)
+    assert file.read_bytes() == b"weights"
+    assert file.is_relative_to(target)
+    with pytest.raises(TrackingError, match=r"has no last.pt \(it keeps checkpoints, config.yaml"):
+        download_artifact(None, tracker.run_id, "last.pt", target, root=root)
+    with pytest.raises(TrackingError, match="knows no run"):
+        download_artifact(None, "0" * 32, "last.pt", target, root=root)
+    with pytest.raises(TrackingError, match="does not exist"):
+        download_artifact(f"sqlite:///{tmp_path}/other.db", "0" * 32, "last.pt", target)
+    assert not (tmp_path / "other.db").exists()

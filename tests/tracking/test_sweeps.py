@@ -144,6 +144,14 @@ def test_other_trackers_have_no_parent(root, sweep_dir, client):
     assert client.get_experiment_by_name("cifar10") is None
 
 
+def test_a_store_that_is_down_stops_a_multirun_before_its_first_job(root, sweep_dir, capsys):
+    config = config_of(root, sweep_dir, uri="http://127.0.0.1:9")
+    with pytest.raises(SystemExit) as caught:
+        SweepRun().on_multirun_start(config)
+    assert caught.value.code == 1
+    assert "error: tracking.uri=http://127.0.0.1:9" in capsys.readouterr().err
+
+
 def loader(folder):
     """Stands for the function that opens a job's checkpoint."""
     import numpy as np
@@ -199,8 +207,6 @@ def main(config):
         job.job.override_dirname, OmegaConf.to_container(config), list(job.overrides.task),
         Path(job.runtime.output_dir), 0, Path(job.sweep.dir).resolve(), job.job.num))
     try:
-        if config.lr == 9:
-            raise ValueError("lr 9")
         if config.lr == 8:
             raise KeyboardInterrupt
         tracker.log_epoch({"val/acc_best": 1 - config.lr}, 1)
@@ -217,7 +223,6 @@ main()
     ("values", "states", "status"),
     [
         ("0.5,0.25", ["complete", "complete"], "FINISHED"),
-        ("0.5,9", ["complete", "failed"], "FAILED"),  # Hydra's basic sweeper raises the job's error
         ("0.5,8,0.25", ["complete", "killed"], "KILLED"),
     ],
 )

@@ -1,0 +1,246 @@
+"""The datasets' settings, their YAMLs, what they load, and the classic one-by-one view."""
+
+import inspect
+import os
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from omegaconf import OmegaConf
+from PIL import Image
+
+from cifar_tuning import PROJECT_ROOT
+from cifar_tuning.data import CIFAR10, CropFlip, ImageDataset, Synthetic, TrainBatches
+from cifar_tuning.data.spec import CIFAR10_SPEC, array_sha256
+
+MAX_SEED = 2**32 - 1
+
+
+@pytest.mark.parametrize(
+    ("dataset", "settings", "problems"),
+    [
+        (CIFAR10, {}, []),
+        (CIFAR10, {"train_limit": 45_000}, []),
+        (CIFAR10, {"train_limit": 1000, "batch_size": 1000, "split_seed": MAX_SEED}, []),
+        (
+            CIFAR10,
+            {"train_limit": 60_000},
+            ["data.train_limit=60000: must be between 1 and 45000 (50,000 images minus data.val_size=5000), or null"],
+        ),
+        (CIFAR10, {"train_limit": 0}, ["data.train_limit=0: must be between 1 and 45000 ("]),
+        (CIFAR10, {"train_limit": "all"}, ["data.train_limit=all: must be"]),
+        (CIFAR10, {"val_size": 0}, ["data.val_size=0: must be between 1 and 49999 (50,000 images)"]),
+        (CIFAR10, {"val_size": 50_000}, ["data.val_size=50000: must be"]),
+        (CIFAR10, {"val_size": 5000.0}, ["data.val_size=5000.0: must be"]),
+        (CIFAR10, {"batch_size": 0}, ["data.batch_size=0: must be between 1 and 45000 ("]),
+        (CIFAR10, {"batch_size": 45_001}, ["data.batch_size=45001: must be"]),
+        (
+            CIFAR10,
+            {"train_limit": 100},
+            ["data.batch_size=128: must be between 1 and 100 (data.train_limit=100)"],
+        ),
+        (CIFAR10, {"split_seed": -1}, ["data.split_seed=-1: must be a whole number between 0 and 4294967295"]),
+        (CIFAR10, {"root": ""}, ["data.root=: must be the path of a folder"]),
+        (CIFAR10, {"root": None}, ["data.root=None: must be"]),
+        (
+            CIFAR10,
+            {"val_size": -1, "train_limit": 60_000, "batch_size": True, "split_seed": None},
+            ["data.val_size=-1", "data.train_limit=60000", "data.batch_size=True", "data.split_seed=None"],
+        ),
+        (Synthetic, {}, []),
+        (Synthetic, {"train_limit": 512, "batch_size": 512}, []),
+        (Synthetic, {"train_limit": 513}, ["data.train_limit=513: must be between 1 and 512 (data.train_size"]),
+        (Synthetic, {"batch_size": 513}, ["data.batch_size=513: must be between 1 and 512 (data.train_size"]),
+        (Synthetic, {"train_size": 0, "test_size": -1}, ["data.train_size=0", "data.test_size=-1"]),
+        (Synthetic, {"data_seed": "x", "split_seed": 0.5}, ["data.data_seed=x", "data.split_seed=0.5"]),
+    ],
+)
+def test_every_problem_is_named(dataset, settings, problems):
+    found = dataset.check(**settings)
+    assert len(found) == len(problems), found
+    assert all(line.startswith(start) for line, start in zip(found, problems, strict=True)), found
+    if problems:
+        with pytest.raises(ValueError, match=re.escape("; ".join(found))):
+            dataset(**settings)
+    else:
+        dataset(**settings)
+
+
+@pytest.mark.parametrize(("name", "dataset"), [("cifar10", CIFAR10), ("synthetic", Synthetic)])
+def test_a_yaml_is_its_constructor(name, dataset):
+    config = OmegaConf.to_container(OmegaConf.load(PROJECT_ROOT / "conf" / "data" / f"{name}.yaml"))
+    assert config.pop("_target_") == f"cifar_tuning.data.{dataset.__name__}"
+    defaults = {key: each.default for key, each in inspect.signature(dataset).parameters.items()}
+    if dataset is CIFAR10:
+        assert config.pop("root") == "${project_root:}/data"
+        assert defaults.pop("root") == PROJECT_ROOT / "data"
+        assert defaults.pop("spec") is CIFAR10_SPEC
+        assert defaults.pop("sources") is None
+    assert config == defaults
+    assert set(inspect.signature(dataset.check).parameters) - {"root"} == set(defaults)
+
+
+@pytest.fixture(scope="module")
+def synthetic():
+    return Synthetic().load()
+
+
+def test_synthetic_has_the_sizes_and_the_types(synthetic):
+    test = Synthetic().load_test()
+    assert [len(each) for each in (synthetic.train, synthetic.val, test)] == [512, 128, 128]
+    for each in (synthetic.train, synthetic.val, test):
+        assert (each.images.dtype, each.labels.dtype) == (torch.uint8, torch.int64)
+        assert each.images.shape == (len(each), 32, 32, 3)
+        counts = torch.bincount(each.labels, minlength=10)
+        assert counts.max() - counts.min() <= 2
+    everything = torch.cat([synthetic.train.images, synthetic.val.images, test.images])
+    assert len({image.numpy().tobytes() for image in everything}) == 768  # no image is in two parts
+
+
+def test_synthetic_seeds(synthetic):
+    again = Synthetic().load()
+    assert torch.equal(again.train.images, synthetic.train.images)
+    assert torch.equal(again.val.labels, synthetic.val.labels)
+    assert not torch.equal(Synthetic(data_seed=1).load().train.images, synthetic.train.images)
+    other = Synthetic(split_seed=1).load()
+    assert torch.equal(other.train.stored, synthetic.train.stored)
+    assert not torch.equal(other.val.rows, synthetic.val.rows)
+
+
+@pytest.mark.parametrize("limit", [10, 64, 511])
+def test_train_limit_is_stratified_and_leaves_validation_alone(synthetic, limit):
+    limited = Synthetic(train_limit=limit, batch_size=1).load()
+    assert len(limited.train) == limit
+    counts = torch.bincount(limited.train.labels, minlength=10)
+    assert counts.max() - counts.min() <= 2
+    assert set(limited.train.rows.tolist()) <= set(synthetic.train.rows.tolist())
+    assert torch.equal(limited.val.rows, synthetic.val.rows)
+
+
+def test_synthetic_is_learnt_within_a_few_epochs():
+    data = Synthetic()
+    splits = data.load()
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 8, 5, stride=2), torch.nn.ReLU(), torch.nn.MaxPool2d(2), torch.nn.Flatten(),
+        torch.nn.Linear(8 * 7 * 7, 10),
+    )  # fmt: skip
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
+    train = TrainBatches(
+        splits.train.stored,
+        splits.train.labels,
+        rows=splits.train.rows,
+        batch_size=data.batch_size,
+        augmentation=CropFlip(),
+        mean=data.mean,
+        std=data.std,
+        seed=0,
+    )
+    for epoch in range(5):
+        for x, y in train.epoch(epoch):
+            optimizer.zero_grad()
+            torch.nn.functional.cross_entropy(model(x), y).backward()
+            optimizer.step()
+    x = (splits.val.images.permute(0, 3, 1, 2) / 255 - 0.5) / 0.25
+    accuracy = (model(x).argmax(1) == splits.val.labels).float().mean()
+    assert accuracy > 0.9
+
+
+def test_cifar10_reads_only_what_it_is_asked_for(tiny, tmp_path, monkeypatch):
+    tiny.place(tmp_path, "npm archive")
+    monkeypatch.setattr("cifar_tuning.data.cifar10.TRAIN_IMAGES", 100)
+    data = CIFAR10(tmp_path, val_size=10, train_limit=50, batch_size=5, spec=tiny.spec)
+    splits = data.load()
+    assert (len(splits.train), len(splits.val)) == (50, 10)
+    assert torch.bincount(splits.val.labels).tolist() == [1] * 10
+    assert torch.bincount(splits.train.labels).tolist() == [5] * 10
+    stored = torch.from_numpy(tiny.arrays["train_images"])
+    assert torch.equal(splits.train.images, stored[splits.train.rows])
+    assert not set(splits.train.rows.tolist()) & set(splits.val.rows.tolist())
+    test = data.load_test()
+    assert torch.equal(test.images, torch.from_numpy(tiny.arrays["test_images"]))
+    assert data.prepare() == str(tmp_path / "cifar10")
+
+
+def test_a_relative_root_is_made_absolute(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert CIFAR10("data").root == tmp_path / "data"
+    assert CIFAR10("~/data").root == tmp_path / "home" / "data"
+
+
+def test_image_dataset_gives_pil_images_or_what_the_transform_makes(synthetic):
+    train = synthetic.train
+    plain = ImageDataset(train.images, train.labels)
+    image, label = plain[5]
+    assert isinstance(image, Image.Image)
+    np.testing.assert_array_equal(np.asarray(image), train.images[5].numpy())
+    assert (len(plain), label, type(label)) == (512, int(train.labels[5]), int)
+    sizes = ImageDataset(train.images, train.labels, lambda each: each.resize((8, 4)).size)
+    assert sizes[0] == ((8, 4), int(train.labels[0]))
+    loader = torch.utils.data.DataLoader(ImageDataset(train.images, train.labels, np.asarray), batch_size=100)
+    x, y = next(iter(loader))
+    assert torch.equal(x, train.images[:100])
+    assert torch.equal(y, train.labels[:100])
+
+
+@pytest.mark.parametrize("labels", [torch.arange(3), torch.arange(5)])
+def test_image_dataset_refuses_what_does_not_fit(labels):
+    with pytest.raises(ValueError, match="4 images but"):
+        ImageDataset(torch.zeros(4, 32, 32, 3, dtype=torch.uint8), labels)
+    with pytest.raises(ValueError, match="must be uint8 N×H×W×3"):
+        ImageDataset(torch.zeros(4, 3, 32, 32), torch.arange(4))
+
+
+def python(code, *arguments):
+    return subprocess.run(
+        [sys.executable, "-W", "error::UserWarning", "-c", code, *arguments],
+        cwd=PROJECT_ROOT,
+        env={**os.environ, "PYTHONPATH": str(PROJECT_ROOT)},
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_the_room_does_not_import_torchvision_until_it_is_needed():
+    code = "import sys, cifar_tuning.data as d; a = 'torchvision' in sys.modules; d.TransformsV2; print(a)"
+    assert python(code).stdout == "False\n"
+
+
+def test_torchvision_imports_through_the_shim_and_its_transforms_work():
+    code = (
+        "from cifar_tuning.torchvision_compat import torchvision as t; import torch;"
+        "i = torch.zeros(3, 32, 32, dtype=torch.uint8);"
+        "print(t.transforms.v2.RandomCrop(32, padding=4)(i).shape, t.models.resnet18().fc.out_features)"
+    )
+    done = python(code)
+    assert done.stdout == "torch.Size([3, 32, 32]) 1000\n", done.stderr
+
+
+def test_the_command_line_reports_an_unusable_folder_on_one_screen(tmp_path):
+    (tmp_path / "file").touch()
+    command = [sys.executable, "-m", "cifar_tuning.data", str(tmp_path / "file" / "data")]
+    done = subprocess.run(command, cwd=PROJECT_ROOT, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "data.root=" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+def test_real_cifar10():
+    data = CIFAR10()
+    for part in ("train", "test"):
+        images, labels = data.arrays(part)
+        assert array_sha256(images) == CIFAR10_SPEC.sha256[f"{part}_images"]
+        assert array_sha256(labels) == CIFAR10_SPEC.sha256[f"{part}_labels"]
+    splits, test = data.load(), data.load_test()
+    assert [len(each) for each in (splits.train, splits.val, test)] == [45_000, 5000, 10_000]
+    assert torch.bincount(splits.val.labels).tolist() == [500] * 10
+    assert array_sha256(splits.val.rows.numpy()) == "REALVAL"
+    assert [data.classes[label] for label in test.labels[:4]] == ["cat", "ship", "ship", "airplane"]
+    pixels = splits.train.images[::10].double() / 255
+    for measured, stated in ((pixels.mean((0, 1, 2)), data.mean), (pixels.std((0, 1, 2)), data.std)):
+        torch.testing.assert_close(measured, torch.tensor(stated, dtype=torch.float64), rtol=0, atol=0.002)

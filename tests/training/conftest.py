@@ -1,0 +1,59 @@
+"""A trainer over tiny synthetic data, made without Hydra: the training room knows nothing of it."""
+
+from functools import partial
+
+import pytest
+import torch
+
+from cifar_tuning.data import CropFlip, EvalBatches, Synthetic, TrainBatches
+from cifar_tuning.models import SimpleNN
+from cifar_tuning.training import L2, Schedule, Trainer
+from cifar_tuning.training.schedules import constant
+
+
+@pytest.fixture(scope="session")
+def splits():
+    return Synthetic(train_size=256, val_size=64, test_size=64).load()
+
+
+@pytest.fixture
+def make_trainer(splits):
+    """Builds a trainer from a seed; every argument can be replaced."""
+
+    def make(
+        *,
+        seed=0,
+        epochs=3,
+        lr=0.05,
+        dropout=0.0,
+        model=None,
+        optimizer=partial(torch.optim.SGD, momentum=0.9),
+        schedule=constant,
+        regularizer=None,
+        dtype=torch.float32,
+        **options,
+    ) -> Trainer:
+        data = Synthetic(train_size=256, val_size=64, test_size=64)
+        torch.manual_seed(seed)
+        model = model or SimpleNN(batch_norm=True, dropout=dropout)
+        model = model.to(memory_format=torch.channels_last)
+        regularizer = regularizer or L2(1e-4)
+        common = {"mean": data.mean, "std": data.std}
+        train = TrainBatches(
+            splits.train.images, splits.train.labels, batch_size=48, augmentation=CropFlip(), seed=seed, **common
+        )
+        val = EvalBatches(splits.val.images, splits.val.labels, batch_size=40, **common)
+        built = optimizer(regularizer.parameter_groups(model), lr=lr)
+        return Trainer(
+            model,
+            built,
+            Schedule(schedule, built, epochs, len(train)),
+            regularizer,
+            train,
+            val,
+            epochs=epochs,
+            device=torch.device("cpu"),
+            **options,
+        )
+
+    return make

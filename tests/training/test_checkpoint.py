@@ -1,0 +1,86 @@
+import os
+import pickle
+
+import pytest
+import torch
+
+from cifar_tuning.errors import UserError
+from cifar_tuning.models import ResNet, SimpleNN
+from cifar_tuning.training import checkpoint as checkpoints
+from cifar_tuning.training.events import Progress
+
+
+def make(model) -> checkpoints.Checkpoint:
+    return checkpoints.Checkpoint(
+        model=model.state_dict(),
+        optimizer={},
+        schedule={},
+        generators=checkpoints.generator_states(),
+        progress=Progress(),
+        config={"model": {"_target_": "SimpleNN"}},
+    )
+
+
+class Malicious:
+    def __reduce__(self):
+        return os.mkdir, ("owned",)
+
+
+def test_nothing_but_data_is_unpickled(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.save({"format": checkpoints.FORMAT, "model": Malicious()}, tmp_path / "evil.pt")
+    with pytest.raises(UserError, match="can't be read as a checkpoint"):
+        checkpoints.load(tmp_path / "evil.pt")
+    assert not (tmp_path / "owned").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "No checkpoint at"),
+        (b"", "can't be read as a checkpoint"),
+        (b"not a checkpoint", "can't be read as a checkpoint"),
+        (pickle.dumps({"a": 1}), "can't be read as a checkpoint|is not a checkpoint of this project"),
+    ],
+)
+def test_unreadable_files(tmp_path, content, message):
+    file = tmp_path / "x.pt"
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(UserError, match=message):
+        checkpoints.load(file)
+
+
+def test_another_projects_file(tmp_path):
+    torch.save({"state_dict": {}}, tmp_path / "x.pt")
+    with pytest.raises(UserError, match="is not a checkpoint of this project"):
+        checkpoints.load(tmp_path / "x.pt")
+
+
+def test_a_truncated_file(tmp_path):
+    checkpoints.save(make(SimpleNN()), tmp_path / "x.pt")
+    whole = (tmp_path / "x.pt").read_bytes()
+    (tmp_path / "x.pt").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(UserError, match="can't be read as a checkpoint"):
+        checkpoints.load(tmp_path / "x.pt")
+
+
+@pytest.mark.parametrize("other", [ResNet(), SimpleNN(batch_norm=True), SimpleNN(num_classes=5)])
+def test_another_models_checkpoint_is_refused_with_the_differences(tmp_path, other):
+    checkpoints.save(make(SimpleNN()), tmp_path / "x.pt")
+    loaded = checkpoints.load(tmp_path / "x.pt")
+    before = {k: v.clone() for k, v in other.state_dict().items()}
+    with pytest.raises(UserError, match=r"another model[\s\S]*SimpleNN[\s\S]*there"):
+        checkpoints.load_weights(other, loaded, "x.pt")
+    assert all(torch.equal(before[k], v) for k, v in other.state_dict().items())
+
+
+def test_a_failed_write_leaves_the_old_checkpoint(tmp_path, monkeypatch):
+    file = tmp_path / "last.pt"
+    checkpoints.save(make(SimpleNN()), file)
+    old = file.read_bytes()
+    bad = make(SimpleNN())
+    bad.config = {"x": lambda: None}
+    with pytest.raises((AttributeError, pickle.PicklingError)):
+        checkpoints.save(bad, file)
+    assert file.read_bytes() == old

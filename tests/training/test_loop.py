@@ -1,0 +1,254 @@
+import math
+from functools import partial
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from cifar_tuning.training import L1, L2, ElasticNet, Listener, Regularizer
+from cifar_tuning.training import checkpoint as checkpoints
+from cifar_tuning.training.schedules import constant, step
+
+SGD = partial(torch.optim.SGD, momentum=0.9)
+NESTEROV = partial(torch.optim.SGD, momentum=0.9, nesterov=True)
+ONE_CYCLE = partial(torch.optim.lr_scheduler.OneCycleLR, max_lr=0.1)
+COSINE = partial(torch.optim.lr_scheduler.CosineAnnealingLR, T_max=4)
+PLATEAU = partial(torch.optim.lr_scheduler.ReduceLROnPlateau, patience=0)
+EXPONENTIAL = partial(torch.optim.lr_scheduler.ExponentialLR, gamma=0.5)
+
+
+class Recorder(Listener):
+    def __init__(self, stop_after=None):
+        self.epochs, self.stop_after, self.ended = [], stop_after, None
+
+    def on_epoch(self, metrics):
+        self.epochs.append(metrics)
+        return metrics.epoch == self.stop_after
+
+    def on_end(self, result):
+        self.ended = result
+
+
+def test_learns_and_reports_every_epoch(make_trainer):
+    recorder = Recorder()
+    result = make_trainer(epochs=4, listeners=[recorder]).fit()
+    assert result.state == "complete"
+    assert [m.epoch for m in recorder.epochs] == [0, 1, 2, 3, 4]
+    assert recorder.ended is result
+    first, last = recorder.epochs[0], recorder.epochs[-1]
+    assert abs(first.train_loss - math.log(10)) < 0.1
+    assert last.train_loss < first.train_loss - 0.3
+    assert result.value == max(m.val_acc for m in recorder.epochs) == last.val_acc_best
+    assert result.value > 0.3
+    assert sum(map(sum, result.progress.confusion)) == 64
+    assert sum(row[i] for i, row in enumerate(result.progress.confusion)) == round(result.value * 64)
+
+
+def test_metrics_have_their_public_names(make_trainer):
+    recorder = Recorder()
+    make_trainer(epochs=1, listeners=[recorder]).fit()
+    always = {"train/loss", "train/acc", "val/loss", "val/acc", "val/acc_best", "lr"}
+    assert set(recorder.epochs[0].named()) == always
+    assert set(recorder.epochs[1].named()) == always | {"images_per_second", "epoch_seconds"}
+
+
+def test_epoch_0_leaves_no_trace(make_trainer):
+    """Looking before training changes neither weights, nor batch norm's statistics, nor the generators."""
+    trainer = make_trainer(dropout=0.5)
+    before = {k: v.clone() for k, v in trainer.model.state_dict().items()}
+    generator = torch.get_rng_state()
+    trainer._before_training()
+    assert torch.equal(generator, torch.get_rng_state())
+    for name, value in trainer.model.state_dict().items():
+        assert torch.equal(before[name], value), name
+
+
+def test_an_epoch_is_the_plain_recipe(make_trainer):
+    """Against a loop written out by hand: same batches, same loss, same updates."""
+    trainer, twin = make_trainer(epochs=1), make_trainer(epochs=1)
+    result = trainer.fit()
+    optimizer = torch.optim.SGD(twin.model.parameters(), lr=0.05, momentum=0.9, weight_decay=1e-4)
+    loss_sum = right = 0.0
+    for images, labels in twin.train.epoch(1):
+        logits = twin.model(images)
+        loss = F.cross_entropy(logits, labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        loss_sum += loss.item() * len(labels)
+        right += (logits.argmax(1) == labels).sum().item()
+    for ours, theirs in zip(trainer.model.parameters(), twin.model.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+    metrics = result.progress.history[1]
+    assert metrics.train_loss == pytest.approx(loss_sum / 256, rel=1e-5)
+    assert metrics.train_acc == right / 256
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "schedule", "dropout"),
+    [
+        (SGD, constant, 0.0),
+        (NESTEROV, partial(step, decay_epochs=1, decay=0.5), 0.3),
+        (SGD, ONE_CYCLE, 0.0),
+        (SGD, PLATEAU, 0.0),
+        (torch.optim.Adam, COSINE, 0.0),
+        (torch.optim.AdamW, EXPONENTIAL, 0.5),
+    ],
+)
+def test_resume_goes_on_to_the_same_bits(make_trainer, tmp_path, optimizer, schedule, dropout):
+    options = {"epochs": 4, "optimizer": optimizer, "schedule": schedule, "dropout": dropout}
+    whole = make_trainer(**options)
+    expected = whole.fit()
+
+    broken = make_trainer(**options, folder=tmp_path, listeners=[Recorder(stop_after=2)])
+    assert broken.fit().state == "pruned"
+    torch.manual_seed(12345)  # another process would have another generator state
+    resumed = make_trainer(**options, seed=0)
+    resumed.resume(checkpoints.load(tmp_path))
+    result = resumed.fit()
+
+    for name, value in whole.model.state_dict().items():
+        assert torch.equal(value, resumed.model.state_dict()[name]), name
+
+    def numbers(r):  # all but the clock
+        return [(m.epoch, m.train_loss, m.train_acc, m.val_loss, m.val_acc, m.lr) for m in r.progress.history]
+
+    assert numbers(result) == numbers(expected)
+    assert (result.value, result.progress.best_epoch) == (expected.value, expected.progress.best_epoch)
+
+
+@pytest.mark.parametrize(("seeds", "same"), [((7, 7), True), ((7, 8), False)])
+def test_the_seed_decides_everything(make_trainer, seeds, same):
+    first, second = (make_trainer(seed=seed, epochs=1, dropout=0.5) for seed in seeds)
+    assert first.train.seed == seeds[0]
+    torch.manual_seed(seeds[0])
+    first.fit()
+    torch.manual_seed(seeds[1])
+    second.fit()
+    equal = [torch.equal(a, b) for a, b in zip(first.model.parameters(), second.model.parameters(), strict=True)]
+    assert all(equal) if same else not any(equal)
+
+
+def test_a_diverging_run_ends_early_with_its_best_so_far(make_trainer, tmp_path):
+    recorder = Recorder()
+    trainer = make_trainer(epochs=10, lr=1e30, listeners=[recorder], folder=tmp_path)
+    result = trainer.fit()
+    assert result.state == "diverged"
+    assert recorder.ended is result
+    assert len(result.progress.history) < 11
+    assert result.value == max(m.val_acc for m in recorder.epochs if not math.isnan(m.val_acc))
+    saved = checkpoints.load(tmp_path / "last.pt")
+    assert all(torch.isfinite(v).all() for v in saved.model.values())
+
+
+def test_a_listener_stops_the_run(make_trainer):
+    recorder = Recorder(stop_after=1)
+    result = make_trainer(epochs=5, listeners=[recorder, Recorder()]).fit()
+    assert result.state == "pruned"
+    assert [m.epoch for m in recorder.epochs] == [0, 1]
+
+
+def test_stopping_after_the_last_epoch_is_no_stop(make_trainer):
+    assert make_trainer(epochs=1, listeners=[Recorder(stop_after=1)]).fit().state == "complete"
+
+
+def test_best_and_last_checkpoints(make_trainer, tmp_path):
+    result = make_trainer(epochs=3, folder=tmp_path, config={"model": {"a": 1}}, run_id="abc").fit()
+    last, best = checkpoints.load(tmp_path / "last.pt"), checkpoints.load(tmp_path / "best.pt")
+    assert last.progress.epoch == 3
+    assert best.progress.epoch == best.progress.best_epoch == result.progress.best_epoch
+    assert (last.config, last.run_id) == ({"model": {"a": 1}}, "abc")
+    assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.parametrize(
+    ("schedule", "expected"),
+    [
+        (constant, [0.1, 0.1, 0.1, 0.1]),
+        (partial(step, decay_epochs=2, decay=0.1), [0.1, 0.1, 0.01, 0.01]),
+        (COSINE, [0.1, 0.1 * (1 + math.cos(math.pi / 4)) / 2, 0.05, 0.1 * (1 - math.cos(math.pi / 4)) / 2]),
+        (EXPONENTIAL, [0.1, 0.05, 0.025, 0.0125]),
+    ],
+)
+def test_schedules_by_epoch(make_trainer, schedule, expected):
+    history = make_trainer(epochs=4, lr=0.1, schedule=schedule).fit().progress.history
+    assert [m.lr for m in history[1:]] == pytest.approx(expected)
+
+
+def test_one_cycle_goes_up_and_down_by_the_batch(make_trainer):
+    trainer = make_trainer(epochs=5, schedule=partial(ONE_CYCLE, pct_start=0.4, cycle_momentum=False))
+    assert trainer.schedule.every_step
+    rates = [m.lr for m in trainer.fit().progress.history]
+    assert rates[0] < rates[1] < rates[2]
+    assert rates[2] > rates[3] > rates[4] > rates[5]
+    assert trainer.schedule.scheduler.last_epoch == 5 * len(trainer.train)
+
+
+def test_l1_is_a_term_of_the_loss_over_weights_only(make_trainer):
+    model = make_trainer().model
+    weights = [m.weight for m in (model.conv1, model.conv2, model.fc1, model.fc2, model.fc3)]
+    penalty = L1(0.01).penalty(model)
+    assert penalty.item() == pytest.approx(0.01 * sum(w.abs().sum().item() for w in weights), rel=1e-5)
+    penalty.backward()
+    for weight in weights:
+        torch.testing.assert_close(weight.grad, 0.01 * weight.sign())
+    assert model.fc1.bias.grad is None
+    assert model.norm1.weight.grad is None
+
+
+def test_elastic_net_mixes_both(make_trainer):
+    model = make_trainer().model
+    l1, half_l2 = ElasticNet(1.0, l1_ratio=1.0).penalty(model), ElasticNet(1.0, l1_ratio=0.0).penalty(model)
+    mixed = ElasticNet(0.1, l1_ratio=0.25).penalty(model)
+    torch.testing.assert_close(mixed, 0.1 * (0.25 * l1 + 0.75 * half_l2))
+
+
+def test_l2_is_coupled_weight_decay(make_trainer):
+    """With strength λ SGD's first step moves by lr·λ·w more than without."""
+    with_l2 = make_trainer(epochs=1, regularizer=L2(0.1), lr=1e-4)
+    without = make_trainer(epochs=1, regularizer=Regularizer(), lr=1e-4)
+    start = with_l2.model.fc1.weight.detach().clone()
+    batch = next(iter(with_l2.train.epoch(1)))
+    with_l2._step(*batch)
+    without._step(*batch)
+    difference = without.model.fc1.weight - with_l2.model.fc1.weight
+    torch.testing.assert_close(difference, 1e-4 * 0.1 * start, rtol=0.05, atol=2e-8)
+
+
+def test_l2_may_leave_norm_and_biases_alone(make_trainer):
+    model = make_trainer().model
+    decayed, spared = L2(0.1, norm_and_bias=False).parameter_groups(model)
+    assert {p.ndim for p in spared["params"]} == {1}
+    assert (decayed["weight_decay"], spared["weight_decay"]) == (0.1, 0.0)
+    assert len(decayed["params"]) + len(spared["params"]) == len(list(model.parameters()))
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_nothing_waits_for_the_device_inside_an_epoch(make_trainer):
+    from cifar_tuning.data import TrainBatches
+
+    trainer = make_trainer(epochs=1)
+    device = torch.device("cuda")
+    trainer.model.to(device)
+    trainer.device = device
+    source = trainer.train
+    trainer.train = TrainBatches(
+        source._images.view(-1, *source.image_shape).cpu(),
+        source._labels.cpu(),
+        batch_size=48,
+        augmentation=source.augmentation,
+        mean=(0.5,) * 3,
+        std=(0.25,) * 3,
+        seed=0,
+        device=device,
+    )
+    batches = list(trainer.train.epoch(1))
+    trainer._step(*batches[0])
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for batch in batches[1:]:
+            trainer._step(*batch)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert torch.isfinite(next(trainer.model.parameters())).all()

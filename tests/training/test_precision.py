@@ -1,0 +1,70 @@
+import json
+import time
+
+import pytest
+import torch
+from torch import nn
+
+from cifar_tuning.training import precision
+
+CPU = torch.device("cpu")
+SHAPE = (8, 3, 32, 32)
+
+
+class Delayed(nn.Module):
+    """Takes longer in one precision, so that the probe has something to find."""
+
+    def __init__(self, slow: torch.dtype) -> None:
+        super().__init__()
+        self.layer, self.slow, self.calls = nn.Linear(3 * 32 * 32, 10), slow, 0
+
+    def forward(self, x):
+        y = self.layer(x.flatten(1))
+        if y.dtype == self.slow:
+            time.sleep(0.02)
+        return y
+
+
+@pytest.mark.parametrize("asked", ["fp32", "bf16"])
+def test_what_is_asked_for_is_taken(asked):
+    assert precision.resolve_precision(asked, nn.Identity(), CPU, SHAPE) == asked
+
+
+@pytest.mark.parametrize(
+    ("hardware", "slow", "expected"),
+    [(True, torch.float32, "bf16"), (True, torch.bfloat16, "fp32"), (False, torch.float32, "fp32")],
+)
+def test_auto_takes_the_faster_where_the_hardware_has_it(monkeypatch, tmp_path, hardware, slow, expected):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(precision, "has_bf16", lambda device: hardware)
+    assert precision.resolve_precision("auto", Delayed(slow), CPU, SHAPE) == expected
+
+
+def test_the_measurement_is_made_once(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(precision, "has_bf16", lambda device: True)
+    first = precision.resolve_precision("auto", Delayed(torch.bfloat16), CPU, SHAPE)
+    monkeypatch.setattr(precision, "measure_step", lambda *a: pytest.fail("measured again"))
+    assert precision.resolve_precision("auto", Delayed(torch.bfloat16), CPU, SHAPE) == first
+    assert list(json.loads(precision.cache_file().read_text()).values()) == [first]
+
+
+@pytest.mark.parametrize("content", ["", "{", "[1]"])
+def test_a_damaged_cache_is_measured_anew(monkeypatch, tmp_path, content):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(precision, "has_bf16", lambda device: True)
+    precision.cache_file().parent.mkdir(parents=True)
+    precision.cache_file().write_text(content)
+    assert precision.resolve_precision("auto", Delayed(torch.bfloat16), CPU, SHAPE) == "fp32"
+
+
+def test_the_probe_leaves_model_and_generators_alone():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Dropout(), nn.Flatten(), nn.LazyLinear(10))
+    model(torch.zeros(SHAPE))
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    state = torch.get_rng_state()
+    precision.measure_step("fp32", model, CPU, SHAPE)
+    assert torch.equal(state, torch.get_rng_state())
+    assert all(torch.equal(before[k], v) for k, v in model.state_dict().items())
+    assert all(p.grad is None for p in model.parameters())
