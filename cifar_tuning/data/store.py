@@ -76,8 +76,8 @@ class Store:
         arrays = []
         for name in (name for name in ARRAY_NAMES if name.startswith(part)):
             path = self.path / f"{name}.npy"
-            known = manifest.get(name, {})
-            if known.get("sha256") != self.spec.sha256[name]:
+            known = manifest.get(name)
+            if not isinstance(known, dict) or known.get("sha256") != self.spec.sha256[name]:
                 raise CorruptError(f"{_MANIFEST} doesn't belong to this dataset")
             try:
                 array = np.load(path, mmap_mode="c", allow_pickle=False)
@@ -92,7 +92,7 @@ class Store:
         return arrays[0], arrays[1]
 
     def _manifest(self) -> dict[str, Any]:
-        text = (self.path / _MANIFEST).read_text()  # FileNotFoundError: there is no store
+        text = (self.path / _MANIFEST).read_bytes()  # FileNotFoundError: there is no store
         try:
             manifest = json.loads(text)
             if manifest["format"] != _FORMAT:
@@ -184,7 +184,7 @@ def _reported_as_data_error(root: Path) -> Iterator[None]:
     except OSError as error:
         raise DataError(
             f"data.root={root}: the dataset can't be stored there: {error.strerror or error}. "
-            "Fetching needs about 700 MB for a moment, 185 MB stay; choose a folder with data.root=PATH."
+            "Fetching needs about 300 MB for a moment, 185 MB stay; choose a folder with data.root=PATH."
         ) from error
 
 

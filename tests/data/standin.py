@@ -1,5 +1,6 @@
 """A tiny dataset in CIFAR-10's real formats, so that every source can be tried without a network."""
 
+import gzip
 import hashlib
 import io
 import json
@@ -81,8 +82,6 @@ def md5(content: bytes) -> str:
 def tar(files: dict[str, bytes]) -> bytes:
     buffer = io.BytesIO()
     # mtime=0 keeps the archive's bytes, and so its checksum, the same every time.
-    import gzip
-
     with (
         gzip.GzipFile(fileobj=buffer, mode="wb", mtime=0) as zipped,
         tarfile.open(fileobj=zipped, mode="w") as archive,
@@ -111,3 +110,31 @@ def python2_pickle(images: np.ndarray, labels: np.ndarray) -> bytes:
     )
     numbers = b"](" + b"".join(b"K" + bytes([label]) for label in labels) + b"e"
     return b"\x80\x02}(U\x04data" + array + b"U\x06labels" + numbers + b"u."
+
+
+class Ready:
+    """A source that has the arrays at once, and counts how often it was asked."""
+
+    name = "ready"
+    attempts = 2
+
+    def __init__(self, arrays, errors=()):
+        self.arrays, self.errors, self.calls = arrays, list(errors), 0
+
+    def fetch(self, root, scratch, spec):
+        self.calls += 1
+        (scratch / "half").write_bytes(b"half a download")
+        if self.errors:
+            raise self.errors.pop(0)
+        return self.arrays
+
+
+def assert_complete(store, tiny):
+    for part in ("train", "test"):
+        images, labels = store.open(part)
+        np.testing.assert_array_equal(images, tiny.arrays[f"{part}_images"])
+        np.testing.assert_array_equal(labels, tiny.arrays[f"{part}_labels"])
+
+
+def leftovers(root):
+    return {path.name for path in root.iterdir()} - {"cifar10", ".cifar10.lock"}

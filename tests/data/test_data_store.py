@@ -3,14 +3,10 @@
 import json
 import logging
 import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
-import numpy as np
 import pytest
+from standin import Ready, assert_complete, leftovers
 
 from cifar_tuning.data.sources import HandPlaced
 from cifar_tuning.data.spec import ARRAY_NAMES, CorruptError, SourceError
@@ -18,34 +14,6 @@ from cifar_tuning.data.store import Store
 from cifar_tuning.errors import DataError
 
 FORMS = ["pickle archive", "pickle folder", "npm archive", "package folder", "loose pngs"]
-
-
-class Ready:
-    """A source that has the arrays at once, and counts how often it was asked."""
-
-    name = "ready"
-    attempts = 2
-
-    def __init__(self, arrays, errors=()):
-        self.arrays, self.errors, self.calls = arrays, list(errors), 0
-
-    def fetch(self, root, scratch, spec):
-        self.calls += 1
-        (scratch / "half").write_bytes(b"half a download")
-        if self.errors:
-            raise self.errors.pop(0)
-        return self.arrays
-
-
-def assert_complete(store, tiny):
-    for part in ("train", "test"):
-        images, labels = store.open(part)
-        np.testing.assert_array_equal(images, tiny.arrays[f"{part}_images"])
-        np.testing.assert_array_equal(labels, tiny.arrays[f"{part}_labels"])
-
-
-def leftovers(root):
-    return {path.name for path in root.iterdir()} - {"cifar10", ".cifar10.lock"}
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -148,6 +116,8 @@ def spoil(path, how):
         (path / "manifest.json").write_text('{"format": 1, "arrays"')
     elif how == "future manifest":
         (path / "manifest.json").write_text('{"format": 99, "arrays": {}}')
+    elif how == "strange manifest":
+        (path / "manifest.json").write_text('{"format": 1, "arrays": {"train_images": 3}}')
     elif how == "another dataset":
         manifest = json.loads((path / "manifest.json").read_text())
         manifest["arrays"]["train_images"]["sha256"] = "0" * 64
@@ -164,6 +134,7 @@ def spoil(path, how):
         "no manifest",
         "broken manifest",
         "future manifest",
+        "strange manifest",
         "another dataset",
     ],
 )
@@ -233,75 +204,3 @@ def test_a_root_that_cannot_be_written_is_named(tiny, tmp_path, below):
     root = tmp_path / "file" / "data" if below == "a file" else Path("/proc/data")
     with pytest.raises(DataError, match=f"data.root={root}: the dataset can't be stored there"):
         Store(root, tiny.spec, [Ready(tiny.arrays)]).open("train")
-
-
-def test_an_interrupted_download_leaves_nothing(tiny, tmp_path):
-    with pytest.raises(KeyboardInterrupt):
-        Store(tmp_path, tiny.spec, [Ready(tiny.arrays, [KeyboardInterrupt()])]).open("train")
-    assert leftovers(tmp_path) == set()
-    assert_complete(Store(tmp_path, tiny.spec, [Ready(tiny.arrays)]), tiny)
-
-
-JOB = """
-import logging, sys, time
-from pathlib import Path
-from standin import stand_in
-from cifar_tuning.data.store import Store
-logging.basicConfig(level=logging.INFO, format="%(message)s")
-root = Path(sys.argv[1])
-tiny = stand_in()
-class Slow:
-    name, attempts = "slow", 1
-    def fetch(self, folder, scratch, spec):
-        with (root / "fetches").open("a") as file:
-            file.write("x")
-        (scratch / "half").write_bytes(b"half a download")
-        while not (root / "release").exists():
-            time.sleep(0.02)
-        return tiny.arrays
-images, labels = Store(root / "data", tiny.spec, [Slow()]).open("train")
-print(int(images.sum()), int(labels.sum()))
-"""
-
-
-def start_job(root):
-    environment = {**os.environ, "PYTHONPATH": f"{Path(__file__).parent}{os.pathsep}{os.getcwd()}"}
-    return subprocess.Popen(
-        [sys.executable, "-c", JOB, str(root)],
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def wait_for(path):
-    deadline = time.monotonic() + 60
-    while not path.exists():
-        assert time.monotonic() < deadline, f"{path} never appeared"
-        time.sleep(0.02)
-
-
-def test_two_jobs_at_once_fetch_once(tiny, tmp_path):
-    first = start_job(tmp_path)
-    wait_for(tmp_path / "fetches")
-    second = start_job(tmp_path)
-    # The first one's download ends only when the second one has said that it waits.
-    assert "Another job is fetching the dataset" in second.stderr.readline()
-    (tmp_path / "release").touch()
-    results = [job.communicate(timeout=90) for job in (first, second)]
-    expected = f"{tiny.arrays['train_images'].sum()} {tiny.arrays['train_labels'].sum()}\n"
-    assert [out for out, _ in results] == [expected, expected], results
-    assert (tmp_path / "fetches").read_text() == "x"
-
-
-def test_a_killed_download_is_cleared_away_and_done_again(tiny, tmp_path):
-    job = start_job(tmp_path)
-    wait_for(tmp_path / "fetches")
-    while not list((tmp_path / "data").rglob("half")):
-        time.sleep(0.02)
-    job.send_signal(signal.SIGKILL)
-    job.communicate()
-    assert leftovers(tmp_path / "data")  # it had no chance to tidy up
-    assert_complete(Store(tmp_path / "data", tiny.spec, [Ready(tiny.arrays)]), tiny)
-    assert leftovers(tmp_path / "data") == set()
