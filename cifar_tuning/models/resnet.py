@@ -12,6 +12,7 @@ from cifar_tuning.models.layers import (
     conv3x3,
     raise_first,
 )
+from cifar_tuning.models.normalization import BatchNorm2d
 
 SHORTCUTS = ("A", "B", "none")
 
@@ -59,9 +60,9 @@ class Block(nn.Module):
     ) -> None:
         super().__init__()
         self.conv1 = conv3x3(in_channels, out_channels, separable=separable, bias=False, stride=stride, padding=1)
-        self.norm1 = nn.BatchNorm2d(out_channels, momentum=momentum)
+        self.norm1 = BatchNorm2d(out_channels, momentum=momentum)
         self.conv2 = conv3x3(out_channels, out_channels, separable=separable, bias=False, padding=1)
-        self.norm2 = nn.BatchNorm2d(out_channels, momentum=momentum)
+        self.norm2 = BatchNorm2d(out_channels, momentum=momentum)
         self.activation = make_activation(activation)
         self.shortcut: nn.Module | None = None
         if shortcut != "none":
@@ -71,7 +72,7 @@ class Block(nn.Module):
             elif in_channels != out_channels:
                 self.shortcut = nn.Sequential(
                     nn.Conv2d(in_channels, out_channels, 1, stride=stride, bias=False),
-                    nn.BatchNorm2d(out_channels, momentum=momentum),
+                    BatchNorm2d(out_channels, momentum=momentum),
                 )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -123,7 +124,7 @@ class ResNet(nn.Module):
             )
         )
         self.conv1 = conv3x3(in_channels, 16, separable=separable, bias=False, padding=1)
-        self.norm1 = nn.BatchNorm2d(16, momentum=batch_norm_momentum)
+        self.norm1 = BatchNorm2d(16, momentum=batch_norm_momentum)
         self.activation = make_activation(activation)
         blocks, channels = [], 16
         for width in (16, 32, 64):

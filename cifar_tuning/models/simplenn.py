@@ -11,6 +11,7 @@ from cifar_tuning.models.layers import (
     conv3x3,
     raise_first,
 )
+from cifar_tuning.models.normalization import BatchNorm2d
 
 
 class SimpleNN(nn.Module):
@@ -57,7 +58,7 @@ class SimpleNN(nn.Module):
         )
 
         def norm(channels: int) -> nn.Module:
-            return nn.BatchNorm2d(channels, momentum=batch_norm_momentum) if batch_norm else nn.Identity()
+            return BatchNorm2d(channels, momentum=batch_norm_momentum) if batch_norm else nn.Identity()
 
         self.conv1 = nn.Conv2d(in_channels, 8, 5, bias=not batch_norm)
         self.norm1 = norm(8)

@@ -10,6 +10,8 @@ from cifar_tuning.models import SimpleNN
 from cifar_tuning.training import L2, Schedule, Trainer
 from cifar_tuning.training.schedules import constant
 
+SGD = partial(torch.optim.SGD, momentum=0.9)
+
 
 @pytest.fixture(scope="session")
 def splits():
@@ -27,7 +29,7 @@ def make_trainer(splits):
         lr=0.05,
         dropout=0.0,
         model=None,
-        optimizer=partial(torch.optim.SGD, momentum=0.9),
+        optimizer=SGD,
         schedule=constant,
         regularizer=None,
         dtype=torch.float32,
