@@ -5,7 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
+
+# The sweep's own overrides; what a job has beyond them is what tells it from the others.
+OVERRIDES_FILE = "overrides.yaml"
 
 
 class Sweep(Callback):
@@ -18,6 +21,7 @@ class Sweep(Callback):
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Makes the sweep's folder, which a study's SQLite file needs before the first job."""
         make_folder(config.hydra.sweep.dir, "hydra.sweep.dir")
+        OmegaConf.save(config.hydra.overrides.task, Path(config.hydra.sweep.dir) / OVERRIDES_FILE)
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Prints the table of the sweep's jobs."""

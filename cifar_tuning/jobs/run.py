@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from cifar_tuning.data.batches import EvalBatches, TrainBatches
 from cifar_tuning.jobs.build import Parts, build, make_optimizer, plain, seed_everything
+from cifar_tuning.jobs.callback import OVERRIDES_FILE
 from cifar_tuning.training import checkpoint as checkpoints
 from cifar_tuning.training.checkpoint import Checkpoint
 from cifar_tuning.training.display import describe_device, memory_in_use
@@ -205,7 +206,7 @@ def _context(config: dict[str, Any], hydra: Any, folder: Path, checkpoint: Check
     overrides = list(hydra.overrides.task)
     model = str(config["model"]["_target_"]).rpartition(".")[2]
     return RunContext(
-        name=f"{hydra.job.num}: {','.join(overrides)}"[:200] if multirun else f"{model} seed={config['seed']}",
+        name=_job_name(hydra, overrides) if multirun else f"{model} seed={config['seed']}",
         config=config,
         overrides=overrides,
         folder=folder,
@@ -215,6 +216,15 @@ def _context(config: dict[str, Any], hydra: Any, folder: Path, checkpoint: Check
         tags={},
         run_id=checkpoint.run_id if checkpoint else None,
     )
+
+
+def _job_name(hydra: Any, overrides: list[str]) -> str:
+    """Returns the job's number and the overrides that tell it from the sweep's other jobs."""
+    file = Path(hydra.sweep.dir) / OVERRIDES_FILE
+    common = list(OmegaConf.load(file)) if file.is_file() else []  # another host may not see the folder
+    typed = {str(override).replace("\\", "") for override in common}  # Hydra adds escapes to what was typed
+    own = [override for override in overrides if override.replace("\\", "") not in typed]
+    return f"{hydra.job.num}: {' '.join(own)}"[:200]
 
 
 def _result(

@@ -1,0 +1,127 @@
+import pytest
+
+from cifar_tuning.jobs.checks import RULES
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        (["optimizer.lr=0"], "optimizer.lr=0: must be a number above 0"),
+        (["optimizer.lr=-0.1"], "optimizer.lr=-0.1: must be a number above 0"),
+        (["optimizer.lr=fast"], "optimizer.lr=fast: must be a number above 0"),
+        (["optimizer.lr=nan"], "optimizer.lr=nan: must be a number above 0"),
+        (["optimizer.lr=inf"], "optimizer.lr=inf: must be a number above 0"),
+        (["optimizer.lr=null"], "optimizer.lr=None: must be a number above 0"),
+        (["optimizer.momentum=1"], "optimizer.momentum=1: must be a number from 0"),
+        (["optimizer.nesterov=true", "optimizer.momentum=0"], "optimizer.nesterov=true: needs a momentum"),
+        (["optimizer=adam", "optimizer.betas=[0.9]"], "optimizer.betas=[0.9]: must be two numbers"),
+        (["+optimizer.weight_decay=0.1"], "optimizer.weight_decay=0.1: regularizer=l2 sets weight decay too"),
+        (["+optimizer.foo=1"], "optimizer: TypeError"),
+        (["trainer.epochs=0"], "trainer.epochs=0: must be a whole number, 1 or above"),
+        (["trainer.epochs=1.5"], "trainer.epochs=1.5: must be a whole number"),
+        (["trainer.precision=fp8"], "trainer.precision=fp8: must be one of auto, fp32, bf16"),
+        (["trainer.device=tpu"], "trainer.device=tpu: must be auto, cpu, cuda or cuda:N"),
+        (["regularizer.strength=-1"], "regularizer.strength=-1: must be a number, 0 or above"),
+        (["regularizer=l1", "regularizer.strength=x"], "regularizer.strength=x: must be a number"),
+        (["regularizer=elastic_net", "regularizer.l1_ratio=2"], "regularizer.l1_ratio=2: must be a number from 0 to 1"),
+        (["schedule=step", "schedule.decay_epochs=0"], "schedule.decay_epochs=0: must be a whole number of epochs"),
+        (["schedule=step", "schedule.decay=0"], "schedule.decay=0: must be a number above 0"),
+        (["schedule=onecycle", "schedule.pct_start=2"], "schedule.pct_start=2: must be a number from 0 to 1"),
+        (["schedule=onecycle", "schedule.anneal_strategy=x"], "schedule: ValueError"),
+        (["model.dropout=1.5"], "model.dropout=1.5: must be a number from 0"),
+        (["model.activation=foo"], "model.activation=foo: must be one of relu, swish"),
+        (["model=resnet20", "model.depth=21"], "model.depth=21: must be 6n+2"),
+        (["model=resnet20", "model.shortcut=C"], "model.shortcut=C: must be one of A, B, none"),
+        (["+model.foo=1"], "model.foo: is no option of cifar_tuning.models.SimpleNN; it has activation"),
+        (
+            ["model._target_=cifar_tuning.models.Nothing"],
+            "model._target_=cifar_tuning.models.Nothing: can't be imported",
+        ),
+        (["model._target_=os.system"], "model"),
+        (["model._target_=torch.nn.Linear", "~model.activation"], "model: TypeError"),
+        (["data.batch_size=5000"], "data.batch_size=5000: must be between 1 and 512"),
+        (["data.train_limit=100000"], "data.train_limit=100000: must be between 1 and 512"),
+        (["data=cifar10", "data.train_limit=60000"], "data.train_limit=60000: must be between 1 and 45000"),
+        (["data=cifar10", "data.batch_size=46000"], "data.batch_size=46000: must be between 1 and 45000"),
+        (["augmentation=crop_flip", "augmentation.padding=-1"], "augmentation.padding=-1: must be"),
+        (["tracking=mlflow", "tracking.log_model=maybe"], "tracking.log_model=maybe: must be"),
+        (["seed=-1"], "seed=-1: must be a whole number, 0 or above"),
+        (["seed=x"], "seed=x: must be a whole number, 0 or above"),
+        (["resume=/nowhere/last.pt"], "No checkpoint at /nowhere/last.pt"),
+    ],
+)
+def test_one_screen_and_no_training(tiny, tmp_path, override, expected):
+    outcome = tiny(*override)
+    assert outcome.code != 0
+    assert expected in outcome.err, outcome.err
+    assert len(outcome.err.splitlines()) < 25
+    assert "Traceback" not in outcome.err
+    assert "epoch" not in outcome.out
+    assert not list((tmp_path / "run").glob("*.pt"))
+
+
+@pytest.mark.parametrize("override", [["model=vgg"], ["optimiser.lr=1"], ["model.dropuot=0.1"]])
+def test_unknown_groups_and_keys_get_hydras_own_message(tiny, override):
+    outcome = tiny(*override)
+    assert outcome.code != 0
+    assert "Could not" in outcome.err
+
+
+def test_a_gpu_that_is_not_there(tiny, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    outcome = tiny("trainer.device=cuda")
+    assert outcome.code != 0
+    assert "trainer.device=cuda: no CUDA device here" in outcome.err
+
+
+def test_all_mistakes_of_a_command_are_reported_together(tiny):
+    outcome = tiny(
+        "optimizer.lr=-1",
+        "model.dropout=1.5",
+        "model.activation=foo",
+        "trainer.epochs=0",
+        "schedule=step",
+        "schedule.decay_epochs=0",
+        "regularizer.strength=-1",
+        "data.batch_size=0",
+    )
+    assert "7 problems in the configuration" in outcome.err
+    for key in ("lr", "dropout", "activation", "epochs", "decay_epochs", "strength", "batch_size"):
+        assert f".{key}=" in outcome.err
+
+
+@pytest.mark.parametrize("arguments", [["hydra.run.dir=/proc/nothing"], ["-m", "hydra.sweep.dir=/proc/nothing"]])
+def test_an_output_folder_that_cannot_be_written(tiny, arguments):
+    outcome = tiny(*arguments)
+    assert outcome.code == 1
+    assert "/proc/nothing can't be written to" in outcome.err
+    assert "Traceback" not in outcome.err
+
+
+def test_a_tracking_server_that_is_down(tiny):
+    outcome = tiny("tracking=mlflow", "tracking.uri=http://127.0.0.1:9")
+    assert outcome.code != 0
+    assert "http://127.0.0.1:9" in outcome.err
+    assert "Traceback" not in outcome.err
+    assert "epoch" not in outcome.out
+
+
+def test_resuming_from_another_model(tiny, tmp_path):
+    assert tiny("trainer.epochs=1").code == 0
+    outcome = tiny("model.batch_norm=true", f"resume={tmp_path}/run/last.pt")
+    assert outcome.code != 0
+    assert "is a checkpoint of another model" in outcome.err
+    assert "conv1.bias is only there" in outcome.err
+
+
+def test_every_rule_belongs_to_an_option_that_exists(configure):
+    from omegaconf import OmegaConf
+
+    composed = [
+        configure(),
+        configure("optimizer=adamw", "schedule=onecycle"),
+        configure("schedule=step"),
+        configure("schedule=cosine"),
+    ]
+    for rule in RULES:
+        assert any(OmegaConf.select(cfg, rule.key) is not None for cfg in composed), rule.key

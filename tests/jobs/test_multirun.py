@@ -1,0 +1,171 @@
+import json
+import shutil
+import sqlite3
+import subprocess
+import sys
+
+import optuna
+import pytest
+import yaml
+
+from cifar_tuning import PROJECT_ROOT
+from tests.conftest import TINY
+
+
+@pytest.fixture
+def store(mlflow_store, tmp_path):
+    shutil.copy(mlflow_store, tmp_path / "mlflow.db")
+    return ["tracking=mlflow", f"tracking.uri=sqlite:///{tmp_path}/mlflow.db"]
+
+
+def results(tmp_path) -> dict[str, dict]:
+    return {f.parent.name: json.loads(f.read_text()) for f in (tmp_path / "sweep").glob("*/result.json")}
+
+
+def runs(tmp_path) -> list[tuple[dict, dict, str]]:
+    """Parameters, tags and status of each run, straight from the database."""
+    with sqlite3.connect(tmp_path / "mlflow.db") as db:
+        found = []
+        for run, status in db.execute("select run_uuid, status from runs"):
+            params = dict(db.execute("select key, value from params where run_uuid=?", (run,)))
+            tags = dict(db.execute("select key, value from tags where run_uuid=?", (run,)))
+            found.append((params, {**tags, "run": run}, status))
+    return found
+
+
+def test_a_grid_is_a_parent_with_a_child_for_each_job(tiny, tmp_path, store):
+    outcome = tiny("-m", "optimizer.lr=0.1,0.01", "trainer.epochs=1", *store)
+    assert outcome.code == 0, outcome.err
+    parents = [r for r in runs(tmp_path) if "mlflow.parentRunId" not in r[1]]
+    children = [r for r in runs(tmp_path) if "mlflow.parentRunId" in r[1]]
+    assert [status for *_, status in parents] == ["FINISHED"]
+    assert {tags["mlflow.parentRunId"] for _, tags, _ in children} == {parents[0][1]["run"]}
+    assert {params["optimizer.lr"] for params, *_ in children} == {"0.1", "0.01"}
+    assert {(tags["state"], status) for _, tags, status in children} == {("complete", "FINISHED")}
+    assert {tags["mlflow.runName"] for _, tags, _ in children} == {"0: optimizer.lr=0.1", "1: optimizer.lr=0.01"}
+    assert {r["run_id"] for r in results(tmp_path).values()} == {tags["run"] for _, tags, _ in children}
+
+
+def test_the_sweep_ends_with_a_table(tiny, tmp_path):
+    outcome = tiny("-m", "optimizer.lr=0.1,0.001", "model.activation=relu,swish", "trainer.epochs=1")
+    assert outcome.code == 0, outcome.err
+    found = results(tmp_path)
+    best = max(found.values(), key=lambda r: r["value"])
+    table = outcome.out[outcome.out.index("4 jobs, best first") :]
+    rows = [line for line in table.splitlines() if "│" in line]
+    assert f"{best['value']:.4f}" in rows[0]
+    assert len(rows) == 4
+    assert "python train.py" in table
+    assert " ".join(o for o in best["overrides"] if o.startswith("optimizer.lr")) in table
+
+
+def test_a_failed_job_does_not_stop_a_sweep(tiny, tmp_path, store):
+    outcome = tiny("-m", "optimizer.lr=0.1,-1,0.01", "trainer.epochs=1", *store)
+    assert outcome.code != 0
+    assert "optimizer.lr=-1: must be a number above 0" in outcome.err
+    assert "Traceback" not in outcome.err
+    states = {name: r["state"] for name, r in results(tmp_path).items()}
+    assert states == {"0": "complete", "1": "failed", "2": "complete"}
+    assert "RUNNING" not in {status for *_, status in runs(tmp_path)}
+
+
+def test_a_diverged_job_does_not_fail_a_sweep(tiny, tmp_path, store):
+    outcome = tiny("-m", "optimizer.lr=1e30,0.01", "trainer.epochs=2", *store)
+    assert outcome.code == 0, outcome.err
+    assert {r["state"] for r in results(tmp_path).values()} == {"diverged", "complete"}
+    assert {(tags["state"], status) for _, tags, status in runs(tmp_path)} == {
+        ("diverged", "FINISHED"),
+        ("complete", "FINISHED"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("study", "names"),
+    [
+        ("simplenn", {"optimizer.lr", "regularizer.strength", "schedule.decay_epochs", "model.activation"}),
+        (
+            "resnet20",
+            {
+                "optimizer",
+                "optimizer.lr",
+                "regularizer.strength",
+                "schedule.decay_epochs",
+                "schedule.decay",
+                "model.activation",
+                "model.shortcut",
+            },
+        ),
+    ],
+)
+def test_studies_run_on_the_stock_sweeper(tiny, tmp_path, study, names):
+    smaller = ["model.depth=8"] if study == "resnet20" else []
+    outcome = tiny("-m", f"study={study}", "trainer.epochs=1", "hydra.sweeper.n_trials=3", *smaller)
+    assert outcome.code == 0, outcome.err
+    (stored,) = optuna.get_all_study_summaries(f"sqlite:///{tmp_path}/sweep/optuna.db")
+    loaded = optuna.load_study(study_name=stored.study_name, storage=f"sqlite:///{tmp_path}/sweep/optuna.db")
+    assert loaded.direction == optuna.study.StudyDirection.MAXIMIZE
+    assert isinstance(stored.study_name, str)
+    assert all(names <= set(trial.params) for trial in loaded.trials)
+    values = {name: r["value"] for name, r in results(tmp_path).items()}
+    assert {str(trial.number): trial.value for trial in loaded.trials} == values
+    best = yaml.safe_load((tmp_path / "sweep/optimization_results.yaml").read_text())
+    assert best["best_value"] == max(values.values())
+
+
+def test_momentum_is_drawn_for_sgd_only():
+    from cifar_tuning.tuning.spaces import resnet20
+
+    for optimizer, has_momentum in (("sgd", True), ("adam", False)):
+        trial = optuna.create_study().ask()
+        trial.set_user_attr("optimizer", optimizer)
+        resnet20(None, trial)
+        assert ("optimizer.momentum" in trial.params) == has_momentum
+        assert "optimizer" not in trial.params
+
+
+@pytest.mark.slow
+def test_jobs_in_other_processes(tmp_path, mlflow_store):
+    """Under joblib the jobs find their parent run, their folders and the same numbers."""
+    shutil.copy(mlflow_store, tmp_path / "mlflow.db")
+    command = [sys.executable, str(PROJECT_ROOT / "train.py"), "-m", *TINY, "optimizer.lr=0.1,0.01", "trainer.epochs=1"]
+    command += ["tracking=mlflow", f"tracking.uri=sqlite:///{tmp_path}/mlflow.db", f"hydra.sweep.dir={tmp_path}/sweep"]
+    command += ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=None)
+    assert done.returncode == 0, done.stderr
+    assert {r["state"] for r in results(tmp_path).values()} == {"complete"}
+    assert [status for *_, status in runs(tmp_path)] == ["FINISHED"] * 3
+    assert len({tags.get("mlflow.parentRunId") for _, tags, _ in runs(tmp_path)}) == 2
+
+
+@pytest.mark.slow
+def test_a_terminated_run_is_not_left_running(tmp_path, mlflow_store):
+    """SIGTERM, as schedulers send it, ends the run as killed."""
+    shutil.copy(mlflow_store, tmp_path / "mlflow.db")
+    command = [sys.executable, str(PROJECT_ROOT / "train.py"), *TINY, "trainer.epochs=100000", "tracking=mlflow"]
+    command += [f"tracking.uri=sqlite:///{tmp_path}/mlflow.db", f"hydra.run.dir={tmp_path}/run"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=tmp_path)
+    assert process.stdout is not None
+    for line in process.stdout:
+        if "epoch " in line and " 2/" in line.replace("     ", ""):
+            break
+    process.terminate()
+    process.stdout.read()
+    assert process.wait(60) == 143
+    ((_, tags, status),) = runs(tmp_path)
+    assert (tags["state"], status) == ("killed", "KILLED")
+    assert json.loads((tmp_path / "run/result.json").read_text())["state"] == "killed"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("arguments", [["--cfg", "job"], ["--help"]])
+def test_looking_at_the_config_imports_nothing_heavy(arguments):
+    code = (
+        "import runpy, sys, atexit\n"
+        "heavy = {'torch', 'mlflow', 'matplotlib', 'optuna'}\n"
+        "atexit.register(lambda: print('heavy:', sorted(heavy & set(sys.modules))))\n"
+        f"sys.argv = ['train.py', *{arguments!r}]\n"
+        "runpy.run_path('train.py', run_name='__main__')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=PROJECT_ROOT)
+    assert done.returncode == 0, done.stderr
+    assert "heavy: []" in done.stdout

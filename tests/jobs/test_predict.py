@@ -1,0 +1,92 @@
+import csv
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from hydra.utils import execution_whitelist
+
+from cifar_tuning.data import Synthetic
+from cifar_tuning.jobs.export import load_classifier
+from cifar_tuning.jobs.process import trusted_targets
+
+
+@pytest.fixture
+def trained(tiny, tmp_path):
+    assert tiny("trainer.epochs=3", "model.batch_norm=true", "optimizer.lr=0.05").code == 0
+    return tmp_path / "run"
+
+
+def read(file) -> list[list[str]]:
+    with file.open() as stream:
+        return list(csv.reader(stream))
+
+
+@pytest.mark.parametrize("kind", ["folder", "checkpoint"])
+def test_predictions_in_kaggles_form(trained, predicting, tmp_path, kind):
+    run = trained if kind == "folder" else trained / "best.pt"
+    outcome = predicting(f"run={run}", f"output={tmp_path}/p.csv")
+    assert outcome.code == 0, outcome.err
+    header, *rows = read(tmp_path / "p.csv")
+    assert header == ["id", "label"]
+    assert [int(number) for number, _ in rows] == list(range(1, 129))
+    labels = Synthetic().load_test().labels
+    accuracy = np.mean([int(label) == truth for (_, label), truth in zip(rows, labels.tolist(), strict=True)])
+    assert f"test accuracy {accuracy:.4f}" in outcome.out
+    assert accuracy > 0.2
+
+
+def test_names_and_first_id(trained, predicting, tmp_path):
+    assert predicting(f"run={trained}", f"output={tmp_path}/n.csv", "labels=names", "first_id=0").code == 0
+    assert predicting(f"run={trained}", f"output={tmp_path}/p.csv").code == 0
+    names = Synthetic().classes
+    by_name, by_number = read(tmp_path / "n.csv")[1:], read(tmp_path / "p.csv")[1:]
+    assert by_name[0][0] == "0"
+    assert [names.index(label) for _, label in by_name] == [int(label) for _, label in by_number]
+
+
+def test_an_mlflow_run_id(tiny, predicting, tmp_path, mlflow_store):
+    shutil.copy(mlflow_store, tmp_path / "mlflow.db")
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    assert tiny("tracking=mlflow", f"tracking.uri={uri}", "tracking.log_model=false").code == 0
+    run_id = json.loads((tmp_path / "run/result.json").read_text())["run_id"]
+    assert predicting(f"run={tmp_path}/run", f"output={tmp_path}/folder.csv").code == 0
+    shutil.rmtree(tmp_path / "run")
+    outcome = predicting(f"run={run_id}", f"uri={uri}", f"output={tmp_path}/id.csv")
+    assert outcome.code == 0, outcome.err
+    assert read(tmp_path / "id.csv") == read(tmp_path / "folder.csv")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ([], "run: is missing"),
+        (["run=/nowhere"], "is neither a run's folder, nor a checkpoint file, nor an MLflow run id"),
+        (["run=TMP"], "the folder has no best.pt"),
+        (["run=TMP/bad.pt"], "can't be read as a checkpoint"),
+        (["run=TMP", "labels=words"], "labels=words: must be numbers or names"),
+        (["run=TMP", "output=/nowhere/p.csv"], "output=/nowhere/p.csv: must be a file in a folder that exists"),
+        (["run=TMP", "first_id=-1"], "first_id=-1: must be a whole number"),
+        (["run=0123456789abcdef0123456789abcdef", "uri=sqlite:////nowhere/mlflow.db"], "/nowhere"),
+    ],
+)
+def test_bad_input(predicting, tmp_path, arguments, expected):
+    (tmp_path / "bad.pt").write_bytes(b"junk")
+    outcome = predicting(*(a.replace("TMP", str(tmp_path)) for a in arguments))
+    assert outcome.code != 0
+    assert expected in outcome.err
+    assert "Traceback" not in outcome.err
+
+
+def test_the_exported_classifier_takes_raw_images(trained):
+    """Normalisation included, it agrees with the model on normalised images."""
+    with execution_whitelist(trusted_targets()):
+        classifier, example = load_classifier(trained)
+    assert example.dtype == np.uint8
+    data = Synthetic()
+    images = data.load_test().images
+    mean, std = torch.tensor(data.mean), torch.tensor(data.std)
+    normalised = ((images / 255 - mean) / std).permute(0, 3, 1, 2)
+    with torch.no_grad():
+        torch.testing.assert_close(classifier(images), classifier.model(normalised), rtol=1e-4, atol=1e-4)

@@ -1,0 +1,184 @@
+import json
+import math
+import re
+
+import pytest
+import torch
+
+from cifar_tuning.training import checkpoint as checkpoints
+
+
+def history(folder) -> list[dict]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def same_weights(a, b) -> bool:
+    one, two = checkpoints.load(a).model, checkpoints.load(b).model
+    return one.keys() == two.keys() and all(torch.equal(one[k], two[k]) for k in one)
+
+
+def test_one_configuration(tiny, tmp_path):
+    outcome = tiny()
+    run = tmp_path / "run"
+    assert outcome.code == 0, outcome.err
+    for name in ("best.pt", "last.pt", "learning_curves.png", "confusion_matrix.png", "metrics.jsonl", "train.log"):
+        assert (run / name).stat().st_size > 0
+    result = json.loads((run / "result.json").read_text())
+    steps = history(run)
+    assert [step["step"] for step in steps] == [0, 1, 2]
+    assert result["value"] == max(step["val/acc"] for step in steps)
+    assert (result["state"], result["epochs"]) == ("complete", 2)
+    assert checkpoints.load(run).config["optimizer"]["lr"] == 0.01
+    assert "SimpleNN: 82,030 parameters, 716,328 MACs" in outcome.out
+    assert re.search(r"epoch 2/2  train loss \d\.\d{4} acc .* images/s", outcome.out)
+
+
+def test_the_same_seed_gives_the_same_run(tiny, tmp_path):
+    weights = []
+    for name, seed in (("a", 3), ("b", 3), ("c", 4)):
+        torch.manual_seed(len(weights))  # whatever the process did before must not matter
+        assert tiny(f"seed={seed}", "model.dropout=0.3", f"hydra.run.dir={tmp_path}/{name}").code == 0
+        weights.append(tmp_path / name / "last.pt")
+    assert same_weights(*weights[:2])
+    assert not same_weights(weights[0], weights[2])
+
+
+@pytest.mark.parametrize("options", [[], ["model.dropout=0.3", "schedule=onecycle", "augmentation=crop_flip"]])
+def test_resume_is_bitwise_the_uninterrupted_run(tiny, tmp_path, options):
+    options = [*options, "trainer.epochs=4"]
+    assert tiny(*options, f"hydra.run.dir={tmp_path}/whole").code == 0
+    # The schedule has the whole run's length in both; the first is stopped after two epochs.
+    assert stop_after(2, tiny, *options, f"hydra.run.dir={tmp_path}/broken") == "KeyboardInterrupt"
+    outcome = tiny(*options, f"resume={tmp_path}/broken", f"hydra.run.dir={tmp_path}/resumed")
+    assert outcome.code == 0, outcome.err
+    assert "resuming after epoch 2 of 4" in outcome.out
+    assert same_weights(tmp_path / "whole/last.pt", tmp_path / "resumed/last.pt")
+    assert [s["val/acc"] for s in history(tmp_path / "whole")] == [s["val/acc"] for s in history(tmp_path / "resumed")]
+
+
+def stop_after(epoch, tiny, *arguments) -> str:
+    """Interrupts a run as Ctrl-C would, right after an epoch's checkpoint."""
+    from cifar_tuning.jobs.run import EpochTracking
+
+    original = EpochTracking.on_epoch
+
+    def interrupt(self, metrics):
+        stop = original(self, metrics)
+        if metrics.epoch == epoch:
+            raise KeyboardInterrupt
+        return stop
+
+    EpochTracking.on_epoch = interrupt
+    try:
+        tiny(*arguments)
+    except KeyboardInterrupt as error:
+        return type(error).__name__
+    finally:
+        EpochTracking.on_epoch = original
+    return "finished"
+
+
+def test_an_interrupted_run_says_so(tiny, tmp_path):
+    assert stop_after(1, tiny) == "KeyboardInterrupt"
+    result = json.loads((tmp_path / "run/result.json").read_text())
+    assert (result["state"], result["value"]) == ("killed", None)
+
+
+def test_a_diverged_run_returns_its_best(tiny, tmp_path):
+    outcome = tiny("optimizer.lr=1e30", "trainer.epochs=5")
+    assert outcome.code == 0
+    assert "this run has diverged" in outcome.out
+    result = json.loads((tmp_path / "run/result.json").read_text())
+    assert result["state"] == "diverged"
+    assert 0 <= result["value"] < 0.5
+    assert math.isfinite(result["value"])
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["model=resnet20", "model.depth=8", "model.shortcut=B"],
+        ["model=resnet20", "model.depth=8", "model.separable=true", "model.activation=swish"],
+        ["optimizer=adam", "schedule=cosine"],
+        ["optimizer=adamw", "schedule=onecycle", "regularizer.strength=0.01"],
+        ["schedule=step", "schedule.decay_epochs=1", "regularizer=l1"],
+        ["regularizer=elastic_net", "augmentation=crop_flip", "augmentation.flip=false"],
+        ["regularizer=none", "augmentation=trivial_augment", "data.train_limit=128"],
+        ["trainer.precision=bf16", "model.batch_norm=true", "optimizer.nesterov=true"],
+        ["trainer.deterministic=true"],
+    ],
+)
+def test_choices_work_together(tiny, tmp_path, options):
+    outcome = tiny(*options, "trainer.epochs=1")
+    assert outcome.code == 0, outcome.err
+    steps = history(tmp_path / "run")
+    assert math.isfinite(steps[-1]["train/loss"])
+    assert steps[-1]["train/loss"] != steps[0]["train/loss"]
+
+
+MY_PARTS = """
+import torch
+from torch import nn
+
+class TinyNet(nn.Module):
+    def __init__(self, width):
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(3, width, 3, stride=4), nn.ReLU(), nn.Flatten(), nn.LazyLinear(10))
+        self.body(torch.zeros(1, 3, 32, 32))
+
+    def forward(self, x):
+        return self.body(x)
+
+class SignSGD(torch.optim.SGD):
+    def step(self, closure=None):
+        for group in self.param_groups:
+            for p in group["params"]:
+                p.grad.sign_()
+        return super().step(closure)
+
+def warm_up(optimizer, steps_per_epoch, share):
+    return torch.optim.lr_scheduler.LinearLR(optimizer, share, total_iters=steps_per_epoch)
+"""
+
+
+def test_a_users_own_model_optimizer_and_schedule(tiny, tmp_path, monkeypatch):
+    (tmp_path / "my_parts.py").write_text(MY_PARTS)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    from cifar_tuning.jobs.process import trusted_targets
+
+    assert "my_parts.*" in trusted_targets()
+    # The command reads its list of trusted modules when it starts, which this process did long ago.
+    import hydra.utils
+
+    with hydra.utils.execution_whitelist(["my_parts.*"]):
+        outcome = tiny(
+            "~model",
+            "+model={_target_:my_parts.TinyNet,width:6}",
+            "~optimizer",
+            "+optimizer={_target_:my_parts.SignSGD,_partial_:true,lr:0.001}",
+            "~schedule",
+            "+schedule={_target_:my_parts.warm_up,_partial_:true,share:0.1}",
+        )
+    assert outcome.code == 0, outcome.err
+    assert "TinyNet" in outcome.out
+    rates = [step["lr"] for step in history(tmp_path / "run")]
+    assert rates[0] == pytest.approx(0.0001)
+    assert rates[-1] == pytest.approx(0.001)
+
+
+def test_a_torchvision_model(tiny, tmp_path):
+    outcome = tiny(
+        "~model",
+        "+model={_target_:torchvision.models.squeezenet1_1,num_classes:10}",
+        "trainer.epochs=1",
+        "data.train_limit=64",
+    )
+    assert outcome.code == 0, outcome.err
+    assert "SqueezeNet" in outcome.out
+
+
+def test_a_config_cannot_run_commands(tiny, tmp_path):
+    outcome = tiny("~model", f"+model={{_target_:os.mkdir,path:{tmp_path}/owned}}")
+    assert outcome.code != 0
+    assert not (tmp_path / "owned").exists()
