@@ -9,7 +9,7 @@ BIN := .venv/bin
 PORT ?= 5000
 # The study of `make tune`: about four minutes of training on two CPU cores.
 TRIALS ?= 10
-EPOCHS ?= 4
+EPOCHS ?= 3
 TUNE := multirun/tune
 
 help: ## Show this list
@@ -27,13 +27,14 @@ env: .venv/.ready ## Build the environment .venv, pinned by constraints.txt
 data: env ## Bring CIFAR-10 to data/ and verify it
 	@$(BIN)/python -m cifar_tuning.data
 
-tune: data ## Tune SimpleNN on CIFAR-10 with a small Optuna study (TRIALS=10 EPOCHS=4)
+tune: data ## Tune SimpleNN on CIFAR-10 with a small Optuna study (TRIALS=10 EPOCHS=3)
 	@if [ -f $(TUNE)/optimization_results.yaml ]; then \
 		echo "This study is finished; move $(TUNE) away to run it again."; \
 		$(BIN)/python -m cifar_tuning.reporting.summary $(TUNE); \
 	else \
 		if [ -d $(TUNE) ]; then mv $(TUNE) $(TUNE)-interrupted-$$(date +%Y%m%d-%H%M%S); fi; \
 		$(BIN)/python train.py -m study=simplenn trainer.epochs=$(EPOCHS) \
+			'schedule.decay_epochs=range(1,$(shell expr $(EPOCHS) + 1))' \
 			hydra.sweeper.n_trials=$(TRIALS) hydra.sweep.dir=$(TUNE); \
 	fi
 
