@@ -1,11 +1,9 @@
 """The commands themselves, run in this process: what a user types, what a user sees."""
 
 import runpy
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 from hydra.core.global_hydra import GlobalHydra
@@ -62,15 +60,3 @@ def tiny(command, tmp_path) -> Callable[..., Outcome]:
 @pytest.fixture
 def predicting(command) -> Callable[..., Outcome]:
     return lambda *arguments: command(*arguments, program="predict.py")
-
-
-@pytest.fixture(scope="session")
-def mlflow_store(tmp_path_factory) -> Path:
-    """An empty MLflow database; making one takes seconds, copying it does not."""
-    folder = tmp_path_factory.mktemp("store")
-    code = (
-        "from cifar_tuning.tracking import MLflowTracker;"
-        f"MLflowTracker(uri='sqlite:///{folder}/mlflow.db', root='{folder}').open_store()"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=PROJECT_ROOT)
-    return folder / "mlflow.db"

@@ -13,8 +13,8 @@ from tests.conftest import TINY
 
 
 @pytest.fixture
-def store(mlflow_store, tmp_path):
-    shutil.copy(mlflow_store, tmp_path / "mlflow.db")
+def store(pristine_database, tmp_path):
+    shutil.copy(pristine_database, tmp_path / "mlflow.db")
     return ["tracking=mlflow", f"tracking.uri=sqlite:///{tmp_path}/mlflow.db"]
 
 
@@ -124,9 +124,9 @@ def test_momentum_is_drawn_for_sgd_only():
 
 
 @pytest.mark.slow
-def test_jobs_in_other_processes(tmp_path, mlflow_store):
+def test_jobs_in_other_processes(tmp_path, pristine_database):
     """Under joblib the jobs find their parent run, their folders and the same numbers."""
-    shutil.copy(mlflow_store, tmp_path / "mlflow.db")
+    shutil.copy(pristine_database, tmp_path / "mlflow.db")
     command = [sys.executable, str(PROJECT_ROOT / "train.py"), "-m", *TINY, "optimizer.lr=0.1,0.01", "trainer.epochs=1"]
     command += ["tracking=mlflow", f"tracking.uri=sqlite:///{tmp_path}/mlflow.db", f"hydra.sweep.dir={tmp_path}/sweep"]
     command += ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
@@ -138,9 +138,9 @@ def test_jobs_in_other_processes(tmp_path, mlflow_store):
 
 
 @pytest.mark.slow
-def test_a_terminated_run_is_not_left_running(tmp_path, mlflow_store):
+def test_a_terminated_run_is_not_left_running(tmp_path, pristine_database):
     """SIGTERM, as schedulers send it, ends the run as killed."""
-    shutil.copy(mlflow_store, tmp_path / "mlflow.db")
+    shutil.copy(pristine_database, tmp_path / "mlflow.db")
     command = [sys.executable, str(PROJECT_ROOT / "train.py"), *TINY, "trainer.epochs=100000", "tracking=mlflow"]
     command += [f"tracking.uri=sqlite:///{tmp_path}/mlflow.db", f"hydra.run.dir={tmp_path}/run"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=tmp_path)

@@ -46,8 +46,8 @@ def test_names_and_first_id(trained, predicting, tmp_path):
     assert [names.index(label) for _, label in by_name] == [int(label) for _, label in by_number]
 
 
-def test_an_mlflow_run_id(tiny, predicting, tmp_path, mlflow_store):
-    shutil.copy(mlflow_store, tmp_path / "mlflow.db")
+def test_an_mlflow_run_id(tiny, predicting, tmp_path, pristine_database):
+    shutil.copy(pristine_database, tmp_path / "mlflow.db")
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     assert tiny("tracking=mlflow", f"tracking.uri={uri}", "tracking.log_model=false").code == 0
     run_id = json.loads((tmp_path / "run/result.json").read_text())["run_id"]

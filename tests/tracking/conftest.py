@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from cifar_tuning.tracking import MLflowTracker, RunContext, database
+from cifar_tuning.tracking import MLflowTracker, RunContext
 
 CONFIG = {
     "model": {"_target_": "cifar_tuning.models.SimpleNN", "activation": "relu", "widths": [8, 16]},
@@ -13,13 +13,6 @@ CONFIG = {
     "schedule": None,
     "seed": 7,
 }
-
-
-@pytest.fixture(scope="session")
-def pristine_database(tmp_path_factory):
-    file = tmp_path_factory.mktemp("store") / "mlflow.db"
-    assert database.prepare(file, file.parent / "mlruns")
-    return file
 
 
 @pytest.fixture
