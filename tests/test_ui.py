@@ -1,14 +1,21 @@
 """The runs of a real grid, as a person finds them in MLflow's UI; `--picture PATH` also takes the README's picture."""
 
 import json
-from collections.abc import Callable
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
+import browser
 import pytest
 
+from cifar_tuning import PROJECT_ROOT
+
 if TYPE_CHECKING:
+    from selenium.webdriver import Chrome
     from selenium.webdriver.remote.webelement import WebElement
 
 MISSING = browser.missing()
@@ -21,7 +28,7 @@ pytestmark = [
 T = TypeVar("T")
 PATIENCE = 60  # seconds; the UI answers within two or three where the machine has nothing else to do
 # What a person sees only while the mouse is there, and the assistant's floating button.
-POLISH = ".modebar, [data-component-id='mlflow.assistant.fab'] { display: none !important }"
+POLISH = ".modebar, [data-assistant-ui] { display: none !important }"
 COLOURS = ["#2272b4", "#c83243", "#3ba65e", "#8a63bf"]
 
 
@@ -50,7 +57,7 @@ class Grid:
 class Page:
     """MLflow's UI in a browser; everything waits until it is there."""
 
-    def __init__(self, driver, address: str) -> None:
+    def __init__(self, driver: "Chrome", address: str) -> None:
         self.driver = driver
         self.address = address
 
@@ -58,13 +65,14 @@ class Page:
         """Go to a page of the UI."""
         self.driver.get(f"{self.address}/#{path}")
 
-    def wait(self, what: Callable[[], T], message: str) -> T:
+    def wait(self, what: Callable[[], T | None], message: str) -> T:
         """Wait until `what()` is true, also while the page redraws itself under it."""
         from selenium.common.exceptions import StaleElementReferenceException
         from selenium.webdriver.support.ui import WebDriverWait
 
         waiting = WebDriverWait(self.driver, PATIENCE, 0.1, ignored_exceptions=[StaleElementReferenceException])
-        return waiting.until(lambda _: what(), message)
+        found: Any = waiting.until(lambda _: what(), message)
+        return found
 
     def all(self, selector: str) -> "list[WebElement]":
         """The visible elements."""
@@ -90,23 +98,25 @@ class Page:
 
         self.wait(clicked, f"{selector} with {text!r} can't be clicked")
 
-    def script(self, code: str, *arguments: object):
+    def script(self, code: str) -> Any:
         """Run JavaScript in the page."""
-        return self.driver.execute_script(code, *arguments)
+        return self.driver.execute_script(code)
 
-    def drag(self, handle: "WebElement", right: int, down: int) -> None:
-        """Drag something by so many pixels."""
+    def drag(self, selector: str, right: int, down: int) -> None:
+        """Drag something, which may show itself only under the mouse, by so many pixels."""
         from selenium.webdriver import ActionChains
+        from selenium.webdriver.common.by import By
 
+        handle = self.driver.find_element(By.CSS_SELECTOR, selector)
         chain = ActionChains(self.driver).move_to_element(handle).click_and_hold()
         chain.move_by_offset(right // 2, down // 2).move_by_offset(right - right // 2, down - down // 2)
-        chain.release().perform()
+        chain.release().move_to_element(self.find("h2, h3")).perform()
 
     def unfold(self) -> "dict[str, WebElement]":
         """In the list of runs, unfold the only one there is; gives the links of all runs by their names."""
         assert len(self.wait(self.links, "no runs in the list")) == 1
         self.click("[row-id] .ag-cell button")
-        return self.wait(lambda: links if len(links := self.links()) > 1 else None, "no child runs")
+        return self.wait(lambda: found if len(found := self.links()) > 1 else None, "no child runs")
 
     def links(self) -> "dict[str, WebElement]":
         """The runs in the list, from top to bottom."""
@@ -118,10 +128,9 @@ class Page:
 def grid(cifar10: Path, tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Grid:
     """A grid over learning rates, trained by the command that a user would type."""
     tmp_path = tmp_path_factory.mktemp("ui")
-    long = pytestconfig.getoption("--picture") is not None
-    rates, epochs, images = (
-        (["0.1", "0.05", "0.01", "0.001"], 8, 10000) if long else (["0.1", "0.01", "0.001"], 3, 5000)
-    )
+    rates, epochs, images = ["0.1", "0.01", "0.001"], 3, 5000
+    if pytestconfig.getoption("--picture"):  # curves worth looking at
+        rates, epochs, images = ["0.1", "0.05", "0.01", "0.001"], 8, 10000
     made = Grid(rates, epochs, f"sqlite:///{tmp_path}/mlflow.db", tmp_path / "simplenn" / "learning_rates")
     overrides = [
         f"optimizer.lr={','.join(rates)}",
@@ -129,7 +138,7 @@ def grid(cifar10: Path, tmp_path_factory: pytest.TempPathFactory, pytestconfig: 
         f"data.train_limit={images}",
         f"data.root={cifar10}",
         "augmentation=crop_flip",
-        "model.batch_norm=true",
+        "model.batch_norm=True",
         f"tracking.uri={made.uri}",
         f"hydra.sweep.dir={made.folder}",
     ]
@@ -154,7 +163,7 @@ def server(grid: Grid) -> Iterator[str]:
 @pytest.fixture
 def page(server: str, tmp_path: Path) -> Iterator[Page]:
     """An empty browser."""
-    with browser.chromium(tmp_path / "profile", 1500, 860) as driver:
+    with browser.chromium(tmp_path / "profile", 1300, 740) as driver:
         yield Page(driver, server)
 
 
@@ -172,7 +181,7 @@ def test_comparison_shows_what_differs_between_jobs(page: Page, grid: Grid) -> N
     page.open("/experiments/1/runs")
     page.unfold()
     for row in range(1, len(grid.rates) + 1):
-        page.click(f"[row-index='{row}'] .ag-checkbox-input")
+        page.click(f"[row-index='{row}'] .ag-selection-checkbox")
     page.click("button", "Compare")
     cells = page.wait(lambda: _cells_beside(page, "optimizer.lr"), "no optimizer.lr in the comparison")
     assert sorted(cells) == sorted(grid.rates)
@@ -180,6 +189,9 @@ def test_comparison_shows_what_differs_between_jobs(page: Page, grid: Grid) -> N
 
 
 def test_chart_shows_every_jobs_validation_curve(page: Page, grid: Grid, pytestconfig: pytest.Config) -> None:
+    picture = pytestconfig.getoption("--picture")
+    if picture:
+        colour(page.address)
     page.open("/experiments/1/runs?compareRunsMode=CHART&workflowType=machine_learning")
     page.unfold()
     page.find("input[placeholder='Search metric charts']").send_keys("val/acc$")
@@ -189,17 +201,29 @@ def test_chart_shows_every_jobs_validation_curve(page: Page, grid: Grid, pytestc
     curves = _curves(page)
     assert {steps for steps, _ in curves} == {tuple(range(grid.epochs + 1))}
     assert {values for _, values in curves} == grid.curves()
-    picture = pytestconfig.getoption("--picture")
     if picture:
-        take(page, grid, Path(picture).absolute())
+        take(page, Path(picture).absolute())
 
 
-def take(page: Page, grid: Grid, path: Path) -> None:
-    """Take the README's picture of the chart: large, and the list of runs wide enough for their names."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+def take(page: Page, path: Path) -> None:
+    """Take the README's picture: the chart large, the jobs' names readable, nothing that only tools or mice need."""
     page.click("button[data-component-id='mlflow_header.toggle_sidebar_button']")
+    page.click("[row-index='0'] label:has(.is-visibility-toggle-checkbox)")  # the sweep has no curve of its own
     page.script(f"document.head.appendChild(document.createElement('style')).textContent = `{POLISH}`")
-    page.driver.save_screenshot(str(path))
+    page.drag("[handleaxis='e'] .bar", right=90, down=0)
+    page.drag("[data-testid='draggable-card-resize-handle']", right=520, down=50)
+    page.wait(lambda: page.find(".js-plotly-plot").size["width"] > 600, "the chart did not grow")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(page.driver.get_screenshot_as_png())
+
+
+def colour(address: str) -> None:
+    """Give the jobs colours that differ well; MLflow's own come from their ids and may be alike."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient(address)
+    for run, chosen in zip(client.search_runs(["1"]), COLOURS, strict=False):
+        client.set_tag(run.info.run_id, "mlflow.runColor", chosen)
 
 
 def _cells_beside(page: Page, name: str) -> list[str]:
