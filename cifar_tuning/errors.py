@@ -21,7 +21,7 @@ class ConfigError(UserError):
         self.problems = list(problems)
         count = f"{len(self.problems)} problem" + ("s" if len(self.problems) > 1 else "")
         lines = "\n".join(f"  - {problem}" for problem in self.problems)
-        super().__init__(f"{count} in the configuration; nothing was trained.\n{lines}")
+        super().__init__(f"{count} in the configuration; nothing was run.\n{lines}")
 
     def __reduce__(self) -> tuple[type, tuple[list[str]]]:
         # Exceptions cross process borders under the parallel launchers; the default would call

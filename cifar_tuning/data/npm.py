@@ -11,6 +11,8 @@ from tqdm import tqdm
 from cifar_tuning.data.spec import SourceError
 
 _POLL_SECONDS = 0.2
+# npm's own logs and index files; a bar that counts them promises a download that has not begun.
+_NOT_YET = 100_000
 
 
 def npm_pack(
@@ -33,6 +35,7 @@ def npm_pack(
     log = folder / "npm.log"
     # A cache of our own: the archive goes when the folder goes, and the user's cache stays as it is.
     arguments = [*command, "pack", package, "--cache", str(folder / "cache"), "--no-update-notifier"]
+    arguments += ["--fetch-retries=1", "--fetch-retry-mintimeout=1000", "--fetch-retry-maxtimeout=5000"]
     with log.open("wb") as output:
         try:
             process = subprocess.Popen(arguments, cwd=folder, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
@@ -58,6 +61,8 @@ def _follow(process: subprocess.Popen[bytes], folder: Path, package: str, size: 
             time.sleep(_POLL_SECONDS)
             # npm writes the archive to its cache first and copies it out at the end.
             arrived = min(_folder_bytes(folder), size)
+            if arrived < _NOT_YET:
+                arrived = 0
             if arrived > bar.n:
                 last_growth = time.monotonic()
                 bar.update(arrived - bar.n)

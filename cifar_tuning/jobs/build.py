@@ -52,20 +52,34 @@ def build(cfg: DictConfig) -> Parts:
     Raises:
         ConfigError: with every mistake that was found.
     """
-    config = plain(cfg)
-    if problems := find_problems(config):
-        raise ConfigError(problems)
+    problems = find_problems(plain(cfg))
+    wrong = {problem.partition(".")[0] for problem in problems}
+    parts, failures = build_parts(cfg, without=wrong)
+    if problems + failures:
+        raise ConfigError(problems + failures)
+    assert parts is not None
+    return parts
+
+
+def build_parts(cfg: DictConfig, without: set[str]) -> tuple[Parts | None, list[str]]:
+    """Builds every group by its constructor, those left out excepted.
+
+    Returns:
+        the parts, if all could be built, and a line for each constructor that refused.
+    """
     parts, failures = {}, []
     for group in Parts.__dataclass_fields__:
+        if group in without:
+            continue
         try:
             parts[group] = build_part(cfg[group])
         except Exception as error:
             failures.append(f"{group}: {_innermost(error)}")
-    if not failures:
-        failures = _try_together(Parts(**parts))
-    if failures:
-        raise ConfigError(failures)
-    return Parts(**parts)
+    if without or failures:
+        return None, failures
+    built = Parts(**parts)
+    failures = _try_together(built)
+    return (None if failures else built), failures
 
 
 def build_part(node: Any) -> Any:
@@ -114,8 +128,8 @@ def _innermost(error: BaseException) -> str:
 def seed_everything(seed: int, deterministic: bool = False) -> None:
     """Seeds PyTorch's global generators, which draw initial weights and dropout."""
     torch.manual_seed(seed)
-    if deterministic:  # cuBLAS repeats itself only with a fixed workspace, read when CUDA starts
+    if deterministic is True:  # cuBLAS repeats itself only with a fixed workspace, read when CUDA starts
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(deterministic)
+    torch.use_deterministic_algorithms(deterministic is True)
     torch.backends.cudnn.deterministic = deterministic
     torch.backends.cudnn.benchmark = not deterministic

@@ -1,36 +1,105 @@
 """What happens around a run or a sweep on the machine that started it; imports nothing heavy."""
 
 import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
-# The sweep's own overrides; what a job has beyond them is what tells it from the others.
-OVERRIDES_FILE = "overrides.yaml"
+from cifar_tuning.errors import ConfigError
+
+# The keys that the sweep fixes; what a job overrides beyond them is what tells it from the others.
+OVERRIDES_FILE = "fixed_overrides.yaml"
+BASIC_SWEEPER = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
+# Composing a job takes a twentieth of a second; nobody should wait a minute to hear that all is well.
+CHECKED_JOBS = 200
 
 
 class Sweep(Callback):
-    """Checks that the output folder can be written before anything starts; sums a sweep up when it ends."""
+    """Before anything starts: is the output folder writable, the sweep free of mistakes? In the end: a table."""
+
+    def __init__(self) -> None:
+        self._start = 0.0
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Makes the run's folder."""
         make_folder(config.hydra.run.dir, "hydra.run.dir")
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Makes the sweep's folder, which a study's SQLite file needs before the first job."""
-        make_folder(config.hydra.sweep.dir, "hydra.sweep.dir")
-        OmegaConf.save(config.hydra.overrides.task, Path(config.hydra.sweep.dir) / OVERRIDES_FILE)
+        """Makes the sweep's folder, which a study's SQLite file needs, and checks the jobs' configurations."""
+        self._start = time.time()
+        if problems := sweep_problems(config):
+            print(f"error: {ConfigError(problems)}", file=sys.stderr)
+            raise SystemExit(1)
+        folder = make_folder(config.hydra.sweep.dir, "hydra.sweep.dir")
+        fixed = [o.get_key_element() for o in _parse(config) if not o.is_sweep_override()]
+        OmegaConf.save(OmegaConf.create(fixed), folder / OVERRIDES_FILE)
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Prints the table of the sweep's jobs."""
+        if not self._start:
+            return
         from cifar_tuning.reporting.summary import print_summary
 
-        print_summary(Path(config.hydra.sweep.dir))
+        print_summary(Path(config.hydra.sweep.dir), since=self._start, ui=_ui(config))
 
 
-def make_folder(folder: str, option: str) -> None:
+def sweep_problems(config: DictConfig) -> list[str]:
+    """Returns the mistakes of a sweep that can be known before its first job.
+
+    For a grid each job's configuration is checked, for other sweepers the part that all jobs share.
+    """
+    from cifar_tuning.jobs.build import plain
+    from cifar_tuning.jobs.checks import find_problems
+
+    problems: dict[str, str] = {}
+    for label, job in _jobs(config):
+        settings = {key: value for key, value in job.items() if key != "hydra"}
+        try:
+            found = find_problems(plain(OmegaConf.create(settings)))
+        except ConfigError as error:
+            found = error.problems
+        for problem in found:
+            problems.setdefault(problem, label)
+    return [f"{problem}{label}" for problem, label in problems.items()]
+
+
+def _jobs(config: DictConfig) -> Iterator[tuple[str, Any]]:
+    if OmegaConf.select(config, "hydra.sweeper._target_") != BASIC_SWEEPER:
+        yield "", OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+        return
+    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+
+    params = OmegaConf.select(config, "hydra.sweeper.params") or {}
+    overrides = [*(f"{key}={value}" for key, value in params.items()), *config.hydra.overrides.task]
+    batches = BasicSweeper.split_arguments(OverridesParser.create().parse_overrides(overrides), None)
+    loader = GlobalHydra.instance().config_loader()
+    for number, job in enumerate(batches[0][:CHECKED_JOBS]):
+        composed = loader.load_sweep_config(config, list(job))
+        label = f"  (job {number})" if len(batches[0]) > 1 else ""
+        yield label, OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
+
+
+def _parse(config: DictConfig) -> Any:
+    return OverridesParser.create().parse_overrides(list(config.hydra.overrides.task))
+
+
+def _ui(config: DictConfig) -> str | None:
+    """Returns the command or address that shows the sweep's runs, if they are tracked."""
+    if "MLflow" not in str(OmegaConf.select(config, "tracking._target_")):
+        return None
+    uri = OmegaConf.select(config, "tracking.uri")
+    if uri is None:
+        return "make ui"
+    return uri if str(uri).startswith("http") else f"mlflow ui --backend-store-uri {uri}"
+
+
+def make_folder(folder: str, option: str) -> Path:
     """Makes an output folder.
 
     Raises:
@@ -45,3 +114,4 @@ def make_folder(folder: str, option: str) -> None:
     except OSError as error:
         print(f"error: {option}={folder} can't be written to: {error}. Choose another folder.", file=sys.stderr)
         raise SystemExit(1) from error
+    return path

@@ -37,7 +37,7 @@ def _share(value: Any) -> bool:
 
 # PyTorch's optimisers and schedulers check little of this themselves (lr=0 and decay_epochs=0 pass), and late.
 RULES = [
-    Rule("seed", _whole(0), "a whole number, 0 or above"),
+    Rule("seed", lambda v: _whole(0)(v) and v < 2**32, "a whole number from 0 to 4294967295"),
     Rule("optimizer.lr", lambda v: is_number(v) and v > 0, "a number above 0, such as 0.01"),
     Rule("optimizer.momentum", _share, "a number from 0 up to, not including, 1"),
     Rule("optimizer.nesterov", lambda v: isinstance(v, bool), "true or false"),

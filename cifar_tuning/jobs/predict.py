@@ -12,6 +12,7 @@ from cifar_tuning.data.batches import EvalBatches
 from cifar_tuning.errors import ConfigError, UserError
 from cifar_tuning.jobs.export import model_from_checkpoint
 from cifar_tuning.reporting.predictions import predict, write_csv
+from cifar_tuning.reporting.summary import read_results
 from cifar_tuning.training.settings import check_device, place, resolve_device
 
 log = logging.getLogger(__name__)
@@ -30,7 +31,7 @@ def run(cfg: DictConfig) -> float:
     if problems := find_problems(cfg):
         raise ConfigError(problems)
     with tempfile.TemporaryDirectory() as scratch:
-        file = find_checkpoint(str(cfg.run), cfg.uri, Path(scratch))
+        file = find_checkpoint(str(cfg.run), cfg.tracking.uri, Path(scratch))
         model, data = model_from_checkpoint(file, cfg.data_root)
     device = resolve_device(cfg.device)
     test = data.load_test()
@@ -50,7 +51,7 @@ def find_problems(cfg: DictConfig) -> list[str]:
     """Returns a line for each option that is wrong; empty if all are right."""
     if OmegaConf.is_missing(cfg, "run"):
         return ["run: is missing; give a run's folder, a checkpoint or an MLflow run id, such as run=multirun/tune/0"]
-    problems = check_device(cfg.device)
+    problems = check_device(cfg.device, "device")
     if cfg.labels not in ("numbers", "names"):
         problems.append(f"labels={cfg.labels}: must be numbers or names")
     if not isinstance(cfg.first_id, int) or cfg.first_id < 0:
@@ -73,7 +74,11 @@ def find_checkpoint(name: str, uri: Any, scratch: Path) -> Path:
     if path.is_dir():
         if (path / "best.pt").is_file():
             return path / "best.pt"
-        raise UserError(f"run={name}: the folder has no best.pt; give the folder of one run, such as multirun/tune/0.")
+        jobs = read_results(path)
+        if jobs and (path / jobs[0]["job"] / "best.pt").is_file():
+            log.info("%s is a sweep; taking its best job, %s", path, jobs[0]["job"])
+            return path / jobs[0]["job"] / "best.pt"
+        raise UserError(f"run={name}: the folder has no best.pt; give the folder of a run or of a sweep.")
     if RUN_ID.fullmatch(name):
         from cifar_tuning.tracking import download_artifact
 

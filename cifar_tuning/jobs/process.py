@@ -63,6 +63,8 @@ def _short_for_users(
     def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
         if isinstance(error, UserError):
             print(f"error: {error}", file=sys.stderr)
+        elif isinstance(error, KeyboardInterrupt):
+            print("Interrupted.", file=sys.stderr)
         else:
             usual(kind, error, trace)
 

@@ -1,10 +1,8 @@
 """Runs one job: the one way from a composed configuration to a validation accuracy."""
 
-import json
 import logging
 import math
 import time
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +12,14 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from cifar_tuning.data.batches import EvalBatches, TrainBatches
-from cifar_tuning.jobs.build import Parts, build, make_optimizer, plain, seed_everything
+from cifar_tuning.jobs.build import Parts, make_optimizer
 from cifar_tuning.jobs.callback import OVERRIDES_FILE
+from cifar_tuning.jobs.prepare import Prepared, prepare
+from cifar_tuning.jobs.result import JobResult
+from cifar_tuning.models.facts import count_macs, count_parameters
 from cifar_tuning.training import checkpoint as checkpoints
-from cifar_tuning.training.checkpoint import Checkpoint
 from cifar_tuning.training.display import describe_device, memory_in_use
-from cifar_tuning.training.events import EpochMetrics, Listener, Result
+from cifar_tuning.training.events import EpochMetrics, Listener, Progress, Result
 from cifar_tuning.training.loop import Trainer
 from cifar_tuning.training.precision import resolve_precision
 from cifar_tuning.training.schedules import Schedule
@@ -29,27 +29,6 @@ log = logging.getLogger(__name__)
 
 # Without gradients nothing is kept, so batches can be larger than in training; more gains nothing on a CPU.
 EVAL_BATCH = 500
-RESULT_FILE = "result.json"
-
-
-@dataclass(frozen=True)
-class JobResult:
-    """What a job leaves in its folder for whoever sums up a sweep."""
-
-    state: str
-    value: float | None
-    best_epoch: int | None
-    epochs: int
-    seconds: float
-    overrides: list[str]
-    run_id: str | None
-    error: str | None = None
-
-    def write(self, folder: Path) -> None:
-        """Writes the result into the job's folder, all or nothing."""
-        partial = folder / f".{RESULT_FILE}.tmp"
-        partial.write_text(json.dumps(asdict(self), indent=1))
-        partial.replace(folder / RESULT_FILE)
 
 
 class EpochTracking(Listener):
@@ -72,86 +51,166 @@ def run(cfg: DictConfig) -> float:
         ConfigError: the configuration is wrong; nothing was trained or written to the tracking store.
         DataError: the dataset can't be had.
         TrackingError: the tracking store can't be reached.
-        UserError: the checkpoint to resume from is unreadable or another model's.
+        UserError: the checkpoint to resume from is another model's.
     """
-    start = time.perf_counter()
-    hydra = HydraConfig.get()
-    folder, overrides = Path(hydra.runtime.output_dir), list(hydra.overrides.task)
-    tracker: Any = None
-    try:
-        parts, checkpoint = prepare(cfg)
-        config = plain(cfg)
-        tracker = parts.tracking
-        tracker.start(_context(config, hydra, folder, checkpoint))
-        result = _train(parts, config, folder, checkpoint)
-        _export(result, parts, folder, single_run=hydra.mode == RunMode.RUN)
-    except BaseException as error:
-        if tracker is not None:
-            tracker.fail(error)
+    return Job(HydraConfig.get()).run(cfg)
+
+
+class Job:
+    """One job in its folder.
+
+    Args:
+        hydra: Hydra's own part of the configuration.
+    """
+
+    def __init__(self, hydra: Any) -> None:
+        self.hydra = hydra
+        self.folder = Path(hydra.runtime.output_dir)
+        self.overrides = list(hydra.overrides.task)
+        self.multirun = hydra.mode == RunMode.MULTIRUN
+        self.start = time.perf_counter()
+        self.tracker: Any = None
+        self.progress = Progress()
+
+    def run(self, cfg: DictConfig) -> float:
+        """Trains and returns the best validation accuracy; however it ends, the folder and the store say so."""
+        try:
+            prepared = prepare(cfg)
+            self.tracker = prepared.parts.tracking
+            self.tracker.start(self._context(prepared))
+            result = self._train(prepared)
+        except BaseException as error:
+            self._fail(error)
+            raise
+        self._keep(result, prepared.parts)
+        self._write_result(result.state)
+        self.tracker.finish(result.state)
+        log.info(
+            "%s: best validation accuracy %.4f in epoch %d; checkpoints and pictures in %s",
+            result.state,
+            result.value,
+            result.progress.best_epoch,
+            self.folder,
+        )
+        return result.value
+
+    def _train(self, prepared: Prepared) -> Result:
+        parts = prepared.parts
+        device = resolve_device(parts.trainer.device)
+        before = memory_in_use(device)
+        model = place(parts.model, device)
+        train, val = make_batches(parts, prepared.config["seed"], device)
+        height, width, channels = train.image_shape
+        precision = self._precision(prepared, device, (parts.data.batch_size, channels, height, width))
+        self._log_facts(parts, (channels, height, width), device, precision)
+        log.info(describe_device(device, precision, before))
+        optimizer = make_optimizer(parts)
+        trainer = Trainer(
+            model,
+            optimizer,
+            Schedule(parts.schedule, optimizer, parts.trainer.epochs, len(train)),
+            parts.regularizer,
+            train,
+            val,
+            epochs=parts.trainer.epochs,
+            device=device,
+            precision=precision,
+            compile=parts.trainer.compile,
+            folder=self.folder,
+            config=prepared.config,
+            run_id=self.tracker.run_id,
+            listeners=[EpochTracking(self.tracker)],
+        )
+        self._resume(trainer, prepared)
+        self.progress = trainer.progress
+        return trainer.fit()
+
+    @staticmethod
+    def _precision(prepared: Prepared, device: torch.device, shape: tuple[int, int, int, int]) -> str:
+        asked = prepared.parts.trainer.precision
+        if asked == "auto" and prepared.checkpoint is not None:
+            asked = prepared.checkpoint.precision  # another measurement must not change a run midway
+        return resolve_precision(asked, prepared.parts.model, device, shape)
+
+    def _resume(self, trainer: Trainer, prepared: Prepared) -> None:
+        if prepared.checkpoint is None or prepared.checkpoint_file is None:
+            return
+        trainer.resume(prepared.checkpoint)
+        checkpoints.adopt_best(prepared.checkpoint_file, prepared.checkpoint, self.folder)
+        if not self.tracker.continued:  # a new run gets the curves from their beginning
+            for metrics in prepared.checkpoint.progress.history:
+                EpochTracking(self.tracker).on_epoch(metrics)
+        log.info("resuming after epoch %d of %d", prepared.checkpoint.progress.epoch, trainer.epochs)
+
+    def _log_facts(self, parts: Parts, shape: tuple[int, int, int], device: torch.device, precision: str) -> None:
+        parameters, macs = count_parameters(parts.model), count_macs(parts.model, shape)
+        facts = {"model/parameters": parameters, "model/macs": macs, "device": str(device), "precision": precision}
+        self.tracker.log_facts(facts)
+        log.info("%s: %s parameters, %s MACs per image", type(parts.model).__name__, f"{parameters:,}", f"{macs:,}")
+
+    def _keep(self, result: Result, parts: Parts) -> None:
+        """Draws the run's pictures and hands them, the best checkpoint and the model to the tracker."""
+        from cifar_tuning.jobs.export import load_classifier
+        from cifar_tuning.reporting import plots
+
+        try:
+            curves = plots.learning_curves(result.progress.history, self.folder / "learning_curves.png")
+            matrix = plots.confusion_matrix(
+                result.progress.confusion, parts.data.classes, self.folder / "confusion_matrix.png"
+            )
+            best = self.folder / "best.pt"
+            files = {curves.name: curves, matrix.name: matrix, "checkpoints/best.pt": best}
+            self.tracker.log_artifacts({name: file for name, file in files.items() if file.is_file()})
+            if self.tracker.wants_model(single_run=not self.multirun) and best.is_file():
+                self.tracker.log_model(*load_classifier(self.folder))
+        except Exception:  # a full disk or a plotting error must not make a failure of a finished training
+            log.warning("The run is trained, but not all of its files could be kept:", exc_info=True)
+
+    def _fail(self, error: BaseException) -> None:
         stopped = not isinstance(error, Exception)
-        _result("killed" if stopped else "failed", None, start, overrides, tracker, error).write(folder)
-        raise
-    _result(result.state, result, start, overrides, tracker).write(folder)
-    tracker.finish(result.state)
-    log.info(
-        "%s: best validation accuracy %.4f in epoch %d; checkpoints and pictures in %s",
-        result.state,
-        result.value,
-        result.progress.best_epoch,
-        folder,
-    )
-    return result.value
+        if stopped and self.progress.started:
+            log.warning(
+                "Stopped after epoch %d; go on with the same command and resume=%s", self.progress.epoch, self.folder
+            )
+        if self.tracker is not None:
+            self.tracker.fail(error)
+        self._write_result("killed" if stopped else "failed", f"{type(error).__name__}: {error}")
 
+    def _write_result(self, state: str, error: str | None = None) -> None:
+        started = self.progress.started
+        JobResult(
+            state=state,
+            value=self.progress.best_acc if started else None,
+            best_epoch=self.progress.best_epoch if started else None,
+            epochs=self.progress.epoch,
+            seconds=round(time.perf_counter() - self.start, 3),
+            overrides=self.overrides,
+            run_id=self.tracker.run_id if self.tracker is not None else None,
+            error=error,
+        ).write(self.folder)
 
-def prepare(cfg: DictConfig) -> tuple[Parts, Checkpoint | None]:
-    """Builds everything that can be wrong before any compute is spent.
+    def _context(self, prepared: Prepared) -> Any:
+        from cifar_tuning.tracking import RunContext
 
-    Returns:
-        the parts, the model holding its initial or resumed weights, and the checkpoint to resume from.
-    """
-    resumed = checkpoints.load(cfg.resume) if cfg.resume is not None else None
-    seed = cfg.seed if isinstance(cfg.seed, int) and cfg.seed >= 0 else 0  # `build` reports a wrong one
-    seed_everything(seed, deterministic=OmegaConf.select(cfg, "trainer.deterministic") is True)
-    parts = build(cfg)
-    if resumed is not None:
-        checkpoints.load_weights(parts.model, resumed, cfg.resume)
-    return parts, resumed
+        config = prepared.config
+        model = str(config["model"]["_target_"]).rpartition(".")[2]
+        return RunContext(
+            name=self._name() if self.multirun else f"{model} seed={config['seed']}",
+            config=config,
+            overrides=self.overrides,
+            folder=self.folder,
+            seed=config["seed"],
+            sweep_dir=Path(self.hydra.sweep.dir).absolute() if self.multirun else None,
+            job_num=int(self.hydra.job.num) if self.multirun else None,
+            run_id=prepared.checkpoint.run_id if prepared.checkpoint else None,
+        )
 
-
-def _train(parts: Parts, config: dict[str, Any], folder: Path, checkpoint: Checkpoint | None) -> Result:
-    device = resolve_device(parts.trainer.device)
-    before = memory_in_use(device)
-    model = place(parts.model, device)
-    train, val = make_batches(parts, config["seed"], device)
-    height, width, channels = train.image_shape
-    _log_facts(parts, (channels, height, width))
-    batch_shape = (parts.data.batch_size, channels, height, width)
-    precision = resolve_precision(parts.trainer.precision, model, device, batch_shape)
-    log.info(describe_device(device, precision, before))
-    optimizer = make_optimizer(parts)
-    trainer = Trainer(
-        model,
-        optimizer,
-        Schedule(parts.schedule, optimizer, parts.trainer.epochs, len(train)),
-        parts.regularizer,
-        train,
-        val,
-        epochs=parts.trainer.epochs,
-        device=device,
-        precision=precision,
-        compile=parts.trainer.compile,
-        folder=folder,
-        config=config,
-        run_id=parts.tracking.run_id,
-        listeners=[EpochTracking(parts.tracking)],
-    )
-    if checkpoint is not None:
-        trainer.resume(checkpoint)
-        if not parts.tracking.continued:  # a new run gets the curves from their beginning
-            for metrics in checkpoint.progress.history:
-                EpochTracking(parts.tracking).on_epoch(metrics)
-        log.info("resuming after epoch %d of %d", checkpoint.progress.epoch, parts.trainer.epochs)
-    return trainer.fit()
+    def _name(self) -> str:
+        """Returns the job's number and the overrides that tell it from the sweep's other jobs."""
+        file = Path(self.hydra.sweep.dir) / OVERRIDES_FILE
+        fixed = list(OmegaConf.load(file)) if file.is_file() else []  # another host may not see the folder
+        own = [override for override in self.overrides if override.partition("=")[0] not in fixed]
+        return f"{self.hydra.job.num}: {' '.join(own)}"[:200]
 
 
 def make_batches(parts: Parts, seed: int, device: torch.device) -> tuple[TrainBatches, EvalBatches]:
@@ -170,78 +229,3 @@ def make_batches(parts: Parts, seed: int, device: torch.device) -> tuple[TrainBa
     )
     val = EvalBatches(splits.val.images, splits.val.labels, batch_size=EVAL_BATCH, **common)
     return train, val
-
-
-def _log_facts(parts: Parts, image_shape: tuple[int, int, int]) -> None:
-    from cifar_tuning.models.facts import count_macs, count_parameters
-
-    parameters, macs = count_parameters(parts.model), count_macs(parts.model, image_shape)
-    parts.tracking.log_facts({"model/parameters": parameters, "model/macs": macs})
-    log.info("%s: %s parameters, %s MACs per image", type(parts.model).__name__, f"{parameters:,}", f"{macs:,}")
-
-
-def _export(result: Result, parts: Parts, folder: Path, single_run: bool) -> None:
-    """Draws the run's pictures and hands them and the best checkpoint to the tracker."""
-    from cifar_tuning.reporting import plots
-
-    files = {
-        "learning_curves.png": plots.learning_curves(result.progress.history, folder / "learning_curves.png"),
-        "confusion_matrix.png": plots.confusion_matrix(
-            result.progress.confusion, parts.data.classes, folder / "confusion_matrix.png"
-        ),
-        "checkpoints/best.pt": folder / "best.pt",
-    }
-    # A resumed run that never beat its past has its best weights in the folder it came from.
-    parts.tracking.log_artifacts({name: file for name, file in files.items() if file.is_file()})
-    if parts.tracking.wants_model(single_run=single_run):
-        from cifar_tuning.jobs.export import load_classifier
-
-        parts.tracking.log_model(*load_classifier(folder))
-
-
-def _context(config: dict[str, Any], hydra: Any, folder: Path, checkpoint: Checkpoint | None) -> Any:
-    from cifar_tuning.tracking import RunContext
-
-    multirun = hydra.mode == RunMode.MULTIRUN
-    overrides = list(hydra.overrides.task)
-    model = str(config["model"]["_target_"]).rpartition(".")[2]
-    return RunContext(
-        name=_job_name(hydra, overrides) if multirun else f"{model} seed={config['seed']}",
-        config=config,
-        overrides=overrides,
-        folder=folder,
-        seed=config["seed"],
-        sweep_dir=Path(hydra.sweep.dir).absolute() if multirun else None,
-        job_num=int(hydra.job.num) if multirun else None,
-        tags={},
-        run_id=checkpoint.run_id if checkpoint else None,
-    )
-
-
-def _job_name(hydra: Any, overrides: list[str]) -> str:
-    """Returns the job's number and the overrides that tell it from the sweep's other jobs."""
-    file = Path(hydra.sweep.dir) / OVERRIDES_FILE
-    common = list(OmegaConf.load(file)) if file.is_file() else []  # another host may not see the folder
-    typed = {str(override).replace("\\", "") for override in common}  # Hydra adds escapes to what was typed
-    own = [override for override in overrides if override.replace("\\", "") not in typed]
-    return f"{hydra.job.num}: {' '.join(own)}"[:200]
-
-
-def _result(
-    state: str,
-    result: Result | None,
-    start: float,
-    overrides: list[str],
-    tracker: Any,
-    error: BaseException | None = None,
-) -> JobResult:
-    return JobResult(
-        state=state,
-        value=result.value if result else None,
-        best_epoch=result.progress.best_epoch if result else None,
-        epochs=result.progress.epoch if result else 0,
-        seconds=round(time.perf_counter() - start, 3),
-        overrides=overrides,
-        run_id=tracker.run_id if tracker is not None else None,
-        error=f"{type(error).__name__}: {error}" if error is not None else None,
-    )

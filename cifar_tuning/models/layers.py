@@ -57,7 +57,7 @@ def check_count(name: str, value: object) -> list[str]:
     return [f"model.{name}={value}: must be a whole number above 0"]
 
 
-def raise_first(problems: Iterable[str]) -> None:
+def raise_all(problems: Iterable[str]) -> None:
     """Raises ValueError with all the problems in one message, if there are any."""
     if message := "; ".join(problems):
         raise ValueError(message)

@@ -10,7 +10,7 @@ from cifar_tuning.models.layers import (
     check_flags,
     check_momentum,
     conv3x3,
-    raise_first,
+    raise_all,
 )
 from cifar_tuning.models.normalization import BatchNorm2d
 
@@ -111,7 +111,7 @@ class ResNet(nn.Module):
         num_classes: int = 10,
     ) -> None:
         super().__init__()
-        raise_first(
+        raise_all(
             self.check(
                 depth=depth,
                 shortcut=shortcut,

@@ -9,23 +9,36 @@ from typing import Any
 TOP = 10
 
 
-def read_results(sweep: Path) -> list[dict[str, Any]]:
-    """Returns the results of a sweep's jobs, each with its `job` number, the best first; those without a value last."""
+def read_results(sweep: Path, since: float = 0.0) -> list[dict[str, Any]]:
+    """Returns the results of a sweep's jobs, each with its `job` number, the best first; those without a value last.
+
+    Args:
+        sweep: the sweep's folder.
+        since: leaves out what was written before this time (seconds since the epoch), by an earlier sweep.
+    """
     results = []
     for file in sweep.glob("*/result.json"):
+        if file.stat().st_mtime < since:
+            continue
         result = json.loads(file.read_text())
         results.append({**result, "job": file.parent.name})
     return sorted(results, key=lambda r: (r["value"] is None, -(r["value"] or 0.0), r["job"]))
 
 
-def print_summary(sweep: Path) -> None:
-    """Prints the best configurations of a sweep as a table, and where to look next."""
+def print_summary(sweep: Path, since: float = 0.0, ui: str | None = "make ui") -> None:
+    """Prints the best configurations of a sweep as a table, and where to look next.
+
+    Args:
+        sweep: the sweep's folder.
+        since: leaves out earlier results, see `read_results`.
+        ui: what shows the runs; None if they are not tracked.
+    """
     from rich.console import Console
     from rich.table import Table
 
     # Lines cut at 80 columns would be useless in a log file, which has no width.
     console = Console(soft_wrap=False) if sys.stdout.isatty() else Console(width=140)
-    results = read_results(sweep)
+    results = read_results(sweep, since)
     if not results:
         console.print(f"No finished job in {sweep}.")
         return
@@ -40,7 +53,7 @@ def print_summary(sweep: Path) -> None:
     console.print(table)
     if common:
         console.print("the same in every job: " + " ".join(common), highlight=False)
-    _print_next(console, sweep, results[0])
+    _print_next(console, sweep, results, ui)
 
 
 def split_overrides(jobs: list[list[str]]) -> tuple[list[str], list[str]]:
@@ -70,8 +83,9 @@ def _short(text: str) -> str:
         return text
 
 
-def _print_next(console: Any, sweep: Path, best: dict[str, Any]) -> None:
-    failed = [r for r in read_results(sweep) if r["state"] == "failed"]
+def _print_next(console: Any, sweep: Path, results: list[dict[str, Any]], ui: str | None) -> None:
+    best = results[0]
+    failed = [result for result in results if result["state"] == "failed"]
     for result in failed[:3]:
         console.print(f"job {result['job']} failed: {result['error']}", highlight=False, markup=False)
     if best["value"] is None:
@@ -81,7 +95,8 @@ def _print_next(console: Any, sweep: Path, best: dict[str, Any]) -> None:
     console.print("\nThe best configuration once more, in full:", style="bold")
     console.print(f"  python train.py {overrides}", highlight=False, markup=False, soft_wrap=True)
     console.print("Where to look next:", style="bold")
-    console.print("  make ui                        compare all runs in MLflow's UI", highlight=False)
+    if ui:
+        console.print(f"  {ui}  compares all runs in MLflow's UI", highlight=False, soft_wrap=True)
     console.print(f"  {sweep / best['job']}  its checkpoint, curves and log", highlight=False, soft_wrap=True)
     console.print(f"  python predict.py run={sweep / best['job']}  its test accuracy", highlight=False, soft_wrap=True)
 

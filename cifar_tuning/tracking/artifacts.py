@@ -7,13 +7,15 @@ from pathlib import Path
 from cifar_tuning import PROJECT_ROOT
 from cifar_tuning.errors import TrackingError
 
+BEST_RUN = "best.run_id"
+
 
 def download_artifact(uri: str | None, run_id: str, name: str, folder: Path, root: Path = PROJECT_ROOT) -> Path:
     """Fetch one file of a run.
 
     Args:
         uri: tracking URI; None for the default store.
-        run_id: the run.
+        run_id: the run; a multirun's stands for its best job's.
         name: the file's path in the run, such as `checkpoints/best.pt`.
         folder: where to put it.
         root: the project's folder.
@@ -32,7 +34,8 @@ def download_artifact(uri: str | None, run_id: str, name: str, folder: Path, roo
     from mlflow.exceptions import MlflowException
 
     try:
-        client.get_run(run_id)
+        # A multirun's own run keeps no checkpoint; its best job's run does.
+        run_id = client.get_run(run_id).data.tags.get(BEST_RUN, run_id)
     except MlflowException as error:
         raise TrackingError(
             f"tracking.uri={location.shown} knows no run {run_id}. "

@@ -54,10 +54,8 @@ class MLflowTracker:
         log_model: Literal["auto"] | bool = "auto",
         root: str | Path = PROJECT_ROOT,
     ) -> None:
-        if not (isinstance(log_model, bool) or log_model == "auto"):
-            raise ValueError(f"tracking.log_model={log_model}: must be auto, true or false")
-        if not experiment or not str(experiment).strip():
-            raise ValueError(f"tracking.experiment={experiment!r}: must be a name")
+        if problems := self.check(uri=uri, experiment=experiment, log_model=log_model):
+            raise ValueError("; ".join(problems))
         self.uri = uri
         self.experiment = str(experiment)
         self.model_policy = log_model
@@ -67,6 +65,20 @@ class MLflowTracker:
         self._outbox: Outbox | None = None
         self._metrics: MetricsFile | None = None
         self._logged_through = -1
+
+    @staticmethod
+    def check(
+        uri: object = None, experiment: object = "cifar10", log_model: object = "auto", root: object = PROJECT_ROOT
+    ) -> list[str]:
+        """Returns a line for each option that is out of range; empty if all are right."""
+        problems = []
+        if uri is not None and not isinstance(uri, str):
+            problems.append(f"tracking.uri={uri}: must be a tracking URI, or null for the default store")
+        if experiment is None or not str(experiment).strip():
+            problems.append(f"tracking.experiment={experiment}: must be a name")
+        if not isinstance(log_model, bool) and log_model != "auto":
+            problems.append(f"tracking.log_model={log_model}: must be auto, true or false")
+        return problems
 
     def wants_model(self, single_run: bool) -> bool:
         """Tell whether the job should call `log_model`; under `auto` a multirun's winner is logged later."""

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from cifar_tuning.tracking.store import Store
 
 OBJECTIVE = "val/acc_best"
+# In the sweep's folder: the id of its run.
+MARKER = "mlflow_run_id"
 # A pruned run's best accuracy is that of an unfinished training: it doesn't compete.
 COMPETING = ("complete", "diverged")
 
@@ -59,6 +61,10 @@ def open_parent(store: Store, name: str, sweep_dir: Path, params: Mapping[str, s
         facts.STATE: "running",
     }
     known = search_parent(store, folder)
+    marker = Path(folder) / MARKER
+    # A folder that was moved away left its run behind: another sweep at the same place is another sweep.
+    if known is not None and not (marker.is_file() and marker.read_text().strip() == known.info.run_id):
+        known = None
     if known is None:
         run_id = str(store.client.create_run(store.experiment_id, tags=tags, run_name=name).info.run_id)
         logged: Mapping[str, str] = {}
@@ -66,6 +72,9 @@ def open_parent(store: Store, name: str, sweep_dir: Path, params: Mapping[str, s
         run_id, logged = str(known.info.run_id), known.data.params
         store.client.update_run(run_id, status="RUNNING")
         store.client.log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items()])
+    _cached_parent.cache_clear()
+    marker.parent.mkdir(parents=True, exist_ok=True)
+    marker.write_text(run_id + "\n")
     # A logged parameter can't be changed: what this call asks for differently stays in its children.
     new = [Param(key, value) for key, value in params.items() if key not in logged]
     for start in range(0, len(new), 100):

@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ class Checkpoint:
     """The state of a run after an epoch.
 
     `config` is the job's whole resolved configuration, so that the model can be built again from the file
-    alone; `run_id` is its MLflow run, if it has one.
+    alone; `run_id` is its MLflow run, if it has one; `precision` is what `auto` came to.
     """
 
     model: dict[str, Any]
@@ -29,6 +30,7 @@ class Checkpoint:
     progress: Progress
     config: dict[str, Any]
     run_id: str | None = None
+    precision: str = "fp32"
 
 
 def generator_states() -> dict[str, Any]:
@@ -95,6 +97,37 @@ def load(path: str | Path) -> Checkpoint:
     progress = content.pop("progress")
     progress["history"] = [EpochMetrics(**epoch) for epoch in progress["history"]]
     return Checkpoint(progress=Progress(**progress), **content)
+
+
+def adopt_best(file: Path, checkpoint: Checkpoint, folder: Path) -> None:
+    """Puts the best weights of the run that is resumed into the new folder, until better ones come.
+
+    Args:
+        file: the checkpoint that is resumed from; the best one lies beside it unless it is itself the best.
+        checkpoint: its content.
+        folder: the resumed run's.
+    """
+    best = file if checkpoint.progress.epoch == checkpoint.progress.best_epoch else file.with_name("best.pt")
+    target = folder / "best.pt"
+    if not best.is_file() or target.exists():
+        return
+    partial = folder / ".best.pt.tmp"
+    shutil.copyfile(best, partial)
+    partial.replace(target)
+
+
+def check_same_model(model: dict[str, Any], checkpoint: Checkpoint, source: str) -> None:
+    """Refuses a checkpoint of another architecture before anything is built.
+
+    Raises:
+        UserError: the message names both.
+    """
+    was, now = checkpoint.config.get("model", {}).get("_target_"), model.get("_target_")
+    if was != now:
+        raise UserError(
+            f"{source} is a checkpoint of another model: {was} there, {now} here. "
+            "Repeat the overrides it was trained with (they are in its run's folder, .hydra/overrides.yaml)."
+        )
 
 
 def load_weights(model: torch.nn.Module, checkpoint: Checkpoint, source: Path | str) -> None:

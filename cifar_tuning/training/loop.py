@@ -85,6 +85,8 @@ class Trainer:
         self.listeners = list(listeners)
         self.progress = Progress()
         self._forward: nn.Module = torch.compile(model) if compile else model  # type: ignore[assignment]
+        if compile:
+            log.info("compiling: the first batches take a minute or more, and count into the first epoch's images/s")
 
     def resume(self, checkpoint: Checkpoint) -> None:
         """Goes on from a checkpoint; on a CPU to the same bits as if the run had never stopped."""
@@ -104,7 +106,7 @@ class Trainer:
                 display.begin(epoch)
                 metrics = self._epoch(epoch, display)
                 stop = self._finish_epoch(metrics, display)
-                if not math.isfinite(metrics.train_loss):
+                if not _is_finite(metrics):
                     log.warning("The loss is no longer finite in epoch %d: this run has diverged.", epoch)
                     state = "diverged"
                     break
@@ -140,6 +142,7 @@ class Trainer:
         if math.isfinite(train_loss):
             val = evaluate(self._forward, self.val, self.device, self.precision)
             val_loss, val_acc = val.loss, val.accuracy
+        if math.isfinite(val_loss):
             self._keep_if_best(epoch, val.accuracy, val.confusion)
             self.schedule.after_epoch(val_loss)
         return EpochMetrics(
@@ -157,18 +160,28 @@ class Trainer:
     def train_epoch(self, epoch: int, display: Display) -> tuple[float, float, float]:
         """Returns mean loss and accuracy over the epoch's batches, and the last step's learning rate."""
         self._forward.train()
-        # Sums stay on the device until the epoch's end: reading one would wait for all queued work.
-        loss_sum = torch.zeros((), device=self.device)
-        correct = torch.zeros((), dtype=torch.long, device=self.device)
-        lr = self._lr()
-        for images, labels in self.train.epoch(epoch):
-            logits, loss = self._step(images, labels)
-            loss_sum.add_(loss, alpha=len(labels))
-            correct.add_((logits.argmax(1) == labels).sum())
+        sums, lr = self.new_sums(), self._lr()
+        for batch in self.train.epoch(epoch):
             lr = self._lr()
-            self.schedule.after_step()
-            display.advance(len(labels))
-        return loss_sum.item() / self.train.count, correct.item() / self.train.count, lr
+            self.train_batch(batch, sums, display)
+        loss, correct = (total.item() for total in sums)
+        return loss / self.train.count, correct / self.train.count, lr
+
+    def new_sums(self) -> tuple[Tensor, Tensor]:
+        """Returns zeros to sum an epoch's loss and right answers in, on the device.
+
+        They are read at the epoch's end only: reading one waits for all the work that is queued.
+        """
+        return torch.zeros((), device=self.device), torch.zeros((), dtype=torch.long, device=self.device)
+
+    def train_batch(self, batch: Batch, sums: tuple[Tensor, Tensor], display: Display) -> None:
+        """Takes one step; nothing in it waits for the device."""
+        images, labels = batch
+        logits, loss = self._step(images, labels)
+        sums[0].add_(loss, alpha=len(labels))
+        sums[1].add_((logits.argmax(1) == labels).sum())
+        self.schedule.after_step()
+        display.advance(len(labels))
 
     def _step(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         with autocast(self.device, self.precision):
@@ -183,7 +196,7 @@ class Trainer:
     def _finish_epoch(self, metrics: EpochMetrics, display: Display) -> bool:
         self.progress.history.append(metrics)
         display.report(metrics)
-        if self.folder is not None and math.isfinite(metrics.train_loss):
+        if self.folder is not None and _is_finite(metrics):
             self._save(is_best=self.progress.best_epoch == metrics.epoch)
         answers = [listener.on_epoch(metrics) for listener in self.listeners]  # everyone hears of it
         return any(answers)
@@ -203,9 +216,15 @@ class Trainer:
             progress=self.progress,
             config=self.config,
             run_id=self.run_id,
+            precision=self.precision,
         )
         names = ["last.pt", "best.pt"] if is_best else ["last.pt"]
         checkpoints.save(state, *(self.folder / name for name in names))
 
     def _lr(self) -> float:
         return float(self.optimizer.param_groups[0]["lr"])
+
+
+def _is_finite(metrics: EpochMetrics) -> bool:
+    # A last step may blow up the weights after all its epoch's losses were fine.
+    return math.isfinite(metrics.train_loss) and math.isfinite(metrics.val_loss)

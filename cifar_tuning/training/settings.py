@@ -57,19 +57,19 @@ class TrainerSettings:
         return problems
 
 
-def check_device(device: object) -> list[str]:
+def check_device(device: object, key: str = "trainer.device") -> list[str]:
     """Returns what is wrong with a device's name, or that this machine lacks it; empty if nothing is."""
     if not isinstance(device, str) or not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
-        return [f"trainer.device={device}: must be auto, cpu, cuda or cuda:N"]
+        return [f"{key}={device}: must be auto, cpu, cuda or cuda:N"]
     if not device.startswith("cuda"):
         return []
     if not torch.cuda.is_available():
         built = "PyTorch sees none" if torch.version.cuda else "this PyTorch was built without CUDA"
-        return [f"trainer.device={device}: no CUDA device here ({built}); use trainer.device=cpu or auto"]
+        return [f"{key}={device}: no CUDA device here ({built}); use {key}=cpu or auto"]
     index = int(device.partition(":")[2] or 0)
     count = torch.cuda.device_count()
     if index >= count:
-        return [f"trainer.device={device}: this machine has {count} CUDA devices, numbered from 0"]
+        return [f"{key}={device}: this machine has {count} CUDA devices, numbered from 0"]
     return []
 
 

@@ -1,5 +1,6 @@
 import json
 import shutil
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -34,7 +35,7 @@ def runs(tmp_path) -> list[tuple[dict, dict, str]]:
 
 
 def test_a_grid_is_a_parent_with_a_child_for_each_job(tiny, tmp_path, store):
-    outcome = tiny("-m", "optimizer.lr=0.1,0.01", "trainer.epochs=1", *store)
+    outcome = tiny("-m", "optimizer.lr=0.1,0.01", "trainer.epochs=1", "model.batch_norm=true", *store)
     assert outcome.code == 0, outcome.err
     parents = [r for r in runs(tmp_path) if "mlflow.parentRunId" not in r[1]]
     children = [r for r in runs(tmp_path) if "mlflow.parentRunId" in r[1]]
@@ -59,13 +60,49 @@ def test_the_sweep_ends_with_a_table(tiny, tmp_path):
     assert " ".join(o for o in best["overrides"] if o.startswith("optimizer.lr")) in table
 
 
-def test_a_failed_job_does_not_stop_a_sweep(tiny, tmp_path, store):
-    outcome = tiny("-m", "optimizer.lr=0.1,-1,0.01", "trainer.epochs=1", *store)
-    assert outcome.code != 0
-    assert "optimizer.lr=-1: must be a number above 0" in outcome.err
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["optimizer.lr=0.1,-1,0.01"], ["optimizer.lr=-1: must be a number above 0, such as 0.01  (job 1)"]),
+        (["model.dropout=0,2", "optimizer.lr=0,0.1"], ["model.dropout=2: ", "optimizer.lr=0: "]),
+        (["study=simplenn", "model.dropout=1.5"], ["model.dropout=1.5: must be"]),
+    ],
+)
+def test_a_mistake_in_a_sweep_is_found_before_its_first_job(tiny, tmp_path, arguments, expected):
+    outcome = tiny("-m", *arguments)
+    assert outcome.code == 1
+    assert all(line in outcome.err for line in expected), outcome.err
     assert "Traceback" not in outcome.err
+    assert not (tmp_path / "sweep").exists()
+
+
+FAILING = """
+from torch import nn
+
+class Failing(nn.Module):
+    def __init__(self, fail):
+        super().__init__()
+        self.layer, self.fail = nn.Linear(3072, 10), fail
+
+    def forward(self, x):
+        if self.fail and self.training:
+            raise RuntimeError("out of order")
+        return self.layer(x.flatten(1))
+"""
+
+
+def test_a_failed_job_does_not_stop_a_sweep(tiny, tmp_path, store, monkeypatch):
+    (tmp_path / "failing.py").write_text(FAILING)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    model = ["~model", "+model={_target_:failing.Failing}", "+model.fail=false,true,false"]
+    outcome = tiny("-m", *model, "trainer.epochs=1", *store)
+    assert outcome.code != 0
+    assert "out of order" in outcome.err
     states = {name: r["state"] for name, r in results(tmp_path).items()}
     assert states == {"0": "complete", "1": "failed", "2": "complete"}
+    assert "job 1 failed: RuntimeError: out of order" in outcome.out
+    assert {tags["state"] for _, tags, _ in runs(tmp_path)} == {"complete", "failed"}
     assert "RUNNING" not in {status for *_, status in runs(tmp_path)}
 
 
@@ -138,8 +175,9 @@ def test_jobs_in_other_processes(tmp_path, pristine_database):
 
 
 @pytest.mark.slow
-def test_a_terminated_run_is_not_left_running(tmp_path, pristine_database):
-    """SIGTERM, as schedulers send it, ends the run as killed."""
+@pytest.mark.parametrize(("signal_number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, -signal.SIGINT)])
+def test_a_stopped_run_is_not_left_running(tmp_path, pristine_database, signal_number, code):
+    """SIGTERM, as schedulers send it, and Ctrl-C end the run as killed, without a screenful of traceback."""
     shutil.copy(pristine_database, tmp_path / "mlflow.db")
     command = [sys.executable, str(PROJECT_ROOT / "train.py"), *TINY, "trainer.epochs=100000", "tracking=mlflow"]
     command += [f"tracking.uri=sqlite:///{tmp_path}/mlflow.db", f"hydra.run.dir={tmp_path}/run"]
@@ -148,12 +186,16 @@ def test_a_terminated_run_is_not_left_running(tmp_path, pristine_database):
     for line in process.stdout:
         if "epoch " in line and " 2/" in line.replace("     ", ""):
             break
-    process.terminate()
-    process.stdout.read()
-    assert process.wait(60) == 143
+    process.send_signal(signal_number)
+    rest = process.stdout.read()
+    assert process.wait(60) == code
+    assert "go on with the same command and resume=" in rest
+    assert "Traceback" not in rest
     ((_, tags, status),) = runs(tmp_path)
     assert (tags["state"], status) == ("killed", "KILLED")
-    assert json.loads((tmp_path / "run/result.json").read_text())["state"] == "killed"
+    result = json.loads((tmp_path / "run/result.json").read_text())
+    assert result["state"] == "killed"
+    assert result["epochs"] >= 2
 
 
 @pytest.mark.slow

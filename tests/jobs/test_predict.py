@@ -1,6 +1,7 @@
 import csv
 import json
 import shutil
+import sqlite3
 
 import numpy as np
 import pytest
@@ -53,9 +54,22 @@ def test_an_mlflow_run_id(tiny, predicting, tmp_path, pristine_database):
     run_id = json.loads((tmp_path / "run/result.json").read_text())["run_id"]
     assert predicting(f"run={tmp_path}/run", f"output={tmp_path}/folder.csv").code == 0
     shutil.rmtree(tmp_path / "run")
-    outcome = predicting(f"run={run_id}", f"uri={uri}", f"output={tmp_path}/id.csv")
+    outcome = predicting(f"run={run_id}", f"tracking.uri={uri}", f"output={tmp_path}/id.csv")
     assert outcome.code == 0, outcome.err
     assert read(tmp_path / "id.csv") == read(tmp_path / "folder.csv")
+
+
+def test_a_sweep_means_its_best_job(tiny, predicting, tmp_path, pristine_database):
+    shutil.copy(pristine_database, tmp_path / "mlflow.db")
+    store = f"tracking.uri=sqlite:///{tmp_path}/mlflow.db"
+    assert tiny("-m", "optimizer.lr=0.00001,0.05", "tracking=mlflow", "tracking.log_model=false", store).code == 0
+    with sqlite3.connect(tmp_path / "mlflow.db") as db:
+        children = {run for (run,) in db.execute("select run_uuid from tags where key='mlflow.parentRunId'")}
+        parent = next(run for (run,) in db.execute("select run_uuid from runs") if run not in children)
+    for name, run in (("job", f"{tmp_path}/sweep/1"), ("sweep", f"{tmp_path}/sweep"), ("parent", parent)):
+        outcome = predicting(f"run={run}", store, f"output={tmp_path}/{name}.csv")
+        assert outcome.code == 0, outcome.err
+        assert read(tmp_path / f"{name}.csv") == read(tmp_path / "job.csv")
 
 
 @pytest.mark.parametrize(
@@ -65,10 +79,11 @@ def test_an_mlflow_run_id(tiny, predicting, tmp_path, pristine_database):
         (["run=/nowhere"], "is neither a run's folder, nor a checkpoint file, nor an MLflow run id"),
         (["run=TMP"], "the folder has no best.pt"),
         (["run=TMP/bad.pt"], "can't be read as a checkpoint"),
+        (["run=TMP", "device=tpu"], "- device=tpu: must be auto"),
         (["run=TMP", "labels=words"], "labels=words: must be numbers or names"),
         (["run=TMP", "output=/nowhere/p.csv"], "output=/nowhere/p.csv: must be a file in a folder that exists"),
         (["run=TMP", "first_id=-1"], "first_id=-1: must be a whole number"),
-        (["run=0123456789abcdef0123456789abcdef", "uri=sqlite:////nowhere/mlflow.db"], "/nowhere"),
+        (["run=0123456789abcdef0123456789abcdef", "tracking.uri=sqlite:////nowhere/mlflow.db"], "/nowhere"),
     ],
 )
 def test_bad_input(predicting, tmp_path, arguments, expected):

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from cifar_tuning.training import checkpoint as checkpoints
+from cifar_tuning.training.evaluation import Evaluation
 
 
 def history(folder) -> list[dict]:
@@ -81,7 +82,64 @@ def stop_after(epoch, tiny, *arguments) -> str:
 def test_an_interrupted_run_says_so(tiny, tmp_path):
     assert stop_after(1, tiny) == "KeyboardInterrupt"
     result = json.loads((tmp_path / "run/result.json").read_text())
-    assert (result["state"], result["value"]) == ("killed", None)
+    assert (result["state"], result["epochs"]) == ("killed", 1)
+    assert result["value"] == max(step["val/acc"] for step in history(tmp_path / "run"))
+
+
+def test_resuming_for_longer_without_beating_the_past(tiny, tmp_path):
+    """The best weights come along from the first folder."""
+    assert tiny("trainer.epochs=2", f"hydra.run.dir={tmp_path}/first").code == 0
+    first = tmp_path / "first"
+    outcome = spoil(tiny, "trainer.epochs=3", f"resume={first}", f"hydra.run.dir={tmp_path}/second")
+    assert outcome.code == 0, outcome.err
+    result = json.loads((tmp_path / "second/result.json").read_text())
+    before = checkpoints.load(first / "best.pt").progress
+    assert (result["state"], result["value"], result["best_epoch"]) == ("complete", before.best_acc, before.best_epoch)
+    assert same_weights(first / "best.pt", tmp_path / "second/best.pt")
+    assert not same_weights(first / "last.pt", tmp_path / "second/last.pt")
+
+
+def spoil(tiny, *arguments):
+    """Runs with an evaluation that finds nothing right, so that no later epoch can be the best."""
+    import cifar_tuning.training.loop as loop
+
+    original = loop.evaluate
+    loop.evaluate = lambda *a, **k: Evaluation(9.9, 0.0, [[0]])
+    try:
+        return tiny(*arguments)
+    finally:
+        loop.evaluate = original
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (["trainer.epochs=2"], "trainer.epochs=2: RUN has finished 2 epochs already"),
+        (["trainer.epochs=1"], "trainer.epochs=1: RUN has finished 2 epochs already"),
+        (["optimizer.lr=0.5"], "optimizer.lr=0.5: RUN was trained with 0.01"),
+        (["optimizer=adam"], "optimizer._target_=torch.optim.Adam: RUN was trained with torch.optim.SGD"),
+        (["schedule=onecycle"], "schedule.epochs=3: RUN was trained with (absent)"),
+        (["seed=1", "data.batch_size=32"], "seed=1: RUN was trained with 0"),
+        (["augmentation=crop_flip"], "augmentation._target_=cifar_tuning.data.CropFlip: RUN was trained with"),
+        (["model=resnet20"], "RUN is a checkpoint of another model"),
+    ],
+)
+def test_a_resumed_run_must_stay_the_same(tiny, tmp_path, options, expected):
+    run = f"{tmp_path}/first"
+    assert tiny("trainer.epochs=2", f"hydra.run.dir={run}").code == 0
+    outcome = tiny("trainer.epochs=3", *options, f"resume={run}")
+    assert outcome.code != 0
+    assert expected.replace("RUN", run) in outcome.err
+    assert "Traceback" not in outcome.err
+    assert "epoch 3" not in outcome.out
+
+
+def test_trouble_with_a_picture_is_no_failure(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr("cifar_tuning.reporting.plots.confusion_matrix", lambda *a: 1 / 0)
+    outcome = tiny("trainer.epochs=1")
+    assert outcome.code == 0, outcome.err
+    assert "not all of its files could be kept" in outcome.out
+    assert json.loads((tmp_path / "run/result.json").read_text())["state"] == "complete"
 
 
 def test_a_diverged_run_returns_its_best(tiny, tmp_path):
@@ -145,21 +203,14 @@ def test_a_users_own_model_optimizer_and_schedule(tiny, tmp_path, monkeypatch):
     (tmp_path / "my_parts.py").write_text(MY_PARTS)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
-    from cifar_tuning.jobs.process import trusted_targets
-
-    assert "my_parts.*" in trusted_targets()
-    # The command reads its list of trusted modules when it starts, which this process did long ago.
-    import hydra.utils
-
-    with hydra.utils.execution_whitelist(["my_parts.*"]):
-        outcome = tiny(
-            "~model",
-            "+model={_target_:my_parts.TinyNet,width:6}",
-            "~optimizer",
-            "+optimizer={_target_:my_parts.SignSGD,_partial_:true,lr:0.001}",
-            "~schedule",
-            "+schedule={_target_:my_parts.warm_up,_partial_:true,share:0.1}",
-        )
+    outcome = tiny(
+        "~model",
+        "+model={_target_:my_parts.TinyNet,width:6}",
+        "~optimizer",
+        "+optimizer={_target_:my_parts.SignSGD,_partial_:true,lr:0.001}",
+        "~schedule",
+        "+schedule={_target_:my_parts.warm_up,_partial_:true,share:0.1}",
+    )
     assert outcome.code == 0, outcome.err
     assert "TinyNet" in outcome.out
     rates = [step["lr"] for step in history(tmp_path / "run")]

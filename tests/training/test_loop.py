@@ -7,6 +7,7 @@ import torch.nn.functional as F
 
 from cifar_tuning.training import L1, L2, ElasticNet, Listener, Regularizer
 from cifar_tuning.training import checkpoint as checkpoints
+from cifar_tuning.training.display import Display
 from cifar_tuning.training.schedules import constant, step
 
 SGD = partial(torch.optim.SGD, momentum=0.9)
@@ -242,13 +243,15 @@ def test_on_a_gpu_nothing_waits_for_the_device_inside_an_epoch(make_trainer):
         seed=0,
         device=device,
     )
-    batches = list(trainer.train.epoch(1))
-    trainer._step(*batches[0])
+    trainer.train_epoch(1, Display(1, 256))  # warms up
+    batches = iter(trainer.train.epoch(1))  # an epoch's only transfers come before its first batch
+    sums = trainer.new_sums()
+    trainer.train_batch(next(batches), sums, Display(1, 256))
     torch.cuda.synchronize()
     torch.cuda.set_sync_debug_mode("error")
     try:
-        for batch in batches[1:]:
-            trainer._step(*batch)
+        for batch in batches:
+            trainer.train_batch(batch, sums, Display(1, 256))
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert torch.isfinite(next(trainer.model.parameters())).all()

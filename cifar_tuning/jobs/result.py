@@ -1,0 +1,38 @@
+"""What a job leaves in its folder for whoever sums up a sweep."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+RESULT_FILE = "result.json"
+
+
+@dataclass(frozen=True)
+class JobResult:
+    """How a job ended.
+
+    Attributes:
+        state: complete, diverged, pruned, failed or killed.
+        value: best validation accuracy; None if no epoch was evaluated.
+        best_epoch: the epoch it belongs to.
+        epochs: finished epochs.
+        seconds: of the whole job.
+        overrides: what told the job from the default configuration.
+        run_id: its MLflow run, if it has one.
+        error: what went wrong, in a line.
+    """
+
+    state: str
+    value: float | None
+    best_epoch: int | None
+    epochs: int
+    seconds: float
+    overrides: list[str]
+    run_id: str | None
+    error: str | None = None
+
+    def write(self, folder: Path) -> None:
+        """Writes the result into the job's folder, all or nothing."""
+        partial = folder / f".{RESULT_FILE}.tmp"
+        partial.write_text(json.dumps(asdict(self), indent=1))
+        partial.replace(folder / RESULT_FILE)
