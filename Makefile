@@ -54,7 +54,9 @@ bench: data ## Measure our pipeline against the usual one, side by side
 	@$(BIN)/python -m benchmarks all
 
 ui: env ## Open MLflow's UI on 127.0.0.1 (PORT=5000)
-	@$(BIN)/mlflow ui --backend-store-uri sqlite:///mlflow.db --host 127.0.0.1 --port $(PORT)
+	@echo "http://127.0.0.1:$(PORT)/#/experiments/1/runs?compareRunsMode=CHART&workflowType=machine_learning"
+	@MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/mlflow ui --backend-store-uri sqlite:///mlflow.db \
+		--host 127.0.0.1 --port $(PORT) --workers 1
 
 picture: data ## Draw the README's picture anew: a real grid in MLflow's UI (needs Chromium)
 	@$(BIN)/python -m pytest tests/test_ui.py --picture docs/images/mlflow_compare.png

@@ -29,7 +29,6 @@ T = TypeVar("T")
 PATIENCE = 60  # seconds; the UI answers within two or three where the machine has nothing else to do
 # What a person sees only while the mouse is there, and the assistant's floating button.
 POLISH = ".modebar, [data-assistant-ui] { display: none !important }"
-COLOURS = ["#2272b4", "#c83243", "#3ba65e", "#8a63bf"]
 
 
 @dataclass(frozen=True)
@@ -138,7 +137,7 @@ def grid(cifar10: Path, tmp_path_factory: pytest.TempPathFactory, pytestconfig: 
         f"data.train_limit={images}",
         f"data.root={cifar10}",
         "augmentation=crop_flip",
-        "model.batch_norm=True",
+        "model.batch_norm=true",
         f"tracking.uri={made.uri}",
         f"hydra.sweep.dir={made.folder}",
     ]
@@ -190,8 +189,6 @@ def test_comparison_shows_what_differs_between_jobs(page: Page, grid: Grid) -> N
 
 def test_chart_shows_every_jobs_validation_curve(page: Page, grid: Grid, pytestconfig: pytest.Config) -> None:
     picture = pytestconfig.getoption("--picture")
-    if picture:
-        colour(page.address)
     page.open("/experiments/1/runs?compareRunsMode=CHART&workflowType=machine_learning")
     page.unfold()
     page.find("input[placeholder='Search metric charts']").send_keys("val/acc$")
@@ -215,15 +212,6 @@ def take(page: Page, path: Path) -> None:
     page.wait(lambda: page.find(".js-plotly-plot").size["width"] > 600, "the chart did not grow")
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(page.driver.get_screenshot_as_png())
-
-
-def colour(address: str) -> None:
-    """Give the jobs colours that differ well; MLflow's own come from their ids and may be alike."""
-    from mlflow import MlflowClient
-
-    client = MlflowClient(address)
-    for run, chosen in zip(client.search_runs(["1"]), COLOURS, strict=False):
-        client.set_tag(run.info.run_id, "mlflow.runColor", chosen)
 
 
 def _cells_beside(page: Page, name: str) -> list[str]:

@@ -34,6 +34,20 @@ log = logging.getLogger(__name__)
 # What may differ between a run and its continuation without making it another experiment.
 NOT_COMPARED = ("resume", "tracking.")
 
+# A sweep's jobs in the UI's charts; the colours MLflow makes from run ids may be hard to tell apart.
+COLOURS = (
+    "#2272b4",
+    "#e8710a",
+    "#3ba65e",
+    "#c83243",
+    "#8a63bf",
+    "#8c564b",
+    "#d1609b",
+    "#6b7785",
+    "#a8a01e",
+    "#17a2b8",
+)
+
 _open_trackers: list[tuple[int, MLflowTracker]] = []
 
 
@@ -75,7 +89,7 @@ class MLflowTracker:
         if uri is not None and not isinstance(uri, str):
             problems.append(f"tracking.uri={uri}: must be a tracking URI, or null for the default store")
         if experiment is None or not str(experiment).strip():
-            problems.append(f"tracking.experiment={experiment}: must be a name")
+            problems.append(f"tracking.experiment={experiment!r}: must be a name")
         if not isinstance(log_model, bool) and log_model != "auto":
             problems.append(f"tracking.log_model={log_model}: must be auto, true or false")
         return problems
@@ -182,6 +196,8 @@ class MLflowTracker:
         tags = facts.run_tags(context, self.root)
         if context.run_id is not None:
             tags["resumed_from"] = context.run_id
+        if context.job_num is not None:
+            tags["mlflow.runColor"] = COLOURS[context.job_num % len(COLOURS)]
         if context.sweep_dir is not None:
             parent = find_parent(store, context.sweep_dir)
             if parent is None:

@@ -97,6 +97,17 @@ def test_the_same_folder_has_one_parent(started, client, root, sweep_dir):
     assert parent.data.metrics["jobs/complete"] == 2
 
 
+def test_a_sweep_where_another_was_moved_away_is_another(started, client, root, sweep_dir, tmp_path):
+    for accuracy in (0.9, 0.4):
+        callback, config = SweepRun(), config_of(root, sweep_dir)
+        callback.on_multirun_start(config)
+        run_jobs(started, sweep_dir, [("complete", accuracy)])
+        callback.on_multirun_end(config)
+        sweep_dir.rename(tmp_path / f"interrupted-{accuracy}")
+    assert sorted(run.data.metrics["val/acc_best"] for run in parents(client)) == [0.4, 0.9]
+    assert [run.data.metrics["jobs/complete"] for run in parents(client)] == [1, 1]
+
+
 @pytest.mark.parametrize(
     ("ends", "error", "status"),
     [
