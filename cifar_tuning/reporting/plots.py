@@ -28,8 +28,8 @@ def learning_curves(history: "Sequence[EpochMetrics]", file: Path) -> Path:
         f"{best.val_acc:.4f}",
         (best.epoch, best.val_acc),
         textcoords="offset points",
-        xytext=(0, 6),
-        ha="center",
+        xytext=(-4, -16),
+        ha="right",
     )
     loss.set_ylabel("cross-entropy")
     accuracy.set_ylabel("accuracy")
