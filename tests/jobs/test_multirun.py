@@ -181,7 +181,15 @@ def test_a_stopped_run_is_not_left_running(tmp_path, pristine_database, signal_n
     shutil.copy(pristine_database, tmp_path / "mlflow.db")
     command = [sys.executable, str(PROJECT_ROOT / "train.py"), *TINY, "trainer.epochs=100000", "tracking=mlflow"]
     command += [f"tracking.uri=sqlite:///{tmp_path}/mlflow.db", f"hydra.run.dir={tmp_path}/run"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=tmp_path)
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        cwd=tmp_path,
+        # A job in a shell's background ignores Ctrl-C, and so would this child of it.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL) and None,
+    )
     assert process.stdout is not None
     for line in process.stdout:
         if "epoch " in line and " 2/" in line.replace("     ", ""):
