@@ -11,7 +11,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from cifar_tuning.errors import ConfigError
-from cifar_tuning.jobs.checks import find_problems
+from cifar_tuning.jobs.checks import find_problems, find_target
 from cifar_tuning.training.regularizers import Regularizer
 from cifar_tuning.training.settings import TrainerSettings
 
@@ -84,8 +84,7 @@ def build_parts(cfg: DictConfig, without: set[str]) -> tuple[Parts | None, list[
 
 def build_part(node: Any) -> Any:
     """Instantiates one config group; lists and dictionaries reach the constructor as plain Python ones."""
-    if "torchvision" in str(node.get("_target_")):
-        import cifar_tuning.torchvision_compat  # noqa: F401 -- makes `import torchvision` work beside a CPU torch
+    find_target(node.get("_target_"))
     return instantiate(node, _convert_="all")
 
 

@@ -1,6 +1,7 @@
 """Finds every mistake in a configuration before any compute is spent."""
 
 import inspect
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -78,7 +79,7 @@ def _check_group(group: str, options: dict[str, Any]) -> list[str]:
     if not isinstance(name, str):
         return [f"{group}: has no _target_, so it builds nothing; choose one of the files in conf/{group}/"]
     try:
-        target = get_object(name)
+        target = find_target(name)
     except Exception as error:
         return [f"{group}._target_={name}: can't be imported: {str(error).splitlines()[0]}"]
     check = getattr(target, "check", None)
@@ -107,6 +108,26 @@ def _check_together(config: dict[str, Any]) -> list[str]:
     if optimizer.get("nesterov") is True and optimizer.get("momentum") == 0:
         problems.append("optimizer.nesterov=true: needs a momentum above 0")
     return problems
+
+
+def find_target(name: str) -> Any:
+    """Imports what a `_target_` names; torchvision, also a user's module that uses it, beside a CPU torch too.
+
+    Raises:
+        Exception: whatever the import raises.
+    """
+    hydras = logging.getLogger("hydra.utils")
+    hydras.disabled = True  # it would print what is tried again here, or reported with the other mistakes
+    try:
+        return get_object(name)
+    except Exception as error:
+        if "torchvision::nms" not in str(error):
+            raise
+        import cifar_tuning.torchvision_compat  # noqa: F401
+
+        return get_object(name)
+    finally:
+        hydras.disabled = False
 
 
 _ABSENT = object()

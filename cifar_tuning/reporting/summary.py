@@ -91,7 +91,9 @@ def _print_next(console: Any, sweep: Path, results: list[dict[str, Any]], ui: st
     if best["value"] is None:
         console.print(f"No job finished. Each job's log is in {sweep}/<job>/.", highlight=False)
         return
-    overrides = " ".join(shlex.quote(override) for override in best["overrides"])
+    # Hydra reports a deletion as ~key=null, but takes back only ~key.
+    plain = [o.removesuffix("=null") if o.startswith("~") else o for o in best["overrides"]]
+    overrides = " ".join(shlex.quote(override) for override in plain)
     console.print("\nThe best configuration once more, in full:", style="bold")
     console.print(f"  python train.py {overrides}", highlight=False, markup=False, soft_wrap=True)
     console.print("Where to look next:", style="bold")

@@ -1,12 +1,16 @@
 import json
 import math
 import re
+import subprocess
+import sys
 
 import pytest
 import torch
 
+from cifar_tuning import PROJECT_ROOT
 from cifar_tuning.training import checkpoint as checkpoints
 from cifar_tuning.training.evaluation import Evaluation
+from tests.conftest import TINY
 
 
 def history(folder) -> list[dict]:
@@ -218,15 +222,25 @@ def test_a_users_own_model_optimizer_and_schedule(tiny, tmp_path, monkeypatch):
     assert rates[-1] == pytest.approx(0.001)
 
 
-def test_a_torchvision_model(tiny, tmp_path):
-    outcome = tiny(
-        "~model",
-        "+model={_target_:torchvision.models.squeezenet1_1,num_classes:10}",
-        "trainer.epochs=1",
-        "data.train_limit=64",
-    )
-    assert outcome.code == 0, outcome.err
-    assert "SqueezeNet" in outcome.out
+USES_TORCHVISION = """
+from torchvision.models import squeezenet1_1
+
+def small():
+    return squeezenet1_1(num_classes=10)
+"""
+
+
+@pytest.mark.parametrize(
+    "model", ["{_target_:torchvision.models.squeezenet1_1,num_classes:10}", "{_target_:uses_torchvision.small}"]
+)
+def test_a_torchvision_model(tmp_path, model):
+    """In a process of its own: once imported, torchvision stays importable."""
+    (tmp_path / "uses_torchvision.py").write_text(USES_TORCHVISION)
+    arguments = [*TINY, "~model", f"+model={model}", "trainer.epochs=1", "data.train_limit=64"]
+    command = [sys.executable, str(PROJECT_ROOT / "train.py"), *arguments, f"hydra.run.dir={tmp_path}/run"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "SqueezeNet: 727,626 parameters" in done.stdout
 
 
 def test_a_config_cannot_run_commands(tiny, tmp_path):
