@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 
 from cifar_tuning.errors import ConfigError
 from cifar_tuning.jobs.checks import find_problems, find_target
+from cifar_tuning.jobs.process import TRUST_VARIABLE
 from cifar_tuning.training.regularizers import Regularizer
 from cifar_tuning.training.settings import TrainerSettings
 
@@ -74,7 +75,7 @@ def build_parts(cfg: DictConfig, without: set[str]) -> tuple[Parts | None, list[
         try:
             parts[group] = build_part(cfg[group])
         except Exception as error:
-            failures.append(f"{group}: {_innermost(error)}")
+            failures.append(_refusal(group, cfg[group].get("_target_"), error))
     if without or failures:
         return None, failures
     built = Parts(**parts)
@@ -115,6 +116,17 @@ def _try_together(parts: Parts) -> list[str]:
     except Exception as error:
         return [f"schedule: {_innermost(error)}"]
     return []
+
+
+def _refusal(group: str, target: str, error: Exception) -> str:
+    message = _innermost(error)
+    if "execution whitelist" not in message:
+        return f"{group}: {message}"
+    package = target.partition(".")[0]
+    return (
+        f"{group}._target_={target}: configurations may not call it; "
+        f"if you trust the package, export {TRUST_VARIABLE}='{package}.*'"
+    )
 
 
 def _innermost(error: BaseException) -> str:
