@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 TOP = 10
+# Columns of a log file, which has no width of its own; a table takes what it needs.
+WIDE = 240
 
 
 def read_results(sweep: Path, since: float = 0.0) -> list[dict[str, Any]]:
@@ -37,7 +39,7 @@ def print_summary(sweep: Path, since: float = 0.0, ui: str | None = "make ui") -
     from rich.table import Table
 
     # Lines cut at 80 columns would be useless in a log file, which has no width.
-    console = Console(soft_wrap=False) if sys.stdout.isatty() else Console(width=140)
+    console = Console(soft_wrap=False) if sys.stdout.isatty() else Console(width=WIDE)
     results = read_results(sweep, since)
     if not results:
         console.print(f"No finished job in {sweep}.")
@@ -47,7 +49,7 @@ def print_summary(sweep: Path, since: float = 0.0, ui: str | None = "make ui") -
     for name in ("job", "val acc", "best epoch", "state", "seconds"):
         table.add_column(name, justify="left" if name == "state" else "right")
     for name in swept:
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", overflow="fold")  # a value cut short says nothing
     for result in results[:TOP]:
         table.add_row(*_row(result, swept), style="bold" if result is results[0] else None)
     console.print(table)
