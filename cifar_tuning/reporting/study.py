@@ -1,0 +1,297 @@
+"""Pictures of a whole study: Optuna's own plots as PNG files and as one interactive page that needs no network."""
+
+import html
+import logging
+import math
+import threading
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import optuna
+    from matplotlib.axes import Axes
+    from optuna.trial import FrozenTrial
+
+log = logging.getLogger(__name__)
+
+# Optuna draws with pyplot, whose figures and settings belong to the whole process.
+_pyplot_lock = threading.Lock()
+# More lines than this need a scale of colours; a legend would be longer than the picture.
+MOST_IN_LEGEND = 10
+
+PAGE = """<!DOCTYPE html>
+<html lang="en"><head><meta charset="utf-8"><title>{name}</title>
+<style>
+body {{ font-family: system-ui, sans-serif; margin: 2rem auto; max-width: 1200px; padding: 0 1rem; }}
+nav a {{ margin-right: 1rem; }} section {{ overflow-x: auto; }}
+</style>
+<script>{library}</script></head>
+<body><h1>{name}</h1><p>{counts}</p><nav>{links}</nav>
+{sections}
+</body></html>
+"""
+
+
+@dataclass(frozen=True)
+class _Plot:
+    """One of Optuna's plots; its function has the same name for plotly and for matplotlib."""
+
+    name: str
+    heading: str
+    function: str
+    inches: tuple[float, float] = (9, 4.5)
+    options: dict[str, Any] = field(default_factory=dict)
+    tidy: "Callable[[Sequence[Axes], optuna.Study], None] | None" = None
+
+
+def write_plots(study: "optuna.Study", folder: Path, target_name: str = "validation accuracy") -> list[Path]:
+    """Writes a study's plots as PNG files and all of them, interactive, as `study.html`; leaves out what says nothing.
+
+    Args:
+        study: finished, running or empty.
+        folder: where to; it is created.
+        target_name: what the objective is called, unless the study has metric names.
+
+    Returns:
+        The files written, `study.html` last; none if the study has nothing to show.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    files = []
+    sections = []
+    with _pyplot_lock, _own_pyplot():
+        for plot in _sensible(study, target_name):
+            try:
+                section, picture = _interactive(plot, study), _picture(plot, study)
+            except Exception as error:
+                # Optuna refuses some studies and trips over others; a missing picture is no reason to lose the rest.
+                expected = isinstance(error, (ValueError, RuntimeError))
+                log.log(logging.DEBUG if expected else logging.WARNING, "no plot of the %s: %r", plot.heading, error)
+                continue
+            files.append(_write(folder / f"{plot.name}.png", picture))
+            sections.append((plot, section))
+    if sections:
+        files.append(_write(folder / "study.html", _page(study, sections).encode()))
+    return files
+
+
+def best_values(study: "optuna.Study") -> list[tuple[int, float, int]]:
+    """Returns how the best value grew, one entry per complete trial, in the order in which they ended.
+
+    Trials without a finite value or against a constraint don't count, and several objectives have no best value.
+
+    Returns:
+        The trial's number, the best value until then, the time in milliseconds since the epoch.
+    """
+    from optuna.study import StudyDirection
+
+    if len(study.directions) > 1:
+        return []
+    better = max if study.direction == StudyDirection.MAXIMIZE else min
+    ended = [(t.datetime_complete, t) for t in _complete(study) if t.datetime_complete is not None]
+    entries: list[tuple[int, float, int]] = []
+    for time, trial in sorted(ended, key=lambda pair: (pair[0], pair[1].number)):
+        value = trial.values[0]
+        if any(violation > 0 for violation in trial.constraints.values()):
+            continue
+        best = better(entries[-1][1], value) if entries else value
+        entries.append((trial.number, best, round(time.timestamp() * 1000)))
+    return entries
+
+
+def _complete(study: "optuna.Study") -> "list[FrozenTrial]":
+    from optuna.trial import TrialState
+
+    trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    return [trial for trial in trials if all(math.isfinite(value) for value in trial.values)]
+
+
+def _varied(trials: "Sequence[FrozenTrial]") -> list[str]:
+    """Returns the parameters that took more than one value: the others can't explain anything."""
+    seen: dict[str, set[str]] = {}
+    for trial in trials:
+        for name, value in trial.params.items():
+            # By text, because 1, 1.0 and True are different choices but equal keys.
+            seen.setdefault(name, set()).add(repr(value))
+    return sorted(name for name, values in seen.items() if len(values) > 1)
+
+
+def _sensible(study: "optuna.Study", target_name: str) -> list[_Plot]:
+    trials = study.get_trials(deepcopy=False)
+    complete = _complete(study)
+    named = {"target_name": study.metric_names[0] if study.metric_names else target_name}
+    plots = []
+    if complete and len(study.directions) > 1:
+        plots.append(_Plot("pareto_front", "Pareto front", "plot_pareto_front", (7, 6)))
+    elif complete:
+        plots.append(_Plot("history", "History", "plot_optimization_history", options=named, tidy=_tidy_history))
+    if any(math.isfinite(value) for trial in trials for value in trial.intermediate_values.values()):
+        plots.append(
+            _Plot("intermediate_values", "Intermediate values", "plot_intermediate_values", tidy=_tidy_intermediate)
+        )
+    if len({tuple(trial.values) for trial in complete}) > 1:
+        plots += _about_parameters(study, _varied(complete), named)
+    if any(trial.datetime_start for trial in trials):
+        size = (9.0, min(9.0, 3 + 0.06 * len(trials)))
+        plots.append(_Plot("timeline", "Timeline", "plot_timeline", size, tidy=_tidy_timeline))
+    return plots
+
+
+def _about_parameters(study: "optuna.Study", varied: list[str], named: dict[str, Any]) -> list[_Plot]:
+    if not varied:
+        return []
+    options = {**named, "params": varied}
+    inches = (max(9, 1.9 * (len(varied) + len(study.directions))), 5)
+    lines = _Plot(
+        "parallel_coordinates", "Parallel coordinates", "plot_parallel_coordinate", inches, options, _tidy_lines
+    )
+    if len(study.directions) > 1:
+        # Optuna refuses slices. Its importances take each objective for a loss, and its picture of them puts the
+        # last objective's order of parameters beside every objective's bars.
+        return [lines]
+    # The default evaluator, PED-ANOVA, draws no random numbers and so needs no seed.
+    bars = (9, max(2.5, 1.2 + 0.45 * len(varied)))
+    dots = (max(6, len(varied) * max(3.2, 0.15 * max(map(len, varied)))), 4.5)  # names side by side
+    return [
+        _Plot("importances", "Importances", "plot_param_importances", bars, options),
+        _Plot("slice", "Values by parameter", "plot_slice", dots, options, _tidy_slice),
+        lines,
+    ]
+
+
+@contextmanager
+def _own_pyplot() -> Iterator[None]:
+    """Draws without a display and without experimental warnings; what pyplot was set to comes back."""
+    import matplotlib
+    from matplotlib import pyplot
+    from optuna.exceptions import ExperimentalWarning
+
+    before = matplotlib.get_backend(auto_select=False)
+    pyplot.switch_backend("agg")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)
+            warnings.simplefilter("ignore", UserWarning)  # Optuna's on small studies, matplotlib's on narrow axes
+            yield
+    finally:
+        with suppress(ImportError):  # a display that is asked for but not there was no use before either
+            if before:
+                pyplot.switch_backend(before)
+
+
+def _interactive(plot: _Plot, study: "optuna.Study") -> str:
+    from optuna import visualization
+
+    figure = getattr(visualization, plot.function)(study, **plot.options)
+    figure.update_layout(title=None, margin={"t": 40}, height=620 if plot.name == "pareto_front" else 480)
+    config = {"responsive": True, "displaylogo": False}
+    return str(figure.to_html(full_html=False, include_plotlyjs=False, div_id=plot.name, config=config))
+
+
+def _picture(plot: _Plot, study: "optuna.Study") -> bytes:
+    import matplotlib
+    import numpy
+    from matplotlib import pyplot
+    from optuna.visualization import matplotlib as drawings
+
+    others = pyplot.get_fignums()
+    try:
+        # Optuna sets a style for good; it ends with this context.
+        with matplotlib.rc_context():
+            drawn: list[Axes] = list(numpy.ravel(getattr(drawings, plot.function)(study, **plot.options)))
+            figure = pyplot.gcf()
+            figure.set_size_inches(plot.inches)
+            figure.suptitle("")  # the kind of plot, which the name of the file says
+            drawn[0].set_title("")
+            drawn[0].set_title("", loc="left")
+            if plot.tidy is not None:
+                plot.tidy(drawn, study)
+            stream = BytesIO()
+            figure.savefig(stream, dpi=110, format="png", bbox_inches="tight", pad_inches=0.2)
+            return stream.getvalue()
+    finally:
+        for number in set(pyplot.get_fignums()) - set(others):
+            pyplot.close(number)
+
+
+def _tidy_history(drawn: "Sequence[Axes]", study: "optuna.Study") -> None:
+    drawn[0].legend(loc="best")  # Optuna's stands beside the plot and takes a third of it
+    drawn[0].locator_params("x", integer=True)
+
+
+def _tidy_intermediate(drawn: "Sequence[Axes]", study: "optuna.Study") -> None:
+    """Colours the complete trials by their values; Optuna has 20 colours and then repeats the last."""
+    from matplotlib import colormaps
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
+
+    axes = drawn[0]
+    axes.locator_params("x", integer=True)
+    legend = axes.get_legend()
+    if legend is None or len(axes.lines) <= MOST_IN_LEGEND:
+        return
+    legend.remove()
+    values = {f"Trial{trial.number}": trial.values[0] for trial in _complete(study)}
+    scale = Normalize(min(values.values(), default=0.0), max(values.values(), default=1.0))
+    for line in axes.lines:
+        value = values.get(str(line.get_label()))
+        if value is None:
+            line.set(color="0.55", linewidth=0.8, markersize=2, zorder=2)
+        else:
+            line.set(color=colormaps["viridis"](scale(value)), linewidth=1.4, markersize=4, zorder=3)
+    if values:
+        axes.figure.colorbar(ScalarMappable(scale, "viridis"), ax=axes, label="final value (grey: not complete)")
+
+
+def _tidy_slice(drawn: "Sequence[Axes]", study: "optuna.Study") -> None:
+    from matplotlib.category import StrCategoryLocator
+
+    for axes in drawn:
+        if isinstance(axes.xaxis.get_major_locator(), StrCategoryLocator):
+            axes.set_xlim(-0.5, len(axes.get_xticks()) - 0.5)
+            axes.tick_params("x", rotation=30)
+
+
+def _tidy_lines(drawn: "Sequence[Axes]", study: "optuna.Study") -> None:
+    axes = drawn[0]
+    axes.collections[0].set_cmap("viridis")  # Optuna's ends in white, on white
+    labels = [label.get_text() for label in axes.get_xticklabels()]
+    names = _varied(_complete(study))  # Optuna cuts them short
+    axes.set_xticklabels(labels[: -len(names)] + names, rotation=-25, ha="left", rotation_mode="anchor")
+    for label in [label for scale in axes.figure.axes for label in scale.get_yticklabels()]:
+        label.set_bbox({"facecolor": "white", "alpha": 0.8, "linewidth": 0, "pad": 0.5})
+
+
+def _tidy_timeline(drawn: "Sequence[Axes]", study: "optuna.Study") -> None:
+    from matplotlib.dates import ConciseDateFormatter
+
+    # Optuna's ticks are times of the day, and a study can take many days.
+    drawn[0].xaxis.set_major_formatter(ConciseDateFormatter(drawn[0].xaxis.get_major_locator()))
+    drawn[0].invert_yaxis()
+
+
+def _page(study: "optuna.Study", sections: list[tuple[_Plot, str]]) -> str:
+    from plotly.offline import get_plotlyjs
+
+    states = Counter(trial.state.name.lower() for trial in study.get_trials(deepcopy=False))
+    return PAGE.format(
+        name=html.escape(study.study_name),
+        library=get_plotlyjs(),
+        counts=f"{states.total()} trials: " + ", ".join(f"{count} {state}" for state, count in states.most_common()),
+        links="".join(f'<a href="#{plot.name}-section">{plot.heading}</a>' for plot, _ in sections),
+        sections="\n".join(
+            f'<section id="{plot.name}-section"><h2>{plot.heading}</h2>{section}</section>'
+            for plot, section in sections
+        ),
+    )
+
+
+def _write(file: Path, content: bytes) -> Path:
+    partial = file.with_name(f".{file.name}.tmp")
+    partial.write_bytes(content)
+    return partial.replace(file)

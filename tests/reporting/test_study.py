@@ -1,0 +1,270 @@
+"""Plots of studies of every kind: what is drawn, what is left out, and that the page needs nothing but itself."""
+
+import datetime
+import functools
+import math
+import re
+import threading
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import matplotlib
+import optuna
+import pytest
+from matplotlib import pyplot
+from optuna.trial import TrialState, create_trial
+from PIL import Image
+from plotly.offline import get_plotlyjs
+
+from cifar_tuning.reporting import study as reporting
+from cifar_tuning.reporting.study import best_values, write_plots
+
+PARAMETERS = {"importances", "slice", "parallel_coordinates"}
+
+
+def _study(objective: Callable, trials: int, **options) -> optuna.Study:
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0), **options)
+    study.optimize(objective, trials, catch=(ZeroDivisionError,))
+    return study
+
+
+def _pruned(trial: optuna.Trial) -> float:
+    peak = trial.suggest_float("x", 0.0, 1.0) - abs(math.log10(trial.suggest_float("lr", 1e-4, 1.0, log=True)) + 2)
+    trial.suggest_categorical("kind", ["sgd", "adamw"])
+    for step in range(5):
+        trial.report(peak * step, step)
+        if step == 2 and trial.number % 3:
+            raise optuna.TrialPruned
+    return peak
+
+
+def _conditional(trial: optuna.Trial) -> float:
+    """Parameters that only some trials have, choices of every type, one value that never changes."""
+    trial.suggest_categorical("mixed", [None, True, 1, 2.5, "a/<b>"])
+    trial.suggest_float("fixed", 1.0, 1.0)
+    if trial.number % 2:
+        trial.suggest_float("</script>", 1e-5, 1e-1, log=True)
+    if trial.number % 5 == 2:
+        return math.nan  # Optuna takes this for a failure
+    return math.inf if trial.number == 3 else trial.number / 10
+
+
+def _two(trial: optuna.Trial) -> tuple[float, float]:
+    x = trial.suggest_float("x", 0.0, 1.0)
+    return x, x * trial.suggest_float("y", 0.0, 1.0)
+
+
+def _named() -> optuna.Study:
+    study = _study(_two, 8, directions=["maximize", "minimize"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        study.set_metric_names(["the accuracy", "the seconds"])
+    return study
+
+
+def _waiting() -> optuna.Study:
+    study = optuna.create_study()
+    study.enqueue_trial({"x": 1})
+    return study
+
+
+STUDIES = {
+    "none": (lambda: optuna.create_study(), set()),
+    "waiting": (_waiting, set()),
+    "one": (lambda: _study(lambda t: t.suggest_float("x", 0, 1), 1), {"history", "timeline"}),
+    "failed only": (lambda: _study(lambda t: 1 / 0, 3), {"timeline"}),
+    "infinite only": (lambda: _study(lambda t: math.inf, 3), {"timeline"}),
+    "same value": (lambda: _study(lambda t: 0 * t.suggest_float("x", 0, 1), 3), {"history", "timeline"}),
+    "fixed": (lambda: _study(lambda t: t.suggest_int("x", 1, 1) * t.number, 3), {"history", "timeline"}),
+    "pruned": (lambda: _study(_pruned, 18), {"history", "intermediate_values", "timeline"} | PARAMETERS),
+    "conditional": (
+        lambda: _study(_conditional, 12, direction="maximize", study_name="<b>a & b</b>"),
+        {"history", "timeline"} | PARAMETERS,
+    ),
+    "two objectives": (_named, {"pareto_front", "parallel_coordinates", "timeline"}),
+    "three objectives": (
+        lambda: _study(lambda t: (*_two(t), 1.0), 4, directions=["minimize"] * 3),
+        {"pareto_front", "parallel_coordinates", "timeline"},
+    ),
+    "four objectives": (
+        lambda: _study(lambda t: (*_two(t), *_two(t)), 3, directions=["minimize"] * 4),
+        {"parallel_coordinates", "timeline"},
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[optuna.Study, list[Path]]]:
+    """A study of a kind and its plots, drawn once for all tests because drawing takes seconds."""
+
+    @functools.cache
+    def write(kind: str) -> tuple[optuna.Study, list[Path]]:
+        study = STUDIES[kind][0]()
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            return study, write_plots(study, tmp_path_factory.mktemp("plots") / "new" / "folder", target_name="top-1")
+
+    return write
+
+
+@pytest.mark.parametrize("kind", STUDIES)
+def test_draws_what_the_study_can_show_and_nothing_else(kind: str, written: Callable, caplog) -> None:
+    expected = STUDIES[kind][1]
+    _, files = written(kind)
+    assert not [entry for entry in caplog.records if entry.name == reporting.__name__ and entry.levelname != "DEBUG"]
+    assert {file.name for file in files} == {f"{name}.png" for name in expected} | (
+        {"study.html"} if expected else set()
+    )
+    for file in files:
+        if file.suffix == ".png":
+            _assert_drawn(file)
+    if expected:
+        assert sorted(files[0].parent.iterdir()) == sorted(files)  # nothing half-written stays
+        _assert_complete(files[-1], expected)
+
+
+def _assert_drawn(file: Path) -> None:
+    with Image.open(file) as picture:
+        assert 400 < picture.width < 2000
+        assert 200 < picture.height < 1200
+        grey = picture.convert("L")
+        counts = grey.histogram()
+        assert max(counts) < 0.95 * sum(counts), f"{file.name} is blank"
+        # Where ink touches the border, a label is cut.
+        right, bottom = grey.width - 1, grey.height - 1
+        edges = [(0, 0, 1, bottom), (right, 0, right + 1, bottom), (0, 0, right, 1), (0, bottom, right, bottom + 1)]
+        assert all(grey.crop(edge).getextrema() == (255, 255) for edge in edges), f"{file.name} is cut"
+
+
+def _assert_complete(page: Path, expected: set[str]) -> None:
+    text = page.read_text(encoding="utf-8")
+    library = get_plotlyjs()
+    assert text.count(library) == 1
+    rest = text.replace(library, "")
+    assert set(re.findall(r'<div id="(\w+)" class="plotly-graph-div"', rest)) == expected
+    assert set(re.findall(r'Plotly\.newPlot\(\s*"(\w+)"', rest)) == expected
+    assert set(re.findall(r'href="#(\w+)-section"', rest)) == expected
+    assert not re.findall(r'(?:src|href)="(?!#)', rest), "the page asks for something outside itself"
+    assert rest.count("<script") == rest.count("</script>"), "text of the study ends a script"
+
+
+def test_page_shows_names_as_text(written: Callable) -> None:
+    page = written("conditional")[1][-1].read_text(encoding="utf-8").replace(get_plotlyjs(), "")
+    assert "<h1>&lt;b&gt;a &amp; b&lt;/b&gt;</h1>" in page
+    assert "<b>a" not in page
+    assert '"top-1"' in page
+    assert "12 trials: 10 complete, 2 fail" in page
+
+
+def test_names_the_objectives(written: Callable) -> None:
+    page = written("two objectives")[1][-1].read_text(encoding="utf-8")
+    assert '"the accuracy"' in page
+    assert '"the seconds"' in page
+
+
+@pytest.mark.parametrize(("trials", "legend", "colours"), [(24, False, 8 + 1), (4, True, 4)])
+def test_many_trials_get_a_scale_instead_of_a_legend(
+    trials: int, legend: bool, colours: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The complete trials have a colour each, and the others grey."""
+    seen = []
+    tidy = reporting._tidy_intermediate
+    monkeypatch.setattr(reporting, "_about_parameters", lambda *args: [])
+    monkeypatch.setattr(
+        reporting, "_tidy_intermediate", lambda drawn, study: (tidy(drawn, study), seen.append(drawn[0]))
+    )
+    write_plots(_study(_pruned, trials), tmp_path)
+    assert (seen[0].get_legend() is not None) == legend
+    assert len({line.get_color() for line in seen[0].lines}) == colours
+
+
+def test_pictures_are_the_same_every_time(written: Callable, tmp_path: Path) -> None:
+    study, first = written("pruned")
+    again = write_plots(study, tmp_path, target_name="top-1")
+    assert [file.read_bytes() for file in first] == [file.read_bytes() for file in again]
+
+
+def test_leaves_pyplot_as_it_was(written: Callable, tmp_path: Path) -> None:
+    backend = matplotlib.get_backend()
+    matplotlib.rcdefaults()  # or what another test left would hide what this one leaves
+    pyplot.switch_backend("svg")
+    theirs = pyplot.figure()
+    settings, shown, filters = matplotlib.rcParams.copy(), pyplot.get_fignums(), warnings.filters[:]
+    try:
+        thread = threading.Thread(target=write_plots, args=(written("one")[0], tmp_path))
+        thread.start()
+        thread.join()
+        assert (tmp_path / "study.html").exists()
+        assert matplotlib.rcParams == settings
+        assert matplotlib.get_backend() == "svg"
+        assert pyplot.get_fignums() == shown
+        assert pyplot.gcf() is theirs
+        assert warnings.filters == filters
+    finally:
+        pyplot.close(theirs)
+        pyplot.switch_backend(backend)
+
+
+def test_one_plot_that_breaks_costs_no_other(
+    written: Callable, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog
+) -> None:
+    def broken(*args, **options) -> None:
+        pyplot.figure()
+        raise KeyError("broken")
+
+    monkeypatch.setattr(optuna.visualization.matplotlib, "plot_optimization_history", broken)
+    shown = pyplot.get_fignums()
+    files = write_plots(written("one")[0], tmp_path)
+    assert [file.name for file in files] == ["timeline.png", "study.html"]
+    assert 'id="history"' not in files[-1].read_text(encoding="utf-8")
+    assert "no plot of the History: KeyError" in caplog.text
+    assert pyplot.get_fignums() == shown
+
+
+def _ended(number: int, value: float | None, minute: int, state: TrialState = TrialState.COMPLETE, **options):
+    trial = create_trial(state=state, value=value, **options)
+    trial.datetime_start = datetime.datetime(2026, 1, 1, 12, 0)
+    trial.datetime_complete = datetime.datetime(2026, 1, 1, 12, minute)
+    return trial
+
+
+@pytest.mark.parametrize(
+    ("direction", "expected"),
+    [("maximize", [(1, 0.5), (0, 0.7), (5, 0.7)]), ("minimize", [(1, 0.5), (0, 0.5), (5, 0.5)])],
+)
+def test_best_values_follow_the_order_of_completion(direction: str, expected: list[tuple[int, float]]) -> None:
+    study = optuna.create_study(direction=direction)
+    study.add_trials(
+        [
+            _ended(0, 0.7, minute=20),
+            _ended(1, 0.5, minute=10),
+            _ended(2, None, minute=5, state=TrialState.PRUNED),
+            _ended(3, None, minute=6, state=TrialState.FAIL),
+            _ended(4, math.inf, minute=7),
+            _ended(5, 0.6, minute=30),
+        ]
+    )
+    study.ask()
+    entries = best_values(study)
+    assert [entry[:2] for entry in entries] == expected
+    times = [datetime.datetime.fromtimestamp(time / 1000) for _, _, time in entries]
+    assert times == [datetime.datetime(2026, 1, 1, 12, minute) for minute in (10, 20, 30)]
+
+
+def test_best_values_of_nothing_and_of_several_objectives_are_empty() -> None:
+    assert best_values(optuna.create_study()) == []
+    assert best_values(_study(_two, 2, directions=["minimize"] * 2)) == []
+
+
+def test_best_value_keeps_to_the_constraints() -> None:
+    def allowed(trial: optuna.trial.FrozenTrial) -> list[float]:
+        return [1.0 if trial.number == 2 else -1.0]
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        sampler = optuna.samplers.TPESampler(seed=0, constraints_func=allowed)
+    study = optuna.create_study(direction="maximize", sampler=sampler)
+    study.optimize(lambda trial: float(trial.number), 3)
+    assert [entry[:2] for entry in best_values(study)] == [(0, 0.0), (1, 1.0)]
+    assert study.best_value == 1.0
