@@ -1,5 +1,6 @@
 """What happens around a run or a sweep on the machine that started it; imports nothing heavy."""
 
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -11,7 +12,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
-from cifar_tuning.errors import ConfigError
+from cifar_tuning.errors import ConfigError, UserError
+from cifar_tuning.tracking.callback import WORKER_VARIABLE
+from cifar_tuning.tuning.place import is_study
 
 # The keys that the sweep fixes; what a job overrides beyond them is what tells it from the others.
 OVERRIDES_FILE = "fixed_overrides.yaml"
@@ -32,6 +35,8 @@ class Sweep(Callback):
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Makes the sweep's folder, which a study's SQLite file needs, and checks the jobs' configurations."""
+        if WORKER_VARIABLE in os.environ:  # its supervisor has done all this
+            return
         self._start = time.time()
         if problems := sweep_problems(config):
             print(f"error: {ConfigError(problems)}", file=sys.stderr)
@@ -42,7 +47,7 @@ class Sweep(Callback):
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Prints the table of the sweep's jobs."""
-        if not self._start:
+        if not self._start or is_study(config.hydra):  # a study sums itself up
             return
         from cifar_tuning.reporting.summary import print_summary
 
@@ -52,13 +57,21 @@ class Sweep(Callback):
 def sweep_problems(config: DictConfig) -> list[str]:
     """Returns the mistakes of a sweep that can be known before its first job.
 
-    For a grid each job's configuration is checked, for other sweepers the part that all jobs share.
+    For a grid each job's configuration is checked, for a study its options and the ends of its ranges, for other
+    sweepers the part that all jobs share.
     """
     from cifar_tuning.jobs.build import plain
     from cifar_tuning.jobs.checks import find_problems
 
     problems: dict[str, str] = {}
-    for label, job in _jobs(config):
+    options = None
+    if is_study(config.hydra):
+        try:
+            options, own = _study(config)
+        except UserError as error:
+            return getattr(error, "problems", [str(error)])
+        problems = dict.fromkeys(own, "")
+    for label, job in _jobs(config, options):
         settings = {key: value for key, value in job.items() if key != "hydra"}
         try:
             found = find_problems(plain(OmegaConf.create(settings)))
@@ -69,7 +82,41 @@ def sweep_problems(config: DictConfig) -> list[str]:
     return [f"{problem}{label}" for problem, label in problems.items()]
 
 
-def _jobs(config: DictConfig) -> Iterator[tuple[str, Any]]:
+def _study(config: DictConfig) -> tuple[Any, list[str]]:
+    from cifar_tuning.tuning.study import StudyOptions, study_problems
+
+    options = StudyOptions.parse(config, list(config.hydra.overrides.task))
+    return options, study_problems(options)
+
+
+def _study_jobs(config: DictConfig, options: Any) -> Iterator[tuple[str, Any]]:
+    """The configurations at the ends of a study's ranges.
+
+    Raises:
+        ConfigError: a swept key does not exist.
+    """
+    from hydra.errors import HydraException
+
+    from cifar_tuning.tuning.space import ends, example_params
+
+    loader = GlobalHydra.instance().config_loader()
+    for params in ends(options.space, example_params(options.space, config)):
+        overrides = options.space.overrides(params)
+        try:
+            composed = loader.load_sweep_config(config, overrides)
+        except HydraException as error:
+            raise ConfigError([" ".join(str(error).split())]) from error
+        shown = ", ".join(f"{name}={value}" for name, value in params.items())
+        yield (
+            f"  (in the search space: {shown})",
+            OmegaConf.masked_copy(composed, [k for k in composed if k != "hydra"]),
+        )
+
+
+def _jobs(config: DictConfig, options: Any = None) -> Iterator[tuple[str, Any]]:
+    if options is not None:
+        yield from _study_jobs(config, options)
+        return
     if OmegaConf.select(config, "hydra.sweeper._target_") != BASIC_SWEEPER:
         yield "", OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
         return

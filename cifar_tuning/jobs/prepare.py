@@ -1,5 +1,6 @@
 """Everything about a job that can be wrong, found before any compute is spent and reported together."""
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from cifar_tuning.jobs.build import Parts, build_parts, plain, seed_everything
 from cifar_tuning.jobs.checks import find_problems
 from cifar_tuning.training import checkpoint as checkpoints
 from cifar_tuning.training.checkpoint import Checkpoint
+
+log = logging.getLogger(__name__)
 
 # A continued run is the same experiment: these groups must be as they were.
 SAME = ("model", "optimizer", "schedule", "regularizer", "augmentation", "data", "seed")
@@ -28,8 +31,12 @@ class Prepared:
     checkpoint_file: Path | None = None
 
 
-def prepare(cfg: DictConfig) -> Prepared:
+def prepare(cfg: DictConfig, own: Path | None = None) -> Prepared:
     """Checks the whole configuration and builds the job's parts.
+
+    Args:
+        cfg: the job's configuration.
+        own: the job's folder, if the job may have been begun before: it goes on from its last checkpoint.
 
     Raises:
         ConfigError: with every mistake that was found.
@@ -47,6 +54,8 @@ def prepare(cfg: DictConfig) -> Prepared:
     if checkpoint is not None and not problems:
         checkpoints.check_same_model(config["model"], checkpoint, str(cfg.resume))
         problems += differences(config, checkpoint, str(cfg.resume))
+    if checkpoint is None and own is not None:
+        checkpoint, file = _own_checkpoint(config, own)
     if not any(problem.startswith(("seed=", "trainer.")) for problem in problems):
         seed_everything(config["seed"], deterministic=config["trainer"].get("deterministic", False))
     # A group whose options are wrong can't be built; the others are, to find what only their constructors know.
@@ -56,29 +65,48 @@ def prepare(cfg: DictConfig) -> Prepared:
         raise ConfigError(problems + failures)
     assert parts is not None
     if checkpoint is not None:
-        checkpoints.load_weights(parts.model, checkpoint, str(cfg.resume))
+        checkpoints.load_weights(parts.model, checkpoint, str(file))
     return Prepared(config, parts, checkpoint, file)
 
 
+def _own_checkpoint(config: dict[str, Any], folder: Path) -> tuple[Checkpoint | None, Path | None]:
+    """Returns the checkpoint that an interrupted process of the same job left, if it can be gone on from."""
+    file = folder / "last.pt"
+    try:
+        checkpoint = checkpoints.load(file) if file.is_file() else None
+    except UserError as error:
+        log.warning("Beginning anew: %s", error)
+        return None, None
+    # One that was killed after its last epoch has only its end to repeat.
+    if checkpoint is None or changed_options(config, checkpoint, str(file)):
+        return None, None
+    return checkpoint, file
+
+
 def differences(config: dict[str, Any], checkpoint: Checkpoint, source: str) -> list[str]:
-    """Returns a line for each option that would make the continued run another one.
+    """Returns a line for each reason why the checkpoint's run can't be gone on with.
 
     More epochs are fine where the schedule does not depend on their number.
     """
-    was = _flatten({name: checkpoint.config.get(name) for name in SAME})
-    now = _flatten({name: config.get(name) for name in SAME})
-    problems = [
-        f"{key}={now.get(key, '(absent)')}: {source} was trained with {was.get(key, '(absent)')}; "
-        "a resumed run must keep it"
-        for key in sorted(was.keys() | now.keys())
-        if key not in FREE and was.get(key) != now.get(key)
-    ]
+    problems = changed_options(config, checkpoint, source)
     done, asked = checkpoint.progress.epoch, config["trainer"]["epochs"]
     if asked <= done:
         problems.append(
             f"trainer.epochs={asked}: {source} has finished {done} epochs already; ask for more to go on from there"
         )
     return problems
+
+
+def changed_options(config: dict[str, Any], checkpoint: Checkpoint, source: str) -> list[str]:
+    """Returns a line for each option that would make the continued run another one."""
+    was = _flatten({name: checkpoint.config.get(name) for name in SAME})
+    now = _flatten({name: config.get(name) for name in SAME})
+    return [
+        f"{key}={now.get(key, '(absent)')}: {source} was trained with {was.get(key, '(absent)')}; "
+        "a resumed run must keep it"
+        for key in sorted(was.keys() | now.keys())
+        if key not in FREE and was.get(key) != now.get(key)
+    ]
 
 
 def _flatten(value: Any, key: str = "") -> dict[str, Any]:

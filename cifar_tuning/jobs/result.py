@@ -20,6 +20,7 @@ class JobResult:
         overrides: what told the job from the default configuration.
         run_id: its MLflow run, if it has one.
         error: what went wrong, in a line.
+        test_acc: accuracy of the best weights on the test set, for a study's retrained winner only.
     """
 
     state: str
@@ -30,6 +31,7 @@ class JobResult:
     overrides: list[str]
     run_id: str | None
     error: str | None = None
+    test_acc: float | None = None
 
     def write(self, folder: Path) -> None:
         """Writes the result into the job's folder, all or nothing."""

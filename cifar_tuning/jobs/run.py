@@ -24,6 +24,7 @@ from cifar_tuning.training.loop import Trainer
 from cifar_tuning.training.precision import resolve_precision
 from cifar_tuning.training.schedules import Schedule
 from cifar_tuning.training.settings import place, resolve_device
+from cifar_tuning.tuning.place import is_study, sweep_key
 
 log = logging.getLogger(__name__)
 
@@ -44,8 +45,8 @@ class EpochTracking(Listener):
         return False
 
 
-def run(cfg: DictConfig) -> float:
-    """Trains one configuration and returns its best validation accuracy.
+def run(cfg: DictConfig) -> Any:
+    """Trains one configuration and returns its objective: the best validation accuracy unless `objective` differs.
 
     Raises:
         ConfigError: the configuration is wrong; nothing was trained or written to the tracking store.
@@ -71,11 +72,15 @@ class Job:
         self.start = time.perf_counter()
         self.tracker: Any = None
         self.progress = Progress()
+        self.reporter: Any = None
+        self.figures: dict[str, float] = {}
+        self.test_acc: float | None = None
 
-    def run(self, cfg: DictConfig) -> float:
-        """Trains and returns the best validation accuracy; however it ends, the folder and the store say so."""
+    def run(self, cfg: DictConfig) -> Any:
+        """Trains and returns the objective; however it ends, the folder and the store say so."""
         try:
-            prepared = prepare(cfg)
+            self.reporter = self._reporter(cfg)
+            prepared = prepare(cfg, own=self.folder if self.reporter is not None and self.reporter.again else None)
             self.tracker = prepared.parts.tracking
             self.tracker.start(self._context(prepared))
             result = self._train(prepared)
@@ -83,8 +88,14 @@ class Job:
             self._fail(error)
             raise
         self._keep(result, prepared.parts)
+        if self.multirun and OmegaConf.select(self.hydra, "sweeper.role") == "retrain":
+            self._test(prepared)
         self._write_result(result.state)
         self.tracker.finish(result.state)
+        value = self._objective(cfg.objective, result)
+        if self.reporter is not None:
+            epochs = prepared.parts.trainer.epochs
+            self.reporter.ended(result.state, value, result.progress.epoch, epochs)
         log.info(
             "%s: best validation accuracy %.4f in epoch %d; checkpoints and pictures in %s",
             result.state,
@@ -92,7 +103,39 @@ class Job:
             result.progress.best_epoch,
             self.folder,
         )
-        return result.value
+        return value
+
+    def _reporter(self, cfg: DictConfig) -> Any:
+        """Returns the link to this job's trial, if it is one of a study."""
+        if not self.multirun or not is_study(self.hydra):
+            return None
+        from cifar_tuning.tuning.trial import TrialReporter, current_trial
+
+        trial = current_trial(self.hydra)
+        return None if trial is None else TrialReporter(trial, int(cfg.trainer.epochs), int(self.hydra.sweeper.repeat))
+
+    def _objective(self, asked: Any, result: Result) -> Any:
+        """Returns what a sweep optimises: the best validation accuracy, or the figures that `objective` names."""
+        last = result.progress.history[-1].named()
+        figures = {**last, **self.figures, "val/acc_best": result.value}
+        values = [float(figures[name]) for name in ([asked] if isinstance(asked, str) else asked)]
+        return values[0] if isinstance(asked, str) else values
+
+    def _test(self, prepared: Prepared) -> None:
+        """Reads the test set: once for each seed of a study's winner, which nothing was chosen by."""
+        from cifar_tuning.jobs.export import model_from_checkpoint
+        from cifar_tuning.reporting.predictions import predict
+
+        model, data = model_from_checkpoint(self.folder / "best.pt")
+        device = resolve_device(prepared.parts.trainer.device)
+        test = data.load_test()
+        batches = EvalBatches(
+            test.images, test.labels, batch_size=EVAL_BATCH, mean=data.mean, std=data.std, device=device
+        )
+        predicted = predict(place(model, device), batches)
+        self.test_acc = (predicted == test.labels).float().mean().item()
+        self.tracker.log_facts({"test/acc": self.test_acc})
+        log.info("test accuracy %.4f", self.test_acc)
 
     def _train(self, prepared: Prepared) -> Result:
         parts = prepared.parts
@@ -119,7 +162,7 @@ class Job:
             folder=self.folder,
             config=prepared.config,
             run_id=self.tracker.run_id,
-            listeners=[EpochTracking(self.tracker)],
+            listeners=[EpochTracking(self.tracker), *([self.reporter] if self.reporter is not None else [])],
         )
         self._resume(trainer, prepared)
         self.progress = trainer.progress
@@ -137,13 +180,15 @@ class Job:
             return
         trainer.resume(prepared.checkpoint)
         checkpoints.adopt_best(prepared.checkpoint_file, prepared.checkpoint, self.folder)
-        if not self.tracker.continued:  # a new run gets the curves from their beginning
-            for metrics in prepared.checkpoint.progress.history:
-                EpochTracking(self.tracker).on_epoch(metrics)
+        # A new run gets the curves from their beginning, a continued one what it had not heard of when its process
+        # was killed; the tracker knows what the store has.
+        for metrics in prepared.checkpoint.progress.history:
+            EpochTracking(self.tracker).on_epoch(metrics)
         log.info("resuming after epoch %d of %d", prepared.checkpoint.progress.epoch, trainer.epochs)
 
     def _log_facts(self, parts: Parts, shape: tuple[int, int, int], device: torch.device, precision: str) -> None:
         parameters, macs = count_parameters(parts.model), count_macs(parts.model, shape)
+        self.figures = {"model/parameters": float(parameters), "model/macs": float(macs)}
         facts = {"model/parameters": parameters, "model/macs": macs, "device": str(device), "precision": precision}
         self.tracker.log_facts(facts)
         log.info("%s: %s parameters, %s MACs per image", type(parts.model).__name__, f"{parameters:,}", f"{macs:,}")
@@ -187,6 +232,7 @@ class Job:
             overrides=self.overrides,
             run_id=self.tracker.run_id if self.tracker is not None else None,
             error=error,
+            test_acc=self.test_acc,
         ).write(self.folder)
 
     def _context(self, prepared: Prepared) -> Any:
@@ -200,10 +246,23 @@ class Job:
             overrides=self.overrides,
             folder=self.folder,
             seed=config["seed"],
-            sweep_dir=Path(self.hydra.sweep.dir).absolute() if self.multirun else None,
             job_num=int(self.hydra.job.num) if self.multirun else None,
             run_id=prepared.checkpoint.run_id if prepared.checkpoint else None,
+            again=self.reporter is not None and self.reporter.again,
+            **self._sweep(),
         )
+
+    def _sweep(self) -> dict[str, Any]:
+        """Returns where a multirun's job belongs: its sweep, and its trial if that is several jobs."""
+        if not self.multirun:
+            return {}
+        folder = Path(self.hydra.sweep.dir).absolute()
+        several = is_study(self.hydra) and self.hydra.sweeper.repeats > 1 and self.hydra.sweeper.role == "trial"
+        return {
+            "sweep_dir": folder.parent if several else folder,
+            "sweep_key": sweep_key(self.hydra),
+            "group_dir": folder if several else None,
+        }
 
     def _name(self) -> str:
         """Returns the job's number and the overrides that tell it from the sweep's other jobs."""

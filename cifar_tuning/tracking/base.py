@@ -39,6 +39,9 @@ class RunContext:
         job_num: the job's number in its multirun, or None.
         tags: extra tags.
         run_id: continue this run if it is in the store and has the same configuration.
+        again: the job may have been begun by a process that died: its run is looked for in the sweep.
+        sweep_key: names the sweep where its folder is not the same on every machine.
+        group_dir: folder of the jobs that make one trial of the sweep; their runs are nested in the trial's.
     """
 
     name: str
@@ -50,6 +53,9 @@ class RunContext:
     job_num: int | None = None
     tags: dict[str, str] = field(default_factory=dict)
     run_id: str | None = None
+    again: bool = False
+    sweep_key: str | None = None
+    group_dir: Path | None = None
 
 
 class Tracker(Protocol):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,11 +20,15 @@ from cifar_tuning.tracking.mlflow_tracker import MLflowTracker
 if TYPE_CHECKING:
     from mlflow.entities import Run
 
+    from cifar_tuning.tracking.outbox import Outbox
     from cifar_tuning.tracking.store import Store
 
 log = logging.getLogger(__name__)
 
 TRACKER = "cifar_tuning.tracking.MLflowTracker"
+# Set in the worker processes of a study, whose supervisor keeps the parent run.
+WORKER_VARIABLE = "CIFAR_TUNING_WORKER"
+STUDY_FILES = ("best.yaml", "optimization_results.yaml", "retrained.json")
 
 
 class SweepRun(Callback):
@@ -33,17 +39,22 @@ class SweepRun(Callback):
     Args:
         classifier_loader: function that, given a job's folder, returns the trained classifier and an
             example batch, for `tracking.log_model=auto` to log the winner; looked up when needed.
+        sweep_key: function that, given Hydra's configuration, names the sweep where its folder can't.
     """
 
-    def __init__(self, classifier_loader: str | None = "cifar_tuning.jobs.export.load_classifier") -> None:
-        self.classifier_loader = classifier_loader
+    def __init__(
+        self,
+        classifier_loader: str | None = "cifar_tuning.jobs.export.load_classifier",
+        sweep_key: str = "cifar_tuning.tuning.place.sweep_key",
+    ) -> None:
+        self.classifier_loader, self.sweep_key = classifier_loader, sweep_key
         # Plain data only: launchers send the callback to their workers.
         self._tracking: dict[str, Any] | None = None
         self._parent: str | None = None
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         """Create the parent run, or find it again where the same folder is continued."""
-        if OmegaConf.select(config, "tracking._target_") != TRACKER:
+        if OmegaConf.select(config, "tracking._target_") != TRACKER or WORKER_VARIABLE in os.environ:
             return
         tracking = OmegaConf.to_container(config.tracking, resolve=True)
         assert isinstance(tracking, dict)
@@ -57,8 +68,9 @@ class SweepRun(Callback):
             print(f"error: {error}", file=sys.stderr)
             raise SystemExit(1) from error
 
-    @staticmethod
-    def _open(tracker: MLflowTracker, config: DictConfig) -> str:
+    def _open(self, tracker: MLflowTracker, config: DictConfig) -> str:
+        from hydra.utils import get_method
+
         from cifar_tuning.tracking import reaper, sweeps
         from cifar_tuning.tracking.store import store_errors
 
@@ -67,7 +79,8 @@ class SweepRun(Callback):
         with store_errors(store.location):
             reaper.reap_once(store)
             name = _name(config, sweep_dir)
-            return sweeps.open_parent(store, name, sweep_dir, _params(config), tracker.root)
+            key = get_method(self.sweep_key)(config.hydra)
+            return sweeps.open_parent(store, name, sweep_dir, _params(config), tracker.root, key)
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
         """Close the parent run; Hydra calls this after errors and interrupts too."""
@@ -86,9 +99,13 @@ class SweepRun(Callback):
             children = sweeps.children_of(store, self._parent)
         best = sweeps.best_of(children)
         sweeps.summarise(outbox, children, best)
+        _add_study(outbox, Path(config.hydra.sweep.dir))
         state = sweeps.judge(children, error)
         if best is not None and state == "complete" and tracker.model_policy == "auto":
             self._log_winner(store, best)
+        if any(run.info.status == "RUNNING" for run in children):
+            outbox.flush()  # another command is still at this sweep; the last to end closes it
+            return
         outbox.close(STATUS_OF_STATE[state], {facts.STATE: state})
 
     def _log_winner(self, store: Store, best: Run) -> None:
@@ -106,6 +123,18 @@ class SweepRun(Callback):
             log.warning("The best run's model was not logged (%s); its checkpoint is.", error)
 
 
+def _add_study(outbox: Outbox, folder: Path) -> None:
+    """Put what a study left in its folder on the parent run: plots, result files, the best value over time."""
+    files = {file.name: file for name in STUDY_FILES for file in folder.glob(name)}
+    if plots := sorted((folder / "plots").glob("*.*")):
+        files |= {f"plots/{file.name}": file for file in plots}
+    if files:
+        outbox.add_artifacts(files)
+    if (curve := folder / "best_values.json").is_file():
+        for number, value, _ended in json.loads(curve.read_text()):
+            outbox.add_metrics({"best_value": value}, step=number)
+
+
 def _name(config: DictConfig, sweep_dir: Path) -> str:
     choices = OmegaConf.select(config, "hydra.runtime.choices") or {}
     for group in ("study", "experiment"):
@@ -120,6 +149,10 @@ def _params(config: DictConfig) -> dict[str, str]:
         key, _, value = str(override).partition("=")
         params[facts.safe_key(key.lstrip("+~"))] = value[: facts.MAX_PARAM]
     choices = OmegaConf.select(config, "hydra.runtime.choices") or {}
-    for group in ("hydra/sweeper", "hydra/launcher"):
-        params[group] = str(choices.get(group))
+    for group in ("hydra/sweeper", "hydra/launcher", "hydra/sweeper/sampler", "hydra/sweeper/pruner"):
+        if group in choices:
+            params[group] = str(choices[group])
+    sweeper = OmegaConf.to_container(config.hydra.sweeper, resolve=True) if "sweeper" in config.hydra else None
+    for key, value in facts.as_params(sweeper).items() if isinstance(sweeper, dict) else ():
+        params.setdefault(facts.safe_key(f"hydra.sweeper.{key}"), value)
     return params

@@ -79,6 +79,7 @@ class MLflowTracker:
         self._outbox: Outbox | None = None
         self._metrics: MetricsFile | None = None
         self._logged_through = -1
+        self._group: str | None = None
 
     @staticmethod
     def check(
@@ -121,9 +122,15 @@ class MLflowTracker:
             reaper.reap_once(store)
             params = facts.as_params(context.config)
             params.setdefault("seed", str(context.seed))
-            self.continued = context.run_id is not None and self._continue(store, context, params)
+            parent = self._parent(store, context)
+            known = context.run_id
+            if context.again and parent is not None:
+                from cifar_tuning.tracking.sweeps import find_job
+
+                known = find_job(store, parent, context.folder) or known
+            self.continued = known is not None and self._continue(store, known, context, params)
             if not self.continued:
-                self._create(store, context, params)
+                self._create(store, context, params, parent)
         assert self.run_id is not None
         self._metrics = MetricsFile(context.folder)
         self._outbox = Outbox(store, self.run_id, context.folder)
@@ -172,6 +179,13 @@ class MLflowTracker:
         outbox, self._outbox = self._outbox, None
         _unregister(self)
         outbox.close(STATUS_OF_STATE[state], {facts.STATE: state})
+        if self._group is not None:
+            from cifar_tuning.tracking.sweeps import close_group
+
+            try:
+                close_group(outbox.store, self._group, state)
+            except Exception as error:  # the seed's own run is closed; the reaper closes its trial's
+                log.warning("The trial's run was not closed: %s", _first_line(error))
 
     def fail(self, error: BaseException) -> None:
         """Close the run after an error, with its traceback."""
@@ -188,22 +202,30 @@ class MLflowTracker:
             raise RuntimeError("the tracker has no open run: call start() first")
         return self._outbox, self._metrics
 
-    def _create(self, store: Store, context: RunContext, params: Mapping[str, str]) -> None:
-        from mlflow.entities import Param
+    def _parent(self, store: Store, context: RunContext) -> str | None:
+        """Find the run that this one is nested in: its sweep's, or that of its trial of several jobs."""
+        if context.sweep_dir is None:
+            return None
+        from cifar_tuning.tracking.sweeps import find_parent, open_group
 
-        from cifar_tuning.tracking.sweeps import find_parent
+        parent = find_parent(store, context.sweep_dir, context.sweep_key)
+        if parent is None:
+            log.warning("No parent run for %s; this run stands alone.", context.sweep_dir)
+        if context.group_dir is not None:
+            name, number = f"trial {context.job_num}", context.job_num
+            parent = self._group = open_group(store, context.group_dir, parent, name, number)
+        return parent
+
+    def _create(self, store: Store, context: RunContext, params: Mapping[str, str], parent: str | None) -> None:
+        from mlflow.entities import Param
 
         tags = facts.run_tags(context, self.root)
         if context.run_id is not None:
             tags["resumed_from"] = context.run_id
         if context.job_num is not None:
             tags["mlflow.runColor"] = COLOURS[context.job_num % len(COLOURS)]
-        if context.sweep_dir is not None:
-            parent = find_parent(store, context.sweep_dir)
-            if parent is None:
-                log.warning("No parent run for %s; this run stands alone.", context.sweep_dir)
-            else:
-                tags[facts.PARENT] = parent
+        if parent is not None:
+            tags[facts.PARENT] = parent
         run = store.client.create_run(store.experiment_id, tags=tags, run_name=context.name)
         self.run_id = str(run.info.run_id)
         try:
@@ -216,19 +238,24 @@ class MLflowTracker:
                 store.client.set_terminated(self.run_id, STATUS_OF_STATE["failed"])
             raise
 
-    def _continue(self, store: Store, context: RunContext, params: Mapping[str, str]) -> bool:
-        from mlflow.entities import RunTag
+    def _continue(self, store: Store, known: str, context: RunContext, params: Mapping[str, str]) -> bool:
+        from mlflow.entities import Param, RunTag
         from mlflow.exceptions import MlflowException
 
-        assert context.run_id is not None
         try:
-            run = store.client.get_run(context.run_id)
+            run = store.client.get_run(known)
         except MlflowException:
             return False
-        if run.info.lifecycle_stage != "active" or _compared(run.data.params) != _compared(params):
+        logged, asked = _compared(run.data.params), _compared(params)
+        # A process that was killed while it opened the run may have logged half of its parameters.
+        same = logged.items() <= asked.items() if context.again else logged == asked
+        if run.info.lifecycle_stage != "active" or not same:
             return False
-        self.run_id = context.run_id
+        self.run_id = known
         store.client.update_run(self.run_id, status="RUNNING")
+        missing = [Param(key, value) for key, value in params.items() if key not in run.data.params]
+        for start in range(0, len(missing), 100):
+            store.client.log_batch(self.run_id, params=missing[start : start + 100])
         tags = {**facts.run_tags(context, self.root), "continued": "true"}
         store.client.log_batch(self.run_id, tags=[RunTag(key, value) for key, value in tags.items()])
         history = store.client.get_metric_history(self.run_id, "val/acc")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections import Counter
 from collections.abc import Mapping
 from functools import lru_cache
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cifar_tuning.tracking import facts
+from cifar_tuning.tracking.base import STATUS_OF_STATE
 from cifar_tuning.tracking.outbox import Outbox
 
 if TYPE_CHECKING:
@@ -23,10 +25,10 @@ MARKER = "mlflow_run_id"
 COMPETING = ("complete", "diverged")
 
 
-def find_parent(store: Store, sweep_dir: Path) -> str | None:
-    """Find the multirun's run from any process, by the folder alone."""
+def find_parent(store: Store, sweep_dir: Path, key: str | None = None) -> str | None:
+    """Find the multirun's run from any process, by the folder alone, or by the sweep's own name."""
     try:
-        return _cached_parent(store, facts.absolute(sweep_dir))
+        return _cached_parent(store, key or facts.absolute(sweep_dir))
     except LookupError:
         return None
 
@@ -48,22 +50,24 @@ def search_parent(store: Store, sweep_dir: str) -> Run | None:
     return runs[0] if runs else None
 
 
-def open_parent(store: Store, name: str, sweep_dir: Path, params: Mapping[str, str], root: Path) -> str:
-    """Create the multirun's run, or open it again where the same folder is continued."""
+def open_parent(
+    store: Store, name: str, sweep_dir: Path, params: Mapping[str, str], root: Path, key: str | None = None
+) -> str:
+    """Create the multirun's run, or open it again where the same folder, or the sweep named `key`, is continued."""
     from mlflow.entities import Param, RunTag
 
     folder = facts.absolute(sweep_dir)
     tags = {
         **facts.process_tags(),
         **facts.git_tags(root),
-        facts.SWEEP_DIR: folder,
+        facts.SWEEP_DIR: key or folder,
         facts.FOLDER: folder,
         facts.STATE: "running",
     }
-    known = search_parent(store, folder)
+    known = search_parent(store, key or folder)
     marker = Path(folder) / MARKER
     # A folder that was moved away left its run behind: another sweep at the same place is another sweep.
-    if known is not None and not (marker.is_file() and marker.read_text().strip() == known.info.run_id):
+    if key is None and known is not None and not (marker.is_file() and marker.read_text().strip() == known.info.run_id):
         known = None
     if known is None:
         run_id = str(store.client.create_run(store.experiment_id, tags=tags, run_name=name).info.run_id)
@@ -80,6 +84,44 @@ def open_parent(store: Store, name: str, sweep_dir: Path, params: Mapping[str, s
     for start in range(0, len(new), 100):
         store.client.log_batch(run_id, params=new[start : start + 100])
     return run_id
+
+
+def open_group(store: Store, folder: Path, parent: str | None, name: str, job_num: int | None) -> str:
+    """Create the run of a trial that is several jobs, or open it again for the next of them."""
+    group = search_parent(store, facts.absolute(folder))
+    if group is not None and group.data.tags.get(facts.PARENT) == parent:
+        store.client.update_run(group.info.run_id, status="RUNNING")
+        store.client.set_tag(group.info.run_id, facts.STATE, "running")
+        return str(group.info.run_id)
+    tags = {
+        **facts.process_tags(),
+        facts.SWEEP_DIR: facts.absolute(folder),
+        facts.FOLDER: facts.absolute(folder),
+        facts.STATE: "running",
+        **({facts.PARENT: parent} if parent else {}),
+        **({facts.JOB_NUM: str(job_num)} if job_num is not None else {}),
+    }
+    return str(store.client.create_run(store.experiment_id, tags=tags, run_name=name).info.run_id)
+
+
+def close_group(store: Store, group: str, state: str) -> None:
+    """Put the mean over the trial's jobs so far on its run, and the state of the last."""
+    children = children_of(store, group)
+    values = [run.data.metrics[OBJECTIVE] for run in children if OBJECTIVE in run.data.metrics]
+    if values:
+        store.client.log_metric(group, OBJECTIVE, statistics.mean(values), step=0)
+        store.client.log_metric(group, f"{OBJECTIVE}_std", statistics.stdev(values) if len(values) > 1 else 0.0, step=0)
+    store.client.set_tag(group, facts.STATE, state)
+    store.client.set_terminated(group, STATUS_OF_STATE[state])
+
+
+def find_job(store: Store, parent: str, folder: Path) -> str | None:
+    """Find the run that an earlier process of the same job opened."""
+    place = facts.absolute(folder)
+    quote = '"' if "'" in place else "'"
+    query = f"tags.`{facts.PARENT}` = '{parent}' and tags.`{facts.FOLDER}` = {quote}{place}{quote}"
+    runs = store.client.search_runs([store.experiment_id], query, max_results=1)
+    return str(runs[0].info.run_id) if runs else None
 
 
 def children_of(store: Store, parent: str) -> list[Run]:

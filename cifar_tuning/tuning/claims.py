@@ -1,0 +1,178 @@
+"""Which process trains which trial: taking one, giving it back, and taking up those whose process died.
+
+A trial that is taken up again keeps its number, parameters, folder and MLflow run. Optuna's own retry adds a copy with
+a new number, which would tear those apart; its heartbeats and its queue of waiting trials are what is used here.
+"""
+
+import json
+import logging
+import os
+import socket
+import uuid
+import warnings
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import psutil
+from filelock import FileLock
+from optuna import Study
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.storages import RDBStorage
+from optuna.storages._heartbeat import get_heartbeat_thread
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+log = logging.getLogger(__name__)
+
+# Names of a trial's system attributes, which neither the samplers nor Optuna's plots see.
+OWNER = "cifar_tuning:owner"
+RETRIES = "cifar_tuning:retries"
+AGAIN = "cifar_tuning:again"
+
+
+class Claims:
+    """Hands out a study's trials, each to one process, no more than `n_trials` in all.
+
+    Args:
+        study: with its sampler.
+        folder: the study's, for a lock between processes of one machine.
+        n_trials: the study's total.
+        max_retry: how often a trial whose process died is taken up again; None: always.
+    """
+
+    def __init__(self, study: Study, folder: Path, n_trials: int, max_retry: int | None) -> None:
+        storage = study._storage
+        self.backend: RDBStorage = getattr(storage, "_backend", storage)
+        self.study, self.n_trials, self.max_retry = study, n_trials, max_retry
+        # The samplers are not atomic: of two asking at once, the second would not see the first's draw.
+        self.lock = FileLock(folder / ".study.lock", timeout=600, poll_interval=0.005)
+        self.token = json.dumps({"host": host(), "pid": os.getpid(), "started": started(os.getpid()), "id": _unique()})
+
+    def take(self, count: int) -> list[Trial]:
+        """Returns up to `count` trials to train, now RUNNING; empty when all are taken or finished."""
+        taken: list[Trial] = []
+        with self.lock:
+            self.take_up_dead()
+            while len(taken) < count and (trial := self._take_one()) is not None:
+                taken.append(trial)
+        return taken
+
+    def _take_one(self) -> Trial | None:
+        trials = self.study.get_trials(deepcopy=False)
+        if len(trials) >= self.n_trials and not any(
+            t.state == TrialState.WAITING and t.number < self.n_trials for t in trials
+        ):
+            return None
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Heartbeat of storage")  # this module records it
+            trial = self.study.ask()
+        if trial.number >= self.n_trials:  # another machine was faster; a waiting trial harms nobody
+            self._set_state(trial._trial_id, TrialState.WAITING)
+            return None
+        if OWNER in self.backend.get_trial(trial._trial_id).system_attrs:
+            self.backend.set_trial_system_attr(trial._trial_id, AGAIN, True)
+        self.backend.set_trial_system_attr(trial._trial_id, OWNER, self.token)
+        self.backend.record_heartbeat(trial._trial_id)
+        return trial
+
+    def release(self, number: int) -> None:
+        """Gives back a trial that was interrupted on purpose: the next process goes on with it."""
+        self._set_state(self._id(number), TrialState.WAITING)
+
+    def take_up_dead(self) -> None:
+        """Queues trials whose process died, once more each; gives up on those that died too often."""
+        running = [t for t in self.study.get_trials(deepcopy=False) if t.state == TrialState.RUNNING]
+        if not running:
+            return
+        silent = set(self.backend._get_stale_trial_ids(self.study._study_id))
+        for trial in running:
+            if trial._trial_id in silent or owner_is_dead(trial):
+                self._take_up(trial)
+
+    def _take_up(self, trial: FrozenTrial) -> None:
+        retries = trial.system_attrs.get(RETRIES, 0) + 1
+        if self.max_retry is not None and retries > self.max_retry:
+            log.warning("Trial %d died %d times; it counts as failed.", trial.number, retries)
+            tell(self.study, trial.number, "failed", None)
+            return
+        log.warning("Trial %d: its process died; it goes on from its last checkpoint.", trial.number)
+        self.backend.record_heartbeat(trial._trial_id)  # so that no other machine takes it up at the same time
+        self.backend.set_trial_system_attr(trial._trial_id, RETRIES, retries)
+        self._set_state(trial._trial_id, TrialState.WAITING)
+
+    @contextmanager
+    def alive(self, trials: list[Trial]) -> Iterator[None]:
+        """Gives signs of life for the trials that are being trained."""
+        with ExitStack() as stack:
+            for trial in trials:
+                stack.enter_context(get_heartbeat_thread(trial._trial_id, self.backend))  # type: ignore[arg-type]
+            yield
+
+    def _id(self, number: int) -> int:
+        return self.backend.get_trial_id_from_study_id_trial_number(self.study._study_id, number)
+
+    def _set_state(self, trial_id: int, state: TrialState) -> None:
+        try:
+            self.backend.set_trial_state_values(trial_id, state)
+        except UpdateFinishedTrialError:
+            log.warning("A trial that was to be taken up has meanwhile been finished by its process.")
+
+
+def tell(study: Study, number: int, state: str, value: Any) -> None:
+    """Records a trial's end; the words are those of a run's state tag.
+
+    Args:
+        study: it belongs to.
+        number: of the trial.
+        state: complete, diverged, pruned or failed.
+        value: a float, or a list for several objectives; None for pruned and failed.
+    """
+    trial_id = study._storage.get_trial_id_from_study_id_trial_number(study._study_id, number)
+    if state in ("diverged", "failed"):
+        study._storage.set_trial_user_attr(trial_id, "state", state)
+    ends = {"pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
+    try:
+        if state in ends:
+            study.tell(number, state=ends[state])
+        else:
+            study.tell(number, value)
+    except RuntimeError as error:
+        # The grid sampler stops a study whose grid is done, which is only allowed inside `optimize`; the stock
+        # plugin ignores it too.
+        if "`Study.stop` is supposed to be invoked" not in str(error):
+            raise
+    except (UpdateFinishedTrialError, ValueError) as error:
+        log.warning("Trial %d was ended by another process: %s", number, error)
+
+
+def owner_is_dead(trial: FrozenTrial) -> bool:
+    """Whether the trial's process ran on this machine and is gone."""
+    owner = json.loads(trial.system_attrs.get(OWNER, "{}"))
+    return owner.get("host") == host() and started(owner["pid"]) != owner["started"]
+
+
+@lru_cache(maxsize=1)
+def host() -> str:
+    """Names this machine, or container: process ids mean the same only within one PID namespace and boot."""
+    parts = [socket.gethostname()]
+    for file in ("/proc/sys/kernel/random/boot_id", "/proc/self/ns/pid"):
+        try:
+            parts.append(str(Path(file).readlink()) if "/ns/" in file else Path(file).read_text().strip())
+        except OSError:
+            continue
+    return " ".join(parts)
+
+
+def started(pid: int) -> str | None:
+    """Returns when a process started, in words; None if there is none (a zombie counts as none)."""
+    try:
+        process = psutil.Process(pid)
+        return None if process.status() == psutil.STATUS_ZOMBIE else f"{process.create_time():.1f}"
+    except psutil.NoSuchProcess:
+        return None
+
+
+def _unique() -> str:
+    return uuid.uuid4().hex[:8]

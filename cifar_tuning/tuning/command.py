@@ -1,0 +1,64 @@
+"""One `-m` command's way through a study: check, open, train (here or in workers), sum up."""
+
+import os
+import sys
+import time
+from contextlib import AbstractContextManager, nullcontext
+
+import optuna
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, OmegaConf
+
+from cifar_tuning.tuning.engine import Engine
+from cifar_tuning.tuning.study import StudyOptions, open_study
+from cifar_tuning.tuning.workers import BEGIN_VARIABLE, Workers, die_with_parent, is_worker, script
+
+
+def run_study(config: DictConfig, context: HydraContext, task: TaskFunction, arguments: list[str]) -> None:
+    """Runs a study until `n_trials` are finished, or as far as this command may.
+
+    Raises:
+        ConfigError: the study can't be run as asked; nothing was trained.
+        UserError: the storage can't be used, or too many trials failed.
+    """
+    options = StudyOptions.parse(config, arguments)
+    study = open_study(options)
+    begin = float(os.environ.get(BEGIN_VARIABLE, time.time()))
+    if is_worker():
+        die_with_parent()
+        Engine(study, options, context, task, begin).run()
+        return
+    from cifar_tuning.tuning import outcome
+
+    if options.pruner_config() is None:
+        print(f"{len(options.directions)} objectives: there is no pruning (a curve has only one).")
+    outcome.print_start(study, options)
+    try:
+        with _monitor(study, options, begin):
+            if (command := script()) and (options.sweeper.workers > 1 or sys.stdout.isatty()):
+                Workers(command, options, study, begin).run()
+            else:
+                Engine(study, options, context, task, begin).run()
+    finally:
+        outcome.write(study, options)
+    outcome.retrain_best(study, options, context, task)
+    outcome.print_end(study, options)
+
+
+def _monitor(study: optuna.Study, options: StudyOptions, begin: float) -> AbstractContextManager[object]:
+    from cifar_tuning.tuning.display import Monitor
+
+    if options.n_trials <= sum(trial.state.is_finished() for trial in study.get_trials(deepcopy=False)):
+        return nullcontext()
+    # A study object of its own: the table is drawn by another thread.
+    watched = optuna.load_study(study_name=study.study_name, storage=study._storage)
+    epochs = OmegaConf.select(options.config, "trainer.epochs")
+    timeout = options.sweeper.timeout
+    return Monitor(
+        lambda: watched.get_trials(deepcopy=False),
+        name=study.study_name,
+        n_trials=options.n_trials,
+        maximize=options.directions[0] == "maximize",
+        epochs=epochs if isinstance(epochs, int) else None,
+        deadline=None if timeout is None else begin + timeout,
+    )

@@ -1,0 +1,223 @@
+"""Takes trials, has them trained by the launcher, and tells the study how they ended; one process's part of a study."""
+
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
+from typing import Any
+
+import optuna
+from hydra.core.plugins import Plugins
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.types import HydraContext, TaskFunction
+from optuna.trial import Trial, TrialState
+
+from cifar_tuning.errors import UserError
+from cifar_tuning.tuning.claims import Claims, tell
+from cifar_tuning.tuning.study import StudyOptions
+from cifar_tuning.tuning.trial import LostTrial, Outcome, outcome_key
+
+log = logging.getLogger(__name__)
+
+BASIC_LAUNCHER = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
+
+
+class Engine:
+    """One process's part of a study.
+
+    Args:
+        study: opened by `study.open_study`.
+        options: of the sweep.
+        context: Hydra's.
+        task: what trains a job.
+        begin: when the command began, in seconds since the epoch; failures before it are forgiven.
+    """
+
+    def __init__(
+        self, study: optuna.Study, options: StudyOptions, context: HydraContext, task: TaskFunction, begin: float
+    ) -> None:
+        self.study, self.options, self.begin = study, options, begin
+        sweeper = options.sweeper
+        self.launcher = Plugins.instance().instantiate_launcher(
+            config=options.config, hydra_context=context, task_function=task
+        )
+        self.claims = Claims(study, options.place.folder, options.n_trials, sweeper.max_retry)
+        one_by_one = options.config.hydra.launcher._target_ == BASIC_LAUNCHER
+        self.batch = 1 if one_by_one else sweeper.n_jobs
+        self.repeats: int = sweeper.repeats
+        self.deadline = math.inf if sweeper.timeout is None else begin + sweeper.timeout
+
+    def run(self, keep_on: Callable[[], bool] = lambda: True) -> None:
+        """Trains trial after trial until none is left, time is up, or too many failed.
+
+        Args:
+            keep_on: asked before every trial.
+
+        Raises:
+            UserError: more than `max_failure_rate` of the trials failed.
+        """
+        while keep_on() and time.time() < self.deadline:
+            self._stop_if_too_many_failed()
+            trials = self.claims.take(self.batch)
+            if not trials:
+                return
+            try:
+                self._train([trial for trial in trials if self._suggest(trial)])
+            except LostTrial as lost:
+                log.warning("%s", lost)
+            except (KeyboardInterrupt, SystemExit):
+                self._give_back(trials)
+                raise
+
+    def _suggest(self, trial: Trial) -> bool:
+        try:
+            self.options.space.suggest(trial, self.options.config)
+        except Exception as error:  # a mistake in the user's own function, or in what it suggests
+            self._fail(trial.number, f"{type(error).__name__}: {error}")
+            return False
+        return True
+
+    def _train(self, trials: list[Trial]) -> None:
+        """Trains all seeds of a batch of trials, seed by seed; who fails or is pruned drops out."""
+        earlier = {trial.number: outcomes(self.study, trial.number, self.repeats) for trial in trials}
+        with self.claims.alive(trials):
+            for repeat in range(self.repeats):
+                going = [trial for trial in trials if _goes_on(earlier[trial.number])]
+                todo = [trial for trial in going if len(earlier[trial.number]) <= repeat]
+                for trial, result in self._launch(todo, repeat):
+                    earlier[trial.number].append(self._outcome(trial, result, repeat))
+        for trial in trials:
+            self._conclude(trial, earlier[trial.number])
+
+    def _launch(self, trials: list[Trial], repeat: int) -> Iterator[tuple[Trial, JobReturn]]:
+        # A launcher counts job numbers up from the first; another process may have taken one in between.
+        for group in consecutive(trials):
+            params = [self.options.space.overrides(trial.params) + self._repeat(trial, repeat) for trial in group]
+            yield from zip(group, self.launcher.launch(params, initial_job_idx=group[0].number), strict=True)
+
+    def _repeat(self, trial: Trial, repeat: int) -> list[str]:
+        if self.repeats == 1:
+            return []
+        seed = self.options.config.seed + repeat
+        folder = self.options.place.folder / str(trial.number)
+        return [
+            f"seed={seed}",
+            f"hydra.sweep.dir='{folder}'",
+            f"hydra.sweep.subdir=seed_{seed}",
+            f"hydra.sweeper.repeat={repeat}",
+        ]
+
+    def _outcome(self, trial: Trial, result: JobReturn, repeat: int) -> Outcome:
+        """Makes a job's return an outcome; what the job itself left in the trial is more exact."""
+        error = result._return_value if result.status == JobStatus.FAILED else None
+        if isinstance(error, optuna.TrialPruned):
+            return Outcome("pruned", None)
+        if error is not None:
+            return Outcome("failed", f"{type(error).__name__}: {error}")
+        kept = outcomes(self.study, trial.number, self.repeats)[repeat:]
+        if kept:
+            return kept[0]
+        try:
+            return Outcome("complete", objective(result.return_value, len(self.options.directions)))
+        except ValueError as refusal:
+            return Outcome("failed", str(refusal))
+
+    def _conclude(self, trial: Trial, ended: list[Outcome]) -> None:
+        last = ended[-1]
+        if last.state == "failed":
+            self._fail(trial.number, last.value)
+        elif last.state == "pruned":
+            tell(self.study, trial.number, "pruned", None)
+        else:
+            several = len(self.options.directions) > 1
+            columns = list(zip(*(o.value if several else [o.value] for o in ended), strict=True))
+            means = [sum(column) / len(column) for column in columns]
+            states = {outcome.state for outcome in ended}
+            state = "diverged" if "diverged" in states else "complete"
+            tell(self.study, trial.number, state, means if several else means[0])
+
+    def _fail(self, number: int, reason: str) -> None:
+        folder = self.options.place.folder / str(number)
+        log.warning("Trial %d failed: %s", number, reason)
+        folder.mkdir(parents=True, exist_ok=True)
+        if not list(folder.rglob("traceback.txt")):  # the job's own says more
+            (folder / "traceback.txt").write_text(reason + "\n")
+        storage = self.study._storage
+        trial_id = storage.get_trial_id_from_study_id_trial_number(self.study._study_id, number)
+        storage.set_trial_user_attr(trial_id, "error", reason[:2000])
+        tell(self.study, number, "failed", None)
+
+    def _give_back(self, trials: list[Trial]) -> None:
+        running = {t.number for t in self.study.get_trials(deepcopy=False) if t.state == TrialState.RUNNING}
+        for trial in trials:
+            if trial.number not in running:
+                continue
+            ended = outcomes(self.study, trial.number, self.repeats)
+            if ended and (len(ended) == self.repeats or not _goes_on(ended)):
+                self._conclude(trial, ended)
+            else:
+                self.claims.release(trial.number)
+
+    def _stop_if_too_many_failed(self) -> None:
+        failed = [
+            trial
+            for trial in self.study.get_trials(deepcopy=False)
+            if trial.state == TrialState.FAIL
+            and trial.datetime_complete is not None
+            and trial.datetime_complete.timestamp() >= self.begin
+        ]
+        rate = self.options.sweeper.max_failure_rate
+        if len(failed) > rate * self.options.n_trials:
+            shown = "\n".join(f"  - trial {t.number}: {t.user_attrs.get('error', '')}" for t in failed[:5])
+            raise UserError(
+                f"{len(failed)} of {self.options.n_trials} trials failed, more than "
+                f"hydra.sweeper.max_failure_rate={rate} allows:\n{shown}\nTheir tracebacks are in "
+                f"{self.options.place.folder}/<trial>/traceback.txt. The same command goes on with the study."
+            )
+
+
+def _goes_on(ended: list[Outcome]) -> bool:
+    return not ended or ended[-1].state not in ("failed", "pruned")
+
+
+def outcomes(study: optuna.Study, number: int, repeats: int) -> list[Outcome]:
+    """Returns what a trial's jobs left about their ends, seed by seed up to the first that did not end."""
+    storage = study._storage
+    trial_id = storage.get_trial_id_from_study_id_trial_number(study._study_id, number)
+    attributes = storage.get_trial(trial_id).system_attrs
+    found: list[Outcome] = []
+    for repeat in range(repeats):
+        if (kept := attributes.get(outcome_key(repeat))) is None:
+            break
+        found.append(Outcome(**kept))
+    return found
+
+
+def objective(value: Any, count: int) -> Any:
+    """Returns a job's return value as a float, or as a list of floats for several objectives.
+
+    Raises:
+        ValueError: it is none, or is not finite (Optuna takes infinities, samplers don't).
+    """
+    values = list(value) if count > 1 and isinstance(value, Sequence) and not isinstance(value, str) else [value]
+    if len(values) != count:
+        raise ValueError(f"The job returned {value!r}; the study has {count} objectives, so it needs {count} numbers.")
+    try:
+        floats = [float(v) for v in values]
+    except (TypeError, ValueError):
+        raise ValueError(f"The job returned {value!r}, which is no number.") from None
+    if any(math.isnan(v) for v in floats):
+        raise ValueError(f"The job returned {value!r}, which can't be compared.")
+    return floats if count > 1 else floats[0]
+
+
+def consecutive(trials: list[Trial]) -> list[list[Trial]]:
+    """Splits trials into groups whose numbers follow each other."""
+    groups = [[trial] for trial in trials[:1]]
+    for before, trial in pairwise(trials):
+        if trial.number == before.number + 1:
+            groups[-1].append(trial)
+        else:
+            groups.append([trial])
+    return groups

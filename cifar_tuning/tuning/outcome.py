@@ -1,0 +1,224 @@
+"""What a study leaves: the winner as files and words, Optuna's plots, and the winner trained once more."""
+
+import json
+import shlex
+import statistics
+from pathlib import Path
+from typing import Any
+
+import optuna
+import yaml
+from hydra.core.plugins import Plugins
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import OmegaConf
+from optuna.trial import FrozenTrial, TrialState
+
+from cifar_tuning import PROJECT_ROOT
+from cifar_tuning.tuning.place import without_password
+from cifar_tuning.tuning.study import StudyOptions
+from cifar_tuning.tuning.trial import outcome_key
+
+BEST, RESULTS, RETRAINED, CURVE = "best.yaml", "optimization_results.yaml", "retrained.json", "best_values.json"
+
+
+def write(study: optuna.Study, options: StudyOptions) -> None:
+    """Writes the stock plugin's result file, the winner as an overlay, and the plots into the study's folder."""
+    from cifar_tuning.reporting.study import best_values, write_plots
+
+    folder, trials = options.place.folder, finished(study)
+    if not any(trial.state == TrialState.COMPLETE for trial in trials):
+        return
+    if len(options.directions) == 1:
+        best = study.best_trial
+        results: dict[str, Any] = {"name": "optuna", "best_params": best.params, "best_value": best.value}
+        _write(folder / BEST, overlay(best, options))
+    else:
+        front = [{"params": trial.params, "values": trial.values} for trial in study.best_trials]
+        results = {"name": "optuna", "solutions": front}
+    _write(folder / RESULTS, OmegaConf.to_yaml(OmegaConf.create(results)))
+    _write(folder / CURVE, json.dumps(best_values(study)))
+    write_plots(study, folder / "plots", "validation accuracy" if options.directions == ["maximize"] else "objective")
+
+
+def finished(study: optuna.Study) -> list[FrozenTrial]:
+    """Returns the trials that ended."""
+    return [trial for trial in study.get_trials(deepcopy=False) if trial.state.is_finished()]
+
+
+def overlay(best: FrozenTrial, options: StudyOptions) -> str:
+    """Returns the winner as an experiment overlay: the groups it chose, and every value that it set.
+
+    The values are those of its composed configuration, so that the overlay means the same without the study's.
+    """
+    from hydra.core.global_hydra import GlobalHydra
+
+    loader = GlobalHydra.instance().config_loader()
+    config = loader.load_sweep_config(options.config, options.space.overrides(best.params))
+    choices = dict(config.hydra.runtime.choices)
+    overlays = ("study", "experiment")
+    groups = {g: c for g, c in choices.items() if not g.startswith("hydra/") and g not in overlays and c is not None}
+    content = OmegaConf.to_container(OmegaConf.masked_copy(config, [str(k) for k in config if k != "hydra"]))
+    assert isinstance(content, dict)
+    plain = {key: value for key, value in content.items() if key not in ("tracking", "resume") and value is not None}
+    defaults = [{f"override /{group}": choice} for group, choice in groups.items() if group != "tracking"]
+    place = options.place
+    header = (
+        "# @package _global_\n"
+        f"# The best of the study {place.name}: trial {best.number}, {best.value:.6g}.\n"
+        f"# From {without_password(place.storage)}\n"
+        + (f"#   {_experiment(options)}\n" if _experiment(options) else "#   copy it to conf/experiment/ to use it\n")
+    )
+    body: dict[str, Any] = {"defaults": [*defaults, "_self_"]} if defaults else {}
+    return header + yaml.safe_dump({**body, **plain}, sort_keys=False, allow_unicode=True)
+
+
+def _experiment(options: StudyOptions) -> str | None:
+    """The command that uses the overlay; None where the folder is not below the project's multirun/."""
+    try:
+        below = options.place.folder.relative_to(PROJECT_ROOT / "multirun")
+    except ValueError:
+        return None
+    return f"python train.py experiment={below}/best"
+
+
+def _write(file: Path, text: str) -> None:
+    partial = file.with_name(f".{file.name}.tmp")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(file)
+
+
+def retrain_best(study: optuna.Study, options: StudyOptions, context: HydraContext, task: TaskFunction) -> None:
+    """Trains the winner with `retrain_best` seeds that took no part in the search, and tests each once."""
+    count, file = options.sweeper.retrain_best, options.place.folder / RETRAINED
+    if not count or len(options.directions) > 1 or len(finished(study)) < options.n_trials:
+        return
+    if not any(trial.state == TrialState.COMPLETE for trial in finished(study)):
+        return
+    best = study.best_trial
+    known = json.loads(file.read_text()) if file.is_file() else {}
+    if known.get("trial") != best.number:
+        known = {"trial": best.number, "runs": {}}
+    launcher = Plugins.instance().instantiate_launcher(config=options.config, hydra_context=context, task_function=task)
+    first = options.config.seed + options.sweeper.repeats
+    for seed in range(first, first + count):
+        if str(seed) in known["runs"]:
+            continue
+        subdir = f"best_{best.number}/seed_{seed}"
+        extra = [f"seed={seed}", f"hydra.sweep.subdir={subdir}", "hydra.sweeper.role=retrain"]
+        (result,) = launcher.launch(
+            [options.space.overrides(best.params) + extra], initial_job_idx=options.n_trials + seed - first
+        )
+        left = options.place.folder / subdir / "result.json"
+        detail = json.loads(left.read_text()) if left.is_file() else {}
+        known["runs"][str(seed)] = {"value": float(result.return_value), "test": detail.get("test_acc")}
+        _write(file, json.dumps(known, indent=1))
+
+
+def print_start(study: optuna.Study, options: StudyOptions) -> None:
+    """Prints where the study is and how far it has come."""
+    done = len(finished(study))
+    print(f"Study {study.study_name} in {without_password(options.place.storage)}, folder {options.place.folder}")
+    if done:
+        state = "all are" if done >= options.n_trials else f"going on with {done}"
+        print(f"{state} of {options.n_trials} trials finished" if done >= options.n_trials else f"{state} finished")
+
+
+def print_end(study: optuna.Study, options: StudyOptions) -> None:
+    """Prints the winner, the best five, what pruning saved and how to go on."""
+    from rich.console import Console
+
+    from cifar_tuning.reporting.summary import WIDE
+
+    console = Console() if _terminal() else Console(width=WIDE)
+    ended = finished(study)
+    complete = [trial for trial in ended if trial.state == TrialState.COMPLETE]
+    if not complete:
+        console.print(f"{len(ended)} trials ended, none complete; their logs are in {options.place.folder}/<trial>/")
+        return
+    several = len(options.directions) > 1
+    shown_trials = study.best_trials if several else _ranked(complete, options)[:5]
+    console.print(_table(shown_trials, "Pareto front" if several else "the best five"))
+    counts = {state: sum(t.state == state for t in ended) for state in (TrialState.PRUNED, TrialState.FAIL)}
+    console.print(
+        f"{len(ended)} of {options.n_trials} trials finished: {len(complete)} complete, "
+        f"{counts[TrialState.PRUNED]} pruned, {counts[TrialState.FAIL]} failed{_saved(ended)}",
+        highlight=False,
+    )
+    if not several:
+        _print_next(console, study, options)
+
+
+def _terminal() -> bool:
+    import sys
+
+    return sys.stdout.isatty()
+
+
+def _ranked(complete: list[FrozenTrial], options: StudyOptions) -> list[FrozenTrial]:
+    return sorted(complete, key=lambda t: t.value or 0.0, reverse=options.directions[0] == "maximize")
+
+
+def _table(trials: list[FrozenTrial], title: str) -> Any:
+    from rich.table import Table
+
+    from cifar_tuning.tuning.display import number
+
+    names = list(dict.fromkeys(name for trial in trials for name in trial.params))
+    table = Table(title=title)
+    for name in ("trial", "value", *names):
+        table.add_column(name, justify="right", overflow="fold")
+    for index, trial in enumerate(trials):
+        values = ", ".join(f"{value:.4f}" if abs(value) < 1000 else f"{value:,.0f}" for value in trial.values or ())
+        params = [trial.params.get(name, "") for name in names]
+        cells = [number(p) if isinstance(p, float) else str(p) for p in params]
+        table.add_row(str(trial.number), values, *cells, style="bold" if index == 0 else None)
+    return table
+
+
+def _saved(ended: list[FrozenTrial]) -> str:
+    """What pruning saved, from what the jobs said of their epochs."""
+    trained, asked = 0, 0
+    for trial in ended:
+        for name, kept in trial.system_attrs.items():
+            if name.startswith(outcome_key(0)[:-1]) and kept.get("of"):
+                trained, asked = trained + kept["epochs"], asked + kept["of"]
+    if not asked or trained == asked:
+        return ""
+    return f"; {trained:,} of {asked:,} epochs trained, {1 - trained / asked:.0%} saved by pruning"
+
+
+def _print_next(console: Any, study: optuna.Study, options: StudyOptions) -> None:
+    best, folder = study.best_trial, options.place.folder
+    retrained = folder / RETRAINED
+    if retrained.is_file():
+        runs = json.loads(retrained.read_text())["runs"]
+        for name, key in (("validation", "value"), ("test", "test")):
+            values = [run[key] for run in runs.values() if run[key] is not None]
+            if values:
+                spread = f" ± {statistics.stdev(values):.4f}" if len(values) > 1 else ""
+                console.print(
+                    f"the best, retrained with {len(values)} other seeds: {name} accuracy "
+                    f"{statistics.mean(values):.4f}{spread}",
+                    highlight=False,
+                )
+    overrides = [o for o in options.space.overrides(best.params) if not o.startswith("hydra.")]
+    lines = [
+        ("The best configuration once more:", None),
+        (f"  python {_program()} {' '.join(shlex.quote(o) for o in overrides)}", None),
+        (f"  {_experiment(options)}", "the same, from best.yaml") if _experiment(options) else ("", None),
+        ("Where to look next:", None),
+        (f"  {folder / 'plots'}", "Optuna's plots; study.html has them to explore"),
+        (
+            f"  optuna-dashboard {without_password(options.place.storage)}",
+            "the study in a browser (pip install optuna-dashboard)",
+        ),
+    ]
+    for text, comment in lines:
+        if text:
+            console.print(text + (f"  {comment}" if comment else ""), highlight=False, markup=False, soft_wrap=True)
+
+
+def _program() -> str:
+    import sys
+
+    return Path(sys.argv[0]).name or "train.py"

@@ -1,0 +1,87 @@
+"""Where a study lives: its storage, name and folder, known from Hydra's configuration alone in every process."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from cifar_tuning.tuning.plugin import TARGET
+
+STORAGE_FILE = "optuna.db"
+
+
+@dataclass(frozen=True)
+class StudyPlace:
+    """What finds a study again from any process.
+
+    Attributes:
+        storage: Optuna storage URL; a SQLite file's path in it is absolute.
+        name: the study's name in the storage.
+        folder: the sweep's folder, absolute.
+    """
+
+    storage: str
+    name: str
+    folder: Path
+
+    @property
+    def shared(self) -> bool:
+        """Whether the storage is a server, which other machines reach too."""
+        return not self.storage.startswith("sqlite")
+
+
+def is_study(hydra: Any) -> bool:
+    """Whether a (multi)run's Hydra configuration belongs to the study sweeper."""
+    return OmegaConf.select(hydra, "sweeper._target_") == TARGET
+
+
+def study_place(hydra: Any) -> StudyPlace:
+    """Returns where the study of this Hydra configuration lives."""
+    cwd = Path(OmegaConf.select(hydra, "runtime.cwd") or Path.cwd())
+    folder = cwd / str(hydra.sweep.dir)
+    storage = hydra.sweeper.storage
+    if storage is None:
+        storage = f"sqlite:///{folder / STORAGE_FILE}"
+    elif storage.startswith("sqlite:///") and storage != "sqlite:///:memory:":
+        storage = f"sqlite:///{cwd / storage.removeprefix('sqlite:///')}"
+    return StudyPlace(storage, study_name(hydra), folder)
+
+
+def study_name(hydra: Any) -> str:
+    """Returns the study's name; where none was given, one made from the command.
+
+    The same command gives the same name, and so goes on with the same study.
+    """
+    if hydra.sweeper.study_name is not None:
+        return str(hydra.sweeper.study_name)
+    overrides = sorted(str(override) for override in hydra.overrides.task)
+    params = OmegaConf.to_yaml(hydra.sweeper.params, resolve=False) if hydra.sweeper.params else ""
+    digest = hashlib.sha256("\n".join([*overrides, params]).encode()).hexdigest()
+    return f"{OmegaConf.select(hydra, 'job.name') or 'study'}-{digest[:6]}"
+
+
+def sweep_key(hydra: Any) -> str | None:
+    """Returns what names a sweep in a tracking store where its folder may differ between machines.
+
+    None: the folder itself does. A study in a server's database is one study wherever its processes run.
+    """
+    if not is_study(hydra):
+        return None
+    place = study_place(hydra)
+    return f"{without_password(place.storage)} {place.name}" if place.shared else None
+
+
+def without_password(url: str) -> str:
+    """Returns a storage's URL as it may be shown."""
+    head, at, tail = url.rpartition("@")
+    scheme, _, user = head.partition("://")
+    name, colon, _ = user.partition(":")
+    return f"{scheme}://{name}{':***' if colon else ''}@{tail}" if at else url
+
+
+def study_folder(usual: str, *, _root_: Any) -> str:
+    """OmegaConf resolver `study_folder`: a study's folder has its name, any other sweep's the usual one."""
+    hydra = OmegaConf.select(_root_, "hydra")
+    return study_name(hydra) if is_study(hydra) else usual

@@ -1,0 +1,133 @@
+"""The study sweeper as Hydra sees it: its options and a shell; importing it costs nothing.
+
+Found through the `hydra.plugins` entry point, so that any Hydra application in the environment can use it.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from hydra_plugins.hydra_optuna_sweeper.config import OptunaSweeperConf
+from omegaconf import MISSING, DictConfig, OmegaConf
+
+TARGET = "cifar_tuning.tuning.plugin.StudySweeper"
+
+
+@dataclass
+class StudySweeperConf(OptunaSweeperConf):
+    """The stock sweeper's options, which mean the same here, and those it lacks.
+
+    Attributes:
+        storage: Optuna storage URL; null: `optuna.db` in the sweep's folder.
+        study_name: null: made from the command, so that the same command is the same study.
+        n_trials: finished trials of the study in total, over all commands and processes.
+        n_jobs: trials launched together by a launcher that runs several (joblib, ray); the basic one takes one.
+        max_failure_rate: the command stops when more than this share of `n_trials` failed since it began.
+        pruner: a choice of the group hydra/sweeper/pruner.
+        workers: processes that take one trial after the other.
+        timeout: seconds after which no further trial is started.
+        max_retry: how often a trial whose process died is taken up again; null: always.
+        enqueue: configurations to try first: `defaults`, or `{key: value}`.
+        allow_changed_space: continue a study although the search space or the configuration changed.
+        repeats: seeds a trial is the mean of.
+        retrain_best: seeds to train the winner with at the end, tested on the test set.
+        heartbeat_interval: seconds between signs of life.
+        grace_period: seconds of silence after which a trial counts as dead; null: twice the interval.
+        role: set by the sweeper: what a job is to the study.
+        repeat: set by the sweeper: which of a trial's seeds a job trains.
+    """
+
+    _target_: str = TARGET
+    defaults: list[Any] = field(default_factory=lambda: [{"sampler": "tpe"}, {"pruner": "median"}])
+    max_failure_rate: float = 0.5
+    pruner: Any = MISSING
+    workers: int = 1
+    timeout: float | None = None
+    max_retry: int | None = 3
+    enqueue: list[Any] = field(default_factory=lambda: ["defaults"])
+    allow_changed_space: bool = False
+    repeats: int = 1
+    retrain_best: int = 0
+    heartbeat_interval: int = 60
+    grace_period: int | None = None
+    role: str = "trial"
+    repeat: int = 0
+
+
+class StudySweeper(Sweeper):
+    """Runs an Optuna study that prunes, resumes and shares its work; see `tuning.engine`."""
+
+    def __init__(self, **options: Any) -> None:
+        self.options = options
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Keeps what `sweep` needs; nothing is imported or opened yet."""
+        self.context, self.task, self.config = hydra_context, task_function, config
+
+    def sweep(self, arguments: list[str]) -> None:
+        """Runs the study to its end."""
+        from cifar_tuning.tuning.command import run_study
+
+        run_study(self.config, self.context, self.task, arguments)
+
+
+def warmup(*, _root_: Any) -> int:
+    """A third of the epochs that a trial trains: before it, curves say little about their end."""
+    epochs = OmegaConf.select(_root_, "trainer.epochs")
+    return max(1, epochs // 3) if isinstance(epochs, int) else 1
+
+
+def resource(*, _root_: Any) -> int | str:
+    """The epochs of a whole trial, or `auto` where the application has no such option."""
+    epochs = OmegaConf.select(_root_, "trainer.epochs")
+    return epochs if isinstance(epochs, int) else "auto"
+
+
+OmegaConf.register_resolver("study_warmup", warmup, replace=True)
+OmegaConf.register_resolver("study_resource", resource, replace=True)
+
+_MEDIAN = {
+    "_target_": "optuna.pruners.MedianPruner",
+    "n_startup_trials": 5,
+    "n_warmup_steps": "${study_warmup:}",
+    "interval_steps": 1,
+    "n_min_trials": 1,
+}
+PRUNERS: dict[str, dict[str, Any]] = {
+    "none": {"_target_": "optuna.pruners.NopPruner"},
+    "median": _MEDIAN,
+    "percentile": {**_MEDIAN, "_target_": "optuna.pruners.PercentilePruner", "percentile": 25.0},
+    "hyperband": {
+        "_target_": "optuna.pruners.HyperbandPruner",
+        "min_resource": 1,
+        "max_resource": "${study_resource:}",
+        "reduction_factor": 3,
+    },
+    "successive_halving": {
+        "_target_": "optuna.pruners.SuccessiveHalvingPruner",
+        "min_resource": 1,
+        "reduction_factor": 4,
+        "min_early_stopping_rate": 0,
+    },
+    "patient": {
+        "_target_": "optuna.pruners.PatientPruner",
+        "wrapped_pruner": _MEDIAN,
+        "patience": 3,
+        "min_delta": 0.0,
+    },
+}
+
+
+def register() -> None:
+    """Puts the sweeper's and the pruners' options where Hydra looks for them."""
+    store = ConfigStore.instance()
+    # Twice, so that an application's own conf/hydra/sweeper/study.yaml can begin with the options as they are.
+    for name in ("study", "study_options"):
+        store.store(group="hydra/sweeper", name=name, node=StudySweeperConf, provider="cifar_tuning")
+    for name, node in PRUNERS.items():
+        store.store(group="hydra/sweeper/pruner", name=name, node=node, provider="cifar_tuning")
+
+
+register()

@@ -1,0 +1,192 @@
+"""The search space of a study: parsed from overrides, compared, turned into a job's overrides. Pure functions."""
+
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from hydra.utils import instantiate
+from hydra_plugins.hydra_optuna_sweeper._impl import OptunaSweeperImpl, create_params_from_overrides
+from omegaconf import DictConfig, OmegaConf
+from optuna.distributions import BaseDistribution, CategoricalDistribution, distribution_to_json
+from optuna.trial import BaseTrial, FixedTrial
+
+# What may change between two calls of one study without making its values incomparable.
+NOT_COMPARED = ("tracking.", "trainer.device", "data.root", "resume")
+
+
+@dataclass(frozen=True)
+class SearchSpace:
+    """What a study varies and what it fixes.
+
+    Attributes:
+        distributions: of each swept key.
+        fixed: keys with one value, as given.
+        deletions: overrides of the form `~key`.
+        custom: dotted name of a function `(config, trial)` that suggests more; None if there is none.
+    """
+
+    distributions: dict[str, BaseDistribution]
+    fixed: dict[str, str] = field(default_factory=dict)
+    deletions: list[str] = field(default_factory=list)
+    custom: str | None = None
+
+    @classmethod
+    def parse(cls, params: Any, arguments: list[str], custom: str | None = None) -> "SearchSpace":
+        """Parses `hydra.sweeper.params` and the command line's overrides, which win, in the stock plugin's syntax.
+
+        Raises:
+            ValueError, NotImplementedError, AssertionError: from the stock plugin, for what it can't express.
+        """
+        overrides = [f"{key}={value}" for key, value in (params or {}).items()] + list(arguments)
+        distributions, fixed, deletions = create_params_from_overrides(overrides)
+        swept = {str(name): d for name, d in distributions.items() if name not in fixed}
+        return cls(swept, {str(name): str(value) for name, value in fixed.items()}, deletions, custom)
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is nothing to search."""
+        return not self.distributions and self.custom is None
+
+    def suggest(self, trial: BaseTrial, config: DictConfig) -> None:
+        """Has the sampler draw every parameter; values already drawn stay."""
+        for name, distribution in self.distributions.items():
+            trial._suggest(name, distribution)  # type: ignore[attr-defined]
+        if self.custom is None:
+            return
+        known = trial.user_attrs
+        for name, value in self.fixed.items():
+            if known.get(name) != value:  # the function sees what is fixed, as under the stock plugin
+                trial.set_user_attr(name, value)
+        instantiate({"_target_": self.custom, "_partial_": True})(config, trial)
+        if overlap := sorted(trial.params.keys() & self.fixed.keys()):
+            raise ValueError(f"{self.custom} suggests {', '.join(overlap)}, which the command fixes")
+
+    def overrides(self, params: Mapping[str, Any]) -> list[str]:
+        """Returns the overrides of a job with these parameters."""
+        return [f"{name}={value}" for name, value in {**params, **self.fixed}.items()] + self.deletions
+
+    def grid(self) -> dict[str, list[Any]]:
+        """Returns every value of every key, for the grid sampler.
+
+        Raises:
+            ValueError: a key is continuous.
+        """
+        return {n: list(OptunaSweeperImpl._to_grid_sampler_choices(d)) for n, d in self.distributions.items()}
+
+    def described(self) -> dict[str, str]:
+        """Returns the swept keys with their distributions, to compare and to store."""
+        space = {name: distribution_to_json(d) for name, d in self.distributions.items()}
+        return space | ({"custom_search_space": self.custom} if self.custom else {})
+
+
+class _Defaults(Mapping[str, Any]):
+    """The configuration as a study would have it without any suggestion."""
+
+    def __init__(self, config: DictConfig) -> None:
+        self.config = config
+
+    def __getitem__(self, name: str) -> Any:
+        choice = (OmegaConf.select(self.config, "hydra.runtime.choices") or {}).get(name)
+        value = choice if choice is not None else OmegaConf.select(self.config, name.lstrip("+"))
+        if value is None or OmegaConf.is_config(value):
+            raise KeyError(name)
+        return value
+
+    def __contains__(self, name: object) -> bool:
+        return True  # the trial below decides what to make of an absent one
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(())
+
+    def __len__(self) -> int:
+        return 0
+
+
+class _DefaultTrial(FixedTrial):
+    """Answers every suggestion with the configuration's present value, where the distribution contains it."""
+
+    def __init__(self, config: DictConfig) -> None:
+        super().__init__({})
+        self.defaults, self.matched = _Defaults(config), set[str]()
+
+    def _suggest(self, name: str, distribution: BaseDistribution) -> Any:
+        value = default_in(distribution, self.defaults, name)
+        if value is not None:
+            self.matched.add(name)
+        self._params[name] = any_of(distribution) if value is None else value
+        return super()._suggest(name, distribution)
+
+
+def default_in(distribution: BaseDistribution, defaults: Mapping[str, Any], name: str) -> Any:
+    """Returns a key's default as a value of the distribution, or None where it is none."""
+    try:
+        value = defaults[name]
+        if isinstance(distribution, CategoricalDistribution):
+            return next((choice for choice in distribution.choices if str(choice) == str(value)), None)
+        return value if distribution._contains(distribution.to_internal_repr(value)) else None
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def any_of(distribution: BaseDistribution) -> Any:
+    """Returns a value of the distribution: the first choice or the lower end."""
+    return distribution.choices[0] if isinstance(distribution, CategoricalDistribution) else distribution.low  # type: ignore[attr-defined]
+
+
+def default_params(space: SearchSpace, config: DictConfig) -> dict[str, Any]:
+    """Returns the present configuration's values of the swept keys, those outside their range left out."""
+    trial = _example(space, config)
+    return {name: value for name, value in trial.params.items() if name in trial.matched}
+
+
+def example_params(space: SearchSpace, config: DictConfig) -> dict[str, Any]:
+    """Returns one point of the space, as near to the defaults as it allows."""
+    return _example(space, config).params
+
+
+def _example(space: SearchSpace, config: DictConfig) -> _DefaultTrial:
+    trial = _DefaultTrial(config)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        space.suggest(trial, config)
+    return trial
+
+
+def ends(space: SearchSpace, params: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Returns `params` with every declared range at its lower and at its upper end, to be checked."""
+    ranges = {n: d for n, d in space.distributions.items() if not isinstance(d, CategoricalDistribution)}
+    low = {name: d.low for name, d in ranges.items()}  # type: ignore[attr-defined]
+    high = {name: d.high for name, d in ranges.items()}  # type: ignore[attr-defined]
+    return [{**params, **low}, {**params, **high}] if ranges else [dict(params)]
+
+
+def fixed_part(config: DictConfig, space: SearchSpace) -> dict[str, Any]:
+    """Returns the flattened task configuration without what is swept: what all of a study's trials share."""
+    content = OmegaConf.to_container(OmegaConf.masked_copy(config, [str(k) for k in config if k != "hydra"]))
+    assert isinstance(content, dict)
+    # A swept group (`optimizer: choice(sgd, adam)`) takes everything below it out of the comparison. What a
+    # function suggests is not known here; the function's name is compared instead.
+    swept = tuple(f"{name.lstrip('+').split('@')[0].replace('/', '.')}." for name in space.distributions)
+    return {
+        key: value
+        for key, value in flatten(content).items()
+        if not f"{key}.".startswith(swept) and not key.startswith(NOT_COMPARED)
+    }
+
+
+def flatten(value: Any, key: str = "") -> dict[str, Any]:
+    """Returns nested dictionaries as one with dotted keys."""
+    if not isinstance(value, dict):
+        return {key: value}
+    return {n: v for k, child in value.items() for n, v in flatten(child, f"{key}.{k}" if key else str(k)).items()}
+
+
+def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Returns a line for each key that differs."""
+    absent = "(absent)"
+    return [
+        f"{key}: {before.get(key, absent)} before, {now.get(key, absent)} now"
+        for key in sorted({*before, *now})
+        if before.get(key, absent) != now.get(key, absent)
+    ]

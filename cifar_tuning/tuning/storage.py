@@ -1,0 +1,92 @@
+"""Optuna's storage, opened so that several processes can share it and a dead one is noticed."""
+
+import sqlite3
+import warnings
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.exceptions import ExperimentalWarning
+from optuna.storages import RDBStorage
+
+from cifar_tuning.errors import UserError
+from cifar_tuning.tuning.place import without_password
+
+# A writer waits this long for others before SQLite reports a locked database.
+LOCK_SECONDS = 60
+
+
+@lru_cache(maxsize=8)
+def open_storage(url: str, heartbeat_interval: int = 60, grace_period: int | None = None) -> RDBStorage:
+    """Opens a storage, creating its tables if it is new; one object per process and storage.
+
+    Args:
+        url: SQLAlchemy URL.
+        heartbeat_interval: seconds between the signs of life of a running trial.
+        grace_period: seconds of silence after which it counts as dead; None: twice the interval.
+
+    Raises:
+        UserError: the storage can't be reached or written, or is another Optuna's; says what to do.
+    """
+    sqlite = url.startswith("sqlite")
+    if sqlite and ":memory:" in url:
+        raise UserError(
+            f"hydra.sweeper.storage={url}: the study sweeper's jobs find their trial through the storage, so it can't "
+            "be in memory; use null for optuna.db in the sweep's folder"
+        )
+    arguments: dict[str, Any] = {"connect_args": {"timeout": LOCK_SECONDS}} if sqlite else {"pool_pre_ping": True}
+    quiet_optuna()
+    try:
+        if sqlite:
+            _use_wal(Path(url.removeprefix("sqlite:///")))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)
+            storage = RDBStorage(
+                url, engine_kwargs=arguments, heartbeat_interval=heartbeat_interval, grace_period=grace_period
+            )
+    except Exception as error:
+        raise UserError(f"hydra.sweeper.storage={without_password(url)}: {_advice(error)}") from error
+    if sqlite:
+        _listen(storage)
+    return storage
+
+
+def quiet_optuna() -> None:
+    """Leaves Optuna's own lines to warnings: the display and the log of the trials say the same."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+
+def _use_wal(file: Path) -> None:
+    # In WAL mode readers and one writer don't wait for each other, and a commit costs 4 ms instead of 17. The mode
+    # is kept in the file.
+    file.parent.mkdir(parents=True, exist_ok=True)
+    connection = sqlite3.connect(file, timeout=LOCK_SECONDS)
+    try:
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("BEGIN IMMEDIATE")  # a lock is only given on a file that can be written
+        connection.rollback()
+    finally:
+        connection.close()
+
+
+def _listen(storage: RDBStorage) -> None:
+    import sqlalchemy
+
+    def on_connect(connection: sqlite3.Connection, _record: object) -> None:
+        connection.execute("PRAGMA synchronous=NORMAL")  # safe in WAL mode, and saves a disk flush per commit
+
+    sqlalchemy.event.listen(storage.engine, "connect", on_connect)
+    storage.engine.dispose()  # connections made before this line
+
+
+def _advice(error: Exception) -> str:
+    message = next(iter(str(error).strip().splitlines()), type(error).__name__)
+    lowered = message.lower()
+    if "no longer compatible" in lowered or "storage upgrade" in lowered:
+        return f"{message} Upgrade a copy of it, or give another storage."
+    if "locked" in lowered:
+        return f"{message}. Another program keeps it locked; close that, or give another storage."
+    if isinstance(error, ModuleNotFoundError | ImportError):
+        return f"{message}. Install the database's driver: pip install 'cifar-tuning[postgresql]' brings PostgreSQL's."
+    return f"{message}. Is the server up, the address right, the folder writable? null puts it in the sweep's folder."

@@ -1,0 +1,111 @@
+"""A job's own trial: found by its number, told of every epoch, asked whether to stop."""
+
+import logging
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import optuna
+from optuna.samplers import RandomSampler
+from optuna.trial import Trial
+
+from cifar_tuning.training.events import EpochMetrics, Listener
+from cifar_tuning.tuning.claims import AGAIN, OWNER
+from cifar_tuning.tuning.place import is_study, study_place
+from cifar_tuning.tuning.storage import open_storage
+from cifar_tuning.tuning.study import PRUNER, make_pruner
+
+log = logging.getLogger(__name__)
+
+# Name of the system attribute in which a job leaves its outcome.
+OUTCOME = "cifar_tuning:outcome"
+
+
+class LostTrial(SystemExit):
+    """Another process has taken up this job's trial, because this one gave no sign of life for long."""
+
+
+def current_trial(hydra: Any) -> Trial | None:
+    """Returns the Optuna trial of the job that this process runs; None for a job that is no trial of a study.
+
+    For the tasks of any Hydra application:
+
+        trial = current_trial(HydraConfig.get())
+        trial.report(value, step)
+        if trial.should_prune():
+            raise optuna.TrialPruned
+
+    Args:
+        hydra: Hydra's own part of the job's configuration.
+    """
+    if not is_study(hydra) or hydra.sweeper.role != "trial" or hydra.job.get("num", None) is None:
+        return None
+    place = study_place(hydra)
+    storage = open_storage(place.storage, hydra.sweeper.heartbeat_interval, hydra.sweeper.grace_period)
+    # Every parameter is drawn already, so the cheapest sampler will do; the pruner is not in the storage.
+    study = optuna.load_study(study_name=place.name, storage=storage, sampler=RandomSampler())
+    study.pruner = make_pruner(study.user_attrs.get(PRUNER))
+    return Trial(study, study._storage.get_trial_id_from_study_id_trial_number(study._study_id, int(hydra.job.num)))
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a job of a trial ended, as kept in the trial until its study is told.
+
+    Attributes:
+        state: complete, diverged, pruned or failed.
+        value: the objective, or the list of several; None for failed.
+        epochs: trained.
+        of: epochs asked for.
+    """
+
+    state: str
+    value: Any
+    epochs: int | None = None
+    of: int | None = None
+
+
+class TrialReporter(Listener):
+    """Reports every epoch's validation accuracy to the study and passes on its wish to stop.
+
+    Args:
+        trial: this job's.
+        epochs: of a whole run; with several seeds a trial, the next one's steps follow.
+        repeat: which of the trial's seeds this is.
+    """
+
+    def __init__(self, trial: Trial, epochs: int, repeat: int = 0) -> None:
+        self.trial, self.offset = trial, repeat * epochs
+        self.storage = trial.study._storage
+        attributes = self.storage.get_trial(trial._trial_id).system_attrs
+        self.owner, self.key = attributes.get(OWNER), outcome_key(repeat)
+        self.again: bool = attributes.get(AGAIN, False)  # an earlier process began this trial
+        self.reported = set(trial.study.trials[trial.number].intermediate_values)
+        self.single = len(trial.study.directions) == 1
+
+    def on_epoch(self, metrics: EpochMetrics) -> bool:
+        """Reports; true when the pruner says that the trial is hopeless."""
+        if not self.single or math.isnan(metrics.val_acc):
+            return False
+        try:
+            frozen = self.storage.get_trial(self.trial._trial_id)
+            if frozen.system_attrs.get(OWNER) != self.owner or frozen.state.is_finished():
+                raise LostTrial(f"Trial {self.trial.number} has been taken up by another process; this one stops.")
+            step = self.offset + metrics.epoch
+            if step not in self.reported and not (metrics.epoch == 0 and self.offset):
+                self.trial.report(metrics.val_acc, step)
+                self.reported.add(step)
+            return metrics.epoch > 0 and self.trial.should_prune()
+        except Exception as error:  # a study whose server is away must not cost the training
+            log.warning("The study could not be told of epoch %d: %s", metrics.epoch, error)
+            return False
+
+    def ended(self, state: str, value: Any, epochs: int, of: int) -> None:
+        """Leaves the outcome in the trial, where it is found even if the study's process dies now."""
+        outcome = Outcome(state, value, epochs, of)
+        self.storage.set_trial_system_attr(self.trial._trial_id, self.key, vars(outcome))
+
+
+def outcome_key(repeat: int) -> str:
+    """Names the trial's attribute that holds the outcome of one of its seeds."""
+    return f"{OUTCOME}:{repeat}"

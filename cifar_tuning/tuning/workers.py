@@ -1,0 +1,215 @@
+"""Worker processes of a study: each is the same command once more, and takes one trial after the other."""
+
+import logging
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+import optuna
+from omegaconf import OmegaConf
+from optuna.trial import TrialState
+
+from cifar_tuning.errors import UserError
+from cifar_tuning.tuning.study import StudyOptions
+
+log = logging.getLogger(__name__)
+
+# Set in a worker's environment: its supervisor's process id; when the command began.
+WORKER_VARIABLE = "CIFAR_TUNING_WORKER"
+BEGIN_VARIABLE = "CIFAR_TUNING_STUDY_BEGIN"
+POLL = 0.2
+# A worker that dies before it has ended a trial, so often in a row, will not do better the next time.
+HOPELESS = 3
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+
+
+def is_worker() -> bool:
+    """Whether this process was started by a study's supervisor."""
+    return WORKER_VARIABLE in os.environ
+
+
+def script() -> list[str] | None:
+    """Returns the command of this process, to be repeated; None where it is no script (a notebook, say)."""
+    spec = getattr(sys.modules.get("__main__"), "__spec__", None)
+    if spec is not None and spec.name and not spec.name.startswith("pytest"):
+        module = spec.name.removesuffix(".__main__")
+        return [sys.executable, "-m", module, *sys.argv[1:]]
+    return [sys.executable, *sys.argv] if Path(sys.argv[0]).suffix == ".py" and Path(sys.argv[0]).is_file() else None
+
+
+def die_with_parent() -> None:
+    """Ends this worker, cleanly, when its supervisor is killed."""
+    parent = int(os.environ[WORKER_VARIABLE])
+    signal.signal(signal.SIGTERM, _interrupt)
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _interrupt(number: int, frame: object) -> None:
+    raise SystemExit(128 + number)
+
+
+def threads_each(workers: int) -> int:
+    """Returns how many threads each of several workers gets, so that all together use every core once."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    given = os.environ.get("OMP_NUM_THREADS", "")
+    share = max(1, cores // workers)
+    return min(int(given), share) if given.isdecimal() and int(given) > 0 else share
+
+
+@dataclass
+class _Worker:
+    process: subprocess.Popen[bytes]
+    log: Path
+    file: IO[bytes]
+    ended_before: int
+
+
+class Workers:
+    """Starts a study's workers, replaces those that die, and stops them.
+
+    Args:
+        command: that each repeats.
+        options: of the sweep.
+        study: opened.
+        begin: of the command, in seconds since the epoch.
+    """
+
+    def __init__(self, command: list[str], options: StudyOptions, study: optuna.Study, begin: float) -> None:
+        # An override given twice is an error to Hydra, so a folder that the user chose is left as it stands.
+        chosen = any(argument.startswith("hydra.sweep.dir=") for argument in command)
+        self.command = command if chosen else [*command, f"hydra.sweep.dir='{options.place.folder}'"]
+        self.options, self.study, self.begin = options, study, begin
+        self.count: int = options.sweeper.workers
+        self.folder = options.place.folder / "workers"
+        self.running: dict[int, _Worker] = {}
+        self.deaths = 0
+
+    def run(self) -> None:
+        """Waits until the workers have nothing left to do.
+
+        Raises:
+            UserError: a worker stopped because of one, or they die one after the other.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            for index in range(min(self.count, max(1, self._open_trials()))):
+                if index and not self._room_for_another(index):
+                    break
+                self._start(index)
+            while self.running:
+                time.sleep(POLL)
+                for index in list(self.running):
+                    self._look_after(index)
+        except KeyboardInterrupt:
+            self._stop_cleanly()
+            raise
+        finally:
+            for worker in self.running.values():
+                worker.process.kill()
+                worker.process.wait()
+            self.running.clear()
+
+    def _start(self, index: int) -> None:
+        threads = str(threads_each(self.count))
+        environment = os.environ | {WORKER_VARIABLE: str(os.getpid()), BEGIN_VARIABLE: str(self.begin)}
+        environment |= dict.fromkeys(THREADS, threads)
+        path = self.folder / f"{os.getpid()}-{index}.log"
+        file = path.open("ab")
+        # A session of its own: Ctrl-C in the terminal reaches the supervisor alone, which stops them in order.
+        process = subprocess.Popen(
+            self.command,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        self.running[index] = _Worker(process, path, file, self._ended())
+
+    def _look_after(self, index: int) -> None:
+        worker = self.running[index]
+        code = worker.process.poll()
+        if code is None:
+            return
+        worker.file.close()
+        del self.running[index]
+        if code == 0:
+            return
+        self.deaths = 0 if self._ended() > worker.ended_before else self.deaths + 1
+        tail = _tail(worker.log)
+        if "\nerror: " in f"\n{tail}":  # it said what is wrong; another one would say the same
+            self._stop_cleanly()
+            raise UserError(f"\n{tail}".rpartition("\nerror: ")[2])
+        if self.deaths >= HOPELESS:
+            self._stop_cleanly()
+            raise UserError(f"{self.deaths} workers died one after the other; the last said ({worker.log}):\n{tail}")
+        log.warning("Worker %d died (exit code %d, see %s); another takes its place.", index, code, worker.log)
+        self._start(index)
+
+    def _stop_cleanly(self) -> None:
+        """Asks the workers to stop and waits; a second Ctrl-C ends the wait."""
+        for worker in self.running.values():
+            with suppress(ProcessLookupError):
+                worker.process.send_signal(signal.SIGTERM)
+        if self.running:
+            print("Stopping the workers; Ctrl-C once more stops them at once.", file=sys.stderr)
+        for worker in self.running.values():
+            worker.process.wait()
+        self.running.clear()
+
+    def _open_trials(self) -> int:
+        return self.options.n_trials - self._ended()
+
+    def _ended(self) -> int:
+        return sum(trial.state.is_finished() for trial in self.study.get_trials(deepcopy=False))
+
+    def _room_for_another(self, index: int) -> bool:
+        """On a GPU, waits for a first trial's epoch and tells whether its memory is there once more."""
+        device = OmegaConf.select(self.options.config, "trainer.device", default="cpu")
+        before = free_gpu_memory()
+        if device == "cpu" or before is None:
+            return True
+        while index - 1 in self.running and not self._trained_epochs():
+            time.sleep(POLL)
+            self._look_after(index - 1)
+        after = free_gpu_memory()
+        used = max(0, before - (after if after is not None else before))
+        if after is not None and after < used:
+            log.warning("A trial takes %d MiB of GPU memory and %d MiB are free: %d workers.", used, after, index)
+            return False
+        return True
+
+    def _trained_epochs(self) -> bool:
+        running = (t for t in self.study.get_trials(deepcopy=False) if t.state == TrialState.RUNNING)
+        return any((t.last_step or 0) > 0 for t in running)
+
+
+def free_gpu_memory() -> int | None:
+    """Returns the first GPU's free memory in MiB, as nvidia-smi tells it; None without one.
+
+    Asking PyTorch would take half a gigabyte of it for a CUDA context.
+    """
+    if (program := shutil.which("nvidia-smi")) is None:
+        return None
+    query = [program, "--query-gpu=memory.free", "--format=csv,noheader,nounits"]
+    answer = subprocess.run(query, capture_output=True, text=True, check=False)
+    first = answer.stdout.strip().splitlines()[:1]
+    return int(first[0]) if answer.returncode == 0 and first and first[0].isdecimal() else None
+
+
+def _tail(file: Path, lines: int = 15) -> str:
+    return "\n".join(file.read_text(errors="replace").splitlines()[-lines:])
