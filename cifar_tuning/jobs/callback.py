@@ -109,7 +109,7 @@ def _study_jobs(config: DictConfig, options: Any) -> Iterator[tuple[str, Any]]:
         shown = ", ".join(f"{name}={value}" for name, value in params.items())
         yield (
             f"  (in the search space: {shown})",
-            OmegaConf.masked_copy(composed, [k for k in composed if k != "hydra"]),
+            _task(composed),
         )
 
 
@@ -118,7 +118,7 @@ def _jobs(config: DictConfig, options: Any = None) -> Iterator[tuple[str, Any]]:
         yield from _study_jobs(config, options)
         return
     if OmegaConf.select(config, "hydra.sweeper._target_") != BASIC_SWEEPER:
-        yield "", OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+        yield "", _task(config)
         return
     from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 
@@ -129,7 +129,11 @@ def _jobs(config: DictConfig, options: Any = None) -> Iterator[tuple[str, Any]]:
     for number, job in enumerate(batches[0][:CHECKED_JOBS]):
         composed = loader.load_sweep_config(config, list(job))
         label = f"  (job {number})" if len(batches[0]) > 1 else ""
-        yield label, OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
+        yield label, _task(composed)
+
+
+def _task(config: Any) -> Any:
+    return OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
 
 
 def _parse(config: DictConfig) -> Any:

@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 
 from cifar_tuning import PROJECT_ROOT
 from cifar_tuning.errors import UserError
+from cifar_tuning.tuning.overlays import register
 from cifar_tuning.tuning.place import study_folder
 
 TRUST_VARIABLE = "CIFAR_TUNING_TRUST"
@@ -30,6 +31,7 @@ _TRUSTED = [
 ]
 
 OmegaConf.register_resolver("project_root", lambda: str(PROJECT_ROOT), replace=True)
+register()
 OmegaConf.register_resolver("study_folder", study_folder, replace=True)
 
 

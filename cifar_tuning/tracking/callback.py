@@ -153,6 +153,7 @@ def _params(config: DictConfig) -> dict[str, str]:
         if group in choices:
             params[group] = str(choices[group])
     sweeper = OmegaConf.to_container(config.hydra.sweeper, resolve=True) if "sweeper" in config.hydra else None
-    for key, value in facts.as_params(sweeper).items() if isinstance(sweeper, dict) else ():
-        params.setdefault(facts.safe_key(f"hydra.sweeper.{key}"), value)
+    if isinstance(sweeper, dict):
+        for key, value in facts.as_params({"hydra": {"sweeper": sweeper}}).items():
+            params.setdefault(key, value)
     return params

@@ -43,8 +43,10 @@ class Claims:
     """
 
     def __init__(self, study: Study, folder: Path, n_trials: int, max_retry: int | None) -> None:
-        storage = study._storage
-        self.backend: RDBStorage = getattr(storage, "_backend", storage)
+        # Optuna wraps its databases in a cache that passes neither heartbeats nor changes of state on as they are.
+        backend = getattr(study._storage, "_backend", None)
+        assert isinstance(backend, RDBStorage)
+        self.backend = backend
         self.study, self.n_trials, self.max_retry = study, n_trials, max_retry
         # The samplers are not atomic: of two asking at once, the second would not see the first's draw.
         self.lock = FileLock(folder / ".study.lock", timeout=600, poll_interval=0.005)

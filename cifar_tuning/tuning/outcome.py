@@ -54,13 +54,13 @@ def overlay(best: FrozenTrial, options: StudyOptions) -> str:
 
     loader = GlobalHydra.instance().config_loader()
     config = loader.load_sweep_config(options.config, options.space.overrides(best.params))
-    choices = dict(config.hydra.runtime.choices)
+    choices: dict[str, Any] = {str(key): value for key, value in config.hydra.runtime.choices.items()}
     overlays = ("study", "experiment")
     groups = {g: c for g, c in choices.items() if not g.startswith("hydra/") and g not in overlays and c is not None}
     content = OmegaConf.to_container(OmegaConf.masked_copy(config, [str(k) for k in config if k != "hydra"]))
     assert isinstance(content, dict)
     plain = {key: value for key, value in content.items() if key not in ("tracking", "resume") and value is not None}
-    defaults = [{f"override /{group}": choice} for group, choice in groups.items() if group != "tracking"]
+    defaults: list[Any] = [{f"override /{group}": choice} for group, choice in groups.items() if group != "tracking"]
     place = options.place
     header = (
         "# @package _global_\n"

@@ -70,6 +70,7 @@ class StudySweeper(Sweeper):
         """Runs the study to its end."""
         from cifar_tuning.tuning.command import run_study
 
+        assert self.config is not None
         run_study(self.config, self.context, self.task, arguments)
 
 
