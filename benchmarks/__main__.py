@@ -1,22 +1,31 @@
-"""Runs a benchmark by name: `python -m benchmarks pipeline`, or all of them: `python -m benchmarks all`."""
+"""Runs a benchmark by name: `python -m benchmarks pipeline`, or the short ones: `python -m benchmarks all`."""
 
 import argparse
 
-from benchmarks import pipeline, tracking
+from benchmarks import pipeline, studies, tracking
+
+# In minutes on two cores: tracking 0.2, overhead 1, waiting 4, pipeline 4; pruning takes hours (`--train-limit` less).
+SHORT = ("tracking", "overhead", "waiting", "pipeline")
 
 
 def main() -> None:
     """Reads the command line and runs what it names."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("name", choices=["all", "pipeline", "tracking"])
+    parser.add_argument("name", choices=["all", *SHORT, "pruning"])
+    parser.add_argument("--train-limit", type=int, help="training images of `pruning` (all of them)")
     pipeline.add_arguments(parser)
     options = parser.parse_args()
     if options.repeats < 1:
         parser.error(f"--repeats {options.repeats}: must be 1 or above")
-    if options.name in ("all", "tracking"):
-        print(f"figures: {tracking.run()}")
-    if options.name in ("all", "pipeline"):
-        print(f"figures: {pipeline.run(options.models, options.repeats)}")
+    benchmarks = {
+        "tracking": tracking.run,
+        "overhead": studies.overhead,
+        "waiting": studies.waiting,
+        "pipeline": lambda: pipeline.run(options.models, options.repeats),
+        "pruning": lambda: studies.pruning(options.repeats, options.train_limit),
+    }
+    for name in SHORT if options.name == "all" else [options.name]:
+        print(f"figures: {benchmarks[name]()}")
 
 
 if __name__ == "__main__":

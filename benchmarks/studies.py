@@ -1,0 +1,118 @@
+"""The study sweeper against the stock Optuna plugin: epochs trained, time waited, cost of a trial."""
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import optuna
+
+from benchmarks import measure
+from cifar_tuning import PROJECT_ROOT
+
+STOCK, OURS = "stock", "study"
+SWEEPERS = {STOCK: ["hydra/sweeper=optuna", "hydra.sweeper.direction=maximize"], OURS: ["hydra/sweeper=study"]}
+QUIET = ["trainer.device=cpu", "trainer.precision=fp32", "tracking=none"]
+
+
+def pruning(repeats: int, train_limit: int | None, trials: int = 40, epochs: int = 15) -> Path:
+    """Counts the epochs that pruning saves and what it does to the best accuracy.
+
+    Args:
+        repeats: studies of each kind, with sampler seeds 0, 1, …
+        train_limit: training images; None: all 45,000.
+        trials: of each study.
+        epochs: of a whole trial.
+    """
+    rounds: list[dict[str, Any]] = []
+    file = Path()
+    for seed in range(repeats):
+        figures: dict[str, Any] = {"seed": seed}
+        for name in (OURS, STOCK):
+            with tempfile.TemporaryDirectory() as folder:
+                options = [
+                    *("study=simplenn", f"trainer.epochs={epochs}", f"hydra.sweeper.n_trials={trials}"),
+                    *(f"schedule.decay_epochs=range(3,{epochs + 1})", "hydra.sweeper.n_jobs=1"),
+                    *(f"hydra.sweeper.sampler.seed={seed}", f"data.train_limit={train_limit or 'null'}"),
+                ]
+                seconds = _sweep(name, folder, options)
+                figures[name] = {"seconds": round(seconds), **_epochs_and_best(Path(folder))}
+        rounds.append(figures)
+        ours, stock = figures[OURS], figures[STOCK]
+        print(
+            f"pruning  seed {seed}: {stock['epochs']} against {ours['epochs']} epochs "
+            f"({stock['epochs'] / ours['epochs']:.2f}x fewer), best {stock['best']:.4f} against {ours['best']:.4f}",
+            flush=True,
+        )
+        content = {"trials": trials, "epochs": epochs, "train_limit": train_limit, "rounds": rounds}
+        file = measure.write("pruning", content | {"summary": _summary(rounds)})
+    return file
+
+
+def _summary(rounds: list[dict[str, Any]]) -> dict[str, float]:
+    fewer = [r[STOCK]["epochs"] / r[OURS]["epochs"] for r in rounds]
+    gain = [100 * (r[OURS]["best"] - r[STOCK]["best"]) for r in rounds]
+    return {"times_fewer_epochs": round(statistics.mean(fewer), 2), "points_gained": round(statistics.mean(gain), 2)}
+
+
+def waiting(repeats: int = 1, train_limit: int = 5000) -> Path:
+    """Times two workers against two jobs at a time under joblib, trials of 2 and of 20 epochs mixed."""
+    times: dict[str, list[float]] = {STOCK: [], OURS: []}
+    options = [
+        *("trainer.epochs=2,20", "seed=0,1,2,3,4,5", f"data.train_limit={train_limit}", "hydra.sweeper.n_trials=12"),
+        *("hydra/sweeper/sampler=grid", "hydra.sweeper.sampler.seed=0"),
+    ]
+    own = {
+        STOCK: ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "hydra.sweeper.n_jobs=2"],
+        OURS: ["hydra.sweeper.workers=2", "hydra/sweeper/pruner=none"],
+    }
+    for _ in range(repeats):
+        for name in (OURS, STOCK):
+            with tempfile.TemporaryDirectory() as folder:
+                times[name].append(_sweep(name, folder, [*options, *own[name]]))
+    ratio = statistics.median(o / s for o, s in zip(times[OURS], times[STOCK], strict=True))
+    print(f"waiting  stock {times[STOCK]} s, two workers {times[OURS]} s: {ratio:.2f} of the time")
+    return measure.write("waiting", {"train_limit": train_limit, "seconds": times, "ratio": round(ratio, 3)})
+
+
+def overhead(trials: int = 200, workers: int = 4) -> Path:
+    """Times trials of a millisecond with an MLflow run each, several workers on one SQLite file."""
+    with tempfile.TemporaryDirectory() as folder:
+        app = Path(__file__).with_name("study_app.py")
+        command = [sys.executable, str(app), "-m", "hydra/sweeper=study", "x=interval(-5.0,5.0)", "y=choice(1,2,3)"]
+        command += [f"hydra.sweeper.n_trials={trials}", f"hydra.sweeper.workers={workers}", f"root={folder}"]
+        _run([*command, f"hydra.sweep.dir={folder}/sweep"])
+        study = optuna.load_study(study_name=None, storage=f"sqlite:///{folder}/sweep/optuna.db")
+        ended = [t for t in study.trials if t.state == optuna.trial.TrialState.COMPLETE]
+        different = len({tuple(sorted(t.params.items())) for t in ended})
+        first = min(t.datetime_start for t in ended if t.datetime_start is not None)
+        last = max(t.datetime_complete for t in ended if t.datetime_complete is not None)
+        milliseconds = 1000 * (last - first).total_seconds() / len(ended)
+    print(f"overhead  {len(ended)} of {trials} trials, {different} different, {milliseconds:.0f} ms a trial")
+    figures = {"trials": trials, "workers": workers, "complete": len(ended), "different": different}
+    return measure.write("overhead", figures | {"ms_per_trial": round(milliseconds, 1)})
+
+
+def _sweep(name: str, folder: str, options: list[str]) -> float:
+    command = [sys.executable, str(PROJECT_ROOT / "train.py"), "-m", *QUIET, *SWEEPERS[name], *options]
+    start = time.perf_counter()
+    _run([*command, f"hydra.sweep.dir={folder}", f"hydra.sweeper.storage=sqlite:///{folder}/optuna.db"])
+    return round(time.perf_counter() - start, 1)
+
+
+def _run(command: list[str]) -> None:
+    done = subprocess.run(command, env=os.environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(command)} failed:\n{done.stdout.decode(errors='replace')[-3000:]}")
+
+
+def _epochs_and_best(folder: Path) -> dict[str, Any]:
+    results = [json.loads(file.read_text()) for file in folder.glob("*/result.json")]
+    pruned = sum(result["state"] == "pruned" for result in results)
+    best = max(result["value"] for result in results if result["state"] != "pruned")
+    return {"epochs": sum(result["epochs"] for result in results), "pruned": pruned, "best": best}
