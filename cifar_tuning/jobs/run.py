@@ -24,7 +24,7 @@ from cifar_tuning.training.loop import Trainer
 from cifar_tuning.training.precision import resolve_precision
 from cifar_tuning.training.schedules import Schedule
 from cifar_tuning.training.settings import place, resolve_device
-from cifar_tuning.tuning.place import is_study, sweep_key
+from cifar_tuning.tuning.place import is_retrained, is_study, is_trial, repeat_of, sweep_key
 
 log = logging.getLogger(__name__)
 
@@ -88,7 +88,7 @@ class Job:
             self._fail(error)
             raise
         self._keep(result, prepared.parts)
-        if self.multirun and OmegaConf.select(self.hydra, "sweeper.role") == "retrain":
+        if self.multirun and is_retrained(self.hydra):
             self._test(prepared)
         self._write_result(result.state)
         self.tracker.finish(result.state)
@@ -112,7 +112,7 @@ class Job:
         from cifar_tuning.tuning.trial import TrialReporter, current_trial
 
         trial = current_trial(self.hydra)
-        return None if trial is None else TrialReporter(trial, int(cfg.trainer.epochs), int(self.hydra.sweeper.repeat))
+        return None if trial is None else TrialReporter(trial, int(cfg.trainer.epochs), repeat_of(self.hydra))
 
     def _objective(self, asked: Any, result: Result) -> Any:
         """Returns what a sweep optimises: the best validation accuracy, or the figures that `objective` names."""
@@ -257,11 +257,11 @@ class Job:
         if not self.multirun:
             return {}
         folder = Path(self.hydra.sweep.dir).absolute()
-        several = is_study(self.hydra) and self.hydra.sweeper.repeats > 1 and self.hydra.sweeper.role == "trial"
+        several = is_trial(self.hydra) and self.hydra.sweeper.repeats > 1
         return {
-            "sweep_dir": folder.parent if several else folder,
+            "sweep_dir": folder,
             "sweep_key": sweep_key(self.hydra),
-            "group_dir": folder if several else None,
+            "group_dir": folder / str(self.hydra.job.num) if several else None,
         }
 
     def _name(self) -> str:

@@ -15,6 +15,7 @@ from optuna.trial import Trial, TrialState
 
 from cifar_tuning.errors import UserError
 from cifar_tuning.tuning.claims import Claims, tell
+from cifar_tuning.tuning.place import REPEAT
 from cifar_tuning.tuning.study import StudyOptions
 from cifar_tuning.tuning.trial import LostTrial, Outcome, outcome_key
 
@@ -100,13 +101,7 @@ class Engine:
         if self.repeats == 1:
             return []
         seed = self.options.config.seed + repeat
-        folder = self.options.place.folder / str(trial.number)
-        return [
-            f"seed={seed}",
-            f"hydra.sweep.dir='{folder}'",
-            f"hydra.sweep.subdir=seed_{seed}",
-            f"hydra.sweeper.repeat={repeat}",
-        ]
+        return [f"seed={seed}", f"hydra.sweep.subdir={trial.number}/seed_{seed}", f"+{REPEAT}={repeat}"]
 
     def _outcome(self, trial: Trial, result: JobReturn, repeat: int) -> Outcome:
         """Makes a job's return an outcome; what the job itself left in the trial is more exact."""

@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 from optuna.trial import FrozenTrial, TrialState
 
 from cifar_tuning import PROJECT_ROOT
-from cifar_tuning.tuning.place import without_password
+from cifar_tuning.tuning.place import RETRAIN, without_password
 from cifar_tuning.tuning.study import StudyOptions
 from cifar_tuning.tuning.trial import outcome_key
 
@@ -104,7 +104,7 @@ def retrain_best(study: optuna.Study, options: StudyOptions, context: HydraConte
         if str(seed) in known["runs"]:
             continue
         subdir = f"best_{best.number}/seed_{seed}"
-        extra = [f"seed={seed}", f"hydra.sweep.subdir={subdir}", "hydra.sweeper.role=retrain"]
+        extra = [f"seed={seed}", f"hydra.sweep.subdir={subdir}", f"+{RETRAIN}=1"]
         (result,) = launcher.launch(
             [options.space.overrides(best.params) + extra], initial_job_idx=options.n_trials + seed - first
         )

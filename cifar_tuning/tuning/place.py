@@ -10,6 +10,9 @@ from omegaconf import OmegaConf
 from cifar_tuning.tuning.plugin import TARGET
 
 STORAGE_FILE = "optuna.db"
+# What a job is to its study, where Hydra lets a sweep say so: which of a trial's seeds it trains, or that it trains
+# the winner once more. (A job's configuration may not differ from the sweep's in hydra.sweeper.)
+REPEAT, RETRAIN = "hydra.job.env_set.CIFAR_TUNING_REPEAT", "hydra.job.env_set.CIFAR_TUNING_RETRAIN"
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,21 @@ class StudyPlace:
 def is_study(hydra: Any) -> bool:
     """Whether a (multi)run's Hydra configuration belongs to the study sweeper."""
     return OmegaConf.select(hydra, "sweeper._target_") == TARGET
+
+
+def is_trial(hydra: Any) -> bool:
+    """Whether a job is a trial of a study (or one of a trial's seeds)."""
+    return is_study(hydra) and not is_retrained(hydra) and OmegaConf.select(hydra, "job.num") is not None
+
+
+def is_retrained(hydra: Any) -> bool:
+    """Whether a job trains a study's winner once more."""
+    return is_study(hydra) and OmegaConf.select(hydra, RETRAIN.removeprefix("hydra.")) is not None
+
+
+def repeat_of(hydra: Any) -> int:
+    """Returns which of its trial's seeds a job trains."""
+    return int(OmegaConf.select(hydra, REPEAT.removeprefix("hydra.")) or 0)
 
 
 def study_place(hydra: Any) -> StudyPlace:

@@ -7,10 +7,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
+from hydra.errors import CompactHydraException
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from hydra_plugins.hydra_optuna_sweeper.config import OptunaSweeperConf
 from omegaconf import MISSING, DictConfig, OmegaConf
+
+from cifar_tuning.errors import UserError
 
 TARGET = "cifar_tuning.tuning.plugin.StudySweeper"
 
@@ -35,8 +38,6 @@ class StudySweeperConf(OptunaSweeperConf):
         retrain_best: seeds to train the winner with at the end, tested on the test set.
         heartbeat_interval: seconds between signs of life.
         grace_period: seconds of silence after which a trial counts as dead; null: twice the interval.
-        role: set by the sweeper: what a job is to the study.
-        repeat: set by the sweeper: which of a trial's seeds a job trains.
     """
 
     _target_: str = TARGET
@@ -52,8 +53,6 @@ class StudySweeperConf(OptunaSweeperConf):
     retrain_best: int = 0
     heartbeat_interval: int = 60
     grace_period: int | None = None
-    role: str = "trial"
-    repeat: int = 0
 
 
 class StudySweeper(Sweeper):
@@ -71,7 +70,10 @@ class StudySweeper(Sweeper):
         from cifar_tuning.tuning.command import run_study
 
         assert self.config is not None
-        run_study(self.config, self.context, self.task, arguments)
+        try:
+            run_study(self.config, self.context, self.task, arguments)
+        except UserError as error:  # Hydra prints its own kind without a traceback, in every application
+            raise CompactHydraException(f"error: {error}") from None
 
 
 def warmup(*, _root_: Any) -> int:

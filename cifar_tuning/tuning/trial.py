@@ -11,7 +11,7 @@ from optuna.trial import Trial
 
 from cifar_tuning.training.events import EpochMetrics, Listener
 from cifar_tuning.tuning.claims import AGAIN, OWNER
-from cifar_tuning.tuning.place import is_study, study_place
+from cifar_tuning.tuning.place import is_trial, study_place
 from cifar_tuning.tuning.storage import open_storage
 from cifar_tuning.tuning.study import PRUNER, make_pruner
 
@@ -38,7 +38,7 @@ def current_trial(hydra: Any) -> Trial | None:
     Args:
         hydra: Hydra's own part of the job's configuration.
     """
-    if not is_study(hydra) or hydra.sweeper.role != "trial" or hydra.job.get("num", None) is None:
+    if not is_trial(hydra):
         return None
     place = study_place(hydra)
     storage = open_storage(place.storage, hydra.sweeper.heartbeat_interval, hydra.sweeper.grace_period)
