@@ -71,7 +71,11 @@ def sweep_problems(config: DictConfig) -> list[str]:
         except UserError as error:
             return getattr(error, "problems", [str(error)])
         problems = dict.fromkeys(own, "")
-    for label, job in _jobs(config, options):
+    try:
+        jobs = list(_jobs(config, options))
+    except ConfigError as error:
+        return [*problems, *error.problems]
+    for label, job in jobs:
         settings = {key: value for key, value in job.items() if key != "hydra"}
         try:
             found = find_problems(plain(OmegaConf.create(settings)))
@@ -105,7 +109,7 @@ def _study_jobs(config: DictConfig, options: Any) -> Iterator[tuple[str, Any]]:
         try:
             composed = loader.load_sweep_config(config, overrides)
         except HydraException as error:
-            raise ConfigError([" ".join(str(error).split())]) from error
+            raise ConfigError([" ".join(f"{error} {error.__cause__ or ''}".split())]) from error
         shown = ", ".join(f"{name}={value}" for name, value in params.items())
         yield (
             f"  (in the search space: {shown})",

@@ -14,7 +14,7 @@ from hydra.types import HydraContext, TaskFunction
 from optuna.trial import Trial, TrialState
 
 from cifar_tuning.errors import UserError
-from cifar_tuning.tuning.claims import Claims, tell
+from cifar_tuning.tuning.claims import OWNER, Claims, tell
 from cifar_tuning.tuning.place import REPEAT
 from cifar_tuning.tuning.study import StudyOptions
 from cifar_tuning.tuning.trial import LostTrial, Outcome, outcome_key
@@ -70,6 +70,9 @@ class Engine:
             except (KeyboardInterrupt, SystemExit):
                 self._give_back(trials)
                 raise
+            except Exception as error:  # the launcher's own: what it could not launch, it could not train
+                for trial in self._still_running(trials):
+                    self._fail(trial.number, f"{type(error).__name__}: {error}")
 
     def _suggest(self, trial: Trial) -> bool:
         try:
@@ -144,15 +147,18 @@ class Engine:
         tell(self.study, number, "failed", None)
 
     def _give_back(self, trials: list[Trial]) -> None:
-        running = {t.number for t in self.study.get_trials(deepcopy=False) if t.state == TrialState.RUNNING}
-        for trial in trials:
-            if trial.number not in running:
-                continue
+        for trial in self._still_running(trials):
             ended = outcomes(self.study, trial.number, self.repeats)
             if ended and (len(ended) == self.repeats or not _goes_on(ended)):
                 self._conclude(trial, ended)
             else:
                 self.claims.release(trial.number)
+
+    def _still_running(self, trials: list[Trial]) -> list[Trial]:
+        """Those of the trials that have not ended and are still this process's."""
+        now = {t.number: t for t in self.study.get_trials(deepcopy=False)}
+        mine = [trial for trial in trials if now[trial.number].system_attrs.get(OWNER) == self.claims.token]
+        return [trial for trial in mine if now[trial.number].state == TrialState.RUNNING]
 
     def _stop_if_too_many_failed(self) -> None:
         failed = [

@@ -68,8 +68,9 @@ def overlay(best: FrozenTrial, options: StudyOptions) -> str:
         f"# From {without_password(place.storage)}\n"
         + (f"#   {_experiment(options)}\n" if _experiment(options) else "#   copy it to conf/experiment/ to use it\n")
     )
-    body: dict[str, Any] = {"defaults": [*defaults, "_self_"]} if defaults else {}
-    return header + yaml.safe_dump({**body, **plain}, sort_keys=False, allow_unicode=True)
+    if defaults:
+        plain = {"defaults": [*defaults, "_self_"], **plain}
+    return header + yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)
 
 
 def _experiment(options: StudyOptions) -> str | None:
@@ -119,8 +120,8 @@ def print_start(study: optuna.Study, options: StudyOptions) -> None:
     done = len(finished(study))
     print(f"Study {study.study_name} in {without_password(options.place.storage)}, folder {options.place.folder}")
     if done:
-        state = "all are" if done >= options.n_trials else f"going on with {done}"
-        print(f"{state} of {options.n_trials} trials finished" if done >= options.n_trials else f"{state} finished")
+        all_done = f"all {done} trials finished; hydra.sweeper.n_trials={2 * done} would go on with it"
+        print(all_done if done >= options.n_trials else f"going on: {done} of {options.n_trials} trials finished")
 
 
 def print_end(study: optuna.Study, options: StudyOptions) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from hydra.utils import instantiate
 from hydra_plugins.hydra_optuna_sweeper._impl import OptunaSweeperImpl, create_params_from_overrides
 from omegaconf import DictConfig, OmegaConf
-from optuna.distributions import BaseDistribution, CategoricalDistribution, distribution_to_json
+from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 from optuna.trial import BaseTrial, FixedTrial
 
 # What may change between two calls of one study without making its values incomparable.
@@ -76,8 +76,18 @@ class SearchSpace:
 
     def described(self) -> dict[str, str]:
         """Returns the swept keys with their distributions, to compare and to store."""
-        space = {name: distribution_to_json(d) for name, d in self.distributions.items()}
+        space = {name: describe(d) for name, d in self.distributions.items()}
         return space | ({"custom_search_space": self.custom} if self.custom else {})
+
+
+def describe(distribution: BaseDistribution) -> str:
+    """Returns a distribution in words, much as it is given on the command line."""
+    if isinstance(distribution, CategoricalDistribution):
+        return f"choice({', '.join(map(str, distribution.choices))})"
+    low, high, step = distribution.low, distribution.high, distribution.step  # type: ignore[attr-defined]
+    kind = "integers" if isinstance(distribution, IntDistribution) else "interval"
+    text = f"{kind} {low} to {high}" + (f" in steps of {step}" if step not in (None, 1) else "")
+    return text + (", log" if distribution.log else "")  # type: ignore[attr-defined]
 
 
 class _Defaults(Mapping[str, Any]):

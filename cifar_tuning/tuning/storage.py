@@ -81,10 +81,10 @@ def _listen(storage: RDBStorage) -> None:
 
 
 def _advice(error: Exception) -> str:
-    message = next(iter(str(error).strip().splitlines()), type(error).__name__)
+    message = next(iter(str(error).strip().splitlines()), type(error).__name__).rstrip(".")
     lowered = message.lower()
     if "no longer compatible" in lowered or "storage upgrade" in lowered:
-        return f"{message} Upgrade a copy of it, or give another storage."
+        return f"{message}. Upgrade a copy of it, or give another storage."
     if "locked" in lowered:
         return f"{message}. Another program keeps it locked; close that, or give another storage."
     if isinstance(error, ModuleNotFoundError | ImportError):

@@ -1,0 +1,280 @@
+"""A study as its user sees it: the command, the folder, the storage, MLflow."""
+
+import json
+import logging
+from pathlib import Path
+
+import optuna
+import pytest
+from mlflow import MlflowClient
+from omegaconf import OmegaConf
+from optuna.trial import TrialState
+
+from cifar_tuning.tuning.claims import OWNER, RETRIES
+from cifar_tuning.tuning.storage import open_storage
+
+STUDY = ["-m", "study=simplenn", "schedule.decay_epochs=range(1,3)"]
+# Prunes whatever is not the best so far, from the second trial on.
+STRICT = [
+    "hydra/sweeper/pruner=percentile",
+    "hydra.sweeper.pruner.percentile=1",
+    "hydra.sweeper.pruner.n_startup_trials=1",
+    "hydra.sweeper.pruner.n_warmup_steps=0",
+]
+# A learning rate that learns and one that can't, in turn.
+MIXED = [
+    "trainer.epochs=4",
+    "optimizer.lr=tag(log,interval(1e-6,0.1))",
+    "hydra.sweeper.enqueue=[{optimizer.lr:0.05},{optimizer.lr:1e-6},{optimizer.lr:0.05},{optimizer.lr:1.1e-6}]",
+]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "sweep"
+
+
+@pytest.fixture
+def study(folder):
+    """Reads the study again, as another process would."""
+
+    def load(name: str = "simplenn") -> optuna.Study:
+        return optuna.load_study(study_name=name, storage=open_storage(f"sqlite:///{folder}/optuna.db"))
+
+    return load
+
+
+@pytest.fixture
+def tracked(tmp_path, pristine_database):
+    """Overrides for a store of its own, and the runs in it by job number."""
+    file = tmp_path / "mlflow.db"
+    file.write_bytes(pristine_database.read_bytes())
+
+    def runs() -> tuple[dict, dict]:
+        client = MlflowClient(f"sqlite:///{file}")
+        found = client.search_runs([e.experiment_id for e in client.search_experiments() if e.name == "cifar10"])
+        jobs = {int(r.data.tags["cifar_tuning.job_num"]): r for r in found if "cifar_tuning.job_num" in r.data.tags}
+        return jobs, {r.info.run_id: r for r in found if "cifar_tuning.job_num" not in r.data.tags}
+
+    runs.overrides = ["tracking=mlflow", f"tracking.uri=sqlite:///{file}"]
+    return runs
+
+
+def test_a_study_prunes_sums_up_and_is_continued(tiny, study, folder, tracked):
+    command = [*STUDY, *tracked.overrides, *STRICT, *MIXED]
+    outcome = tiny(*command, "hydra.sweeper.n_trials=4")
+    assert outcome.code == 0, outcome.text
+
+    trials = study().get_trials()
+    assert [t.number for t in trials] == [0, 1, 2, 3]
+    assert trials[0].params["optimizer.lr"] == 0.05
+    states = [t.state for t in trials]
+    assert states[0] == TrialState.COMPLETE
+    assert TrialState.PRUNED in states
+    assert set(states) <= {TrialState.COMPLETE, TrialState.PRUNED}
+
+    jobs, (parent,) = tracked()[0], tracked()[1].values()
+    assert sorted(jobs) == [0, 1, 2, 3]
+    for trial in trials:
+        run = jobs[trial.number]
+        pruned = trial.state == TrialState.PRUNED
+        assert (run.info.status, run.data.tags["state"]) == (
+            ("KILLED", "pruned") if pruned else ("FINISHED", "complete")
+        )
+        assert (folder / str(trial.number) / "last.pt").is_file()
+        left = json.loads((folder / str(trial.number) / "result.json").read_text())
+        assert left["epochs"] == max(trial.intermediate_values)
+        assert pruned == (left["epochs"] < 4)
+    assert parent.info.status == "FINISHED"
+    assert parent.data.metrics["best_value"] == pytest.approx(study().best_value)
+    assert parent.data.params["hydra.sweeper.n_trials"] == "4"
+
+    results = OmegaConf.load(folder / "optimization_results.yaml")
+    assert results.name == "optuna"
+    assert results.best_value == pytest.approx(study().best_value)
+    assert (folder / "plots" / "study.html").is_file()
+    assert "saved by pruning" in outcome.out
+
+    again = tiny(*command, "hydra.sweeper.n_trials=4")
+    assert "all 4 trials finished" in again.out
+    assert len(study().get_trials()) == 4
+    before = {file: file.stat().st_mtime_ns for file in folder.glob("[0-3]/result.json")}
+    assert tiny(*command, "hydra.sweeper.n_trials=5").code == 0
+    assert len(study().get_trials()) == 5
+    assert before == {file: file.stat().st_mtime_ns for file in folder.glob("[0-3]/result.json")}
+    assert len(tracked()[1]) == 1
+
+
+def test_the_overlay_of_the_winner_is_its_configuration(tiny, command, folder, study):
+    assert tiny(*STUDY, "hydra.sweeper.n_trials=2", "trainer.epochs=1").code == 0
+    best = study().best_trial
+    trained = OmegaConf.load(folder / str(best.number) / ".hydra" / "config.yaml")
+    overlay = OmegaConf.load(folder / "best.yaml")
+    assert overlay.optimizer.lr == best.params["optimizer.lr"]
+    del overlay["defaults"]
+    for group in overlay:
+        assert overlay[group] == trained[group], group
+
+
+def test_repeats_and_the_retrained_winner(tiny, folder, study, tracked):
+    options = ["hydra.sweeper.n_trials=2", "hydra.sweeper.repeats=2", "hydra.sweeper.retrain_best=2"]
+    outcome = tiny(*STUDY, *tracked.overrides, *options, "trainer.epochs=1", "seed=3")
+    assert outcome.code == 0, outcome.text
+    for trial in study().get_trials():
+        left = [json.loads((folder / f"{trial.number}/seed_{s}/result.json").read_text())["value"] for s in (3, 4)]
+        assert trial.value == pytest.approx(sum(left) / 2)
+    retrained = json.loads((folder / "retrained.json").read_text())
+    assert sorted(retrained["runs"]) == ["5", "6"]  # seeds that took no part in the search
+    assert all(0 <= run["test"] <= 1 for run in retrained["runs"].values())
+    assert "test accuracy" in outcome.out
+    client = MlflowClient(tracked.overrides[1].partition("=")[2])
+    runs = client.search_runs([e.experiment_id for e in client.search_experiments()])
+    names = {r.info.run_id: r.info.run_name for r in runs}
+    parents = [names.get(r.data.tags.get("mlflow.parentRunId")) for r in runs]
+    assert parents.count("trial 0") == parents.count("trial 1") == 2
+    assert parents.count("simplenn") == 4  # two trials, two retrained
+    assert {r.info.status for r in runs} == {"FINISHED"}
+
+
+def test_a_failing_trial_is_only_that(tiny, study, folder):
+    # A momentum of 1 is refused, before training, by the job's own check.
+    space = ["hydra.sweeper.enqueue=[{optimizer.momentum:0.5},{optimizer.momentum:1.5},{optimizer.momentum:0.6}]"]
+    outcome = tiny(*STUDY, *space, "optimizer.momentum=choice(0.5,0.6,1.5)", "hydra.sweeper.n_trials=3")
+    assert outcome.code == 0, outcome.text
+    states = {t.params["optimizer.momentum"]: t.state for t in study().get_trials()}
+    assert states == {0.5: TrialState.COMPLETE, 1.5: TrialState.FAIL, 0.6: TrialState.COMPLETE}
+    assert "momentum" in (folder / "1" / "traceback.txt").read_text()
+
+
+def test_too_many_failures_stop_a_study(tiny, study):
+    space = ["optimizer.momentum=choice(0.5,1.5,1.6)", "hydra.sweeper.n_trials=6"]
+    space += ["hydra.sweeper.enqueue=[{optimizer.momentum:1.5},{optimizer.momentum:1.6}]"]
+    outcome = tiny(*STUDY, *space, "hydra.sweeper.max_failure_rate=0.3")
+    assert outcome.code == 1
+    assert "2 of 6 trials failed" in outcome.err
+    assert "Traceback" not in outcome.err
+    assert len(study().get_trials()) == 2
+
+
+def test_a_diverged_trial_counts_with_its_best_value(tiny, study):
+    space = ["optimizer.lr=choice(1e30,1e31)", "hydra.sweeper.n_trials=1"]
+    assert tiny(*STUDY, *space).code == 0
+    (trial,) = study().get_trials()
+    assert (trial.state, trial.user_attrs["state"]) == (TrialState.COMPLETE, "diverged")
+
+
+def test_several_objectives_are_not_pruned(tiny, study, folder):
+    objectives = ["objective=[val/acc_best,model/macs]", "hydra.sweeper.direction=[maximize,minimize]"]
+    outcome = tiny(*STUDY, *objectives, *STRICT, "model.separable=true,false", "hydra.sweeper.n_trials=4")
+    assert outcome.code == 0, outcome.text
+    assert "there is no pruning" in outcome.out
+    trials = study().get_trials()
+    assert {t.state for t in trials} == {TrialState.COMPLETE}
+    assert {len(t.values) for t in trials} == {2}
+    front = OmegaConf.load(folder / "optimization_results.yaml").solutions
+    assert len(front) == len(study().best_trials)
+    assert (folder / "plots" / "pareto_front.png").is_file()
+
+
+@pytest.mark.parametrize(
+    ("options", "states"),
+    [
+        (["hydra.sweeper.max_retry=1"], {TrialState.COMPLETE}),
+        (["hydra.sweeper.max_retry=0"], {TrialState.COMPLETE, TrialState.FAIL}),
+    ],
+)
+def test_a_trial_whose_process_died_is_taken_up(tiny, study, folder, options, states, caplog):
+    command = [*STUDY, "trainer.epochs=3", *options]
+    assert tiny(*command, "hydra.sweeper.n_trials=1").code == 0
+    began = study()
+    trial = began.ask({"optimizer.lr": optuna.distributions.FloatDistribution(1e-3, 0.3, log=True)})
+    owner = {"host": _host(), "pid": 2**22 + 1, "started": "0.0", "id": "gone"}
+    began._storage.set_trial_system_attr(trial._trial_id, OWNER, json.dumps(owner))
+    with caplog.at_level(logging.WARNING):
+        assert tiny(*command, "hydra.sweeper.n_trials=3").code == 0
+    ended = study().get_trials()
+    assert len(ended) == 3
+    assert {t.state for t in ended} == states
+    assert ended[1].params["optimizer.lr"] == trial.params["optimizer.lr"]
+    if TrialState.FAIL not in states:
+        assert ended[1].system_attrs[RETRIES] == 1
+
+
+def _host() -> str:
+    from cifar_tuning.tuning.claims import host
+
+    return host()
+
+
+@pytest.mark.parametrize("launcher", ["basic", "joblib"])
+def test_it_prunes_under_launchers(tiny, study, launcher):
+    parallel = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"] if launcher == "joblib" else []
+    outcome = tiny(*STUDY, *STRICT, *MIXED, *parallel, "hydra.sweeper.n_trials=4")
+    assert outcome.code == 0, outcome.text
+    states = [t.state for t in study().get_trials()]
+    assert len(states) == 4
+    assert TrialState.PRUNED in states
+    assert TrialState.FAIL not in states
+
+
+BAD = [
+    (["hydra.sweeper.workers=0"], "hydra.sweeper.workers=0: must be a whole number, 1 or above"),
+    (["hydra.sweeper.n_trials=0"], "hydra.sweeper.n_trials=0"),
+    (["hydra.sweeper.direction=up"], "must be minimize or maximize"),
+    (["hydra/sweeper/pruner=nope"], "hyperband"),
+    (["hydra/sweeper/sampler=nope"], "cmaes"),
+    (["hydra.sweeper.pruner.n_startup_trials=-1"], "hydra/sweeper/pruner: Number of startup trials"),
+    (["optimizer.lrr=0.1,0.2"], "Did you mean: 'lr'"),
+    (["optimizer.lr=interval(-1,1)"], "optimizer.lr=-1.0: must be a number above 0"),
+    (["hydra.sweeper.enqueue=[{a:1}]"], "a is not in the search space"),
+    (["hydra.sweeper.storage=sqlite:///:memory:"], "can't be in memory"),
+    (["hydra.sweeper.storage=mysql://127.0.0.1:9/x"], "hydra.sweeper.storage=mysql://127.0.0.1:9/x"),
+    (["seed=1,2", "hydra.sweeper.repeats=2"], "seed: is swept"),
+]
+
+
+@pytest.mark.parametrize(("options", "message"), BAD, ids=[bad[0][0] for bad in BAD])
+def test_bad_input_is_refused_before_anything_is_written(tiny, folder, options, message):
+    outcome = tiny(*STUDY, *options)
+    assert outcome.code == 1
+    assert message in outcome.err
+    assert "Traceback" not in outcome.err
+    assert not (folder / "optuna.db").exists()
+
+
+def test_an_empty_space_is_refused(tiny):
+    outcome = tiny("-m", "hydra/sweeper=study")
+    assert outcome.code == 1
+    assert "the search space is empty" in outcome.err
+
+
+def test_another_study_is_not_continued(tiny, folder, study):
+    assert tiny(*STUDY, "trainer.epochs=1", "hydra.sweeper.n_trials=2").code == 0
+    refused = {
+        "was begun with maximize": ["hydra.sweeper.direction=minimize"],
+        "has 2 finished trials already": ["hydra.sweeper.n_trials=1"],
+        "optimizer.lr: interval 0.001 to 0.3, log before, choice(0.1, 0.2) now": ["optimizer.lr=0.1,0.2"],
+        "model.dropout: 0.0 before, 0.5 now": ["model.dropout=0.5"],
+        "belongs to the study simplenn": ["hydra.sweeper.study_name=other"],
+    }
+    for message, options in refused.items():
+        outcome = tiny(*STUDY, "trainer.epochs=1", "hydra.sweeper.n_trials=3", *options)
+        assert outcome.code == 1, message
+        assert message in outcome.err
+    accepted = ["hydra.sweeper.allow_changed_space=true", "model.dropout=0.5", "hydra.sweeper.n_trials=3"]
+    assert tiny(*STUDY, "trainer.epochs=1", *accepted).code == 0
+    assert len(study().get_trials()) == 3
+
+
+def test_an_older_schema_is_refused(tiny, folder):
+    import sqlite3
+
+    assert tiny(*STUDY, "trainer.epochs=1", "hydra.sweeper.n_trials=1").code == 0
+    open_storage.cache_clear()
+    connection = sqlite3.connect(folder / "optuna.db")
+    connection.execute("UPDATE alembic_version SET version_num = 'v1.3.0.a'")
+    connection.commit()
+    connection.close()
+    outcome = tiny(*STUDY, "trainer.epochs=1", "hydra.sweeper.n_trials=2")
+    assert outcome.code == 1
+    assert "Upgrade a copy of it" in outcome.err

@@ -1,0 +1,31 @@
+"""A Hydra application that knows nothing of this project: a trial takes `wait` seconds, or fails where told to."""
+
+import time
+
+import hydra
+from hydra.core.config_store import ConfigStore
+from omegaconf import DictConfig
+
+ConfigStore.instance().store("config", {"x": 1.0, "y": 0, "wait": 0.0, "returns": "value"})
+
+
+@hydra.main(config_path=None, config_name="config")
+def main(cfg: DictConfig) -> object:
+    time.sleep(cfg.wait)
+    if cfg.returns == "error":
+        raise RuntimeError("no such luck")
+    if cfg.returns == "two":
+        return [cfg.x**2 + cfg.y, abs(cfg.x - 1)]
+    return (
+        float("nan") if cfg.returns == "incomparable" else cfg.returns if cfg.returns != "value" else cfg.x**2 + cfg.y
+    )
+
+
+def space(config: DictConfig, trial) -> None:
+    """`y` is a choice only where `x` is positive."""
+    if trial.suggest_float("x", -5, 5) > 0:
+        trial.suggest_int("y", 1, 3)
+
+
+if __name__ == "__main__":
+    main()

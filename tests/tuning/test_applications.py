@@ -1,0 +1,197 @@
+"""The sweeper under any Hydra application, from the shell: workers, interruptions, the stock plugin's syntax."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import optuna
+import psutil
+import pytest
+from omegaconf import OmegaConf
+from optuna.trial import TrialState
+
+from cifar_tuning.tuning.claims import OWNER
+
+APP = Path(__file__).with_name("sphere.py")
+
+
+@pytest.fixture
+def start(tmp_path):
+    """Starts the application as a shell would; the study's folder is tmp_path/sweep."""
+    processes = []
+
+    def run(*options: str, sweeper: str = "study") -> subprocess.Popen:
+        command = [sys.executable, str(APP), "-m", f"hydra/sweeper={sweeper}", f"hydra.sweep.dir={tmp_path}/sweep"]
+        # A child started in the background inherits "ignore Ctrl-C" from its shell; a terminal's does not.
+        process = subprocess.Popen(
+            [*command, "hydra.sweeper.study_name=sphere", *options],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            cwd=tmp_path,
+            env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(APP.parent)},
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        )
+        processes.append(process)
+        return process
+
+    yield run
+    for process in processes:
+        if process.poll() is None:
+            process.kill()
+        process.wait()
+
+
+@pytest.fixture
+def trials(tmp_path):
+    def read() -> list[optuna.trial.FrozenTrial]:
+        url = f"sqlite:///{tmp_path}/sweep/optuna.db"
+        return optuna.load_study(study_name="sphere", storage=url).get_trials()
+
+    return read
+
+
+def finish(process: subprocess.Popen, timeout: float = 120) -> str:
+    out, _ = process.communicate(timeout=timeout)
+    return out
+
+
+def wait_for(condition, seconds: float = 60) -> None:
+    end = time.time() + seconds
+    while True:
+        try:
+            if condition():
+                return
+        except Exception:  # the study is just being made; what stays wrong ends below
+            pass
+        assert time.time() < end, "nothing happened"
+        time.sleep(0.05)
+
+
+def owners(trials) -> set[int]:
+    return {json.loads(trial.system_attrs[OWNER])["pid"] for trial in trials if OWNER in trial.system_attrs}
+
+
+SPACE = ["x=interval(-5.0,5.0)"]
+
+
+def test_two_workers_share_the_trials(start, trials, tmp_path):
+    out = finish(start(*SPACE, "wait=0.3", "hydra.sweeper.workers=2", "hydra.sweeper.n_trials=8"))
+    done = trials()
+    assert [t.state for t in done] == [TrialState.COMPLETE] * 8, out
+    assert len({t.params["x"] for t in done}) == 8
+    assert len(owners(done)) == 2
+    assert "8 of 8 trials finished" in out
+    assert OmegaConf.load(tmp_path / "sweep" / "optimization_results.yaml").best_value == min(t.value for t in done)
+
+
+def test_ctrl_c_stops_the_workers_and_the_same_command_goes_on(start, trials):
+    command = [*SPACE, "wait=0.7", "hydra.sweeper.workers=2", "hydra.sweeper.n_trials=6"]
+    process = start(*command)
+    wait_for(lambda: any(t.state.is_finished() for t in trials()))
+    workers = [child.pid for child in psutil.Process(process.pid).children()]
+    assert len(workers) == 2
+    process.send_signal(signal.SIGINT)
+    assert "Stopping the workers" in finish(process)
+    assert process.returncode != 0
+    assert not any(psutil.pid_exists(pid) for pid in workers)
+    stopped = trials()
+    assert TrialState.RUNNING not in {t.state for t in stopped}
+    assert TrialState.FAIL not in {t.state for t in stopped}
+    finish(start(*command))
+    done = trials()
+    assert [t.state for t in done] == [TrialState.COMPLETE] * 6
+    for before in stopped:
+        assert before.params.items() <= done[before.number].params.items()
+        if before.state.is_finished():
+            assert before.datetime_complete == done[before.number].datetime_complete
+
+
+def test_a_worker_that_dies_is_replaced(start, trials):
+    process = start(*SPACE, "wait=0.7", "hydra.sweeper.workers=2", "hydra.sweeper.n_trials=6")
+    wait_for(lambda: sum(t.state == TrialState.RUNNING and bool(t.params) for t in trials()) == 2)
+    victim = max(owners(trials()))
+    os.kill(victim, signal.SIGKILL)
+    out = finish(process)
+    assert process.returncode == 0, out
+    assert "died" in out
+    done = trials()
+    assert [t.state for t in done] == [TrialState.COMPLETE] * 6
+    assert len(owners(done) - {victim}) >= 2
+
+
+def test_workers_end_when_their_supervisor_is_killed(start, trials):
+    process = start(*SPACE, "wait=0.5", "hydra.sweeper.workers=2", "hydra.sweeper.n_trials=50")
+    wait_for(lambda: any(t.state.is_finished() for t in trials()))
+    workers = [psutil.Process(child.pid) for child in psutil.Process(process.pid).children()]
+    process.kill()
+    _, alive = psutil.wait_procs(workers, timeout=20)
+    assert not alive
+    assert TrialState.RUNNING not in {t.state for t in trials()}
+
+
+def test_a_second_terminal_joins(start, trials):
+    command = [*SPACE, "wait=0.4", "hydra.sweeper.n_trials=10"]
+    both = [start(*command), start(*command)]
+    outs = [finish(process) for process in both]
+    assert [process.returncode for process in both] == [0, 0], outs
+    done = trials()
+    assert [(t.number, t.state) for t in done] == [(n, TrialState.COMPLETE) for n in range(10)]
+    assert owners(done) == {process.pid for process in both}
+    assert len({t.params["x"] for t in done}) == 10
+
+
+@pytest.mark.parametrize(
+    ("options", "count", "check"),
+    [
+        (["x=range(-5.5,5.5,step=0.5)", "y=choice(-5,0,5)"], 5, lambda p: p["x"] * 2 % 1 == 0 and p["y"] in (-5, 0, 5)),
+        (["x=tag(log,interval(0.1,10))"], 4, lambda p: 0.1 <= p["x"] <= 10),
+        (["x=1,2", "y=1,2,3", "hydra/sweeper/sampler=grid"], 6, lambda p: True),
+        (["x=interval(-5,5)", "hydra/sweeper/sampler=random"], 4, lambda p: True),
+        (["x=interval(-5.0,5.0)", "hydra/sweeper/sampler=qmc"], 4, lambda p: True),
+        (["x=interval(-5.0,5.0)", "hydra/sweeper/sampler=nsgaii"], 4, lambda p: True),
+        (["hydra.sweeper.custom_search_space=sphere.space"], 6, lambda p: ("y" in p) == (p["x"] > 0)),
+        (["hydra.sweeper.params={x:'interval(-5.0,5.0)'}", "y=1"], 4, lambda p: set(p) == {"x"}),
+    ],
+    ids=["range", "log", "grid", "random", "qmc", "nsgaii", "custom", "params"],
+)
+def test_search_spaces_of_the_stock_plugin(start, trials, options, count, check):
+    out = finish(start(*options, f"hydra.sweeper.n_trials={count}"))
+    done = trials()
+    assert [t.state for t in done] == [TrialState.COMPLETE] * count, out
+    assert all(check(t.params) for t in done), [t.params for t in done]
+    if "grid" in options[-1]:
+        assert len({tuple(t.params.items()) for t in done}) == count
+
+
+@pytest.mark.parametrize("returns", ["error", "incomparable", "words", "two"])
+def test_a_trial_without_a_number_fails_and_the_study_goes_on(start, trials, tmp_path, returns):
+    space = [f"returns=value,{returns}", "hydra/sweeper/sampler=grid", "hydra.sweeper.n_trials=2"]
+    out = finish(start(*space))
+    states = {t.params["returns"]: t for t in trials()}
+    assert states["value"].state == TrialState.COMPLETE, out
+    assert states[returns].state == TrialState.FAIL
+    assert (tmp_path / "sweep" / str(states[returns].number) / "traceback.txt").read_text().strip()
+
+
+def test_several_objectives(start, trials, tmp_path):
+    space = [*SPACE, "returns=two", "hydra.sweeper.direction=[minimize,minimize]", "hydra.sweeper.n_trials=4"]
+    out = finish(start(*space))
+    assert [len(t.values) for t in trials()] == [2] * 4, out
+    assert OmegaConf.load(tmp_path / "sweep" / "optimization_results.yaml").solutions
+
+
+def test_the_stock_plugin_stands_beside(start, tmp_path):
+    finish(start(*SPACE, "hydra.sweeper.n_trials=2", "hydra.sweeper.n_jobs=1", sweeper="optuna"))
+    assert OmegaConf.load(tmp_path / "sweep" / "optimization_results.yaml").name == "optuna"
+
+
+def test_a_timeout_starts_no_further_trial(start, trials):
+    out = finish(start(*SPACE, "wait=0.6", "hydra.sweeper.timeout=2", "hydra.sweeper.n_trials=50"))
+    done = trials()
+    assert 1 <= len(done) < 12, out
+    assert {t.state for t in done} == {TrialState.COMPLETE}
