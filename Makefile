@@ -7,10 +7,9 @@ SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 PORT ?= 5000
-# The study of `make tune`: about four minutes of training on two CPU cores.
+# The study of `make tune`, in multirun/tune: about four minutes of training on two CPU cores.
 TRIALS ?= 10
 EPOCHS ?= 3
-TUNE := multirun/tune
 
 help: ## Show this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -28,15 +27,9 @@ data: env ## Bring CIFAR-10 to data/ and verify it
 	@$(BIN)/python -m cifar_tuning.data
 
 tune: data ## Tune SimpleNN on CIFAR-10 with a small Optuna study (TRIALS=10 EPOCHS=3)
-	@if [ -f $(TUNE)/optimization_results.yaml ]; then \
-		echo "This study is finished; move $(TUNE) away to run it again."; \
-		$(BIN)/python -m cifar_tuning.reporting.summary $(TUNE); \
-	else \
-		if [ -d $(TUNE) ]; then mv $(TUNE) $(TUNE)-interrupted-$$(date +%Y%m%d-%H%M%S); fi; \
-		$(BIN)/python train.py -m study=simplenn trainer.epochs=$(EPOCHS) \
-			'schedule.decay_epochs=range(1,$(shell expr $(EPOCHS) + 1))' \
-			hydra.sweeper.n_trials=$(TRIALS) hydra.sweep.dir=$(TUNE); \
-	fi
+	@$(BIN)/python train.py -m study=simplenn trainer.epochs=$(EPOCHS) \
+		'schedule.decay_epochs=range(1,$(shell expr $(EPOCHS) + 1))' \
+		hydra.sweeper.study_name=tune hydra.sweeper.n_trials=$(TRIALS)
 
 test: env ## Run every test that this machine can run
 	@$(BIN)/python -m pytest

@@ -47,7 +47,11 @@ class Sweep(Callback):
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Prints the table of the sweep's jobs."""
-        if not self._start or is_study(config.hydra):  # a study sums itself up
+        if not self._start:
+            return
+        if is_study(config.hydra):  # which sums itself up
+            if ui := _ui(config):
+                print(f"  {ui}  compares all runs in MLflow's UI")
             return
         from cifar_tuning.reporting.summary import print_summary
 

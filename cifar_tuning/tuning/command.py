@@ -33,6 +33,7 @@ def run_study(config: DictConfig, context: HydraContext, task: TaskFunction, arg
     if options.pruner_config() is None:
         print(f"{len(options.directions)} objectives: there is no pruning (a curve has only one).")
     outcome.print_start(study, options)
+    before = len(outcome.finished(study))
     try:
         with _monitor(study, options, begin):
             if (command := script()) and (options.sweeper.workers > 1 or sys.stdout.isatty()):
@@ -40,7 +41,8 @@ def run_study(config: DictConfig, context: HydraContext, task: TaskFunction, arg
             else:
                 Engine(study, options, context, task, begin).run()
     finally:
-        outcome.write(study, options)
+        if len(outcome.finished(study)) > before or not (options.place.folder / outcome.RESULTS).is_file():
+            outcome.write(study, options)
     outcome.retrain_best(study, options, context, task)
     outcome.print_end(study, options)
 

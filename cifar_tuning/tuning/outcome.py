@@ -209,6 +209,9 @@ def _print_next(console: Any, study: optuna.Study, options: StudyOptions) -> Non
         (f"  {_experiment(options)}", "the same, from best.yaml") if _experiment(options) else ("", None),
         ("Where to look next:", None),
         (f"  {folder / 'plots'}", "Optuna's plots; study.html has them to explore"),
+        (f"  python predict.py run={folder / str(best.number)}", "its test accuracy")
+        if _has_model(best, folder)
+        else ("", None),
         (
             f"  optuna-dashboard {without_password(options.place.storage)}",
             "the study in a browser (pip install optuna-dashboard)",
@@ -217,6 +220,10 @@ def _print_next(console: Any, study: optuna.Study, options: StudyOptions) -> Non
     for text, comment in lines:
         if text:
             console.print(text + (f"  {comment}" if comment else ""), highlight=False, markup=False, soft_wrap=True)
+
+
+def _has_model(best: FrozenTrial, folder: Path) -> bool:
+    return (folder / str(best.number) / "best.pt").is_file()
 
 
 def _program() -> str:

@@ -155,9 +155,8 @@ def test_a_second_terminal_joins(start, trials):
         (["x=interval(-5.0,5.0)", "hydra/sweeper/sampler=qmc"], 4, lambda p: True),
         (["x=interval(-5.0,5.0)", "hydra/sweeper/sampler=nsgaii"], 4, lambda p: True),
         (["hydra.sweeper.custom_search_space=sphere.space"], 6, lambda p: ("y" in p) == (p["x"] > 0)),
-        (["hydra.sweeper.params={x:'interval(-5.0,5.0)'}", "y=1"], 4, lambda p: set(p) == {"x"}),
     ],
-    ids=["range", "log", "grid", "random", "qmc", "nsgaii", "custom", "params"],
+    ids=["range", "log", "grid", "random", "qmc", "nsgaii", "custom"],
 )
 def test_search_spaces_of_the_stock_plugin(start, trials, options, count, check):
     out = finish(start(*options, f"hydra.sweeper.n_trials={count}"))
