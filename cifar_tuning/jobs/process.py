@@ -12,8 +12,8 @@ from omegaconf import OmegaConf
 
 from cifar_tuning import PROJECT_ROOT
 from cifar_tuning.errors import UserError
+from cifar_tuning.tuning import plugin  # noqa: F401  registers the resolvers that conf/ uses
 from cifar_tuning.tuning.overlays import register
-from cifar_tuning.tuning.place import study_folder
 
 TRUST_VARIABLE = "CIFAR_TUNING_TRUST"
 
@@ -32,7 +32,6 @@ _TRUSTED = [
 
 OmegaConf.register_resolver("project_root", lambda: str(PROJECT_ROOT), replace=True)
 register()
-OmegaConf.register_resolver("study_folder", study_folder, replace=True)
 
 
 def trusted_targets() -> list[str]:

@@ -1,6 +1,5 @@
 """Where a study lives: its storage, name and folder, known from Hydra's configuration alone in every process."""
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,20 +63,7 @@ def study_place(hydra: Any) -> StudyPlace:
         storage = f"sqlite:///{folder / STORAGE_FILE}"
     elif storage.startswith("sqlite:///") and storage != "sqlite:///:memory:":
         storage = f"sqlite:///{cwd / storage.removeprefix('sqlite:///')}"
-    return StudyPlace(storage, study_name(hydra), folder)
-
-
-def study_name(hydra: Any) -> str:
-    """Returns the study's name; where none was given, one made from the command.
-
-    The same command gives the same name, and so goes on with the same study.
-    """
-    if hydra.sweeper.study_name is not None:
-        return str(hydra.sweeper.study_name)
-    overrides = sorted(str(override) for override in hydra.overrides.task)
-    params = OmegaConf.to_yaml(hydra.sweeper.params, resolve=False) if hydra.sweeper.params else ""
-    digest = hashlib.sha256("\n".join([*overrides, params]).encode()).hexdigest()
-    return f"{OmegaConf.select(hydra, 'job.name') or 'study'}-{digest[:6]}"
+    return StudyPlace(storage, str(hydra.sweeper.study_name or OmegaConf.select(hydra, "job.name") or "study"), folder)
 
 
 def sweep_key(hydra: Any) -> str | None:
@@ -97,9 +83,3 @@ def without_password(url: str) -> str:
     scheme, _, user = head.partition("://")
     name, colon, _ = user.partition(":")
     return f"{scheme}://{name}{':***' if colon else ''}@{tail}" if at else url
-
-
-def study_folder(usual: str, *, _root_: Any) -> str:
-    """OmegaConf resolver `study_folder`: a study's folder has its name, any other sweep's the usual one."""
-    hydra = OmegaConf.select(_root_, "hydra")
-    return study_name(hydra) if is_study(hydra) else usual

@@ -3,6 +3,7 @@
 Found through the `hydra.plugins` entry point, so that any Hydra application in the environment can use it.
 """
 
+import hashlib
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,7 +25,7 @@ class StudySweeperConf(OptunaSweeperConf):
 
     Attributes:
         storage: Optuna storage URL; null: `optuna.db` in the sweep's folder.
-        study_name: null: made from the command, so that the same command is the same study.
+        study_name: made from the command, so that the same command is the same study; null: the application's name.
         n_trials: finished trials of the study in total, over all commands and processes.
         n_jobs: trials launched together by a launcher that runs several (joblib, ray); the basic one takes one.
         max_failure_rate: the command stops when more than this share of `n_trials` failed since it began.
@@ -42,6 +43,7 @@ class StudySweeperConf(OptunaSweeperConf):
 
     _target_: str = TARGET
     defaults: list[Any] = field(default_factory=lambda: [{"sampler": "tpe"}, {"pruner": "median"}])
+    study_name: str | None = "${study_name:${hydra.overrides.task},${hydra.job.name}}"
     max_failure_rate: float = 0.5
     pruner: Any = MISSING
     workers: int = 1
@@ -76,6 +78,17 @@ class StudySweeper(Sweeper):
             raise CompactHydraException(f"error: {error}") from None
 
 
+def name_of(overrides: Any, job: str) -> str:
+    """Makes a study's name from the command, so that the same command is the same study."""
+    digest = hashlib.sha256("\n".join(sorted(str(override) for override in overrides)).encode())
+    return f"{job}-{digest.hexdigest()[:6]}"
+
+
+def folder_of(sweeper: Any, usual: str) -> str:
+    """A study's folder has its name, any other sweep's the usual one."""
+    return str(sweeper.study_name or usual) if sweeper.get("_target_") == TARGET else usual
+
+
 def warmup(*, _root_: Any) -> int:
     """A third of the epochs that a trial trains: before it, curves say little about their end."""
     epochs = OmegaConf.select(_root_, "trainer.epochs")
@@ -88,6 +101,9 @@ def resource(*, _root_: Any) -> int | str:
     return epochs if isinstance(epochs, int) else "auto"
 
 
+# Kept from the sweep for its jobs, like Hydra's own `now`: their overrides differ, their study does not.
+OmegaConf.register_resolver("study_name", name_of, replace=True, use_cache=True)
+OmegaConf.register_resolver("study_folder", folder_of, replace=True, use_cache=True)
 OmegaConf.register_resolver("study_warmup", warmup, replace=True)
 OmegaConf.register_resolver("study_resource", resource, replace=True)
 

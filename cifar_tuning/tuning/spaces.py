@@ -7,6 +7,17 @@ from omegaconf import DictConfig
 from optuna.trial import Trial
 
 
+def schedules(config: DictConfig, trial: Trial) -> None:
+    """A schedule with its own numbers: decay epochs and factor only for steps.
+
+    python train.py -m hydra/sweeper=study hydra.sweeper.custom_search_space=cifar_tuning.tuning.spaces.schedules
+    """
+    epochs = int(config.trainer.epochs)
+    if trial.suggest_categorical("schedule", ["constant", "step", "cosine", "onecycle"]) == "step":
+        trial.suggest_int("schedule.decay_epochs", 1, max(1, epochs - 1))
+        trial.suggest_categorical("schedule.decay", [0.1, 0.2, 0.5])
+
+
 def resnet20(config: DictConfig, trial: Trial) -> None:
     """The optimiser with its own numbers: momentum for SGD only, and learning rates on each one's scale.
 
