@@ -90,9 +90,9 @@ def folder_of(sweeper: Any, usual: str) -> str:
 
 
 def warmup(*, _root_: Any) -> int:
-    """A third of the epochs that a trial trains: before it, curves say little about their end."""
+    """A sixth of the epochs that a trial trains: before it, curves say little about their end."""
     epochs = OmegaConf.select(_root_, "trainer.epochs")
-    return max(1, epochs // 3) if isinstance(epochs, int) else 1
+    return max(1, epochs // 6) if isinstance(epochs, int) else 1
 
 
 def resource(*, _root_: Any) -> int | str:
