@@ -91,7 +91,8 @@ def sweep_problems(config: DictConfig) -> list[str]:
 
 
 def _study(config: DictConfig) -> tuple[Any, list[str]]:
-    from cifar_tuning.tuning.study import StudyOptions, study_problems
+    from cifar_tuning.tuning.options import StudyOptions
+    from cifar_tuning.tuning.study import study_problems
 
     options = StudyOptions.parse(config, list(config.hydra.overrides.task))
     return options, study_problems(options)

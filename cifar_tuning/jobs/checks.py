@@ -9,6 +9,7 @@ from typing import Any
 from hydra.utils import get_object
 
 from cifar_tuning.models.layers import is_number
+from cifar_tuning.training.events import PUBLIC_NAMES
 
 GROUPS = ("data", "augmentation", "model", "optimizer", "schedule", "regularizer", "trainer", "tracking")
 
@@ -36,8 +37,16 @@ def _share(value: Any) -> bool:
     return is_number(value) and 0 <= value < 1
 
 
+# What a study can optimise.
+FIGURES = (*PUBLIC_NAMES.values(), "epoch_seconds", "images_per_second", "model/macs", "model/parameters")
+
 # PyTorch's optimisers and schedulers check little of this themselves (lr=0 and decay_epochs=0 pass), and late.
 RULES = [
+    Rule(
+        "objective",
+        lambda v: all(n in FIGURES for n in (v if isinstance(v, list) else [v])),
+        f"one of {', '.join(FIGURES)}, or a list",
+    ),
     Rule("seed", lambda v: _whole(0)(v) and v < 2**32, "a whole number from 0 to 4294967295"),
     Rule("optimizer.lr", lambda v: is_number(v) and v > 0, "a number above 0, such as 0.01"),
     Rule("optimizer.momentum", _share, "a number from 0 up to, not including, 1"),

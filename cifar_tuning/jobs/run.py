@@ -24,7 +24,7 @@ from cifar_tuning.training.loop import Trainer
 from cifar_tuning.training.precision import resolve_precision
 from cifar_tuning.training.schedules import Schedule
 from cifar_tuning.training.settings import place, resolve_device
-from cifar_tuning.tuning.place import is_retrained, is_study, is_trial, repeat_of, sweep_key
+from cifar_tuning.tuning.place import LostTrial, is_retrained, is_study, is_trial, repeat_of, sweep_key
 
 log = logging.getLogger(__name__)
 
@@ -74,16 +74,23 @@ class Job:
         self.progress = Progress()
         self.reporter: Any = None
         self.figures: dict[str, float] = {}
+        self.again = False
         self.test_acc: float | None = None
 
     def run(self, cfg: DictConfig) -> Any:
         """Trains and returns the objective; however it ends, the folder and the store say so."""
         try:
             self.reporter = self._reporter(cfg)
-            prepared = prepare(cfg, own=self.folder if self.reporter is not None and self.reporter.again else None)
+            if self.reporter is not None:  # a process that died had begun it; or its launcher began it anew
+                self.again = self.reporter.again or (self.folder / "last.pt").is_file()
+            prepared = prepare(cfg, own=self.folder if self.again else None)
             self.tracker = prepared.parts.tracking
             self.tracker.start(self._context(prepared))
             result = self._train(prepared)
+        except LostTrial:  # its folder and its run are another process's now
+            if self.tracker is not None:
+                self.tracker.abandon()
+            raise
         except BaseException as error:
             self._fail(error)
             raise
@@ -112,11 +119,14 @@ class Job:
         from cifar_tuning.tuning.trial import TrialReporter, current_trial
 
         trial = current_trial(self.hydra)
-        return None if trial is None else TrialReporter(trial, int(cfg.trainer.epochs), repeat_of(self.hydra))
+        if trial is None:
+            return None
+        return TrialReporter(trial, int(cfg.trainer.epochs), repeat_of(self.hydra), cfg.objective)
 
     def _objective(self, asked: Any, result: Result) -> Any:
         """Returns what a sweep optimises: the best validation accuracy, or the figures that `objective` names."""
-        last = result.progress.history[-1].named()
+        finite = [m for m in result.progress.history if math.isfinite(m.train_loss) and math.isfinite(m.val_loss)]
+        last = (finite or result.progress.history)[-1].named()
         figures = {**last, **self.figures, "val/acc_best": result.value}
         values = [float(figures[name]) for name in ([asked] if isinstance(asked, str) else asked)]
         return values[0] if isinstance(asked, str) else values
@@ -162,7 +172,7 @@ class Job:
             folder=self.folder,
             config=prepared.config,
             run_id=self.tracker.run_id,
-            listeners=[EpochTracking(self.tracker), *([self.reporter] if self.reporter is not None else [])],
+            listeners=[*([self.reporter] if self.reporter is not None else []), EpochTracking(self.tracker)],
         )
         self._resume(trainer, prepared)
         self.progress = trainer.progress
@@ -246,9 +256,10 @@ class Job:
             overrides=self.overrides,
             folder=self.folder,
             seed=config["seed"],
-            job_num=int(self.hydra.job.num) if self.multirun else None,
+            job_num=int(self.hydra.job.num) if self.multirun and not is_retrained(self.hydra) else None,
+            tags={"role": "retrained"} if self.multirun and is_retrained(self.hydra) else {},
             run_id=prepared.checkpoint.run_id if prepared.checkpoint else None,
-            again=self.reporter is not None and self.reporter.again,
+            again=self.again,
             **self._sweep(),
         )
 

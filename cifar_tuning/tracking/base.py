@@ -101,6 +101,10 @@ class Tracker(Protocol):
         """Close the run after an error; an interrupt counts as killed."""
         ...
 
+    def abandon(self) -> None:
+        """Leave the run as it is: another process goes on with it."""
+        ...
+
 
 class MetricsFile:
     """`metrics.jsonl` in a run's folder: one line an epoch, whatever becomes of the store.
@@ -175,6 +179,9 @@ class NoTracker:
     def finish(self, state: str) -> None:
         """Do nothing but check the word."""
         check_state(state)
+
+    def abandon(self) -> None:
+        """Do nothing."""
 
     def fail(self, error: BaseException) -> None:
         """Leave the traceback in the run's folder."""

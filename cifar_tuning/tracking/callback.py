@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -99,7 +100,8 @@ class SweepRun(Callback):
             children = sweeps.children_of(store, self._parent)
         best = sweeps.best_of(children)
         sweeps.summarise(outbox, children, best)
-        _add_study(outbox, Path(config.hydra.sweep.dir))
+        history = store.client.get_metric_history(self._parent, "best_value") if children else []
+        _add_study(outbox, Path(config.hydra.sweep.dir), {metric.step for metric in history})
         state = sweeps.judge(children, error)
         if best is not None and state == "complete" and tracker.model_policy == "auto":
             self._log_winner(store, best)
@@ -123,7 +125,7 @@ class SweepRun(Callback):
             log.warning("The best run's model was not logged (%s); its checkpoint is.", error)
 
 
-def _add_study(outbox: Outbox, folder: Path) -> None:
+def _add_study(outbox: Outbox, folder: Path, known: set[int]) -> None:
     """Put what a study left in its folder on the parent run: plots, result files, the best value over time."""
     files = {file.name: file for name in STUDY_FILES for file in folder.glob(name)}
     if plots := sorted((folder / "plots").glob("*.*")):
@@ -132,7 +134,8 @@ def _add_study(outbox: Outbox, folder: Path) -> None:
         outbox.add_artifacts(files)
     if (curve := folder / "best_values.json").is_file():
         for number, value, _ended in json.loads(curve.read_text()):
-            outbox.add_metrics({"best_value": value}, step=number)
+            if number not in known:
+                outbox.add_metrics({"best_value": value}, step=number)
 
 
 def _name(config: DictConfig, sweep_dir: Path) -> str:
@@ -156,4 +159,5 @@ def _params(config: DictConfig) -> dict[str, str]:
     if isinstance(sweeper, dict):
         for key, value in facts.as_params({"hydra": {"sweeper": sweeper}}).items():
             params.setdefault(key, value)
-    return params
+    # A storage's address may hold a password.
+    return {key: re.sub(r"://([^:/@]*):[^@/]*@", r"://\1:***@", value) for key, value in params.items()}

@@ -127,7 +127,7 @@ class MLflowTracker:
             if context.again and parent is not None:
                 from cifar_tuning.tracking.sweeps import find_job
 
-                known = find_job(store, parent, context.folder) or known
+                known = find_job(store, parent, context.job_num, context.seed) or known
             self.continued = known is not None and self._continue(store, known, context, params)
             if not self.continued:
                 self._create(store, context, params, parent)
@@ -186,6 +186,11 @@ class MLflowTracker:
                 close_group(outbox.store, self._group, state)
             except Exception as error:  # the seed's own run is closed; the reaper closes its trial's
                 log.warning("The trial's run was not closed: %s", _first_line(error))
+
+    def abandon(self) -> None:
+        """Leave the run as it is: another process goes on with it."""
+        self._outbox = None
+        _unregister(self)
 
     def fail(self, error: BaseException) -> None:
         """Close the run after an error, with its traceback."""

@@ -28,24 +28,27 @@ COMPETING = ("complete", "diverged")
 def find_parent(store: Store, sweep_dir: Path, key: str | None = None) -> str | None:
     """Find the multirun's run from any process, by the folder alone, or by the sweep's own name."""
     try:
-        return _cached_parent(store, key or facts.absolute(sweep_dir))
+        return _cached_parent(store, key or facts.absolute(sweep_dir), key is not None)
     except LookupError:
         return None
 
 
 @lru_cache(maxsize=64)
-def _cached_parent(store: Store, sweep_dir: str) -> str:
-    run = search_parent(store, sweep_dir)
+def _cached_parent(store: Store, sweep_dir: str, oldest: bool) -> str:
+    run = search_parent(store, sweep_dir, oldest)
     if run is None:
         raise LookupError(sweep_dir)  # an answer would be remembered, an exception is not
     return str(run.info.run_id)
 
 
-def search_parent(store: Store, sweep_dir: str) -> Run | None:
-    """Ask the store for the run that is tagged with the folder."""
+def search_parent(store: Store, sweep_dir: str, oldest: bool = False) -> Run | None:
+    """Ask the store for the run that is tagged with the folder, the newest unless told otherwise."""
     quote = '"' if "'" in sweep_dir else "'"
     runs = store.client.search_runs(
-        [store.experiment_id], f"tags.`{facts.SWEEP_DIR}` = {quote}{sweep_dir}{quote}", max_results=1
+        [store.experiment_id],
+        f"tags.`{facts.SWEEP_DIR}` = {quote}{sweep_dir}{quote}",
+        max_results=1,
+        order_by=[f"attributes.start_time {'ASC' if oldest else 'DESC'}"],
     )
     return runs[0] if runs else None
 
@@ -64,7 +67,7 @@ def open_parent(
         facts.FOLDER: folder,
         facts.STATE: "running",
     }
-    known = search_parent(store, key or folder)
+    known = search_parent(store, key or folder, oldest=key is not None)
     marker = Path(folder) / MARKER
     # A folder that was moved away left its run behind: another sweep at the same place is another sweep.
     if key is None and known is not None and not (marker.is_file() and marker.read_text().strip() == known.info.run_id):
@@ -72,6 +75,10 @@ def open_parent(
     if known is None:
         run_id = str(store.client.create_run(store.experiment_id, tags=tags, run_name=name).info.run_id)
         logged: Mapping[str, str] = {}
+        first = search_parent(store, key, oldest=True) if key else None
+        if first is not None and first.info.run_id != run_id:  # another machine was faster
+            store.client.delete_run(run_id)
+            run_id, logged = str(first.info.run_id), first.data.params
     else:
         run_id, logged = str(known.info.run_id), known.data.params
         store.client.update_run(run_id, status="RUNNING")
@@ -108,6 +115,8 @@ def close_group(store: Store, group: str, state: str) -> None:
     """Put the mean over the trial's jobs so far on its run, and the state of the last."""
     children = children_of(store, group)
     values = [run.data.metrics[OBJECTIVE] for run in children if OBJECTIVE in run.data.metrics]
+    states = {state, *(run.data.tags.get(facts.STATE) for run in children)}
+    state = next(s for s in ("failed", "killed", "pruned", "diverged", state) if s in states)
     if values:
         store.client.log_metric(group, OBJECTIVE, statistics.mean(values), step=0)
         store.client.log_metric(group, f"{OBJECTIVE}_std", statistics.stdev(values) if len(values) > 1 else 0.0, step=0)
@@ -115,11 +124,9 @@ def close_group(store: Store, group: str, state: str) -> None:
     store.client.set_terminated(group, STATUS_OF_STATE[state])
 
 
-def find_job(store: Store, parent: str, folder: Path) -> str | None:
-    """Find the run that an earlier process of the same job opened."""
-    place = facts.absolute(folder)
-    quote = '"' if "'" in place else "'"
-    query = f"tags.`{facts.PARENT}` = '{parent}' and tags.`{facts.FOLDER}` = {quote}{place}{quote}"
+def find_job(store: Store, parent: str, job_num: int | None, seed: int) -> str | None:
+    """Find the run that an earlier process of the same job opened, maybe on another machine in another folder."""
+    query = f"tags.`{facts.PARENT}` = '{parent}' and tags.`{facts.JOB_NUM}` = '{job_num}' and tags.seed = '{seed}'"
     runs = store.client.search_runs([store.experiment_id], query, max_results=1)
     return str(runs[0].info.run_id) if runs else None
 
@@ -139,7 +146,11 @@ def children_of(store: Store, parent: str) -> list[Run]:
 def best_of(children: list[Run]) -> Run | None:
     """Pick the job with the highest best validation accuracy."""
     competing = [
-        run for run in children if run.data.tags.get(facts.STATE) in COMPETING and OBJECTIVE in run.data.metrics
+        run
+        for run in children
+        if run.data.tags.get(facts.STATE) in COMPETING
+        and OBJECTIVE in run.data.metrics
+        and run.data.tags.get("role") != "retrained"  # it was chosen already
     ]
     return max(competing, key=lambda run: run.data.metrics[OBJECTIVE], default=None)
 

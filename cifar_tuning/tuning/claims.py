@@ -6,12 +6,14 @@ a new number, which would tear those apart; its heartbeats and its queue of wait
 
 import json
 import logging
+import math
 import os
 import socket
 import uuid
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -24,8 +26,12 @@ from optuna.storages import RDBStorage
 from optuna.storages._heartbeat import get_heartbeat_thread
 from optuna.trial import FrozenTrial, Trial, TrialState
 
+from cifar_tuning.tuning.storage import database_lock
+
 log = logging.getLogger(__name__)
 
+# No sampler takes so long to draw a trial.
+TAKING_SECONDS = 600
 # Names of a trial's system attributes, which neither the samplers nor Optuna's plots see.
 OWNER = "cifar_tuning:owner"
 RETRIES = "cifar_tuning:retries"
@@ -52,13 +58,22 @@ class Claims:
         self.lock = FileLock(folder / ".study.lock", timeout=600, poll_interval=0.005)
         self.token = json.dumps({"host": host(), "pid": os.getpid(), "started": started(os.getpid()), "id": _unique()})
 
-    def take(self, count: int) -> list[Trial]:
-        """Returns up to `count` trials to train, now RUNNING; empty when all are taken or finished."""
+    def take(self, count: int, suggest: Callable[[Trial], bool]) -> list[Trial] | None:
+        """Returns up to `count` trials to train, now RUNNING; None when all are taken or finished.
+
+        Args:
+            count: at most so many.
+            suggest: draws a trial's parameters, before the next is taken, so that the sampler sees them; false if
+                that failed.
+        """
         taken: list[Trial] = []
-        with self.lock:
+        with self.lock, database_lock(self.backend.engine):
             self.take_up_dead()
-            while len(taken) < count and (trial := self._take_one()) is not None:
-                taken.append(trial)
+            for number in range(count):
+                if (trial := self._take_one()) is None:
+                    return taken if number else None
+                if suggest(trial):
+                    taken.append(trial)
         return taken
 
     def _take_one(self) -> Trial | None:
@@ -83,6 +98,10 @@ class Claims:
         """Gives back a trial that was interrupted on purpose: the next process goes on with it."""
         self._set_state(self._id(number), TrialState.WAITING)
 
+    def again(self, number: int) -> None:
+        """Counts a death of a trial whose job a launcher lost, and queues it once more."""
+        self._take_up(self.backend.get_trial(self._id(number)))
+
     def take_up_dead(self) -> None:
         """Queues trials whose process died, once more each; gives up on those that died too often."""
         running = [t for t in self.study.get_trials(deepcopy=False) if t.state == TrialState.RUNNING]
@@ -90,13 +109,26 @@ class Claims:
             return
         silent = set(self.backend._get_stale_trial_ids(self.study._study_id))
         for trial in running:
-            if trial._trial_id in silent or owner_is_dead(trial):
+            if trial._trial_id in silent or self._orphaned(trial) or owner_is_dead(trial):
                 self._take_up(trial)
+
+    def _orphaned(self, trial: FrozenTrial) -> bool:
+        """Whether a trial's process died while it took it: it belongs to nobody.
+
+        Taking happens under this machine's lock, so here such a trial has no living process; on another machine it
+        may be just being taken.
+        """
+        if OWNER in trial.system_attrs:
+            return False
+        age = (datetime.now() - trial.datetime_start).total_seconds() if trial.datetime_start else math.inf
+        return self.backend.url.startswith("sqlite") or age > TAKING_SECONDS
 
     def _take_up(self, trial: FrozenTrial) -> None:
         retries = trial.system_attrs.get(RETRIES, 0) + 1
         if self.max_retry is not None and retries > self.max_retry:
             log.warning("Trial %d died %d times; it counts as failed.", trial.number, retries)
+            reason = f"its process died {retries} times"
+            self.backend.set_trial_user_attr(trial._trial_id, "error", reason)
             tell(self.study, trial.number, "failed", None)
             return
         log.warning("Trial %d: its process died; it goes on from its last checkpoint.", trial.number)

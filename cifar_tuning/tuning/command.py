@@ -9,8 +9,10 @@ import optuna
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
+from cifar_tuning.errors import UserError
 from cifar_tuning.tuning.engine import Engine
-from cifar_tuning.tuning.study import StudyOptions, open_study
+from cifar_tuning.tuning.options import StudyOptions
+from cifar_tuning.tuning.study import open_study
 from cifar_tuning.tuning.workers import BEGIN_VARIABLE, Workers, die_with_parent, is_worker, script
 
 
@@ -34,15 +36,20 @@ def run_study(config: DictConfig, context: HydraContext, task: TaskFunction, arg
         print(f"{len(options.directions)} objectives: there is no pruning (a curve has only one).")
     outcome.print_start(study, options)
     before = len(outcome.finished(study))
+    command = script()
+    if command is None and options.sweeper.workers > 1:
+        raise UserError("hydra.sweeper.workers: only a script or a module can be repeated in worker processes")
+    stopped = True
     try:
         with _monitor(study, options, begin):
-            if (command := script()) and (options.sweeper.workers > 1 or sys.stdout.isatty()):
+            if command and (options.sweeper.workers > 1 or sys.stdout.isatty()):
                 Workers(command, options, study, begin).run()
             else:
                 Engine(study, options, context, task, begin).run()
+        stopped = False
     finally:
         if len(outcome.finished(study)) > before or not (options.place.folder / outcome.RESULTS).is_file():
-            outcome.write(study, options)
+            outcome.write(study, options, plots=not stopped)  # who pressed Ctrl-C does not want to wait for pictures
     outcome.retrain_best(study, options, context, task)
     outcome.print_end(study, options)
 

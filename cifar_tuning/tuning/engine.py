@@ -3,6 +3,7 @@
 import logging
 import math
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from typing import Any
@@ -10,17 +11,20 @@ from typing import Any
 import optuna
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
+from hydra.errors import HydraException
 from hydra.types import HydraContext, TaskFunction
 from optuna.trial import Trial, TrialState
 
 from cifar_tuning.errors import UserError
 from cifar_tuning.tuning.claims import OWNER, Claims, tell
-from cifar_tuning.tuning.place import REPEAT
-from cifar_tuning.tuning.study import StudyOptions
-from cifar_tuning.tuning.trial import LostTrial, Outcome, outcome_key
+from cifar_tuning.tuning.options import StudyOptions
+from cifar_tuning.tuning.place import REPEAT, LostTrial
+from cifar_tuning.tuning.trial import Outcome, outcome_key
 
 log = logging.getLogger(__name__)
 
+# System attribute of a trial: the overrides of its jobs.
+OVERRIDES = "cifar_tuning:overrides"
 BASIC_LAUNCHER = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
 
 
@@ -60,23 +64,25 @@ class Engine:
         """
         while keep_on() and time.time() < self.deadline:
             self._stop_if_too_many_failed()
-            trials = self.claims.take(self.batch)
-            if not trials:
+            trials = self.claims.take(self.batch, self._suggest)
+            if trials is None:
                 return
             try:
-                self._train([trial for trial in trials if self._suggest(trial)])
+                self._train(trials)
             except LostTrial as lost:
                 log.warning("%s", lost)
+                self._give_back(trials)
             except (KeyboardInterrupt, SystemExit):
                 self._give_back(trials)
                 raise
-            except Exception as error:  # the launcher's own: what it could not launch, it could not train
-                for trial in self._still_running(trials):
-                    self._fail(trial.number, f"{type(error).__name__}: {error}")
+            except Exception as error:
+                self._after_launcher_error(trials, error)
 
     def _suggest(self, trial: Trial) -> bool:
         try:
             self.options.space.suggest(trial, self.options.config)
+            used = self.options.space.overrides(trial.params)
+            self.study._storage.set_trial_system_attr(trial._trial_id, OVERRIDES, used)
         except Exception as error:  # a mistake in the user's own function, or in what it suggests
             self._fail(trial.number, f"{type(error).__name__}: {error}")
             return False
@@ -112,12 +118,12 @@ class Engine:
         if isinstance(error, optuna.TrialPruned):
             return Outcome("pruned", None)
         if error is not None:
+            self._keep_traceback(trial.number, "".join(traceback.format_exception(error)))
             return Outcome("failed", f"{type(error).__name__}: {error}")
         kept = outcomes(self.study, trial.number, self.repeats)[repeat:]
-        if kept:
-            return kept[0]
         try:
-            return Outcome("complete", objective(result.return_value, len(self.options.directions)))
+            value = objective(result.return_value, len(self.options.directions))
+            return kept[0] if kept else Outcome("complete", value)
         except ValueError as refusal:
             return Outcome("failed", str(refusal))
 
@@ -136,15 +142,18 @@ class Engine:
             tell(self.study, trial.number, state, means if several else means[0])
 
     def _fail(self, number: int, reason: str) -> None:
-        folder = self.options.place.folder / str(number)
         log.warning("Trial %d failed: %s", number, reason)
-        folder.mkdir(parents=True, exist_ok=True)
-        if not list(folder.rglob("traceback.txt")):  # the job's own says more
-            (folder / "traceback.txt").write_text(reason + "\n")
+        self._keep_traceback(number, reason + "\n")
         storage = self.study._storage
         trial_id = storage.get_trial_id_from_study_id_trial_number(self.study._study_id, number)
         storage.set_trial_user_attr(trial_id, "error", reason[:2000])
         tell(self.study, number, "failed", None)
+
+    def _keep_traceback(self, number: int, text: str) -> None:
+        folder = self.options.place.folder / str(number)
+        folder.mkdir(parents=True, exist_ok=True)
+        if not list(folder.rglob("traceback.txt")):  # the job's own says more
+            (folder / "traceback.txt").write_text(text)
 
     def _give_back(self, trials: list[Trial]) -> None:
         for trial in self._still_running(trials):
@@ -153,6 +162,32 @@ class Engine:
                 self._conclude(trial, ended)
             else:
                 self.claims.release(trial.number)
+
+    def _after_launcher_error(self, trials: list[Trial], error: Exception) -> None:
+        """Sorts a batch whose launcher raised: a bad configuration fails, a lost job is begun again.
+
+        Raises:
+            UserError: the launcher could not start any job; the trials are given back.
+        """
+        reason = f"{type(error).__name__}: {error}"
+        running = self._still_running(trials)
+        if not isinstance(error, HydraException) and not any(self._begun(trial.number) for trial in trials):
+            for trial in running:
+                self.claims.release(trial.number)
+            raise UserError(f"hydra/launcher could not start a job: {reason}\nNo trial is lost.") from error
+        for trial in running:
+            ended = outcomes(self.study, trial.number, self.repeats)
+            if isinstance(error, HydraException):
+                self._fail(trial.number, reason)
+            elif ended and (len(ended) == self.repeats or not _goes_on(ended)):
+                self._conclude(trial, ended)
+            else:
+                log.warning("Trial %d: its job was lost (%s).", trial.number, reason.splitlines()[0])
+                self.claims.again(trial.number)
+
+    def _begun(self, number: int) -> bool:
+        folder = self.options.place.folder / str(number)
+        return folder.is_dir() or bool(outcomes(self.study, number, self.repeats))
 
     def _still_running(self, trials: list[Trial]) -> list[Trial]:
         """Those of the trials that have not ended and are still this process's."""

@@ -1,6 +1,7 @@
 """What a study leaves: the winner as files and words, Optuna's plots, and the winner trained once more."""
 
 import json
+import logging
 import shlex
 import statistics
 from pathlib import Path
@@ -8,20 +9,25 @@ from typing import Any
 
 import optuna
 import yaml
+from filelock import FileLock, Timeout
 from hydra.core.plugins import Plugins
+from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import OmegaConf
 from optuna.trial import FrozenTrial, TrialState
 
 from cifar_tuning import PROJECT_ROOT
+from cifar_tuning.tuning.engine import OVERRIDES
+from cifar_tuning.tuning.options import StudyOptions
 from cifar_tuning.tuning.place import RETRAIN, without_password
-from cifar_tuning.tuning.study import StudyOptions
 from cifar_tuning.tuning.trial import outcome_key
+
+log = logging.getLogger(__name__)
 
 BEST, RESULTS, RETRAINED, CURVE = "best.yaml", "optimization_results.yaml", "retrained.json", "best_values.json"
 
 
-def write(study: optuna.Study, options: StudyOptions) -> None:
+def write(study: optuna.Study, options: StudyOptions, plots: bool = True) -> None:
     """Writes the stock plugin's result file, the winner as an overlay, and the plots into the study's folder."""
     from cifar_tuning.reporting.study import best_values, write_plots
 
@@ -31,18 +37,29 @@ def write(study: optuna.Study, options: StudyOptions) -> None:
     if len(options.directions) == 1:
         best = study.best_trial
         results: dict[str, Any] = {"name": "optuna", "best_params": best.params, "best_value": best.value}
-        _write(folder / BEST, overlay(best, options))
     else:
         front = [{"params": trial.params, "values": trial.values} for trial in study.best_trials]
         results = {"name": "optuna", "solutions": front}
     _write(folder / RESULTS, OmegaConf.to_yaml(OmegaConf.create(results)))
+    if len(options.directions) == 1:
+        try:
+            _write(folder / BEST, overlay(best, options))
+        except Exception as error:  # an old trial whose options are gone
+            log.warning("%s was not written: trial %d can't be composed any more: %s", BEST, best.number, error)
     _write(folder / CURVE, json.dumps(best_values(study)))
+    if not plots:
+        return
     write_plots(study, folder / "plots", "validation accuracy" if options.directions == ["maximize"] else "objective")
 
 
 def finished(study: optuna.Study) -> list[FrozenTrial]:
     """Returns the trials that ended."""
     return [trial for trial in study.get_trials(deepcopy=False) if trial.state.is_finished()]
+
+
+def overrides_of(trial: FrozenTrial, options: StudyOptions) -> list[str]:
+    """Returns the overrides that a trial's jobs had, also where the command's have changed since."""
+    return list(trial.system_attrs.get(OVERRIDES) or options.space.overrides(trial.params))
 
 
 def overlay(best: FrozenTrial, options: StudyOptions) -> str:
@@ -53,7 +70,7 @@ def overlay(best: FrozenTrial, options: StudyOptions) -> str:
     from hydra.core.global_hydra import GlobalHydra
 
     loader = GlobalHydra.instance().config_loader()
-    config = loader.load_sweep_config(options.config, options.space.overrides(best.params))
+    config = loader.load_sweep_config(options.config, overrides_of(best, options))
     choices: dict[str, Any] = {str(key): value for key, value in config.hydra.runtime.choices.items()}
     overlays = ("study", "experiment")
     groups = {g: c for g, c in choices.items() if not g.startswith("hydra/") and g not in overlays and c is not None}
@@ -100,19 +117,28 @@ def retrain_best(study: optuna.Study, options: StudyOptions, context: HydraConte
     if known.get("trial") != best.number:
         known = {"trial": best.number, "runs": {}}
     launcher = Plugins.instance().instantiate_launcher(config=options.config, hydra_context=context, task_function=task)
+    try:
+        with FileLock(options.place.folder / ".retrain.lock", timeout=0):
+            _retrain(best, known, launcher, options)
+    except Timeout:
+        print("Another process retrains the winner just now.")
+    except Exception as error:  # the study's own results stand
+        log.warning("The winner could not be retrained: %s: %s", type(error).__name__, error)
+
+
+def _retrain(best: FrozenTrial, known: dict[str, Any], launcher: Launcher, options: StudyOptions) -> None:
     first = options.config.seed + options.sweeper.repeats
-    for seed in range(first, first + count):
+    for seed in range(first, first + options.sweeper.retrain_best):
         if str(seed) in known["runs"]:
             continue
         subdir = f"best_{best.number}/seed_{seed}"
         extra = [f"seed={seed}", f"hydra.sweep.subdir={subdir}", f"+{RETRAIN}=1"]
-        (result,) = launcher.launch(
-            [options.space.overrides(best.params) + extra], initial_job_idx=options.n_trials + seed - first
-        )
+        number = options.n_trials + seed - first
+        (result,) = launcher.launch([overrides_of(best, options) + extra], initial_job_idx=number)
         left = options.place.folder / subdir / "result.json"
         detail = json.loads(left.read_text()) if left.is_file() else {}
         known["runs"][str(seed)] = {"value": float(result.return_value), "test": detail.get("test_acc")}
-        _write(file, json.dumps(known, indent=1))
+        _write(options.place.folder / RETRAINED, json.dumps(known, indent=1))
 
 
 def print_start(study: optuna.Study, options: StudyOptions) -> None:
@@ -182,7 +208,8 @@ def _saved(ended: list[FrozenTrial]) -> str:
     for trial in ended:
         for name, kept in trial.system_attrs.items():
             if name.startswith(outcome_key(0)[:-1]) and kept.get("of"):
-                trained, asked = trained + kept["epochs"], asked + kept["of"]
+                asked += kept["of"]
+                trained += kept["epochs"] if kept["state"] == "pruned" else kept["of"]
     if not asked or trained == asked:
         return ""
     return f"; {trained:,} of {asked:,} epochs trained, {1 - trained / asked:.0%} saved by pruning"
@@ -190,9 +217,9 @@ def _saved(ended: list[FrozenTrial]) -> str:
 
 def _print_next(console: Any, study: optuna.Study, options: StudyOptions) -> None:
     best, folder = study.best_trial, options.place.folder
-    retrained = folder / RETRAINED
-    if retrained.is_file():
-        runs = json.loads(retrained.read_text())["runs"]
+    known = json.loads((folder / RETRAINED).read_text()) if (folder / RETRAINED).is_file() else {}
+    if known.get("trial") == best.number:
+        runs = known["runs"]
         for name, key in (("validation", "value"), ("test", "test")):
             values = [run[key] for run in runs.values() if run[key] is not None]
             if values:
@@ -202,7 +229,7 @@ def _print_next(console: Any, study: optuna.Study, options: StudyOptions) -> Non
                     f"{statistics.mean(values):.4f}{spread}",
                     highlight=False,
                 )
-    overrides = [o for o in options.space.overrides(best.params) if not o.startswith("hydra.")]
+    overrides = [o for o in overrides_of(best, options) if not o.startswith("hydra.")]
     lines = [
         ("The best configuration once more:", None),
         (f"  python {_program()} {' '.join(shlex.quote(o) for o in overrides)}", None),

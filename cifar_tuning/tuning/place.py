@@ -6,12 +6,17 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from cifar_tuning.errors import ConfigError
 from cifar_tuning.tuning.plugin import TARGET
 
 STORAGE_FILE = "optuna.db"
 # What a job is to its study, where Hydra lets a sweep say so: which of a trial's seeds it trains, or that it trains
 # the winner once more. (A job's configuration may not differ from the sweep's in hydra.sweeper.)
 REPEAT, RETRAIN = "hydra.job.env_set.CIFAR_TUNING_REPEAT", "hydra.job.env_set.CIFAR_TUNING_RETRAIN"
+
+
+class LostTrial(SystemExit):
+    """Another process has taken up this job's trial, because this one gave no sign of life for long."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +37,13 @@ class StudyPlace:
     def shared(self) -> bool:
         """Whether the storage is a server, which other machines reach too."""
         return not self.storage.startswith("sqlite")
+
+
+def sqlite_file(url: str) -> Path | None:
+    """Returns the file that a SQLite URL names; None for a database in memory or on a server."""
+    scheme, _, rest = url.partition(":///")
+    path = rest.partition("?")[0]
+    return Path(path) if scheme.startswith("sqlite") and path and path != ":memory:" else None
 
 
 def is_study(hydra: Any) -> bool:
@@ -61,8 +73,10 @@ def study_place(hydra: Any) -> StudyPlace:
     storage = hydra.sweeper.storage
     if storage is None:
         storage = f"sqlite:///{folder / STORAGE_FILE}"
-    elif storage.startswith("sqlite:///") and storage != "sqlite:///:memory:":
-        storage = f"sqlite:///{cwd / storage.removeprefix('sqlite:///')}"
+    elif not isinstance(storage, str):
+        raise ConfigError([f"hydra.sweeper.storage={storage}: must be the URL of a database, or null"])
+    elif (file := sqlite_file(storage)) is not None:
+        storage = f"sqlite:///{cwd / file}"
     return StudyPlace(storage, str(hydra.sweeper.study_name or OmegaConf.select(hydra, "job.name") or "study"), folder)
 
 

@@ -4,6 +4,7 @@ Found through the `hydra.plugins` entry point, so that any Hydra application in 
 """
 
 import hashlib
+import sys
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +17,15 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 
 from cifar_tuning.errors import UserError
 
+# Beginnings of the overrides of Hydra's own options that make a study another one.
+SAME_STUDY = (
+    "hydra/sweeper/sampler",
+    "hydra.sweeper.sampler",
+    "hydra.sweeper.params",
+    "hydra.sweeper.custom",
+    "hydra.sweeper.direction",
+    "hydra.sweeper.repeats",
+)
 TARGET = "cifar_tuning.tuning.plugin.StudySweeper"
 
 
@@ -43,7 +53,7 @@ class StudySweeperConf(OptunaSweeperConf):
 
     _target_: str = TARGET
     defaults: list[Any] = field(default_factory=lambda: [{"sampler": "tpe"}, {"pruner": "median"}])
-    study_name: str | None = "${study_name:${hydra.overrides.task},${hydra.job.name}}"
+    study_name: str | None = "${study_name:${hydra.overrides.task},${hydra.overrides.hydra},${hydra.job.name}}"
     max_failure_rate: float = 0.5
     pruner: Any = MISSING
     workers: int = 1
@@ -76,11 +86,18 @@ class StudySweeper(Sweeper):
             run_study(self.config, self.context, self.task, arguments)
         except UserError as error:  # Hydra prints its own kind without a traceback, in every application
             raise CompactHydraException(f"error: {error}") from None
+        except KeyboardInterrupt:
+            print("Interrupted; the same command goes on with the study.", file=sys.stderr)
+            raise SystemExit(130) from None
 
 
-def name_of(overrides: Any, job: str) -> str:
-    """Makes a study's name from the command, so that the same command is the same study."""
-    digest = hashlib.sha256("\n".join(sorted(str(override) for override in overrides)).encode())
+def name_of(overrides: Any, hydras: Any, job: str) -> str:
+    """Makes a study's name from the command, so that the same command is the same study.
+
+    Of Hydra's own options those count that make it another study; a study may be given more trials or workers.
+    """
+    counting = [o for o in map(str, hydras) if o.lstrip("+").startswith(SAME_STUDY)]
+    digest = hashlib.sha256("\n".join(sorted([*map(str, overrides), *counting])).encode())
     return f"{job}-{digest.hexdigest()[:6]}"
 
 

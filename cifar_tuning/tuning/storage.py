@@ -2,6 +2,8 @@
 
 import sqlite3
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -11,10 +13,12 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.storages import RDBStorage
 
 from cifar_tuning.errors import UserError
-from cifar_tuning.tuning.place import without_password
+from cifar_tuning.tuning.place import sqlite_file, without_password
 
 # A writer waits this long for others before SQLite reports a locked database.
 LOCK_SECONDS = 60
+# Names our lock among a PostgreSQL server's advisory locks.
+LOCK_NUMBER = 1407_2020
 
 
 @lru_cache(maxsize=8)
@@ -30,7 +34,8 @@ def open_storage(url: str, heartbeat_interval: int = 60, grace_period: int | Non
         UserError: the storage can't be reached or written, or is another Optuna's; says what to do.
     """
     sqlite = url.startswith("sqlite")
-    if sqlite and ":memory:" in url:
+    file = sqlite_file(url)
+    if sqlite and file is None:
         raise UserError(
             f"hydra.sweeper.storage={url}: the study sweeper's jobs find their trial through the storage, so it can't "
             "be in memory; use null for optuna.db in the sweep's folder"
@@ -38,9 +43,9 @@ def open_storage(url: str, heartbeat_interval: int = 60, grace_period: int | Non
     arguments: dict[str, Any] = {"connect_args": {"timeout": LOCK_SECONDS}} if sqlite else {"pool_pre_ping": True}
     quiet_optuna()
     try:
-        if sqlite:
-            _use_wal(Path(url.removeprefix("sqlite:///")))
-        with warnings.catch_warnings():
+        if file is not None:
+            _use_wal(file)
+        with warnings.catch_warnings(), _making_tables(url):
             warnings.simplefilter("ignore", ExperimentalWarning)
             storage = RDBStorage(
                 url, engine_kwargs=arguments, heartbeat_interval=heartbeat_interval, grace_period=grace_period
@@ -50,6 +55,39 @@ def open_storage(url: str, heartbeat_interval: int = 60, grace_period: int | Non
     if sqlite:
         _listen(storage)
     return storage
+
+
+@contextmanager
+def database_lock(engine: Any) -> Iterator[None]:
+    """Lets one process at a time do what a database on a server does not do atomically; SQLite has a file lock."""
+    if engine.dialect.name != "postgresql":
+        yield
+        return
+    from sqlalchemy import text
+
+    # The lock belongs to the connection: it goes when the process does.
+    with engine.connect() as connection:
+        connection.execute(text(f"SELECT pg_advisory_lock({LOCK_NUMBER})"))
+        try:
+            yield
+        finally:
+            connection.execute(text(f"SELECT pg_advisory_unlock({LOCK_NUMBER})"))
+
+
+@contextmanager
+def _making_tables(url: str) -> Iterator[None]:
+    """Optuna's tables are made by the first process; a second one that starts with it must wait."""
+    if not url.startswith("postgresql"):
+        yield
+        return
+    from sqlalchemy import create_engine
+
+    engine = create_engine(url)
+    try:
+        with database_lock(engine):
+            yield
+    finally:
+        engine.dispose()
 
 
 def quiet_optuna() -> None:

@@ -11,18 +11,15 @@ from optuna.trial import Trial
 
 from cifar_tuning.training.events import EpochMetrics, Listener
 from cifar_tuning.tuning.claims import AGAIN, OWNER
-from cifar_tuning.tuning.place import is_trial, study_place
+from cifar_tuning.tuning.options import make_pruner
+from cifar_tuning.tuning.place import LostTrial, is_trial, study_place
 from cifar_tuning.tuning.storage import open_storage
-from cifar_tuning.tuning.study import PRUNER, make_pruner
+from cifar_tuning.tuning.study import PRUNER
 
 log = logging.getLogger(__name__)
 
 # Name of the system attribute in which a job leaves its outcome.
 OUTCOME = "cifar_tuning:outcome"
-
-
-class LostTrial(SystemExit):
-    """Another process has taken up this job's trial, because this one gave no sign of life for long."""
 
 
 def current_trial(hydra: Any) -> Trial | None:
@@ -66,26 +63,29 @@ class Outcome:
 
 
 class TrialReporter(Listener):
-    """Reports every epoch's validation accuracy to the study and passes on its wish to stop.
+    """Reports every epoch's figure to the study and passes on its wish to stop.
 
     Args:
         trial: this job's.
         epochs: of a whole run; with several seeds a trial, the next one's steps follow.
         repeat: which of the trial's seeds this is.
+        objective: the figure that the study optimises; its curve is what the pruner sees.
     """
 
-    def __init__(self, trial: Trial, epochs: int, repeat: int = 0) -> None:
+    def __init__(self, trial: Trial, epochs: int, repeat: int = 0, objective: Any = "val/acc_best") -> None:
         self.trial, self.offset = trial, repeat * epochs
         self.storage = trial.study._storage
         attributes = self.storage.get_trial(trial._trial_id).system_attrs
         self.owner, self.key = attributes.get(OWNER), outcome_key(repeat)
         self.again: bool = attributes.get(AGAIN, False)  # an earlier process began this trial
         self.reported = set(trial.study.trials[trial.number].intermediate_values)
-        self.single = len(trial.study.directions) == 1
+        # The best so far never falls, so the accuracy itself says more of a curve.
+        self.curve = {"val/acc_best": "val/acc"}.get(objective, objective) if isinstance(objective, str) else None
 
     def on_epoch(self, metrics: EpochMetrics) -> bool:
         """Reports; true when the pruner says that the trial is hopeless."""
-        if not self.single or math.isnan(metrics.val_acc):
+        value = metrics.named().get(str(self.curve), math.nan)
+        if math.isnan(value):  # several objectives, one that has no curve, or an epoch that diverged
             return False
         try:
             frozen = self.storage.get_trial(self.trial._trial_id)
@@ -93,7 +93,7 @@ class TrialReporter(Listener):
                 raise LostTrial(f"Trial {self.trial.number} has been taken up by another process; this one stops.")
             step = self.offset + metrics.epoch
             if step not in self.reported and not (metrics.epoch == 0 and self.offset):
-                self.trial.report(metrics.val_acc, step)
+                self.trial.report(value, step)
                 self.reported.add(step)
             return metrics.epoch > 0 and self.trial.should_prune()
         except Exception as error:  # a study whose server is away must not cost the training

@@ -1,5 +1,6 @@
 """Worker processes of a study: each is the same command once more, and takes one trial after the other."""
 
+import json
 import logging
 import os
 import shutil
@@ -15,10 +16,11 @@ from typing import IO
 
 import optuna
 from omegaconf import OmegaConf
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial
 
 from cifar_tuning.errors import UserError
-from cifar_tuning.tuning.study import StudyOptions
+from cifar_tuning.tuning.claims import OWNER, host
+from cifar_tuning.tuning.options import StudyOptions
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +28,9 @@ log = logging.getLogger(__name__)
 WORKER_VARIABLE = "CIFAR_TUNING_WORKER"
 BEGIN_VARIABLE = "CIFAR_TUNING_STUDY_BEGIN"
 POLL = 0.2
-# A worker that dies before it has ended a trial, so often in a row, will not do better the next time.
+# Seconds that the next worker waits for the first epoch of the last one, to know the memory it needs.
+PATIENCE = 300
+# A worker that dies before it has taken a trial, so often in a row, will not do better the next time.
 HOPELESS = 3
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
@@ -75,7 +79,6 @@ class _Worker:
     process: subprocess.Popen[bytes]
     log: Path
     file: IO[bytes]
-    ended_before: int
 
 
 class Workers:
@@ -89,14 +92,15 @@ class Workers:
     """
 
     def __init__(self, command: list[str], options: StudyOptions, study: optuna.Study, begin: float) -> None:
-        # An override given twice is an error to Hydra, so a folder that the user chose is left as it stands.
-        chosen = any(argument.startswith("hydra.sweep.dir=") for argument in command)
-        self.command = command if chosen else [*command, f"hydra.sweep.dir='{options.place.folder}'"]
+        # The folder as it is here: a worker would put its own time into one that has the time in its name.
+        rest = [argument for argument in command if not argument.lstrip("+").startswith("hydra.sweep.dir=")]
+        self.command = [*rest, f"hydra.sweep.dir='{options.place.folder}'"]
         self.options, self.study, self.begin = options, study, begin
         self.count: int = options.sweeper.workers
         self.folder = options.place.folder / "workers"
         self.running: dict[int, _Worker] = {}
         self.deaths = 0
+        self.free = free_gpu_memory()
 
     def run(self) -> None:
         """Waits until the workers have nothing left to do.
@@ -105,6 +109,7 @@ class Workers:
             UserError: a worker stopped because of one, or they die one after the other.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
+        print(f"Workers' logs: {self.folder}/{os.getpid()}-*.log", flush=True)
         try:
             for index in range(min(self.count, max(1, self._open_trials()))):
                 if index and not self._room_for_another(index):
@@ -138,7 +143,7 @@ class Workers:
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-        self.running[index] = _Worker(process, path, file, self._ended())
+        self.running[index] = _Worker(process, path, file)
 
     def _look_after(self, index: int) -> None:
         worker = self.running[index]
@@ -149,7 +154,8 @@ class Workers:
         del self.running[index]
         if code == 0:
             return
-        self.deaths = 0 if self._ended() > worker.ended_before else self.deaths + 1
+        # What dies in a trial is its trial's business (`max_retry`); what dies before any will do so again.
+        self.deaths = 0 if self._trials_of(worker) else self.deaths + 1
         tail = _tail(worker.log)
         if "\nerror: " in f"\n{tail}":  # it said what is wrong; another one would say the same
             self._stop_cleanly()
@@ -180,22 +186,33 @@ class Workers:
     def _room_for_another(self, index: int) -> bool:
         """On a GPU, waits for a first trial's epoch and tells whether its memory is there once more."""
         device = OmegaConf.select(self.options.config, "trainer.device", default="cpu")
-        before = free_gpu_memory()
+        before = self.free
         if device == "cpu" or before is None:
             return True
-        while index - 1 in self.running and not self._trained_epochs():
+        patience = time.time() + PATIENCE
+        while index - 1 in self.running and not self._has_trained(self.running[index - 1]):
+            if time.time() > patience:
+                break
             time.sleep(POLL)
-            self._look_after(index - 1)
-        after = free_gpu_memory()
+            for other in list(self.running):
+                self._look_after(other)
+        after = self.free = free_gpu_memory()
         used = max(0, before - (after if after is not None else before))
         if after is not None and after < used:
             log.warning("A trial takes %d MiB of GPU memory and %d MiB are free: %d workers.", used, after, index)
             return False
         return True
 
-    def _trained_epochs(self) -> bool:
-        running = (t for t in self.study.get_trials(deepcopy=False) if t.state == TrialState.RUNNING)
-        return any((t.last_step or 0) > 0 for t in running)
+    def _trials_of(self, worker: _Worker) -> list[FrozenTrial]:
+        trials = self.study.get_trials(deepcopy=False)
+        owners = ((trial, json.loads(trial.system_attrs.get(OWNER, "{}"))) for trial in trials)
+        return [
+            trial for trial, owner in owners if (owner.get("pid"), owner.get("host")) == (worker.process.pid, host())
+        ]
+
+    def _has_trained(self, worker: _Worker) -> bool:
+        """Whether a worker has come so far that its model and gradients are in memory."""
+        return any(t.state.is_finished() or (t.last_step or 0) > 0 for t in self._trials_of(worker))
 
 
 def free_gpu_memory() -> int | None:
@@ -211,5 +228,5 @@ def free_gpu_memory() -> int | None:
     return int(first[0]) if answer.returncode == 0 and first and first[0].isdecimal() else None
 
 
-def _tail(file: Path, lines: int = 15) -> str:
+def _tail(file: Path, lines: int = 40) -> str:
     return "\n".join(file.read_text(errors="replace").splitlines()[-lines:])

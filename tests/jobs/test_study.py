@@ -28,6 +28,17 @@ MIXED = [
     "hydra.sweeper.enqueue=[{optimizer.lr:0.05},{optimizer.lr:1e-6},{optimizer.lr:0.05},{optimizer.lr:1.1e-6}]",
 ]
 
+MOMENTUM = ["hydra.sweeper.custom_search_space=tests.jobs.test_study.momentum"]
+
+
+def momentum(config, trial) -> None:
+    trial.suggest_categorical("optimizer.momentum", [0.5, 0.6, 1.5, 1.6])
+
+
+@pytest.fixture(autouse=True)
+def _trusted(monkeypatch):
+    monkeypatch.setenv("CIFAR_TUNING_TRUST", "tests.*")
+
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
@@ -137,9 +148,9 @@ def test_repeats_and_the_retrained_winner(tiny, folder, study, tracked):
 
 
 def test_a_failing_trial_is_only_that(tiny, study, folder):
-    # A momentum of 1 is refused, before training, by the job's own check.
+    # Declared choices are checked before the first trial; what a function suggests is not known then.
     space = ["hydra.sweeper.enqueue=[{optimizer.momentum:0.5},{optimizer.momentum:1.5},{optimizer.momentum:0.6}]"]
-    outcome = tiny(*STUDY, *space, "optimizer.momentum=choice(0.5,0.6,1.5)", "hydra.sweeper.n_trials=3")
+    outcome = tiny(*STUDY, *space, *MOMENTUM, "hydra.sweeper.n_trials=3")
     assert outcome.code == 0, outcome.text
     states = {t.params["optimizer.momentum"]: t.state for t in study().get_trials()}
     assert states == {0.5: TrialState.COMPLETE, 1.5: TrialState.FAIL, 0.6: TrialState.COMPLETE}
@@ -147,7 +158,7 @@ def test_a_failing_trial_is_only_that(tiny, study, folder):
 
 
 def test_too_many_failures_stop_a_study(tiny, study):
-    space = ["optimizer.momentum=choice(0.5,1.5,1.6)", "hydra.sweeper.n_trials=6"]
+    space = [*MOMENTUM, "hydra.sweeper.n_trials=6"]
     space += ["hydra.sweeper.enqueue=[{optimizer.momentum:1.5},{optimizer.momentum:1.6}]"]
     outcome = tiny(*STUDY, *space, "hydra.sweeper.max_failure_rate=0.3")
     assert outcome.code == 1
@@ -229,6 +240,10 @@ BAD = [
     (["hydra.sweeper.enqueue=[{a:1}]"], "a is not in the search space"),
     (["hydra.sweeper.storage=sqlite:///:memory:"], "can't be in memory"),
     (["hydra.sweeper.storage=mysql://127.0.0.1:9/x"], "hydra.sweeper.storage=mysql://127.0.0.1:9/x"),
+    (["model.activation=relu,swisch"], "model.activation=swisch"),
+    (["objective=val/accc"], "objective=val/accc: must be one of train/loss"),
+    (["objective=[val/acc_best,model/macs]"], "objective=['val/acc_best', 'model/macs'] needs 2 of them"),
+    (["hydra.sweeper.custom_search_space=tests.nope"], "hydra.sweeper.custom_search_space=tests.nope"),
     (["seed=1,2", "hydra.sweeper.repeats=2"], "seed: is swept"),
 ]
 
@@ -278,3 +293,20 @@ def test_an_older_schema_is_refused(tiny, folder):
     outcome = tiny(*STUDY, "trainer.epochs=1", "hydra.sweeper.n_trials=2")
     assert outcome.code == 1
     assert "Upgrade a copy of it" in outcome.err
+
+
+def test_a_password_is_not_shown():
+    from cifar_tuning.tracking.callback import _params
+
+    config = OmegaConf.create(
+        {
+            "hydra": {
+                "overrides": {"task": ["hydra.sweeper.storage=postgresql://me:secret@db/optuna"]},
+                "runtime": {"choices": {}},
+                "sweeper": {"storage": "postgresql://me:secret@db/optuna", "params": {"a": "1,2"}},
+            }
+        }
+    )
+    params = _params(config)
+    assert "secret" not in str(params)
+    assert params["hydra.sweeper.storage"] == "postgresql://me:***@db/optuna"

@@ -1,0 +1,194 @@
+"""A study's options: parsed from Hydra's configuration, checked together before anything is written."""
+
+import functools
+import warnings
+import zlib
+from dataclasses import dataclass
+from typing import Any
+
+import optuna
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from optuna.exceptions import ExperimentalWarning
+
+from cifar_tuning.errors import ConfigError
+from cifar_tuning.tuning import space as spaces
+from cifar_tuning.tuning.place import StudyPlace, study_place
+from cifar_tuning.tuning.space import SearchSpace
+
+# These cover one space together: their processes must agree on its order.
+_ONE_SEQUENCE = ("optuna.samplers.GridSampler", "optuna.samplers.QMCSampler")
+# The samplers of the stock plugin's options, and whatever else Optuna offers; never other code.
+_TRUSTED = ("hydra_plugins.hydra_optuna_sweeper.*", "optuna.samplers.*", "optuna.pruners.*")
+
+
+@dataclass(frozen=True)
+class StudyOptions:
+    """The sweeper's configuration, parsed; see `plugin.StudySweeperConf` for what the options mean."""
+
+    place: StudyPlace
+    space: SearchSpace
+    config: DictConfig
+    sweeper: Any
+
+    @classmethod
+    def parse(cls, config: DictConfig, arguments: list[str]) -> "StudyOptions":
+        """Parses the configuration of a sweep.
+
+        Raises:
+            ConfigError: an override can't be understood as part of a search space.
+        """
+        sweeper = config.hydra.sweeper
+        try:
+            space = SearchSpace.parse(sweeper.params, arguments, sweeper.custom_search_space)
+        except (ValueError, NotImplementedError, AssertionError) as error:
+            raise ConfigError([f"hydra.sweeper.params: {error}"]) from error
+        return cls(study_place(config.hydra), space, config, sweeper)
+
+    @property
+    def directions(self) -> list[str]:
+        """`minimize` or `maximize` for each objective."""
+        given = self.sweeper.direction
+        return [getattr(d, "name", str(d)) for d in (given if OmegaConf.is_list(given) else [given])]
+
+    @property
+    def grid(self) -> bool:
+        """Whether the sampler goes through a grid."""
+        return str(self.sweeper.sampler.get("_target_")) == "optuna.samplers.GridSampler"
+
+    @property
+    def n_trials(self) -> int:
+        """The total number of trials; a grid's size if that is smaller."""
+        total = int(self.sweeper.n_trials)
+        if self.grid:
+            size = 1
+            for values in self.space.grid().values():
+                size *= len(values)
+            total = min(total, size)
+        return total
+
+    def sampler(self, process: int = 0) -> optuna.samplers.BaseSampler:
+        """Builds the sampler.
+
+        Args:
+            process: tells the processes of a study apart: with the same seed they would draw the same "random"
+                trials, as would a process that goes on with a study. 0 leaves the seed as given.
+
+        The stock options turn TPE's joint sampling and constant liar off, against Optuna's own defaults; here they
+        are off only for who says so on the command line.
+        """
+        node = OmegaConf.to_container(self.sweeper.sampler, resolve=True)
+        assert isinstance(node, dict)
+        said = {str(o).partition("=")[0].lstrip("+") for o in self.config.hydra.overrides.hydra}
+        if node.get("_target_") == "optuna.samplers.TPESampler":
+            for key, value in (
+                ("multivariate", True),
+                ("constant_liar", True),
+                ("group", self.space.custom is not None),
+            ):
+                if f"hydra.sweeper.sampler.{key}" not in said:
+                    node[key] = node.get(key) or value
+        if process and node.get("seed") is not None and node["_target_"] not in _ONE_SEQUENCE:
+            node["seed"] = zlib.crc32(f"{node['seed']} {process}".encode())
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)
+            built = instantiate(node, _execution_whitelist_=_TRUSTED)
+            return built(self.space.grid()) if isinstance(built, functools.partial) else built
+
+    def pruner_config(self) -> dict[str, Any] | None:
+        """Returns the pruner's constructor call; None where there can be no pruning."""
+        if len(self.directions) > 1:
+            return None
+        node = OmegaConf.to_container(self.sweeper.pruner, resolve=True)
+        assert isinstance(node, dict)
+        return {str(key): value for key, value in node.items()}
+
+    def problems(self) -> list[str]:
+        """Returns a line for each option that is out of range."""
+        sweeper, lines = self.sweeper, []
+        whole = {"workers": 1, "n_trials": 1, "n_jobs": 1, "repeats": 1, "retrain_best": 0, "heartbeat_interval": 1}
+        for name, low in whole.items():
+            value = sweeper[name]
+            if not isinstance(value, int) or isinstance(value, bool) or value < low:
+                lines.append(f"hydra.sweeper.{name}={value}: must be a whole number, {low} or above")
+        for name, low in {"max_retry": 0, "timeout": 0, "grace_period": 1}.items():
+            if sweeper[name] is not None and sweeper[name] < low:
+                lines.append(f"hydra.sweeper.{name}={sweeper[name]}: must be {low} or above, or null")
+        if not 0 <= sweeper.max_failure_rate <= 1:
+            lines.append(f"hydra.sweeper.max_failure_rate={sweeper.max_failure_rate}: must be from 0 to 1")
+        if bad := [d for d in self.directions if d not in ("minimize", "maximize")]:
+            lines.append(f"hydra.sweeper.direction={bad[0]}: must be minimize or maximize, or a list of them")
+        if self.space.empty:
+            lines.append(
+                "the search space is empty: give a key a range, as in 'optimizer.lr=tag(log,interval(0.001,0.1))' or "
+                "model.activation=relu,swish, or set hydra.sweeper.params"
+            )
+        return lines + self._problems_with_parts() + self._problems_with_repeats() + self._problems_with_objective()
+
+    def _problems_with_objective(self) -> list[str]:
+        """An application that names its objectives (`train.py` does) must name as many as there are directions."""
+        named = self.config.get("objective")
+        if named is None:
+            return []
+        names = [named] if isinstance(named, str) else list(named)
+        if len(names) == len(self.directions) and (len(names) > 1) == OmegaConf.is_list(named):
+            return []
+        return [
+            f"hydra.sweeper.direction={','.join(self.directions)}: objective={named} needs "
+            f"{len(names)} of them, as a list if it is one"
+        ]
+
+    def _problems_with_parts(self) -> list[str]:
+        """Builds sampler and pruner once, so that a wrong option shows now."""
+        lines = []
+        for name, build in (("sampler", self.sampler), ("pruner", lambda: make_pruner(self.pruner_config()))):
+            try:
+                build()
+            except Exception as error:
+                while error.__cause__ is not None and isinstance(error.__cause__, Exception):
+                    error = error.__cause__
+                lines.append(f"hydra/sweeper/{name}: {' '.join(str(error).split())}")
+        return lines
+
+    def _problems_with_repeats(self) -> list[str]:
+        if self.sweeper.repeats == 1 and not self.sweeper.retrain_best:
+            return []
+        if "seed" in self.space.distributions:
+            return ["seed: is swept, but hydra.sweeper.repeats and retrain_best give every seed to each configuration"]
+        if not isinstance(OmegaConf.select(self.config, "seed"), int):
+            return ["seed: the application has no such option, which hydra.sweeper.repeats and retrain_best vary"]
+        return []
+
+    def fixed(self) -> dict[str, str]:
+        """Returns what all trials of the study share, to notice changes."""
+        return spaces.fixed_part(self.config, self.space) | {"hydra.sweeper.repeats": str(self.sweeper.repeats)}
+
+    def enqueued(self) -> list[dict[str, Any]]:
+        """Returns the configurations to try first.
+
+        Raises:
+            ConfigError: one of them is no part of the search space.
+        """
+        result, problems = [], []
+        names = spaces.example_params(self.space, self.config).keys()
+        for entry in self.sweeper.enqueue or []:
+            if entry == "defaults":
+                result.append(spaces.default_params(self.space, self.config))
+            elif not OmegaConf.is_dict(entry):
+                problems.append(f"hydra.sweeper.enqueue: {entry}: must be `defaults` or {{key: value, …}}")
+            elif unknown := [key for key in entry if key not in names and self.space.custom is None]:
+                problems.append(f"hydra.sweeper.enqueue: {unknown[0]} is not in the search space: {', '.join(names)}")
+            else:
+                result.append({str(key): value for key, value in entry.items()})
+        if problems:
+            raise ConfigError(problems)
+        return [params for params in result if params]
+
+
+def make_pruner(config: dict[str, Any] | None) -> optuna.pruners.BasePruner:
+    """Builds a pruner from its constructor call; None gives one that never prunes."""
+    if config is None:
+        return optuna.pruners.NopPruner()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        return instantiate(config, _execution_whitelist_=_TRUSTED)
