@@ -28,7 +28,7 @@ MIXED = [
     "hydra.sweeper.enqueue=[{optimizer.lr:0.05},{optimizer.lr:1e-6},{optimizer.lr:0.05},{optimizer.lr:1.1e-6}]",
 ]
 
-MOMENTUM = ["hydra.sweeper.custom_search_space=tests.jobs.test_study.momentum"]
+MOMENTUM = ["hydra.sweeper.custom_search_space=tests.jobs.test_study_command.momentum"]
 
 
 def momentum(config, trial) -> None:
