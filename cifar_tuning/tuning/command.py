@@ -49,7 +49,8 @@ def run_study(config: DictConfig, context: HydraContext, task: TaskFunction, arg
         stopped = False
     finally:
         if len(outcome.finished(study)) > before or not (options.place.folder / outcome.RESULTS).is_file():
-            outcome.write(study, options, plots=not stopped)  # who pressed Ctrl-C does not want to wait for pictures
+            # Who pressed Ctrl-C does not want to wait for pictures.
+            outcome.write(study, options, plots=options.sweeper.plots and not stopped)
     outcome.retrain_best(study, options, context, task)
     outcome.print_end(study, options)
 

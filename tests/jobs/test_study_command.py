@@ -13,7 +13,8 @@ from optuna.trial import TrialState
 from cifar_tuning.tuning.claims import OWNER, RETRIES
 from cifar_tuning.tuning.storage import open_storage
 
-STUDY = ["-m", "study=simplenn", "schedule.decay_epochs=range(1,3)"]
+STUDY = ["-m", "study=simplenn", "schedule.decay_epochs=range(1,3)", "hydra.sweeper.plots=false"]
+PLOTS = "hydra.sweeper.plots=true"
 # Prunes whatever is not the best so far, from the second trial on.
 STRICT = [
     "hydra/sweeper/pruner=percentile",
@@ -73,7 +74,7 @@ def tracked(tmp_path, pristine_database):
 
 def test_a_study_prunes_sums_up_and_is_continued(tiny, study, folder, tracked):
     command = [*STUDY, *tracked.overrides, *STRICT, *MIXED]
-    outcome = tiny(*command, "hydra.sweeper.n_trials=4")
+    outcome = tiny(*command, PLOTS, "hydra.sweeper.n_trials=4")
     assert outcome.code == 0, outcome.text
 
     trials = study().get_trials()
@@ -176,7 +177,7 @@ def test_a_diverged_trial_counts_with_its_best_value(tiny, study):
 
 def test_several_objectives_are_not_pruned(tiny, study, folder):
     objectives = ["objective=[val/acc_best,model/macs]", "hydra.sweeper.direction=[maximize,minimize]"]
-    outcome = tiny(*STUDY, *objectives, *STRICT, "model.separable=true,false", "hydra.sweeper.n_trials=4")
+    outcome = tiny(*STUDY, *objectives, *STRICT, PLOTS, "model.separable=true,false", "hydra.sweeper.n_trials=4")
     assert outcome.code == 0, outcome.text
     assert "there is no pruning" in outcome.out
     trials = study().get_trials()

@@ -26,6 +26,8 @@ def start(tmp_path):
 
     def run(*options: str, sweeper: str = "study") -> subprocess.Popen:
         command = [sys.executable, str(APP), "-m", f"hydra/sweeper={sweeper}", f"hydra.sweep.dir={tmp_path}/sweep"]
+        if sweeper == "study":
+            command.append("hydra.sweeper.plots=false")  # tested elsewhere, and slow
         # A child started in the background inherits "ignore Ctrl-C" from its shell; a terminal's does not.
         process = subprocess.Popen(
             [*command, "hydra.sweeper.study_name=sphere", *options],
