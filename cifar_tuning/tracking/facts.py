@@ -16,11 +16,13 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from cifar_tuning.processes import host, started
 from cifar_tuning.tracking.base import RunContext
 
 PARENT = "mlflow.parentRunId"
 STATE = "state"
 HOST = "cifar_tuning.host"
+MACHINE = "cifar_tuning.machine"
 PID = "cifar_tuning.pid"
 PROCESS_STARTED = "cifar_tuning.process_started"
 FOLDER = "cifar_tuning.folder"
@@ -79,20 +81,7 @@ def absolute(path: Path) -> str:
 def process_tags() -> dict[str, str]:
     """Say which process on which machine carries a run, so that its death can be noticed."""
     # Not cached beside the rest: a forked child is another process.
-    return {**_machine_tags(), PID: str(os.getpid()), PROCESS_STARTED: process_start(os.getpid()) or ""}
-
-
-def process_start(pid: int) -> str | None:
-    """Tell when a process started, as text; None if there is no such process (a zombie counts as none)."""
-    import psutil
-
-    try:
-        process = psutil.Process(pid)
-        if process.status() == psutil.STATUS_ZOMBIE:
-            return None
-        return f"{process.create_time():.2f}"
-    except psutil.NoSuchProcess:
-        return None
+    return {**_machine_tags(), PID: str(os.getpid()), PROCESS_STARTED: started(os.getpid()) or ""}
 
 
 @lru_cache(maxsize=1)
@@ -103,6 +92,7 @@ def _machine_tags() -> dict[str, str]:
         user = str(os.getuid()) if hasattr(os, "getuid") else "unknown"
     return {
         HOST: socket.gethostname(),
+        MACHINE: host(),
         "cifar_tuning.versions": json.dumps(_versions()),
         "mlflow.user": user,
         "mlflow.source.name": sys.argv[0] or "python",

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cifar_tuning import processes
 from cifar_tuning.tracking import facts
 from cifar_tuning.tracking.base import STATUS_OF_STATE, MetricsFile
 from cifar_tuning.tracking.outbox import UNSENT, Pending, read_unsent
@@ -18,9 +19,6 @@ if TYPE_CHECKING:
     from cifar_tuning.tracking.store import Store
 
 log = logging.getLogger(__name__)
-
-# Start times are derived from the clock, which a machine may correct while a process lives.
-TOLERANCE_SECONDS = 5.0
 
 _visited: set[tuple[str, str]] = set()
 
@@ -54,8 +52,9 @@ def _alive(run: Run) -> bool:
     pid, started = run.data.tags.get(facts.PID, ""), run.data.tags.get(facts.PROCESS_STARTED, "")
     if not pid.isdecimal() or not started:
         return True  # not ours to judge
-    now = facts.process_start(int(pid))
-    return now is not None and abs(float(now) - float(started)) < TOLERANCE_SECONDS
+    if run.data.tags.get(facts.MACHINE, processes.host()) != processes.host():
+        return True  # a container of the same host name: its process ids are others
+    return processes.lives(int(pid), started)
 
 
 def _close(store: Store, run: Run) -> None:

@@ -8,17 +8,14 @@ import json
 import logging
 import math
 import os
-import socket
 import uuid
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import datetime
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import psutil
 from filelock import FileLock
 from optuna import Study
 from optuna.exceptions import UpdateFinishedTrialError
@@ -26,6 +23,7 @@ from optuna.storages import RDBStorage
 from optuna.storages._heartbeat import get_heartbeat_thread
 from optuna.trial import FrozenTrial, Trial, TrialState
 
+from cifar_tuning.processes import host, lives, started
 from cifar_tuning.tuning.storage import database_lock
 
 log = logging.getLogger(__name__)
@@ -184,28 +182,7 @@ def tell(study: Study, number: int, state: str, value: Any) -> None:
 def owner_is_dead(trial: FrozenTrial) -> bool:
     """Whether the trial's process ran on this machine and is gone."""
     owner = json.loads(trial.system_attrs.get(OWNER, "{}"))
-    return owner.get("host") == host() and started(owner["pid"]) != owner["started"]
-
-
-@lru_cache(maxsize=1)
-def host() -> str:
-    """Names this machine, or container: process ids mean the same only within one PID namespace and boot."""
-    parts = [socket.gethostname()]
-    for file in ("/proc/sys/kernel/random/boot_id", "/proc/self/ns/pid"):
-        try:
-            parts.append(str(Path(file).readlink()) if "/ns/" in file else Path(file).read_text().strip())
-        except OSError:
-            continue
-    return " ".join(parts)
-
-
-def started(pid: int) -> str | None:
-    """Returns when a process started, in words; None if there is none (a zombie counts as none)."""
-    try:
-        process = psutil.Process(pid)
-        return None if process.status() == psutil.STATUS_ZOMBIE else f"{process.create_time():.1f}"
-    except psutil.NoSuchProcess:
-        return None
+    return owner.get("host") == host() and not lives(owner["pid"], owner["started"])
 
 
 def _unique() -> str:

@@ -19,7 +19,8 @@ from omegaconf import OmegaConf
 from optuna.trial import FrozenTrial
 
 from cifar_tuning.errors import UserError
-from cifar_tuning.tuning.claims import OWNER, host
+from cifar_tuning.processes import host
+from cifar_tuning.tuning.claims import OWNER
 from cifar_tuning.tuning.options import StudyOptions
 
 log = logging.getLogger(__name__)

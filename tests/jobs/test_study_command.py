@@ -213,7 +213,7 @@ def test_a_trial_whose_process_died_is_taken_up(tiny, study, folder, options, st
 
 
 def _host() -> str:
-    from cifar_tuning.tuning.claims import host
+    from cifar_tuning.processes import host
 
     return host()
 

@@ -11,6 +11,7 @@ import time
 
 import pytest
 
+from cifar_tuning.processes import started as started_at
 from cifar_tuning.tracking import MLflowTracker, facts, reaper
 from cifar_tuning.tracking.outbox import read_unsent
 from cifar_tuning.tracking.store import locate
@@ -46,7 +47,7 @@ def test_a_killed_process_leaves_no_running_run(started, client, root, tmp_path)
         os.kill(process.pid, signal.SIGKILL)
         # Not waited for yet: a zombie is as dead.
         deadline = time.monotonic() + 10
-        while facts.process_start(process.pid) is not None and time.monotonic() < deadline:
+        while started_at(process.pid) is not None and time.monotonic() < deadline:
             time.sleep(0.01)
         own = started()  # the first start of this process in this store reaps
         run = client.get_run(run_id)
