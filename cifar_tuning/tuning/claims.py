@@ -66,16 +66,16 @@ class Claims:
         """
         taken: list[Trial] = []
         with self.lock, database_lock(self.backend.engine):
-            self.take_up_dead()
+            trials = self.take_up_dead()
             for number in range(count):
-                if (trial := self._take_one()) is None:
+                if (trial := self._take_one(trials)) is None:
                     return taken if number else None
+                trials = self.study.get_trials(deepcopy=False) if number + 1 < count else trials
                 if suggest(trial):
                     taken.append(trial)
         return taken
 
-    def _take_one(self) -> Trial | None:
-        trials = self.study.get_trials(deepcopy=False)
+    def _take_one(self, trials: list[FrozenTrial]) -> Trial | None:
         if len(trials) >= self.n_trials and not any(
             t.state == TrialState.WAITING and t.number < self.n_trials for t in trials
         ):
@@ -100,15 +100,19 @@ class Claims:
         """Counts a death of a trial whose job a launcher lost, and queues it once more."""
         self._take_up(self.backend.get_trial(self._id(number)))
 
-    def take_up_dead(self) -> None:
-        """Queues trials whose process died, once more each; gives up on those that died too often."""
-        running = [t for t in self.study.get_trials(deepcopy=False) if t.state == TrialState.RUNNING]
-        if not running:
-            return
-        silent = set(self.backend._get_stale_trial_ids(self.study._study_id))
-        for trial in running:
-            if trial._trial_id in silent or self._orphaned(trial) or owner_is_dead(trial):
-                self._take_up(trial)
+    def take_up_dead(self) -> list[FrozenTrial]:
+        """Queues trials whose process died, once more each; gives up on those that died too often.
+
+        Returns:
+            All trials as they are afterwards.
+        """
+        trials = self.study.get_trials(deepcopy=False)
+        running = [t for t in trials if t.state == TrialState.RUNNING]
+        silent = set(self.backend._get_stale_trial_ids(self.study._study_id)) if running else set()
+        dead = [t for t in running if t._trial_id in silent or self._orphaned(t) or owner_is_dead(t)]
+        for trial in dead:
+            self._take_up(trial)
+        return self.study.get_trials(deepcopy=False) if dead else trials
 
     def _orphaned(self, trial: FrozenTrial) -> bool:
         """Whether a trial's process died while it took it: it belongs to nobody.

@@ -10,6 +10,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from cifar_tuning.errors import UserError
+from cifar_tuning.tuning.compose import remember_files
 from cifar_tuning.tuning.engine import Engine
 from cifar_tuning.tuning.options import StudyOptions
 from cifar_tuning.tuning.study import open_study
@@ -23,6 +24,7 @@ def run_study(config: DictConfig, context: HydraContext, task: TaskFunction, arg
         ConfigError: the study can't be run as asked; nothing was trained.
         UserError: the storage can't be used, or too many trials failed.
     """
+    context = remember_files(context)
     options = StudyOptions.parse(config, arguments)
     study = open_study(options)
     begin = float(os.environ.get(BEGIN_VARIABLE, time.time()))

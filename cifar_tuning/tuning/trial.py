@@ -3,6 +3,7 @@
 import logging
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import optuna
@@ -38,11 +39,18 @@ def current_trial(hydra: Any) -> Trial | None:
     if not is_trial(hydra):
         return None
     place = study_place(hydra)
-    storage = open_storage(place.storage, hydra.sweeper.heartbeat_interval, hydra.sweeper.grace_period)
-    # Every parameter is drawn already, so the cheapest sampler will do; the pruner is not in the storage.
-    study = optuna.load_study(study_name=place.name, storage=storage, sampler=RandomSampler())
-    study.pruner = make_pruner(study.user_attrs.get(PRUNER))
+    study = _study(place.storage, place.name, hydra.sweeper.heartbeat_interval, hydra.sweeper.grace_period)
     return Trial(study, study._storage.get_trial_id_from_study_id_trial_number(study._study_id, int(hydra.job.num)))
+
+
+@lru_cache(maxsize=8)
+def _study(url: str, name: str, heartbeat_interval: int, grace_period: int | None) -> optuna.Study:
+    """Opens a study for this process's jobs, once: it keeps the finished trials, which every pruner reads."""
+    storage = open_storage(url, heartbeat_interval, grace_period)
+    # Every parameter is drawn already, so the cheapest sampler will do; the pruner is not in the storage.
+    study = optuna.load_study(study_name=name, storage=storage, sampler=RandomSampler())
+    study.pruner = make_pruner(study.user_attrs.get(PRUNER))
+    return study
 
 
 @dataclass(frozen=True)
@@ -75,10 +83,11 @@ class TrialReporter(Listener):
     def __init__(self, trial: Trial, epochs: int, repeat: int = 0, objective: Any = "val/acc_best") -> None:
         self.trial, self.offset = trial, repeat * epochs
         self.storage = trial.study._storage
-        attributes = self.storage.get_trial(trial._trial_id).system_attrs
+        frozen = self.storage.get_trial(trial._trial_id)
+        attributes = frozen.system_attrs
         self.owner, self.key = attributes.get(OWNER), outcome_key(repeat)
         self.again: bool = attributes.get(AGAIN, False)  # an earlier process began this trial
-        self.reported = set(trial.study.trials[trial.number].intermediate_values)
+        self.reported = set(frozen.intermediate_values)
         # The best so far never falls, so the accuracy itself says more of a curve.
         self.curve = {"val/acc_best": "val/acc"}.get(objective, objective) if isinstance(objective, str) else None
 
