@@ -97,7 +97,7 @@ def overhead(trials: int = 200, workers: int = 4) -> Path:
         f"overhead  {len(ended)} of {trials} trials, {different} different, {milliseconds:.0f} ms a trial "
         f"once every worker had ended its first, after {beginning:.1f} s"
     )
-    figures = {"trials": trials, "workers": workers, "complete": len(ended), "different": different}
+    figures: dict[str, Any] = {"trials": trials, "workers": workers, "complete": len(ended), "different": different}
     figures |= {"seconds_to_first_of_each_worker": round(beginning, 1)}
     return measure.write("overhead", figures | {"ms_per_trial": round(milliseconds, 1)})
 

@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 from cifar_tuning.errors import ConfigError, UserError
 from cifar_tuning.jobs.build import Parts, build_parts, plain, seed_everything
 from cifar_tuning.jobs.checks import find_problems
+from cifar_tuning.text import flatten
 from cifar_tuning.training import checkpoint as checkpoints
 from cifar_tuning.training.checkpoint import Checkpoint
 
@@ -99,17 +100,11 @@ def differences(config: dict[str, Any], checkpoint: Checkpoint, source: str) -> 
 
 def changed_options(config: dict[str, Any], checkpoint: Checkpoint, source: str) -> list[str]:
     """Returns a line for each option that would make the continued run another one."""
-    was = _flatten({name: checkpoint.config.get(name) for name in SAME})
-    now = _flatten({name: config.get(name) for name in SAME})
+    was = dict(flatten({name: checkpoint.config.get(name) for name in SAME}))
+    now = dict(flatten({name: config.get(name) for name in SAME}))
     return [
         f"{key}={now.get(key, '(absent)')}: {source} was trained with {was.get(key, '(absent)')}; "
         "a resumed run must keep it"
         for key in sorted(was.keys() | now.keys())
         if key not in FREE and was.get(key) != now.get(key)
     ]
-
-
-def _flatten(value: Any, key: str = "") -> dict[str, Any]:
-    if not isinstance(value, dict):
-        return {key: value}
-    return {name: v for k, child in value.items() for name, v in _flatten(child, f"{key}.{k}" if key else k).items()}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
 from cifar_tuning.errors import TrackingError
+from cifar_tuning.text import without_password
 from cifar_tuning.tracking import facts
 from cifar_tuning.tracking.base import STATUS_OF_STATE
 from cifar_tuning.tracking.mlflow_tracker import MLflowTracker
@@ -160,4 +160,4 @@ def _params(config: DictConfig) -> dict[str, str]:
         for key, value in facts.as_params({"hydra": {"sweeper": sweeper}}).items():
             params.setdefault(key, value)
     # A storage's address may hold a password.
-    return {key: re.sub(r"://([^:/@]*):[^@/]*@", r"://\1:***@", value) for key, value in params.items()}
+    return {key: without_password(value) for key, value in params.items()}

@@ -11,12 +11,13 @@ import re
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from cifar_tuning.processes import host, started
+from cifar_tuning.text import flatten
 from cifar_tuning.tracking.base import RunContext
 
 PARENT = "mlflow.parentRunId"
@@ -35,16 +36,6 @@ PACKAGES = ("torch", "torchvision", "numpy", "hydra-core", "optuna", "mlflow")
 # MLflow's own limits on one value.
 MAX_PARAM = 6000
 MAX_TAG = 8000
-
-
-def flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Walk a nested config as dotted keys; lists and empty mappings stay values."""
-    for key, value in config.items():
-        dotted = f"{prefix}{key}"
-        if isinstance(value, Mapping) and value:
-            yield from flatten(value, f"{dotted}.")
-        else:
-            yield dotted, value
 
 
 def as_params(config: Mapping[str, Any]) -> dict[str, str]:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cifar_tuning.errors import TrackingError
+from cifar_tuning.text import without_password
 from cifar_tuning.tracking import database
 
 if TYPE_CHECKING:
@@ -59,8 +60,7 @@ class Location:
     @property
     def shown(self) -> str:
         """The URI without its password, for messages."""
-        parts = urllib.parse.urlsplit(self.uri)
-        return self.uri.replace(f":{parts.password}@", ":***@") if parts.password else self.uri
+        return without_password(self.uri)
 
     def problem(self, timeout: float) -> str | None:
         """Ask quickly whether the store can be reached; None if so, else what is wrong."""

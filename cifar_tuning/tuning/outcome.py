@@ -17,9 +17,10 @@ from omegaconf import OmegaConf
 from optuna.trial import FrozenTrial, TrialState
 
 from cifar_tuning import PROJECT_ROOT
+from cifar_tuning.text import without_password
 from cifar_tuning.tuning.engine import OVERRIDES
 from cifar_tuning.tuning.options import StudyOptions
-from cifar_tuning.tuning.place import RETRAIN, without_password
+from cifar_tuning.tuning.place import RETRAIN
 from cifar_tuning.tuning.trial import outcome_key
 
 log = logging.getLogger(__name__)

@@ -7,6 +7,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from cifar_tuning.errors import ConfigError
+from cifar_tuning.text import without_password
 from cifar_tuning.tuning.plugin import TARGET
 
 STORAGE_FILE = "optuna.db"
@@ -89,11 +90,3 @@ def sweep_key(hydra: Any) -> str | None:
         return None
     place = study_place(hydra)
     return f"{without_password(place.storage)} {place.name}" if place.shared else None
-
-
-def without_password(url: str) -> str:
-    """Returns a storage's URL as it may be shown."""
-    head, at, tail = url.rpartition("@")
-    scheme, _, user = head.partition("://")
-    name, colon, _ = user.partition(":")
-    return f"{scheme}://{name}{':***' if colon else ''}@{tail}" if at else url

@@ -11,6 +11,8 @@ from omegaconf import DictConfig, OmegaConf
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 from optuna.trial import BaseTrial, FixedTrial
 
+from cifar_tuning.text import flatten
+
 # Choices that are tried before the first trial; each takes a twentieth of a second to compose.
 CHECKED_CHOICES = 40
 # What may change between two calls of one study without making its values incomparable.
@@ -189,16 +191,9 @@ def fixed_part(config: DictConfig, space: SearchSpace) -> dict[str, str]:
     swept = tuple(f"{name.lstrip('+').split('@')[0].replace('/', '.')}." for name in space.distributions)
     return {
         key: str(value)  # storages keep JSON, which has neither NaN nor other people's types
-        for key, value in flatten(content).items()
+        for key, value in flatten(content)
         if not f"{key}.".startswith(swept) and not key.startswith(NOT_COMPARED)
     }
-
-
-def flatten(value: Any, key: str = "") -> dict[str, Any]:
-    """Returns nested dictionaries as one with dotted keys."""
-    if not isinstance(value, dict):
-        return {key: value}
-    return {n: v for k, child in value.items() for n, v in flatten(child, f"{key}.{k}" if key else str(k)).items()}
 
 
 def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

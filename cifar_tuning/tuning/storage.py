@@ -13,7 +13,8 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.storages import RDBStorage
 
 from cifar_tuning.errors import UserError
-from cifar_tuning.tuning.place import sqlite_file, without_password
+from cifar_tuning.text import without_password
+from cifar_tuning.tuning.place import sqlite_file
 
 # A writer waits this long for others before SQLite reports a locked database.
 LOCK_SECONDS = 60

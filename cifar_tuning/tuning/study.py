@@ -10,9 +10,10 @@ from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 
 from cifar_tuning.errors import ConfigError
+from cifar_tuning.text import without_password
 from cifar_tuning.tuning import space as spaces
 from cifar_tuning.tuning.options import StudyOptions, make_pruner
-from cifar_tuning.tuning.place import StudyPlace, sqlite_file, without_password
+from cifar_tuning.tuning.place import StudyPlace, sqlite_file
 from cifar_tuning.tuning.storage import database_lock, open_storage
 
 # In the study's folder: which study it belongs to.

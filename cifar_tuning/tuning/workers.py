@@ -43,11 +43,13 @@ def is_worker() -> bool:
 
 def script() -> list[str] | None:
     """Returns the command of this process, to be repeated; None where it is no script (a notebook, say)."""
+    # With the flags (-X, -W, -O) that this interpreter was given.
+    python = [sys.executable, *subprocess._args_from_interpreter_flags()]  # type: ignore[attr-defined]
     spec = getattr(sys.modules.get("__main__"), "__spec__", None)
     if spec is not None and spec.name and not spec.name.startswith("pytest"):
         module = spec.name.removesuffix(".__main__")
-        return [sys.executable, "-m", module, *sys.argv[1:]]
-    return [sys.executable, *sys.argv] if Path(sys.argv[0]).suffix == ".py" and Path(sys.argv[0]).is_file() else None
+        return [*python, "-m", module, *sys.argv[1:]]
+    return [*python, *sys.argv] if Path(sys.argv[0]).suffix == ".py" and Path(sys.argv[0]).is_file() else None
 
 
 def die_with_parent() -> None:

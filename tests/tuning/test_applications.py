@@ -156,9 +156,12 @@ def test_a_second_terminal_joins(start, trials):
         (["x=interval(-5,5)", "hydra/sweeper/sampler=random"], 4, lambda p: True),
         (["x=interval(-5.0,5.0)", "hydra/sweeper/sampler=qmc"], 4, lambda p: True),
         (["x=interval(-5.0,5.0)", "hydra/sweeper/sampler=nsgaii"], 4, lambda p: True),
+        ([*SPACE, "y=interval(-5.0,5.0)", "hydra/sweeper/sampler=nsgaiii"], 4, lambda p: True),
+        ([*SPACE, "y=interval(-5.0,5.0)", "hydra/sweeper/sampler=cmaes"], 4, lambda p: True),
+        ([*SPACE, "hydra/sweeper/sampler=gp", "hydra.sweeper.sampler.n_startup_trials=2"], 4, lambda p: True),
         (["hydra.sweeper.custom_search_space=sphere.space"], 6, lambda p: ("y" in p) == (p["x"] > 0)),
     ],
-    ids=["range", "log", "grid", "random", "qmc", "nsgaii", "custom"],
+    ids=["range", "log", "grid", "random", "qmc", "nsgaii", "nsgaiii", "cmaes", "gp", "custom"],
 )
 def test_search_spaces_of_the_stock_plugin(start, trials, options, count, check):
     out = finish(start(*options, f"hydra.sweeper.n_trials={count}"))

@@ -1,0 +1,20 @@
+"""Options and addresses as text: what several rooms show, store and compare in the same way."""
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+
+def flatten(config: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Walks nested options as dotted keys; lists and empty mappings stay values."""
+    for key, value in config.items():
+        dotted = f"{prefix}{key}"
+        if isinstance(value, Mapping) and value:
+            yield from flatten(value, f"{dotted}.")
+        else:
+            yield dotted, value
+
+
+def without_password(text: str) -> str:
+    """Returns a database's address, or a text with some, as it may be shown."""
+    return re.sub(r"://([^:/@\s]*):[^/\s]*@", r"://\1:***@", text)
