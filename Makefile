@@ -32,7 +32,7 @@ tune: data ## Tune SimpleNN on CIFAR-10 with a small Optuna study (TRIALS=10 EPO
 		hydra.sweeper.study_name=tune hydra.sweeper.n_trials=$(TRIALS)
 
 test: env ## Run every test that this machine can run
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 
 lint: env ## Check format, style and types
 	$(BIN)/ruff format --check .

@@ -61,24 +61,34 @@ def _summary(rounds: list[dict[str, Any]]) -> dict[str, float]:
     return {"times_fewer_epochs": round(statistics.mean(fewer), 2), "points_gained": round(statistics.mean(gain), 2)}
 
 
-def waiting(repeats: int = 1, train_limit: int = 5000) -> Path:
-    """Times two workers against two jobs at a time under joblib, trials of 2 and of 20 epochs mixed."""
+def waiting(repeats: int = 1, train_limit: int = 5000, seeds: int = 12) -> Path:
+    """Times two workers against two jobs at a time under joblib, trials of 2 and of 20 epochs in random order.
+
+    Args:
+        repeats: pairs of studies; each shuffles the trials anew, both sweepers alike.
+        train_limit: training images.
+        seeds: trials of either length.
+    """
     times: dict[str, list[float]] = {STOCK: [], OURS: []}
-    options = [
-        *("trainer.epochs=2,20", "seed=0,1,2,3,4,5", f"data.train_limit={train_limit}", "hydra.sweeper.n_trials=12"),
-        *("hydra/sweeper/sampler=grid", "hydra.sweeper.sampler.seed=0"),
-    ]
     own = {
         STOCK: ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "hydra.sweeper.n_jobs=2"],
-        OURS: ["hydra.sweeper.workers=2", "hydra/sweeper/pruner=none"],
+        OURS: ["hydra.sweeper.workers=2", "hydra/sweeper/pruner=none", "hydra.sweeper.plots=false"],
     }
-    for _ in range(repeats):
+    file = Path()
+    for shuffle in range(repeats):
+        options = [
+            *("trainer.epochs=2,20", f"seed=choice({','.join(map(str, range(seeds)))})"),
+            *(f"data.train_limit={train_limit}", f"hydra.sweeper.n_trials={2 * seeds}"),
+            *("hydra/sweeper/sampler=grid", f"hydra.sweeper.sampler.seed={shuffle}"),
+        ]
         for name in (OURS, STOCK):
             with tempfile.TemporaryDirectory() as folder:
                 times[name].append(_sweep(name, folder, [*options, *own[name]]))
-    ratio = statistics.median(o / s for o, s in zip(times[OURS], times[STOCK], strict=True))
-    print(f"waiting  stock {times[STOCK]} s, two workers {times[OURS]} s: {ratio:.2f} of the time")
-    return measure.write("waiting", {"train_limit": train_limit, "seconds": times, "ratio": round(ratio, 3)})
+        ratio = statistics.median(o / s for o, s in zip(times[OURS], times[STOCK], strict=True))
+        print(f"waiting  stock {times[STOCK]} s, two workers {times[OURS]} s: {ratio:.2f} of the time", flush=True)
+        figures = {"train_limit": train_limit, "trials": 2 * seeds, "seconds": times, "ratio": round(ratio, 3)}
+        file = measure.write("waiting", figures)
+    return file
 
 
 def overhead(trials: int = 200, workers: int = 4) -> Path:

@@ -29,6 +29,8 @@ log = logging.getLogger(__name__)
 WORKER_VARIABLE = "CIFAR_TUNING_WORKER"
 BEGIN_VARIABLE = "CIFAR_TUNING_STUDY_BEGIN"
 POLL = 0.2
+# Seconds that a worker whose supervisor is gone gets to close its run.
+GRACE = 10
 # Seconds that the next worker waits for the first epoch of the last one, to know the memory it needs.
 PATIENCE = 300
 # A worker that dies before it has taken a trial, so often in a row, will not do better the next time.
@@ -60,7 +62,11 @@ def die_with_parent() -> None:
     def watch() -> None:
         while os.getppid() == parent:
             time.sleep(1)
-        os.kill(os.getpid(), signal.SIGTERM)
+        # More than once: Python drops an exception that a signal raises inside a destructor.
+        for _ in range(3):
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(GRACE)
+        os._exit(128 + signal.SIGTERM)
 
     threading.Thread(target=watch, daemon=True).start()
 

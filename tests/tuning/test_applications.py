@@ -131,7 +131,7 @@ def test_workers_end_when_their_supervisor_is_killed(start, trials):
     wait_for(lambda: any(t.state.is_finished() for t in trials()))
     workers = [psutil.Process(child.pid) for child in psutil.Process(process.pid).children()]
     process.kill()
-    _, alive = psutil.wait_procs(workers, timeout=20)
+    _, alive = psutil.wait_procs(workers, timeout=60)
     assert not alive
     assert TrialState.RUNNING not in {t.state for t in trials()}
 
