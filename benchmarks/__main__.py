@@ -4,8 +4,8 @@ import argparse
 
 from benchmarks import pipeline, studies, tracking
 
-# In minutes on two cores: tracking 0.2, overhead 1, waiting 4, pipeline 4; pruning takes hours (`--train-limit` less).
-SHORT = ("tracking", "overhead", "waiting", "pipeline")
+# In minutes on two cores: tracking 0.2, overhead 1, waiting 10, pipeline 4; pruning takes hours (`--train-limit` less).
+SHORT = ("tracking", "overhead", "pipeline")
 
 
 def main() -> None:
@@ -15,14 +15,14 @@ def main() -> None:
     parser.add_argument("--train-limit", type=int, help="training images of `pruning` (all of them)")
     pipeline.add_arguments(parser)
     options = parser.parse_args()
-    if options.repeats < 1:
+    if options.repeats is not None and options.repeats < 1:
         parser.error(f"--repeats {options.repeats}: must be 1 or above")
     benchmarks = {
         "tracking": tracking.run,
         "overhead": studies.overhead,
-        "waiting": studies.waiting,
-        "pipeline": lambda: pipeline.run(options.models, options.repeats),
-        "pruning": lambda: studies.pruning(options.repeats, options.train_limit),
+        "waiting": lambda: studies.waiting(options.repeats or 1),
+        "pipeline": lambda: pipeline.run(options.models, options.repeats or 5),
+        "pruning": lambda: studies.pruning(options.repeats or 3, options.train_limit),
     }
     for name in SHORT if options.name == "all" else [options.name]:
         print(f"figures: {benchmarks[name]()}")

@@ -15,6 +15,7 @@ from cifar_tuning import PROJECT_ROOT
 from cifar_tuning.jobs.build import Parts, build, make_optimizer
 from cifar_tuning.jobs.process import trusted_targets
 from cifar_tuning.jobs.run import make_batches
+from cifar_tuning.training.computation import Computation
 from cifar_tuning.training.display import Display
 from cifar_tuning.training.loop import Trainer
 from cifar_tuning.training.precision import resolve_precision
@@ -60,17 +61,18 @@ def contestants(model: str) -> dict[str, Callable[[], int]]:
     loader = usual.loader(parts.data, parts.data.load().train)
     both: dict[str, Callable[[], int]] = {
         "usual": partial(usual.epoch, theirs, optimizer, loader, device),
-        "ours": partial(_our_epoch, _trainer(parts, device)),
+        "ours": partial(_our_epoch, _computation(parts, device)),
     }
     if model in COMPILED and shutil.which("g++"):
         # A part of its own: compiled and eager training must not share a model.
-        both["compiled"] = partial(_our_epoch, _trainer(_parts(model), device, compile=True))
+        both["compiled"] = partial(_our_epoch, _computation(_parts(model), device, compile=True))
     return both
 
 
-def _our_epoch(trainer: Trainer) -> int:
-    trainer.train_epoch(1, Display(1, trainer.train.count))
-    return trainer.train.count
+def _our_epoch(computation: Computation) -> int:
+    count = computation.runs[0].train.count
+    computation.train([1], Display(1, count))
+    return count
 
 
 def _parts(model: str) -> Parts:
@@ -84,13 +86,13 @@ def _parts(model: str) -> Parts:
         return build(compose("config", overrides))
 
 
-def _trainer(parts: Parts, device: torch.device, compile: bool = False) -> Trainer:
+def _computation(parts: Parts, device: torch.device, compile: bool = False) -> Computation:
     model = place(parts.model, device)
     train, val = make_batches(parts, seed=0, device=device)
     optimizer = make_optimizer(parts)
     schedule = Schedule(parts.schedule, optimizer, parts.trainer.epochs, len(train))
     precision = resolve_precision("auto", model, device, (parts.data.batch_size, 3, 32, 32))
-    return Trainer(
+    trainer = Trainer(
         model,
         optimizer,
         schedule,
@@ -102,9 +104,10 @@ def _trainer(parts: Parts, device: torch.device, compile: bool = False) -> Train
         precision=precision,
         compile=compile,
     )
+    return Computation([trainer], model)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares this benchmark's options."""
     parser.add_argument("--models", nargs="+", choices=list(ROUND), default=list(ROUND))
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--repeats", type=int, help="how often each contestant runs")

@@ -169,6 +169,7 @@ class Job:
             device=device,
             precision=precision,
             compile=parts.trainer.compile,
+            label_smoothing=parts.trainer.label_smoothing,
             folder=self.folder,
             config=prepared.config,
             run_id=self.tracker.run_id,

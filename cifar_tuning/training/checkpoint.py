@@ -33,9 +33,18 @@ class Checkpoint:
     precision: str = "fp32"
 
 
-def generator_states() -> dict[str, Any]:
-    """Returns the states of PyTorch's global random generators (dropout draws from them)."""
+def generator_states(own: torch.Generator | None = None) -> dict[str, Any]:
+    """Returns the states of PyTorch's global random generators (dropout draws from them).
+
+    Args:
+        own: what a run draws from instead of its device's global one.
+    """
     cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    if own is None:
+        return {"cpu": torch.get_rng_state(), "cuda": cuda}
+    if own.device.type == "cpu":
+        return {"cpu": own.get_state(), "cuda": cuda}
+    cuda[own.device.index or 0] = own.get_state()
     return {"cpu": torch.get_rng_state(), "cuda": cuda}
 
 
@@ -53,6 +62,8 @@ def save(checkpoint: Checkpoint, *paths: Path) -> None:
         OSError: the folder can't be written to.
     """
     content = {f.name: getattr(checkpoint, f.name) for f in dataclasses.fields(checkpoint)}
+    # A view (a run in a stack has only those) would be written with the whole storage behind it.
+    content["model"] = {name: value.clone() for name, value in checkpoint.model.items()}
     content["progress"] = dataclasses.asdict(checkpoint.progress)
     content["format"] = FORMAT
     buffer = io.BytesIO()

@@ -53,14 +53,14 @@ class Display:
         """Counts images trained."""
         self._bar.update(images)
 
-    def report(self, metrics: EpochMetrics) -> None:
-        """Prints an epoch's line."""
+    def report(self, metrics: EpochMetrics, epochs: int) -> None:
+        """Prints the line of a run's epoch, out of so many."""
         speed = f"  {metrics.images_per_second:,.0f} images/s" if metrics.epoch else "  (before training)"
         log.info(
             "epoch %*d/%d  train loss %.4f acc %.4f  val loss %.4f acc %.4f  best %.4f  lr %.3g%s",
-            len(str(self.epochs)),
+            len(str(epochs)),
             metrics.epoch,
-            self.epochs,
+            epochs,
             metrics.train_loss,
             metrics.train_acc,
             metrics.val_loss,

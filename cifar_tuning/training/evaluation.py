@@ -3,13 +3,12 @@
 import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cifar_tuning.training.precision import autocast
+from cifar_tuning.training.precision import at_least_fp32, autocast
 
 UNTRAINED_BATCHES = 10
 
@@ -28,54 +27,80 @@ class Evaluation:
 
 @torch.no_grad()
 def evaluate(
-    model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], device: torch.device, precision: str = "fp32"
-) -> Evaluation:
+    model: nn.Module,
+    batches: Iterable[tuple[Tensor, Tensor]],
+    device: torch.device,
+    precision: str = "fp32",
+    runs: int = 1,
+) -> list[Evaluation]:
     """Runs the model in evaluation mode over all batches.
 
     Args:
-        model: on the device; left in evaluation mode.
+        model: on the device; left in evaluation mode. Its logits are N×(K·classes) for K runs side by side.
         batches: float images N×C×H×W with labels N, on the device.
         device: where it runs.
         precision: `fp32` or `bf16`.
+        runs: K.
+
+    Returns:
+        what came out for each run.
     """
     model.eval()
     losses, predictions, targets = [], [], []
     classes = 0
     for images, labels in batches:
         with autocast(device, precision):
-            logits = model(images).float()
-        losses.append(F.cross_entropy(logits, labels, reduction="sum"))
-        predictions.append(logits.argmax(1))
-        targets.append(labels)
-        classes = logits.shape[1]
+            logits = at_least_fp32(model(images))
+        logits = logits.view(len(labels), runs, -1)
+        target = labels.unsqueeze(1).expand(-1, runs)
+        losses.append(F.cross_entropy(logits.transpose(1, 2), target, reduction="none").sum(0))
+        predictions.append(logits.argmax(2))
+        targets.append(target)
+        classes = logits.shape[2]
     # Only here does the host wait for the device.
     target, predicted = torch.cat(targets), torch.cat(predictions)
-    counts = torch.bincount(target * classes + predicted, minlength=classes * classes).view(classes, classes)
-    return Evaluation(
-        loss=torch.stack(losses).sum().item() / len(target),
-        accuracy=counts.diagonal().sum().item() / len(target),
-        confusion=counts.tolist(),
-    )
+    places = torch.arange(runs, device=device) * classes**2 + target * classes + predicted
+    counts = torch.bincount(places.flatten(), minlength=runs * classes**2).view(runs, classes, classes).cpu()
+    return [
+        Evaluation(
+            loss=loss / len(target), accuracy=count.diagonal().sum().item() / len(target), confusion=count.tolist()
+        )
+        for loss, count in zip(torch.stack(losses).sum(0).tolist(), counts, strict=True)
+    ]
 
 
 @torch.no_grad()
-def evaluate_untrained(model: nn.Module, train: Any, device: torch.device, precision: str) -> tuple[float, float]:
-    """Returns loss and accuracy of the first training batches before anything is learnt.
+def evaluate_untrained(
+    model: nn.Module,
+    batches: Iterable[tuple[Tensor, Tensor]],
+    device: torch.device,
+    precision: str,
+    runs: int = 1,
+) -> list[tuple[float, float]]:
+    """Returns loss and accuracy of the first training batches before anything is learnt, for each run.
 
     In training mode, because batch norm's running statistics mean nothing yet; they, and the random
     generators, are put back afterwards.
+
+    Args:
+        model: see `evaluate`.
+        batches: images and labels N, or images N×(K·C)×H×W and labels N×K.
+        device: where it runs.
+        precision: `fp32` or `bf16`.
+        runs: K.
     """
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
-    loss = correct = torch.zeros((), device=device)
+    loss = correct = torch.zeros(runs, device=device)
     count = 0
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         model.train()
-        for images, labels in itertools.islice(train.epoch(1), UNTRAINED_BATCHES):
+        for images, labels in itertools.islice(batches, UNTRAINED_BATCHES):
             with autocast(device, precision):
-                logits = model(images).float()
-            loss = loss + F.cross_entropy(logits, labels, reduction="sum")
-            correct = correct + (logits.argmax(1) == labels).sum()
-            count += len(labels)
+                logits = at_least_fp32(model(images))
+            logits, target = logits.view(len(images), runs, -1), labels.view(len(images), -1).expand(-1, runs)
+            loss = loss + F.cross_entropy(logits.transpose(1, 2), target, reduction="none").sum(0)
+            correct = correct + (logits.argmax(2) == target).sum(0)
+            count += len(images)
     for name, buffer in model.named_buffers():
         buffer.copy_(buffers[name])
-    return loss.item() / count, correct.item() / count
+    return [(a / count, b / count) for a, b in zip(loss.tolist(), correct.tolist(), strict=True)]

@@ -3,31 +3,39 @@
 import logging
 import math
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import Optimizer
 
 from cifar_tuning.training import checkpoint as checkpoints
 from cifar_tuning.training.checkpoint import Checkpoint
+from cifar_tuning.training.computation import Batch, Computation, Trained
 from cifar_tuning.training.display import Display
-from cifar_tuning.training.evaluation import evaluate, evaluate_untrained
+from cifar_tuning.training.evaluation import Evaluation
 from cifar_tuning.training.events import EpochMetrics, Listener, Progress, Result, State
-from cifar_tuning.training.precision import autocast
 from cifar_tuning.training.regularizers import Regularizer
 from cifar_tuning.training.schedules import Schedule
 
 log = logging.getLogger(__name__)
 
-Batch = tuple[Tensor, Tensor]
+# What trains a run in place of `fit_alone`, set by a launcher that trains several together.
+TOGETHER: "ContextVar[Callable[[Trainer], Result] | None]" = ContextVar("TOGETHER", default=None)
 
 
 class EpochBatches(Protocol):
-    """The training images in a new order each epoch: float N×C×H×W with labels N, on the device."""
+    """The training images in a new order each epoch: float N×C×H×W with labels N, on the device.
+
+    Attributes:
+        seed: decides, with the epoch's number, the order and the augmentation.
+    """
+
+    seed: int
 
     def __len__(self) -> int:
         """Number of batches."""
@@ -41,7 +49,7 @@ class EpochBatches(Protocol):
 
 
 class Trainer:
-    """Trains one model: the loop over epochs, evaluation, checkpoints.
+    """One run: a model with what it is trained by, how far it has come, its checkpoints and listeners.
 
     Args:
         model: on the device.
@@ -54,6 +62,7 @@ class Trainer:
         device: where all of it is.
         precision: `fp32` or `bf16`.
         compile: run the model through `torch.compile`.
+        label_smoothing: share of each label that is spread over all classes, in training.
         folder: where `best.pt` and `last.pt` go; None writes no checkpoints.
         config: the resolved configuration, kept in the checkpoints.
         run_id: the tracking run, kept in the checkpoints.
@@ -73,6 +82,7 @@ class Trainer:
         device: torch.device,
         precision: str = "fp32",
         compile: bool = False,
+        label_smoothing: float = 0.0,
         folder: Path | None = None,
         config: dict[str, Any] | None = None,
         run_id: str | None = None,
@@ -84,7 +94,9 @@ class Trainer:
         self.folder, self.config, self.run_id = folder, config or {}, run_id
         self.listeners = list(listeners)
         self.progress = Progress()
-        self._forward: nn.Module = torch.compile(model) if compile else model  # type: ignore[assignment]
+        self.compile, self.label_smoothing = compile, label_smoothing
+        # Random numbers of its own, where several runs share the process's generators.
+        self.generator: torch.Generator | None = None
         if compile:
             log.info("compiling: the first batches take a minute or more, and count into the first epoch's images/s")
 
@@ -97,114 +109,91 @@ class Trainer:
         self.progress = checkpoint.progress
 
     def fit(self) -> Result:
-        """Trains until the last epoch, a listener's stop, or a loss that is no longer finite."""
-        state: State = "complete"
+        """Trains until the last epoch, a listener's stop, or a loss that is no longer finite.
+
+        Where a launcher trains several runs together, it takes this one among them.
+        """
+        together = TOGETHER.get()
+        return self.fit_alone() if together is None else together(self)
+
+    def fit_alone(self) -> Result:
+        """Trains by itself, whatever the launcher."""
         with Display(self.epochs, self.train.count, self.progress.epoch) as display:
-            if not self.progress.started:
-                self._finish_epoch(self._before_training(), display)
-            for epoch in range(self.progress.epoch + 1, self.epochs + 1):
-                display.begin(epoch)
-                metrics = self._epoch(epoch, display)
-                stop = self._finish_epoch(metrics, display)
-                if not _is_finite(metrics):
-                    log.warning("The loss is no longer finite in epoch %d: this run has diverged.", epoch)
-                    state = "diverged"
-                    break
-                if stop and epoch < self.epochs:
-                    state = "pruned"
-                    break
+            ((_, result),) = run_epochs(Computation([self], self.model), display)
+        return result
+
+    def before_training(self, loss: float, accuracy: float, val: Evaluation) -> EpochMetrics:
+        """Returns epoch 0's figures, given those on some training batches and on the validation images."""
+        self._keep_if_best(0, val)
+        return EpochMetrics(
+            epoch=0,
+            train_loss=loss,
+            train_acc=accuracy,
+            val_loss=val.loss,
+            val_acc=val.accuracy,
+            val_acc_best=self.progress.best_acc,
+            lr=self.lr,
+            images_per_second=0.0,
+            epoch_seconds=0.0,
+        )
+
+    def after_epoch(self, trained: Trained, val: Evaluation | None, training: float, seconds: float) -> EpochMetrics:
+        """Returns the figures of the epoch after the last one, and moves the schedule on.
+
+        Args:
+            trained: what came of it.
+            val: on the validation images; None if that was left out because the loss is no longer finite.
+            training: seconds spent training.
+            seconds: all of them.
+        """
+        epoch, val_loss, val_acc = self.progress.epoch + 1, math.nan, math.nan
+        if val is not None and math.isfinite(trained.loss):
+            val_loss, val_acc = val.loss, val.accuracy
+            if math.isfinite(val_loss):
+                self._keep_if_best(epoch, val)
+                self.schedule.after_epoch(val_loss)
+        return EpochMetrics(
+            epoch=epoch,
+            train_loss=trained.loss,
+            train_acc=trained.accuracy,
+            val_loss=val_loss,
+            val_acc=val_acc,
+            val_acc_best=self.progress.best_acc,
+            lr=trained.lr,
+            images_per_second=self.train.count / training,
+            epoch_seconds=seconds,
+        )
+
+    def finish_epoch(self, metrics: EpochMetrics, display: Display) -> State | None:
+        """Keeps and reports an epoch; returns how the run ended, if it did."""
+        self.progress.history.append(metrics)
+        display.report(metrics, self.epochs)
+        if self.folder is not None and _is_finite(metrics):
+            self._save(is_best=self.progress.best_epoch == metrics.epoch)
+        answers = [listener.on_epoch(metrics) for listener in self.listeners]  # everyone hears of it
+        if metrics.epoch > 0 and not _is_finite(metrics):
+            log.warning("The loss is no longer finite in epoch %d: this run has diverged.", metrics.epoch)
+            return "diverged"
+        if metrics.epoch >= self.epochs:
+            return "complete"
+        return "pruned" if metrics.epoch > 0 and any(answers) else None
+
+    def end(self, state: State) -> Result:
+        """Tells the listeners how the run ended."""
         result = Result(state, self.progress)
         for listener in self.listeners:
             listener.on_end(result)
         return result
 
-    def _before_training(self) -> EpochMetrics:
-        train_loss, train_acc = evaluate_untrained(self._forward, self.train, self.device, self.precision)
-        val = evaluate(self._forward, self.val, self.device, self.precision)
-        self._keep_if_best(0, val.accuracy, val.confusion)
-        return EpochMetrics(
-            epoch=0,
-            train_loss=train_loss,
-            train_acc=train_acc,
-            val_loss=val.loss,
-            val_acc=val.accuracy,
-            val_acc_best=self.progress.best_acc,
-            lr=self._lr(),
-            images_per_second=0.0,
-            epoch_seconds=0.0,
-        )
+    @property
+    def lr(self) -> float:
+        """The learning rate of the next step."""
+        return float(self.optimizer.param_groups[0]["lr"])
 
-    def _epoch(self, epoch: int, display: Display) -> EpochMetrics:
-        start = time.perf_counter()
-        train_loss, train_acc, lr = self.train_epoch(epoch, display)
-        trained = time.perf_counter()
-        val_loss = val_acc = math.nan
-        if math.isfinite(train_loss):
-            val = evaluate(self._forward, self.val, self.device, self.precision)
-            val_loss, val_acc = val.loss, val.accuracy
-        if math.isfinite(val_loss):
-            self._keep_if_best(epoch, val.accuracy, val.confusion)
-            self.schedule.after_epoch(val_loss)
-        return EpochMetrics(
-            epoch=epoch,
-            train_loss=train_loss,
-            train_acc=train_acc,
-            val_loss=val_loss,
-            val_acc=val_acc,
-            val_acc_best=self.progress.best_acc,
-            lr=lr,
-            images_per_second=self.train.count / (trained - start),
-            epoch_seconds=time.perf_counter() - start,
-        )
-
-    def train_epoch(self, epoch: int, display: Display) -> tuple[float, float, float]:
-        """Returns mean loss and accuracy over the epoch's batches, and the last step's learning rate."""
-        self._forward.train()
-        sums, lr = self.new_sums(), self._lr()
-        for batch in self.train.epoch(epoch):
-            lr = self._lr()
-            self.train_batch(batch, sums, display)
-        loss, correct = (total.item() for total in sums)
-        return loss / self.train.count, correct / self.train.count, lr
-
-    def new_sums(self) -> tuple[Tensor, Tensor]:
-        """Returns zeros to sum an epoch's loss and right answers in, on the device.
-
-        They are read at the epoch's end only: reading one waits for all the work that is queued.
-        """
-        return torch.zeros((), device=self.device), torch.zeros((), dtype=torch.long, device=self.device)
-
-    def train_batch(self, batch: Batch, sums: tuple[Tensor, Tensor], display: Display) -> None:
-        """Takes one step; nothing in it waits for the device."""
-        images, labels = batch
-        logits, loss = self._step(images, labels)
-        sums[0].add_(loss, alpha=len(labels))
-        sums[1].add_((logits.argmax(1) == labels).sum())
-        self.schedule.after_step()
-        display.advance(len(labels))
-
-    def _step(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        with autocast(self.device, self.precision):
-            logits = self._forward(images).float()
-        loss = F.cross_entropy(logits, labels)
-        penalty = self.regularizer.penalty(self.model)
-        self.optimizer.zero_grad(set_to_none=True)
-        (loss if penalty is None else loss + penalty).backward()
-        self.optimizer.step()
-        return logits.detach(), loss.detach()
-
-    def _finish_epoch(self, metrics: EpochMetrics, display: Display) -> bool:
-        self.progress.history.append(metrics)
-        display.report(metrics)
-        if self.folder is not None and _is_finite(metrics):
-            self._save(is_best=self.progress.best_epoch == metrics.epoch)
-        answers = [listener.on_epoch(metrics) for listener in self.listeners]  # everyone hears of it
-        return any(answers)
-
-    def _keep_if_best(self, epoch: int, accuracy: float, confusion: list[list[int]]) -> None:
-        if epoch == 0 or accuracy > self.progress.best_acc:
-            self.progress.best_acc, self.progress.best_epoch = accuracy, epoch
-            self.progress.confusion = confusion
+    def _keep_if_best(self, epoch: int, val: Evaluation) -> None:
+        if epoch == 0 or val.accuracy > self.progress.best_acc:
+            self.progress.best_acc, self.progress.best_epoch = val.accuracy, epoch
+            self.progress.confusion = val.confusion
 
     def _save(self, is_best: bool) -> None:
         assert self.folder is not None
@@ -212,7 +201,7 @@ class Trainer:
             model=self.model.state_dict(),
             optimizer=self.optimizer.state_dict(),
             schedule=self.schedule.state_dict(),
-            generators=checkpoints.generator_states(),
+            generators=checkpoints.generator_states(self.generator),
             progress=self.progress,
             config=self.config,
             run_id=self.run_id,
@@ -221,8 +210,62 @@ class Trainer:
         names = ["last.pt", "best.pt"] if is_best else ["last.pt"]
         checkpoints.save(state, *(self.folder / name for name in names))
 
-    def _lr(self) -> float:
-        return float(self.optimizer.param_groups[0]["lr"])
+
+def run_epochs(
+    computation: Computation,
+    display: Display,
+    aside: Callable[[Trainer], AbstractContextManager[object]] = lambda run: nullcontext(),
+) -> Iterator[tuple[Trainer, Result]]:
+    """Trains the runs of a computation, epoch by epoch, and yields each as soon as it has ended.
+
+    Args:
+        computation: of one run, or of several side by side, which may be at different epochs.
+        display: shows how far they are.
+        aside: entered while something is done for one run alone.
+    """
+    states: dict[int, State | None] = dict.fromkeys(range(len(computation.runs)))
+    if not all(run.progress.started for run in computation.runs):
+        figures = zip(computation.untrained(), computation.evaluate(), strict=True)
+        for run, ((loss, accuracy), val) in zip(computation.runs, figures, strict=True):
+            if not run.progress.started:
+                with aside(run):
+                    run.finish_epoch(run.before_training(loss, accuracy, val), display)
+    for index, run in enumerate(computation.runs):
+        if run.progress.epoch >= run.epochs:  # resumed after its end
+            states[index] = "complete"
+    while True:
+        runs = computation.runs
+        gone = [index for index, state in states.items() if state is not None]
+        if gone and len(gone) < len(runs):
+            computation = computation.without(gone)
+        for index in gone:
+            with aside(runs[index]):
+                result = runs[index].end(states[index] or "complete")
+            yield runs[index], result
+        if len(gone) == len(runs):
+            return
+        states = dict(enumerate(_one_epoch(computation, display, aside)))
+
+
+def _one_epoch(
+    computation: Computation, display: Display, aside: Callable[[Trainer], AbstractContextManager[object]]
+) -> list[State | None]:
+    """Trains one epoch of each run; returns who ended and how."""
+    runs = computation.runs
+    epochs = [run.progress.epoch + 1 for run in runs]
+    start = time.perf_counter()
+    display.begin(min(epochs))
+    trained = computation.train(epochs, display)
+    training = time.perf_counter() - start
+    vals: Sequence[Evaluation | None] = [None] * len(runs)
+    if any(math.isfinite(one.loss) for one in trained):
+        vals = computation.evaluate()
+    seconds = time.perf_counter() - start
+    states = []
+    for run, one, val in zip(runs, trained, vals, strict=True):
+        with aside(run):
+            states.append(run.finish_epoch(run.after_epoch(one, val, training, seconds), display))
+    return states
 
 
 def _is_finite(metrics: EpochMetrics) -> bool:

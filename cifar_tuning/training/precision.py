@@ -30,6 +30,11 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
 
 
+def at_least_fp32(logits: Tensor) -> Tensor:
+    """Returns what the loss is computed from: in bf16 it would be too coarse."""
+    return logits if logits.dtype == torch.float64 else logits.float()
+
+
 def resolve_precision(
     precision: str, model: nn.Module, device: torch.device, batch_shape: tuple[int, int, int, int]
 ) -> str:

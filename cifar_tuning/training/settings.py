@@ -21,6 +21,8 @@ class TrainerSettings:
         compile: run the model through `torch.compile`.
         deterministic: ask for bitwise repeatable kernels on CUDA too, at some cost in speed. On a CPU the
             same seed on the same machine always repeats.
+        label_smoothing: share of each label that is spread over all classes in training (Szegedy et al. 2016);
+            `train/loss` then includes it, `val/loss` does not.
 
     Raises:
         ValueError: an option is out of range; the message names all that are.
@@ -31,6 +33,7 @@ class TrainerSettings:
     precision: str = "auto"
     compile: bool = False
     deterministic: bool = False
+    label_smoothing: float = 0.0
 
     def __post_init__(self) -> None:
         if problems := self.check(**{f.name: getattr(self, f.name) for f in fields(self)}):
@@ -43,6 +46,7 @@ class TrainerSettings:
         precision: object = "auto",
         compile: object = False,
         deterministic: object = False,
+        label_smoothing: object = 0.0,
     ) -> list[str]:
         """Returns a line for each option that is out of range; empty if all are right."""
         problems = []
@@ -54,6 +58,11 @@ class TrainerSettings:
         for name, value in (("compile", compile), ("deterministic", deterministic)):
             if not isinstance(value, bool):
                 problems.append(f"trainer.{name}={value}: must be true or false")
+        number = isinstance(label_smoothing, int | float) and not isinstance(label_smoothing, bool)
+        if not number or not 0 <= label_smoothing < 1:  # type: ignore[operator]
+            problems.append(
+                f"trainer.label_smoothing={label_smoothing}: must be a number from 0 up to, not including, 1"
+            )
         return problems
 
 

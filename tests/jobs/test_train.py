@@ -105,14 +105,14 @@ def test_resuming_for_longer_without_beating_the_past(tiny, tmp_path):
 
 def spoil(tiny, *arguments):
     """Runs with an evaluation that finds nothing right, so that no later epoch can be the best."""
-    import cifar_tuning.training.loop as loop
+    import cifar_tuning.training.computation as computation
 
-    original = loop.evaluate
-    loop.evaluate = lambda *a, **k: Evaluation(9.9, 0.0, [[0]])
+    original = computation.evaluate
+    computation.evaluate = lambda *a, **k: [Evaluation(9.9, 0.0, [[0]])]
     try:
         return tiny(*arguments)
     finally:
-        loop.evaluate = original
+        computation.evaluate = original
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 
 from cifar_tuning.training import L1, L2, ElasticNet, Listener, Regularizer
 from cifar_tuning.training import checkpoint as checkpoints
+from cifar_tuning.training.computation import Computation
 from cifar_tuning.training.display import Display
 from cifar_tuning.training.schedules import constant, step
 
@@ -58,7 +59,7 @@ def test_epoch_0_leaves_no_trace(make_trainer):
     trainer = make_trainer(dropout=0.5)
     before = {k: v.clone() for k, v in trainer.model.state_dict().items()}
     generator = torch.get_rng_state()
-    trainer._before_training()
+    Computation([trainer], trainer.model).untrained()
     assert torch.equal(generator, torch.get_rng_state())
     for name, value in trainer.model.state_dict().items():
         assert torch.equal(before[name], value), name
@@ -210,8 +211,9 @@ def test_l2_is_coupled_weight_decay(make_trainer):
     without = make_trainer(epochs=1, regularizer=Regularizer(), lr=1e-4)
     start = with_l2.model.fc1.weight.detach().clone()
     batch = next(iter(with_l2.train.epoch(1)))
-    with_l2._step(*batch)
-    without._step(*batch)
+    for trainer in (with_l2, without):
+        computation = Computation([trainer], trainer.model)
+        computation.train_batch(batch, computation.new_sums(), Display(1, 256))
     difference = without.model.fc1.weight - with_l2.model.fc1.weight
     torch.testing.assert_close(difference, 1e-4 * 0.1 * start, rtol=0.05, atol=2e-8)
 
@@ -243,15 +245,16 @@ def test_on_a_gpu_nothing_waits_for_the_device_inside_an_epoch(make_trainer):
         seed=0,
         device=device,
     )
-    trainer.train_epoch(1, Display(1, 256))  # warms up
+    computation = Computation([trainer], trainer.model)
+    computation.train([1], Display(1, 256))  # warms up
     batches = iter(trainer.train.epoch(1))  # an epoch's only transfers come before its first batch
-    sums = trainer.new_sums()
-    trainer.train_batch(next(batches), sums, Display(1, 256))
+    sums = computation.new_sums()
+    computation.train_batch(next(batches), sums, Display(1, 256))
     torch.cuda.synchronize()
     torch.cuda.set_sync_debug_mode("error")
     try:
         for batch in batches:
-            trainer.train_batch(batch, sums, Display(1, 256))
+            computation.train_batch(batch, sums, Display(1, 256))
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert torch.isfinite(next(trainer.model.parameters())).all()

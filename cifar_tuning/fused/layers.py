@@ -1,0 +1,232 @@
+"""Stacked twins: one layer that does for K models what K layers do, each with its own weights.
+
+Between twins the models' features lie side by side in dimension 1, model by model: N×(K·F) or N×(K·C)×H×W. What all
+models share (the images, where the seeds agree) stays N×C×H×W until the first layer with weights.
+A convolution over side-by-side channels is a grouped one, a fully connected layer a batched matrix product, and
+everything that works element by element, or over pixels, needs no twin (Wang et al. 2021, "HFTA", section 3).
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cifar_tuning.models.activations import Swish
+from cifar_tuning.models.normalization import BatchNorm2d
+from cifar_tuning.models.resnet import PaddedShortcut
+
+
+class NotStackableError(ValueError):
+    """Some models can't be trained as one; the message says why."""
+
+
+class Twin(nn.Module):
+    """A layer for K models.
+
+    Its parameters and buffers are the K layers' own, concatenated in dimension 0.
+
+    Args:
+        layers: of the models, alike but for their weights and, where a twin says so, their numbers.
+    """
+
+    # Parameters and buffers of a layer, by name.
+    shared_state: tuple[str, ...] = ()
+
+    def __init__(self, layers: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.count = len(layers)
+        for name in self.shared_state:
+            values = [getattr(layer, name) for layer in layers]
+            if values[0] is None:
+                setattr(self, name, None)
+            elif isinstance(values[0], nn.Parameter):
+                setattr(self, name, nn.Parameter(_joined(values), requires_grad=values[0].requires_grad))
+            else:
+                self.register_buffer(name, _joined(values))
+        self.share(layers)
+
+    def share(self, layers: Sequence[nn.Module]) -> None:
+        """Makes the layers' parameters, their gradients and buffers views of the twin's."""
+        for name in self.shared_state:
+            mine = getattr(self, name)
+            if mine is None:
+                continue
+            if isinstance(mine, nn.Parameter) and mine.requires_grad:
+                mine.grad = torch.zeros_like(mine)
+            for index, layer in enumerate(layers):
+                theirs = getattr(layer, name)
+                theirs.data = _part(mine.data, index, theirs)
+                if mine.grad is not None:
+                    theirs.grad = _part(mine.grad, index, theirs)
+
+    def side_by_side(self, x: Tensor, features: int) -> Tensor:
+        """Repeats what the models share, given how many features one of them takes."""
+        if x.shape[1] != features or self.count == 1:
+            return x
+        return x.repeat(1, self.count, *(1 for _ in x.shape[2:]))
+
+
+def _joined(values: Sequence[Tensor]) -> Tensor:
+    """K tensors as one, along dimension 0; scalars as a vector. The memory format stays."""
+    return torch.cat([value.detach().unsqueeze(0) if value.ndim == 0 else value.detach() for value in values])
+
+
+def _part(joined: Tensor, index: int, like: Tensor) -> Tensor:
+    return joined[index] if like.ndim == 0 else joined[index * len(like) : (index + 1) * len(like)]
+
+
+class StackedConv2d(Twin):
+    """K convolutions; one wide convolution where they share the input, a grouped one where they don't."""
+
+    shared_state = ("weight", "bias")
+    weight: Tensor
+    bias: Tensor | None
+
+    def __init__(self, layers: Sequence[nn.Conv2d]) -> None:
+        super().__init__(layers)
+        first = layers[0]
+        self.first = {"stride": first.stride, "padding": first.padding, "dilation": first.dilation}
+        self.channels, self.groups = first.in_channels, first.groups
+        if first.padding_mode != "zeros":
+            raise NotStackableError(f"a Conv2d with padding_mode={first.padding_mode}")
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps N×C×H×W or N×(K·C)×H×W to N×(K·out)×H'×W'."""
+        if x.shape[1] == self.channels and self.groups == 1:
+            return F.conv2d(x, self.weight, self.bias, groups=1, **self.first)  # type: ignore[arg-type]
+        x = self.side_by_side(x, self.channels)
+        return F.conv2d(x, self.weight, self.bias, groups=self.count * self.groups, **self.first)  # type: ignore[arg-type]
+
+
+class StackedLinear(Twin):
+    """K fully connected layers over N×(K·in)."""
+
+    shared_state = ("weight", "bias")
+    weight: Tensor
+    bias: Tensor | None
+
+    def __init__(self, layers: Sequence[nn.Linear]) -> None:
+        super().__init__(layers)
+        self.inputs = layers[0].in_features
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps N×in or N×(K·in) to N×(K·out)."""
+        if x.ndim != 2:
+            raise NotStackableError(f"a Linear over an input of {x.ndim} dimensions")
+        if x.shape[1] == self.inputs:
+            return F.linear(x, self.weight, self.bias)
+        inputs = x.view(len(x), self.count, self.inputs).transpose(0, 1)
+        weights = self.weight.view(self.count, -1, self.inputs).transpose(1, 2)
+        if self.bias is None:
+            y = torch.bmm(inputs, weights)
+        else:
+            y = torch.baddbmm(self.bias.view(self.count, 1, -1), inputs, weights)
+        return y.transpose(0, 1).reshape(len(x), -1)
+
+
+class StackedBatchNorm2d(Twin):
+    """K batch normalisations, which are one over K·C channels; each model's momentum may differ."""
+
+    shared_state = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
+    weight: Tensor | None
+    bias: Tensor | None
+    running_mean: Tensor
+    running_var: Tensor
+    num_batches_tracked: Tensor
+
+    def __init__(self, layers: Sequence[nn.BatchNorm2d]) -> None:
+        super().__init__(layers)
+        first = layers[0]
+        if first.running_mean is None or any(layer.momentum is None for layer in layers):
+            raise NotStackableError("a BatchNorm2d without running statistics, or with momentum=None")
+        self.channels, self.eps = first.num_features, first.eps
+        momenta = [float(layer.momentum or 0.0) for layer in layers]
+        self.momentum = momenta[0] if len(set(momenta)) == 1 else None
+        each = torch.tensor(momenta, device=first.running_mean.device, dtype=first.running_mean.dtype)
+        self.register_buffer("momenta", each.repeat_interleave(self.channels), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalises N×(K·C)×H×W, each channel by itself."""
+        x = self.side_by_side(x, self.channels)
+        if not self.training:
+            return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
+        self.num_batches_tracked.add_(1)
+        if self.momentum is not None:
+            return F.batch_norm(
+                x, self.running_mean, self.running_var, self.weight, self.bias, True, self.momentum, self.eps
+            )
+        # With momentum 1 the running statistics become the batch's own.
+        mean, var = torch.zeros_like(self.running_mean), torch.zeros_like(self.running_var)
+        y = F.batch_norm(x, mean, var, self.weight, self.bias, True, 1.0, self.eps)
+        self.running_mean.lerp_(mean, self.momenta)  # type: ignore[arg-type]
+        self.running_var.lerp_(var, self.momenta)  # type: ignore[arg-type]
+        return y
+
+
+class StackedDropout(Twin):
+    """K dropouts, each with its rate and its own random generator; the draws are those of `nn.Dropout` on a CPU."""
+
+    def __init__(self, layers: Sequence[nn.Module]) -> None:
+        super().__init__(layers)
+        self.rates = [float(getattr(layer, "p", 0.0)) for layer in layers]  # an Identity is one of rate 0
+        self.generators: list[torch.Generator] | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Drops features of N×(K·F), each model's by its own draws."""
+        if not self.training or not any(self.rates):
+            return x
+        if self.generators is None:
+            raise RuntimeError("a stack in training needs its models' random generators")
+        return x * torch.cat([self._keep(x, *one) for one in zip(self.rates, self.generators, strict=True)], 1)
+
+    def _keep(self, x: Tensor, rate: float, generator: torch.Generator) -> Tensor:
+        """Returns 0 for what one model drops and 1/(1-rate) for what it keeps."""
+        shape = (len(x), x.shape[1] // self.count, *x.shape[2:])
+        channels_last = x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last)
+        layout = torch.channels_last if channels_last else torch.contiguous_format
+        noise = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=layout)
+        if rate == 0:
+            return noise.fill_(1)
+        return noise.bernoulli_(1 - rate, generator=generator).div_(1 - rate) if rate < 1 else noise.zero_()
+
+
+class StackedPaddedShortcut(Twin):
+    """K shortcuts that add channels of zeros around each model's own."""
+
+    def __init__(self, layers: Sequence[PaddedShortcut]) -> None:
+        super().__init__(layers)
+        self.added, self.stride = layers[0].added, layers[0].stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps N×(K·C)×H×W to N×(K·(C+added))×H/stride×W/stride."""
+        before = self.added // 2
+        own = x[:, :, :: self.stride, :: self.stride].unflatten(1, (self.count, -1))
+        wider = F.pad(own, (0, 0, 0, 0, before, self.added - before)).flatten(1, 2)
+        return wider.contiguous(memory_format=torch.channels_last)
+
+
+# Which class does for several of each type; subclasses don't count, because they may do anything.
+TWINS: dict[type[nn.Module], Callable[[Sequence[Any]], Twin]] = {
+    nn.Conv2d: StackedConv2d,
+    nn.Linear: StackedLinear,
+    nn.BatchNorm2d: StackedBatchNorm2d,
+    BatchNorm2d: StackedBatchNorm2d,
+    nn.Dropout: StackedDropout,
+    PaddedShortcut: StackedPaddedShortcut,
+}
+# Work element by element or over pixels, so that features side by side are nothing new to them.
+NEED_NONE = (
+    *(nn.Identity, nn.ReLU, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Mish, nn.Tanh, nn.Sigmoid, nn.Softplus),
+    *(
+        nn.Hardswish,
+        nn.ReLU6,
+        nn.MaxPool2d,
+        nn.AvgPool2d,
+        nn.AdaptiveAvgPool2d,
+        nn.AdaptiveMaxPool2d,
+        nn.Flatten,
+        Swish,
+    ),
+)

@@ -1,0 +1,116 @@
+"""Several models of one structure as one module, checked before it is used."""
+
+import copy
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from cifar_tuning.fused.layers import NEED_NONE, TWINS, NotStackableError, StackedDropout, Twin
+
+# Attributes that every module has.
+_INTERNAL = frozenset(vars(nn.Module()))
+
+
+def stack_models(models: Sequence[nn.Module]) -> nn.Module:
+    """Makes one module of K models: their own code, with a stacked twin in place of each layer.
+
+    It maps images N×C×H×W, or N×(K·C)×H×W of each model's own, to logits N×(K·classes). The models' parameters,
+    gradients and buffers become views of its own: what changes one changes the other.
+
+    Args:
+        models: on one device, of one structure.
+
+    Raises:
+        NotStackableError: they differ, or have a layer without a twin.
+    """
+    return _stack(list(models), "", {})
+
+
+def _stack(modules: list[nn.Module], name: str, known: dict[int, nn.Module]) -> nn.Module:
+    first = modules[0]
+    if id(first) in known:  # one layer used under two names
+        return known[id(first)]
+    kinds = {type(module) for module in modules}
+    if kinds == {nn.Identity, nn.Dropout}:
+        result: nn.Module = StackedDropout(modules)
+    elif len(kinds) > 1:
+        raise NotStackableError(f"{name}: {' and '.join(sorted(kind.__name__ for kind in kinds))}")
+    elif differing := next((module for module in modules if _options(module) != _options(first)), None):
+        raise NotStackableError(f"{name or 'the models'}: {_options(first)} and {_options(differing)}")
+    elif (twin := TWINS.get(type(first))) is not None:
+        result = twin(modules)
+    elif type(first) in NEED_NONE and not list(first.parameters()):
+        result = copy.copy(first)
+    elif not list(first.children()):
+        raise NotStackableError(f"the layer {name} ({type(first).__name__}) has no stacked twin")
+    else:
+        result = _container(modules, name, known)
+    known[id(first)] = result
+    return result
+
+
+def _options(module: nn.Module) -> str:
+    """What must agree between the modules that share a twin, or a container's code."""
+    plain = {key: value for key, value in vars(module).items() if key not in _INTERNAL}
+    if isinstance(module, nn.Dropout | nn.BatchNorm2d):
+        plain.pop("p", None), plain.pop("momentum", None)
+    return f"{type(module).__name__} {plain}"
+
+
+def _container(modules: list[nn.Module], name: str, known: dict[int, nn.Module]) -> nn.Module:
+    """A module of modules keeps its own code, and with it the twins of its parts."""
+    first = modules[0]
+    own = [*first._parameters, *first._buffers]
+    if any(getattr(first, key) is not None for key in own):
+        raise NotStackableError(f"{type(first).__name__} has parameters of its own: {', '.join(own)}")
+    result = copy.copy(first)
+    result._modules = dict(first._modules)
+    for child, module in first._modules.items():
+        parts = [other._modules.get(child) for other in modules]
+        if module is None and all(part is None for part in parts):
+            continue
+        if any(part is None for part in parts):
+            raise NotStackableError(f"{name}{'.' if name else ''}{child}: only some of the models have it")
+        result._modules[child] = _stack([p for p in parts if p is not None], f"{name}.{child}".lstrip("."), known)
+    return result
+
+
+def twins(model: nn.Module) -> Iterator[Twin]:
+    """Yields the twins of a stacked model."""
+    return (module for module in model.modules() if isinstance(module, Twin))
+
+
+def check_stackable(model: nn.Module, images: Tensor) -> None:
+    """Tries with two copies of a model, their weights random, whether a stack computes what its models do.
+
+    A model's own code may do what is different for features side by side (concatenate them, say).
+
+    Args:
+        model: on any device; left as it is.
+        images: a few, N×C×H×W.
+
+    Raises:
+        NotStackableError: it doesn't, or a layer has no twin.
+    """
+    generator = torch.Generator().manual_seed(0)
+    pair = [copy.deepcopy(model).to("cpu", torch.float64).eval() for _ in range(2)]
+    for copied in pair:
+        for value in [*copied.parameters(), *copied.buffers()]:
+            if value.is_floating_point():
+                value.data.copy_(torch.empty(value.shape, dtype=value.dtype).uniform_(0.1, 0.6, generator=generator))
+    given = images.detach().to("cpu", torch.float64)
+    two = torch.cat([given, given.flip(0)], 1).contiguous(memory_format=torch.channels_last)
+    with torch.no_grad():
+        own = [pair[0](given), pair[1](given), pair[1](given.flip(0))]
+        try:
+            stacked = stack_models(pair).eval()
+            shared, apart = stacked(given), stacked(two)
+        except NotStackableError:
+            raise
+        except Exception as error:
+            raise NotStackableError(f"{type(model).__name__} does not run over stacked features: {error}") from error
+    for got, expected in ((shared, own[:2]), (apart, [own[0], own[2]])):
+        wanted = torch.cat(expected, 1)
+        if got.shape != wanted.shape or not torch.allclose(got, wanted, rtol=1e-6, atol=1e-9):
+            raise NotStackableError(f"{type(model).__name__} computes something else over stacked features")

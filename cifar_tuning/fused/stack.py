@@ -1,0 +1,91 @@
+"""Several runs trained as one stacked model: each run keeps its own optimiser, schedule, data order and progress."""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+
+from cifar_tuning.fused.layers import StackedDropout
+from cifar_tuning.fused.model import stack_models, twins
+from cifar_tuning.training.computation import Batch, Computation
+from cifar_tuning.training.loop import Trainer
+
+
+class Stack(Computation):
+    """Computes several runs whose models are stacked into one.
+
+    The runs' own models stay what is trained: their parameters are views of the stacked ones, so each optimiser
+    updates, and each checkpoint keeps, exactly what it does when its run is alone.
+
+    Args:
+        runs: of one structure, data, device and precision; two or more.
+
+    Raises:
+        NotStackableError: their models can't be stacked.
+    """
+
+    def __init__(self, runs: Sequence[Trainer]) -> None:
+        self.stacked = stack_models([run.model for run in runs])
+        super().__init__(runs, self.stacked)
+        self.gradients = [p.grad for p in self.stacked.parameters() if p.grad is not None]
+        self._own_generators = [own_generator(run) for run in runs]
+        for twin in twins(self.stacked):
+            if isinstance(twin, StackedDropout):
+                twin.generators = self._own_generators
+
+    def batches(self, epochs: Sequence[int]) -> Iterator[Batch]:
+        """Returns the training batches: shared by runs of one seed that are at the same epoch."""
+        streams = {(run.train.seed, epoch): run for run, epoch in zip(self.runs, epochs, strict=True)}
+        if len(streams) == 1:
+            yield from self.runs[0].train.epoch(epochs[0])
+            return
+        keys = [(run.train.seed, epoch) for run, epoch in zip(self.runs, epochs, strict=True)]
+        each = [run.train.epoch(epoch) for (_, epoch), run in streams.items()]
+        order = [list(streams).index(key) for key in keys]
+        for several in zip(*each, strict=True):
+            images = torch.cat([several[i][0] for i in order], 1)
+            yield images.contiguous(memory_format=torch.channels_last), torch.stack([several[i][1] for i in order], 1)
+
+    def untrained(self) -> list[tuple[float, float]]:
+        """Returns each run's loss and accuracy on some training batches before anything is learnt."""
+        states = [generator.get_state() for generator in self._own_generators]
+        result = super().untrained()
+        for generator, state in zip(self._own_generators, states, strict=True):
+            generator.set_state(state)
+        return result
+
+    def zero_grad(self) -> None:
+        """Forgets the last step's gradients; the runs' own are views of the stacked ones, which must stay."""
+        torch._foreach_zero_(self.gradients)
+
+    def without(self, gone: Sequence[int]) -> Computation:
+        """Returns a smaller stack, or one run by itself, with the weights as they are now."""
+        self.release()
+        staying = [run for index, run in enumerate(self.runs) if index not in gone]
+        return Stack(staying) if len(staying) > 1 else alone(staying[0])
+
+    def release(self) -> None:
+        """Gives every run its own memory back."""
+        for run in self.runs:
+            for value in [*run.model.parameters(), *run.model.buffers()]:
+                value.data = value.data.clone()
+                value.grad = None
+
+
+def alone(run: Trainer) -> Computation:
+    """Returns what computes a run that was in a stack by itself, its random draws going on where they were."""
+    state = own_generator(run).get_state()
+    if run.device.type == "cuda":
+        torch.cuda.set_rng_state(state, run.device)
+    else:
+        torch.set_rng_state(state)
+    run.generator = None
+    return Computation([run], run.model)
+
+
+def own_generator(run: Trainer) -> torch.Generator:
+    """Returns the generator of a run in a stack; at first it stands where its device's global one does."""
+    if run.generator is None:
+        run.generator = torch.Generator(device=run.device)
+        cuda = run.device.type == "cuda"
+        run.generator.set_state(torch.cuda.get_rng_state(run.device) if cuda else torch.get_rng_state())
+    return run.generator

@@ -1,0 +1,84 @@
+"""Runs that are trained once alone and once in a stack, in float64, where the two must agree to the last digits."""
+
+from functools import partial
+
+import pytest
+import torch
+from torch import nn
+
+from cifar_tuning.data import EvalBatches, Synthetic, TrainBatches
+from cifar_tuning.data.augmentation import CropFlip
+from cifar_tuning.models import SimpleNN
+from cifar_tuning.training import L2, Schedule, Trainer
+from cifar_tuning.training.schedules import constant
+
+
+SGD = partial(torch.optim.SGD, lr=0.01, momentum=0.9)
+
+
+class Exact:
+    """Batches in float64, of every so manieth pixel."""
+
+    def __init__(self, batches, stride):
+        self.batches, self.seed, self.count = batches, getattr(batches, "seed", None), batches.count
+        self.stride = stride
+
+    def __len__(self):
+        return len(self.batches)
+
+    def __iter__(self):
+        return map(self.exact, self.batches)
+
+    def epoch(self, epoch):
+        return map(self.exact, self.batches.epoch(epoch))
+
+    def exact(self, batch):
+        images = batch[0][:, :, :: self.stride, :: self.stride].double()
+        return images.contiguous(memory_format=torch.channels_last), batch[1]
+
+
+@pytest.fixture(scope="session")
+def splits():
+    return Synthetic(train_size=64, val_size=32, test_size=64).load()
+
+
+@pytest.fixture
+def make_run(splits):
+    """Builds a run as `jobs.run` does; `model` and `optimizer` are made anew for each."""
+
+    def make(
+        *,
+        seed=0,
+        epochs=7,
+        model=SimpleNN,
+        optimizer=SGD,
+        schedule=constant,
+        regularizer=None,
+        batch_size=4,
+        exact=True,
+        stride=1,
+        **options,
+    ) -> Trainer:
+        data = Synthetic(train_size=64, val_size=32, test_size=64)
+        torch.manual_seed(seed)
+        built: nn.Module = model().to(memory_format=torch.channels_last)
+        common = {"mean": data.mean, "std": data.std}
+        train = TrainBatches(
+            splits.train.images,
+            splits.train.labels,
+            batch_size=batch_size,
+            augmentation=CropFlip(),
+            seed=seed,
+            **common,
+        )
+        val = EvalBatches(splits.val.images, splits.val.labels, batch_size=40, **common)
+        if exact:
+            built, train, val = built.double(), Exact(train, stride), Exact(val, stride)
+        regularizer = regularizer or L2(1e-4)
+        updates = optimizer(regularizer.parameter_groups(built))
+        steps = Schedule(schedule, updates, epochs, len(train))
+        return Trainer(
+            built, updates, steps, regularizer, train, val, epochs=epochs, device=torch.device("cpu"), **options
+        )
+
+    return make

@@ -1,0 +1,104 @@
+"""A stacked trial is the solo trial."""
+
+from functools import partial
+
+import pytest
+import torch
+
+from cifar_tuning.fused.stack import Stack, own_generator
+from cifar_tuning.models import ResNet, SimpleNN
+from cifar_tuning.training import L1, L2, ElasticNet, Regularizer
+from cifar_tuning.training.display import Display
+from cifar_tuning.training.loop import run_epochs
+from cifar_tuning.training.schedules import constant, step
+
+SGD, ADAM, ADAMW = torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW
+COSINE = partial(torch.optim.lr_scheduler.CosineAnnealingLR, T_max=4)
+ONE_CYCLE = partial(torch.optim.lr_scheduler.OneCycleLR, max_lr=0.02)
+PLATEAU = partial(torch.optim.lr_scheduler.ReduceLROnPlateau, patience=0)
+NET = partial(SimpleNN, batch_norm=True)
+SMALL = partial(ResNet, depth=8)
+
+SEEDS = [{"seed": 0}, {"seed": 1}, {"seed": 2}]
+RATES = [{"optimizer": partial(SGD, lr=lr, momentum=0.9)} for lr in (0.01, 0.003, 0.001)]
+
+
+def same(count=3, **options):
+    return [options] * count
+
+
+CASES = {
+    "lr": RATES,
+    "seeds": SEEDS,
+    "seeds_some_alike": [{"seed": 0}, {"seed": 1}, {"seed": 0, "optimizer": partial(SGD, lr=0.01)}],
+    "momentum": [{"optimizer": partial(SGD, lr=0.01, momentum=m)} for m in (0.0, 0.5, 0.9)],
+    "nesterov": [{"optimizer": partial(SGD, lr=0.01, momentum=0.9, nesterov=n)} for n in (True, False)],
+    "dampening": [{"optimizer": partial(SGD, lr=0.01, momentum=0.9, dampening=d)} for d in (0.0, 0.5)],
+    "adam": [
+        {"optimizer": partial(ADAM, lr=1e-3, betas=b, eps=e)} for b, e in [((0.9, 0.999), 1e-8), ((0.8, 0.9), 1e-3)]
+    ],
+    "adamw": [{"optimizer": partial(ADAMW, lr=lr)} for lr in (1e-2, 1e-3)],
+    "optimizers": [{"optimizer": partial(kind, lr=1e-3)} for kind in (SGD, ADAM, ADAMW)],
+    "l2": [{"regularizer": L2(s, norm_and_bias=b)} for s, b in [(0.1, True), (1e-3, False)]],
+    "l1": [{"regularizer": r} for r in (L1(1e-3), L1(1e-4), Regularizer(), ElasticNet(1e-2, 0.3))],
+    "schedules": [
+        {"schedule": s, "epochs": 7} for s in (constant, partial(step, decay_epochs=1, decay=0.1), COSINE, PLATEAU)
+    ],
+    "onecycle": [{"schedule": s, "epochs": 7} for s in (ONE_CYCLE, partial(ONE_CYCLE, pct_start=0.6))],
+    "epochs": [{"epochs": e} for e in (1, 7, 2)],
+    "label_smoothing": [{"label_smoothing": s} for s in (0.0, 0.1, 0.3)],
+    "label_smoothing_alike": same(2, label_smoothing=0.1),
+    "dropout": [{"model": partial(NET, dropout=p)} for p in (0.0, 0.2, 0.7)],
+    "dropout_seeds": [{"model": partial(NET, dropout=p), "seed": s} for s, p in enumerate((0.5, 0.2))],
+    "bn_momentum": [{"model": partial(NET, batch_norm_momentum=m)} for m in (0.1, 0.5, 1.0)],
+    "bn_momentum_alike": same(2, model=partial(NET, batch_norm_momentum=0.3)),
+    "plain": same(2, model=SimpleNN),
+    "separable": [{"model": partial(NET, separable=True), "seed": s} for s in (0, 1)],
+    **{
+        f"activation_{a}": [{"model": partial(NET, activation=a), "seed": s} for s in (0, 0, 1)]
+        for a in ("relu", "swish", "leaky_relu", "elu", "gelu", "tanh")
+    },
+    **{f"shortcut_{s}": [{"model": partial(SMALL, shortcut=s), "seed": n} for n in (0, 1)] for s in ("A", "B", "none")},
+    "resnet_lr": [{"model": SMALL, **rate} for rate in RATES],
+    "resnet_separable": same(2, model=partial(SMALL, separable=True)),
+    "resnet_dropout": [{"model": partial(SMALL, dropout=p), "seed": 1} for p in (0.1, 0.5)],
+    "resnet_swish": [{"model": partial(SMALL, activation="swish", batch_norm_momentum=m)} for m in (0.1, 0.2)],
+}
+
+
+@pytest.mark.parametrize("options", CASES.values(), ids=CASES.keys())
+def test_the_same_numbers(make_run, options):
+    options = [{"model": NET, **one} for one in options]
+    if options[0]["model"] is not SimpleNN and options[0]["model"].func is ResNet:
+        options = [{"stride": 4, **one} for one in options]
+    expected = []
+    for one in options:
+        run = make_run(**one)
+        expected.append((run, run.fit_alone()))
+    runs = []
+    for one in options:
+        runs.append(make_run(**one))
+        own_generator(runs[-1])  # as it stands after the model was made
+    results = dict(run_epochs(Stack(runs), Display(1, 1)))
+    for run, (solo, result) in zip(runs, expected, strict=True):
+        got = results[run]
+        assert got.state == result.state
+        assert_same_state(run, solo)
+        for ours, theirs in zip(got.progress.history, result.progress.history, strict=True):
+            assert ours.train_acc == theirs.train_acc
+            assert (ours.epoch, ours.val_acc, ours.lr) == (theirs.epoch, theirs.val_acc, theirs.lr)
+            assert ours.train_loss == pytest.approx(theirs.train_loss, abs=1e-6)  # summed in float32
+            assert ours.val_loss == pytest.approx(theirs.val_loss, abs=1e-9)
+        assert got.progress.confusion == result.progress.confusion
+
+
+def assert_same_state(run, solo):
+    """Parameters, buffers and the optimiser's state agree to 1e-9."""
+    theirs = solo.model.state_dict()
+    for name, value in run.model.state_dict().items():
+        torch.testing.assert_close(value, theirs[name], rtol=0, atol=1e-9, msg=lambda m, n=name: f"{n}: {m}")
+    mine, theirs = run.optimizer.state_dict()["state"], solo.optimizer.state_dict()["state"]
+    assert mine.keys() == theirs.keys()
+    for number, state in mine.items():
+        for key, value in state.items():
+            torch.testing.assert_close(value, theirs[number][key], rtol=0, atol=1e-9)
