@@ -11,7 +11,7 @@ SHORT = ("tracking", "overhead", "pipeline")
 def main() -> None:
     """Reads the command line and runs what it names."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("name", choices=["all", *SHORT, "pruning"])
+    parser.add_argument("name", choices=["all", *SHORT, "waiting", "pruning"])
     parser.add_argument("--train-limit", type=int, help="training images of `pruning` (all of them)")
     pipeline.add_arguments(parser)
     options = parser.parse_args()

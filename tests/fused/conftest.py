@@ -12,7 +12,6 @@ from cifar_tuning.models import SimpleNN
 from cifar_tuning.training import L2, Schedule, Trainer
 from cifar_tuning.training.schedules import constant
 
-
 SGD = partial(torch.optim.SGD, lr=0.01, momentum=0.9)
 
 
