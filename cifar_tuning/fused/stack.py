@@ -6,6 +6,7 @@ import torch
 
 from cifar_tuning.fused.layers import StackedDropout
 from cifar_tuning.fused.model import stack_models, twins
+from cifar_tuning.training import checkpoint as checkpoints
 from cifar_tuning.training.computation import Batch, Computation
 from cifar_tuning.training.loop import Trainer
 
@@ -66,20 +67,41 @@ class Stack(Computation):
     def release(self) -> None:
         """Gives every run its own memory back."""
         for run in self.runs:
-            for value in [*run.model.parameters(), *run.model.buffers()]:
-                value.data = value.data.clone()
-                value.grad = None
+            own_memory(run)
 
 
 def alone(run: Trainer) -> Computation:
-    """Returns what computes a run that was in a stack by itself, its random draws going on where they were."""
-    state = own_generator(run).get_state()
+    """Returns what computes a run that was in a stack by itself."""
+    use_own_generator(run)
+    return Computation([run], run.model)
+
+
+def begin_again(run: Trainer) -> None:
+    """Puts a run whose stack failed in the middle of an epoch back to the end of its last one, memory of its own."""
+    own_memory(run)
+    if not run.progress.started or run.folder is None:
+        return  # no step has been taken yet
+    run.resume(checkpoints.load(run.folder))
+    run.generator = None
+    own_generator(run)
+
+
+def own_memory(run: Trainer) -> None:
+    """Gives a run's model memory of its own, with what is in the stack's now."""
+    for value in [*run.model.parameters(), *run.model.buffers()]:
+        value.data, value.grad = value.data.clone(), None
+
+
+def use_own_generator(run: Trainer) -> None:
+    """Gives a run its device's global generator back, where its own stands now."""
+    if run.generator is None:
+        return
+    state = run.generator.get_state()
     if run.device.type == "cuda":
         torch.cuda.set_rng_state(state, run.device)
     else:
         torch.set_rng_state(state)
     run.generator = None
-    return Computation([run], run.model)
 
 
 def own_generator(run: Trainer) -> torch.Generator:

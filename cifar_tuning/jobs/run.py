@@ -20,7 +20,7 @@ from cifar_tuning.models.facts import count_macs, count_parameters
 from cifar_tuning.training import checkpoint as checkpoints
 from cifar_tuning.training.display import describe_device, memory_in_use
 from cifar_tuning.training.events import EpochMetrics, Listener, Progress, Result
-from cifar_tuning.training.loop import Trainer
+from cifar_tuning.training.loop import TOGETHER, Trainer
 from cifar_tuning.training.precision import resolve_precision
 from cifar_tuning.training.schedules import Schedule
 from cifar_tuning.training.settings import place, resolve_device
@@ -81,8 +81,10 @@ class Job:
         """Trains and returns the objective; however it ends, the folder and the store say so."""
         try:
             self.reporter = self._reporter(cfg)
-            if self.reporter is not None:  # a process that died had begun it; or its launcher began it anew
-                self.again = self.reporter.again or (self.folder / "last.pt").is_file()
+            # A process that died had begun it; or its launcher began it anew.
+            if self.reporter is not None or TOGETHER.get() is not None:
+                asked = self.reporter is not None and self.reporter.again
+                self.again = asked or (self.folder / "last.pt").is_file()
             prepared = prepare(cfg, own=self.folder if self.again else None)
             self.tracker = prepared.parts.tracking
             self.tracker.start(self._context(prepared))

@@ -2,13 +2,18 @@
 
 import logging
 import sys
+from collections.abc import Sequence
 from contextlib import ExitStack
+from typing import TYPE_CHECKING
 
 import torch
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from cifar_tuning.training.events import EpochMetrics
+
+if TYPE_CHECKING:
+    from cifar_tuning.training.loop import Trainer
 
 log = logging.getLogger(__name__)
 
@@ -17,17 +22,17 @@ class Display:
     """The progress bar, counting images so that its rate is images/s; silent where there is no terminal.
 
     Args:
-        epochs: of the whole run.
-        images: in one epoch.
-        finished: epochs already done, when a run is resumed.
+        epochs: of the longest run.
+        images: in all epochs of all runs.
+        finished: images of the epochs already done, when a run is resumed.
     """
 
     def __init__(self, epochs: int, images: int, finished: int = 0) -> None:
         self.epochs = epochs
         self._stack = ExitStack()
         self._bar = tqdm(
-            total=epochs * images,
-            initial=finished * images,
+            total=images,
+            initial=finished,
             unit=" images",
             unit_scale=True,
             dynamic_ncols=True,
@@ -35,6 +40,13 @@ class Display:
             mininterval=0.2,
             disable=not sys.stderr.isatty(),
         )
+
+    @classmethod
+    def of(cls, runs: "Sequence[Trainer]") -> "Display":
+        """Returns the display of runs that are trained side by side."""
+        images = sum(run.epochs * run.train.count for run in runs)
+        finished = sum(run.progress.epoch * run.train.count for run in runs)
+        return cls(max(run.epochs for run in runs), images, finished)
 
     def __enter__(self) -> "Display":
         # Log lines appear above the bar instead of tearing it.
@@ -52,6 +64,27 @@ class Display:
     def advance(self, images: int) -> None:
         """Counts images trained."""
         self._bar.update(images)
+
+    def leave(self, run: "Trainer") -> None:
+        """Takes a run that has ended out of what is left to do."""
+        if self._bar.total is not None:
+            self._bar.total -= max(0, run.epochs - run.progress.epoch) * run.train.count
+
+    def summarize(self, runs: "Sequence[Trainer]", seconds: float) -> None:
+        """Prints one line for an epoch of several runs, trained in so many seconds."""
+        if len(runs) == 1:
+            return
+        epochs = sorted({run.progress.epoch for run in runs})
+        best = [run.progress.best_acc for run in runs]
+        log.info(
+            "epoch %s/%d  %d runs side by side  best accuracies %.4f to %.4f  %s model-images/s",
+            f"{epochs[0]} to {epochs[-1]}" if len(epochs) > 1 else epochs[0],
+            self.epochs,
+            len(runs),
+            min(best),
+            max(best),
+            f"{len(runs) * runs[0].train.count / seconds:,.0f}",
+        )
 
     def report(self, metrics: EpochMetrics, epochs: int) -> None:
         """Prints the line of a run's epoch, out of so many."""

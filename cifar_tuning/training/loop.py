@@ -118,9 +118,10 @@ class Trainer:
 
     def fit_alone(self) -> Result:
         """Trains by itself, whatever the launcher."""
-        with Display(self.epochs, self.train.count, self.progress.epoch) as display:
-            ((_, result),) = run_epochs(Computation([self], self.model), display)
-        return result
+        with Display.of([self]) as display:
+            ((_, state),) = run_epochs(Computation([self], self.model), display)
+        assert state is not None
+        return self.end(state)
 
     def before_training(self, loss: float, accuracy: float, val: Evaluation) -> EpochMetrics:
         """Returns epoch 0's figures, given those on some training batches and on the validation images."""
@@ -211,45 +212,54 @@ class Trainer:
         checkpoints.save(state, *(self.folder / name for name in names))
 
 
+# What is done for one run among several happens inside of this.
+Aside = Callable[[Trainer], AbstractContextManager[object]]
+# How a run ended; None: by an error that was kept aside.
+Ends = dict[int, State | None]
+
+
 def run_epochs(
-    computation: Computation,
-    display: Display,
-    aside: Callable[[Trainer], AbstractContextManager[object]] = lambda run: nullcontext(),
-) -> Iterator[tuple[Trainer, Result]]:
+    computation: Computation, display: Display, aside: Aside = lambda run: nullcontext()
+) -> Iterator[tuple[Trainer, State | None]]:
     """Trains the runs of a computation, epoch by epoch, and yields each as soon as it has ended.
 
     Args:
         computation: of one run, or of several side by side, which may be at different epochs.
         display: shows how far they are.
-        aside: entered while something is done for one run alone.
+        aside: entered while something is done for one run alone; may swallow an error, which ends that run.
+
+    Yields:
+        a run and how it ended; None for one whose error was swallowed.
     """
-    states: dict[int, State | None] = dict.fromkeys(range(len(computation.runs)))
-    if not all(run.progress.started for run in computation.runs):
-        figures = zip(computation.untrained(), computation.evaluate(), strict=True)
-        for run, ((loss, accuracy), val) in zip(computation.runs, figures, strict=True):
-            if not run.progress.started:
-                with aside(run):
-                    run.finish_epoch(run.before_training(loss, accuracy, val), display)
-    for index, run in enumerate(computation.runs):
-        if run.progress.epoch >= run.epochs:  # resumed after its end
-            states[index] = "complete"
+    ended = _before_training(computation, display, aside)
     while True:
         runs = computation.runs
-        gone = [index for index, state in states.items() if state is not None]
-        if gone and len(gone) < len(runs):
-            computation = computation.without(gone)
-        for index in gone:
-            with aside(runs[index]):
-                result = runs[index].end(states[index] or "complete")
-            yield runs[index], result
-        if len(gone) == len(runs):
+        if ended and len(ended) < len(runs):
+            computation = computation.without(list(ended))
+        for index, state in ended.items():
+            display.leave(runs[index])
+            yield runs[index], state
+        if len(ended) == len(runs):
             return
-        states = dict(enumerate(_one_epoch(computation, display, aside)))
+        ended = _one_epoch(computation, display, aside)
 
 
-def _one_epoch(
-    computation: Computation, display: Display, aside: Callable[[Trainer], AbstractContextManager[object]]
-) -> list[State | None]:
+def _before_training(computation: Computation, display: Display, aside: Aside) -> Ends:
+    """Looks at the runs before they learn anything; returns those that were resumed after their end."""
+    ended: Ends = {i: "complete" for i, run in enumerate(computation.runs) if run.progress.epoch >= run.epochs}
+    if all(run.progress.started for run in computation.runs):
+        return ended
+    figures = zip(computation.untrained(), computation.evaluate(), strict=True)
+    for index, (run, ((loss, accuracy), val)) in enumerate(zip(computation.runs, figures, strict=True)):
+        if not run.progress.started:
+            ended[index] = None
+            with aside(run):
+                run.finish_epoch(run.before_training(loss, accuracy, val), display)
+                del ended[index]
+    return ended
+
+
+def _one_epoch(computation: Computation, display: Display, aside: Aside) -> Ends:
     """Trains one epoch of each run; returns who ended and how."""
     runs = computation.runs
     epochs = [run.progress.epoch + 1 for run in runs]
@@ -261,11 +271,15 @@ def _one_epoch(
     if any(math.isfinite(one.loss) for one in trained):
         vals = computation.evaluate()
     seconds = time.perf_counter() - start
-    states = []
-    for run, one, val in zip(runs, trained, vals, strict=True):
+    ended: Ends = {}
+    for index, (run, one, val) in enumerate(zip(runs, trained, vals, strict=True)):
+        ended[index] = None
         with aside(run):
-            states.append(run.finish_epoch(run.after_epoch(one, val, training, seconds), display))
-    return states
+            ended[index] = run.finish_epoch(run.after_epoch(one, val, training, seconds), display)
+            if ended[index] is None:
+                del ended[index]
+    display.summarize(runs, training)
+    return ended
 
 
 def _is_finite(metrics: EpochMetrics) -> bool:

@@ -5,18 +5,15 @@ fp32. So it is never assumed.
 """
 
 import copy
-import hashlib
-import json
 import logging
-import os
-import platform
 import statistics
 import time
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from cifar_tuning.training.remembered import key_of, recall, remember
 
 log = logging.getLogger(__name__)
 
@@ -50,15 +47,15 @@ def resolve_precision(
         return precision
     if not has_bf16(device):
         return "fp32"
-    key = _key(model, device, batch_shape)
-    known = _read_cache()
+    key = key_of(model, device, batch_shape)
+    known = recall("precision")
     if key not in known:
         times = {name: measure_step(name, model, device, batch_shape) for name in ("fp32", "bf16")}
         gain = times["fp32"] / times["bf16"]
         known[key] = "bf16" if gain > NEEDED_GAIN else "fp32"
         log.info("bf16 runs this model at %.2f times the speed of fp32: taking %s", gain, known[key])
-        _write_cache(key, known[key])
-    return known[key]
+        remember("precision", key, known[key])
+    return str(known[key])
 
 
 def has_bf16(device: torch.device) -> bool:
@@ -90,37 +87,3 @@ def _step(probe: nn.Module, images: Tensor, device: torch.device, precision: str
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter() - start
-
-
-def cache_file() -> Path:
-    """Returns where the measurements are remembered: one small JSON file per user."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "cifar_tuning" / "precision.json"
-
-
-def _key(model: nn.Module, device: torch.device, batch_shape: tuple[int, int, int, int]) -> str:
-    if device.type == "cuda":
-        processor = torch.cuda.get_device_name(device)
-    else:
-        name = torch.cpu.get_capabilities().get("cpu_name", platform.processor())
-        processor = f"{name} x{torch.get_num_threads()}"
-    structure = hashlib.sha256(repr(model).encode()).hexdigest()[:16]
-    return f"{structure} {batch_shape} {processor} torch {torch.__version__}"
-
-
-def _read_cache() -> dict[str, str]:
-    try:
-        return dict(json.loads(cache_file().read_text()))
-    except (OSError, ValueError, TypeError):
-        return {}  # absent or damaged: measure again
-
-
-def _write_cache(key: str, value: str) -> None:
-    file = cache_file()
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        partial = file.with_suffix(f".{os.getpid()}.tmp")
-        partial.write_text(json.dumps({**_read_cache(), key: value}, indent=1))
-        partial.replace(file)
-    except OSError as error:
-        log.debug("the measured precision can't be remembered: %s", error)

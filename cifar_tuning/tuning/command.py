@@ -9,8 +9,8 @@ import optuna
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
+from cifar_tuning.compose import remember_files
 from cifar_tuning.errors import UserError
-from cifar_tuning.tuning.compose import remember_files
 from cifar_tuning.tuning.engine import Engine
 from cifar_tuning.tuning.options import StudyOptions
 from cifar_tuning.tuning.study import open_study

@@ -82,14 +82,14 @@ def test_the_same_numbers(make_run, options):
     results = dict(run_epochs(Stack(runs), Display(1, 1)))
     for run, (solo, result) in zip(runs, expected, strict=True):
         got = results[run]
-        assert got.state == result.state
+        assert got == result.state
         assert_same_state(run, solo)
-        for ours, theirs in zip(got.progress.history, result.progress.history, strict=True):
+        for ours, theirs in zip(run.progress.history, result.progress.history, strict=True):
             assert ours.train_acc == theirs.train_acc
             assert (ours.epoch, ours.val_acc, ours.lr) == (theirs.epoch, theirs.val_acc, theirs.lr)
             assert ours.train_loss == pytest.approx(theirs.train_loss, abs=1e-6)  # summed in float32
             assert ours.val_loss == pytest.approx(theirs.val_loss, abs=1e-9)
-        assert got.progress.confusion == result.progress.confusion
+        assert run.progress.confusion == result.progress.confusion
 
 
 def assert_same_state(run, solo):

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from cifar_tuning.training import precision
+from cifar_tuning.training.remembered import cache_file
 
 CPU = torch.device("cpu")
 SHAPE = (8, 3, 32, 32)
@@ -46,15 +47,15 @@ def test_the_measurement_is_made_once(monkeypatch, tmp_path):
     first = precision.resolve_precision("auto", Delayed(torch.bfloat16), CPU, SHAPE)
     monkeypatch.setattr(precision, "measure_step", lambda *a: pytest.fail("measured again"))
     assert precision.resolve_precision("auto", Delayed(torch.bfloat16), CPU, SHAPE) == first
-    assert list(json.loads(precision.cache_file().read_text()).values()) == [first]
+    assert list(json.loads(cache_file("precision").read_text()).values()) == [first]
 
 
 @pytest.mark.parametrize("content", ["", "{", "[1]"])
 def test_a_damaged_cache_is_measured_anew(monkeypatch, tmp_path, content):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(precision, "has_bf16", lambda device: True)
-    precision.cache_file().parent.mkdir(parents=True)
-    precision.cache_file().write_text(content)
+    cache_file("precision").parent.mkdir(parents=True)
+    cache_file("precision").write_text(content)
     assert precision.resolve_precision("auto", Delayed(torch.bfloat16), CPU, SHAPE) == "fp32"
 
 

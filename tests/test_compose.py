@@ -10,7 +10,7 @@ from hydra.types import HydraContext, RunMode
 from omegaconf import OmegaConf
 
 from cifar_tuning import PROJECT_ROOT
-from cifar_tuning.tuning.compose import SweepLoader, remember_files
+from cifar_tuning.compose import SweepLoader, remember_files
 
 JOBS = [
     ["optimizer.lr=0.3"],

@@ -1,0 +1,57 @@
+"""Which jobs of a sweep may share a stack: a pure function of their configurations."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from cifar_tuning.text import flatten
+
+# What the jobs of one stack may differ in. Each run keeps its own optimiser, schedule and regulariser, whichever
+# they are; of the model only numbers that change no shape.
+FREE_GROUPS = ("optimizer", "schedule", "regularizer", "tracking")
+FREE_KEYS = (
+    *("seed", "resume", "objective", "trainer.epochs", "trainer.label_smoothing"),
+    *("model.dropout", "model.batch_norm_momentum"),
+)
+
+
+@dataclass(frozen=True)
+class Group:
+    """Jobs whose models may be stacked.
+
+    Attributes:
+        jobs: their positions in the launch.
+        options: what they agree in.
+    """
+
+    jobs: list[int]
+    options: dict[str, str]
+
+
+def structure(config: Mapping[str, Any]) -> dict[str, str]:
+    """Returns the options in which the jobs of one stack must agree, by dotted key.
+
+    Args:
+        config: a job's resolved configuration.
+    """
+    return {
+        key: repr(value)
+        for key, value in flatten(config)
+        if key not in FREE_KEYS and key.partition(".")[0] not in FREE_GROUPS
+    }
+
+
+def group(configs: Mapping[int, Mapping[str, Any]]) -> list[Group]:
+    """Sorts jobs into groups that agree in structure, in the order of their first jobs."""
+    groups: dict[tuple[tuple[str, str], ...], Group] = {}
+    for job, config in configs.items():
+        options = structure(config)
+        groups.setdefault(tuple(sorted(options.items())), Group([], options)).jobs.append(job)
+    return list(groups.values())
+
+
+def differences(groups: list[Group]) -> list[dict[str, str]]:
+    """Returns for each group the options that tell it from the others."""
+    keys = {key for one in groups for key in one.options}
+    telling = sorted(key for key in keys if len({one.options.get(key) for one in groups}) > 1)
+    return [{key: one.options[key] for key in telling if key in one.options} for one in groups]

@@ -1,0 +1,221 @@
+"""One launch of the fused launcher: groups the jobs, stacks each group, trains what is left one by one."""
+
+import logging
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.core.utils import JobReturn, JobStatus, configure_log, filter_overrides, run_job, setup_globals
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from cifar_tuning.compose import remember_files
+from cifar_tuning.fused import grouping
+from cifar_tuning.fused.layers import NotStackableError
+from cifar_tuning.fused.model import check_stackable
+from cifar_tuning.fused.size import choose, split
+from cifar_tuning.fused.stack import Stack, begin_again
+from cifar_tuning.fused.together import PausedJob
+from cifar_tuning.training.display import Display
+from cifar_tuning.training.loop import Trainer, run_epochs
+
+log = logging.getLogger(__name__)
+
+
+class Launch:
+    """The jobs of one launch.
+
+    Args:
+        context: Hydra's.
+        config: of the sweep.
+        task: what trains a job.
+        stack: runs to stack; None: measured.
+    """
+
+    def __init__(self, context: HydraContext, config: DictConfig, task: TaskFunction, stack: int | None) -> None:
+        self.context, self.config, self.task, self.stack = remember_files(context), config, task, stack
+        self.returns: dict[int, JobReturn] = {}
+
+    def run(self, job_overrides: Sequence[Sequence[str]], first: int) -> list[JobReturn]:
+        """Runs the jobs, numbered from `first`; returns what they return, in their order."""
+        setup_globals()
+        self._configure_log()
+        Path(str(self.config.hydra.sweep.dir)).mkdir(parents=True, exist_ok=True)
+        log.info("Launching %d jobs, as stacks where their models allow it", len(job_overrides))
+        composed: dict[int, DictConfig] = {}
+        for number, overrides in enumerate(job_overrides, first):
+            log.info("\t#%d : %s", number, " ".join(filter_overrides(overrides)))
+            try:
+                composed[number] = self._compose(number, overrides)
+            except Exception as error:  # the other jobs are none the worse for it
+                log.error("\t#%d can't be composed: %s", number, error)
+                self.returns[number] = _failed(overrides, error)
+        resolved, unresolved = _resolve(composed)
+        groups = grouping.group(resolved)
+        _describe(groups)
+        for group in groups:
+            self._run_group({number: composed[number] for number in group.jobs}, resolved)
+        for number in unresolved:
+            self.returns[number] = self._run_alone(composed[number])
+        return [self.returns[number] for number in range(first, first + len(job_overrides))]
+
+    def _compose(self, number: int, overrides: Sequence[str]) -> DictConfig:
+        config = self.context.config_loader.load_sweep_config(self.config, list(overrides))
+        with open_dict(config):
+            config.hydra.job.id, config.hydra.job.num = str(number), number
+        return config
+
+    def _run_alone(self, config: DictConfig) -> JobReturn:
+        """Runs a job as the basic launcher does."""
+        try:
+            return run_job(
+                hydra_context=self.context,
+                task_function=self.task,
+                config=config,
+                job_dir_key="hydra.sweep.dir",
+                job_subdir_key="hydra.sweep.subdir",
+            )
+        finally:
+            self._configure_log()
+
+    def _configure_log(self) -> None:
+        hydra = self.config.hydra
+        configure_log(hydra.hydra_logging, hydra.verbose, execution_whitelist=self.context.execution_whitelist)
+
+    def _run_group(self, configs: dict[int, DictConfig], resolved: dict[int, dict[str, Any]]) -> None:
+        """Runs jobs of one structure: the first tells whether and how many to stack."""
+        todo = list(configs)
+        if len(todo) == 1 or self.stack == 1:
+            for number in todo:
+                self.returns[number] = self._run_alone(configs[number])
+            return
+        opened: list[PausedJob] = []
+        while todo and not opened:
+            opened = self._begin({todo[0]: configs[todo.pop(0)]})
+        if not opened:
+            return
+        same_seed = len({resolved[number].get("seed") for number in configs}) == 1
+        with _stopped_on_error(opened):
+            size = self._size(opened[0].run, 1 + len(todo), same_seed)
+        stacks = split([opened[0].number, *todo], size)
+        for stack in stacks:
+            if len(stack) == 1 and opened:
+                self._finish_alone(opened)
+            elif len(stack) == 1:
+                self.returns[stack[0]] = self._run_alone(configs[stack[0]])
+            else:
+                rest = [number for number in stack if not opened or number != opened[0].number]
+                with _stopped_on_error(opened):
+                    opened += self._begin({number: configs[number] for number in rest})
+                if opened:
+                    self._train(opened)
+            opened = []
+
+    def _begin(self, configs: dict[int, DictConfig]) -> list[PausedJob]:
+        """Begins jobs; returns those that are ready to train, the others have ended."""
+        ready: list[PausedJob] = []
+        for number, config in configs.items():
+            job = PausedJob(number, partial(self._run_alone, config))
+            with _stopped_on_error(ready):
+                job.begin()
+            if job.run is not None:
+                ready.append(job)
+            else:
+                assert job.result is not None
+                self.returns[number] = job.result
+        return ready
+
+    def _size(self, run: Trainer | None, jobs: int, same_seed: bool) -> int:
+        """Returns how many runs to stack; says why if it is one."""
+        assert run is not None
+        images, _ = next(iter(run.train.epoch(1)))
+        batch, channels, height, width = images.shape
+        try:
+            check_stackable(run.model, images[:2])
+        except NotStackableError as reason:
+            log.warning("Trained one by one: %s.", reason)
+            return 1
+        if self.stack is not None:
+            return self.stack
+        size = choose(run, jobs, same_seed, (batch, channels, height, width))
+        if size == 1:
+            log.info("Trained one by one: stacking this model does not pay on this device.")
+        return size
+
+    def _train(self, jobs: list[PausedJob]) -> None:
+        """Trains jobs that are ready as one stack; on too little memory as two, one after the other."""
+        if len(jobs) == 1:
+            self._finish_alone(jobs)
+            return
+        of_run = {id(job.run): job for job in jobs}
+        runs = [job.run for job in jobs if job.run is not None]
+        left = list(jobs)
+        halves: list[list[PausedJob]] = []
+        log.info("Training jobs %s as one model", ", ".join(f"#{job.number}" for job in jobs))
+        with _stopped_on_error(left), Display.of(runs) as display:
+            stack = Stack(runs)
+            try:
+                for run, state in run_epochs(stack, display, lambda run: of_run[id(run)].aside()):
+                    job = of_run[id(run)]
+                    left.remove(job)
+                    self.returns[job.number] = job.end(state)
+            except torch.cuda.OutOfMemoryError:
+                log.warning("%d runs do not fit into the device's memory; trying half of them.", len(left))
+                for job in left:
+                    assert job.run is not None
+                    begin_again(job.run)
+                halves = [left[: len(left) // 2], left[len(left) // 2 :]]
+        if halves:
+            del stack
+            torch.cuda.empty_cache()
+            with _stopped_on_error(halves[1]):
+                self._train(halves[0])
+            self._train(halves[1])
+
+    def _finish_alone(self, jobs: list[PausedJob]) -> None:
+        for job in jobs:
+            self.returns[job.number] = job.end_alone()
+
+
+class _stopped_on_error:  # noqa: N801  a context manager
+    """Ends the jobs that wait when something else fails, so that none is left open; the error goes on its way."""
+
+    def __init__(self, jobs: list[PausedJob]) -> None:
+        self.jobs = jobs
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if error is not None:
+            for job in list(self.jobs):
+                job.stop(error)
+
+
+def _resolve(composed: dict[int, DictConfig]) -> tuple[dict[int, dict[str, Any]], list[int]]:
+    """Returns the jobs' plain configurations, and the jobs whose can't be had (they fail when they run)."""
+    resolved, unresolved = {}, []
+    for number, config in composed.items():
+        task = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+        try:
+            resolved[number] = OmegaConf.to_container(task, resolve=True, throw_on_missing=True)
+        except Exception:
+            unresolved.append(number)
+    return resolved, unresolved  # type: ignore[return-value]
+
+
+def _describe(groups: list[grouping.Group]) -> None:
+    if len(groups) < 2:
+        return
+    log.info("%d groups, because only models of one structure can be stacked:", len(groups))
+    for group, options in zip(groups, grouping.differences(groups), strict=True):
+        jobs = ", ".join(f"#{job}" for job in group.jobs)
+        log.info("\t%s : %s", jobs, " ".join(f"{key}={value}" for key, value in options.items()))
+
+
+def _failed(overrides: Sequence[str], error: Exception) -> JobReturn:
+    result = JobReturn(overrides=list(overrides), status=JobStatus.FAILED)
+    result.return_value = error
+    return result

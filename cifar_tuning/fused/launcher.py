@@ -1,0 +1,84 @@
+"""The fused launcher as Hydra sees it; importing it costs nothing.
+
+    python train.py -m hydra/launcher=fused optimizer.lr=1.0,0.1,0.01
+
+Found through the `hydra.plugins` entry point, as the study sweeper is.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from hydra.core.utils import JobReturn
+from hydra.errors import CompactHydraException
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, OmegaConf
+
+TARGET = "cifar_tuning.fused.launcher.FusedLauncher"
+
+
+@dataclass
+class FusedLauncherConf:
+    """The launcher's options.
+
+    Attributes:
+        stack: runs to train as one model; null: as many as a short measurement finds best, if it pays at all.
+    """
+
+    _target_: str = TARGET
+    stack: Any = None
+
+
+class FusedLauncher(Launcher):
+    """Trains a sweep's jobs in this process, as many as possible as one stacked model; see `fused.launch`."""
+
+    def __init__(self, stack: int | None = None) -> None:
+        self.stack = stack
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Keeps what `launch` needs; nothing is imported or opened yet."""
+        self.context, self.task, self.config = hydra_context, task_function, config
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        """Runs the jobs; returns what they return, in their order."""
+        from cifar_tuning.fused.launch import Launch
+
+        if problem := stack_problem(self.config, len(job_overrides)):
+            raise CompactHydraException(f"error: {problem}")
+        return Launch(self.context, self.config, self.task, self.stack).run(job_overrides, initial_job_idx)
+
+
+def stack_problem(config: DictConfig, jobs: int | None) -> str | None:
+    """Returns what is wrong with the launcher's options, if something is.
+
+    Args:
+        config: of the sweep.
+        jobs: how many it has; None: not known.
+    """
+    stack = OmegaConf.select(config, "hydra.launcher.stack")
+    if stack is None:
+        return None
+    if not isinstance(stack, int) or isinstance(stack, bool) or stack < 1:
+        return f"hydra.launcher.stack={stack}: must be a whole number, 1 or above, or null to have it measured"
+    # An Optuna sweeper's last batch may be smaller; what it launches together is its n_jobs.
+    together = OmegaConf.select(config, "hydra.sweeper.n_jobs")
+    known = together if together is not None else jobs
+    if known is None or stack <= known:
+        return None
+    if together is not None:
+        return (
+            f"hydra.launcher.stack={stack}: the sweeper launches {known} jobs together; "
+            f"give hydra.sweeper.n_jobs={stack} as well"
+        )
+    return f"hydra.launcher.stack={stack}: the sweep has {known} jobs; give {known} or less, or null"
+
+
+def register() -> None:
+    """Puts the launcher's options where Hydra looks for them."""
+    store = ConfigStore.instance()
+    store.store(group="hydra/launcher", name="fused", node=FusedLauncherConf, provider="cifar_tuning")
+
+
+register()

@@ -1,0 +1,126 @@
+"""How many runs of a model to stack, and whether at all: measured once per model, device and torch, then remembered."""
+
+import copy
+import itertools
+import logging
+import statistics
+import time
+from collections.abc import Sequence
+
+import psutil
+import torch
+from torch import Tensor, nn
+
+from cifar_tuning.fused.model import stack_models
+from cifar_tuning.training.loop import Trainer
+from cifar_tuning.training.precision import at_least_fp32, autocast
+from cifar_tuning.training.remembered import key_of, recall, remember
+
+log = logging.getLogger(__name__)
+
+SIZES = (2, 4, 8, 16, 32, 64)
+REPEATS = 3
+# Below this advantage over one run after the other a stack would be a gamble: other work shares the machine.
+NEEDED_GAIN = 1.1
+# A larger stack that is slower than the best by so much is not followed by a still larger one.
+FALLING = 0.85
+# Of the free memory; the rest is for what no measurement of a step sees.
+MEMORY_SHARE = 0.7
+
+
+def choose(run: Trainer, jobs: int, same_seed: bool, batch_shape: tuple[int, int, int, int]) -> int:
+    """Returns the number of runs to stack, 1 where it doesn't pay.
+
+    Args:
+        run: one of them, ready to train.
+        jobs: how many there are.
+        same_seed: whether they see the same batches.
+        batch_shape: N×C×H×W of a training batch.
+    """
+    rates = measured(run, jobs, same_seed, batch_shape)
+    alone = rates.pop("1")
+    best = max(rates, key=lambda size: rates[size], default="1")
+    if not rates or rates[best] < NEEDED_GAIN * alone:
+        return 1
+    return min(int(best), jobs)
+
+
+def measured(run: Trainer, jobs: int, same_seed: bool, batch_shape: tuple[int, int, int, int]) -> dict[str, float]:
+    """Returns model-images/s by stack size, as far as it was worth looking and memory allows."""
+    key = f"{key_of(run.model, run.device, batch_shape)} {run.precision} {'shared' if same_seed else 'apart'}"
+    known: dict[str, float] = recall("stacks").get(key, {})
+    limit = min(jobs, affordable(run, batch_shape))
+    for size in (1, *SIZES):
+        best = max(known.values(), default=0.0)
+        if size > limit or (known and list(known.values())[-1] < FALLING * best):
+            break
+        if str(size) in known:
+            continue
+        try:
+            known[str(size)] = round(_rate(run, size, same_seed, batch_shape))
+        except torch.cuda.OutOfMemoryError:
+            break
+        remember("stacks", key, known)
+    shown = ", ".join(f"{size}: {rate:,.0f}" for size, rate in known.items())
+    log.info("model-images/s by the number of runs stacked: %s", shown)
+    return {size: rate for size, rate in known.items() if int(size) <= limit}
+
+
+def affordable(run: Trainer, batch_shape: tuple[int, int, int, int]) -> int:
+    """Returns how many runs' activations and weights fit into the free memory."""
+    kept: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    cuda = [run.device] if run.device.type == "cuda" else []
+    with torch.random.fork_rng(devices=cuda), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        probe = copy.deepcopy(run.model).train()
+        with autocast(run.device, run.precision):
+            probe(torch.randn(batch_shape, device=run.device)).sum()
+    weights = sum(p.numel() * p.element_size() for p in run.model.parameters())
+    # The backward pass holds a gradient beside each activation; optimisers keep up to two numbers for each weight.
+    each = 2 * sum(kept.values()) + 5 * weights
+    free = torch.cuda.mem_get_info(run.device)[0] if cuda else psutil.virtual_memory().available
+    return max(1, int(MEMORY_SHARE * free / each))
+
+
+def _rate(run: Trainer, size: int, same_seed: bool, batch_shape: tuple[int, int, int, int]) -> float:
+    """Returns the model-images/s of a forward and backward pass; the run and the generators stay untouched."""
+    device, (batch, channels, height, width) = run.device, batch_shape
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        copies = [copy.deepcopy(run.model) for _ in range(size)]
+        model = copies[0] if size == 1 else stack_models(copies)
+        _without_dropout(model.train())
+        shape = (batch, channels * (1 if same_seed else size), height, width)
+        images = torch.randn(shape, device=device).contiguous(memory_format=torch.channels_last)
+        seconds = [_step(model, images, run) for _ in range(REPEATS + 1)]
+    return size * batch / statistics.median(seconds[1:])
+
+
+def _without_dropout(model: nn.Module) -> None:
+    # Its draws would need generators, and take no time to speak of.
+    from cifar_tuning.fused.layers import StackedDropout
+
+    for module in model.modules():
+        if isinstance(module, nn.Dropout | StackedDropout):
+            module.eval()
+
+
+def _step(model: nn.Module, images: Tensor, run: Trainer) -> float:
+    start = time.perf_counter()
+    with autocast(run.device, run.precision):
+        logits = at_least_fp32(model(images))
+    logits.log_softmax(1).sum().backward()
+    if run.device.type == "cuda":
+        torch.cuda.synchronize(run.device)
+    return time.perf_counter() - start
+
+
+def split(jobs: Sequence[int], size: int) -> list[list[int]]:
+    """Splits jobs into as few stacks of at most `size` as possible, as equal as possible."""
+    count = -(-len(jobs) // size)
+    bounds = [round(i * len(jobs) / count) for i in range(count + 1)]
+    return [list(jobs[a:b]) for a, b in itertools.pairwise(bounds)]

@@ -1,0 +1,128 @@
+"""Jobs of one process side by side: each runs as under any launcher, and pauses where its training begins.
+
+A job is a greenlet, because Hydra's way through a job (folder, configuration, log, callbacks, result) is one function
+call that can't be cut in two. What Hydra and Python keep once a process is put in place for whichever job goes on.
+"""
+
+import logging
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from contextvars import copy_context
+from pathlib import Path
+from typing import Any
+
+from greenlet import getcurrent, greenlet
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.utils import JobReturn
+
+from cifar_tuning.fused.stack import own_generator, use_own_generator
+from cifar_tuning.training.events import Result, State
+from cifar_tuning.training.loop import TOGETHER, Trainer
+
+# Sent to a job in place of a state: nobody has trained it.
+ALONE = object()
+
+
+class Scene:
+    """What a process has one of, and each job its own: Hydra's configuration, log handlers, environment, folder."""
+
+    def __init__(self) -> None:
+        self.hydra = HydraConfig.instance().cfg
+        self.handlers, self.level = logging.root.handlers[:], logging.root.level
+        self.environ, self.folder = dict(os.environ), Path.cwd()
+
+    def set(self) -> None:
+        """Puts it in place."""
+        HydraConfig.instance().cfg = self.hydra
+        logging.root.handlers[:], logging.root.level = self.handlers, self.level
+        logging.root.manager._clear_cache()  # type: ignore[attr-defined]  # of the level each logger goes by
+        if dict(os.environ) != self.environ:
+            os.environ.clear()
+            os.environ.update(self.environ)
+        if Path.cwd() != self.folder:
+            os.chdir(self.folder)
+
+
+class PausedJob:
+    """One job, run until it would train.
+
+    Args:
+        number: of the job.
+        work: runs it as Hydra does.
+    """
+
+    def __init__(self, number: int, work: Callable[[], JobReturn]) -> None:
+        self.number = number
+        self.run: Trainer | None = None
+        self.result: JobReturn | None = None
+        self.error: BaseException | None = None
+        self._work, self._scene, self._hub = work, Scene(), getcurrent()
+        self._greenlet = greenlet(self._whole)
+        self._greenlet.gr_context = copy_context()
+
+    def begin(self) -> None:
+        """Runs the job until its training begins (`run` is set then) or it has ended (`result`)."""
+        self._go(self._greenlet.switch)
+
+    def end(self, state: State | object | None) -> JobReturn:
+        """Goes on after the training, with how it ended, and returns the job's result.
+
+        Raises:
+            BaseException: what ended the job where it is no job's failure: Ctrl-C, say.
+        """
+        if self.error is None:
+            self._go(lambda: self._greenlet.switch(state))
+        else:
+            self._go(lambda: self._greenlet.throw(self.error))
+        assert self.result is not None
+        return self.result
+
+    def end_alone(self) -> JobReturn:
+        """Has the job train by itself and returns its result."""
+        return self.end(ALONE)
+
+    def stop(self, error: BaseException) -> None:
+        """Goes on with an error instead of the training; the job ends as it would by itself."""
+        self.error = error
+        with suppress(type(error)):
+            self.end(None)
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """Does something for this job alone, its log kept off the terminal; an error is the job's own."""
+        hub = Scene()
+        self._scene.set()
+        logging.root.handlers[:] = [h for h in self._scene.handlers if isinstance(h, logging.FileHandler)]
+        try:
+            yield
+        except Exception as error:
+            self.error = error
+        except SystemExit as error:
+            if type(error) is SystemExit:  # a signal's; a trial that was lost to another process has a type of its own
+                raise
+            self.error = error
+        finally:
+            hub.set()
+
+    def _whole(self) -> None:
+        TOGETHER.set(self._pause)
+        self.result = self._work()
+
+    def _pause(self, run: Trainer) -> Result:
+        own_generator(run)  # the next job to begin seeds the process's generators for itself
+        self.run = run
+        state = self._hub.switch()
+        if state is ALONE:
+            use_own_generator(run)
+            return run.fit_alone()
+        return run.end(state)
+
+    def _go(self, switch: Callable[[], Any]) -> None:
+        hub, self._hub = Scene(), getcurrent()
+        self._scene.set()
+        try:
+            switch()
+        finally:
+            self._scene = Scene()
+            hub.set()

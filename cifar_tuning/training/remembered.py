@@ -1,0 +1,51 @@
+"""Small measurements of this machine that are taken once: a JSON file per kind in the user's cache folder."""
+
+import hashlib
+import json
+import logging
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+log = logging.getLogger(__name__)
+
+
+def cache_file(kind: str) -> Path:
+    """Returns where the measurements of a kind are remembered."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "cifar_tuning" / f"{kind}.json"
+
+
+def key_of(model: nn.Module, device: torch.device, batch_shape: tuple[int, int, int, int]) -> str:
+    """Names a model's structure, the batch, the processor and the torch version."""
+    if device.type == "cuda":
+        processor = torch.cuda.get_device_name(device)
+    else:
+        name = torch.cpu.get_capabilities().get("cpu_name", platform.processor())
+        processor = f"{name} x{torch.get_num_threads()}"
+    structure = hashlib.sha256(repr(model).encode()).hexdigest()[:16]
+    return f"{structure} {batch_shape} {processor} torch {torch.__version__}"
+
+
+def recall(kind: str) -> dict[str, Any]:
+    """Returns all measurements of a kind."""
+    try:
+        return dict(json.loads(cache_file(kind).read_text()))
+    except (OSError, ValueError, TypeError):
+        return {}  # absent or damaged: measure again
+
+
+def remember(kind: str, key: str, value: Any) -> None:
+    """Adds a measurement, all or nothing; a folder that can't be written to costs nothing but the next measurement."""
+    file = cache_file(kind)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        partial = file.with_suffix(f".{os.getpid()}.tmp")
+        partial.write_text(json.dumps({**recall(kind), key: value}, indent=1))
+        partial.replace(file)
+    except OSError as error:
+        log.debug("the measurement can't be remembered: %s", error)
