@@ -18,13 +18,15 @@ from omegaconf import DictConfig
 
 
 def remember_files(context: HydraContext) -> HydraContext:
-    """Returns a context whose loader composes as Hydra's does and keeps what it has read; another loader stays."""
-    loader = context.config_loader
-    if type(loader) is not ConfigLoaderImpl:
-        return context
+    """Returns the same context with a `sweep_loader`."""
     kept = copy.copy(context)
-    kept.config_loader = SweepLoader(loader)
+    kept.config_loader = sweep_loader(context.config_loader)
     return kept
+
+
+def sweep_loader(loader: ConfigLoader) -> ConfigLoader:
+    """Returns a loader that composes as Hydra's does and keeps what it has read; somebody else's stays as it is."""
+    return SweepLoader(loader) if type(loader) is ConfigLoaderImpl else loader
 
 
 class SweepLoader(ConfigLoaderImpl):

@@ -66,4 +66,4 @@ def test_somebody_elses_loader_is_left_alone() -> None:
         pass
 
     context = HydraContext(config_loader=Other(), callbacks=None)  # type: ignore[arg-type]
-    assert remember_files(context) is context
+    assert remember_files(context).config_loader is context.config_loader

@@ -53,6 +53,7 @@ def _stack(modules: list[nn.Module], name: str, known: dict[int, nn.Module]) -> 
 def _options(module: nn.Module) -> str:
     """What must agree between the modules that share a twin, or a container's code."""
     plain = {key: value for key, value in vars(module).items() if key not in _INTERNAL}
+    plain |= {name: None if value is None else tuple(value.shape) for name, value in module._parameters.items()}
     if isinstance(module, nn.Dropout | nn.BatchNorm2d):
         plain.pop("p", None), plain.pop("momentum", None)
     return f"{type(module).__name__} {plain}"

@@ -12,7 +12,10 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
+from cifar_tuning.compose import sweep_loader
 from cifar_tuning.errors import ConfigError, UserError
+from cifar_tuning.fused.launcher import TARGET as FUSED_LAUNCHER
+from cifar_tuning.fused.launcher import stack_problem
 from cifar_tuning.tracking.callback import WORKER_VARIABLE
 from cifar_tuning.tuning.place import is_study
 
@@ -68,7 +71,7 @@ def sweep_problems(config: DictConfig) -> list[str]:
     from cifar_tuning.jobs.checks import find_problems
 
     problems: dict[str, str] = {}
-    options = None
+    options, sound = None, 0
     if is_study(config.hydra):
         try:
             options, own = _study(config)
@@ -87,7 +90,15 @@ def sweep_problems(config: DictConfig) -> list[str]:
             found = error.problems
         for problem in found:
             problems.setdefault(problem, label)
-    return [f"{problem}{label}" for problem, label in problems.items()]
+        sound += not found
+    lines = [f"{problem}{label}" for problem, label in problems.items()]
+    fused = OmegaConf.select(config, "hydra.launcher._target_") == FUSED_LAUNCHER
+    if lines and fused and sound and options is None:
+        shown = "\n  - ".join(lines)
+        print(f"These jobs will fail, the others are trained:\n  - {shown}", file=sys.stderr)
+        lines = []
+    stack = stack_problem(config, len(jobs) if len(jobs) < CHECKED_JOBS else None) if fused else None
+    return [*lines, *([stack] if stack else [])]
 
 
 def _study(config: DictConfig) -> tuple[Any, list[str]]:
@@ -108,7 +119,7 @@ def _study_jobs(config: DictConfig, options: Any) -> Iterator[tuple[str, Any]]:
 
     from cifar_tuning.tuning.space import ends, example_params
 
-    loader = GlobalHydra.instance().config_loader()
+    loader = sweep_loader(GlobalHydra.instance().config_loader())
     for params in ends(options.space, example_params(options.space, config)):
         overrides = options.space.overrides(params)
         try:
@@ -134,7 +145,7 @@ def _jobs(config: DictConfig, options: Any = None) -> Iterator[tuple[str, Any]]:
     params = OmegaConf.select(config, "hydra.sweeper.params") or {}
     overrides = [*(f"{key}={value}" for key, value in params.items()), *config.hydra.overrides.task]
     batches = BasicSweeper.split_arguments(OverridesParser.create().parse_overrides(overrides), None)
-    loader = GlobalHydra.instance().config_loader()
+    loader = sweep_loader(GlobalHydra.instance().config_loader())
     for number, job in enumerate(batches[0][:CHECKED_JOBS]):
         composed = loader.load_sweep_config(config, list(job))
         label = f"  (job {number})" if len(batches[0]) > 1 else ""

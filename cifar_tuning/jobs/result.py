@@ -38,3 +38,11 @@ class JobResult:
         partial = folder / f".{RESULT_FILE}.tmp"
         partial.write_text(json.dumps(asdict(self), indent=1))
         partial.replace(folder / RESULT_FILE)
+
+    @classmethod
+    def read(cls, folder: Path) -> "JobResult | None":
+        """Returns what a job left in its folder; None if nothing that can be read."""
+        try:
+            return cls(**json.loads((folder / RESULT_FILE).read_text()))
+        except (OSError, ValueError, TypeError):
+            return None

@@ -12,6 +12,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from cifar_tuning.data.batches import EvalBatches, TrainBatches
+from cifar_tuning.fused.launcher import TARGET as FUSED_LAUNCHER
 from cifar_tuning.jobs.build import Parts, make_optimizer
 from cifar_tuning.jobs.callback import OVERRIDES_FILE
 from cifar_tuning.jobs.prepare import Prepared, prepare
@@ -20,7 +21,7 @@ from cifar_tuning.models.facts import count_macs, count_parameters
 from cifar_tuning.training import checkpoint as checkpoints
 from cifar_tuning.training.display import describe_device, memory_in_use
 from cifar_tuning.training.events import EpochMetrics, Listener, Progress, Result
-from cifar_tuning.training.loop import TOGETHER, Trainer
+from cifar_tuning.training.loop import Trainer
 from cifar_tuning.training.precision import resolve_precision
 from cifar_tuning.training.schedules import Schedule
 from cifar_tuning.training.settings import place, resolve_device
@@ -81,10 +82,12 @@ class Job:
         """Trains and returns the objective; however it ends, the folder and the store say so."""
         try:
             self.reporter = self._reporter(cfg)
-            # A process that died had begun it; or its launcher began it anew.
-            if self.reporter is not None or TOGETHER.get() is not None:
+            if self.reporter is not None or self._goes_on():
+                # A process that died had begun it; or its launcher began it anew.
                 asked = self.reporter is not None and self.reporter.again
                 self.again = asked or (self.folder / "last.pt").is_file()
+            if self.reporter is None and (value := self._finished_value(cfg)) is not None:
+                return value
             prepared = prepare(cfg, own=self.folder if self.again else None)
             self.tracker = prepared.parts.tracking
             self.tracker.start(self._context(prepared))
@@ -113,6 +116,20 @@ class Job:
             self.folder,
         )
         return value
+
+    def _goes_on(self) -> bool:
+        """Whether the same command in the same folder goes on with this job, as it does under the fused launcher."""
+        return self.multirun and OmegaConf.select(self.hydra, "launcher._target_") == FUSED_LAUNCHER
+
+    def _finished_value(self, cfg: DictConfig) -> float | None:
+        """Returns what an earlier call of the same command trained already."""
+        if not self._goes_on() or cfg.objective != "val/acc_best":
+            return None
+        known = JobResult.read(self.folder)
+        if known is None or known.state not in ("complete", "diverged") or known.overrides != self.overrides:
+            return None
+        log.info("finished already: best validation accuracy %.4f in %s", known.value, self.folder)
+        return known.value
 
     def _reporter(self, cfg: DictConfig) -> Any:
         """Returns the link to this job's trial, if it is one of a study."""

@@ -1,0 +1,241 @@
+"""`hydra/launcher=fused`: what the basic launcher gives, and what becomes of jobs that can't share a stack."""
+
+import json
+import shutil
+import sqlite3
+
+import pytest
+import torch
+import yaml
+
+from cifar_tuning.fused import launch
+from cifar_tuning.fused.stack import Stack
+
+pytest_plugins = ["tests.jobs.conftest"]
+FUSED = ("-m", "hydra/launcher=fused")
+
+
+def results(folder) -> dict[int, dict]:
+    found = {int(f.parent.name): json.loads(f.read_text()) for f in folder.glob("*/result.json")}
+    return dict(sorted(found.items()))
+
+
+def curves(folder) -> dict[int, list]:
+    keep = ("train/loss", "train/acc", "val/loss", "val/acc", "lr", "step")
+    return {
+        int(f.parent.name): [
+            {key: value for key, value in json.loads(line).items() if key in keep}
+            for line in f.read_text().splitlines()
+        ]
+        for f in sorted(folder.glob("*/metrics.jsonl"))
+    }
+
+
+def test_the_same_as_the_basic_launcher(tiny, tmp_path, pristine_database):
+    """One folder, configuration, log, checkpoint, MLflow run and value for each job, in job order."""
+    shutil.copy(pristine_database, tmp_path / "mlflow.db")
+    tracked = ["tracking=mlflow", f"tracking.uri=sqlite:///{tmp_path}/mlflow.db", "model.dropout=0.2"]
+    grid = ["optimizer.lr=0.1,0.01", "seed=0,1", "model.batch_norm=true", *tracked]
+    basic = tiny("-m", *grid, f"hydra.sweep.dir={tmp_path}/basic")
+    fused = tiny(*FUSED, "hydra.launcher.stack=4", *grid, f"hydra.sweep.dir={tmp_path}/fused")
+    assert (basic.code, fused.code) == (0, 0), fused.err
+    assert "#0, #1, #2, #3 as one model" in fused.text
+    one, other = results(tmp_path / "basic"), results(tmp_path / "fused")
+    assert list(other) == [0, 1, 2, 3]
+    for number, result in other.items():
+        assert {k: result[k] for k in ("state", "value", "best_epoch", "epochs", "overrides")} == {
+            k: one[number][k] for k in ("state", "value", "best_epoch", "epochs", "overrides")
+        }
+        files = {
+            str(f.relative_to(tmp_path / "basic" / str(number)))
+            for f in (tmp_path / "basic" / str(number)).rglob("*")
+            if f.is_file()
+        }
+        folder = tmp_path / "fused" / str(number)
+        assert {str(f.relative_to(folder)) for f in folder.rglob("*") if f.is_file()} == files
+        assert yaml.safe_load((folder / ".hydra/hydra.yaml").read_text())["hydra"]["job"]["num"] == number
+        assert "epoch 2/2  train loss" in (folder / "train.log").read_text()
+        assert f"complete: best validation accuracy {result['value']:.4f}" in (folder / "train.log").read_text()
+        checkpoint = torch.load(folder / "last.pt", weights_only=True)
+        expected = torch.load(tmp_path / "basic" / str(number) / "last.pt", weights_only=True)
+        for name, value in expected["model"].items():
+            torch.testing.assert_close(checkpoint["model"][name], value, rtol=0, atol=1e-3)
+            assert checkpoint["model"][name].untyped_storage().nbytes() == value.untyped_storage().nbytes()
+        assert torch.equal(checkpoint["generators"]["cpu"], expected["generators"]["cpu"])
+    with sqlite3.connect(tmp_path / "mlflow.db") as db:
+        parents = db.execute(
+            "select value, count(*) from tags where key='mlflow.parentRunId' group by value"
+        ).fetchall()
+        states = db.execute("select status, count(*) from runs group by status").fetchall()
+        points = db.execute("select count(*) from metrics where key='val/acc' group by run_uuid").fetchall()
+    assert sorted(count for _, count in parents) == [4, 4]
+    assert states == [("FINISHED", 10)]
+    assert points == [(3,)] * 8
+
+
+def test_jobs_that_differ_in_structure_are_grouped(tiny, tmp_path):
+    outcome = tiny(*FUSED, "hydra.launcher.stack=2", "model.activation=relu,swish", "optimizer.lr=0.1,0.01")
+    assert outcome.code == 0, outcome.err
+    assert "2 groups" in outcome.text
+    assert "#0, #1 : model.activation='relu'" in outcome.text
+    assert "#2, #3 as one model" in outcome.text
+    assert [r["state"] for r in results(tmp_path / "sweep").values()] == ["complete"] * 4
+
+
+def test_only_what_is_wrong_fails(tiny, tmp_path):
+    outcome = tiny(*FUSED, "hydra.launcher.stack=3", "optimizer.lr=0.1,-1,0.01")
+    assert outcome.code == 1
+    assert "optimizer.lr=-1: must be a number above 0" in outcome.text
+    assert {n: r["state"] for n, r in results(tmp_path / "sweep").items()} == {
+        0: "complete",
+        1: "failed",
+        2: "complete",
+    }
+    assert "#0, #2 as one model" in outcome.text
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["hydra.launcher.stack=0"], "hydra.launcher.stack=0: must be a whole number, 1 or above"),
+        (["hydra.launcher.stack=x"], "hydra.launcher.stack=x: must be a whole number"),
+        (["hydra.launcher.stack=3"], "hydra.launcher.stack=3: the sweep has 2 jobs"),
+        (["hydra.launcher.stack=8", "hydra/sweeper=study", "hydra.sweeper.n_jobs=4"], "give hydra.sweeper.n_jobs=8"),
+    ],
+)
+def test_a_stack_size_that_cannot_be(tiny, tmp_path, options, message):
+    outcome = tiny(*FUSED, "optimizer.lr=0.1,0.01", *options)
+    assert outcome.code == 1
+    assert message in outcome.err
+    assert "Traceback" not in outcome.err
+    assert not results(tmp_path / "sweep")
+
+
+def test_a_diverging_run_leaves_and_harms_nobody(tiny, tmp_path):
+    outcome = tiny(*FUSED, "hydra.launcher.stack=3", "optimizer.lr=0.01,1e12,0.02", "trainer.epochs=3")
+    assert outcome.code == 0, outcome.err
+    found = results(tmp_path / "sweep")
+    assert [r["state"] for r in found.values()] == ["complete", "diverged", "complete"]
+    basic = tiny("-m", "optimizer.lr=0.01,1e12,0.02", "trainer.epochs=3", f"hydra.sweep.dir={tmp_path}/basic")
+    assert basic.code == 0
+    for number, result in results(tmp_path / "basic").items():
+        assert found[number]["value"] == pytest.approx(result["value"], abs=0.02)
+
+
+def test_runs_of_different_lengths_come_and_go(tiny, tmp_path):
+    outcome = tiny(*FUSED, "hydra.launcher.stack=3", "trainer.epochs=1,2,4")
+    assert outcome.code == 0, outcome.err
+    assert [r["epochs"] for r in results(tmp_path / "sweep").values()] == [1, 2, 4]
+    assert "3 runs side by side" in outcome.text
+    assert "2 runs side by side" in outcome.text
+
+
+def test_too_little_memory_halves_the_stack(tiny, tmp_path, monkeypatch):
+    train = Stack.train
+
+    def hungry(self, epochs, display):
+        if len(self.runs) > 2 and epochs[0] > 1:
+            raise torch.cuda.OutOfMemoryError("out of memory")
+        return train(self, epochs, display)
+
+    monkeypatch.setattr(Stack, "train", hungry)
+    outcome = tiny(*FUSED, "hydra.launcher.stack=4", "optimizer.lr=0.1,0.05,0.02,0.01", "model.dropout=0.3")
+    assert outcome.code == 0, outcome.err
+    assert "4 runs do not fit" in outcome.text
+    expected = tiny("-m", "optimizer.lr=0.1,0.05,0.02,0.01", "model.dropout=0.3", f"hydra.sweep.dir={tmp_path}/basic")
+    assert expected.code == 0
+    assert curves_agree(curves(tmp_path / "sweep"), curves(tmp_path / "basic"))
+
+
+def curves_agree(ours, theirs) -> bool:
+    assert ours.keys() == theirs.keys()
+    for number in ours:
+        assert len(ours[number]) == len(theirs[number])
+        for one, other in zip(ours[number], theirs[number], strict=True):
+            assert one == pytest.approx(other, rel=1e-3, abs=0.02)
+    return True
+
+
+def test_ctrl_c_leaves_no_job_open(tiny, tmp_path, monkeypatch):
+    def interrupted(self, epochs, display):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Stack, "train", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        tiny(*FUSED, "hydra.launcher.stack=2", "optimizer.lr=0.1,0.01")
+    assert [r["state"] for r in results(tmp_path / "sweep").values()] == ["killed", "killed"]
+
+
+def test_an_error_in_the_stack_fails_its_jobs(tiny, tmp_path, monkeypatch):
+    def broken(self, epochs, display):
+        raise RuntimeError("the device is gone")
+
+    monkeypatch.setattr(Stack, "train", broken)
+    outcome = tiny(*FUSED, "hydra.launcher.stack=2", "optimizer.lr=0.1,0.01")
+    assert outcome.code == 1
+    assert [r["error"] for r in results(tmp_path / "sweep").values()] == ["RuntimeError: the device is gone"] * 2
+
+
+def test_the_command_goes_on_after_it_was_killed(tiny, tmp_path, monkeypatch):
+    """Finished jobs are not trained again, the others go on from their last checkpoints."""
+    grid = ["optimizer.lr=0.1,0.01", "trainer.epochs=1,3"]
+    assert tiny("-m", *grid, f"hydra.sweep.dir={tmp_path}/whole").code == 0
+    train = Stack.train
+
+    def killed(self, epochs, display):
+        if epochs[-1] == 2:
+            raise KeyboardInterrupt
+        return train(self, epochs, display)
+
+    monkeypatch.setattr(Stack, "train", killed)
+    with pytest.raises(KeyboardInterrupt):
+        tiny(*FUSED, "hydra.launcher.stack=4", *grid)
+    before = results(tmp_path / "sweep")
+    assert [r["state"] for r in before.values()] == ["complete", "complete", "killed", "killed"]
+    monkeypatch.undo()
+    again = tiny(*FUSED, "hydra.launcher.stack=4", *grid)
+    assert again.code == 0, again.err
+    after = results(tmp_path / "sweep")
+    assert [after[n] for n in (0, 1)] == [before[n] for n in (0, 1)]
+    assert [after[n]["epochs"] for n in (2, 3)] == [3, 3]
+    assert "resuming after epoch 1 of 3" in again.text
+    whole = results(tmp_path / "whole")
+    assert {n: r["value"] for n, r in after.items()} == pytest.approx(
+        {n: r["value"] for n, r in whole.items()}, abs=0.02
+    )
+
+
+def test_a_study_prunes_inside_a_stack(tiny, tmp_path):
+    outcome = tiny(
+        *FUSED,
+        "hydra/sweeper=study",
+        "optimizer.lr=tag(log,interval(1e-6,1e-1))",
+        "trainer.epochs=6",
+        "hydra.sweeper.n_trials=12",
+        "hydra.sweeper.n_jobs=6",
+        "hydra.launcher.stack=6",
+        "hydra.sweeper.plots=false",
+        "hydra.sweeper.sampler.seed=0",
+    )
+    assert outcome.code == 0, outcome.err
+    found = results(tmp_path / "sweep")
+    assert list(found) == list(range(12))
+    states = [r["state"] for r in found.values()]
+    assert states.count("pruned") >= 2, states
+    assert all(r["epochs"] < 6 for r in found.values() if r["state"] == "pruned")
+
+
+def test_a_model_without_twins_is_trained_one_by_one(tiny, tmp_path, monkeypatch):
+    monkeypatch.setenv("CIFAR_TUNING_TRUST", "tests.*")
+    outcome = tiny(*FUSED, "hydra.launcher.stack=2", "optimizer.lr=0.1,0.01", "model._target_=tests.fused.odd.Odd")
+    assert outcome.code == 0, outcome.err
+    assert "the layer weird (Weird) has no stacked twin" in outcome.text
+    assert [r["state"] for r in results(tmp_path / "sweep").values()] == ["complete"] * 2
+
+
+def test_whether_it_pays_is_measured_and_remembered(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(launch, "choose", lambda *a: 1)
+    outcome = tiny(*FUSED, "optimizer.lr=0.1,0.01")
+    assert outcome.code == 0, outcome.err
+    assert "stacking this model does not pay" in outcome.text
+    assert [r["state"] for r in results(tmp_path / "sweep").values()] == ["complete"] * 2

@@ -1,0 +1,203 @@
+"""What can be stacked and what can't, how jobs are grouped, how large a stack gets."""
+
+import json
+
+import pytest
+import torch
+from torch import nn
+
+from cifar_tuning.fused import grouping, size
+from cifar_tuning.fused.layers import NotStackableError
+from cifar_tuning.fused.model import check_stackable, stack_models
+from cifar_tuning.models import ResNet, SimpleNN, Swish
+from cifar_tuning.training.remembered import cache_file
+
+
+class Branches(nn.Module):
+    """A user's model with code of its own between common layers."""
+
+    def __init__(self, how: str = "sum", scale: float = 1.0) -> None:
+        super().__init__()
+        self.how, self.scale = how, scale
+        self.stem = nn.Sequential(nn.Conv2d(3, 4, 3, stride=4, groups=1), nn.BatchNorm2d(4), nn.SiLU())
+        self.left, self.right = nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 3, padding=1, groups=4)
+        self.pool, self.head = nn.AdaptiveAvgPool2d(2), nn.Linear(32 if how == "cat" else 16, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.stem(x) * self.scale
+        both = [self.left(x), self.right(x)]
+        x = torch.cat(both, 1) if self.how == "cat" else both[0] + both[1]
+        return self.head(self.pool(x).flatten(1))
+
+
+class Learnable(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(1))
+        self.fc = nn.Linear(3072, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.fc(x.flatten(1)) * self.scale
+
+
+def classifier(*layers: nn.Module) -> nn.Module:
+    return nn.Sequential(*layers, nn.Flatten(), nn.LazyLinear(10))
+
+
+IMAGES = torch.rand(3, 3, 32, 32)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        SimpleNN(),
+        SimpleNN(batch_norm=True, dropout=0.5, separable=True, activation="swish"),
+        *(ResNet(depth=8, shortcut=shortcut) for shortcut in ("A", "B", "none")),
+        Branches(),
+        nn.Sequential(nn.Flatten(), nn.Linear(3072, 8), nn.Tanh(), nn.Linear(8, 10)),
+        nn.Sequential(nn.Conv2d(3, 6, 3, groups=3), nn.Dropout(0.3), nn.AvgPool2d(30), nn.Flatten(), nn.Linear(6, 10)),
+    ],
+    ids=lambda model: type(model).__name__,
+)
+def test_models_of_known_layers_need_no_code(model):
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    check_stackable(model, IMAGES)
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, before[name])
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (nn.Sequential(nn.LayerNorm(32), nn.Flatten(), nn.Linear(3072, 10)), "layer 0 (LayerNorm) has no stacked twin"),
+        (nn.Sequential(nn.Flatten(), nn.Linear(3072, 10), nn.Softmax(1)), "layer 2 (Softmax) has no stacked twin"),
+        (nn.Sequential(Swish(learnable=True), nn.Flatten(), nn.Linear(3072, 10)), "layer 0 (Swish)"),
+        (Branches("cat"), "Branches computes something else over stacked features"),
+        (Learnable(), "Learnable has parameters of its own: scale"),
+        (nn.Sequential(nn.Conv2d(3, 4, 3, padding_mode="reflect"), nn.Flatten()), "padding_mode=reflect"),
+        (nn.Sequential(nn.BatchNorm2d(3, momentum=None), nn.Flatten()), "momentum=None"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_others_are_refused_by_name(model, message):
+    with pytest.raises(NotStackableError) as refusal:
+        check_stackable(model, IMAGES)
+    assert message in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    "models",
+    [
+        [SimpleNN(), SimpleNN(activation="tanh")],
+        [SimpleNN(), SimpleNN(batch_norm=True)],
+        [Branches(scale=1.0), Branches(scale=2.0)],
+        [ResNet(depth=8), ResNet(depth=14)],
+        [ResNet(depth=8, shortcut="A"), ResNet(depth=8, shortcut="none")],
+        [nn.Sequential(nn.BatchNorm2d(3, eps=1e-3)), nn.Sequential(nn.BatchNorm2d(3))],
+    ],
+)
+def test_models_that_differ_are_refused(models):
+    with pytest.raises(NotStackableError):
+        stack_models(models)
+
+
+def test_a_change_of_a_model_is_one_of_the_stack_and_back():
+    models = [SimpleNN(batch_norm=True) for _ in range(3)]
+    stacked = stack_models(models)
+    with torch.no_grad():
+        models[1].fc2.weight.fill_(0.5)
+        models[2].norm1.running_mean.fill_(2.0)
+    assert (stacked.fc2.weight[84:168] == 0.5).all()
+    assert (stacked.fc2.weight[:84] != 0.5).all()
+    stacked.eval()
+    outputs = stacked(IMAGES).view(3, 3, 10)
+    for index, model in enumerate(models):
+        torch.testing.assert_close(outputs[:, index], model.eval()(IMAGES), rtol=1e-4, atol=1e-5)
+
+
+def config(**options) -> dict:
+    base = {"seed": 0, "model": {"_target_": "M", "dropout": 0.0}, "optimizer": {"_target_": "SGD", "lr": 0.1}}
+    return (
+        base | {"trainer": {"epochs": 3, "precision": "fp32", "device": "cpu"}, "data": {"batch_size": 128}} | options
+    )
+
+
+def test_jobs_are_grouped_by_what_must_agree():
+    jobs = {
+        4: config(),
+        5: config(seed=1, optimizer={"_target_": "Adam", "betas": [0.9, 0.99]}),
+        6: config(model={"_target_": "M", "dropout": 0.5}),
+        7: config(model={"_target_": "M", "dropout": 0.0, "activation": "swish"}),
+        8: config(trainer={"epochs": 9, "precision": "fp32", "device": "cpu", "label_smoothing": 0.1}),
+        9: config(trainer={"epochs": 3, "precision": "fp32", "device": "cuda"}),
+        10: config(data={"batch_size": 64}),
+    }
+    groups = grouping.group(jobs)
+    assert [one.jobs for one in groups] == [[4, 5, 6, 8], [7], [9], [10]]
+    assert grouping.differences(groups) == [
+        {"data.batch_size": "128", "trainer.device": "'cpu'"},
+        {"data.batch_size": "128", "model.activation": "'swish'", "trainer.device": "'cpu'"},
+        {"data.batch_size": "128", "trainer.device": "'cuda'"},
+        {"data.batch_size": "64", "trainer.device": "'cpu'"},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("jobs", "largest", "stacks"),
+    [(8, 8, [8]), (10, 8, [5, 5]), (3, 8, [3]), (17, 8, [6, 5, 6]), (5, 1, [1] * 5), (1, 4, [1])],
+)
+def test_stacks_are_of_equal_size(jobs, largest, stacks):
+    parts = size.split(list(range(jobs)), largest)
+    assert [len(part) for part in parts] == stacks
+    assert [job for part in parts for job in part] == list(range(jobs))
+
+
+@pytest.mark.parametrize(
+    ("rates", "jobs", "chosen"),
+    [
+        ({1: 100, 2: 150, 4: 220, 8: 260, 16: 200}, 20, 8),
+        ({1: 100, 2: 150, 4: 220, 8: 260, 16: 200}, 6, 4),
+        ({1: 100, 2: 104, 4: 85, 8: 300}, 20, 1),
+        ({1: 100, 2: 80, 4: 300}, 20, 1),
+    ],
+    ids=["best", "few_jobs", "hardly_faster", "slower"],
+)
+def test_the_size_is_measured_once(make_run, monkeypatch, tmp_path, rates, jobs, chosen):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    asked = []
+
+    def rate(run, count, same_seed, shape):
+        asked.append(count)
+        return rates[count]
+
+    monkeypatch.setattr(size, "_rate", rate)
+    run = make_run(exact=False)
+    assert size.choose(run, jobs, True, (16, 3, 32, 32)) == chosen
+    known = list(asked)
+    assert size.choose(run, jobs, True, (16, 3, 32, 32)) == chosen
+    assert asked == known
+    assert known[0] == 1
+    (entry,) = json.loads(cache_file("stacks").read_text()).values()
+    assert entry == {str(count): rates[count] for count in known}
+
+
+def test_memory_bounds_the_stack(make_run, monkeypatch):
+    class Memory:
+        available = 40 * 2**20
+
+    monkeypatch.setattr(size.psutil, "virtual_memory", Memory)
+    few = size.affordable(make_run(exact=False), (64, 3, 32, 32))
+    Memory.available *= 10
+    assert 1 <= few < size.affordable(make_run(exact=False), (64, 3, 32, 32)) <= 10 * few + 10
+
+
+def test_the_measurement_leaves_the_run_as_it_is(make_run):
+    run = make_run(exact=False)
+    before = {name: value.clone() for name, value in run.model.state_dict().items()}
+    generator = torch.get_rng_state()
+    rates = size.measured(run, 4, False, (16, 3, 32, 32))
+    assert rates.keys() >= {"1", "2"}
+    assert all(rate > 0 for rate in rates.values())
+    assert torch.equal(generator, torch.get_rng_state())
+    for name, value in run.model.state_dict().items():
+        assert torch.equal(value, before[name])
