@@ -18,7 +18,7 @@ from cifar_tuning.training.remembered import key_of, recall, remember
 
 log = logging.getLogger(__name__)
 
-SIZES = (2, 4, 8, 16, 32, 64)
+LARGEST = 64
 REPEATS = 3
 # Below this advantage over one run after the other a stack would be a gamble: other work shares the machine.
 NEEDED_GAIN = 1.1
@@ -50,20 +50,30 @@ def measured(run: Trainer, jobs: int, same_seed: bool, batch_shape: tuple[int, i
     key = f"{key_of(run.model, run.device, batch_shape)} {run.precision} {'shared' if same_seed else 'apart'}"
     known: dict[str, float] = recall("stacks").get(key, {})
     limit = min(jobs, affordable(run, batch_shape))
-    for size in (1, *SIZES):
-        best = max(known.values(), default=0.0)
-        if size > limit or (known and list(known.values())[-1] < FALLING * best):
+    rates: dict[str, float] = {}
+    for size in candidates(jobs, limit):
+        if str(size) not in known:
+            try:
+                known[str(size)] = round(_rate(run, size, same_seed, batch_shape))
+            except torch.cuda.OutOfMemoryError:
+                break
+            remember("stacks", key, known)
+        rates[str(size)] = known[str(size)]
+        if rates[str(size)] < FALLING * max(rates.values()):
             break
-        if str(size) in known:
-            continue
-        try:
-            known[str(size)] = round(_rate(run, size, same_seed, batch_shape))
-        except torch.cuda.OutOfMemoryError:
-            break
-        remember("stacks", key, known)
-    shown = ", ".join(f"{size}: {rate:,.0f}" for size, rate in known.items())
+    shown = ", ".join(f"{size}: {rate:,.0f}" for size, rate in rates.items())
     log.info("model-images/s by the number of runs stacked: %s", shown)
-    return {size: rate for size, rate in known.items() if int(size) <= limit}
+    return rates
+
+
+def candidates(jobs: int, limit: int) -> list[int]:
+    """Returns the sizes to try: one, and what is left of all jobs when they are halved again and again."""
+    sizes = {1}
+    while jobs > 1:
+        if jobs <= min(limit, LARGEST):
+            sizes.add(jobs)
+        jobs = -(-jobs // 2)
+    return sorted(sizes)
 
 
 def affordable(run: Trainer, batch_shape: tuple[int, int, int, int]) -> int:

@@ -153,14 +153,29 @@ def test_stacks_are_of_equal_size(jobs, largest, stacks):
 
 
 @pytest.mark.parametrize(
+    ("jobs", "limit", "sizes"),
+    [
+        (6, 100, [1, 2, 3, 6]),
+        (8, 8, [1, 2, 4, 8]),
+        (8, 5, [1, 2, 4]),
+        (1, 9, [1]),
+        (200, 300, [1, 2, 4, 7, 13, 25, 50]),
+    ],
+)
+def test_which_sizes_are_tried(jobs, limit, sizes):
+    assert size.candidates(jobs, limit) == sizes
+
+
+@pytest.mark.parametrize(
     ("rates", "jobs", "chosen"),
     [
-        ({1: 100, 2: 150, 4: 220, 8: 260, 16: 200}, 20, 8),
-        ({1: 100, 2: 150, 4: 220, 8: 260, 16: 200}, 6, 4),
-        ({1: 100, 2: 104, 4: 85, 8: 300}, 20, 1),
-        ({1: 100, 2: 80, 4: 300}, 20, 1),
+        ({1: 100, 2: 150, 3: 190, 5: 260, 10: 210, 20: 400}, 20, 5),
+        ({1: 100, 2: 150, 3: 220, 6: 210}, 6, 3),
+        ({1: 100, 2: 150, 3: 220, 6: 280}, 6, 6),
+        ({1: 100, 2: 104, 3: 85, 5: 300}, 20, 1),
+        ({1: 100, 2: 80, 4: 300}, 4, 1),
     ],
-    ids=["best", "few_jobs", "hardly_faster", "slower"],
+    ids=["best", "few_jobs", "all", "hardly_faster", "slower"],
 )
 def test_the_size_is_measured_once(make_run, monkeypatch, tmp_path, rates, jobs, chosen):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
