@@ -7,20 +7,13 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from hydra import compose, initialize_config_dir
-from hydra.utils import execution_whitelist
 
 from benchmarks import measure, usual
-from cifar_tuning import PROJECT_ROOT
-from cifar_tuning.jobs.build import Parts, build, make_optimizer
-from cifar_tuning.jobs.process import trusted_targets
-from cifar_tuning.jobs.run import make_batches
+from benchmarks.ours import make_parts, make_run
+from cifar_tuning.jobs.build import Parts
 from cifar_tuning.training.computation import Computation
 from cifar_tuning.training.display import Display
-from cifar_tuning.training.loop import Trainer
-from cifar_tuning.training.precision import resolve_precision
-from cifar_tuning.training.schedules import Schedule
-from cifar_tuning.training.settings import place, resolve_device
+from cifar_tuning.training.settings import resolve_device
 
 # Images in a round: some seconds of work for the slower contestant on two cores.
 ROUND = {"simplenn": 12_800, "resnet20": 2_560}
@@ -76,35 +69,12 @@ def _our_epoch(computation: Computation) -> int:
 
 
 def _parts(model: str) -> Parts:
-    overrides = [
-        *OVERRIDES[model],
-        "augmentation=crop_flip",
-        "tracking=none",
-        f"data.train_limit={ROUND[model]}",
-    ]
-    with initialize_config_dir(str(PROJECT_ROOT / "conf")), execution_whitelist(trusted_targets()):
-        return build(compose("config", overrides))
+    return make_parts(*OVERRIDES[model], f"data.train_limit={ROUND[model]}")
 
 
 def _computation(parts: Parts, device: torch.device, compile: bool = False) -> Computation:
-    model = place(parts.model, device)
-    train, val = make_batches(parts, seed=0, device=device)
-    optimizer = make_optimizer(parts)
-    schedule = Schedule(parts.schedule, optimizer, parts.trainer.epochs, len(train))
-    precision = resolve_precision("auto", model, device, (parts.data.batch_size, 3, 32, 32))
-    trainer = Trainer(
-        model,
-        optimizer,
-        schedule,
-        parts.regularizer,
-        train,
-        val,
-        epochs=1,
-        device=device,
-        precision=precision,
-        compile=compile,
-    )
-    return Computation([trainer], model)
+    run = make_run(parts, device, compile)
+    return Computation([run], run.model)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

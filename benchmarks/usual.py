@@ -34,22 +34,16 @@ class PlainSimpleNN(nn.Module):
 MODELS: dict[str, Callable[[], nn.Module]] = {"simplenn": PlainSimpleNN, "resnet20": ResNet}
 
 
-def loader(data: ImageData, images: ArraySet) -> DataLoader:
-    """A DataLoader with two workers that stay, over crop, flip, tensor and normalisation per image."""
+def loader(data: ImageData, images: ArraySet, train: bool = True) -> DataLoader:
+    """A DataLoader with two workers that stay, over crop and flip (in training), tensor and normalisation per image."""
     transforms = torchvision.transforms
-    transform = transforms.Compose(
-        [
-            transforms.RandomCrop(32, padding=4),
-            transforms.RandomHorizontalFlip(),
-            transforms.ToTensor(),
-            transforms.Normalize(data.mean, data.std),
-        ]
-    )
+    augment = [transforms.RandomCrop(32, padding=4), transforms.RandomHorizontalFlip()] if train else []
+    transform = transforms.Compose([*augment, transforms.ToTensor(), transforms.Normalize(data.mean, data.std)])
     dataset = ImageDataset(images.images, images.labels, transform)
     return DataLoader(
         dataset,
         batch_size=data.batch_size,
-        shuffle=True,
+        shuffle=train,
         num_workers=WORKERS,
         persistent_workers=True,
         pin_memory=torch.cuda.is_available(),
@@ -68,3 +62,14 @@ def epoch(model: nn.Module, optimizer: torch.optim.Optimizer, batches: DataLoade
         optimizer.step()
         count += len(labels)
     return count
+
+
+@torch.no_grad()
+def evaluate(model: nn.Module, batches: DataLoader, device: torch.device) -> float:
+    """Returns the share of right answers."""
+    model.eval()
+    right = count = 0
+    for images, labels in batches:
+        right += (model(images.to(device)).argmax(1).cpu() == labels).sum().item()
+        count += len(labels)
+    return right / count

@@ -241,7 +241,7 @@ def run_epochs(
             yield runs[index], state
         if len(ended) == len(runs):
             return
-        ended = _one_epoch(computation, display, aside)
+        ended = one_epoch(computation, display, aside)
 
 
 def _before_training(computation: Computation, display: Display, aside: Aside) -> Ends:
@@ -259,7 +259,7 @@ def _before_training(computation: Computation, display: Display, aside: Aside) -
     return ended
 
 
-def _one_epoch(computation: Computation, display: Display, aside: Aside) -> Ends:
+def one_epoch(computation: Computation, display: Display, aside: Aside = lambda run: nullcontext()) -> Ends:
     """Trains one epoch of each run; returns who ended and how."""
     runs = computation.runs
     epochs = [run.progress.epoch + 1 for run in runs]

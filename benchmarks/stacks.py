@@ -1,0 +1,142 @@
+"""Several runs as one stacked model, against the same runs one by one and against the usual pipeline."""
+
+import tempfile
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks import measure, usual
+from benchmarks.ours import make_parts, make_run
+from cifar_tuning import PROJECT_ROOT
+from cifar_tuning.fused.stack import Stack
+from cifar_tuning.jobs.run import EpochTracking
+from cifar_tuning.tracking import MLflowTracker, RunContext
+from cifar_tuning.training.computation import Computation
+from cifar_tuning.training.display import Display
+from cifar_tuning.training.loop import Trainer, one_epoch
+from cifar_tuning.training.settings import resolve_device
+
+# The share of validation images is that of a whole run's epoch.
+IMAGES = ["data.train_limit=9000", "data.val_size=1000"]
+NETWORKS = {
+    "simplenn_bn": ["model=simplenn", "model.batch_norm=true"],
+    "simplenn": ["model=simplenn"],
+    "resnet20": ["model=resnet20"],
+}
+RATES = (0.1, 0.05, 0.03, 0.02, 0.01, 0.005, 0.003, 0.001)
+NAMES = {"simplenn_bn": "SimpleNN, batch norm", "simplenn": "SimpleNN", "resnet20": "ResNet-20"}
+SIZES = (1, 2, 3, 4, 6, 8, 12, 16)
+# Against the usual pipeline and against our runs one by one, on a two-core bf16 CPU.
+GOALS = {"simplenn_bn": (7.0, 1.7), "simplenn": (8.0, 1.4)}
+
+
+def run(networks: list[str], stack: int, repeats: int) -> Path:
+    """Measures each network and prints the table; returns the JSON file.
+
+    Args:
+        networks: keys of `NETWORKS`.
+        stack: runs stacked, each with a learning rate of its own.
+        repeats: rounds that count.
+    """
+    figures: dict[str, Any] = {}
+    for network in networks:
+        with tempfile.TemporaryDirectory() as folder:
+            rates = measure.alternate(contestants(network, stack, Path(folder)), repeats)
+        compared = measure.compare(rates, "usual")
+        own = measure.compare(rates, "one by one")
+        for name, figure in compared.items():
+            figure["ratio_to_one_by_one"] = own[name]["ratio"]
+            print(
+                f"{network:12} {name:11} {figure['median']:>9,.0f} model-images/s "
+                f"({figure['min']:,.0f} to {figure['max']:,.0f}), {figure['ratio']:.2f} of the usual pipeline, "
+                f"{figure['ratio_to_one_by_one']:.2f} of one by one",
+                flush=True,
+            )
+        figures[network] = compared | {"goals": GOALS.get(network)}
+    content = {"repeats": repeats, "stack": stack, "unit": "model-images/s, whole epochs", "networks": figures}
+    return measure.write("stacks", content)
+
+
+def sizes(networks: list[str], repeats: int) -> Path:
+    """Measures training by stack size, draws it into docs/images, and returns the JSON file."""
+    device, figures = resolve_device("auto"), {}
+    for network in networks:
+        work = {}
+        for size in SIZES:
+            runs = [_run(network, RATES[i % len(RATES)], device) for i in range(size)]
+            work[str(size)] = partial(_training, Stack(runs) if size > 1 else Computation(runs, runs[0].model))
+        figures[network] = measure.compare(measure.alternate(work, repeats), "1")
+        shown = ", ".join(f"{size}: {figure['median']:,.0f}" for size, figure in figures[network].items())
+        print(f"stack_sizes  {network}: {shown} model-images/s", flush=True)
+    _draw(figures, PROJECT_ROOT / "docs" / "images" / "stack_sizes.png")
+    return measure.write("stack_sizes", {"repeats": repeats, "unit": "model-images/s, training", "networks": figures})
+
+
+def _draw(figures: dict[str, Any], file: Path) -> None:
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(6, 3.6), layout="constrained")
+    for network, by_size in figures.items():
+        sizes = [int(size) for size in by_size]
+        middle = [one["median"] for one in by_size.values()]
+        spread = [[m - one["min"], one["max"] - m] for m, one in zip(middle, by_size.values(), strict=True)]
+        axes.errorbar(sizes, middle, yerr=list(zip(*spread, strict=True)), marker="o", capsize=3, label=NAMES[network])
+    axes.set(xlabel="runs in one stack", ylabel="model-images/s", ylim=(0, None), xticks=SIZES)
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.savefig(file, dpi=120)
+    pyplot.close(figure)
+
+
+def _training(computation: Computation) -> int:
+    images = computation.runs[0].train.count * len(computation.runs)
+    computation.train([1] * len(computation.runs), Display(1, images))
+    return images
+
+
+def contestants(network: str, stack: int, folder: Path) -> dict[str, Callable[[], int]]:
+    """Whole epochs, evaluation included; ours with checkpoints and an MLflow run each as well."""
+    device = resolve_device("auto")
+    side_by_side = [_run(network, lr, device, folder / f"stacked_{lr}") for lr in RATES[:stack]]
+    single = _run(network, RATES[0], device, folder / "single")
+    return {
+        "usual": _usual(network, device),
+        "one by one": partial(_epoch, Computation([single], single.model)),
+        "stacked": partial(_epoch, Stack(side_by_side)),
+    }
+
+
+def _epoch(computation: Computation) -> int:
+    runs = computation.runs
+    images = len(runs) * runs[0].train.count
+    one_epoch(computation, Display(1, images))
+    return images
+
+
+def _usual(network: str, device: torch.device) -> Callable[[], int]:
+    parts = make_parts(*NETWORKS[network], *IMAGES)
+    model = parts.model if network != "simplenn_bn" else usual.PlainSimpleNN()
+    model = model.to(device)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, weight_decay=1e-4)
+    splits = parts.data.load()
+    train, val = usual.loader(parts.data, splits.train), usual.loader(parts.data, splits.val, train=False)
+
+    def work() -> int:
+        count = usual.epoch(model, optimizer, train, device)
+        usual.evaluate(model, val, device)
+        return count
+
+    return work
+
+
+def _run(network: str, lr: float, device: torch.device, folder: Path | None = None) -> Trainer:
+    parts = make_parts(*NETWORKS[network], *IMAGES, f"optimizer.lr={lr}")
+    if folder is None:
+        return make_run(parts, device)
+    folder.mkdir()
+    tracker = MLflowTracker(root=folder.parent)
+    tracker.start(RunContext(folder.name, {"optimizer": {"lr": lr}}, [], folder, seed=0))
+    return make_run(parts, device, folder=folder, listeners=(EpochTracking(tracker),))
