@@ -33,6 +33,9 @@ log = logging.getLogger(__name__)
 EVAL_BATCH = 500
 
 
+_splits: dict[str, Any] = {}
+
+
 class EpochTracking(Listener):
     """Hands every epoch to the tracker, in one call."""
 
@@ -303,10 +306,21 @@ class Job:
         return f"{self.hydra.job.num}: {' '.join(own)}"[:200]
 
 
+def _load(data: Any, device: torch.device) -> Any:
+    """Loads the data; jobs of one process that train on a GPU share one copy there, for which they must share this."""
+    if device.type == "cpu":
+        return data.load()
+    key = f"{type(data)} {vars(data)}"
+    if key not in _splits:
+        _splits.clear()
+        _splits[key] = data.load()
+    return _splits[key]
+
+
 def make_batches(parts: Parts, seed: int, device: torch.device) -> tuple[TrainBatches, EvalBatches]:
     """Loads the data, onto the device, as training and validation batches."""
     data = parts.data
-    splits = data.load()
+    splits = _load(data, device)
     common = {"mean": data.mean, "std": data.std, "device": device}
     train = TrainBatches(
         splits.train.stored,

@@ -6,6 +6,7 @@ import torch
 
 from cifar_tuning.data import CIFAR10, CropFlip, EvalBatches, ImageDataset, NoAugmentation, TrainBatches
 from cifar_tuning.data.augmentation import Plan
+from cifar_tuning.data.batches import shared_on_device
 from cifar_tuning.torchvision_compat import torchvision
 
 F = torchvision.transforms.functional
@@ -211,3 +212,13 @@ def test_a_gpu_gets_the_same_batches_without_ever_being_waited_for(images, label
         assert sum(1 for _ in epoch) == len(train) - 1
     finally:
         torch.cuda.set_sync_debug_mode("default")
+
+
+def test_runs_share_the_images_on_their_device():
+    """Where `meta` stands for a GPU."""
+    images, other, device = torch.zeros(4, 6, dtype=torch.uint8), torch.ones(4, 6), torch.device("meta")
+    first = shared_on_device(images, device)
+    assert first.device == device
+    assert shared_on_device(images.view(4, 6), device) is first
+    assert shared_on_device(other, device) is not first
+    assert shared_on_device(images, torch.device("cpu")) is images

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from cifar_tuning.fused import grouping, size
-from cifar_tuning.fused.layers import NotStackableError
+from cifar_tuning.fused.layers import TWINS, NotStackableError, Twin
 from cifar_tuning.fused.model import check_stackable, stack_models
 from cifar_tuning.models import ResNet, SimpleNN, Swish
 from cifar_tuning.training.remembered import cache_file
@@ -99,6 +99,32 @@ def test_others_are_refused_by_name(model, message):
 def test_models_that_differ_are_refused(models):
     with pytest.raises(NotStackableError):
         stack_models(models)
+
+
+class Scale(nn.Module):
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.factor = nn.Parameter(torch.rand(channels))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * self.factor.view(1, -1, 1, 1)
+
+
+def test_a_twin_of_the_users_own(monkeypatch):
+    """As docs/fused.md has it."""
+
+    class StackedScale(Twin):
+        shared_state = ("factor",)
+
+        def forward(self, x):
+            x = self.side_by_side(x, len(self.factor) // self.count)
+            return x * self.factor.view(1, -1, 1, 1)
+
+    model = nn.Sequential(Scale(3), nn.Conv2d(3, 4, 3), Scale(4), nn.Flatten(), nn.Linear(4 * 30 * 30, 10))
+    with pytest.raises(NotStackableError, match=r"layer 0 \(Scale\) has no stacked twin"):
+        check_stackable(model, IMAGES)
+    monkeypatch.setitem(TWINS, Scale, StackedScale)
+    check_stackable(model, IMAGES)
 
 
 def test_a_change_of_a_model_is_one_of_the_stack_and_back():
