@@ -310,7 +310,7 @@ def _load(data: Any, device: torch.device) -> Any:
     """Loads the data; jobs of one process that train on a GPU share one copy there, for which they must share this."""
     if device.type == "cpu":
         return data.load()
-    key = f"{type(data)} {vars(data)}"
+    key = f"{type(data)} { ({name: value for name, value in vars(data).items() if not name.startswith('_')}) }"
     if key not in _splits:
         _splits.clear()
         _splits[key] = data.load()
