@@ -7,6 +7,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,19 +32,21 @@ def pruning(repeats: int, train_limit: int | None, trials: int = 40, epochs: int
         trials: of each study.
         epochs: of a whole trial.
     """
-    rounds: list[dict[str, Any]] = []
-    file = Path()
-    for seed in range(repeats):
-        figures: dict[str, Any] = {"seed": seed}
-        for name in (OURS, STOCK):
-            with tempfile.TemporaryDirectory() as folder:
-                options = [
-                    *("study=simplenn", f"trainer.epochs={epochs}", f"hydra.sweeper.n_trials={trials}"),
-                    *(f"schedule.decay_epochs=range(3,{epochs + 1})", "hydra.sweeper.n_jobs=1"),
-                    *(f"hydra.sweeper.sampler.seed={seed}", f"data.train_limit={train_limit or 'null'}"),
-                ]
-                seconds = _sweep(name, folder, options)
-                figures[name] = {"seconds": round(seconds), **_epochs_and_best(Path(folder))}
+    settings = {"trials": trials, "epochs": epochs, "train_limit": train_limit}
+    file = measure.RESULTS / "pruning.json"
+    # A round takes half an hour, or half a day: those that are there are not measured again.
+    known = json.loads(file.read_text()) if file.is_file() else {}
+    rounds: list[dict[str, Any]] = known["rounds"] if settings.items() <= known.items() else []
+    for seed in range(len(rounds), repeats):
+        options = [
+            *("study=simplenn", f"trainer.epochs={epochs}", f"hydra.sweeper.n_trials={trials}"),
+            *(f"schedule.decay_epochs=range(3,{epochs + 1})", "hydra.sweeper.n_jobs=1"),
+            *(f"hydra.sweeper.sampler.seed={seed}", f"data.train_limit={train_limit or 'null'}"),
+        ]
+        # Side by side, with half of the cores each: epochs and accuracies are what counts, not seconds.
+        with ThreadPoolExecutor(2) as pool:
+            pair = pool.map(partial(_study_of, options), (OURS, STOCK))
+            figures: dict[str, Any] = {"seed": seed, **dict(zip((OURS, STOCK), pair, strict=True))}
         rounds.append(figures)
         ours, stock = figures[OURS], figures[STOCK]
         print(
@@ -50,8 +54,7 @@ def pruning(repeats: int, train_limit: int | None, trials: int = 40, epochs: int
             f"({stock['epochs'] / ours['epochs']:.2f}x fewer), best {stock['best']:.4f} against {ours['best']:.4f}",
             flush=True,
         )
-        content = {"trials": trials, "epochs": epochs, "train_limit": train_limit, "rounds": rounds}
-        file = measure.write("pruning", content | {"summary": _summary(rounds)})
+        file = measure.write("pruning", settings | {"rounds": rounds, "summary": _summary(rounds)})
     return file
 
 
@@ -127,15 +130,22 @@ def _cost_of_a_trial(trials: list[optuna.trial.FrozenTrial]) -> tuple[float, flo
     return 1000 * (max(ends) - begin) / sum(end > begin for end in ends), begin - first
 
 
-def _sweep(name: str, folder: str, options: list[str]) -> float:
+def _study_of(options: list[str], name: str) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as folder:
+        seconds = _sweep(name, folder, options, threads=max(1, (os.cpu_count() or 1) // 2))
+        return {"seconds": round(seconds), **_epochs_and_best(Path(folder))}
+
+
+def _sweep(name: str, folder: str, options: list[str], threads: int | None = None) -> float:
     command = [sys.executable, str(PROJECT_ROOT / "train.py"), "-m", *QUIET, *SWEEPERS[name], *options]
     start = time.perf_counter()
-    _run([*command, f"hydra.sweep.dir={folder}", f"hydra.sweeper.storage=sqlite:///{folder}/optuna.db"])
+    _run([*command, f"hydra.sweep.dir={folder}", f"hydra.sweeper.storage=sqlite:///{folder}/optuna.db"], threads)
     return round(time.perf_counter() - start, 1)
 
 
-def _run(command: list[str]) -> None:
-    done = subprocess.run(command, env=os.environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
+def _run(command: list[str], threads: int | None = None) -> None:
+    environment = os.environ | ({} if threads is None else {"OMP_NUM_THREADS": str(threads)})
+    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
     if done.returncode:
         raise SystemExit(f"{' '.join(command)} failed:\n{done.stdout.decode(errors='replace')[-3000:]}")
 
