@@ -19,7 +19,7 @@ from cifar_tuning.fused.size import choose, split
 from cifar_tuning.fused.stack import Stack, begin_again
 from cifar_tuning.fused.together import PausedJob
 from cifar_tuning.training.display import Display
-from cifar_tuning.training.loop import Trainer, run_epochs
+from cifar_tuning.training.loop import run_epochs
 
 log = logging.getLogger(__name__)
 
@@ -85,98 +85,117 @@ class Launch:
         configure_log(hydra.hydra_logging, hydra.verbose, execution_whitelist=self.context.execution_whitelist)
 
     def _run_group(self, configs: dict[int, DictConfig], resolved: dict[int, dict[str, Any]]) -> None:
-        """Runs jobs of one structure: the first tells whether and how many to stack."""
+        """Runs jobs of one structure: the first that is ready to train tells whether and how many to stack."""
         todo = list(configs)
         if len(todo) == 1 or self.stack == 1:
             for number in todo:
                 self.returns[number] = self._run_alone(configs[number])
             return
-        opened: list[PausedJob] = []
-        while todo and not opened:
-            opened = self._begin({todo[0]: configs[todo.pop(0)]})
-        if not opened:
-            return
         same_seed = len({resolved[number].get("seed") for number in configs}) == 1
-        with _stopped_on_error(opened):
-            size = self._size(opened[0].run, 1 + len(todo), same_seed)
-        stacks = split([opened[0].number, *todo], size)
-        for stack in stacks:
-            if len(stack) == 1 and opened:
-                self._finish_alone(opened)
-            elif len(stack) == 1:
-                self.returns[stack[0]] = self._run_alone(configs[stack[0]])
-            else:
-                rest = [number for number in stack if not opened or number != opened[0].number]
-                with _stopped_on_error(opened):
-                    opened += self._begin({number: configs[number] for number in rest})
-                if opened:
-                    self._train(opened)
-            opened = []
-
-    def _begin(self, configs: dict[int, DictConfig]) -> list[PausedJob]:
-        """Begins jobs; returns those that are ready to train, the others have ended."""
-        ready: list[PausedJob] = []
-        for number, config in configs.items():
-            job = PausedJob(number, partial(self._run_alone, config))
+        size: int | None = None
+        while todo:
+            ready: list[PausedJob] = []
             with _stopped_on_error(ready):
-                job.begin()
-            if job.run is not None:
-                ready.append(job)
-            else:
-                assert job.result is not None
-                self.returns[number] = job.result
-        return ready
+                while todo and len(ready) < (split_first(len(ready) + len(todo), size) if size else 1):
+                    number = todo.pop(0)
+                    self._begin(number, configs[number], ready)
+                    if size is None and ready:
+                        size = self._size(ready[0], 1 + len(todo), same_seed)
+            for jobs in _alike(ready):
+                self._train(jobs)
 
-    def _size(self, run: Trainer | None, jobs: int, same_seed: bool) -> int:
+    def _begin(self, number: int, config: DictConfig, ready: list[PausedJob]) -> None:
+        """Begins a job; it is ready to train then, or has ended."""
+        job = PausedJob(number, partial(self._run_alone, config))
+        job.begin()
+        if job.run is not None:
+            ready.append(job)
+        else:
+            assert job.result is not None
+            self.returns[number] = job.result
+
+    def _size(self, job: PausedJob, jobs: int, same_seed: bool) -> int:
         """Returns how many runs to stack; says why if it is one."""
+        run = job.run
         assert run is not None
-        images, _ = next(iter(run.train.epoch(1)))
-        batch, channels, height, width = images.shape
         try:
+            images, _ = next(iter(run.train.epoch(1)))
+            batch, channels, height, width = images.shape
             check_stackable(run.model, images[:2])
+            size = self.stack or choose(run, jobs, same_seed, (batch, channels, height, width))
         except NotStackableError as reason:
             log.warning("Trained one by one: %s.", reason)
             return 1
-        if self.stack is not None:
-            return self.stack
-        size = choose(run, jobs, same_seed, (batch, channels, height, width))
+        except Exception as error:  # what is wrong with the model shows when it is trained
+            log.warning("Trained one by one: the model could not be measured (%s).", error)
+            return 1
         if size == 1:
             log.info("Trained one by one: stacking this model does not pay on this device.")
         return size
 
     def _train(self, jobs: list[PausedJob]) -> None:
-        """Trains jobs that are ready as one stack; on too little memory as two, one after the other."""
+        """Trains jobs that are ready as one stack; if that fails as smaller ones, in the end one by one."""
         if len(jobs) == 1:
-            self._finish_alone(jobs)
+            with _stopped_on_error(jobs):
+                self.returns[jobs[0].number] = jobs[0].end_alone()
             return
-        of_run = {id(job.run): job for job in jobs}
-        runs = [job.run for job in jobs if job.run is not None]
-        left = list(jobs)
-        halves: list[list[PausedJob]] = []
         log.info("Training jobs %s as one model", ", ".join(f"#{job.number}" for job in jobs))
-        with _stopped_on_error(left), Display.of(runs) as display:
-            stack = Stack(runs)
-            try:
-                for run, state in run_epochs(stack, display, lambda run: of_run[id(run)].aside()):
+        left = list(jobs)
+        with _stopped_on_error(left):
+            failure = self._train_stack(left)
+            if failure is None:
+                return
+            for job in left:
+                assert job.run is not None
+                begin_again(job.run)
+        if isinstance(failure, torch.cuda.OutOfMemoryError):
+            torch.cuda.empty_cache()
+            log.warning("%d runs do not fit into the device's memory; trying half of them.", len(left))
+            parts = [left[: len(left) // 2], left[len(left) // 2 :]]
+        else:
+            log.warning("The stack failed, its jobs go on one by one: %s: %s", type(failure).__name__, failure)
+            parts = [[job] for job in left]
+        waiting = [part for part in parts if part]
+        while waiting:
+            part = waiting.pop(0)
+            with _stopped_on_error([job for other in waiting for job in other]):
+                self._train(part)
+
+    def _train_stack(self, left: list[PausedJob]) -> Exception | None:
+        """Trains jobs, each taken out of `left` when its run has ended; returns what stopped the others."""
+        of_run = {id(job.run): job for job in left}
+        runs = [job.run for job in left if job.run is not None]
+        try:
+            with Display.of(runs) as display:
+                for run, state in run_epochs(Stack(runs), display, lambda run: of_run[id(run)].aside()):
                     job = of_run[id(run)]
                     left.remove(job)
                     self.returns[job.number] = job.end(state)
-            except torch.cuda.OutOfMemoryError:
-                log.warning("%d runs do not fit into the device's memory; trying half of them.", len(left))
-                for job in left:
-                    assert job.run is not None
-                    begin_again(job.run)
-                halves = [left[: len(left) // 2], left[len(left) // 2 :]]
-        if halves:
-            del stack
-            torch.cuda.empty_cache()
-            with _stopped_on_error(halves[1]):
-                self._train(halves[0])
-            self._train(halves[1])
+        except Exception as error:
+            # Without its traceback, which holds on to the activations.
+            return error.with_traceback(None)
+        return None
 
-    def _finish_alone(self, jobs: list[PausedJob]) -> None:
-        for job in jobs:
-            self.returns[job.number] = job.end_alone()
+
+def split_first(jobs: int, size: int) -> int:
+    """Returns the size of the next stack, of as few and as equal ones as possible."""
+    return len(split(range(jobs), size)[0])
+
+
+def _alike(jobs: list[PausedJob]) -> list[list[PausedJob]]:
+    """Splits jobs that are ready into those that can share a stack now that their runs are known."""
+    groups: dict[tuple[object, ...], list[PausedJob]] = {}
+    for job in jobs:
+        assert job.run is not None
+        # A resumed run keeps its precision. A user's own optimizer may put other tensors in the place of the
+        # parameters, which PyTorch's don't.
+        own = not type(job.run.optimizer).__module__.startswith("torch.optim")
+        if own:
+            log.warning(
+                "#%d is trained by itself: %s is no optimizer of PyTorch's", job.number, type(job.run.optimizer)
+            )
+        groups.setdefault((job.run.precision, job.run.device, job.number if own else None), []).append(job)
+    return list(groups.values())
 
 
 class _stopped_on_error:  # noqa: N801  a context manager

@@ -45,7 +45,7 @@ class FusedLauncher(Launcher):
         """Runs the jobs; returns what they return, in their order."""
         from cifar_tuning.fused.launch import Launch
 
-        if problem := stack_problem(self.config, len(job_overrides)):
+        if problem := stack_problem(self.config, None):
             raise CompactHydraException(f"error: {problem}")
         return Launch(self.context, self.config, self.task, self.stack).run(job_overrides, initial_job_idx)
 

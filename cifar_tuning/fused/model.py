@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from cifar_tuning.fused.layers import NEED_NONE, TWINS, NotStackableError, StackedDropout, Twin
 
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 # Attributes that every module has.
 _INTERNAL = frozenset(vars(nn.Module()))
 
@@ -24,11 +25,16 @@ def stack_models(models: Sequence[nn.Module]) -> nn.Module:
     Raises:
         NotStackableError: they differ, or have a layer without a twin.
     """
+    layers = [id(value) for module in set(models[0].modules()) for value in module._parameters.values()]
+    if len(layers) - layers.count(id(None)) != len({*layers} - {id(None)}):
+        raise NotStackableError(f"{type(models[0]).__name__} has layers that share a parameter")
     return _stack(list(models), "", {})
 
 
 def _stack(modules: list[nn.Module], name: str, known: dict[int, nn.Module]) -> nn.Module:
     first = modules[0]
+    if any(getattr(module, hooks) for module in modules for hooks in _HOOKS):
+        raise NotStackableError(f"{name or type(first).__name__} has hooks, which a stack would not call")
     if id(first) in known:  # one layer used under two names
         return known[id(first)]
     kinds = {type(module) for module in modules}
@@ -66,6 +72,8 @@ def _container(modules: list[nn.Module], name: str, known: dict[int, nn.Module])
     if any(getattr(first, key) is not None for key in own):
         raise NotStackableError(f"{type(first).__name__} has parameters of its own: {', '.join(own)}")
     result = copy.copy(first)
+    if any(other._modules.keys() != first._modules.keys() for other in modules):
+        raise NotStackableError(f"{name or type(first).__name__}: only some of the models have all of its parts")
     result._modules = dict(first._modules)
     for child, module in first._modules.items():
         parts = [other._modules.get(child) for other in modules]
@@ -102,16 +110,30 @@ def check_stackable(model: nn.Module, images: Tensor) -> None:
                 value.data.copy_(torch.empty(value.shape, dtype=value.dtype).uniform_(0.1, 0.6, generator=generator))
     given = images.detach().to("cpu", torch.float64)
     two = torch.cat([given, given.flip(0)], 1).contiguous(memory_format=torch.channels_last)
-    with torch.no_grad():
-        own = [pair[0](given), pair[1](given), pair[1](given.flip(0))]
-        try:
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            own = [pair[0](given), pair[1](given), pair[1](given.flip(0))]
+            _check_no_draws(pair[0], given)
             stacked = stack_models(pair).eval()
             shared, apart = stacked(given), stacked(two)
-        except NotStackableError:
-            raise
-        except Exception as error:
-            raise NotStackableError(f"{type(model).__name__} does not run over stacked features: {error}") from error
+    except NotStackableError:
+        raise
+    except Exception as error:
+        raise NotStackableError(f"{type(model).__name__} does not run over stacked features: {error}") from error
     for got, expected in ((shared, own[:2]), (apart, [own[0], own[2]])):
         wanted = torch.cat(expected, 1)
         if got.shape != wanted.shape or not torch.allclose(got, wanted, rtol=1e-6, atol=1e-9):
             raise NotStackableError(f"{type(model).__name__} computes something else over stacked features")
+
+
+def _check_no_draws(model: nn.Module, images: Tensor) -> None:
+    """Refuses a model whose own code draws random numbers: a stack could not give each run its own."""
+    model.train()
+    for module in model.modules():
+        if isinstance(module, nn.Dropout | nn.BatchNorm2d):  # which have twins
+            module.eval()
+    before = torch.get_rng_state()
+    model(images)
+    if not torch.equal(before, torch.get_rng_state()):
+        raise NotStackableError(f"{type(model).__name__} draws random numbers outside of nn.Dropout")
+    model.eval()

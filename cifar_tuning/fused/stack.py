@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
-from cifar_tuning.fused.layers import StackedDropout
+from cifar_tuning.fused.layers import NotStackableError, StackedDropout
 from cifar_tuning.fused.model import stack_models, twins
 from cifar_tuning.training import checkpoint as checkpoints
 from cifar_tuning.training.computation import Batch, Computation
@@ -25,8 +25,13 @@ class Stack(Computation):
     """
 
     def __init__(self, runs: Sequence[Trainer]) -> None:
+        kinds = {(run.precision, run.device) for run in runs}
+        if len(kinds) > 1:
+            raise NotStackableError(f"runs of different precision or device: {kinds}")
         self.stacked = stack_models([run.model for run in runs])
         super().__init__(runs, self.stacked)
+        # Compiled anew whenever a run leaves, it would lose more than it gains.
+        self.model = self.stacked
         self.gradients = [p.grad for p in self.stacked.parameters() if p.grad is not None]
         self._own_generators = [own_generator(run) for run in runs]
         for twin in twins(self.stacked):
@@ -49,10 +54,11 @@ class Stack(Computation):
     def untrained(self) -> list[tuple[float, float]]:
         """Returns each run's loss and accuracy on some training batches before anything is learnt."""
         states = [generator.get_state() for generator in self._own_generators]
-        result = super().untrained()
-        for generator, state in zip(self._own_generators, states, strict=True):
-            generator.set_state(state)
-        return result
+        try:
+            return super().untrained()
+        finally:
+            for generator, state in zip(self._own_generators, states, strict=True):
+                generator.set_state(state)
 
     def zero_grad(self) -> None:
         """Forgets the last step's gradients; the runs' own are views of the stacked ones, which must stay."""
@@ -79,6 +85,7 @@ def alone(run: Trainer) -> Computation:
 def begin_again(run: Trainer) -> None:
     """Puts a run whose stack failed in the middle of an epoch back to the end of its last one, memory of its own."""
     own_memory(run)
+    run.model.zero_grad(set_to_none=True)
     if not run.progress.started or run.folder is None:
         return  # no step has been taken yet
     run.resume(checkpoints.load(run.folder))

@@ -14,7 +14,8 @@ from typing import Any
 
 from greenlet import getcurrent, greenlet
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.utils import JobReturn
+from hydra.core.utils import JobReturn, JobStatus
+from omegaconf import OmegaConf
 
 from cifar_tuning.fused.stack import own_generator, use_own_generator
 from cifar_tuning.training.events import Result, State
@@ -74,9 +75,20 @@ class PausedJob:
         if self.error is None:
             self._go(lambda: self._greenlet.switch(state))
         else:
-            self._go(lambda: self._greenlet.throw(self.error))
+            error = self.error
+            try:
+                self._go(lambda: self._greenlet.throw(error))
+            except SystemExit as raised:
+                if not self._lost(raised):
+                    raise
+                self.result = JobReturn(status=JobStatus.FAILED)
+                self.result.return_value = raised
         assert self.result is not None
         return self.result
+
+    def _lost(self, error: BaseException) -> bool:
+        """Whether an error ends this job alone, although Hydra lets it through: its trial is another process's."""
+        return isinstance(error, SystemExit) and type(error) is not SystemExit
 
     def end_alone(self) -> JobReturn:
         """Has the job train by itself and returns its result."""
@@ -85,7 +97,7 @@ class PausedJob:
     def stop(self, error: BaseException) -> None:
         """Goes on with an error instead of the training; the job ends as it would by itself."""
         self.error = error
-        with suppress(type(error)):
+        with suppress(BaseException):
             self.end(None)
 
     @contextmanager
@@ -93,16 +105,21 @@ class PausedJob:
         """Does something for this job alone, its log kept off the terminal; an error is the job's own."""
         hub = Scene()
         self._scene.set()
-        logging.root.handlers[:] = [h for h in self._scene.handlers if isinstance(h, logging.FileHandler)]
+        loud = [h for h in self._scene.handlers if not isinstance(h, logging.FileHandler)]
+        levels = [handler.level for handler in loud]
+        for handler in loud:  # an epoch's line of each run would bury the stack's own; a warning must be seen
+            handler.setLevel(max(handler.level, logging.WARNING))
         try:
             yield
         except Exception as error:
             self.error = error
         except SystemExit as error:
-            if type(error) is SystemExit:  # a signal's; a trial that was lost to another process has a type of its own
+            if not self._lost(error):  # a signal's
                 raise
             self.error = error
         finally:
+            for handler, level in zip(loud, levels, strict=True):
+                handler.setLevel(level)
             hub.set()
 
     def _whole(self) -> None:
@@ -125,4 +142,7 @@ class PausedJob:
             switch()
         finally:
             self._scene = Scene()
+            # What the job itself set (cuBLAS's workspace, say) is the process's; what Hydra set for it is not.
+            own = OmegaConf.select(self._scene.hydra, "hydra.job.env_set") or {}
+            hub.environ |= {k: v for k, v in os.environ.items() if k not in hub.environ and k not in own}
             hub.set()

@@ -20,6 +20,7 @@ log = logging.getLogger(__name__)
 SAME = ("model", "optimizer", "schedule", "regularizer", "augmentation", "data", "seed")
 # Where the files lie changes nothing that is learnt.
 FREE = ("data.root",)
+ELSEWHERE = ("tracking.", "resume", "trainer.device", *FREE)
 
 
 @dataclass
@@ -56,7 +57,7 @@ def prepare(cfg: DictConfig, own: Path | None = None) -> Prepared:
         checkpoints.check_same_model(config["model"], checkpoint, str(cfg.resume))
         problems += differences(config, checkpoint, str(cfg.resume))
     if checkpoint is None and own is not None:
-        checkpoint, file = _own_checkpoint(config, own)
+        checkpoint, file = own_checkpoint(config, own)
     if not any(problem.startswith(("seed=", "trainer.")) for problem in problems):
         seed_everything(config["seed"], deterministic=config["trainer"].get("deterministic", False))
     # A group whose options are wrong can't be built; the others are, to find what only their constructors know.
@@ -70,7 +71,7 @@ def prepare(cfg: DictConfig, own: Path | None = None) -> Prepared:
     return Prepared(config, parts, checkpoint, file)
 
 
-def _own_checkpoint(config: dict[str, Any], folder: Path) -> tuple[Checkpoint | None, Path | None]:
+def own_checkpoint(config: dict[str, Any], folder: Path) -> tuple[Checkpoint | None, Path | None]:
     """Returns the checkpoint that an interrupted process of the same job left, if it can be gone on from."""
     file = folder / "last.pt"
     try:
@@ -79,9 +80,14 @@ def _own_checkpoint(config: dict[str, Any], folder: Path) -> tuple[Checkpoint | 
         log.warning("Beginning anew: %s", error)
         return None, None
     # One that was killed after its last epoch has only its end to repeat.
-    if checkpoint is None or changed_options(config, checkpoint, str(file)):
+    if checkpoint is None or _compared(config) != _compared(checkpoint.config):
         return None, None
     return checkpoint, file
+
+
+def _compared(config: dict[str, Any]) -> dict[str, Any]:
+    """Returns all options that make a job what it is."""
+    return {key: value for key, value in flatten(config) if not key.startswith(ELSEWHERE)}
 
 
 def differences(config: dict[str, Any], checkpoint: Checkpoint, source: str) -> list[str]:

@@ -1,5 +1,6 @@
 """Runs one job: the one way from a composed configuration to a validation accuracy."""
 
+import json
 import logging
 import math
 import time
@@ -13,10 +14,10 @@ from omegaconf import DictConfig, OmegaConf
 
 from cifar_tuning.data.batches import EvalBatches, TrainBatches
 from cifar_tuning.fused.launcher import TARGET as FUSED_LAUNCHER
-from cifar_tuning.jobs.build import Parts, make_optimizer
+from cifar_tuning.jobs.build import Parts, make_optimizer, plain
 from cifar_tuning.jobs.callback import OVERRIDES_FILE
-from cifar_tuning.jobs.prepare import Prepared, prepare
-from cifar_tuning.jobs.result import JobResult
+from cifar_tuning.jobs.prepare import Prepared, own_checkpoint, prepare
+from cifar_tuning.jobs.result import RESULT_FILE, JobResult
 from cifar_tuning.models.facts import count_macs, count_parameters
 from cifar_tuning.training import checkpoint as checkpoints
 from cifar_tuning.training.display import describe_device, memory_in_use
@@ -75,11 +76,16 @@ class Job:
         self.multirun = hydra.mode == RunMode.MULTIRUN
         self.start = time.perf_counter()
         self.tracker: Any = None
-        self.progress = Progress()
+        self.trainer: Trainer | None = None
         self.reporter: Any = None
         self.figures: dict[str, float] = {}
         self.again = False
         self.test_acc: float | None = None
+
+    @property
+    def progress(self) -> Progress:
+        """How far the run has come."""
+        return self.trainer.progress if self.trainer is not None else Progress()
 
     def run(self, cfg: DictConfig) -> Any:
         """Trains and returns the objective; however it ends, the folder and the store say so."""
@@ -129,8 +135,11 @@ class Job:
         if not self._goes_on() or cfg.objective != "val/acc_best":
             return None
         known = JobResult.read(self.folder)
-        if known is None or known.state not in ("complete", "diverged") or known.overrides != self.overrides:
+        if known is None or known.state not in ("complete", "diverged"):
             return None
+        if own_checkpoint(plain(cfg), self.folder)[0] is None:  # the folder is another experiment's
+            return None
+        (self.folder / RESULT_FILE).touch()  # it belongs to this sweep's table
         log.info("finished already: best validation accuracy %.4f in %s", known.value, self.folder)
         return known.value
 
@@ -174,7 +183,8 @@ class Job:
         device = resolve_device(parts.trainer.device)
         before = memory_in_use(device)
         model = place(parts.model, device)
-        train, val = make_batches(parts, prepared.config["seed"], device)
+        same_data = json.dumps(prepared.config["data"], default=str)
+        train, val = make_batches(parts, prepared.config["seed"], device, same_data)
         height, width, channels = train.image_shape
         precision = self._precision(prepared, device, (parts.data.batch_size, channels, height, width))
         self._log_facts(parts, (channels, height, width), device, precision)
@@ -198,7 +208,7 @@ class Job:
             listeners=[*([self.reporter] if self.reporter is not None else []), EpochTracking(self.tracker)],
         )
         self._resume(trainer, prepared)
-        self.progress = trainer.progress
+        self.trainer = trainer
         return trainer.fit()
 
     @staticmethod
@@ -306,21 +316,29 @@ class Job:
         return f"{self.hydra.job.num}: {' '.join(own)}"[:200]
 
 
-def _load(data: Any, device: torch.device) -> Any:
+def _load(data: Any, device: torch.device, key: str | None) -> Any:
     """Loads the data; jobs of one process that train on a GPU share one copy there, for which they must share this."""
-    if device.type == "cpu":
+    if device.type == "cpu" or key is None:
         return data.load()
-    key = f"{type(data)} { ({name: value for name, value in vars(data).items() if not name.startswith('_')}) }"
     if key not in _splits:
         _splits.clear()
         _splits[key] = data.load()
     return _splits[key]
 
 
-def make_batches(parts: Parts, seed: int, device: torch.device) -> tuple[TrainBatches, EvalBatches]:
-    """Loads the data, onto the device, as training and validation batches."""
+def make_batches(
+    parts: Parts, seed: int, device: torch.device, same_data: str | None = None
+) -> tuple[TrainBatches, EvalBatches]:
+    """Loads the data, onto the device, as training and validation batches.
+
+    Args:
+        parts: of the job.
+        seed: of the run.
+        device: where they are made.
+        same_data: jobs of one process that say the same here have the same data.
+    """
     data = parts.data
-    splits = _load(data, device)
+    splits = _load(data, device, same_data)
     common = {"mean": data.mean, "std": data.std, "device": device}
     train = TrainBatches(
         splits.train.stored,

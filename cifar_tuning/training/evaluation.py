@@ -92,15 +92,17 @@ def evaluate_untrained(
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
     loss = correct = torch.zeros(runs, device=device)
     count = 0
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        model.train()
-        for images, labels in itertools.islice(batches, UNTRAINED_BATCHES):
-            with autocast(device, precision):
-                logits = at_least_fp32(model(images))
-            logits, target = logits.view(len(images), runs, -1), labels.view(len(images), -1).expand(-1, runs)
-            loss = loss + F.cross_entropy(logits.transpose(1, 2), target, reduction="none").sum(0)
-            correct = correct + (logits.argmax(2) == target).sum(0)
-            count += len(images)
-    for name, buffer in model.named_buffers():
-        buffer.copy_(buffers[name])
+    try:
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            model.train()
+            for images, labels in itertools.islice(batches, UNTRAINED_BATCHES):
+                with autocast(device, precision):
+                    logits = at_least_fp32(model(images))
+                logits, target = logits.view(len(images), runs, -1), labels.view(len(images), -1).expand(-1, runs)
+                loss = loss + F.cross_entropy(logits.transpose(1, 2), target, reduction="none").sum(0)
+                correct = correct + (logits.argmax(2) == target).sum(0)
+                count += len(images)
+    finally:
+        for name, buffer in model.named_buffers():
+            buffer.copy_(buffers[name])
     return [(a / count, b / count) for a, b in zip(loss.tolist(), correct.tolist(), strict=True)]

@@ -234,13 +234,13 @@ def run_epochs(
     ended = _before_training(computation, display, aside)
     while True:
         runs = computation.runs
-        if ended and len(ended) < len(runs):
-            computation = computation.without(list(ended))
         for index, state in ended.items():
             display.leave(runs[index])
             yield runs[index], state
         if len(ended) == len(runs):
             return
+        if ended:  # only now, because who took the run may have drawn random numbers
+            computation = computation.without(list(ended))
         ended = one_epoch(computation, display, aside)
 
 

@@ -91,14 +91,20 @@ class Engine:
     def _train(self, trials: list[Trial]) -> None:
         """Trains all seeds of a batch of trials, seed by seed; who fails or is pruned drops out."""
         earlier = {trial.number: outcomes(self.study, trial.number, self.repeats) for trial in trials}
+        lost = set[int]()
         with self.claims.alive(trials):
             for repeat in range(self.repeats):
-                going = [trial for trial in trials if _goes_on(earlier[trial.number])]
+                going = [t for t in trials if _goes_on(earlier[t.number]) and t.number not in lost]
                 todo = [trial for trial in going if len(earlier[trial.number]) <= repeat]
                 for trial, result in self._launch(todo, repeat):
-                    earlier[trial.number].append(self._outcome(trial, result, repeat))
+                    if isinstance(result._return_value, LostTrial):  # of one job among several
+                        log.warning("%s", result._return_value)
+                        lost.add(trial.number)
+                    else:
+                        earlier[trial.number].append(self._outcome(trial, result, repeat))
         for trial in trials:
-            self._conclude(trial, earlier[trial.number])
+            if trial.number not in lost:
+                self._conclude(trial, earlier[trial.number])
 
     def _launch(self, trials: list[Trial], repeat: int) -> Iterator[tuple[Trial, JobReturn]]:
         # A launcher counts job numbers up from the first; another process may have taken one in between.

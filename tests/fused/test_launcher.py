@@ -10,6 +10,7 @@ import yaml
 
 from cifar_tuning.fused import launch
 from cifar_tuning.fused.stack import Stack
+from cifar_tuning.training import Trainer
 
 pytest_plugins = ["tests.jobs.conftest"]
 FUSED = ("-m", "hydra/launcher=fused")
@@ -142,6 +143,8 @@ def test_too_little_memory_halves_the_stack(tiny, tmp_path, monkeypatch):
     outcome = tiny(*FUSED, "hydra.launcher.stack=4", "optimizer.lr=0.1,0.05,0.02,0.01", "model.dropout=0.3")
     assert outcome.code == 0, outcome.err
     assert "4 runs do not fit" in outcome.text
+    found = results(tmp_path / "sweep").values()
+    assert [(r["state"], r["epochs"]) for r in found] == [("complete", 2)] * 4
     expected = tiny("-m", "optimizer.lr=0.1,0.05,0.02,0.01", "model.dropout=0.3", f"hydra.sweep.dir={tmp_path}/basic")
     assert expected.code == 0
     assert curves_agree(curves(tmp_path / "sweep"), curves(tmp_path / "basic"))
@@ -166,14 +169,57 @@ def test_ctrl_c_leaves_no_job_open(tiny, tmp_path, monkeypatch):
     assert [r["state"] for r in results(tmp_path / "sweep").values()] == ["killed", "killed"]
 
 
-def test_an_error_in_the_stack_fails_its_jobs(tiny, tmp_path, monkeypatch):
+def test_a_stack_that_fails_goes_on_one_by_one(tiny, tmp_path, monkeypatch):
+    train = Stack.train
+
     def broken(self, epochs, display):
-        raise RuntimeError("the device is gone")
+        if epochs[0] == 2:
+            raise RuntimeError("no kernel for this")
+        return train(self, epochs, display)
 
     monkeypatch.setattr(Stack, "train", broken)
     outcome = tiny(*FUSED, "hydra.launcher.stack=2", "optimizer.lr=0.1,0.01")
+    assert outcome.code == 0, outcome.err
+    assert "its jobs go on one by one: RuntimeError: no kernel for this" in outcome.text
+    assert [(r["state"], r["epochs"]) for r in results(tmp_path / "sweep").values()] == [("complete", 2)] * 2
+
+
+def test_an_error_of_one_run_is_its_own(tiny, tmp_path, monkeypatch):
+    """Its checkpoint can't be written, say; its neighbours don't notice."""
+    finish = Trainer.finish_epoch
+
+    def failing(self, metrics, display):
+        if self.lr == 0.05 and metrics.epoch == 1:
+            raise OSError("no space left on device")
+        return finish(self, metrics, display)
+
+    monkeypatch.setattr(Trainer, "finish_epoch", failing)
+    outcome = tiny(*FUSED, "hydra.launcher.stack=3", "optimizer.lr=0.1,0.05,0.01", "regularizer=none")
     assert outcome.code == 1
-    assert [r["error"] for r in results(tmp_path / "sweep").values()] == ["RuntimeError: the device is gone"] * 2
+    found = results(tmp_path / "sweep")
+    assert [r["state"] for r in found.values()] == ["complete", "failed", "complete"]
+    assert found[1]["error"] == "OSError: no space left on device"
+
+
+def test_an_optimizer_of_the_users_own_is_trained_by_itself(tiny, tmp_path, monkeypatch):
+    monkeypatch.setenv("CIFAR_TUNING_TRUST", "tests.*")
+    outcome = tiny(*FUSED, "hydra.launcher.stack=2", "seed=0,1", "optimizer._target_=tests.fused.odd.Rebinding")
+    assert outcome.code == 0, outcome.err
+    assert "is no optimizer of PyTorch's" in outcome.text
+    alone = tiny("-m", "seed=0,1", "optimizer._target_=tests.fused.odd.Rebinding", f"hydra.sweep.dir={tmp_path}/basic")
+    assert alone.code == 0, alone.err
+    assert curves_agree(curves(tmp_path / "sweep"), curves(tmp_path / "basic"))
+
+
+def test_another_experiment_in_the_same_folder_begins_anew(tiny, tmp_path):
+    grid = [*FUSED, "hydra.launcher.stack=2", "optimizer.lr=0.1,0.01"]
+    assert tiny(*grid, "trainer.epochs=3").code == 0
+    shorter = tiny(*grid, "trainer.epochs=1")
+    assert shorter.code == 0, shorter.err
+    assert [r["epochs"] for r in results(tmp_path / "sweep").values()] == [1, 1]
+    again = tiny(*grid, "trainer.epochs=1")
+    assert "finished already" in again.text
+    assert "2 jobs, best first" in again.text
 
 
 def test_the_command_goes_on_after_it_was_killed(tiny, tmp_path, monkeypatch):

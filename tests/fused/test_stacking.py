@@ -44,6 +44,32 @@ def classifier(*layers: nn.Module) -> nn.Module:
     return nn.Sequential(*layers, nn.Flatten(), nn.LazyLinear(10))
 
 
+class Drawing(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(3072, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.fc(nn.functional.dropout(x.flatten(1), 0.2, self.training))
+
+
+class Single(Drawing):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.fc(x.float().flatten(1))
+
+
+def tied() -> nn.Module:
+    one, other = nn.Linear(3072, 3072), nn.Linear(3072, 3072)
+    other.weight = one.weight
+    return nn.Sequential(nn.Flatten(), one, other)
+
+
+def hooked() -> nn.Module:
+    layer = nn.Linear(3072, 10)
+    layer.register_forward_hook(lambda *a: None)
+    return nn.Sequential(nn.Flatten(), layer)
+
+
 IMAGES = torch.rand(3, 3, 32, 32)
 
 
@@ -75,6 +101,10 @@ def test_models_of_known_layers_need_no_code(model):
         (Branches("cat"), "Branches computes something else over stacked features"),
         (Learnable(), "Learnable has parameters of its own: scale"),
         (nn.Sequential(nn.Conv2d(3, 4, 3, padding_mode="reflect"), nn.Flatten()), "padding_mode=reflect"),
+        (Drawing(), "Drawing draws random numbers outside of nn.Dropout"),
+        (Single(), "Single does not run over stacked features"),
+        (tied(), "layers that share a parameter"),
+        (hooked(), "has hooks"),
         (nn.Sequential(nn.BatchNorm2d(3, momentum=None), nn.Flatten()), "momentum=None"),
     ],
     ids=lambda value: type(value).__name__,
@@ -93,6 +123,7 @@ def test_others_are_refused_by_name(model, message):
         [Branches(scale=1.0), Branches(scale=2.0)],
         [ResNet(depth=8), ResNet(depth=14)],
         [ResNet(depth=8, shortcut="A"), ResNet(depth=8, shortcut="none")],
+        [nn.Sequential(nn.Flatten()), nn.Sequential(nn.Flatten(), nn.Dropout(0.5))],
         [nn.Sequential(nn.BatchNorm2d(3, eps=1e-3)), nn.Sequential(nn.BatchNorm2d(3))],
     ],
 )
