@@ -191,9 +191,8 @@ def _alike(jobs: list[PausedJob]) -> list[list[PausedJob]]:
         # parameters, which PyTorch's don't.
         own = not type(job.run.optimizer).__module__.startswith("torch.optim")
         if own:
-            log.warning(
-                "#%d is trained by itself: %s is no optimizer of PyTorch's", job.number, type(job.run.optimizer)
-            )
+            kind = type(job.run.optimizer).__name__
+            log.warning("#%d is trained by itself: %s is no optimizer of PyTorch's", job.number, kind)
         groups.setdefault((job.run.precision, job.run.device, job.number if own else None), []).append(job)
     return list(groups.values())
 

@@ -143,6 +143,7 @@ class PausedJob:
         finally:
             self._scene = Scene()
             # What the job itself set (cuBLAS's workspace, say) is the process's; what Hydra set for it is not.
-            own = OmegaConf.select(self._scene.hydra, "hydra.job.env_set") or {}
+            scene: Any = self._scene.hydra
+            own = OmegaConf.select(scene, "hydra.job.env_set") or {} if scene is not None else {}
             hub.environ |= {k: v for k, v in os.environ.items() if k not in hub.environ and k not in own}
             hub.set()

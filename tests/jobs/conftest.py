@@ -41,6 +41,9 @@ def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> I
         return Outcome(code, captured.out, captured.err)
 
     yield run
+    if (loky := sys.modules.get("joblib.externals.loky")) is not None:
+        # Its idle processes would keep this one from ending for five minutes.
+        loky.get_reusable_executor().shutdown(wait=True, kill_workers=True)
     sys.excepthook = hook
     GlobalHydra.instance().clear()
 
