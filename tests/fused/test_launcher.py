@@ -11,6 +11,8 @@ import yaml
 from cifar_tuning.fused import launch
 from cifar_tuning.fused.stack import Stack
 from cifar_tuning.training import Trainer
+from cifar_tuning.tuning.place import LostTrial
+from cifar_tuning.tuning.trial import TrialReporter
 
 pytest_plugins = ["tests.jobs.conftest"]
 FUSED = ("-m", "hydra/launcher=fused")
@@ -269,6 +271,23 @@ def test_a_study_prunes_inside_a_stack(tiny, tmp_path):
     states = [r["state"] for r in found.values()]
     assert states.count("pruned") >= 2, states
     assert all(r["epochs"] < 6 for r in found.values() if r["state"] == "pruned")
+
+
+def test_a_trial_lost_to_another_process_stops_no_neighbour(tiny, tmp_path, monkeypatch):
+    on_epoch = TrialReporter.on_epoch
+
+    def lost(self, metrics):
+        if self.trial.number == 1 and metrics.epoch == 1:
+            raise LostTrial("Trial 1 has been taken up by another process; this one stops.")
+        return on_epoch(self, metrics)
+
+    monkeypatch.setattr(TrialReporter, "on_epoch", lost)
+    study = ["hydra/sweeper=study", "optimizer.lr=interval(0.01,0.1)", "hydra/sweeper/pruner=none"]
+    budget = ["hydra.sweeper.n_trials=3", "hydra.sweeper.n_jobs=3", "hydra.sweeper.plots=false"]
+    outcome = tiny(*FUSED, "hydra.launcher.stack=3", *study, *budget)
+    assert outcome.code == 0, outcome.err
+    assert "Trial 1 has been taken up by another process" in outcome.text
+    assert {n: r["state"] for n, r in results(tmp_path / "sweep").items()} == {0: "complete", 2: "complete"}
 
 
 def test_a_model_without_twins_is_trained_one_by_one(tiny, tmp_path, monkeypatch):
