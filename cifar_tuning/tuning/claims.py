@@ -67,13 +67,24 @@ class Claims:
         taken: list[Trial] = []
         with self.lock, database_lock(self.backend.engine):
             trials = self.take_up_dead()
-            for number in range(count):
-                if (trial := self._take_one(trials)) is None:
-                    return taken if number else None
-                trials = self.study.get_trials(deepcopy=False) if number + 1 < count else trials
-                if suggest(trial):
-                    taken.append(trial)
+            try:
+                for number in range(count):
+                    if (trial := self._take_one(trials)) is None:
+                        return taken if number else None
+                    trials = self.study.get_trials(deepcopy=False) if number + 1 < count else trials
+                    if suggest(trial):
+                        taken.append(trial)
+            except (KeyboardInterrupt, SystemExit):
+                self._give_back_half_taken()
+                raise
         return taken
+
+    def _give_back_half_taken(self) -> None:
+        """Queues what this process was about to take; it trains nothing while it takes."""
+        for trial in self.study.get_trials(deepcopy=False):
+            mine = trial.system_attrs.get(OWNER) == self.token or self._orphaned(trial)
+            if trial.state == TrialState.RUNNING and mine:
+                self._set_state(trial._trial_id, TrialState.WAITING)
 
     def _take_one(self, trials: list[FrozenTrial]) -> Trial | None:
         if len(trials) >= self.n_trials and not any(
