@@ -44,7 +44,10 @@ def run(networks: list[str], stack: int, repeats: int) -> Path:
     figures: dict[str, Any] = {}
     for network in networks:
         with tempfile.TemporaryDirectory() as folder:
-            rates = measure.alternate(contestants(network, stack, Path(folder)), repeats)
+            trackers: list[MLflowTracker] = []
+            rates = measure.alternate(contestants(network, stack, Path(folder), trackers), repeats)
+            for tracker in trackers:
+                tracker.finish("complete")
         compared = measure.compare(rates, "usual")
         own = measure.compare(rates, "one by one")
         for name, figure in compared.items():
@@ -97,11 +100,11 @@ def _training(computation: Computation) -> int:
     return images
 
 
-def contestants(network: str, stack: int, folder: Path) -> dict[str, Callable[[], int]]:
-    """Whole epochs, evaluation included; ours with checkpoints and an MLflow run each as well."""
+def contestants(network: str, stack: int, folder: Path, trackers: list[MLflowTracker]) -> dict[str, Callable[[], int]]:
+    """Whole epochs, evaluation included; ours with checkpoints and an MLflow run each as well, left in `trackers`."""
     device = resolve_device("auto")
-    side_by_side = [_run(network, lr, device, folder / f"stacked_{lr}") for lr in RATES[:stack]]
-    single = _run(network, RATES[0], device, folder / "single")
+    side_by_side = [_run(network, lr, device, folder / f"stacked_{lr}", trackers) for lr in RATES[:stack]]
+    single = _run(network, RATES[0], device, folder / "single", trackers)
     return {
         "usual": _usual(network, device),
         "one by one": partial(_epoch, Computation([single], single.model)),
@@ -132,11 +135,19 @@ def _usual(network: str, device: torch.device) -> Callable[[], int]:
     return work
 
 
-def _run(network: str, lr: float, device: torch.device, folder: Path | None = None) -> Trainer:
+def _run(
+    network: str,
+    lr: float,
+    device: torch.device,
+    folder: Path | None = None,
+    trackers: list[MLflowTracker] | None = None,
+) -> Trainer:
     parts = make_parts(*NETWORKS[network], *IMAGES, f"optimizer.lr={lr}")
     if folder is None:
         return make_run(parts, device)
     folder.mkdir()
     tracker = MLflowTracker(root=folder.parent)
     tracker.start(RunContext(folder.name, {"optimizer": {"lr": lr}}, [], folder, seed=0))
+    if trackers is not None:
+        trackers.append(tracker)
     return make_run(parts, device, folder=folder, listeners=(EpochTracking(tracker),))
