@@ -7,9 +7,9 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import execution_whitelist
 
 from cifar_tuning import PROJECT_ROOT
+from cifar_tuning.jobs.batches import make_batches
 from cifar_tuning.jobs.build import Parts, build, make_optimizer, seed_everything
 from cifar_tuning.jobs.process import trusted_targets
-from cifar_tuning.jobs.run import make_batches
 from cifar_tuning.training.events import Listener
 from cifar_tuning.training.loop import Trainer
 from cifar_tuning.training.precision import resolve_precision

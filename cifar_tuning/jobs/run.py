@@ -12,8 +12,9 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from cifar_tuning.data.batches import EvalBatches, TrainBatches
+from cifar_tuning.data.batches import EvalBatches
 from cifar_tuning.fused.launcher import TARGET as FUSED_LAUNCHER
+from cifar_tuning.jobs.batches import EVAL_BATCH, make_batches
 from cifar_tuning.jobs.build import Parts, make_optimizer, plain
 from cifar_tuning.jobs.callback import OVERRIDES_FILE
 from cifar_tuning.jobs.prepare import Prepared, own_checkpoint, prepare
@@ -29,12 +30,6 @@ from cifar_tuning.training.settings import place, resolve_device
 from cifar_tuning.tuning.place import LostTrial, is_retrained, is_study, is_trial, repeat_of, sweep_key
 
 log = logging.getLogger(__name__)
-
-# Without gradients nothing is kept, so batches can be larger than in training; more gains nothing on a CPU.
-EVAL_BATCH = 500
-
-
-_splits: dict[str, Any] = {}
 
 
 class EpochTracking(Listener):
@@ -314,40 +309,3 @@ class Job:
         fixed = list(OmegaConf.load(file)) if file.is_file() else []  # another host may not see the folder
         own = [override for override in self.overrides if override.partition("=")[0] not in fixed]
         return f"{self.hydra.job.num}: {' '.join(own)}"[:200]
-
-
-def _load(data: Any, device: torch.device, key: str | None) -> Any:
-    """Loads the data; jobs of one process that train on a GPU share one copy there, for which they must share this."""
-    if device.type == "cpu" or key is None:
-        return data.load()
-    if key not in _splits:
-        _splits.clear()
-        _splits[key] = data.load()
-    return _splits[key]
-
-
-def make_batches(
-    parts: Parts, seed: int, device: torch.device, same_data: str | None = None
-) -> tuple[TrainBatches, EvalBatches]:
-    """Loads the data, onto the device, as training and validation batches.
-
-    Args:
-        parts: of the job.
-        seed: of the run.
-        device: where they are made.
-        same_data: jobs of one process that say the same here have the same data.
-    """
-    data = parts.data
-    splits = _load(data, device, same_data)
-    common = {"mean": data.mean, "std": data.std, "device": device}
-    train = TrainBatches(
-        splits.train.stored,
-        splits.train.labels,
-        rows=splits.train.rows,
-        batch_size=data.batch_size,
-        augmentation=parts.augmentation,
-        seed=seed,
-        **common,
-    )
-    val = EvalBatches(splits.val.images, splits.val.labels, batch_size=EVAL_BATCH, **common)
-    return train, val

@@ -1,0 +1,50 @@
+"""A job's data as batches on its device."""
+
+from typing import Any
+
+import torch
+
+from cifar_tuning.data.batches import EvalBatches, TrainBatches
+from cifar_tuning.jobs.build import Parts
+
+# Without gradients nothing is kept, so batches can be larger than in training; more gains nothing on a CPU.
+EVAL_BATCH = 500
+
+_splits: dict[str, Any] = {}
+
+
+def _load(data: Any, device: torch.device, key: str | None) -> Any:
+    """Loads the data; jobs of one process that train on a GPU share one copy there, for which they must share this."""
+    if device.type == "cpu" or key is None:
+        return data.load()
+    if key not in _splits:
+        _splits.clear()
+        _splits[key] = data.load()
+    return _splits[key]
+
+
+def make_batches(
+    parts: Parts, seed: int, device: torch.device, same_data: str | None = None
+) -> tuple[TrainBatches, EvalBatches]:
+    """Loads the data, onto the device, as training and validation batches.
+
+    Args:
+        parts: of the job.
+        seed: of the run.
+        device: where they are made.
+        same_data: jobs of one process that say the same here have the same data.
+    """
+    data = parts.data
+    splits = _load(data, device, same_data)
+    common = {"mean": data.mean, "std": data.std, "device": device}
+    train = TrainBatches(
+        splits.train.stored,
+        splits.train.labels,
+        rows=splits.train.rows,
+        batch_size=data.batch_size,
+        augmentation=parts.augmentation,
+        seed=seed,
+        **common,
+    )
+    val = EvalBatches(splits.val.images, splits.val.labels, batch_size=EVAL_BATCH, **common)
+    return train, val
