@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+from filelock import FileLock
 from optuna.exceptions import ExperimentalWarning
 from optuna.storages import RDBStorage
 
@@ -46,7 +47,7 @@ def open_storage(url: str, heartbeat_interval: int = 60, grace_period: int | Non
     try:
         if file is not None:
             _use_wal(file)
-        with warnings.catch_warnings(), _making_tables(url):
+        with warnings.catch_warnings(), _making_tables(url, file):
             warnings.simplefilter("ignore", ExperimentalWarning)
             storage = RDBStorage(
                 url, engine_kwargs=arguments, heartbeat_interval=heartbeat_interval, grace_period=grace_period
@@ -60,7 +61,7 @@ def open_storage(url: str, heartbeat_interval: int = 60, grace_period: int | Non
 
 @contextmanager
 def database_lock(engine: Any) -> Iterator[None]:
-    """Lets one process at a time do what a database on a server does not do atomically; SQLite has a file lock."""
+    """Lets one process at a time do what a database on a server does not do atomically; SQLite has file locks."""
     if engine.dialect.name != "postgresql":
         yield
         return
@@ -76,8 +77,12 @@ def database_lock(engine: Any) -> Iterator[None]:
 
 
 @contextmanager
-def _making_tables(url: str) -> Iterator[None]:
+def _making_tables(url: str, file: Path | None) -> Iterator[None]:
     """Optuna's tables are made by the first process; a second one that starts with it must wait."""
+    if file is not None:
+        with FileLock(file.with_name(f".{file.name}.lock"), timeout=LOCK_SECONDS):
+            yield
+        return
     if not url.startswith("postgresql"):
         yield
         return
