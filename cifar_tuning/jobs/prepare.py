@@ -45,6 +45,7 @@ def prepare(cfg: DictConfig, own: Path | None = None) -> Prepared:
         UserError: the checkpoint to resume from holds another model's weights.
     """
     config = plain(cfg)
+    config.pop("published", None)  # the sweep's, not a job's
     problems = find_problems(config)
     checkpoint, file = None, None
     if cfg.resume is not None:

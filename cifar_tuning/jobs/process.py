@@ -30,7 +30,14 @@ _TRUSTED = [
     "hydra_plugins.*",
 ]
 
+
+def _in_proportion(part: int, whole: int, *, _root_: Any) -> int:
+    # ${of_epochs:50,200} keeps a schedule's shape when trainer.epochs is not the 200 that it was made for.
+    return max(1, round(_root_.trainer.epochs * part / whole))
+
+
 OmegaConf.register_resolver("project_root", lambda: str(PROJECT_ROOT), replace=True)
+OmegaConf.register_resolver("of_epochs", _in_proportion, replace=True)
 register()
 
 

@@ -19,8 +19,10 @@ def constant(optimizer: Optimizer) -> LRScheduler:
     return LambdaLR(optimizer, _unchanged)
 
 
-def step(optimizer: Optimizer, decay_epochs: int, decay: float) -> LRScheduler:
-    """Multiplies the learning rate by `decay` every `decay_epochs` epochs."""
+def step(optimizer: Optimizer, decay_epochs: int | None, decay: float) -> LRScheduler:
+    """Multiplies the learning rate by `decay` every `decay_epochs` epochs; None: never."""
+    if decay_epochs is None:
+        return constant(optimizer)
     return StepLR(optimizer, step_size=decay_epochs, gamma=decay)
 
 

@@ -168,6 +168,7 @@ def test_best_and_last_checkpoints(make_trainer, tmp_path):
     [
         (constant, [0.1, 0.1, 0.1, 0.1]),
         (partial(step, decay_epochs=2, decay=0.1), [0.1, 0.1, 0.01, 0.01]),
+        (partial(step, decay_epochs=None, decay=0.1), [0.1, 0.1, 0.1, 0.1]),
         (COSINE, [0.1, 0.1 * (1 + math.cos(math.pi / 4)) / 2, 0.05, 0.1 * (1 - math.cos(math.pi / 4)) / 2]),
         (EXPONENTIAL, [0.1, 0.05, 0.025, 0.0125]),
     ],
