@@ -20,6 +20,8 @@ log = logging.getLogger(__name__)
 SAME = ("model", "optimizer", "schedule", "regularizer", "augmentation", "data", "seed")
 # Where the files lie changes nothing that is learnt.
 FREE = ("data.root",)
+# Says how a report presents the sweep; nothing that a job does depends on it.
+OF_THE_SWEEP = ("published",)
 ELSEWHERE = ("tracking.", "resume", "trainer.device", *FREE)
 
 
@@ -44,8 +46,7 @@ def prepare(cfg: DictConfig, own: Path | None = None) -> Prepared:
         ConfigError: with every mistake that was found.
         UserError: the checkpoint to resume from holds another model's weights.
     """
-    config = plain(cfg)
-    config.pop("published", None)  # the sweep's, not a job's
+    config = job_config(cfg)
     problems = find_problems(config)
     checkpoint, file = None, None
     if cfg.resume is not None:
@@ -70,6 +71,15 @@ def prepare(cfg: DictConfig, own: Path | None = None) -> Prepared:
     if checkpoint is not None:
         checkpoints.load_weights(parts.model, checkpoint, str(file))
     return Prepared(config, parts, checkpoint, file)
+
+
+def job_config(cfg: DictConfig) -> dict[str, Any]:
+    """Returns a job's resolved configuration, without what is its sweep's alone.
+
+    Raises:
+        ConfigError: a value is missing or refers to something that does not exist.
+    """
+    return {key: value for key, value in plain(cfg).items() if key not in OF_THE_SWEEP}
 
 
 def own_checkpoint(config: dict[str, Any], folder: Path) -> tuple[Checkpoint | None, Path | None]:

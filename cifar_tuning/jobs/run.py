@@ -15,9 +15,9 @@ from omegaconf import DictConfig, OmegaConf
 from cifar_tuning.data.batches import EvalBatches
 from cifar_tuning.fused.launcher import TARGET as FUSED_LAUNCHER
 from cifar_tuning.jobs.batches import EVAL_BATCH, make_batches
-from cifar_tuning.jobs.build import Parts, make_optimizer, plain
+from cifar_tuning.jobs.build import Parts, make_optimizer
 from cifar_tuning.jobs.callback import OVERRIDES_FILE
-from cifar_tuning.jobs.prepare import Prepared, own_checkpoint, prepare
+from cifar_tuning.jobs.prepare import Prepared, job_config, own_checkpoint, prepare
 from cifar_tuning.jobs.result import RESULT_FILE, JobResult
 from cifar_tuning.models.facts import count_macs, count_parameters
 from cifar_tuning.training import checkpoint as checkpoints
@@ -132,7 +132,7 @@ class Job:
         known = JobResult.read(self.folder)
         if known is None or known.state not in ("complete", "diverged"):
             return None
-        if own_checkpoint(plain(cfg), self.folder)[0] is None:  # the folder is another experiment's
+        if own_checkpoint(job_config(cfg), self.folder)[0] is None:  # the folder is another experiment's
             return None
         (self.folder / RESULT_FILE).touch()  # it belongs to this sweep's table
         log.info("finished already: best validation accuracy %.4f in %s", known.value, self.folder)
