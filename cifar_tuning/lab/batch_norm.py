@@ -1,0 +1,216 @@
+"""Claim 1.1: the outputs of batch normalisation do not necessarily have zero mean. Measured on a trained run."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from cifar_tuning.data import EvalBatches
+from cifar_tuning.data.base import ArraySet
+from cifar_tuning.errors import UserError
+from cifar_tuning.jobs.export import model_from_checkpoint
+from cifar_tuning.reporting.plots import _write as write_figure
+from cifar_tuning.training.settings import place
+
+Mode = Literal["train", "eval"]
+MODES: tuple[Mode, ...] = ("train", "eval")
+COLOURS = ("tab:blue", "tab:orange", "tab:green", "tab:red")
+
+
+@dataclass(frozen=True)
+class ChannelMeans:
+    """The means of one batch-norm layer's channels over a set of images.
+
+    Args:
+        layer: the layer's name in the model.
+        images: which images, in words.
+        mode: `train`: each batch is normalised by its own statistics; `eval`: by the running ones.
+        normalised: mean of x̂ of each channel, before the learned scale and shift (Ioffe and Szegedy 2015,
+            "Batch Normalization", algorithm 1, third line).
+        output: mean of y = γx̂ + β of each channel (fourth line).
+    """
+
+    layer: str
+    images: str
+    mode: Mode
+    normalised: list[float]
+    output: list[float]
+
+    def summary(self) -> dict[str, str | float]:
+        """Returns the layer as a table's row: the largest and the mean absolute channel mean, of x̂ and of y."""
+        row: dict[str, str | float] = {"layer": self.layer, "images": self.images, "mode": self.mode}
+        for kind in ("normalised", "output"):
+            sizes = [abs(mean) for mean in getattr(self, kind)]
+            row |= {f"{kind}_max": max(sizes), f"{kind}_mean": sum(sizes) / len(sizes)}
+        return row
+
+
+def measure_batch_norm(
+    checkpoint: Path, *, images: int = 5000, data_root: str | None = None, device: torch.device | str = "cpu"
+) -> list[ChannelMeans]:
+    """Measures a run's batch-norm layers on training and on validation images, in both modes.
+
+    The images are normalised as in training but not augmented, in batches of the run's size.
+
+    Args:
+        checkpoint: a run's `best.pt`.
+        images: take the first so many of each set, or all where there are fewer.
+        data_root: where the dataset is on this machine, if not where the run had it.
+        device: where to compute.
+
+    Returns:
+        an entry for each set of images, mode and layer, in this order.
+
+    Raises:
+        UserError: the file is no checkpoint, or its model has no batch normalisation.
+    """
+    model, data = model_from_checkpoint(checkpoint, data_root)
+    if not _layers(model):
+        raise UserError(f"{checkpoint}: its model has no batch normalisation; take a run with model.batch_norm=true.")
+    model = place(model, torch.device(device))
+    splits = data.load()
+    return [
+        means
+        for name, part in (("training", splits.train), ("validation", splits.val))
+        for mode in MODES
+        for means in channel_means(model, _batches(part, images, data, device), images=name, mode=mode)
+    ]
+
+
+@torch.no_grad()
+def channel_means(
+    model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], *, images: str, mode: Mode
+) -> list[ChannelMeans]:
+    """Measures the channel means of every batch-norm layer, in the order of the model.
+
+    Only the batch-norm layers are put into `mode`; all else is in evaluation mode, so that dropout draws no
+    random numbers. The running statistics and the modes are as before afterwards.
+
+    Args:
+        model: on the batches' device.
+        batches: images N×C×H×W and labels N; every image counts alike.
+        images: which images they are, in words.
+        mode: `train` or `eval`.
+
+    Raises:
+        ValueError: there is no batch-norm layer, or no image.
+    """
+    layers = _layers(model)
+    if not layers:
+        raise ValueError("the model has no batch normalisation")
+    sums: dict[str, Tensor] = {}
+    count = 0
+    with _batch_norm_in(model, mode):
+        hooks = [layer.register_forward_hook(_adder(sums, name)) for name, layer in layers.items()]
+        try:
+            for batch, _ in batches:
+                model(batch)
+                count += len(batch)
+        finally:
+            for hook in hooks:
+                hook.remove()
+    if not count:
+        raise ValueError("there are no images")
+    means = {name: (total / count).tolist() for name, total in sums.items()}
+    return [ChannelMeans(name, images, mode, *means[name]) for name in layers if name in means]
+
+
+def draw_channel_means(means: Sequence[ChannelMeans], file: Path) -> Path:
+    """Draws every channel's mean as a dot above its layer: x̂ in the upper row, y in the lower, a column a mode.
+
+    Args:
+        means: of one model.
+        file: where the PNG goes.
+    """
+    from matplotlib.figure import Figure
+
+    layers = list(dict.fromkeys(entry.layer for entry in means))
+    images = list(dict.fromkeys(entry.images for entry in means))
+    colours = {name: COLOURS[number % len(COLOURS)] for number, name in enumerate(images)}
+    figure = Figure(figsize=(max(9, 0.9 * len(layers)), 6.4), layout="constrained")
+    grid = figure.subplots(2, len(MODES), sharex=True, sharey="row", squeeze=False)
+    for row, (kind, label) in enumerate((("normalised", "mean of x̂"), ("output", "mean of y = γx̂ + β"))):
+        grid[row][0].set_ylabel(label)
+        for column, mode in enumerate(MODES):
+            axes = grid[row][column]
+            axes.axhline(0, color="0.4", linewidth=0.8)
+            axes.grid(axis="y", alpha=0.3)
+            for entry in (entry for entry in means if entry.mode == mode):
+                shift = 0.5 * (images.index(entry.images) + 0.5) / len(images) - 0.25
+                values = getattr(entry, kind)
+                place = [layers.index(entry.layer) + shift] * len(values)
+                axes.plot(place, values, "o", color=colours[entry.images], markersize=3, alpha=0.6)
+    for axes, title in zip(
+        grid[0], ("training mode: the batch's statistics", "evaluation mode: running ones"), strict=True
+    ):
+        axes.set_title(title)
+    for axes in grid[1]:
+        axes.set_xticks(range(len(layers)), layers, rotation=45, ha="right")
+    _add_legend(grid[0][1], colours)
+    return write_figure(figure, file)
+
+
+def _add_legend(axes: Any, colours: Mapping[str, str]) -> None:
+    for name, colour in colours.items():
+        axes.plot([], [], "o", color=colour, markersize=4, label=f"{name} images")
+    axes.legend()
+
+
+def _layers(model: nn.Module) -> dict[str, _BatchNorm]:
+    return {name: module for name, module in model.named_modules() if isinstance(module, _BatchNorm)}
+
+
+def _batches(part: ArraySet, images: int, data: Any, device: torch.device | str) -> EvalBatches:
+    labels = part.labels[:images]
+    return EvalBatches(
+        part.stored[part.rows[:images]],
+        labels,
+        batch_size=min(data.batch_size, len(labels)),
+        mean=data.mean,
+        std=data.std,
+        device=device,
+    )
+
+
+def _adder(sums: dict[str, Tensor], name: str) -> Callable[[Any, tuple[Tensor, ...], Tensor], None]:
+    """Returns a hook that adds a layer's channel means, times the images of the batch, to `sums`: float64 2×C."""
+
+    def add(layer: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        # Now or never: the rectifier behind the layer overwrites the output.
+        means = torch.stack([_channel_mean(_normalised(layer, inputs[0])), _channel_mean(output)]) * len(output)
+        sums[name] = sums[name] + means if name in sums else means
+
+    return add
+
+
+def _normalised(layer: _BatchNorm, x: Tensor) -> Tensor:
+    # Computed anew rather than as (y - β) / γ, which a γ of zero would forbid.
+    if layer.training or layer.running_mean is None:
+        return F.batch_norm(x, None, None, training=True, eps=layer.eps)
+    return F.batch_norm(x, layer.running_mean, layer.running_var, training=False, eps=layer.eps)
+
+
+def _channel_mean(values: Tensor) -> Tensor:
+    return values.mean([0, *range(2, values.ndim)], dtype=torch.float64)
+
+
+@contextmanager
+def _batch_norm_in(model: nn.Module, mode: Mode) -> Iterator[None]:
+    modes = {module: module.training for module in model.modules()}
+    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    try:
+        model.eval()
+        for layer in _layers(model).values():
+            layer.train(mode == "train")
+        yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
+        for name, buffer in model.named_buffers():
+            buffer.copy_(buffers[name])

@@ -1,0 +1,237 @@
+"""Claim 1.8: depthwise separable convolutions make a ResNet's 3×3 layers about nine times faster. Counted and timed."""
+
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from cifar_tuning.models import ResNet
+from cifar_tuning.models.facts import count_macs, count_parameters
+from cifar_tuning.models.layers import conv3x3
+from cifar_tuning.training.precision import autocast
+from cifar_tuning.training.settings import place
+
+IMAGE_SHAPE = (3, 32, 32)
+WARM_UP = 3
+# On a GPU one small layer is over before the clock has read twice.
+CALLS_ON_GPU = 20
+
+
+@dataclass(frozen=True)
+class LayerCost:
+    """A convolution of K×K from M to N channels with a D×D output, and its depthwise separable form.
+
+    Multiply-accumulate operations of one image and weights, by Howard et al. 2017, "MobileNets", section 3.1
+    (equations 2 and 5); no bias. The ratios are separable over regular: 1/N + 1/K² for both.
+
+    | | MACs | parameters |
+    |---|---|---|
+    | regular | K·K·M·N·D·D | K·K·M·N |
+    | separable | K·K·M·D·D + M·N·D·D | K·K·M + M·N |
+
+    Args:
+        name: of the layer in the model.
+        kernel, in_channels, out_channels, side: K, M, N, D.
+        stride: of the convolution; its input is stride·D wide.
+        regular_macs, separable_macs, regular_parameters, separable_parameters: as above.
+        ratio: 1/N + 1/K².
+    """
+
+    name: str
+    kernel: int
+    in_channels: int
+    out_channels: int
+    side: int
+    stride: int
+    regular_macs: int
+    separable_macs: int
+    regular_parameters: int
+    separable_parameters: int
+    ratio: float
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """M, N, D and the stride: what decides a layer's time."""
+        return self.in_channels, self.out_channels, self.side, self.stride
+
+
+@dataclass(frozen=True)
+class Times:
+    """Median milliseconds of a batch's forward and backward pass, and how often faster the separable form is.
+
+    `speedup` is the median of the rounds' ratios, forward and backward together: both sides of each were
+    measured within the same moment.
+    """
+
+    name: str
+    regular_forward: float
+    regular_backward: float
+    separable_forward: float
+    separable_backward: float
+    speedup: float
+
+
+def layer_cost(name: str, kernel: int, in_channels: int, out_channels: int, side: int, stride: int = 1) -> LayerCost:
+    """Counts one layer by the formulas of `LayerCost`."""
+    area, pixels = kernel * kernel, side * side
+    regular, separable = area * in_channels * out_channels, area * in_channels + in_channels * out_channels
+    return LayerCost(
+        name=name,
+        kernel=kernel,
+        in_channels=in_channels,
+        out_channels=out_channels,
+        side=side,
+        stride=stride,
+        regular_macs=regular * pixels,
+        separable_macs=separable * pixels,
+        regular_parameters=regular,
+        separable_parameters=separable,
+        ratio=separable / regular,
+    )
+
+
+@torch.no_grad()
+def layer_costs(depth: int = 20) -> list[LayerCost]:
+    """Counts every 3×3 convolution of a ResNet for 32×32 images, in the network's order.
+
+    Args:
+        depth: 6n+2.
+    """
+    found: list[LayerCost] = []
+    with torch.device("meta"):  # shapes without numbers
+        model = ResNet(depth).eval()
+        for name, module in model.named_modules():
+            if isinstance(module, nn.Conv2d) and module.kernel_size == (3, 3):
+                module.register_forward_hook(_counter(found, name))
+        model(torch.zeros(1, *IMAGE_SHAPE))
+    return found
+
+
+def _counter(found: list[LayerCost], name: str) -> Callable[[nn.Conv2d, object, Tensor], None]:
+    def count(layer: nn.Conv2d, inputs: object, output: Tensor) -> None:
+        kernel, stride, side = layer.kernel_size[0], layer.stride[0], output.shape[2]
+        found.append(layer_cost(name, kernel, layer.in_channels, layer.out_channels, side, stride))
+
+    return count
+
+
+def network_totals(depth: int = 20) -> dict[str, dict[str, int]]:
+    """Returns `macs` of one image and `parameters` of the whole network, `regular` and `separable`."""
+    with torch.device("meta"):
+        models = {"regular": ResNet(depth), "separable": ResNet(depth, separable=True)}
+    return {
+        name: {"macs": count_macs(model, IMAGE_SHAPE), "parameters": count_parameters(model)}
+        for name, model in models.items()
+    }
+
+
+def measure_times(
+    depth: int = 20,
+    *,
+    batch_size: int = 128,
+    repeats: int = 20,
+    device: torch.device | str = "cpu",
+    precision: str = "fp32",
+    progress: bool = True,
+) -> list[Times]:
+    """Times every 3×3 convolution of a ResNet, regular and separable, and, as the last entry, the `network`.
+
+    In channels_last. Each round takes all layers of both kinds in turn, so that what else the machine does
+    hits all of them alike. Layers of one shape are measured once and get the same times. The backward pass
+    gives the gradients of the weights and, but for the images, of the input.
+
+    Args:
+        depth: 6n+2.
+        batch_size: images.
+        repeats: rounds that count; three more go before, to warm up.
+        device: where to compute.
+        precision: `fp32` or `bf16`.
+        progress: show a bar.
+    """
+    costs = layer_costs(depth)
+    with torch.random.fork_rng(devices=[]):  # weights and inputs are random, the caller's numbers stay as they are
+        subjects = _subjects(costs, depth, batch_size, torch.device(device))
+    rounds = _measure(subjects, repeats, precision, progress)
+    measured = {key: _summary(values) for key, values in rounds.items()}
+    named: list[tuple[str, object]] = [(cost.name, cost.shape) for cost in costs]
+    return [Times(name, *measured[key]) for name, key in [*named, ("network", "network")]]
+
+
+class _Subject:
+    """A module, an input, and how to time it.
+
+    Args:
+        module: moved to the device, in training mode.
+        x: a batch; a gradient is computed for it where it requires one.
+        device: where to.
+        calls: how many calls are timed together, each keeping what its backward pass needs.
+    """
+
+    def __init__(self, module: nn.Module, x: Tensor, device: torch.device, calls: int = 1) -> None:
+        self.module = place(module, device).train()
+        self.x = x.detach().to(device=device, memory_format=torch.channels_last).requires_grad_(x.requires_grad)
+        self.wanted = [*self.module.parameters(), *([self.x] if self.x.requires_grad else [])]
+        self.device, self.calls = device, calls
+
+    def time(self, precision: str) -> tuple[float, float]:
+        """Returns the milliseconds of one forward and one backward pass."""
+        start = self._now()
+        with autocast(self.device, precision):
+            outputs = [self.module(self.x) for _ in range(self.calls)]
+        forward = self._now() - start
+        gradient = torch.ones_like(outputs[0])
+        start = self._now()
+        for output in outputs:
+            torch.autograd.grad(output, self.wanted, gradient)
+        backward = self._now() - start
+        return 1000 * forward / self.calls, 1000 * backward / self.calls
+
+    def _now(self) -> float:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return time.perf_counter()
+
+
+def _subjects(
+    costs: Sequence[LayerCost], depth: int, batch_size: int, device: torch.device
+) -> dict[object, list[_Subject]]:
+    """Returns a regular and a separable subject for each shape of layer, and for the `network`."""
+    kinds = (False, True)
+    subjects: dict[object, list[_Subject]] = {
+        cost.shape: [_layer(cost, separable, batch_size, device) for separable in kinds] for cost in costs
+    }
+    images = torch.randn(batch_size, *IMAGE_SHAPE)
+    subjects["network"] = [_Subject(ResNet(depth, separable=separable), images, device) for separable in kinds]
+    return subjects
+
+
+def _layer(cost: LayerCost, separable: bool, batch_size: int, device: torch.device) -> _Subject:
+    module = conv3x3(
+        cost.in_channels, cost.out_channels, separable=separable, bias=False, stride=cost.stride, padding=1
+    )
+    side = cost.side * cost.stride
+    x = torch.randn(batch_size, cost.in_channels, side, side)
+    calls = CALLS_ON_GPU if device.type == "cuda" else 1
+    return _Subject(module, x.requires_grad_(cost.in_channels != IMAGE_SHAPE[0]), device, calls)
+
+
+def _measure(
+    subjects: Mapping[object, Sequence[_Subject]], repeats: int, precision: str, progress: bool
+) -> dict[object, list[list[float]]]:
+    """Returns, for each pair of subjects, the rounds: forward and backward of the one, then of the other."""
+    rounds: dict[object, list[list[float]]] = {key: [] for key in subjects}
+    for number in tqdm(range(WARM_UP + repeats), desc="timing layers", unit=" rounds", disable=not progress):
+        for key, pair in subjects.items():
+            times = [value for subject in pair for value in subject.time(precision)]
+            if number >= WARM_UP:
+                rounds[key].append(times)
+    return rounds
+
+
+def _summary(rounds: list[list[float]]) -> list[float]:
+    medians = [statistics.median(column) for column in zip(*rounds, strict=True)]
+    return [*medians, statistics.median((times[0] + times[1]) / (times[2] + times[3]) for times in rounds)]
