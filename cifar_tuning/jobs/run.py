@@ -218,10 +218,11 @@ class Job:
             return
         trainer.resume(prepared.checkpoint)
         checkpoints.adopt_best(prepared.checkpoint_file, prepared.checkpoint, self.folder)
-        # A new run gets the curves from their beginning, a continued one what it had not heard of when its process
-        # was killed; the tracker knows what the store has.
+        # A new run gets the curves from their beginning, a continued one what nobody was told when its process was
+        # killed behind a checkpoint; tracker and reporter know what their stores have.
         for metrics in prepared.checkpoint.progress.history:
-            EpochTracking(self.tracker).on_epoch(metrics)
+            for listener in trainer.listeners:
+                listener.on_epoch(metrics)
         log.info("resuming after epoch %d of %d", prepared.checkpoint.progress.epoch, trainer.epochs)
 
     def _log_facts(self, parts: Parts, shape: tuple[int, int, int], device: torch.device, precision: str) -> None:

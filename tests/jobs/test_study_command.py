@@ -12,6 +12,7 @@ from optuna.trial import TrialState
 
 from cifar_tuning.tuning.claims import OWNER, RETRIES
 from cifar_tuning.tuning.storage import open_storage
+from cifar_tuning.tuning.trial import TrialReporter
 
 STUDY = ["-m", "study=simplenn", "schedule.decay_epochs=range(1,3)", "hydra.sweeper.plots=false"]
 PLOTS = "hydra.sweeper.plots=true"
@@ -210,6 +211,25 @@ def test_a_trial_whose_process_died_is_taken_up(tiny, study, folder, options, st
     assert ended[1].params["optimizer.lr"] == trial.params["optimizer.lr"]
     if TrialState.FAIL not in states:
         assert ended[1].system_attrs[RETRIES] == 1
+
+
+def test_an_epoch_that_was_kept_but_not_reported_is_reported_by_the_next_process(tiny, study, monkeypatch):
+    """A process may die between an epoch's checkpoint and its report."""
+    command = [*STUDY, "trainer.epochs=3", "hydra.sweeper.n_trials=1"]
+    report = TrialReporter.on_epoch
+
+    def dies(self, metrics):
+        if metrics.epoch == 2:
+            raise KeyboardInterrupt
+        return report(self, metrics)
+
+    monkeypatch.setattr(TrialReporter, "on_epoch", dies)
+    assert tiny(*command).code == 130
+    assert sorted(study().get_trials()[0].intermediate_values) == [0, 1]
+    monkeypatch.undo()
+    assert tiny(*command).code == 0
+    (trial,) = study().get_trials()
+    assert sorted(trial.intermediate_values) == [0, 1, 2, 3]
 
 
 def _host() -> str:
