@@ -1,0 +1,212 @@
+"""How sure a difference between runs is: means over seeds, paired comparisons, many of them at once, in words.
+
+Runs of one seed share their initial weights' and their batches' random numbers, so a difference is taken seed by seed
+where that can be done: what a seed does to both runs drops out (Bouthillier et al., "Accounting for Variance in Machine
+Learning Benchmarks", MLSys 2021). All runs are judged on the same images: an interval speaks of other seeds, not of
+other images.
+"""
+
+import math
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+CONFIDENCE = 0.95
+# Differences that agree to this share of the values are equal: the rest is rounding of binary fractions.
+ROUNDING = 1e-9
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Several runs of one configuration.
+
+    Attributes:
+        mean: their mean.
+        std: the sample's standard deviation (divided by n - 1); None for one run.
+        n: how many.
+    """
+
+    mean: float
+    std: float | None
+    n: int
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A difference between two configurations a and b.
+
+    Attributes:
+        difference: mean of a minus mean of b, in the metric's own unit (accuracies: fractions, not points).
+        half_width: of the 95 % interval around the difference; None where it can't be had (n = 1), 0 where all
+            differences are the same.
+        p: two-sided, Student's paired t or Welch's; 1 where all differences are zero; None for n = 1, and where all
+            differences are the same but not zero: a spread of zero says that runs are few or accuracies coarse, not
+            that chance had no part, and the test would divide by it.
+        n: pairs, or the smaller group's size.
+        paired: whether the difference was taken pair by pair.
+    """
+
+    difference: float
+    half_width: float | None
+    p: float | None
+    n: int
+    paired: bool
+
+
+def summarize(values: Iterable[float]) -> Summary:
+    """Returns mean, standard deviation and number.
+
+    Raises:
+        ValueError: there is no value, or one that is not finite.
+    """
+    found = _checked(values)
+    return Summary(statistics.mean(found), _std(found), len(found))
+
+
+def compare(a: Mapping[object, float], b: Mapping[object, float]) -> Comparison:
+    """Compares two groups of runs.
+
+    Where at least two keys are common the pairs alone count: Student's paired t-test (Biometrika 6, 1908). Otherwise
+    Welch's test, which does not take the groups' spreads to be equal (Biometrika 34, 1947).
+
+    Args:
+        a: a value for each key: the seed, or the seed with everything else that both runs have in common.
+        b: the same for the other group.
+
+    Raises:
+        ValueError: a group is empty, or a value is not finite.
+    """
+    common = [key for key in a if key in b]
+    if len(common) >= 2:
+        return _paired(_checked(a[key] for key in common), _checked(b[key] for key in common))
+    return _unpaired(_checked(a.values()), _checked(b.values()))
+
+
+def holm(p_values: Sequence[float | None]) -> list[float | None]:
+    """Corrects p values for their number, so that the chance of any false alarm among them stays below 5 %.
+
+    Holm's step-down method (Scandinavian Journal of Statistics 6, 1979): as safe as Bonferroni's, and it finds more.
+
+    Args:
+        p_values: of all comparisons that are read together; None for one without a test, which does not count.
+
+    Returns:
+        The corrected values in the same order, at most 1.
+    """
+    order = sorted((p, place) for place, p in enumerate(p_values) if p is not None)
+    corrected: list[float | None] = [None] * len(p_values)
+    largest = 0.0
+    for rank, (p, place) in enumerate(order):
+        largest = max(largest, min(1.0, (len(order) - rank) * p))
+        corrected[place] = largest
+    return corrected
+
+
+def in_words(
+    a_name: str,
+    b_name: str,
+    comparison: Comparison,
+    p: float | None = None,
+    unit: str = "points",
+    maximize: bool = True,
+) -> str:
+    """Returns a comparison as a sentence that says no more than is known.
+
+    Args:
+        a_name: the first group.
+        b_name: the second.
+        comparison: of the first with the second.
+        p: the corrected p value; None takes the comparison's own.
+        unit: `points` shows a difference of fractions in percentage points; any other word, also none, shows it as
+            it is.
+        maximize: whether more is better.
+    """
+    p = comparison.p if p is None else p
+    if (comparison.difference < 0) is maximize:
+        a_name, b_name = b_name, a_name
+    difference, half = abs(comparison.difference), comparison.half_width
+    size, n = _size(difference, half, unit), f"n = {comparison.n}"
+    if half is None and difference == 0:
+        return f"{a_name} and {b_name} do not differ in a single comparison ({n})"
+    if half is None:
+        return f"{a_name} is ahead of {b_name} by {size} in a single comparison, which may be chance ({n})"
+    if half == 0 and difference == 0:
+        return f"{a_name} and {b_name} do not differ at all ({n})"
+    if half == 0:
+        which = "every pair" if comparison.paired else "every run"
+        return f"{a_name} is ahead of {b_name} by {size} in {which}; without a spread there is no test ({n})"
+    if difference <= half:
+        return f"no difference between {a_name} and {b_name} can be told: {size}, {p_in_words(p)}, {n}"
+    if p is not None and p >= 1 - CONFIDENCE:
+        facts = f"{size} ({p_in_words(p)}, {n})"
+        return f"{a_name} is ahead of {b_name} by {facts}, which may be chance among so many"
+    return f"{a_name} beats {b_name} by {size} ({p_in_words(p)}, {n})"
+
+
+def p_in_words(p: float | None) -> str:
+    """Returns `p = 0.01`, with two digits that count."""
+    if p is None:
+        return "no test"
+    return "p < 0.001" if p < 0.001 else f"p = {p:.2g}"
+
+
+def _size(difference: float, half: float | None, unit: str) -> str:
+    """Returns `0.9 ± 0.4 points`, with as many decimals as the interval has to tell."""
+    scale = 100 if unit == "points" else 1
+    leading = (half or difference) * scale
+    if unit == "points":
+        decimals = 1 if leading >= 0.1 else 2
+    else:
+        decimals = min(6, max(0, 1 - math.floor(math.log10(leading)))) if leading > 0 else 0
+    numbers = f"{difference * scale:.{decimals}f}" + (f" ± {half * scale:.{decimals}f}" if half else "")
+    return f"{numbers} {unit}".strip()
+
+
+def _paired(a: list[float], b: list[float]) -> Comparison:
+    from scipy.stats import ttest_rel
+
+    n = len(a)
+    differences = [x - y for x, y in zip(a, b, strict=True)]
+    mean = math.fsum(differences) / n
+    if max(differences) - min(differences) <= ROUNDING * _largest(a + b):
+        return _without_spread(mean, n, _largest(a + b), paired=True)
+    test = ttest_rel(a, b)
+    interval = test.confidence_interval(CONFIDENCE)
+    return Comparison(mean, float(interval.high - interval.low) / 2, float(test.pvalue), n, paired=True)
+
+
+def _unpaired(a: list[float], b: list[float]) -> Comparison:
+    from scipy.stats import ttest_ind
+
+    n = min(len(a), len(b))
+    mean = math.fsum(a) / len(a) - math.fsum(b) / len(b)
+    if n < 2:
+        return Comparison(mean, None, None, n, paired=False)
+    if max(max(a) - min(a), max(b) - min(b)) <= ROUNDING * _largest(a + b):
+        return _without_spread(mean, n, _largest(a + b), paired=False)
+    test = ttest_ind(a, b, equal_var=False)
+    interval = test.confidence_interval(CONFIDENCE)
+    return Comparison(mean, float(interval.high - interval.low) / 2, float(test.pvalue), n, paired=False)
+
+
+def _without_spread(mean: float, n: int, largest: float, *, paired: bool) -> Comparison:
+    if abs(mean) <= ROUNDING * largest:
+        return Comparison(0.0, 0.0, 1.0, n, paired)
+    return Comparison(mean, 0.0, None, n, paired)
+
+
+def _largest(values: list[float]) -> float:
+    return max(map(abs, values))
+
+
+def _std(values: list[float]) -> float | None:
+    return statistics.stdev(values) if len(values) > 1 else None
+
+
+def _checked(values: Iterable[float]) -> list[float]:
+    found = [float(value) for value in values]
+    if not found:
+        raise ValueError("no values: at least one is needed")
+    if wrong := [value for value in found if not math.isfinite(value)]:
+        raise ValueError(f"{wrong[0]} among the values: they must be finite; leave such runs out and say so")
+    return found
