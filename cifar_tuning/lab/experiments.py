@@ -1,0 +1,144 @@
+"""The lab report's experiments, as their overlays describe them: what is swept, and what was published."""
+
+import itertools
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
+
+from cifar_tuning import PROJECT_ROOT
+
+# In the order of the page.
+REPORT = (
+    "lab1_baseline",
+    "lab1_decay",
+    "lab2_augmentation",
+    "lab2_batch_norm",
+    "lab2_bn_lr",
+    "lab2_swish",
+    "lab2_lr",
+    "lab2_l2",
+    "lab2_l1",
+    "lab3_resnet20",
+    "lab3_untried",
+    "resnet20_fast",
+)
+CLAIMS = (
+    "claim_bn_mean",
+    "claim_augmentation",
+    "claim_dropout",
+    "claim_l2_dropout",
+    "claim_leaky_relu",
+    "claim_separable",
+    "claim_shortcut",
+)
+EXPERIMENTS = REPORT + CLAIMS
+# What neither makes a run another experiment's nor another configuration.
+IGNORED = re.compile(r"(experiment|seed|tracking.*|resume|published|data\.root|trainer\.(device|precision|compile))$")
+OBJECTIVE = "val/acc_best"
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A table's or a claim's grid.
+
+    Attributes:
+        name: of the overlay.
+        params: the swept options but for the seed, each with its values as `spell` writes them.
+        seeds: of every configuration.
+        published: the report's accuracies, each with the options that it belongs to.
+    """
+
+    name: str
+    params: Mapping[str, Sequence[str]]
+    seeds: Sequence[int]
+    published: Sequence[tuple[Mapping[str, str], float]] = field(default_factory=list)
+
+    @property
+    def configurations(self) -> list[str]:
+        """All configurations in the order of the grid; an empty text where nothing is swept."""
+        pairs = [[f"{key}={value}" for value in values] for key, values in self.params.items()]
+        return [" ".join(combination) for combination in itertools.product(*pairs)]
+
+    @property
+    def runs(self) -> list[tuple[str, int]]:
+        """All runs of the grid: configuration and seed."""
+        return [(configuration, seed) for configuration in self.configurations for seed in self.seeds]
+
+    def published_value(self, configuration: str) -> float | None:
+        """Returns the report's accuracy (0 to 1) for a configuration, if it has one."""
+        options = dict(options_of(configuration))
+        for wanted, value in self.published:
+            if all(options.get(key) == text for key, text in wanted.items()):
+                return value
+        return None
+
+    def changed(self, overrides: Iterable[str]) -> "Experiment":
+        """Returns the grid that is left when swept options are given otherwise, as on the command line."""
+        params, seeds = dict(self.params), list(self.seeds)
+        for key, values in (_parse(override) for override in overrides):
+            if key == "seed":
+                seeds = [int(value) for value in values]
+            elif key in params:
+                params[key] = values
+        return Experiment(self.name, params, seeds, self.published)
+
+
+def load_experiment(name: str) -> Experiment:
+    """Reads an overlay; Hydra is not needed for it."""
+    return _load(name)
+
+
+@lru_cache(maxsize=64)
+def _load(name: str) -> Experiment:
+    from omegaconf import OmegaConf
+
+    content: Any = OmegaConf.load(PROJECT_ROOT / "conf" / "experiment" / f"{name}.yaml")
+    swept = {str(key): _values(value) for key, value in content.hydra.sweeper.params.items()}
+    seeds = [int(seed) for seed in swept.pop("seed")]
+    published = []
+    for entry in content.get("published") or []:
+        options = {str(key): spell(value) for key, value in entry.items() if key != OBJECTIVE}
+        published.append((options, float(entry[OBJECTIVE])))
+    return Experiment(name, swept, seeds, published)
+
+
+def spell(value: Any) -> str:
+    """Returns an option's value in one spelling, whichever of `1e-4`, `0.0001` or 0.0001 was written."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    try:
+        return f"{float(value):g}"
+    except ValueError:
+        return str(value)
+
+
+def configuration_of(overrides: Iterable[str], experiment: Experiment, without: Iterable[str] = ()) -> str:
+    """Returns what tells a job from the others of its experiment: swept options first, then the user's own.
+
+    Args:
+        overrides: of the job, as Hydra reports them.
+        experiment: which decides the order.
+        without: overrides that all jobs have and that are not to be shown.
+    """
+    dropped = set(without)
+    found = {key: values[0] for key, values in (_parse(o) for o in overrides if o not in dropped)}
+    found = {key: value for key, value in found.items() if not IGNORED.match(key)}
+    swept = [key for key in experiment.params if key in found]
+    return " ".join(f"{key}={found[key]}" for key in [*swept, *sorted(found.keys() - set(swept))])
+
+
+def options_of(configuration: str) -> list[tuple[str, str]]:
+    """Splits a configuration into its options and their values."""
+    pairs = (option.partition("=") for option in configuration.split())
+    return [(key, value) for key, _, value in pairs]
+
+
+def _parse(override: str) -> tuple[str, list[str]]:
+    key, _, value = override.partition("=")
+    return key.lstrip("+~"), _values(value)
+
+
+def _values(value: Any) -> list[str]:
+    return [spell(part.strip()) for part in value.split(",")] if isinstance(value, str) else [spell(value)]
