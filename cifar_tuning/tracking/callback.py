@@ -159,8 +159,7 @@ def _params(config: DictConfig) -> dict[str, str]:
     if isinstance(sweeper, dict):
         for key, value in facts.as_params({"hydra": {"sweeper": sweeper}}).items():
             params.setdefault(key, value)
-    published = json.dumps(OmegaConf.to_container(config.published, resolve=True)) if config.get("published") else ""
-    if published and len(published) <= facts.MAX_PARAM:
-        params["published"] = published
+    if config.get("published"):
+        params |= facts.published_params(OmegaConf.to_container(config.published, resolve=True))
     # A storage's address may hold a password.
     return {key: without_password(value) for key, value in params.items()}

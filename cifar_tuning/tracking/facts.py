@@ -30,6 +30,8 @@ FOLDER = "cifar_tuning.folder"
 SWEEP_DIR = "cifar_tuning.sweep_dir"
 JOB_NUM = "cifar_tuning.job_num"
 OVERRIDES = "cifar_tuning.overrides"
+# A parameter, not a tag: results of others that a sweep's overlay carries.
+PUBLISHED = "published"
 
 PACKAGES = ("torch", "torchvision", "numpy", "hydra-core", "optuna", "mlflow")
 
@@ -41,6 +43,14 @@ MAX_TAG = 8000
 def as_params(config: Mapping[str, Any]) -> dict[str, str]:
     """Turn a config into MLflow parameters, spelled as on Hydra's command line (`true`, `null`)."""
     return {safe_key(key): _spell(value)[:MAX_PARAM] for key, value in flatten(config)}
+
+
+def published_params(rows: Any) -> dict[str, str]:
+    """Spell an overlay's `published` as parameters of the sweep's run: one, or one a row where it is too long."""
+    text = json.dumps(rows)
+    if len(text) <= MAX_PARAM:
+        return {PUBLISHED: text}
+    return {f"{PUBLISHED}.{number}": json.dumps(row)[:MAX_PARAM] for number, row in enumerate(rows)}
 
 
 def safe_key(key: str) -> str:

@@ -15,7 +15,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cifar_tuning.errors import TrackingError
+from cifar_tuning.errors import TrackingError, UserError
 from cifar_tuning.text import without_password
 from cifar_tuning.tracking import database
 
@@ -173,15 +173,15 @@ def quieten() -> None:
 
 
 @contextmanager
-def store_errors(location: Location) -> Iterator[None]:
-    """Turn whatever MLflow raises before training starts into one clear error."""
+def store_errors(location: Location, advice: str = ADVICE) -> Iterator[None]:
+    """Turn whatever MLflow raises before training starts into one clear error, with what to do about it."""
     try:
         yield
-    except TrackingError:
+    except UserError:
         raise
     except Exception as error:  # MLflow lets SQLAlchemy's, requests' and its own exceptions through
         first_line = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise TrackingError(f"tracking.uri={location.shown}: {first_line}. {ADVICE}") from error
+        raise TrackingError(f"tracking.uri={location.shown}: {first_line}. {advice}") from error
 
 
 def _experiment_id(client: MlflowClient, location: Location, name: str) -> str:

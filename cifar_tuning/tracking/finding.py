@@ -1,0 +1,144 @@
+"""Which runs a name means: a sweep's folder, a run's name or id, a study, an experiment."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cifar_tuning.errors import UserError
+from cifar_tuning.tracking import facts, sweeps
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+# Names that an error proposes, and how many of the newest runs it looks at for them.
+PROPOSED, LOOKED_AT = 12, 1000
+
+
+def find_parent(client: MlflowClient, name: str, root: Path) -> Run | None:
+    """Returns the run that a sweep's runs are nested in; None if the name is no sweep's.
+
+    Args:
+        client: of the store.
+        name: a folder, also just its name below multirun/; the name or id of a run; the name of a study.
+        root: the project's folder.
+
+    Raises:
+        UserError: it means a sweep that can't be read from this store.
+    """
+    run = _by_folder(client, name, root) or _get(client, name) or _by_name(client, name)
+    if run is not None and run.info.lifecycle_stage == "deleted":
+        raise UserError(
+            f"sweep={name}: its run {run.info.run_id} was deleted. `mlflow gc` has not removed it yet: "
+            f"`mlflow runs restore --run-id {run.info.run_id}` brings it back."
+        )
+    return run
+
+
+def leaves(client: MlflowClient, parent: Run) -> list[Run]:
+    """Returns the runs below a run that have none below them, in the order they began; the run itself without any."""
+    # One search for the whole experiment: a search for each of 300 jobs would take a minute.
+    return _below(search(client, [parent.info.experiment_id]), parent)
+
+
+def leaves_of_experiment(client: MlflowClient, experiment: str) -> list[Run]:
+    """Returns an experiment's runs that have none below them."""
+    everything = search(client, [experiment])
+    parents = {run.data.tags.get(facts.PARENT) for run in everything}
+    return [run for run in everything if run.info.run_id not in parents]
+
+
+def search(client: MlflowClient, experiments: list[str], query: str = "") -> list[Run]:
+    """Returns all runs that a query finds, oldest first."""
+    runs: list[Run] = []
+    token = None
+    while True:
+        page = client.search_runs(
+            experiments, query, max_results=1000, order_by=["attributes.start_time ASC"], page_token=token
+        )
+        runs += page
+        token = page.token
+        if not token:
+            return runs
+
+
+def unknown(client: MlflowClient, name: str, root: Path, shown: str) -> str:
+    """Returns what to say of a name that means nothing here: what it could have been."""
+    folder = next((f for f in _folders(name, root) if f.is_dir()), None)
+    if folder is not None:
+        return (
+            f"sweep={name}: the folder has no {sweeps.MARKER}, so it is no sweep's that was tracked in MLflow; "
+            "give the folder of a multirun, not of one job, that ran with tracking=mlflow."
+        )
+    experiments = client.search_experiments()
+    runs = client.search_runs(
+        [e.experiment_id for e in experiments], order_by=["attributes.start_time DESC"], max_results=LOOKED_AT
+    )
+    parents = {run.data.tags.get(facts.PARENT) for run in runs}
+    sweeps_ = [run for run in runs if run.info.run_id in parents and facts.PARENT not in run.data.tags]
+    names = list(dict.fromkeys(run.info.run_name for run in sweeps_))[:PROPOSED]
+    known = f"the newest sweeps there are {', '.join(names)}" if names else "there is no sweep in it"
+    return (
+        f"sweep={name}: is neither a sweep's folder, nor a sweep, study or experiment in {shown}; {known}; "
+        f"its experiments are {', '.join(e.name for e in experiments)}."
+    )
+
+
+def _folders(name: str, root: Path) -> tuple[Path, Path]:
+    return Path(name).expanduser(), root / "multirun" / name
+
+
+def _by_folder(client: MlflowClient, name: str, root: Path) -> Run | None:
+    for folder in _folders(name, root):
+        marker = folder / sweeps.MARKER
+        if not marker.is_file():
+            continue
+        run_id = marker.read_text().strip()
+        run = _get(client, run_id)
+        if run is None:
+            raise UserError(
+                f"sweep={name}: its run {run_id} is not in this store; give the one it was tracked in (tracking.uri=…)."
+            )
+        return run
+    return None
+
+
+def _get(client: MlflowClient, run_id: str) -> Run | None:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return client.get_run(run_id)
+    except MlflowException as error:
+        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "NOT_FOUND"):
+            return None
+        raise
+
+
+def _by_name(client: MlflowClient, name: str) -> Run | None:
+    quote = '"' if "'" in name else "'"
+    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+    for query in (
+        f"tags.`mlflow.runName` = {quote}{name}{quote}",
+        f"params.`hydra.sweeper.study_name` = {quote}{name}{quote}",
+    ):
+        # A job has the name of its overrides; a sweep is what others are nested in, the newest if there are several.
+        for run in client.search_runs(experiments, query, order_by=["attributes.start_time DESC"], max_results=50):
+            nested = f"tags.`{facts.PARENT}` = '{run.info.run_id}'"
+            if client.search_runs([run.info.experiment_id], nested, max_results=1):
+                return run
+    return None
+
+
+def _below(everything: list[Run], parent: Run) -> list[Run]:
+    nested: dict[str, list[Run]] = {}
+    for run in everything:
+        nested.setdefault(run.data.tags.get(facts.PARENT, ""), []).append(run)
+    found, open_ = [], [parent]
+    while open_:
+        run = open_.pop()
+        children = nested.get(run.info.run_id, [])
+        open_ += reversed(children)
+        if not children:
+            found.append(run)
+    return found
