@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
-.PHONY: help env data tune test lint format bench ui picture clean
+.PHONY: help env data tune test lint format bench results ui picture clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -45,6 +45,10 @@ format: env ## Format the code and mend what can be mended
 
 bench: data ## Measure our pipeline against the usual one, side by side
 	@$(BIN)/python -m benchmarks all
+
+results: data ## Do the lab report again and draw docs/results.md (ONLY=lab2_lr TRAIN=0 AGAIN=1 QUICK=1 ARGS=)
+	@$(BIN)/python -m cifar_tuning.lab $(if $(filter 1,$(QUICK)),--quick) $(if $(filter 1,$(AGAIN)),--again) \
+		$(if $(filter 0,$(TRAIN)),--no-train) $(if $(ONLY),--only $(ONLY)) $(ARGS)
 
 ui: env ## Open MLflow's UI on 127.0.0.1 (PORT=5000)
 	@echo "http://127.0.0.1:$(PORT)/#/experiments/1/runs?compareRunsMode=CHART&workflowType=machine_learning"

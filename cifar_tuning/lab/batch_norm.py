@@ -79,7 +79,7 @@ def measure_batch_norm(
         means
         for name, part in (("training", splits.train), ("validation", splits.val))
         for mode in MODES
-        for means in channel_means(model, _batches(part, images, data, device), images=name, mode=mode)
+        for means in channel_means(model, eval_batches(part, images, data, device), images=name, mode=mode)
     ]
 
 
@@ -166,7 +166,8 @@ def _layers(model: nn.Module) -> dict[str, _BatchNorm]:
     return {name: module for name, module in model.named_modules() if isinstance(module, _BatchNorm)}
 
 
-def _batches(part: ArraySet, images: int, data: Any, device: torch.device | str) -> EvalBatches:
+def eval_batches(part: ArraySet, images: int, data: Any, device: torch.device | str) -> EvalBatches:
+    """Returns the first so many images of a set in batches of the run's size, normalised and not augmented."""
     labels = part.labels[:images]
     return EvalBatches(
         part.stored[part.rows[:images]],

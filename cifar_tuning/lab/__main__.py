@@ -1,0 +1,126 @@
+"""Does the lab report again and draws docs/results.md: `python -m cifar_tuning.lab`, which `make results` calls."""
+
+import argparse
+import shlex
+import subprocess
+import sys
+from collections.abc import Sequence
+
+from cifar_tuning import PROJECT_ROOT
+from cifar_tuning.lab import scale as scales
+from cifar_tuning.lab.collect import Found, read_sweeps
+from cifar_tuning.lab.experiments import EXPERIMENTS
+from cifar_tuning.lab.results import Results
+from cifar_tuning.lab.runs import Key, load_curves, load_runs, merge_runs, save_curves, save_runs
+from cifar_tuning.lab.scale import Scale
+from cifar_tuning.lab.winners import FOLDER, RECIPE, SWEEPS, missing_repeats, test_once, to_test
+
+
+def main() -> int:
+    """Trains, measures and draws; returns the exit status: 1 if an experiment could not be trained."""
+    options = _parse()
+    scale = scales.quick() if options.quick else scales.full()
+    found = collect(scale)
+    failed: list[str] = []
+    if options.train:
+        for name in options.only:
+            if not train(scale, name, found, options.overrides, options.again):
+                failed.append(name)
+            found = collect(scale)
+        if {*SWEEPS, RECIPE} & set(options.only):
+            _train_winner(scale, options.overrides)
+            found = collect(scale)
+        _measure(scale, found, set(options.only), options.again)
+        found = collect(scale)
+    draw(scale)
+    if failed:
+        print(f"error: {', '.join(failed)} could not be trained; their logs are in {scale.sweeps}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m cifar_tuning.lab", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="two epochs of everything, in multirun/quick")
+    parser.add_argument("--only", help="experiments to train and measure, separated by commas (all)")
+    parser.add_argument("--no-train", dest="train", action="store_false", help="draw from what is there")
+    parser.add_argument("--again", action="store_true", help="train also what is in the CSV but not in multirun")
+    parser.add_argument("overrides", nargs="*", help="for every training command, such as trainer.device=cuda")
+    options = parser.parse_args()
+    options.only = [name for name in (options.only or "").split(",") if name] or list(EXPERIMENTS)
+    if unknown := [name for name in options.only if name not in EXPERIMENTS]:
+        parser.error(f"--only {','.join(unknown)}: must be among {', '.join(EXPERIMENTS)}")
+    return options
+
+
+def collect(scale: Scale) -> dict[Key, Found]:
+    """Adds the finished runs of this machine to the CSV files; returns them."""
+    found = read_sweeps(scale.sweeps, scale.common)
+    old_runs = load_runs(scale.data)
+    runs = merge_runs(old_runs, (one.run for one in found.values()))
+    curves = {**load_curves(scale.data), **{key: one.curves for key, one in found.items()}}
+    if runs:
+        save_runs(runs, scale.data)
+        save_curves(curves, runs, scale.data)
+    return found
+
+
+def train(scale: Scale, name: str, found: dict[Key, Found], overrides: Sequence[str], again: bool) -> bool:
+    """Trains what an experiment lacks, by the command a user would type; false if it failed.
+
+    Args:
+        scale: how much, and where to.
+        name: of the experiment.
+        found: the runs on this machine.
+        overrides: added to the command.
+        again: runs of other machines do not count.
+    """
+    there = found if again else {run.key: run for run in load_runs(scale.data)}
+    lacking = [run for run in scale.experiment(name).runs if (name, *run) not in there]
+    if not lacking:
+        return True
+    print(f"\n{name}: {len(lacking)} of {len(scale.experiment(name).runs)} runs to train", flush=True)
+    return _run(scale.command(name, *overrides))
+
+
+def _train_winner(scale: Scale, overrides: Sequence[str]) -> None:
+    repeats = missing_repeats(Results.load(scale))
+    if repeats is None:
+        return
+    best, seeds = repeats
+    print(f"\nfurther seeds of the third lab's winner, {best.configuration}", flush=True)
+    options = [*best.configuration.split(), f"seed={','.join(map(str, seeds))}", *overrides]
+    _run(scale.command(best.experiment, *options, folder=FOLDER))
+
+
+def _run(arguments: Sequence[str]) -> bool:
+    print(f"python {shlex.join(arguments)}", flush=True)
+    return subprocess.run([sys.executable, *arguments], cwd=PROJECT_ROOT, check=False).returncode == 0
+
+
+def _measure(scale: Scale, found: dict[Key, Found], only: set[str], again: bool) -> None:
+    from hydra.utils import execution_whitelist
+
+    from cifar_tuning.jobs.process import trusted_targets
+    from cifar_tuning.lab.measure import measure
+
+    with execution_whitelist(trusted_targets()):
+        measure(scale, found, only, again)
+    if not scale.quick and RECIPE in only:  # a picture of how it goes is no reason to open the test set
+        test_once(to_test(Results.load(scale)), found)
+
+
+def draw(scale: Scale) -> None:
+    """Draws the page and its pictures from the files beside it."""
+    from cifar_tuning.lab.page import write_page
+    from cifar_tuning.lab.pictures import draw_all
+
+    results = Results.load(scale)
+    write_page(results, draw_all(results))
+    for name in EXPERIMENTS:
+        if missing := results.missing(name):
+            print(f"{name}: {len(missing)} of {len(results.experiment(name).runs)} runs are missing")
+    print(f"{scale.page}: drawn")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

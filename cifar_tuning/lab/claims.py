@@ -1,0 +1,183 @@
+"""The ten statements of the report's first section, each judged by what was measured."""
+
+from collections.abc import Mapping
+
+from cifar_tuning.lab.counted import separable, shortcuts, squeezenet
+from cifar_tuning.lab.measure import BATCH_NORM
+from cifar_tuning.lab.results import Results
+from cifar_tuning.lab.verdicts import (
+    FALSE,
+    HOLDS,
+    MISSING,
+    NOISE,
+    SINGLE,
+    Contest,
+    Figure,
+    Verdict,
+    hold,
+    judge,
+    none_behind,
+    some_behind,
+)
+from cifar_tuning.lab.weights import WEIGHTS
+from cifar_tuning.reporting.statistics import CONFIDENCE, holm, p_in_words, summarize
+from cifar_tuning.reporting.weights import ALL_LAYERS
+
+EARLY_EPOCH = 5
+# A mean of normalised values this far from zero is no rounding.
+NOT_ZERO = 0.01
+TEXT = "not measured"
+
+
+def claims(results: Results) -> list[Verdict]:
+    """Judges all ten, in the report's order."""
+    return [
+        _batch_norm_means(results),
+        Verdict(
+            "1.2 autograd",
+            "False: PyTorch's users do not write back-propagation themselves",
+            TEXT,
+            ["Nothing to measure: this project's training step calls `loss.backward()`"],
+        ),
+        _augmentation(results),
+        _dropout(results),
+        _l2_and_dropout(results),
+        _sparsity(results),
+        _leaky_relu(results),
+        separable(results),
+        squeezenet(results),
+        shortcuts(results),
+    ]
+
+
+def _batch_norm_means(results: Results) -> Verdict:
+    says = "True: the outputs of batch norm do not necessarily have zero mean, in evaluation above all"
+    measured = results.measured(BATCH_NORM)
+    if measured is None:
+        return Verdict("1.1 batch norm", says, MISSING, [], 0, ["claim_bn_mean"])
+    largest: dict[tuple[str, str, str], float] = {}
+    for entry in (entry for entries in measured.values() for entry in entries):
+        for kind in ("normalised", "output"):
+            key = (kind, entry["mode"], entry["images"])
+            largest[key] = max([largest.get(key, 0.0), *(abs(mean) for mean in entry[kind])])
+    train, evaluation = (
+        max(largest["normalised", mode, images] for images in ("training", "validation")) for mode in ("train", "eval")
+    )
+    output = max(value for (kind, _, _), value in largest.items() if kind == "output")
+    evidence = [
+        f"The largest channel mean of y = γx̂ + β is {output:.2f} in size",
+        f"Before γ and β, the largest channel mean of x̂ is {train:.1e} in training mode and {evaluation:.3f} in "
+        f"evaluation mode ({len(measured)} networks)",
+        "The report's reason, other statistics in evaluation, is the smaller part: β moves the mean in training too",
+    ]
+    outcome = HOLDS if output > NOT_ZERO and evaluation > NOT_ZERO else FALSE
+    if outcome == FALSE or largest["output", "train", "training"] <= evaluation:
+        evidence.pop()
+    return Verdict("1.1 batch norm", says, outcome, evidence, 0, ["claim_bn_mean"])
+
+
+def _augmentation(results: Results) -> Verdict:
+    grid = results.experiment("claim_augmentation")
+    contests = [
+        Contest(
+            grid.name,
+            f"data.train_limit={limit} augmentation={name}",
+            f"data.train_limit={limit} augmentation=none",
+            f"{name} on {int(float(limit)):,} images",
+            "no augmentation",
+        )
+        for limit in grid.params["data.train_limit"]
+        for name in ("crop_flip", "trivial_augment")
+    ]
+    says = "False: augmentation is not always beneficial"
+    return judge(results, "1.3 augmentation", says, contests, some_behind)
+
+
+def _dropout(results: Results) -> Verdict:
+    def early(results: Results, experiment: str, configuration: str) -> Mapping[int, float]:
+        return results.curve_values(experiment, configuration, "val_acc", EARLY_EPOCH)
+
+    contests = [
+        Contest(
+            "claim_dropout",
+            "model.dropout=0",
+            f"model.dropout={rate}",
+            f"no dropout after {EARLY_EPOCH} epochs",
+            f"dropout of {rate}",
+            early,
+        )
+        for rate in ("0.2", "0.5")
+    ]
+    says = "False: networks converge without dropout, and not more slowly"
+    return judge(results, "1.4 dropout", says, contests, none_behind)
+
+
+def _l2_and_dropout(results: Results) -> Verdict:
+    def options(strength: str, rate: str) -> str:
+        return f"regularizer.strength={strength} model.dropout={rate}"
+
+    both = options("0.001", "0.2")
+    alone = {"L2 alone": options("0.001", "0"), "dropout alone": options("0", "0.2")}
+    contests = [Contest("claim_l2_dropout", both, other, "L2 with dropout", name) for name, other in alone.items()]
+    says = "False: dropout together with L2 is not better than L2, it may hurt"
+    verdict = judge(results, "1.5 L2 and dropout", says, contests)
+    if verdict.outcome in (MISSING, SINGLE):
+        return verdict
+    sides = [outcome.side for outcome in hold(results, contests)]
+    outcome = {"behind": HOLDS, "ahead": FALSE}.get(sides[0], NOISE)
+    return Verdict(verdict.name, says, outcome, verdict.evidence, 0, verdict.experiments)
+
+
+def _sparsity(results: Results) -> Verdict:
+    contests = [
+        Contest(
+            "lab2_l1",
+            f"regularizer=l1 regularizer.strength={strength}",
+            f"regularizer=l2 regularizer.strength={strength}",
+            f"L1 of {float(strength):g}",
+            "L2",
+            _weight_figure(results, "near_zero"),
+        )
+        for strength in ("0.0001", "0.001")
+    ]
+    says = "True: L1 makes the weights sparser than L2 (share of weights under 1e-3)"
+    return judge(results, "1.6 sparsity", says, contests)
+
+
+def _weight_figure(results: Results, name: str) -> Figure:
+    statistics = (results.measured(WEIGHTS) or {"statistics": []})["statistics"]
+
+    def figure(results: Results, experiment: str, configuration: str) -> Mapping[int, float]:
+        rows = (row for row in statistics if row["layer"] == ALL_LAYERS and row["configuration"] == configuration)
+        return {row["seed"]: row[name] for row in rows if row[name] is not None}
+
+    return figure
+
+
+def _leaky_relu(results: Results) -> Verdict:
+    from scipy.stats import levene
+
+    name, says = "1.7 leaky ReLU", "False: leaky ReLU does not train more stably than ReLU (spread over seeds)"
+    found: list[tuple[str, list[float], list[float], float]] = []
+    for rate in results.experiment("claim_leaky_relu").params["optimizer.lr"]:
+        relu, leaky = (
+            list(results.values("claim_leaky_relu", f"optimizer.lr={rate} model.activation={activation}").values())
+            for activation in ("relu", "leaky_relu")
+        )
+        if min(len(relu), len(leaky)) > 2:
+            # Brown and Forsythe's form of Levene's test (JASA 69, 1974): an outlier alone does not decide it.
+            found.append((rate, relu, leaky, float(levene(relu, leaky, center="median").pvalue)))
+    if not found:
+        return Verdict(name, says, MISSING, [], 0, ["claim_leaky_relu"])
+    corrected = [1.0 if p is None else p for p in holm([p for *_, p in found])]
+    evidence, sides = [], []
+    for (rate, relu, leaky, _), p in zip(found, corrected, strict=True):
+        spreads = [100 * (summarize(values).std or 0.0) for values in (leaky, relu)]
+        evidence.append(
+            f"Standard deviations at learning rate {rate}: {spreads[0]:.2f} points with leaky ReLU, {spreads[1]:.2f} "
+            f"with ReLU ({p_in_words(p)}, n = {min(len(relu), len(leaky))})"
+        )
+        different = p < 1 - CONFIDENCE
+        sides.append(("smaller" if spreads[0] < spreads[1] else "larger") if different else "alike")
+    outcome = FALSE if "smaller" in sides else HOLDS if "larger" in sides else NOISE
+    return Verdict(name, says, outcome, evidence, corrected.index(min(corrected)), ["claim_leaky_relu"])

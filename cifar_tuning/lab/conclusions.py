@@ -1,0 +1,131 @@
+"""The conclusions of the report's three labs, each judged by the runs."""
+
+import math
+
+from cifar_tuning.lab.resnets import third_lab
+from cifar_tuning.lab.results import Results
+from cifar_tuning.lab.verdicts import FALSE, HOLDS, MISSING, SINGLE, Contest, Verdict, judge
+from cifar_tuning.reporting.statistics import compare, in_words, summarize
+
+CLASSES = 10
+# Guessing is right 10 % ± 0.4 % of the time on 5,000 images, and a run's best of 30 epochs is the luckiest guess.
+AT_CHANCE = 0.12
+RATES = ("1", "0.1", "0.05", "0.01", "0.005", "0.001")
+STRENGTHS = ("0", "1e-05", "0.0001", "0.001", "0.01")
+
+
+def conclusions(results: Results) -> list[Verdict]:
+    """Judges all of them, in the report's order."""
+    return [*_first_lab(results), *_second_lab(results), *third_lab(results)]
+
+
+def _first_lab(results: Results) -> list[Verdict]:
+    decays = [
+        Contest("lab1_decay", _decay(epochs), _decay("null"), f"decay every {epochs} epochs", "no decay")
+        for epochs in ("10", "15")
+    ]
+    return [
+        _initial_loss(results),
+        _early_peak(results),
+        _overfitting(results),
+        judge(results, "decay", "Learning-rate decay helps", decays, ordered=True),
+    ]
+
+
+def _second_lab(results: Results) -> list[Verdict]:
+    augmentation = Contest(
+        "lab2_augmentation", "augmentation=crop_flip", "augmentation=none", "crop and flip", "no augmentation"
+    )
+    batch_norm = Contest(
+        "lab2_batch_norm", "model.batch_norm=true", "model.batch_norm=false", "batch norm", "no batch norm"
+    )
+    large = [_batch_norm_at(rate) for rate in ("0.05", "0.1", "0.2")]
+    swish = [_swish_at(rate) for rate in ("0.01", "0.1")]
+    rates = [_rates("0.01", rate) for rate in RATES if rate != "0.01"]
+    worst = {
+        rate: [_strengths(rate, strength, "0.01") for strength in STRENGTHS if strength != "0.01"]
+        for rate in ("0.01", "0.1")
+    }
+    strength = [_strengths("0.01", "0.0001", other) for other in ("0", "1e-05", "0.001")]
+    return [
+        judge(results, "augmentation", "Crop and flip help", [augmentation], ordered=True),
+        judge(results, "batch norm", "Batch norm helps a little", [batch_norm]),
+        judge(results, "large rates", "Batch norm allows a larger learning rate, up to 0.2", large, ordered=True),
+        judge(results, "swish", "Swish is a little better than ReLU", swish),
+        _chance(results),
+        judge(results, "best rate", "0.01 is the best learning rate", rates),
+        judge(results, "worst L2", "L2 of 1e-2 is the worst (learning rate 0.01)", worst["0.01"], ordered=True),
+        judge(results, "worst L2 at 0.1", "L2 of 1e-2 is the worst (learning rate 0.1)", worst["0.1"]),
+        judge(results, "best L2", "L2 of 1e-4 is the best (learning rate 0.01)", strength),
+    ]
+
+
+def _decay(epochs: str) -> str:
+    return f"schedule.decay_epochs={epochs}"
+
+
+def _batch_norm_at(rate: str) -> Contest:
+    with_it, without = (f"model.batch_norm={norm} optimizer.lr={rate}" for norm in ("true", "false"))
+    return Contest("lab2_bn_lr", with_it, without, f"batch norm at {rate}", "no batch norm")
+
+
+def _swish_at(rate: str) -> Contest:
+    swish, relu = (f"optimizer.lr={rate} model.activation={name}" for name in ("swish", "relu"))
+    return Contest("lab2_swish", swish, relu, f"Swish at learning rate {rate}", "ReLU")
+
+
+def _rates(a: str, b: str) -> Contest:
+    return Contest("lab2_lr", f"optimizer.lr={a}", f"optimizer.lr={b}", a, b)
+
+
+def _strengths(rate: str, a: str, b: str) -> Contest:
+    of = "optimizer.lr={} regularizer.strength={}"
+    return Contest("lab2_l2", of.format(rate, a), of.format(rate, b), f"L2 of {float(a):g}", f"{float(b):g}")
+
+
+def _initial_loss(results: Results) -> Verdict:
+    says, expected = "Before training the loss is about ln 10 = 2.303 (2.304 there)", math.log(CLASSES)
+    losses = [run.initial_loss for run in results.of("lab1_baseline", "") if run.initial_loss is not None]
+    if not losses:
+        return Verdict("initial loss", says, MISSING, [], 0, ["lab1_baseline"])
+    found = summarize(losses)
+    spread = f" ± {found.std:.4f}" if found.std is not None else ""
+    evidence = f"Validation loss before training {found.mean:.4f}{spread} (n = {found.n})"
+    return Verdict(
+        "initial loss", says, HOLDS if abs(found.mean - expected) < 0.01 else FALSE, [evidence], 0, ["lab1_baseline"]
+    )
+
+
+def _early_peak(results: Results) -> Verdict:
+    says = "The baseline is at its best around epochs 10 to 20, and no better afterwards"
+    epochs = [run.best_epoch for run in results.of("lab1_baseline", "")]
+    if not epochs:
+        return Verdict("early peak", says, MISSING, [], 0, ["lab1_baseline"])
+    mean = summarize(epochs).mean
+    listed = ", ".join(map(str, sorted(epochs)))
+    evidence = f"Best epochs {listed}: {mean:.0f} in the mean"
+    return Verdict("early peak", says, HOLDS if 10 <= mean <= 20 else FALSE, [evidence], 0, ["lab1_baseline"])
+
+
+def _overfitting(results: Results) -> Verdict:
+    says = "The baseline overfits: it is better on training images than on validation images"
+    runs = [run for run in results.of("lab1_baseline", "") if run.final_val_acc is not None]
+    train: dict[object, float] = {run.seed: run.final_train_acc for run in runs if run.final_train_acc is not None}
+    val: dict[object, float] = {run.seed: run.final_val_acc for run in runs if run.final_val_acc is not None}
+    if not train or not val:
+        return Verdict("overfitting", says, MISSING, [], 0, ["lab1_baseline"])
+    found = compare(train, val)
+    outcome = SINGLE
+    if found.half_width is not None:
+        outcome = HOLDS if found.difference > found.half_width else FALSE
+    evidence = in_words("Accuracy on training images in the last epoch", "that on validation images", found)
+    return Verdict("overfitting", says, outcome, [evidence], 0, ["lab1_baseline"])
+
+
+def _chance(results: Results) -> Verdict:
+    says = "A learning rate of 1.0 does not get beyond chance (.1054)"
+    values = results.values("lab2_lr", "optimizer.lr=1").values()
+    if not values:
+        return Verdict("rate of 1", says, MISSING, [], 0, ["lab2_lr"], True)
+    evidence = f"Best validation accuracies {min(values):.4f} to {max(values):.4f} (n = {len(values)}); chance is .1000"
+    return Verdict("rate of 1", says, HOLDS if max(values) < AT_CHANCE else FALSE, [evidence], 0, ["lab2_lr"], True)

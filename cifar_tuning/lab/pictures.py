@@ -1,0 +1,197 @@
+"""The page's pictures, drawn from its CSV and JSON files alone."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from cifar_tuning.lab.counted import layer_speedups, load_surface
+from cifar_tuning.lab.experiments import REPORT
+from cifar_tuning.lab.measure import BATCH_NORM, SEPARABLE, SURFACES
+from cifar_tuning.lab.results import Results
+from cifar_tuning.lab.tables import describe, rows_of
+from cifar_tuning.lab.weights import draw_weights
+from cifar_tuning.reporting.plots import _write as write_figure
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+COLOURS = ("tab:blue", "tab:orange", "tab:green", "tab:red", "tab:purple", "tab:brown", "tab:pink", "tab:olive")
+LABELS = {"train_acc": "training", "val_acc": "validation", "train_loss": "training", "val_loss": "validation"}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture of the page.
+
+    Attributes:
+        name: of the file, without its ending.
+        experiment: under whose heading it stands; empty: at the top.
+        caption: what it shows.
+        draw: draws it, or returns None where nothing is there to be drawn.
+    """
+
+    name: str
+    experiment: str
+    caption: str
+    draw: Callable[[Results, Path], Path | None]
+
+
+def _curves_of(experiment: str) -> Callable[[Results, Path], Path | None]:
+    """Returns what draws each configuration's validation accuracy: mean of the seeds, and their range."""
+
+    def draw(results: Results, file: Path) -> Path | None:
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(8, 4.2), layout="constrained")
+        axes = figure.subplots()
+        drawn = [
+            _draw_mean(axes, results, experiment, configuration, "val_acc", COLOURS[number % len(COLOURS)])
+            for number, configuration in enumerate(results.configurations(experiment))
+        ]
+        if not any(drawn):
+            return None
+        axes.set(xlabel="epoch", ylabel="validation accuracy")
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize=8)
+        return write_figure(figure, file)
+
+    return draw
+
+
+def _draw_mean(
+    axes: "Axes", results: Results, experiment: str, configuration: str, quantity: str, colour: str, label: str = ""
+) -> bool:
+    """Draws the mean over the seeds as a line in their range, as far as all have come; false if there is none."""
+    keys = [run.key for run in results.of(experiment, configuration)]
+    found = [results.curves[key][quantity] for key in keys if quantity in results.curves.get(key, {})]
+    if not found:
+        return False
+    values = np.array([curve[: min(map(len, found))] for curve in found], np.float64)  # None becomes NaN
+    epochs = np.arange(values.shape[1])
+    axes.plot(epochs, values.mean(0), color=colour, label=label or describe(configuration) or experiment)
+    axes.fill_between(epochs, values.min(0), values.max(0), color=colour, alpha=0.15, linewidth=0)
+    return True
+
+
+def draw_baseline(results: Results, file: Path) -> Path | None:
+    """Draws the baseline's losses and accuracies, training against validation."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    panels = figure.subplots(1, 2)
+    drawn = False
+    for axes, quantities, name in zip(
+        panels, (("train_loss", "val_loss"), ("train_acc", "val_acc")), ("cross-entropy", "accuracy"), strict=True
+    ):
+        for quantity, colour in zip(quantities, COLOURS, strict=False):
+            drawn |= _draw_mean(axes, results, "lab1_baseline", "", quantity, colour, LABELS[quantity])
+        axes.set(xlabel="epoch", ylabel=name)
+        axes.grid(alpha=0.3)
+        if drawn:
+            axes.legend()
+    return write_figure(figure, file) if drawn else None
+
+
+def draw_overview(results: Results, file: Path) -> Path | None:
+    """Draws every published value beside our mean and standard deviation."""
+    from matplotlib.figure import Figure
+
+    found = [
+        (f"{experiment}  {describe(row.configuration)}".rstrip(), row.published, row.ours)
+        for experiment in REPORT
+        for row in rows_of(results, experiment)
+        if row.published is not None and row.ours is not None
+    ]
+    if not found:
+        return None
+    figure = Figure(figsize=(9, 1.2 + 0.26 * len(found)), layout="constrained")
+    axes = figure.subplots()
+    places = range(len(found))
+    axes.plot([published for _, published, _ in found], places, "D", color="tab:red", markersize=5, label="published")
+    axes.errorbar(
+        [ours.mean for *_, ours in found],
+        places,
+        xerr=[ours.std or 0.0 for *_, ours in found],
+        fmt="o",
+        color="tab:blue",
+        markersize=4,
+        capsize=3,
+        label="ours: mean ± standard deviation",
+    )
+    axes.set_yticks(places, [name for name, _, _ in found], fontsize=8)
+    axes.invert_yaxis()
+    axes.set_xlabel("best validation accuracy")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    return write_figure(figure, file)
+
+
+def draw_batch_norm(results: Results, file: Path) -> Path | None:
+    """Draws the channel means of the first seed's network."""
+    from cifar_tuning.lab.batch_norm import ChannelMeans, draw_channel_means
+
+    measured = results.measured(BATCH_NORM)
+    if measured is None:
+        return None
+    return draw_channel_means([ChannelMeans(**entry) for entry in measured[min(measured, key=int)]], file)
+
+
+def draw_speedups(results: Results, file: Path) -> Path | None:
+    """Draws how many times fewer MACs each layer needs when separable, and how many times faster it is."""
+    from matplotlib.figure import Figure
+
+    measured = results.measured(SEPARABLE)
+    if measured is None:
+        return None
+    names, counted, timed = zip(*layer_speedups(measured), strict=True)
+    figure = Figure(figsize=(9, 3.8), layout="constrained")
+    axes = figure.subplots()
+    places = np.arange(len(names))
+    axes.bar(places - 0.2, counted, 0.4, label="by MACs")
+    axes.bar(places + 0.2, timed, 0.4, label="by time, forward and backward")
+    axes.axhline(9, color="0.4", linestyle="--", linewidth=0.8)
+    axes.axhline(1, color="0.4", linewidth=0.8)
+    axes.set_xticks(places, names, rotation=45, ha="right", fontsize=8)
+    axes.set_ylabel("times cheaper")
+    axes.legend()
+    return write_figure(figure, file)
+
+
+def draw_surfaces_of(results: Results, file: Path) -> Path | None:
+    """Draws the two loss surfaces, in relief and as contours."""
+    from cifar_tuning.lab.surface import draw_surfaces
+
+    titles = {"A": "ResNet-20", "none": "the same without shortcuts"}
+    surfaces = {titles[kind]: load_surface(results, name) for kind, name in SURFACES.items()}
+    there = {title: surface for title, surface in surfaces.items() if surface is not None}
+    return draw_surfaces(there, file) if there else None
+
+
+OF_SEEDS = "Validation accuracy: mean over the seeds, and their range"
+PICTURES: Sequence[Picture] = (
+    Picture("overview", "", "Every published value and ours", draw_overview),
+    Picture("baseline", "lab1_baseline", "The baseline: mean over the seeds, and their range", draw_baseline),
+    *(
+        Picture(name, name, OF_SEEDS, _curves_of(name))
+        for name in ("lab1_decay", "lab2_bn_lr", "lab2_lr", "lab3_resnet20", "lab3_untried", "resnet20_fast")
+    ),
+    Picture("weights", "lab2_l1", "The weights of one seed's networks, logarithmic counts", draw_weights),
+    Picture("batch_norm", "claim_bn_mean", "Each channel's mean, by layer, one network", draw_batch_norm),
+    *(Picture(name, name, OF_SEEDS, _curves_of(name)) for name in ("claim_dropout", "claim_leaky_relu")),
+    Picture("separable", "claim_separable", "Depthwise separable layers of ResNet-20", draw_speedups),
+    Picture("surfaces", "claim_shortcut", "The loss around the trained networks (logarithmic)", draw_surfaces_of),
+)
+
+
+def draw_all(results: Results) -> dict[str, list[Picture]]:
+    """Draws what can be drawn; returns the pictures that are there, by experiment."""
+    results.scale.pictures.mkdir(parents=True, exist_ok=True)
+    there: dict[str, list[Picture]] = {}
+    for picture in PICTURES:
+        file = results.scale.pictures / f"{picture.name}.png"
+        if picture.draw(results, file) is not None:
+            there.setdefault(picture.experiment, []).append(picture)
+    return there

@@ -1,0 +1,67 @@
+"""The report's third lab: what it found with ResNet-20, what it did not get to, and the 90 % it asked for."""
+
+from collections.abc import Mapping
+
+from cifar_tuning.lab.results import Results, gap
+from cifar_tuning.lab.verdicts import FALSE, HOLDS, MISSING, Contest, Verdict, all_level, judge
+from cifar_tuning.lab.winners import RECIPE
+from cifar_tuning.reporting.statistics import summarize
+
+GOAL = 0.90
+UNTRIED = {"adam": "Adam", "momentum_0.5": "momentum 0.5", "momentum_0.95": "momentum 0.95", "l1": "L1"}
+
+
+def third_lab(results: Results) -> list[Verdict]:
+    """Judges its conclusions, in the report's order."""
+    base = "decay_0.1_50"
+    decay = [_variants("lab3_resnet20", base, "no_decay", "0.1 every 50 epochs", "no decay")]
+    similar = [
+        _variants("lab3_resnet20", other, base, other.replace("decay_", "").replace("_", " every "), "0.1 every 50")
+        for other in ("decay_0.2_40", "decay_0.1_40", "decay_0.1_66")
+    ]
+    smaller = [_variants("lab3_resnet20", "no_decay_lr_0.01", "no_decay", "learning rate 0.01", "0.1")]
+    no_l2 = Contest("lab3_resnet20", _variant("l2_0"), _variant(base), "no L2", "L2 of 1e-4", _gap, maximize=True)
+    swish = [_variants("lab3_resnet20", "swish", base, "Swish", "ReLU")]
+    untried = [
+        judge(
+            results,
+            f"untried: {name}",
+            f"Untried there: {name} instead of the default may be better",
+            [_variants("lab3_untried", variant, base, name, "SGD with momentum 0.9 and L2")],
+        )
+        for variant, name in UNTRIED.items()
+    ]
+    return [
+        judge(results, "ResNet decay", "ResNet-20: decay of the learning rate is the key", decay),
+        judge(results, "ResNet schedules", "ResNet-20: the four schedules perform alike", similar, all_level),
+        judge(results, "ResNet rate", "ResNet-20: without decay a smaller learning rate is better", smaller),
+        judge(results, "ResNet L2", "ResNet-20: without L2 training and validation differ more", [no_l2]),
+        judge(results, "ResNet Swish", "ResNet-20: Swish and ReLU are alike", swish, all_level),
+        *untried,
+        _past_ninety(results),
+    ]
+
+
+def _variant(name: str) -> str:
+    return f"variant=lab3/{name}"
+
+
+def _variants(experiment: str, a: str, b: str, a_name: str, b_name: str) -> Contest:
+    return Contest(experiment, _variant(a), _variant(b), a_name, b_name)
+
+
+def _gap(results: Results, experiment: str, configuration: str) -> Mapping[int, float]:
+    return results.values(experiment, configuration, gap)
+
+
+def _past_ninety(results: Results) -> Verdict:
+    says = "ResNet-20 gets past 90 % validation accuracy"
+    values = results.values(RECIPE, results.experiment(RECIPE).configurations[0]).values()
+    if not values:
+        return Verdict("past 90 %", says, MISSING, [], 0, [RECIPE])
+    found = summarize(values)
+    spread = f" ± {found.std:.4f}" if found.std is not None else ""
+    epochs = max(run.epochs for run in results.of(RECIPE, ""))
+    worst = f"the worst run {min(values):.4f} (n = {found.n})"
+    evidence = f"The fast recipe: {found.mean:.4f}{spread} in {epochs} epochs, {worst}"
+    return Verdict("past 90 %", says, HOLDS if min(values) > GOAL else FALSE, [evidence], 0, [RECIPE])

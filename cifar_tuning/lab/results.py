@@ -1,0 +1,97 @@
+"""All that the page is drawn from: runs, curves and measurements, read from the files beside it and nowhere else."""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Self
+
+from cifar_tuning.lab.experiments import Experiment
+from cifar_tuning.lab.runs import Curves, Key, Run, load_curves, load_runs
+from cifar_tuning.lab.scale import Scale
+
+Metric = Callable[[Run], float | None]
+
+
+def val_acc(run: Run) -> float | None:
+    """A run's best validation accuracy."""
+    return run.val_acc
+
+
+def gap(run: Run) -> float | None:
+    """Training accuracy minus validation accuracy after the last epoch; None if the run diverged."""
+    if run.final_train_acc is None or run.final_val_acc is None:
+        return None
+    return run.final_train_acc - run.final_val_acc
+
+
+@dataclass(frozen=True)
+class Results:
+    """What is there.
+
+    Attributes:
+        scale: says which runs there should be, and where the measurements are.
+        runs: sorted.
+        curves: of some or all of them.
+    """
+
+    scale: Scale
+    runs: list[Run]
+    curves: Mapping[Key, Curves]
+
+    @classmethod
+    def load(cls, scale: Scale) -> Self:
+        """Reads the CSV files; what is not there is left out."""
+        return cls(scale, load_runs(scale.data), load_curves(scale.data))
+
+    @cached_property
+    def _of(self) -> dict[tuple[str, str], list[Run]]:
+        found: dict[tuple[str, str], list[Run]] = {}
+        for run in self.runs:
+            found.setdefault((run.experiment, run.configuration), []).append(run)
+        return found
+
+    def experiment(self, name: str) -> Experiment:
+        """Returns the grid that the experiment should have."""
+        return self.scale.experiment(name)
+
+    def of(self, experiment: str, configuration: str) -> list[Run]:
+        """Returns the runs of a configuration, by seed."""
+        return self._of.get((experiment, configuration), [])
+
+    def values(self, experiment: str, configuration: str, metric: Metric = val_acc) -> dict[int, float]:
+        """Returns a figure of each of the configuration's runs that has it, by seed."""
+        found = {run.seed: metric(run) for run in self.of(experiment, configuration)}
+        return {seed: value for seed, value in found.items() if value is not None}
+
+    def curve_values(self, experiment: str, configuration: str, quantity: str, epoch: int) -> dict[int, float]:
+        """Returns what each run's curve has after an epoch, by seed; runs without it are left out."""
+        found = {}
+        for run in self.of(experiment, configuration):
+            values = self.curves.get(run.key, {}).get(quantity, [])
+            value = values[epoch] if epoch < len(values) else None
+            if value is not None:
+                found[run.seed] = value
+        return found
+
+    def configurations(self, experiment: str) -> list[str]:
+        """Returns the grid's configurations, then those of other lengths of training that are there as well."""
+        grid = self.experiment(experiment).configurations
+        lengths = {
+            configuration
+            for name, configuration in self._of
+            if name == experiment
+            and "trainer.epochs=" in configuration
+            and " ".join(o for o in configuration.split() if not o.startswith("trainer.epochs=")) in grid
+        }
+        return [*grid, *sorted(lengths)]
+
+    def missing(self, experiment: str) -> list[tuple[str, int]]:
+        """Returns the configuration and seed of each run that is not there."""
+        there = {(run.configuration, run.seed) for run in self.runs if run.experiment == experiment}
+        return [run for run in self.experiment(experiment).runs if run not in there]
+
+    def measured(self, name: str) -> Any:
+        """Returns the measurement in `NAME.json`, or None if there is none."""
+        file = self.scale.data / f"{name}.json"
+        return json.loads(file.read_text()) if file.is_file() else None

@@ -1,0 +1,82 @@
+"""What the page says that no run can change: its introduction, the tables' headings, how it is made."""
+
+from dataclasses import dataclass
+
+INTRODUCTION = """# Results
+
+The lab report that this project began with, done again: each of its tables beside ours, each of its statements with a
+verdict. Ours are several runs that differ in the seed alone (initial weights, order and augmentation of the images);
+the report has one run a row. "Accuracy" is the highest of a run's epochs on 5,000 validation images, as in the report:
+a little more than new images would give, in every row alike. The test set is read once, by the best network (lab 3,
+past 90 %).
+
+Differences are taken seed by seed, with 95 % intervals and p values of Student's paired t-test; Holm's method corrects
+these for the comparisons that one verdict rests on. The verdicts are computed by rule from the numbers: *holds*, *holds
+in part*, *does not hold*, *within noise* (no difference can be told), *not tested* (single runs).
+"""
+QUICK = """# A quick look at the results
+
+Two epochs of everything on a thousand images, so that one can see it move: **the numbers mean nothing**, and the texts
+speak of the whole. docs/results.md has the results.
+"""
+HOW = """## How this page is made
+
+- `make results` trains what is missing, measures, and draws the page. Stopped or killed, the same command goes on.
+- `make results ONLY=lab2_lr,lab2_l2` trains and measures for some experiments only.
+- `make results TRAIN=0` draws from what is there.
+- `make results AGAIN=1` trains also what is in the CSV but not on this machine: everything from nothing.
+- `make results QUICK=1` does two epochs of everything on few images, in multirun/quick, in under a quarter of an hour.
+
+Minutes are the epochs' on the machine named above, those of runs trained in one stack counted once."""
+
+
+@dataclass(frozen=True)
+class Section:
+    """A table's section.
+
+    Attributes:
+        experiment: the table's overlay.
+        heading: of the section.
+        text: what the rows have in common.
+        published_epochs: what the report trained for.
+    """
+
+    experiment: str
+    heading: str
+    text: str
+    published_epochs: int = 30
+
+
+SIMPLENN = "SimpleNN, 30 epochs, batch 128, SGD with momentum 0.9, learning rate 0.01, L2 1e-4"
+AUGMENTED = "As the baseline, with crop and flip"
+IMPROVED = "As the baseline, with crop and flip and batch norm"
+RESNET = "ResNet-20, crop and flip, learning rate 0.1, L2 1e-4; schedules in proportion to the report's 200 epochs"
+SECTIONS = (
+    Section("lab1_baseline", "Lab 1 (g): the baseline", f"{SIMPLENN}."),
+    Section("lab1_decay", "Lab 1 (h): learning-rate decay", "The learning rate times 0.1 every so many epochs."),
+    Section("lab2_augmentation", "Lab 2 (a): augmentation", "Random crops after padding by 4, and random flips."),
+    Section("lab2_batch_norm", "Lab 2 (b): batch norm", f"{AUGMENTED}; batch norm after each convolution."),
+    Section("lab2_bn_lr", "Lab 2 (b): batch norm and large learning rates", f"{AUGMENTED}."),
+    Section(
+        "lab2_swish",
+        "Lab 2 (b): Swish",
+        f"{IMPROVED}. The report's text says learning rate 0.1, its table 0.01: both.",
+    ),
+    Section("lab2_lr", "Lab 2 (c): learning rates", f"{IMPROVED}."),
+    Section(
+        "lab2_l2",
+        "Lab 2 (c): L2",
+        f"{IMPROVED}. The report's text says learning rate 0.01, its table 0.1: both, beside its one column.",
+    ),
+    Section("lab2_l1", "Lab 2 (bonus): L1 against L2", f"{IMPROVED}. L1 is a term of the loss."),
+    Section("lab3_resnet20", "Lab 3: ResNet-20", f"{RESNET}. The report says 91 to 92 % of the schedules.", 200),
+    Section("lab3_untried", "Lab 3: what the report did not try", f"{RESNET}, times 0.1 every 50 of them.", 200),
+    Section("resnet20_fast", "Lab 3: past 90 %", "One cycle, Nesterov, peak rate 0.2, L2 5e-4 not on batch norm."),
+    Section("claim_bn_mean", "Batch norm's means", f"{IMPROVED}, 5 epochs: the networks that 1.1 looks at."),
+    Section("claim_augmentation", "Augmentation that hurts", "The baseline, 10 epochs, on few images and on all."),
+    Section("claim_dropout", "Dropout", "The baseline with dropout before each fully connected layer."),
+    Section("claim_l2_dropout", "L2 and dropout", "The baseline with L2, dropout, both or neither."),
+    Section("claim_leaky_relu", "Leaky ReLU", "The baseline, 15 epochs, ten seeds."),
+    Section("claim_separable", "Depthwise separable convolutions", "ResNet-20, one cycle of 5 epochs, one seed."),
+    Section("claim_shortcut", "Shortcuts", "ResNet-20, one cycle of 10 epochs, one seed: whose surfaces are drawn."),
+)

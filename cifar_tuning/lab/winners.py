@@ -1,0 +1,102 @@
+"""The third lab's winner gets further seeds; the best network of all reads the test set, each checkpoint once."""
+
+import json
+from pathlib import Path
+
+from cifar_tuning.lab.collect import TEST_FILE, Found
+from cifar_tuning.lab.results import Results
+from cifar_tuning.lab.runs import Key, Run
+from cifar_tuning.reporting.statistics import summarize
+
+SWEEPS = ("lab3_resnet20", "lab3_untried")
+RECIPE = "resnet20_fast"
+FOLDER = "lab3_winner"
+
+
+def winner(results: Results) -> Run | None:
+    """Returns the best run of the third lab's two grids (first seed, best validation accuracy); None before both end.
+
+    The configuration that both grids have counts once.
+    """
+    if any(results.missing(name) for name in SWEEPS):
+        return None
+    grids = [(name, configuration) for name in SWEEPS for configuration in results.experiment(name).configurations]
+    runs = [results.of(*pair)[0] for pair in grids]
+    return max(runs, key=lambda run: run.val_acc)
+
+
+def missing_repeats(results: Results) -> tuple[Run, list[int]] | None:
+    """Returns the winner and the seeds that it still lacks; None if there is no winner yet or it lacks none."""
+    best = winner(results)
+    if best is None:
+        return None
+    there = {run.seed for run in results.of(best.experiment, best.configuration)}
+    lacking = [seed for seed in results.experiment(RECIPE).seeds if seed not in there]
+    return (best, lacking) if lacking else None
+
+
+def to_test(results: Results) -> list[Run]:
+    """Returns the runs that may read the test set: those of the configuration with the best mean validation accuracy.
+
+    Empty until the winner of the grids and the recipe have all their seeds, so that nothing is chosen afterwards.
+    """
+    best = winner(results)
+    if best is None or missing_repeats(results) or results.missing(RECIPE):
+        return []
+    seeds = set(results.experiment(RECIPE).seeds)
+    pairs = [(best.experiment, best.configuration), (RECIPE, results.experiment(RECIPE).configurations[0])]
+    candidates = [[run for run in results.of(*pair) if run.seed in seeds] for pair in pairs]
+    return max(candidates, key=lambda runs: summarize(run.val_acc for run in runs).mean)
+
+
+def recipe_lines(results: Results) -> list[str]:
+    """Returns a sentence for the recipe and one for the grids' winner: validation, and test where it was read."""
+    best = winner(results)
+    lines = []
+    pairs = [(RECIPE, results.experiment(RECIPE).configurations[0])]
+    pairs += [(best.experiment, best.configuration)] if best is not None else []
+    for experiment, configuration in pairs:
+        runs = results.of(experiment, configuration)
+        if not runs:
+            continue
+        name = "The fast recipe" if experiment == RECIPE else f"The best of the two grids above ({configuration})"
+        tested = [run.test_acc for run in runs if run.test_acc is not None]
+        test = f", test {_in_words(tested)}" if tested else "; the test set is not read"
+        lines.append(f"{name}: validation {_in_words([run.val_acc for run in runs])}{test}.")
+    if len(lines) > 1:
+        lines.append("The winner was chosen by its first seed, which flatters that one; the further seeds are fair.")
+    return lines
+
+
+def _in_words(values: list[float]) -> str:
+    found = summarize(values)
+    spread = f" ± {found.std:.4f}" if found.std is not None else ""
+    return f"{found.mean:.4f}{spread} (n = {found.n})"
+
+
+def test_once(runs: list[Run], found: dict[Key, Found]) -> None:
+    """Runs the predict command for each run's best checkpoint and keeps its accuracy in the run's folder.
+
+    A run that was tested, or whose folder is not on this machine, is left alone.
+    """
+    for run in runs:
+        one = found.get(run.key)
+        if run.test_acc is None and one is not None and not (one.folder / TEST_FILE).exists():
+            accuracy = _predict(one.folder)
+            (one.folder / TEST_FILE).write_text(json.dumps({"test_acc": accuracy}) + "\n")
+
+
+def _predict(folder: Path) -> float:
+    from hydra import compose, initialize_config_dir
+    from hydra.utils import execution_whitelist
+
+    from cifar_tuning import PROJECT_ROOT
+    from cifar_tuning.jobs import predict
+    from cifar_tuning.jobs.process import trusted_targets
+
+    with (
+        initialize_config_dir(str(PROJECT_ROOT / "conf"), version_base=None),
+        execution_whitelist(trusted_targets()),
+    ):
+        config = compose("predict", [f"run={folder.as_posix()}", f"output={(folder / 'predictions.csv').as_posix()}"])
+        return predict.run(config)
