@@ -62,8 +62,14 @@ def find_problems(cfg: DictConfig) -> list[str]:
     return problems
 
 
-def find_checkpoint(name: str, uri: Any, scratch: Path) -> Path:
+def find_checkpoint(name: str, uri: Any, scratch: Path, option: str = "run") -> Path:
     """Returns the checkpoint that a folder, a file or an MLflow run id means; an id's is fetched to `scratch`.
+
+    Args:
+        name: what the user gave.
+        uri: the store of a run id; None for the default.
+        scratch: a folder.
+        option: that the user gave it with, for messages.
 
     Raises:
         UserError: there is none.
@@ -78,11 +84,12 @@ def find_checkpoint(name: str, uri: Any, scratch: Path) -> Path:
         if jobs and (path / jobs[0]["job"] / "best.pt").is_file():
             log.info("%s is a sweep; taking its best job, %s", path, jobs[0]["job"])
             return path / jobs[0]["job"] / "best.pt"
-        raise UserError(f"run={name}: the folder has no best.pt; give the folder of a run or of a sweep.")
+        raise UserError(f"{option}={name}: the folder has no best.pt; give the folder of a run or of a sweep.")
     if RUN_ID.fullmatch(name):
         from cifar_tuning.tracking import download_artifact
 
         return download_artifact(uri, name, "checkpoints/best.pt", scratch)
     raise UserError(
-        f"run={name}: is neither a run's folder, nor a checkpoint file, nor an MLflow run id (32 hexadecimal digits)."
+        f"{option}={name}: is neither a run's folder, nor a checkpoint file, "
+        "nor an MLflow run id (32 hexadecimal digits)."
     )

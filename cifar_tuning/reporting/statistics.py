@@ -8,8 +8,11 @@ other images.
 
 import math
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
+
+Key = TypeVar("Key", bound=Hashable)
 
 CONFIDENCE = 0.95
 # Differences that agree to this share of the values are equal: the rest is rounding of binary fractions.
@@ -63,7 +66,7 @@ def summarize(values: Iterable[float]) -> Summary:
     return Summary(statistics.mean(found), _std(found), len(found))
 
 
-def compare(a: Mapping[object, float], b: Mapping[object, float]) -> Comparison:
+def compare(a: Mapping[Key, float], b: Mapping[Key, float]) -> Comparison:
     """Compares two groups of runs.
 
     Where at least two keys are common the pairs alone count: Student's paired t-test (Biometrika 6, 1908). Otherwise

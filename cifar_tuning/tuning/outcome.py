@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-import yaml
 from filelock import FileLock, Timeout
 from hydra.core.plugins import Plugins
 from hydra.plugins.launcher import Launcher
@@ -20,6 +19,7 @@ from cifar_tuning import PROJECT_ROOT
 from cifar_tuning.text import without_password
 from cifar_tuning.tuning.engine import OVERRIDES
 from cifar_tuning.tuning.options import StudyOptions
+from cifar_tuning.tuning.overlays import as_overlay
 from cifar_tuning.tuning.place import RETRAIN
 from cifar_tuning.tuning.trial import outcome_key
 
@@ -72,23 +72,14 @@ def overlay(best: FrozenTrial, options: StudyOptions) -> str:
 
     loader = GlobalHydra.instance().config_loader()
     config = loader.load_sweep_config(options.config, overrides_of(best, options))
-    choices: dict[str, Any] = {str(key): value for key, value in config.hydra.runtime.choices.items()}
-    overlays = ("study", "experiment")
-    groups = {g: c for g, c in choices.items() if not g.startswith("hydra/") and g not in overlays and c is not None}
-    content = OmegaConf.to_container(OmegaConf.masked_copy(config, [str(k) for k in config if k != "hydra"]))
-    assert isinstance(content, dict)
-    plain = {key: value for key, value in content.items() if key not in ("tracking", "resume") and value is not None}
-    defaults: list[Any] = [{f"override /{group}": choice} for group, choice in groups.items() if group != "tracking"]
     place = options.place
-    header = (
-        "# @package _global_\n"
+    command = _experiment(options) or "copy it to conf/experiment/ to use it"
+    return as_overlay(
+        config,
         f"# The best of the study {place.name}: trial {best.number}, {best.value:.6g}.\n"
         f"# From {without_password(place.storage)}\n"
-        + (f"#   {_experiment(options)}\n" if _experiment(options) else "#   copy it to conf/experiment/ to use it\n")
+        f"#   {command}\n",
     )
-    if defaults:
-        plain = {"defaults": [*defaults, "_self_"], **plain}
-    return header + yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)
 
 
 def _experiment(options: StudyOptions) -> str | None:

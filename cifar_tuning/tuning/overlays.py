@@ -1,13 +1,44 @@
-"""Lets `experiment=NAME/best` mean the winner of the study in multirun/NAME, without copying its file to conf/."""
+"""Configurations as overlays: writing one, and letting `experiment=NAME/best` mean the winner of the study NAME."""
 
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from hydra._internal.core_plugins.file_config_source import FileConfigSource
 from hydra.core.object_type import ObjectType
 from hydra.core.plugins import Plugins
 from hydra.plugins.config_source import ConfigResult
+from omegaconf import DictConfig, OmegaConf
 
 GROUP = "experiment/"
+# Overlays that a configuration was composed with: what they set is in its values.
+COMPOSED_WITH = ("study", "experiment", "variant")
+# What a configuration has that a result does not depend on.
+NO_PART = ("hydra", "tracking", "resume", "published")
+
+
+def as_overlay(config: DictConfig, header: str, without: Iterable[str] = ()) -> str:
+    """Returns a composed configuration as an experiment overlay: the groups it chose, and every value that it set.
+
+    Args:
+        config: with Hydra's own part, which knows the choices.
+        header: comment lines, each with its line feed.
+        without: keys that are left to whoever uses the overlay.
+    """
+    import yaml
+
+    choices = {str(key): value for key, value in config.hydra.runtime.choices.items()}
+    groups = {
+        g: c for g, c in choices.items() if not g.startswith("hydra/") and g not in COMPOSED_WITH and c is not None
+    }
+    content = OmegaConf.to_container(OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"]))
+    assert isinstance(content, dict)
+    left = {*NO_PART, *without}
+    plain: dict[str, Any] = {str(k): value for k, value in content.items() if k not in left and value is not None}
+    defaults: list[Any] = [{f"override /{group}": choice} for group, choice in groups.items() if group != "tracking"]
+    if defaults:
+        plain = {"defaults": [*defaults, "_self_"], **plain}
+    return f"# @package _global_\n{header}{yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)}"
 
 
 class StudiesSource(FileConfigSource):

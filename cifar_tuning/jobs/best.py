@@ -1,0 +1,74 @@
+"""A sweep's best configuration as a command line and as an overlay."""
+
+import shlex
+from pathlib import Path
+
+from cifar_tuning.errors import UserError
+from cifar_tuning.reporting.selection import Run
+from cifar_tuning.reporting.varying import SEED
+
+# The first line after Hydra's of a file that may be written again.
+MARK = "# Written by report.py."
+
+
+def best_overrides(run: Run, seed_key: str) -> list[str] | None:
+    """Returns what trains a run's configuration, its seed left open; None if train.py did not make the run."""
+    if not run.overrides:
+        return None
+    # Hydra reports a deletion as ~key=null, but takes back only ~key.
+    plain = [o.removesuffix("=null") if o.startswith("~") else o for o in run.overrides]
+    return [o for o in plain if not o.startswith("hydra") and not _is_seed(o.partition("=")[0].lstrip("+"), seed_key)]
+
+
+def command(overrides: list[str]) -> str:
+    """Returns the command line."""
+    return " ".join(["python train.py", *map(shlex.quote, overrides)])
+
+
+def overlay(overrides: list[str], header: str) -> str:
+    """Returns the overlay: the groups that the configuration chose, and every value that it set, without the seed.
+
+    Raises:
+        UserError: the configuration can't be composed any more.
+    """
+    from hydra import compose
+    from hydra.errors import HydraException
+
+    from cifar_tuning.tuning.overlays import as_overlay
+
+    try:
+        config = compose("config", overrides, return_hydra_config=True)
+        return as_overlay(config, f"{MARK}\n{header}", without=("seed",))
+    except HydraException as error:
+        reason = " ".join(f"{error} {error.__cause__ or ''}".split())
+        raise UserError(
+            f"The best configuration ({command(overrides)}) can't be composed any more: {reason}"
+        ) from error
+
+
+def export_problem(export: object) -> str | None:
+    """Returns what is wrong with a file for the overlay; None if it can be written."""
+    file = Path(str(export))
+    if file.suffix != ".yaml" or not file.absolute().parent.is_dir() or file.is_dir():
+        return f"export={export}: must be a .yaml file in a folder that exists, such as conf/experiment/best.yaml"
+    if file.is_file() and MARK not in file.read_text(errors="replace").splitlines()[:2]:
+        return f"export={export}: exists, and was not written by this command; choose another name"
+    return None
+
+
+def write(file: Path, text: str) -> None:
+    """Writes the overlay, all or nothing.
+
+    Raises:
+        UserError: the file can't be written.
+    """
+    partial = file.with_name(f".{file.name}.tmp")
+    try:
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(file)
+    except OSError as error:
+        raise UserError(f"export={file} can't be written: {error}") from error
+
+
+def _is_seed(key: str, seed_key: str) -> bool:
+    return key == seed_key or bool(SEED.search(key) and "." not in key)

@@ -1,0 +1,177 @@
+"""What a sweep's report is made of: the sweep is read, its configurations compared, its pictures drawn."""
+
+import logging
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from cifar_tuning.errors import UserError
+from cifar_tuning.jobs import best
+from cifar_tuning.jobs.report_weights import best_histograms, named_histograms
+from cifar_tuning.reporting import curves, forest
+from cifar_tuning.reporting.effects import Effect, find_effects
+from cifar_tuning.reporting.report import Material, retrained_in_words
+from cifar_tuning.reporting.selection import choose_metric, choose_runs, more_is_better
+from cifar_tuning.reporting.table import Table, build_table, write_csv
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+    from cifar_tuning.reporting.weights import LayerWeights
+    from cifar_tuning.tracking.reading import RunRecord, SweepRecord
+
+log = logging.getLogger(__name__)
+
+# What the progress bar counts besides the runs.
+STEPS = ("comparing", "drawing curves", "drawing the study", "drawing weights")
+
+
+def make_material(cfg: DictConfig, sweep: "SweepRecord", scratch: Path) -> Material:
+    """Reads, compares and draws, with a progress bar.
+
+    Args:
+        cfg: the command's options.
+        sweep: what to report.
+        scratch: the folder of the pictures and of table.csv.
+
+    Raises:
+        UserError: nothing of the sweep can be reported, or the best configuration can't be exported.
+    """
+    from tqdm import tqdm
+
+    searched = [run for run in sweep.runs if not run.retrained]
+    metric, notes = choose_metric(searched, cfg.metric)
+    runs, left_out = choose_runs(searched, metric)
+    with tqdm(total=len(runs) + len(STEPS), desc="reading", leave=False) as bar:
+        table = _table(cfg, sweep, runs, metric, bar)
+        command, overlay = _best(cfg, sweep, table)
+        write_csv(table, scratch / "table.csv")
+        _step(bar, 0)
+        effects = find_effects(table)
+        pairs = [effect for effect in effects if isinstance(effect, Effect)]
+        picture = forest.draw(pairs, table, scratch / "effects.png") if pairs else None
+        _step(bar, 1)
+        panels = _panels(sweep, table)
+        lines = curves.draw(panels, scratch / "curves.png") if panels else None
+        _step(bar, 2)
+        study, study_pictures, lost = _study(cfg, sweep, table, scratch)
+        _step(bar, 3)
+        weights, histograms, without = _weights(cfg, table, scratch)
+    return Material(
+        title=f"Sweep {sweep.name}",
+        sources=[_source(sweep, table)],
+        table=table,
+        notes=[*notes, *left_out, *table.notes, *lost, *without, *_few(table)],
+        effects=effects,
+        command=command,
+        overlay=overlay,
+        export=Path(cfg.export) if cfg.export is not None else None,
+        forest=picture,
+        curves=lines,
+        shown=min(curves.MOST_LINES, len(table.configurations)),
+        study=study,
+        study_pictures=study_pictures,
+        weights=weights,
+        histograms=histograms,
+    )
+
+
+def _step(bar: "tqdm[Any]", number: int) -> None:
+    bar.set_description(STEPS[number])
+    bar.update()
+
+
+def _table(cfg: DictConfig, sweep: "SweepRecord", runs: "Sequence[RunRecord]", metric: str, bar: "tqdm[Any]") -> Table:
+    maximize = more_is_better(metric) if cfg.maximize is None else cfg.maximize
+    epochs = {}
+    for record in runs:
+        step = curves.best_step(sweep.curves(metric, [record])[record.run_id], maximize)
+        if step is not None:
+            epochs[record.run_id] = step
+        bar.update()
+    return build_table(
+        runs, metric, maximize=maximize, seed_key=cfg.seed_key, best_epochs=epochs, published=sweep.published
+    )
+
+
+def _source(sweep: "SweepRecord", table: Table) -> str:
+    count, kinds = len(table.runs), len(table.configurations)
+    runs = f"{count} run{'s' if count > 1 else ''} of {kinds} configuration{'s' if kinds > 1 else ''}"
+    way = "more" if table.maximize else "less"
+    now = datetime.now().strftime("%Y-%m-%d %H:%M")
+    return f"{runs}, judged by `{table.metric}` ({way} is better). Read from `{sweep.location.shown}` on {now}."
+
+
+def _few(table: Table) -> list[str]:
+    if len(table.runs) == 1:
+        return ["There is one run only: its figures stand below, but there is nothing to compare it with."]
+    if len(table.configurations) > 1 and all(c.summary.n == 1 for c in table.configurations):
+        return [
+            "Every configuration ran once: how much is chance can't be told. Several seeds would, as in `seed=0,1,2`."
+        ]
+    return []
+
+
+def _best(cfg: DictConfig, sweep: "SweepRecord", table: Table) -> tuple[str | None, str]:
+    """Returns the best configuration as a command, if train.py made it, and as YAML."""
+    overrides = best.best_overrides(next(iter(table.best.runs.values())), cfg.seed_key)
+    if overrides is None:
+        if cfg.export is not None:
+            raise UserError(
+                f"export={cfg.export}: these runs have no command line of train.py, so there is no overlay; "
+                "without export=… the report lists the best one's parameters."
+            )
+        pairs = dict(zip(table.names, table.best.values, strict=True))
+        return None, OmegaConf.to_yaml(OmegaConf.create(pairs)) if pairs else ""
+    header = f"# The best of the sweep {sweep.name}: {table.metric} {table.best.summary.mean:.4f}.\n"
+    try:
+        return best.command(overrides), best.overlay(overrides, header)
+    except UserError as error:
+        if cfg.export is not None:
+            raise
+        log.warning("%s", error)
+        return best.command(overrides), ""
+
+
+def _panels(sweep: "SweepRecord", table: Table) -> dict[str, dict[str, curves.Band]]:
+    shown: dict[str, list[Any]] = {
+        table.label(c): list(c.runs.values()) for c in table.configurations[: curves.MOST_LINES]
+    }
+    having: dict[str, Any] = {}
+    for run in (run for runs in shown.values() for run in runs):
+        for name in run.metrics:
+            having.setdefault(name, run)
+    # One run's curve tells whether a metric has any; reading all of all runs would take long.
+    samples = {name: sweep.curves(name, [run])[run.run_id] for name, run in having.items()}
+    panels = {}
+    for name in curves.worth_drawing(samples, table.metric):
+        found = {label: list(sweep.curves(name, runs).values()) for label, runs in shown.items()}
+        panels[name] = {label: curves.band(lines) for label, lines in found.items() if lines}
+    return panels
+
+
+def _study(
+    cfg: DictConfig, sweep: "SweepRecord", table: Table, scratch: Path
+) -> tuple[list[str], list[Path], list[str]]:
+    """Returns sentences about the study, its pictures, and sentences about what is missing."""
+    from cifar_tuning.reporting.study import write_plots
+    from cifar_tuning.tuning.finding import find_study
+
+    words = retrained_in_words([run.metrics for run in sweep.runs if run.retrained], table.metric)
+    try:
+        study = find_study(sweep.folder, sweep.parent.params if sweep.parent is not None else {}, cfg.storage)
+    except UserError as error:
+        return words, [], [str(error)]
+    files = write_plots(study, scratch, table.metric) if study is not None else []
+    if files:
+        words.append("`study.html`, beside this report, has these pictures to explore.")
+    return words, files, []
+
+
+def _weights(cfg: DictConfig, table: Table, scratch: Path) -> "tuple[list[LayerWeights], Path | None, list[str]]":
+    if cfg.checkpoint is not None:
+        return *named_histograms(cfg, scratch), []
+    return best_histograms(table, cfg.tracking.uri, scratch) if cfg.weights else ([], None, [])

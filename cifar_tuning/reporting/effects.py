@@ -1,0 +1,200 @@
+"""What each hyperparameter does: its values compared where all else is equal, the seed included."""
+
+import itertools
+import math
+import statistics
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from cifar_tuning.reporting.statistics import CONFIDENCE, Comparison, compare, holm, in_words, p_in_words
+from cifar_tuning.reporting.table import Table, value_in_words
+from cifar_tuning.reporting.varying import MISSING, as_number
+
+# Up to so many values are all compared with each other; of more, the best with the others.
+ALL_PAIRS = 4
+# More numbers than this that never meet under equal conditions were drawn from a range.
+FEW_NUMBERS = 8
+# Up to so many comparisons under each setting of the other hyperparameters are added.
+MOST_SETTINGS = 12
+# Fisher's interval needs n > 3, and means little long before.
+FEWEST_FOR_TREND = 5
+
+Context = tuple[tuple[str, ...], object]  # the other hyperparameters' values, the seed
+Point = tuple[tuple[str, ...], object, float]  # the same and the metric
+
+
+@dataclass(frozen=True)
+class Effect:
+    """Two values of a hyperparameter compared.
+
+    Attributes:
+        option: the hyperparameter.
+        names: of the two values, as a sentence has them.
+        setting: of the other hyperparameters, if only one is meant.
+        basis: what was compared, in words.
+        comparison: the first value's runs with the second's.
+        p: corrected for the number of comparisons in the report.
+        text: the result as a sentence.
+    """
+
+    option: str
+    names: tuple[str, str]
+    setting: str
+    basis: str
+    comparison: Comparison
+    p: float | None = None
+    text: str = ""
+
+
+@dataclass(frozen=True)
+class Trend:
+    """How the metric goes with a hyperparameter whose values were drawn from a range.
+
+    Attributes:
+        option: the hyperparameter.
+        rho: Spearman's rank correlation with the metric.
+        low: lower end of its 95 % interval.
+        high: upper end.
+        n: configurations.
+        p: corrected for the number of comparisons in the report.
+        text: the result as a sentence.
+    """
+
+    option: str
+    rho: float
+    low: float
+    high: float
+    n: int
+    p: float | None = None
+    text: str = ""
+
+
+def find_effects(table: Table) -> list[Effect | Trend]:
+    """Compares each hyperparameter's values, corrects for their number and says it in words.
+
+    Where several seeds are common, the metric is averaged over the other hyperparameters' settings seed by seed, and
+    the pairs are the seeds: settings of one seed are no independent repetitions. With a single seed the pairs are the
+    settings. Only what ran under both values counts. Where nothing did, the groups are compared as they are.
+    """
+    found = [effect for place in range(len(table.names)) for effect in _effects(table, place)]
+    corrected = holm([effect.p for effect in found])
+    return [_said(effect, p, table) for effect, p in zip(found, corrected, strict=True)]
+
+
+def _said(effect: Effect | Trend, p: float | None, table: Table) -> Effect | Trend:
+    if isinstance(effect, Trend):
+        return replace(effect, p=p, text=_trend_in_words(effect, p, table))
+    sentence = in_words(*effect.names, effect.comparison, p, table.unit, table.maximize)
+    setting = f"At {effect.setting}: " if effect.setting else ""
+    return replace(effect, p=p, text=f"{setting}{sentence}{'' if effect.setting else '; ' + effect.basis}.")
+
+
+def _effects(table: Table, place: int) -> Iterator[Effect | Trend]:
+    points = _points(table, place)
+    numbers = {value: as_number(value) for value in points if value != MISSING}
+    met = any(set(_by_context(a)) & set(_by_context(b)) for a, b in itertools.combinations(points.values(), 2))
+    runs = sum(map(len, points.values()))
+    ranged = len(numbers) > FEW_NUMBERS or runs < 2 * len(points)
+    if not met and ranged and len(numbers) >= FEWEST_FOR_TREND and None not in numbers.values():
+        trend = _trend(table, place)
+        if trend is not None:
+            yield trend
+        return
+    ordered = _best_first(points, table.maximize)
+    several = len(ordered) <= ALL_PAIRS
+    pairs = list(itertools.combinations(ordered, 2) if several else ((ordered[0], other) for other in ordered[1:]))
+    for a, b in pairs:
+        yield _effect(table, place, (a, b), points)
+    settings = list(dict.fromkeys(context for value in points.values() for context, _, _ in value))
+    if len(settings) > 1 and len(settings) * len(pairs) <= MOST_SETTINGS:
+        for setting, (a, b) in itertools.product(settings, pairs):
+            yield from _at(table, place, (a, b), points, setting)
+
+
+def _points(table: Table, place: int) -> dict[str, list[Point]]:
+    points: dict[str, list[Point]] = {}
+    for c in table.configurations:
+        others = c.values[:place] + c.values[place + 1 :]
+        points.setdefault(c.values[place], []).extend(
+            (others, seed, run.metrics[table.metric]) for seed, run in c.runs.items()
+        )
+    return points
+
+
+def _best_first(points: dict[str, list[Point]], maximize: bool) -> list[str]:
+    means = {value: statistics.mean(metric for _, _, metric in found) for value, found in points.items()}
+    return sorted(means, key=lambda value: -means[value] if maximize else means[value])
+
+
+def _by_context(points: Sequence[Point]) -> dict[Context, float]:
+    return {(others, seed): metric for others, seed, metric in points}
+
+
+def _names(table: Table, place: int, values: tuple[str, str]) -> tuple[str, str]:
+    return value_in_words(table.names[place], values[0]), value_in_words(table.names[place], values[1])
+
+
+def _effect(table: Table, place: int, values: tuple[str, str], points: dict[str, list[Point]]) -> Effect:
+    a, b = (_by_context(points[value]) for value in values)
+    common = [key for key in a if key in b]
+    seeds = {seed for _, seed in common}
+    settings = {others for others, _ in common}
+    if len(seeds) > 1:
+        comparison = compare(_over_settings(a, common), _over_settings(b, common))
+        basis = "paired over seeds" + (f", averaged over {len(settings)} settings" if len(settings) > 1 else "")
+    elif len(common) > 1:
+        comparison, basis = compare(a, b), "one seed; paired over the other hyperparameters' settings"
+    else:
+        differ = len(table.names) > 1 and not common
+        comparison, basis = compare(a, b), "unpaired" + (", the other hyperparameters differ as well" if differ else "")
+    return _made(table, place, values, "", basis, comparison)
+
+
+def _over_settings(group: dict[Context, float], keys: Sequence[Context]) -> dict[object, float]:
+    seeds: dict[object, list[float]] = {}
+    for key in keys:
+        seeds.setdefault(key[1], []).append(group[key])
+    return {seed: statistics.mean(values) for seed, values in seeds.items()}
+
+
+def _at(
+    table: Table, place: int, values: tuple[str, str], points: dict[str, list[Point]], setting: tuple[str, ...]
+) -> Iterator[Effect]:
+    a, b = ({seed: x for others, seed, x in points[value] if others == setting} for value in values)
+    if len(set(a) & set(b)) < 2:
+        return
+    names = table.names[:place] + table.names[place + 1 :]
+    where = ", ".join(value_in_words(name, value) for name, value in zip(names, setting, strict=True))
+    yield _made(table, place, values, where, "paired over seeds", compare(a, b))
+
+
+def _made(
+    table: Table, place: int, values: tuple[str, str], setting: str, basis: str, comparison: Comparison
+) -> Effect:
+    names = _names(table, place, values)
+    return Effect(table.names[place], names, setting, basis, comparison, comparison.p)
+
+
+def _trend(table: Table, place: int) -> Trend | None:
+    from scipy.stats import norm, spearmanr
+
+    found = [(as_number(c.values[place]), c.summary.mean) for c in table.configurations if c.values[place] != MISSING]
+    numbers, metrics = [number for number, _ in found], [metric for _, metric in found]
+    n = len(found)
+    if n < FEWEST_FOR_TREND or len(set(metrics)) < 2:
+        return None
+    result = spearmanr(numbers, metrics)
+    rho = float(result.statistic)
+    # Bonett and Wright, Psychometrika 65 (2000): the standard error of Fisher's z of a rank correlation.
+    z, error = math.atanh(max(-0.9999, min(0.9999, rho))), math.sqrt((1 + rho**2 / 2) / (n - 3))
+    width = float(norm.ppf((1 + CONFIDENCE) / 2)) * error
+    return Trend(table.names[place], rho, math.tanh(z - width), math.tanh(z + width), n, float(result.pvalue))
+
+
+def _trend_in_words(trend: Trend, p: float | None, table: Table) -> str:
+    facts = f"rank correlation {trend.rho:+.2f}, {trend.low:+.2f} to {trend.high:+.2f}, {p_in_words(p)}, n = {trend.n}"
+    if trend.low <= 0 <= trend.high:
+        return f"No trend of {table.metric} with {trend.option} can be told ({facts})."
+    way = "higher" if (trend.rho > 0) else "lower"
+    doubt = ", which may be chance among so many comparisons" if p is not None and p >= 1 - CONFIDENCE else ""
+    return f"A larger {trend.option} goes with a {way} {table.metric} ({facts}){doubt}."

@@ -1,0 +1,151 @@
+"""What of a sweep can be reported: the metric, which way is better, the runs that have it, and what is missing."""
+
+import math
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Protocol, TypeVar
+
+from cifar_tuning.errors import UserError
+
+# What a job of ours is judged by.
+USUAL = "val/acc_best"
+LESS_IS_BETTER = re.compile(r"loss|err|perplexity|mse|mae|second|time|macs|parameters", re.IGNORECASE)
+# Names of other people's metrics, the likeliest first.
+LIKELY = [
+    re.compile(pattern, re.IGNORECASE)
+    for pattern in (
+        r"val.*acc.*best|best.*val.*acc",
+        r"val.*acc|acc.*val",
+        r"test.*acc|acc.*test",
+        r"acc",
+        r"val.*loss",
+    )
+]
+# Ends after which a figure stands for the whole training; then those that are better than nothing.
+ENDED, UNFINISHED = ("complete", "diverged"), ("running", "killed", "pruned")
+# Names in a sentence.
+SHOWN = 5
+
+
+class Run(Protocol):
+    """One run as plain data; whoever reads a store has such records."""
+
+    @property
+    def run_id(self) -> str:
+        """Its id."""
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+
+    @property
+    def state(self) -> str:
+        """complete, diverged, pruned, failed, killed or running."""
+
+    @property
+    def params(self) -> Mapping[str, str]:
+        """Its parameters, as text."""
+
+    @property
+    def overrides(self) -> Sequence[str]:
+        """What was asked for on its command line; empty where there was none."""
+
+    @property
+    def metrics(self) -> Mapping[str, float]:
+        """The last value of each metric."""
+
+    @property
+    def seconds(self) -> float | None:
+        """How long it took."""
+
+
+AnyRun = TypeVar("AnyRun", bound=Run)
+
+
+def choose_metric(runs: Sequence[Run], asked: str | None) -> tuple[str, list[str]]:
+    """Returns the metric to report, and a sentence where it is not the one that is usual here.
+
+    Args:
+        runs: of the sweep.
+        asked: the user's choice; None leaves it to the names.
+
+    Raises:
+        UserError: no run has it, or none has any.
+    """
+    counts = Counter(name for run in runs for name, value in run.metrics.items() if math.isfinite(value))
+    wanted = asked or USUAL
+    if counts[wanted]:
+        return wanted, []
+    if not counts:
+        raise UserError(
+            f"None of the {len(runs)} runs has a metric ({_states(runs)}), so there is nothing to report. "
+            "Look into their logs, or wait until the first epoch is over."
+        )
+    if asked is not None:
+        raise UserError(
+            f"metric={asked}: none of the {len(runs)} runs has it; they have {', '.join(sorted(counts))}. Choose one."
+        )
+    name = next(
+        (name for pattern in LIKELY for name, _ in counts.most_common() if pattern.search(name)),
+        counts.most_common(1)[0][0],
+    )
+    others = ", ".join(f"`{other}`" for other in sorted(counts) if other != name)
+    choice = f"; `metric=…` chooses another: {others}" if others else ""
+    return name, [f"No run has `{USUAL}`, so the last value of `{name}` is reported{choice}."]
+
+
+def more_is_better(metric: str) -> bool:
+    """Guesses from a metric's name which way is better."""
+    return LESS_IS_BETTER.search(metric) is None
+
+
+def unit_of(metric: str, values: Sequence[float]) -> str:
+    """Returns `points` for accuracies between 0 and 1, whose differences read better in percentage points."""
+    return "points" if "acc" in metric.lower() and all(0 <= value <= 1 for value in values) else ""
+
+
+def choose_runs(runs: Sequence[AnyRun], metric: str) -> tuple[list[AnyRun], list[str]]:
+    """Returns the runs that count, and a sentence for every kind that does not.
+
+    A pruned run's best accuracy is that of an unfinished training, so it does not count, unless no run has ended.
+
+    Raises:
+        UserError: all runs failed.
+    """
+    failed = [run for run in runs if run.state == "failed"]
+    if len(failed) == len(runs):
+        which = "Its only run" if len(runs) == 1 else f"All {len(runs)} runs"
+        raise UserError(
+            f"{which} failed, so there is nothing to report: {_names(failed)}. "
+            "The reason is in traceback.txt among a run's files in MLflow, and in its folder."
+        )
+    having = [run for run in runs if run.state != "failed" and math.isfinite(run.metrics.get(metric, math.nan))]
+    ended = [run for run in having if run.state in ENDED]
+    notes = []
+    if not ended:
+        notes.append(f"No run has ended yet ({_states(runs)}): these are the figures so far, of unequal trainings.")
+    chosen = ended or having
+    for state in dict.fromkeys((*UNFINISHED, "failed")):
+        left = [run for run in runs if run.state == state and run not in chosen]
+        if left and (ended or state == "failed"):
+            notes.append(f"{_runs(left)} {state} and left out: {_names(left)}.")
+    lacking = [run for run in runs if run.state in ENDED and run not in chosen]
+    if lacking:
+        notes.append(f"{_runs(lacking, 'has', 'have')} no `{metric}` and left out: {_names(lacking)}.")
+    if not chosen:
+        raise UserError(f"No run that did not fail has {metric} ({_states(runs)}), so there is nothing to report.")
+    return chosen, notes
+
+
+def _runs(runs: Sequence[Run], one: str = "is", several: str = "are") -> str:
+    return f"1 run {one}" if len(runs) == 1 else f"{len(runs)} runs {several}"
+
+
+def _names(runs: Sequence[Run]) -> str:
+    names = [f"`{run.name}`" for run in runs[:SHOWN]]
+    return ", ".join(names) + (f" and {len(runs) - SHOWN} more" if len(runs) > SHOWN else "")
+
+
+def _states(runs: Sequence[Run]) -> str:
+    return ", ".join(f"{count} {state}" for state, count in Counter(run.state for run in runs).most_common())

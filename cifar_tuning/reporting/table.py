@@ -1,0 +1,168 @@
+"""A sweep's runs as a table of configurations: what varies, mean and spread over the seeds, epochs and time."""
+
+import csv
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cifar_tuning.reporting.published import published_value, unmatched
+from cifar_tuning.reporting.selection import Run, more_is_better, unit_of
+from cifar_tuning.reporting.statistics import Summary, summarize
+from cifar_tuning.reporting.varying import MISSING, find_options, short
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """Runs that differ in their seeds alone.
+
+    Attributes:
+        values: of the hyperparameters that vary, in the table's order.
+        runs: one a seed; the keys are the seeds, or the run's id where none was recorded.
+        summary: of the metric.
+        best_epoch: mean over the runs; None where no run has a curve.
+        seconds: mean over the runs.
+        published: what others found, if an overlay says so.
+    """
+
+    values: tuple[str, ...]
+    runs: Mapping[object, Run]
+    summary: Summary
+    best_epoch: float | None = None
+    seconds: float | None = None
+    published: float | None = None
+
+
+@dataclass(frozen=True)
+class Table:
+    """A sweep's configurations, the best first.
+
+    Attributes:
+        metric: what they are judged by.
+        maximize: whether more of it is better.
+        unit: `points` where differences are shown in percentage points.
+        names: the hyperparameters that vary.
+        configurations: sorted by the metric's mean.
+        notes: sentences about what is missing.
+    """
+
+    metric: str
+    maximize: bool
+    unit: str
+    names: list[str]
+    configurations: list[Configuration]
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def best(self) -> Configuration:
+        """The configuration with the best mean."""
+        return self.configurations[0]
+
+    @property
+    def runs(self) -> list[Run]:
+        """All runs that count."""
+        return [run for configuration in self.configurations for run in configuration.runs.values()]
+
+    def label(self, configuration: Configuration) -> str:
+        """Returns a configuration's name in legends: its options, without their groups."""
+        pairs = zip(self.names, configuration.values, strict=True)
+        return ", ".join(value_in_words(name, value) for name, value in pairs) or "all runs"
+
+
+def value_in_words(name: str, value: str) -> str:
+    """Returns `swish`, or `lr=0.01`: a word speaks for itself, a number and a switch need their option."""
+    shown = short(value)
+    if shown[:1].isalpha() and shown not in ("true", "false", "null", "none"):
+        return shown
+    return f"{name.rpartition('.')[2]}={shown}"
+
+
+def build_table(
+    runs: Sequence[Run],
+    metric: str,
+    *,
+    maximize: bool | None = None,
+    seed_key: str = "seed",
+    best_epochs: Mapping[str, int] | None = None,
+    published: Sequence[Mapping[str, Any]] = (),
+) -> Table:
+    """Groups runs into configurations.
+
+    Args:
+        runs: that have the metric, at least one.
+        metric: what to judge by.
+        maximize: whether more is better; None asks the metric's name.
+        seed_key: the parameter that tells repetitions apart.
+        best_epochs: by run id.
+        published: rows of an overlay.
+    """
+    maximize = more_is_better(metric) if maximize is None else maximize
+    options = find_options(runs, seed_key)
+    groups: dict[tuple[str, ...], dict[object, Run]] = {}
+    repeated = 0
+    for run in runs:
+        group = groups.setdefault(options.values[run.run_id], {})
+        key = options.repetition[run.run_id] or run.run_id
+        repeated += key in group
+        group[key] = run  # runs come in the order in which they began: the latest stands
+    configurations = [
+        _configuration(values, group, options.names, metric, best_epochs or {}, published)
+        for values, group in groups.items()
+    ]
+    configurations.sort(key=lambda c: -c.summary.mean if maximize else c.summary.mean)
+    notes = _notes(options.names, configurations, repeated, seed_key)
+    examples = [(next(iter(c.runs.values())), dict(zip(options.names, c.values, strict=True))) for c in configurations]
+    notes += [f"The published row {row} has no counterpart among these runs." for row in unmatched(published, examples)]
+    unit = unit_of(metric, [run.metrics[metric] for run in runs])
+    return Table(metric, maximize, unit, options.names, configurations, notes)
+
+
+def write_csv(table: Table, file: Path) -> Path:
+    """Writes all configurations with all digits, one a line."""
+    with file.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow([*table.names, "mean", "std", "n", "best_epoch", "seconds", "published"])
+        for c in table.configurations:
+            rest = (c.summary.mean, c.summary.std, c.summary.n, c.best_epoch, c.seconds, c.published)
+            writer.writerow([*c.values, *("" if value is None else value for value in rest)])
+    return file
+
+
+def _configuration(
+    values: tuple[str, ...],
+    runs: dict[object, Run],
+    names: list[str],
+    metric: str,
+    best_epochs: Mapping[str, int],
+    published: Sequence[Mapping[str, Any]],
+) -> Configuration:
+    epochs = [best_epochs[run.run_id] for run in runs.values() if run.run_id in best_epochs]
+    seconds = [run.seconds for run in runs.values() if run.seconds is not None]
+    example = next(iter(runs.values()))
+    return Configuration(
+        values=values,
+        runs=runs,
+        summary=summarize(run.metrics[metric] for run in runs.values()),
+        best_epoch=statistics.mean(epochs) if epochs else None,
+        seconds=statistics.mean(seconds) if seconds else None,
+        published=published_value(published, example, names, values, metric) if published else None,
+    )
+
+
+def _notes(names: list[str], configurations: list[Configuration], repeated: int, seed_key: str) -> list[str]:
+    notes = []
+    if repeated:
+        which = "run repeats a seed" if repeated == 1 else "runs repeat a seed"
+        notes.append(f"{repeated} {which} of the same configuration; the latest of each counts.")
+    for place, name in enumerate(names):
+        lacking = sum(len(c.runs) for c in configurations if c.values[place] == MISSING)
+        if lacking:
+            notes.append(f"`{name}` is missing in {lacking} run{'s' if lacking > 1 else ''} (shown as {MISSING}).")
+    unseeded = any(run.run_id == key for c in configurations for key, run in c.runs.items())
+    if unseeded and any(len(c.runs) > 1 for c in configurations):
+        notes.append(
+            f"Runs without a parameter `{seed_key}` (`seed_key=…` names another) can't be paired over seeds; "
+            "each counts as a repetition of its configuration."
+        )
+    return notes

@@ -1,0 +1,44 @@
+"""A report in short, on the terminal."""
+
+import sys
+from pathlib import Path
+
+from cifar_tuning.reporting.report import Material, header, row
+from cifar_tuning.reporting.summary import WIDE
+
+TOP = 5
+# Sentences that are shown; the report has all.
+SENTENCES = 6
+
+
+def print_report(material: Material, folder: Path) -> None:
+    """Prints the best configurations, the first comparisons, what is missing, and where the files are."""
+    from rich.console import Console
+    from rich.table import Table as Grid
+
+    console = Console() if sys.stdout.isatty() else Console(width=WIDE)
+    table = material.table
+    count = len(table.configurations)
+    grid = Grid(title=f"{material.title}: the best {TOP} of {count}" if count > TOP else material.title)
+    for place, name in enumerate(header(table)):
+        grid.add_column(name, justify="left" if place < len(table.names) else "right", overflow="fold")
+    for place, configuration in enumerate(table.configurations[:TOP]):
+        grid.add_row(*row(configuration, table), style="bold" if place == 0 else None)
+    console.print(grid)
+    for effect in material.effects[:SENTENCES]:
+        console.print(effect.text, highlight=False, markup=False, soft_wrap=True)
+    if len(material.effects) > SENTENCES:
+        console.print(f"… and {len(material.effects) - SENTENCES} comparisons more in the report")
+    for note in material.notes:
+        console.print(f"missing: {note.replace('`', '')}", highlight=False, markup=False, soft_wrap=True)
+    if material.command is not None:
+        console.print("The best configuration once more:", style="bold")
+        console.print(f"  {material.command}", highlight=False, markup=False, soft_wrap=True)
+    if material.export is not None:
+        console.print(f"  {material.export}  the same as an overlay", highlight=False, markup=False, soft_wrap=True)
+    print_files(folder)
+
+
+def print_files(folder: Path) -> None:
+    """Prints where a report is."""
+    print(f"The report: {folder / 'report.html'} (one file), {folder / 'report.md'} (with its pictures)")

@@ -1,0 +1,160 @@
+"""Which hyperparameters differ between runs, told from their recorded options alone."""
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from cifar_tuning.reporting.selection import Run
+
+# A run that lacks an option has this value of it.
+MISSING = "–"
+# Where files lie and who is asked for them changes nothing that is learnt.
+ELSEWHERE = re.compile(
+    r"^(hydra|tracking|mlflow)([./_]|$)|^(resume|published|objective)$"
+    r"|(^|[._/-])(dir|directory|folder|path|root|file|run_?id|run_?name|uri|url|host|date|timestamp|_partial_)$",
+    re.IGNORECASE,
+)
+SEED = re.compile(r"(^|[._/-])seed$", re.IGNORECASE)
+NOT_VALUES = re.compile(r"(/|~|[A-Za-z]:\\|file:|s3:|gs:).*|[0-9a-f]{32}")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What tells runs apart.
+
+    Attributes:
+        names: the hyperparameters that vary.
+        values: their values, for each run's id, in the order of the names.
+        repetition: for each run's id, the values of its seeds; None for a run that recorded none.
+    """
+
+    names: list[str]
+    values: dict[str, tuple[str, ...]]
+    repetition: dict[str, tuple[str, ...] | None]
+
+
+def find_options(runs: Sequence[Run], seed_key: str = "seed") -> Options:
+    """Finds the hyperparameters that vary between runs.
+
+    A parameter varies if it has two values, of which missing may be one. Where runs recorded their command lines, the
+    options on these come first, and a config group's choice (`augmentation=crop_flip`, `variant=lab3/adam`) stands for
+    all the parameters that follow from it. Seeds, paths, ids and addresses are left out.
+
+    Args:
+        runs: the runs to tell apart.
+        seed_key: the parameter that tells repetitions of one configuration apart.
+    """
+    varying = [key for key in sorted({key for run in runs for key in run.params}) if _varies(runs, _param(key))]
+    seeds = [key for key in varying if key == seed_key or SEED.search(key)]
+    counted = [key for key in varying if key not in seeds and not _elsewhere(runs, key)]
+    columns: dict[str, Callable[[Run], str]] = {}
+    for key in _asked(runs):
+        if key == seed_key or SEED.search(key) or ELSEWHERE.search(key):
+            continue
+        read = _choice(runs, key) if _is_group(runs, key) else _param(key)
+        if _varies(runs, read):
+            columns[key] = read
+    asked = list(columns.values())
+    for key in counted:
+        if key not in columns and not (asked and _follows(runs, asked, _param(key))):
+            columns[key] = _param(key)
+    repetition_of = list(dict.fromkeys([seed_key, *seeds]))
+    return Options(
+        names=list(columns),
+        values={run.run_id: tuple(read(run) for read in columns.values()) for run in runs},
+        repetition={
+            run.run_id: tuple(_param(key)(run) for key in repetition_of)
+            if any(key in run.params for key in repetition_of)
+            else None
+            for run in runs
+        },
+    )
+
+
+def spell(value: object) -> str:
+    """Returns a value in one spelling, by which equal ones are known: 1e-4 is 0.0001, True is true, None is null."""
+    text = "null" if value is None else str(value).strip()
+    if text.lower() in ("true", "false", "null", "none", "nan"):
+        return "null" if text.lower() == "none" else text.lower()
+    number = as_number(text)
+    return text if number is None else f"{number:.10g}"
+
+
+def as_number(text: str) -> float | None:
+    """Returns the number that a text is; None if it is none."""
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    return number if abs(number) < float("inf") else None
+
+
+def short(value: str) -> str:
+    """Returns a value as a table shows it: four digits that count, a class without its module."""
+    number = as_number(value)
+    if number is None:
+        return value.rpartition(".")[2] if re.fullmatch(r"[A-Za-z_][\w]*(\.[A-Za-z_]\w*)+", value) else value
+    return value if value.lstrip("-").isdigit() else f"{number:.4g}"
+
+
+def asked_for(run: Run) -> dict[str, str]:
+    """Returns a run's overrides by their keys."""
+    pairs = (override.lstrip("+~").partition("=") for override in run.overrides)
+    return {key: value for key, _, value in pairs}
+
+
+def group_choice(run: Run, group: str) -> str:
+    """Returns what a run chose of a config group, as its command line or else its recorded class says."""
+    if (asked := asked_for(run).get(group)) is not None:
+        return spell_choice(asked)
+    target = run.params.get(f"{group}._target_")
+    return spell_choice(target.rpartition(".")[2] if target else run.params.get(group))
+
+
+def spell_choice(value: object) -> str:
+    """Returns a group's choice: `null` and nothing at all are `none`."""
+    return "none" if value in (None, "", "null", "None") else str(value)
+
+
+def _asked(runs: Sequence[Run]) -> list[str]:
+    return list(dict.fromkeys(key for run in runs for key in asked_for(run)))
+
+
+def _is_group(runs: Sequence[Run], key: str) -> bool:
+    below = f"{key}."
+    return "." not in key and (
+        not any(key in run.params for run in runs) or any(name.startswith(below) for run in runs for name in run.params)
+    )
+
+
+def _choice(runs: Sequence[Run], group: str) -> Callable[[Run], str]:
+    if all(group in asked_for(run) for run in runs):
+        return lambda run: spell_choice(asked_for(run)[group])
+    # A default that was not asked for is known by its class alone; so all are compared by it.
+    if any(f"{group}._target_" in run.params for run in runs):
+        return lambda run: group_choice_by_class(run, group)
+    return lambda run: asked_for(run).get(group, MISSING)
+
+
+def group_choice_by_class(run: Run, group: str) -> str:
+    """Returns the class that a run's config group built; `none` without one."""
+    return spell_choice(run.params.get(f"{group}._target_", "").rpartition(".")[2])
+
+
+def _param(key: str) -> Callable[[Run], str]:
+    return lambda run: spell(run.params[key]) if key in run.params else MISSING
+
+
+def _varies(runs: Sequence[Run], read: Callable[[Run], str]) -> bool:
+    return len({read(run) for run in runs}) > 1
+
+
+def _elsewhere(runs: Sequence[Run], key: str) -> bool:
+    values = [run.params[key] for run in runs if key in run.params]
+    return bool(ELSEWHERE.search(key)) or all(NOT_VALUES.fullmatch(value) for value in values)
+
+
+def _follows(runs: Sequence[Run], reads: Sequence[Callable[[Run], str]], read: Callable[[Run], str]) -> bool:
+    """Whether an option's value is decided by those of others."""
+    decided: dict[tuple[str, ...], str] = {}
+    return all(decided.setdefault(tuple(r(run) for r in reads), read(run)) == read(run) for run in runs)

@@ -1,0 +1,71 @@
+"""The study of a sweep that is over, found from what the sweep left; read, never changed."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import optuna
+from omegaconf import OmegaConf
+from sqlalchemy.engine import make_url
+
+from cifar_tuning.errors import UserError
+from cifar_tuning.text import without_password
+from cifar_tuning.tuning.place import STORAGE_FILE, sqlite_file
+from cifar_tuning.tuning.storage import quiet_optuna
+from cifar_tuning.tuning.study import MARKER
+
+SWEEPER = "hydra.sweeper."
+
+
+def find_study(folder: Path | None, params: Mapping[str, str], storage: str | None = None) -> optuna.Study | None:
+    """Opens the study that chose a sweep's jobs, ours or the stock plugin's; None if a grid did.
+
+    Args:
+        folder: the sweep's, if it is on this machine.
+        params: of the sweep's run: the sweeper's options.
+        storage: where the study is, if not where the sweep says.
+
+    Raises:
+        UserError: there was a study, but its storage can't be read; says why, and what to do.
+    """
+    name, found = _place(folder, params)
+    if name is None:
+        return None
+    url = storage or found
+    if url is None:
+        raise UserError(f"The study {name} was kept in memory, so Optuna's plots are gone with its process.")
+    shown = without_password(url)
+    if ":***@" in url:
+        raise UserError(f"The study {name} is in {shown}, whose password is not kept: give storage=… with it.")
+    file = sqlite_file(url)
+    if url.startswith("sqlite") and (file is None or not file.is_file()):
+        raise UserError(
+            f"The study {name} is in {shown}, which is not there: give storage=sqlite:///… if it was moved."
+        )
+    quiet_optuna()
+    try:
+        make_url(url)
+        return optuna.load_study(study_name=name, storage=url)
+    except Exception as error:  # every database has its own way to say no
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__).rstrip(".")
+        raise UserError(
+            f"The study {name} can't be read from {shown} ({reason}): start the server, or give storage=…"
+        ) from error
+
+
+def _place(folder: Path | None, params: Mapping[str, str]) -> tuple[str | None, str | None]:
+    """Returns the study's name and storage; no name where there is no study, no storage where it was in memory."""
+    if folder is not None and (folder / MARKER).is_file():
+        content = OmegaConf.load(folder / MARKER)
+        storage = str(content.storage)
+        # The marker names a file in the study's folder relatively, so that the folder can be moved.
+        relative = storage.removeprefix("sqlite:///")
+        return content.study_name, f"sqlite:///{folder / relative}" if relative != storage else storage
+    target = params.get(f"{SWEEPER}_target_", "")
+    if not target.endswith(("OptunaSweeper", "StudySweeper")):
+        return None, None
+    name, storage = params.get(f"{SWEEPER}study_name", "null"), params.get(f"{SWEEPER}storage", "null")
+    if storage != "null":
+        return name, storage
+    if target.endswith("StudySweeper"):
+        return name, f"sqlite:///{(folder or Path()) / STORAGE_FILE}"
+    return name, None
