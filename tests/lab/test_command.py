@@ -1,0 +1,79 @@
+import subprocess
+import sys
+
+import pytest
+
+from cifar_tuning import PROJECT_ROOT
+from cifar_tuning.lab import __main__ as command
+from cifar_tuning.lab import scale as scales
+from cifar_tuning.lab.experiments import EXPERIMENTS, load_experiment
+from cifar_tuning.lab.runs import save_runs
+from cifar_tuning.lab.winners import RECIPE, SWEEPS, missing_repeats, recipe_lines, to_test, winner
+
+
+@pytest.fixture
+def commands(monkeypatch):
+    """The training commands that would have run."""
+    found = []
+
+    def run(arguments, **options):
+        found.append(" ".join(arguments[1:]))
+        return subprocess.CompletedProcess(arguments, 0)
+
+    monkeypatch.setattr(command.subprocess, "run", run)
+    return found
+
+
+def test_only_what_is_missing_is_trained(scale, make_run, commands):
+    scale.data.mkdir()
+    runs = [make_run("lab1_baseline", "", seed) for seed in range(5)]
+    save_runs(runs, scale.data)
+    assert command.train(scale, "lab1_baseline", {}, [], again=False)
+    assert commands == []
+    assert command.train(scale, "lab1_baseline", {}, ["hydra.launcher.stack=5"], again=True)
+    save_runs(runs[:4], scale.data)
+    assert command.train(scale, "lab1_baseline", {}, [], again=False)
+    plain = "train.py -m experiment=lab1_baseline"
+    assert commands == [f"{plain} hydra.launcher.stack=5", plain]
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_the_quick_version_is_short_and_keeps_to_its_own_folders(name):
+    quick = scales.quick()
+    overrides = quick.command(name)
+    assert "trainer.epochs=2" in overrides
+    assert f"hydra.sweep.dir=multirun/quick/{name}" in overrides
+    assert len(quick.experiment(name).runs) <= len(load_experiment(name).runs)
+    for path in (quick.sweeps, quick.page, quick.data, quick.pictures):
+        assert path.is_relative_to(PROJECT_ROOT / "multirun" / "quick")
+
+
+def test_unknown_experiments_are_refused(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["lab", "--only", "lab9,lab2_lr"])
+    with pytest.raises(SystemExit):
+        command.main()
+    assert "--only lab9: must be among lab1_baseline" in capsys.readouterr().err
+
+
+def test_the_third_labs_winner_gets_further_seeds_and_the_best_network_the_test_set(scale, make_run):
+    from cifar_tuning.lab.results import Results
+
+    runs = [
+        make_run(name, configuration, 0, 0.88 if configuration.endswith("adam") else 0.8)
+        for name in SWEEPS
+        for configuration in load_experiment(name).configurations
+    ]
+    assert winner(Results(scale, runs[:-1], {})) is None
+    results = Results(scale, runs, {})
+    best = winner(results)
+    assert best.configuration == "variant=lab3/adam"
+    assert missing_repeats(results) == (best, [1, 2])
+    assert to_test(results) == []
+    runs += [make_run("lab3_untried", best.configuration, seed, 0.87) for seed in (1, 2)]
+    recipe = [make_run(RECIPE, "", seed, 0.90, test_acc=0.895) for seed in range(3)]
+    results = Results(scale, [*runs, *recipe], {})
+    assert missing_repeats(results) is None
+    assert to_test(results) == recipe
+    assert recipe_lines(results)[0] == (
+        "The fast recipe: validation 0.9000 ± 0.0000 (n = 3), test 0.8950 ± 0.0000 (n = 3)."
+    )

@@ -1,0 +1,58 @@
+import pytest
+
+from cifar_tuning.lab.experiments import EXPERIMENTS, configuration_of, load_experiment, options_of, spell
+from cifar_tuning.lab.texts import SECTIONS
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ("1e-4", "0.0001"),
+        (1e-4, "0.0001"),
+        ("0.0", "0"),
+        (45000, "45000"),
+        (None, "null"),
+        (False, "false"),
+        ("false", "false"),
+        ("lab3/decay_0.1_50", "lab3/decay_0.1_50"),
+    ],
+)
+def test_a_value_has_one_spelling(value, text):
+    assert spell(value) == text
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_overlay_can_be_read_and_has_a_section(name):
+    experiment = load_experiment(name)
+    assert len(experiment.runs) == len(experiment.configurations) * len(experiment.seeds) > 0
+    assert name in [section.experiment for section in SECTIONS]
+    # Each published value belongs to a row.
+    values = [experiment.published_value(configuration) for configuration in experiment.configurations]
+    assert {value for _, value in experiment.published} <= set(values)
+
+
+def test_a_job_is_known_by_what_was_swept_and_by_what_the_user_added():
+    experiment = load_experiment("lab2_bn_lr")
+    overrides = ["seed=3", "optimizer.lr=0.10", "model.batch_norm=true", "experiment=lab2_bn_lr", "tracking=none"]
+    assert configuration_of(overrides, experiment) == "model.batch_norm=true optimizer.lr=0.1"
+    assert configuration_of(overrides, experiment) in experiment.configurations
+    longer = configuration_of(
+        [*overrides, "trainer.epochs=200", "data.val_size=1000"], experiment, ["data.val_size=1000"]
+    )
+    assert options_of(longer)[-1] == ("trainer.epochs", "200")
+
+
+def test_published_values_of_one_column_stand_beside_both_of_ours():
+    experiment = load_experiment("lab2_l2")
+    assert [
+        experiment.published_value(f"optimizer.lr={rate} regularizer.strength=0.01") for rate in ("0.01", "0.1")
+    ] == [
+        0.6624,
+        0.6624,
+    ]
+
+
+def test_what_the_command_line_gives_otherwise_changes_the_grid():
+    grid = load_experiment("claim_augmentation").changed(["seed=0,1", "data.train_limit=200,2000", "trainer.epochs=2"])
+    assert len(grid.runs) == 2 * 2 * 3
+    assert grid.configurations[0] == "data.train_limit=200 augmentation=none"

@@ -1,0 +1,127 @@
+import json
+
+import pytest
+
+from cifar_tuning.lab.experiments import EXPERIMENTS, load_experiment
+from cifar_tuning.lab.page import write_page
+from cifar_tuning.lab.pictures import draw_all
+from cifar_tuning.lab.results import Results
+from cifar_tuning.lab.runs import save_curves, save_runs
+from cifar_tuning.lab.tables import describe, order, shortfalls, table
+
+
+def test_a_table_has_all_rows_and_says_what_is_missing(make_results):
+    lines = table(make_results({("lab2_lr", "optimizer.lr=0.1"): [0.69, 0.71]}), "lab2_lr")
+    assert len(lines) == 2 + 6
+    assert "| 0.1 | .7012 | .7000 ± .0141 (2 of 5) | −.0012 | 20 of 30 |" in lines
+    assert "| 1 | .1054 | missing |  |  |" in lines
+
+
+def test_longer_trainings_get_rows_of_their_own(make_results):
+    longer = "variant=lab3/swish trainer.epochs=200"
+    results = make_results(
+        {("lab3_resnet20", longer): [0.92], ("lab3_resnet20", "variant=lab3/swish data.val_size=9"): [0.1]}
+    )
+    assert [line for line in table(results, "lab3_resnet20") if "200" in line] == [
+        "| Swish | 200 |  | .9200 (1) |  | 20 of 30 |"
+    ]
+    assert len(table(results, "lab3_resnet20")) == 2 + 8 + 1
+
+
+@pytest.mark.parametrize(
+    ("ours", "epochs", "expected"),
+    [
+        ([0.70, 0.71, 0.70], 30, "it was a lucky one"),
+        ([0.66, 0.72, 0.74], 30, "spread as far"),
+        ([0.70], 30, "no spread is known"),
+        ([0.70, 0.71, 0.70], 200, "Ours had 30 epochs, the report's up to 200"),
+        ([0.72, 0.72, 0.71], 30, None),
+    ],
+)
+def test_a_row_below_the_published_value_says_why(make_results, ours, epochs, expected):
+    found = shortfalls(
+        make_results({("lab2_augmentation", "augmentation=crop_flip"): ours}), "lab2_augmentation", epochs
+    )
+    assert len(found) == (expected is not None)
+    assert expected is None or (expected in found[0] and found[0].startswith("Crop and flip: ours is"))
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "expected"),
+    [
+        ({"null": [0.65, 0.66], "10": [0.70, 0.71], "15": [0.67, 0.68]}, "all 3 pairs"),
+        ({"null": [0.65, 0.66], "10": [0.67, 0.68], "15": [0.675, 0.678]}, "within noise"),
+        ({"null": [0.65, 0.66], "10": [0.67, 0.68], "15": [0.7001, 0.71]}, "no chance"),
+        ({"null": [0.65, 0.66]}, None),
+    ],
+)
+def test_the_published_order_is_compared_pair_by_pair(make_results, accuracies, expected):
+    values = {("lab1_decay", f"schedule.decay_epochs={epochs}"): found for epochs, found in accuracies.items()}
+    sentences = order(make_results(values), "lab1_decay")
+    assert bool(sentences) == (expected is not None)
+    assert expected is None or expected in sentences[-1]
+
+
+@pytest.mark.parametrize(
+    ("configuration", "words"),
+    [
+        ("model.batch_norm=false optimizer.lr=0.2", "no batch norm, learning rate 0.2"),
+        ("schedule.decay_epochs=null", "no decay"),
+        ("data.train_limit=45000 augmentation=crop_flip", "45,000 training images, crop and flip"),
+        ("regularizer=l2 regularizer.strength=1e-05", "L2, strength 1e-5"),
+    ],
+)
+def test_configurations_in_words(configuration, words):
+    assert describe(configuration) == words
+
+
+def test_without_any_run_the_page_names_every_experiment_and_its_command(make_results, scale):
+    results = make_results({})
+    write_page(results, {})
+    page = scale.page.read_text()
+    for name in EXPERIMENTS:
+        assert f"**{name} is missing**" in page
+        assert f"`make results ONLY={name}` trains the rest" in page
+        assert f"`python train.py -m experiment={name}`" in page
+
+
+def test_an_incomplete_experiment_says_how_many_runs_are_there(make_results, scale):
+    write_page(make_results({("lab2_lr", "optimizer.lr=1"): [0.1, 0.1, 0.1]}), {})
+    assert "**lab2_lr is incomplete**: 3 of 30 runs are there" in scale.page.read_text()
+
+
+def test_page_and_pictures_are_drawn_from_the_files_alone(make_run, scale):
+    runs = [
+        make_run(name, configuration, seed, 0.6 + 0.001 * seed + 0.01 * number)
+        for name in EXPERIMENTS
+        for number, configuration in enumerate(load_experiment(name).configurations)
+        for seed in load_experiment(name).seeds
+    ]
+    curve = [0.1, 0.4, 0.6, 0.6, 0.6, 0.6]
+    drawn = [run for run in runs if run.experiment in ("lab1_baseline", "claim_dropout")]
+    scale.data.mkdir()
+    save_runs(runs, scale.data)
+    save_curves(
+        {r.key: dict.fromkeys(("train_acc", "val_acc", "train_loss", "val_loss"), curve) for r in drawn},
+        runs,
+        scale.data,
+    )
+    (scale.data / "notes.md").write_text("## A note\n")
+    (scale.data / "surface_plain.json").write_text(
+        json.dumps(
+            {"alphas": [-1, 0, 1], "betas": [-1, 0, 1], "losses": [[3, 2, 3]] * 3, "accuracies": [[0.1] * 3] * 3}
+        )
+    )
+    results = Results.load(scale)
+    pictures = draw_all(results)
+    write_page(results, pictures)
+    page = scale.page.read_text()
+    assert f"{len(runs)} of {len(runs)} runs are there" in page
+    assert "missing |" not in page
+    assert "runs are missing" not in page
+    assert page.endswith("## A note\n")
+    assert {p.name for of in pictures.values() for p in of} == {"overview", "baseline", "claim_dropout", "surfaces"}
+    assert all((scale.pictures / f"{name}.png").stat().st_size > 0 for name in ("overview", "baseline", "surfaces"))
+    assert "![Every published value and ours](images/overview.png)" in page
+    write_page(results, pictures)
+    assert scale.page.read_text() == page

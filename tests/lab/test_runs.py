@@ -1,0 +1,70 @@
+import json
+
+import pytest
+
+from cifar_tuning.lab.collect import TEST_FILE, read_sweeps
+from cifar_tuning.lab.runs import load_curves, load_runs, merge_runs, save_curves, save_runs
+
+
+def test_rows_come_back_as_they_were(tmp_path, make_run):
+    runs = [
+        make_run("lab1_baseline", "", 1, 0.6614, test_acc=0.66),
+        make_run("lab2_lr", "optimizer.lr=1", 0, 0.1, state="diverged", final_val_acc=None, initial_loss=None),
+    ]
+    save_runs(runs, tmp_path)
+    assert load_runs(tmp_path) == runs
+    save_curves({runs[0].key: {"val_acc": [0.1, None, 0.5]}, ("gone", "", 0): {"val_acc": [0.1]}}, runs, tmp_path)
+    assert load_curves(tmp_path) == {runs[0].key: {"val_acc": [0.1, None, 0.5]}}
+
+
+def test_nothing_there_is_nothing(tmp_path):
+    assert load_runs(tmp_path) == []
+    assert load_curves(tmp_path) == {}
+
+
+def test_merging_keeps_other_rows_and_their_machines(make_run):
+    old = [make_run("lab2_lr", "optimizer.lr=1", 0), make_run("lab1_baseline", "", 0, 0.66, machine="a GPU")]
+    same = make_run("lab1_baseline", "", 0, 0.66, machine="a laptop")
+    added, better = make_run("lab1_baseline", "", 1), make_run("lab2_lr", "optimizer.lr=1", 0, 0.7)
+    assert merge_runs(old, [better, same, added]) == [old[1], added, better]
+
+
+@pytest.fixture
+def make_job(tmp_path):
+    def make(number=0, state="complete", epochs=1, lines=2, experiment="lab2_lr", **options):
+        folder = tmp_path / "sweep" / str(number)
+        folder.mkdir(parents=True)
+        overrides = [f"seed={number}", "optimizer.lr=1.0", f"experiment={experiment}", "data=synthetic"]
+        result = {"state": state, "value": 0.4, "best_epoch": 1, "epochs": epochs, "seconds": 9.0}
+        result |= {"overrides": overrides, "run_id": None}
+        (folder / "result.json").write_text(json.dumps(result | options))
+        figures = [
+            {"step": s, "val/acc": 0.4, "train/acc": 0.5, "val/loss": 2.3, "epoch_seconds": 3} for s in range(lines)
+        ]
+        (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in figures))
+        (folder / "train.log").write_text("[x] - device cpu, 2 threads, bf16, channels_last\n")
+        return folder
+
+    return make
+
+
+def test_a_finished_job_becomes_a_row(tmp_path, make_job):
+    (make_job() / TEST_FILE).write_text('{"test_acc": 0.39}')
+    ((key, found),) = read_sweeps(tmp_path, ["data=synthetic"]).items()
+    assert key == ("lab2_lr", "optimizer.lr=1", 0)
+    assert (found.run.val_acc, found.run.epochs, found.run.seconds, found.run.test_acc) == (0.4, 1, 6.0, 0.39)
+    assert found.run.precision == "bf16"
+    assert found.run.machine.endswith("2 threads")
+    assert found.curves["val_acc"] == [0.4, 0.4]
+    assert found.curves["train_loss"] == [None, None]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"state": "failed"}, {"state": "pruned"}, {"value": None}, {"experiment": "my_own"}, {"lines": 1}, {"lines": 0}],
+    ids=["failed", "pruned", "no value", "another's", "trained anew", "no metrics"],
+)
+def test_other_jobs_are_left_out(tmp_path, make_job, options):
+    make_job(0)
+    make_job(1, **options)
+    assert [key[2] for key in read_sweeps(tmp_path)] == [0]

@@ -1,0 +1,92 @@
+import pytest
+
+from cifar_tuning.lab import verdicts
+from cifar_tuning.lab.claims import claims
+from cifar_tuning.lab.conclusions import conclusions
+from cifar_tuning.lab.verdicts import FALSE, HOLDS, MISSING, NOISE, PARTLY, SINGLE, Contest, judge
+
+LOW, SAME, HIGH = [0.60, 0.61, 0.62, 0.61, 0.60], [0.61, 0.60, 0.62, 0.60, 0.61], [0.70, 0.72, 0.71, 0.71, 0.72]
+NONE, CROPS = ("lab2_augmentation", "augmentation=none"), ("lab2_augmentation", "augmentation=crop_flip")
+
+
+@pytest.mark.parametrize(
+    ("rule", "sides", "outcome"),
+    [
+        ("all_ahead", ["ahead", "ahead"], HOLDS),
+        ("all_ahead", ["ahead", "level"], PARTLY),
+        ("all_ahead", ["level"], NOISE),
+        ("all_ahead", ["behind", "level"], FALSE),
+        ("none_behind", ["level", "ahead"], HOLDS),
+        ("none_behind", ["behind", "ahead"], FALSE),
+        ("some_behind", ["behind", "ahead"], HOLDS),
+        ("some_behind", ["level", "ahead"], NOISE),
+        ("some_behind", ["ahead", "ahead"], FALSE),
+        ("all_level", ["level"], HOLDS),
+        ("all_level", ["level", "ahead"], FALSE),
+    ],
+)
+def test_a_rule_decides_both_ways(rule, sides, outcome):
+    assert getattr(verdicts, rule)(sides) == outcome
+
+
+@pytest.mark.parametrize(
+    ("crops", "none", "outcome"),
+    [(HIGH, LOW, HOLDS), (LOW, HIGH, FALSE), (SAME, LOW, NOISE), ([0.7], [0.6], SINGLE), ([], LOW, MISSING)],
+)
+def test_a_verdict_follows_the_runs(make_results, crops, none, outcome):
+    results = make_results({CROPS: crops, NONE: none})
+    (verdict,) = [verdict for verdict in conclusions(results) if verdict.name == "augmentation"]
+    assert verdict.outcome == outcome
+    assert verdict.ordered
+    if outcome == HOLDS:
+        assert "rop and flip beats no augmentation by 10.4" in verdict.evidence[0]
+
+
+def test_comparisons_that_are_not_there_are_counted(make_results):
+    contests = [Contest(*CROPS, "augmentation=none", "crops", "none"), Contest(*CROPS, "augmentation=x", "crops", "x")]
+    verdict = judge(make_results({CROPS: HIGH, NONE: LOW}), "name", "says", contests)
+    assert verdict.outcome == HOLDS
+    assert verdict.evidence[-1] == "only 1 of 2 comparisons are there"
+
+
+def test_without_runs_everything_is_missing_and_says_what_to_train(make_results):
+    found = conclusions(make_results({}))
+    assert {verdict.outcome for verdict in found} == {MISSING}
+    assert all(verdict.experiments for verdict in found)
+    by_name = {verdict.name: verdict.outcome for verdict in claims(make_results({}))}
+    assert by_name.pop("1.2 autograd") == "not measured"
+    assert set(by_name.values()) == {MISSING}
+    assert len(by_name) == 9
+
+
+@pytest.mark.parametrize(("accuracies", "outcome"), [([0.1, 0.1054], HOLDS), ([0.1, 0.31], FALSE)])
+def test_a_rate_of_one_is_at_chance_or_not(make_results, accuracies, outcome):
+    found = conclusions(make_results({("lab2_lr", "optimizer.lr=1"): accuracies}))
+    assert [verdict.outcome for verdict in found if verdict.name == "rate of 1"] == [outcome]
+
+
+@pytest.mark.parametrize(
+    ("leaky", "outcome"),
+    [([0.1 * i for i in range(10)], HOLDS), ([0.5 + 1e-5 * i for i in range(10)], FALSE), ([0.6] * 2, MISSING)],
+    ids=["wilder", "calmer", "too few"],
+)
+def test_leaky_relus_spread_is_judged_by_its_variance(make_results, leaky, outcome):
+    relu = [0.6 + 0.01 * (i % 5) for i in range(10)]
+    options = "optimizer.lr=0.01 model.activation="
+    results = make_results(
+        {("claim_leaky_relu", f"{options}relu"): relu, ("claim_leaky_relu", f"{options}leaky_relu"): leaky}
+    )
+    assert [verdict.outcome for verdict in claims(results) if verdict.name == "1.7 leaky ReLU"] == [outcome]
+
+
+@pytest.mark.parametrize(("both", "outcome"), [(LOW, HOLDS), (HIGH, FALSE)])
+def test_l2_with_dropout_is_judged_against_l2_alone(make_results, both, outcome):
+    alone = [0.65, 0.66, 0.64, 0.65, 0.66]
+    options = {("0.001", "0.2"): both, ("0.001", "0"): alone, ("0", "0.2"): alone}
+    results = make_results(
+        {
+            ("claim_l2_dropout", f"regularizer.strength={strength} model.dropout={rate}"): values
+            for (strength, rate), values in options.items()
+        }
+    )
+    assert [verdict.outcome for verdict in claims(results) if verdict.name == "1.5 L2 and dropout"] == [outcome]
