@@ -85,17 +85,14 @@ def _said(effect: Effect | Trend, p: float | None, table: Table) -> Effect | Tre
     if isinstance(effect, Trend):
         return replace(effect, p=p, text=_trend_in_words(effect, p, table))
     sentence = in_words(*effect.names, effect.comparison, p, table.unit, table.maximize)
-    setting = f"At {effect.setting}: " if effect.setting else ""
-    return replace(effect, p=p, text=f"{setting}{sentence}{'' if effect.setting else '; ' + effect.basis}.")
+    text = f"At {effect.setting}: {sentence}" if effect.setting else sentence
+    shown = "" if effect.setting or not effect.basis else f"; {effect.basis}"
+    return replace(effect, p=p, text=f"{text}{shown}.")
 
 
 def _effects(table: Table, place: int) -> Iterator[Effect | Trend]:
     points = _points(table, place)
-    numbers = {value: as_number(value) for value in points if value != MISSING}
-    met = any(set(_by_context(a)) & set(_by_context(b)) for a, b in itertools.combinations(points.values(), 2))
-    runs = sum(map(len, points.values()))
-    ranged = len(numbers) > FEW_NUMBERS or runs < 2 * len(points)
-    if not met and ranged and len(numbers) >= FEWEST_FOR_TREND and None not in numbers.values():
+    if _drawn(points):
         trend = _trend(table, place)
         if trend is not None:
             yield trend
@@ -109,6 +106,17 @@ def _effects(table: Table, place: int) -> Iterator[Effect | Trend]:
     if len(settings) > 1 and len(settings) * len(pairs) <= MOST_SETTINGS:
         for setting, (a, b) in itertools.product(settings, pairs):
             yield from _at(table, place, (a, b), points, setting)
+
+
+def _drawn(points: dict[str, list[Point]]) -> bool:
+    """Whether values are numbers from a range, as a study's: many, and hardly two under equal conditions."""
+    numbers = [as_number(value) for value in points if value != MISSING]
+    if len(numbers) < FEWEST_FOR_TREND or None in numbers:
+        return False
+    pairs = itertools.combinations(map(_by_context, points.values()), 2)
+    met = max(len(set(a) & set(b)) for a, b in pairs)
+    runs = sum(map(len, points.values()))
+    return met < 2 if len(numbers) > FEW_NUMBERS else met == 0 and runs < 2 * len(points)
 
 
 def _points(table: Table, place: int) -> dict[str, list[Point]]:
@@ -142,6 +150,8 @@ def _effect(table: Table, place: int, values: tuple[str, str], points: dict[str,
     if len(seeds) > 1:
         comparison = compare(_over_settings(a, common), _over_settings(b, common))
         basis = "paired over seeds" + (f", averaged over {len(settings)} settings" if len(settings) > 1 else "")
+    elif len(common) == len(a) == len(b) == 1:
+        comparison, basis = compare(a, b), ""
     elif len(common) > 1:
         comparison, basis = compare(a, b), "one seed; paired over the other hyperparameters' settings"
     else:
@@ -188,7 +198,8 @@ def _trend(table: Table, place: int) -> Trend | None:
     # Bonett and Wright, Psychometrika 65 (2000): the standard error of Fisher's z of a rank correlation.
     z, error = math.atanh(max(-0.9999, min(0.9999, rho))), math.sqrt((1 + rho**2 / 2) / (n - 3))
     width = float(norm.ppf((1 + CONFIDENCE) / 2)) * error
-    return Trend(table.names[place], rho, math.tanh(z - width), math.tanh(z + width), n, float(result.pvalue))
+    low, high = min(rho, math.tanh(z - width)), max(rho, math.tanh(z + width))
+    return Trend(table.names[place], rho, low, high, n, float(result.pvalue))
 
 
 def _trend_in_words(trend: Trend, p: float | None, table: Table) -> str:

@@ -129,17 +129,17 @@ def choose_runs(runs: Sequence[AnyRun], metric: str) -> tuple[list[AnyRun], list
     for state in dict.fromkeys((*UNFINISHED, "failed")):
         left = [run for run in runs if run.state == state and run not in chosen]
         if left and (ended or state == "failed"):
-            notes.append(f"{_runs(left)} {state} and left out: {_names(left)}.")
+            notes.append(f"{_runs(left)} left out, being {state}: {_names(left)}.")
     lacking = [run for run in runs if run.state in ENDED and run not in chosen]
     if lacking:
-        notes.append(f"{_runs(lacking, 'has', 'have')} no `{metric}` and left out: {_names(lacking)}.")
+        notes.append(f"{_runs(lacking)} left out, having no `{metric}`: {_names(lacking)}.")
     if not chosen:
         raise UserError(f"No run that did not fail has {metric} ({_states(runs)}), so there is nothing to report.")
     return chosen, notes
 
 
-def _runs(runs: Sequence[Run], one: str = "is", several: str = "are") -> str:
-    return f"1 run {one}" if len(runs) == 1 else f"{len(runs)} runs {several}"
+def _runs(runs: Sequence[Run]) -> str:
+    return "1 run is" if len(runs) == 1 else f"{len(runs)} runs are"
 
 
 def _names(runs: Sequence[Run]) -> str:

@@ -30,7 +30,7 @@ def print_report(material: Material, folder: Path) -> None:
     if len(material.effects) > SENTENCES:
         console.print(f"… and {len(material.effects) - SENTENCES} comparisons more in the report")
     for note in material.notes:
-        console.print(f"missing: {note.replace('`', '')}", highlight=False, markup=False, soft_wrap=True)
+        console.print(f"note: {note.replace('`', '')}", highlight=False, markup=False, soft_wrap=True)
     if material.command is not None:
         console.print("The best configuration once more:", style="bold")
         console.print(f"  {material.command}", highlight=False, markup=False, soft_wrap=True)

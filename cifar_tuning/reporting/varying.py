@@ -47,17 +47,7 @@ def find_options(runs: Sequence[Run], seed_key: str = "seed") -> Options:
     varying = [key for key in sorted({key for run in runs for key in run.params}) if _varies(runs, _param(key))]
     seeds = [key for key in varying if key == seed_key or SEED.search(key)]
     counted = [key for key in varying if key not in seeds and not _elsewhere(runs, key)]
-    columns: dict[str, Callable[[Run], str]] = {}
-    for key in _asked(runs):
-        if key == seed_key or SEED.search(key) or ELSEWHERE.search(key):
-            continue
-        read = _choice(runs, key) if _is_group(runs, key) else _param(key)
-        if _varies(runs, read):
-            columns[key] = read
-    asked = list(columns.values())
-    for key in counted:
-        if key not in columns and not (asked and _follows(runs, asked, _param(key))):
-            columns[key] = _param(key)
+    columns = _columns(runs, counted, seed_key)
     repetition_of = list(dict.fromkeys([seed_key, *seeds]))
     return Options(
         names=list(columns),
@@ -116,6 +106,28 @@ def spell_choice(value: object) -> str:
     return "none" if value in (None, "", "null", "None") else str(value)
 
 
+def _columns(runs: Sequence[Run], counted: Sequence[str], seed_key: str) -> dict[str, Callable[[Run], str]]:
+    """Returns how to read each hyperparameter that varies: what was asked for first, then what does not follow."""
+    columns: dict[str, Callable[[Run], str]] = {}
+    for key in _asked(runs):
+        if key == seed_key or SEED.search(key) or ELSEWHERE.search(key):
+            continue
+        read = _choice(runs, key) if _is_group(runs, key) else _param(key)
+        if _varies(runs, read):
+            columns[key] = read
+    asked = list(columns.values())
+    for key in counted:
+        group = key.removesuffix("._target_")
+        read = _class_of(group)
+        if group not in columns and any(f"{group}._target_" in run.params for run in runs):
+            columns |= {} if _follows(runs, asked, read) else {group: read}
+    for key in counted:
+        decided = [*asked, *(columns[group] for group in (key, key.partition(".")[0]) if group in columns)]
+        if key not in columns and not _follows(runs, decided, _param(key)):
+            columns[key] = _param(key)
+    return columns
+
+
 def _asked(runs: Sequence[Run]) -> list[str]:
     return list(dict.fromkeys(key for run in runs for key in asked_for(run)))
 
@@ -132,13 +144,12 @@ def _choice(runs: Sequence[Run], group: str) -> Callable[[Run], str]:
         return lambda run: spell_choice(asked_for(run)[group])
     # A default that was not asked for is known by its class alone; so all are compared by it.
     if any(f"{group}._target_" in run.params for run in runs):
-        return lambda run: group_choice_by_class(run, group)
+        return _class_of(group)
     return lambda run: asked_for(run).get(group, MISSING)
 
 
-def group_choice_by_class(run: Run, group: str) -> str:
-    """Returns the class that a run's config group built; `none` without one."""
-    return spell_choice(run.params.get(f"{group}._target_", "").rpartition(".")[2])
+def _class_of(group: str) -> Callable[[Run], str]:
+    return lambda run: spell_choice(run.params.get(f"{group}._target_", "").rpartition(".")[2])
 
 
 def _param(key: str) -> Callable[[Run], str]:
@@ -155,6 +166,6 @@ def _elsewhere(runs: Sequence[Run], key: str) -> bool:
 
 
 def _follows(runs: Sequence[Run], reads: Sequence[Callable[[Run], str]], read: Callable[[Run], str]) -> bool:
-    """Whether an option's value is decided by those of others."""
+    """Whether an option's value is decided by those of others (without others: whether it is the same everywhere)."""
     decided: dict[tuple[str, ...], str] = {}
     return all(decided.setdefault(tuple(r(run) for r in reads), read(run)) == read(run) for run in runs)

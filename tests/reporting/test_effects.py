@@ -1,0 +1,114 @@
+"""Hyperparameters compared where all else is equal."""
+
+import itertools
+
+import pytest
+
+from cifar_tuning.reporting.effects import Effect, Trend, find_effects
+from cifar_tuning.reporting.table import build_table
+from tests.reporting.runs import make_runs
+
+
+def effects_of(*rows, **options):
+    return find_effects(build_table(make_runs(*rows), "val/acc_best", **options))
+
+
+def test_two_values_over_seeds():
+    noise = [0.0, 0.01, -0.01, 0.02, -0.02]
+    rows = [({"act": "relu", "seed": s}, 0.70 + x) for s, x in enumerate(noise)]
+    rows += [({"act": "swish", "seed": s}, 0.71 + x + s / 1000) for s, x in enumerate(noise)]
+    (effect,) = effects_of(*rows)
+    assert effect.names == ("swish", "relu")
+    assert (effect.comparison.n, effect.comparison.paired) == (5, True)
+    assert effect.p == effect.comparison.p
+    assert effect.text == "swish beats relu by 1.2 ± 0.2 points (p < 0.001, n = 5); paired over seeds."
+
+
+def test_averaged_over_the_others_seed_by_seed_and_each_setting_by_itself():
+    """Four settings of two seeds are two repetitions, not eight."""
+    rows = [
+        (
+            {"bn": bn, "lr": lr, "seed": seed},
+            0.5 + 0.1 * (bn == "true") * (lr < 0.2) + 0.01 * seed * (1 + (bn == "true")),
+        )
+        for bn, lr, seed in itertools.product(("true", "false"), (0.05, 0.1, 0.2), (0, 1))
+    ]
+    effects = effects_of(*rows)
+    overall = [e for e in effects if e.option == "bn" and not e.setting]
+    assert [(e.comparison.n, e.basis) for e in overall] == [(2, "paired over seeds, averaged over 3 settings")]
+    assert overall[0].comparison.difference == pytest.approx(0.1 * 2 / 3 + 0.005)
+    at = {e.setting: e.comparison.difference for e in effects if e.option == "bn" and e.setting}
+    assert at == {"lr=0.05": pytest.approx(0.105), "lr=0.1": pytest.approx(0.105), "lr=0.2": pytest.approx(0.005)}
+    assert sum(e.option == "lr" for e in effects) == 3 + 6
+
+
+def test_p_values_are_corrected_together():
+    rows = [
+        ({"x": x, "seed": s}, 0.5 + 0.01 * x + 0.001 * s * x + 0.0005 * (s % 2)) for x in (0, 1, 2) for s in range(4)
+    ]
+    effects = effects_of(*rows)
+    assert len(effects) == 3
+    assert all(e.p > e.comparison.p or e.p == max(o.p for o in effects) for e in effects)
+
+
+def test_of_many_values_the_best_against_the_others():
+    rows = [({"x": x, "seed": s}, 0.5 + 0.01 * x + 0.001 * s * x) for x in range(6) for s in range(3)]
+    effects = effects_of(*rows)
+    assert [e.names for e in effects] == [("x=5", f"x={x}") for x in (4, 3, 2, 1, 0)]
+
+
+@pytest.mark.parametrize(
+    ("rows", "basis", "n", "paired"),
+    [
+        ([({"a": a, "seed": 0}, a / 10) for a in (1, 2)], "", 1, False),
+        (
+            [({"a": a, "b": b, "seed": 0}, a / 10 + a * b / 100) for a in (1, 2) for b in (1, 2, 3)],
+            "one seed; paired over the other hyperparameters' settings",
+            3,
+            True,
+        ),
+        ([({"a": a}, a / 10 + i / 100) for a in (1, 2) for i in range(3)], "unpaired", 3, False),
+        (
+            [({"a": a, "b": 10 * a + i, "seed": 0}, a / 10 + i / 100) for a in (1, 2) for i in range(3)],
+            "unpaired, the other hyperparameters differ as well",
+            3,
+            False,
+        ),
+    ],
+)
+def test_what_is_compared(rows, basis, n, paired):
+    effect = next(e for e in effects_of(*rows) if e.option == "a")
+    assert isinstance(effect, Effect)
+    assert (effect.basis, effect.comparison.n, effect.comparison.paired) == (basis, n, paired)
+
+
+def test_a_setting_that_only_one_value_has_does_not_count():
+    rows = [({"a": a, "b": 0, "seed": s}, a + s / 10) for a in (0, 1) for s in (0, 1)]
+    rows += [({"a": 1, "b": 9, "seed": s}, 50.0) for s in (0, 1)]
+    effect = next(e for e in effects_of(*rows) if e.option == "a")
+    assert effect.comparison.difference == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("slope", "expected"),
+    [(1, "A larger lr goes with a higher val/acc_best"), (-1, "A larger lr goes with a lower"), (0, "No trend of")],
+)
+def test_values_drawn_from_a_range(slope, expected):
+    rows = [({"lr": 0.001 * 1.3**i, "seed": 0}, 0.5 + slope * i / 100 + (i * 7 % 5) / 1000) for i in range(20)]
+    (trend,) = effects_of(*rows)
+    assert isinstance(trend, Trend)
+    assert trend.text.startswith(expected)
+    assert trend.low <= trend.rho <= trend.high
+    assert trend.n == 20
+
+
+@pytest.mark.parametrize("rows", [[({"lr": 1}, 0.5)], [({"lr": 1, "seed": s}, 0.5) for s in (0, 1)]])
+def test_nothing_to_compare(rows):
+    assert effects_of(*rows) == []
+
+
+def test_a_study_of_few_trials_and_equal_values():
+    rows = [({"lr": i, "act": "ab"[i % 2], "seed": 0}, 0.1) for i in range(10)]
+    (effect,) = effects_of(*rows)
+    assert effect.option == "act"
+    assert "do not differ at all" in effect.text

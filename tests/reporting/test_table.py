@@ -1,0 +1,245 @@
+"""Runs as configurations: what varies, what repeats, what is missing, what others published."""
+
+import csv
+import math
+
+import pytest
+
+from cifar_tuning.errors import UserError
+from cifar_tuning.reporting.selection import choose_metric, choose_runs, more_is_better, unit_of
+from cifar_tuning.reporting.table import build_table, value_in_words, write_csv
+from cifar_tuning.reporting.varying import find_options, short, spell
+from tests.reporting.runs import FakeRun, make_asked, make_runs
+
+CROP = {"augmentation._target_": "a.CropFlip", "augmentation.padding": 4}
+
+
+@pytest.mark.parametrize(
+    ("rows", "expected"),
+    [
+        ([{"lr": 0.1}, {"lr": 0.2}], {"lr": ["0.1", "0.2"]}),
+        ([{"lr": "1e-4"}, {"lr": "0.0001"}], {}),
+        ([{"bn": "True"}, {"bn": "true"}], {}),
+        ([{"lr": 0.1}, {}], {"lr": ["0.1", "–"]}),
+        ([{"lr": 0.1, "seed": 0}, {"lr": 0.1, "seed": 1}], {}),
+        ([{"split_seed": 0, "log_dir": "/a", "x": 1}, {"split_seed": 1, "log_dir": "/b", "x": 2}], {"x": ["1", "2"]}),
+        ([{"weights": "/a/b.pt", "x": 1}, {"weights": "/c.pt", "x": 2}], {"x": ["1", "2"]}),
+        ([{"id": "a" * 32}, {"id": "b" * 32}], {}),
+        ([{"tracking.uri": "x", "hydra.run": "y"}, {"tracking.uri": "z", "hydra.run": "w"}], {}),
+    ],
+)
+def test_what_varies_by_parameters_alone(rows, expected):
+    runs = make_runs(*((row, 0.5) for row in rows))
+    options = find_options(runs)
+    assert {name: [options.values[run.run_id][i] for run in runs] for i, name in enumerate(options.names)} == expected
+
+
+@pytest.mark.parametrize(
+    ("rows", "expected"),
+    [
+        # A group's choice stands for what follows from it.
+        (
+            [("augmentation=none", {"augmentation": "null"}), ("augmentation=crop_flip", CROP)],
+            {"augmentation": ["none", "crop_flip"]},
+        ),
+        # What does not follow from it stays.
+        (
+            [
+                (
+                    "regularizer=l2 regularizer.strength=1e-4",
+                    {"regularizer._target_": "L2", "regularizer.strength": 1e-4},
+                ),
+                (
+                    "regularizer=l1 regularizer.strength=1e-3",
+                    {"regularizer._target_": "L1", "regularizer.strength": 1e-3},
+                ),
+            ],
+            {"regularizer": ["l2", "l1"], "regularizer.strength": ["0.0001", "0.001"]},
+        ),
+        # A variant is what its overlay sets.
+        (
+            [
+                ("variant=lab3/adam seed=0", {"optimizer._target_": "Adam", "schedule.decay": 0.1, "seed": 0}),
+                ("variant=lab3/no_decay seed=1", {"optimizer._target_": "SGD", "seed": 1}),
+            ],
+            {"variant": ["lab3/adam", "lab3/no_decay"]},
+        ),
+        # Runs of different commands: what one asked for, another had by default.
+        (
+            [("optimizer.lr=0.1 augmentation=crop_flip", {"optimizer.lr": 0.1, **CROP}), ("", {"optimizer.lr": 0.01})],
+            {"optimizer.lr": ["0.1", "0.01"], "augmentation": ["CropFlip", "none"]},
+        ),
+        ([("optimizer.lr=0.1", {"optimizer.lr": 0.1}), ("", {"optimizer.lr": 0.1})], {}),
+        # Nobody asked for anything: a class stands for its options, as far as they follow from it.
+        (
+            [("", CROP | {"lr": 1}), ("", {"augmentation": "null", "lr": 1}), ("", CROP | {"lr": 2})],
+            {"augmentation": ["CropFlip", "none", "CropFlip"], "lr": ["1", "1", "2"]},
+        ),
+    ],
+)
+def test_what_varies_by_what_was_asked_for(rows, expected):
+    runs = make_asked(*((overrides, params, 0.5) for overrides, params in rows))
+    options = find_options(runs)
+    assert {name: [options.values[run.run_id][i] for run in runs] for i, name in enumerate(options.names)} == expected
+
+
+def test_configurations_over_seeds_best_first(tmp_path):
+    runs = make_runs(
+        ({"lr": 0.1, "seed": 0}, 0.70),
+        ({"lr": 0.1, "seed": 1}, 0.72),
+        ({"lr": 0.01, "seed": 0}, 0.80),
+    )
+    table = build_table(runs, "val/acc_best", best_epochs={"0": 3, "1": 5})
+    assert table.names == ["lr"]
+    first, second = table.configurations
+    assert (first.values, first.summary.n, first.summary.std, first.best_epoch) == (("0.01",), 1, None, None)
+    assert (second.summary.mean, second.best_epoch, second.seconds) == (pytest.approx(0.71), 4, 60)
+    assert [table.label(c) for c in table.configurations] == ["lr=0.01", "lr=0.1"]
+    rows = list(csv.reader(write_csv(table, tmp_path / "t.csv").open()))
+    assert rows[0] == ["lr", "mean", "std", "n", "best_epoch", "seconds", "published"]
+    assert [row[0] for row in rows[1:]] == ["0.01", "0.1"]
+
+
+def test_less_can_be_better():
+    runs = make_runs(({"lr": 0.1}, 0.7), ({"lr": 0.2}, 0.5), metric="val/loss")
+    assert [c.values for c in build_table(runs, "val/loss").configurations] == [("0.2",), ("0.1",)]
+    assert build_table(runs, "val/loss", maximize=True).best.values == ("0.1",)
+
+
+def test_the_latest_run_of_a_seed_counts_and_it_is_said():
+    table = build_table(make_runs(({"seed": 0}, 0.1), ({"seed": 0}, 0.7)), "val/acc_best")
+    assert (table.best.summary.mean, table.best.summary.n) == (0.7, 1)
+    assert "1 run repeats a seed" in table.notes[0]
+
+
+def test_runs_without_seeds_are_repetitions():
+    table = build_table(make_runs(({"lr": 1}, 0.1), ({"lr": 1}, 0.3), ({"lr": 2}, 0.3)), "val/acc_best")
+    assert [c.summary.n for c in table.configurations] == [1, 2]
+    assert "`seed_key=…` names another" in " ".join(table.notes)
+
+
+@pytest.mark.parametrize("seed_key", ["seed", "run"])
+def test_seeds_by_another_name(seed_key):
+    runs = make_runs(({"run": 0, "lr": 1}, 0.1), ({"run": 1, "lr": 1}, 0.3))
+    assert build_table(runs, "val/acc_best", seed_key=seed_key).names == (["run"] if seed_key == "seed" else [])
+
+
+PUBLISHED = [
+    {"optimizer.lr": 1e-5, "model.batch_norm": True, "val/acc_best": 0.61},
+    {"optimizer.lr": 0.1, "augmentation": "none", "val/acc_best": 0.62},
+    {"augmentation": "crop_flip", "optimizer.lr": 0.1, "val/acc_best": 0.63},
+    {"variant": "lab3/adam", "val/acc_best": 0.64},
+    {"schedule.decay_epochs": None, "variant": "x", "val/acc_best": 0.65},
+    {"optimizer.lr": 3, "val/acc_best": 0.66},
+]
+
+
+def test_published_values_find_their_configurations():
+    runs = make_asked(
+        ("optimizer.lr=1e-5", {"optimizer.lr": "1e-05", "model.batch_norm": "true"}, 0.5),
+        ("optimizer.lr=.1", {"optimizer.lr": "0.1", "augmentation": "null"}, 0.4),
+        ("optimizer.lr=.1", {"optimizer.lr": "0.1", **{k: str(v) for k, v in CROP.items()}}, 0.3),
+        ("variant=lab3/adam", {}, 0.2),
+        ("variant=x", {"schedule.decay_epochs": "null"}, 0.1),
+    )
+    table = build_table(runs, "val/acc_best", published=PUBLISHED)
+    assert [c.published for c in table.configurations] == [0.61, 0.62, 0.63, 0.64, 0.65]
+    assert [note for note in table.notes if "counterpart" in note] == [
+        "The published row optimizer.lr=3, val/acc_best=0.66 has no counterpart among these runs."
+    ]
+
+
+@pytest.mark.parametrize(
+    ("asked", "metrics", "expected", "said"),
+    [
+        (None, [{"val/acc_best": 1}, {}], "val/acc_best", ""),
+        ("b", [{"b": 1, "val/acc_best": 1}], "b", ""),
+        (None, [{"loss": 1, "test_accuracy": 1}, {"loss": 1}], "test_accuracy", "`metric=…` chooses another: `loss`"),
+        (None, [{"score": 1}], "score", "the last value of `score` is reported."),
+    ],
+)
+def test_the_metric(asked, metrics, expected, said):
+    name, notes = choose_metric([FakeRun("r", {}, found) for found in metrics], asked)
+    assert name == expected
+    assert said in " ".join(notes)
+    assert bool(said) == bool(notes)
+
+
+@pytest.mark.parametrize(
+    ("asked", "metrics", "expected"),
+    [
+        ("x", [{"b": 1, "a": 1}], "metric=x: none of the 1 runs has it; they have a, b"),
+        (None, [{}, {"a": math.nan}], "None of the 2 runs has a metric"),
+    ],
+)
+def test_no_metric(asked, metrics, expected):
+    with pytest.raises(UserError, match=expected):
+        choose_metric([FakeRun("r", {}, found) for found in metrics], asked)
+
+
+@pytest.mark.parametrize(
+    ("states", "chosen", "said"),
+    [
+        (["complete", "diverged"], "01", ""),
+        (
+            ["complete", "pruned", "failed"],
+            "0",
+            "1 run is left out, being pruned: `run 1`.|1 run is left out, being failed",
+        ),
+        (["complete", "lacking"], "0", "1 run is left out, having no `m`: `run 1`."),
+        (["running", "killed"], "01", "No run has ended yet"),
+        (["running", "failed"], "0", "No run has ended yet|being failed: `run 1`"),
+    ],
+)
+def test_the_runs_that_count(states, chosen, said):
+    runs = [FakeRun(str(i), state=state, metrics={"m": 1.0}) for i, state in enumerate(states)]
+    for run in runs:
+        if run.state == "lacking":
+            run.state, run.metrics = "complete", {"m": math.inf}
+    found, notes = choose_runs(runs, "m")
+    assert "".join(run.run_id for run in found) == chosen
+    assert all(part in " ".join(notes) for part in said.split("|"))
+
+
+def test_all_runs_failed():
+    with pytest.raises(UserError, match=r"All 2 runs failed.*run a.*traceback"):
+        choose_runs([FakeRun("a", state="failed"), FakeRun("b", state="failed")], "m")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("model.activation", "swish", "swish"),
+        ("optimizer.lr", "0.01", "lr=0.01"),
+        ("optimizer.lr", "0.0123456", "lr=0.01235"),
+        ("model.batch_norm", "true", "batch_norm=true"),
+        ("augmentation", "none", "augmentation=none"),
+        ("schedule._target_", "cifar_tuning.training.schedules.step", "step"),
+    ],
+)
+def test_values_in_words(name, value, expected):
+    assert value_in_words(name, value) == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [(None, "null"), ("None", "null"), (True, "true"), ("1e-05", "1e-05"), ("8.0", "8"), ("a", "a")],
+)
+def test_spelling(value, expected):
+    assert spell(value) == expected
+
+
+def test_short():
+    assert [short(value) for value in ("30", "0.1234567", "lab3/adam", "1e-05")] == [
+        "30",
+        "0.1235",
+        "lab3/adam",
+        "1e-05",
+    ]
+
+
+def test_directions_and_units():
+    assert more_is_better("val/acc_best")
+    assert not more_is_better("val/loss")
+    assert unit_of("val/acc", [0.1, 0.9]) == "points"
+    assert unit_of("val/acc", [10.0, 90.0]) == unit_of("loss", [0.1]) == ""
