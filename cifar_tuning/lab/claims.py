@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from cifar_tuning.lab.counted import separable, shortcuts, squeezenet
 from cifar_tuning.lab.measure import BATCH_NORM
 from cifar_tuning.lab.results import Results
+from cifar_tuning.lab.tables import spell_value
 from cifar_tuning.lab.verdicts import (
     FALSE,
     HOLDS,
@@ -83,7 +84,7 @@ def _augmentation(results: Results) -> Verdict:
             grid.name,
             f"data.train_limit={limit} augmentation={name}",
             f"data.train_limit={limit} augmentation=none",
-            f"{name} on {int(float(limit)):,} images",
+            f"{spell_value(name)} on {spell_value(limit)} images",
             "no augmentation",
         )
         for limit in grid.params["data.train_limit"]
@@ -134,7 +135,7 @@ def _sparsity(results: Results) -> Verdict:
             "lab2_l1",
             f"regularizer=l1 regularizer.strength={strength}",
             f"regularizer=l2 regularizer.strength={strength}",
-            f"L1 of {float(strength):g}",
+            f"L1 of {spell_value(strength)}",
             "L2",
             _weight_figure(results, "near_zero"),
         )

@@ -4,6 +4,7 @@ import math
 
 from cifar_tuning.lab.resnets import third_lab
 from cifar_tuning.lab.results import Results
+from cifar_tuning.lab.tables import spell_value
 from cifar_tuning.lab.verdicts import FALSE, HOLDS, MISSING, SINGLE, Contest, Verdict, judge
 from cifar_tuning.reporting.statistics import compare, in_words, summarize
 
@@ -75,12 +76,12 @@ def _swish_at(rate: str) -> Contest:
 
 
 def _rates(a: str, b: str) -> Contest:
-    return Contest("lab2_lr", f"optimizer.lr={a}", f"optimizer.lr={b}", a, b)
+    return Contest("lab2_lr", f"optimizer.lr={a}", f"optimizer.lr={b}", f"a rate of {a}", f"one of {b}")
 
 
 def _strengths(rate: str, a: str, b: str) -> Contest:
     of = "optimizer.lr={} regularizer.strength={}"
-    return Contest("lab2_l2", of.format(rate, a), of.format(rate, b), f"L2 of {float(a):g}", f"{float(b):g}")
+    return Contest("lab2_l2", of.format(rate, a), of.format(rate, b), f"L2 of {spell_value(a)}", spell_value(b))
 
 
 def _initial_loss(results: Results) -> Verdict:

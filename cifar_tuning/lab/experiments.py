@@ -37,6 +37,9 @@ EXPERIMENTS = REPORT + CLAIMS
 # What neither makes a run another experiment's nor another configuration.
 IGNORED = re.compile(r"(experiment|seed|tracking.*|resume|published|data\.root|trainer\.(device|precision|compile))$")
 OBJECTIVE = "val/acc_best"
+# As in conf/trainer/default.yaml.
+DEFAULT_EPOCHS = 30
+LENGTH = "trainer.epochs="
 
 
 @dataclass(frozen=True)
@@ -48,12 +51,14 @@ class Experiment:
         params: the swept options but for the seed, each with its values as `spell` writes them.
         seeds: of every configuration.
         published: the report's accuracies, each with the options that it belongs to.
+        epochs: of each run.
     """
 
     name: str
     params: Mapping[str, Sequence[str]]
     seeds: Sequence[int]
     published: Sequence[tuple[Mapping[str, str], float]] = field(default_factory=list)
+    epochs: int = DEFAULT_EPOCHS
 
     @property
     def configurations(self) -> list[str]:
@@ -76,13 +81,15 @@ class Experiment:
 
     def changed(self, overrides: Iterable[str]) -> "Experiment":
         """Returns the grid that is left when swept options are given otherwise, as on the command line."""
-        params, seeds = dict(self.params), list(self.seeds)
+        params, seeds, epochs = dict(self.params), list(self.seeds), self.epochs
         for key, values in (_parse(override) for override in overrides):
             if key == "seed":
                 seeds = [int(value) for value in values]
             elif key in params:
                 params[key] = values
-        return Experiment(self.name, params, seeds, self.published)
+            elif key == "trainer.epochs":
+                epochs = int(values[0])
+        return Experiment(self.name, params, seeds, self.published, epochs)
 
 
 def load_experiment(name: str) -> Experiment:
@@ -101,7 +108,7 @@ def _load(name: str) -> Experiment:
     for entry in content.get("published") or []:
         options = {str(key): spell(value) for key, value in entry.items() if key != OBJECTIVE}
         published.append((options, float(entry[OBJECTIVE])))
-    return Experiment(name, swept, seeds, published)
+    return Experiment(name, swept, seeds, published, content.get("trainer", {}).get("epochs", DEFAULT_EPOCHS))
 
 
 def spell(value: Any) -> str:

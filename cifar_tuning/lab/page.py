@@ -80,7 +80,7 @@ def _to_train(results: Results, verdict: Verdict) -> str:
 def _order(results: Results, verdicts: Sequence[Verdict]) -> list[str]:
     lines = ["## The order of the published tables", ""]
     for verdict in (verdict for verdict in verdicts if verdict.ordered):
-        evidence = "; ".join(verdict.evidence) or _to_train(results, verdict)
+        evidence = ". ".join(verdict.evidence) or _to_train(results, verdict)
         lines.append(f"- {verdict.says}: **{verdict.outcome}**. {evidence}.")
     return [*lines, ""]
 
@@ -112,7 +112,7 @@ def _section(
         sentences += [*shortfalls(results, name, section.published_epochs), *order(results, name)]
     if name in REPORT:
         sentences += [
-            f"**{v.outcome}**: {v.says}. {'; '.join(v.evidence)}."
+            f"**{v.outcome}**: {v.says}. {'. '.join(v.evidence)}."
             for v in verdicts.get(name, [])
             if v.outcome != MISSING
         ]

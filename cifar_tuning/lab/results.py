@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Self
 
-from cifar_tuning.lab.experiments import Experiment
+from cifar_tuning.lab.experiments import LENGTH, Experiment
 from cifar_tuning.lab.runs import Curves, Key, Run, load_curves, load_runs
 from cifar_tuning.lab.scale import Scale
 
@@ -74,17 +74,22 @@ class Results:
                 found[run.seed] = value
         return found
 
+    def lengths(self, experiment: str) -> list[str]:
+        """Returns what may follow a configuration: longer trainings that some runs had, longest first, then nothing."""
+        grid = self.experiment(experiment)
+        found = set()
+        for configuration in (configuration for name, configuration in self._of if name == experiment):
+            base, _, epochs = configuration.rpartition(LENGTH)
+            if base.strip() in grid.configurations and epochs.isdigit() and int(epochs) > grid.epochs:
+                found.add(int(epochs))
+        separator = " " if grid.params else ""
+        return [*(f"{separator}{LENGTH}{epochs}" for epochs in sorted(found, reverse=True)), ""]
+
     def configurations(self, experiment: str) -> list[str]:
-        """Returns the grid's configurations, then those of other lengths of training that are there as well."""
-        grid = self.experiment(experiment).configurations
-        lengths = {
-            configuration
-            for name, configuration in self._of
-            if name == experiment
-            and "trainer.epochs=" in configuration
-            and " ".join(o for o in configuration.split() if not o.startswith("trainer.epochs=")) in grid
-        }
-        return [*grid, *sorted(lengths)]
+        """Returns the grid's configurations, then those that were trained for longer."""
+        grid, longer = self.experiment(experiment).configurations, self.lengths(experiment)[:-1]
+        there = [one + length for length in reversed(longer) for one in grid if self.of(experiment, one + length)]
+        return [*grid, *there]
 
     def missing(self, experiment: str) -> list[tuple[str, int]]:
         """Returns the configuration and seed of each run that is not there."""

@@ -41,6 +41,18 @@ VALUES |= {"relu": "ReLU", "swish": "Swish", "trivial_augment": "TrivialAugment"
 
 # Values that need no name before them.
 SELF_EVIDENT = ("augmentation", "model.activation", "regularizer", "variant")
+VALUES |= {
+    "decay_0.1_50": "0.1 every 50",
+    "decay_0.1_40": "0.1 every 40",
+    "decay_0.2_40": "0.2 every 40",
+    "decay_0.1_66": "0.1 every 66",
+    "no_decay": "no decay",
+    "no_decay_lr_0.01": "no decay, learning rate 0.01",
+    "l2_0": "0.1 every 50, no L2",
+    "adam": "Adam",
+    "momentum_0.5": "momentum 0.5",
+    "momentum_0.95": "momentum 0.95",
+}
 
 
 @dataclass(frozen=True)

@@ -76,11 +76,19 @@ class Outcome:
 
 
 def hold(results: Results, contests: Sequence[Contest]) -> list[Outcome]:
-    """Holds those contests whose both sides have runs."""
-    pairs = [(c, c.figure(results, c.experiment, c.a), c.figure(results, c.experiment, c.b)) for c in contests]
-    ready = [(contest, compare_seeds(a, b)) for contest, a, b in pairs if a and b]
+    """Holds those contests whose both sides have runs, of the longest training that both have."""
+    found = [(contest, _sides(results, contest)) for contest in contests]
+    ready = [(contest, compare_seeds(*sides)) for contest, sides in found if sides is not None]
     corrected = holm([comparison.p for _, comparison in ready])
-    return [_outcome(contest, found, p) for (contest, found), p in zip(ready, corrected, strict=True)]
+    return [_outcome(contest, comparison, p) for (contest, comparison), p in zip(ready, corrected, strict=True)]
+
+
+def _sides(results: Results, contest: Contest) -> tuple[Mapping[int, float], Mapping[int, float]] | None:
+    for length in results.lengths(contest.experiment):
+        a, b = (contest.figure(results, contest.experiment, one + length) for one in (contest.a, contest.b))
+        if a and b:
+            return a, b
+    return None
 
 
 def compare_seeds(a: Mapping[int, float], b: Mapping[int, float]) -> Comparison:

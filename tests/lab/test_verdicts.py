@@ -49,6 +49,18 @@ def test_comparisons_that_are_not_there_are_counted(make_results):
     assert verdict.evidence[-1] == "only 1 of 2 comparisons are there"
 
 
+def test_the_longest_training_that_both_sides_have_decides(make_results):
+    swish, relu = "variant=lab3/swish", "variant=lab3/decay_0.1_50"
+    short = {("lab3_resnet20", swish): LOW, ("lab3_resnet20", relu): HIGH}
+    long = {("lab3_resnet20", f"{swish} trainer.epochs=200"): HIGH}
+    contest = Contest("lab3_resnet20", swish, relu, "Swish", "ReLU")
+    assert judge(make_results(short | long), "name", "says", [contest]).outcome == FALSE
+    long[("lab3_resnet20", f"{relu} trainer.epochs=200")] = LOW
+    assert judge(make_results(short | long), "name", "says", [contest]).outcome == HOLDS
+    shorter = {("lab3_resnet20", f"{one} trainer.epochs=2"): values for one, values in ((swish, HIGH), (relu, LOW))}
+    assert judge(make_results(short | shorter), "name", "says", [contest]).outcome == FALSE
+
+
 def test_without_runs_everything_is_missing_and_says_what_to_train(make_results):
     found = conclusions(make_results({}))
     assert {verdict.outcome for verdict in found} == {MISSING}
