@@ -8,7 +8,6 @@ from typing import Any
 from omegaconf import DictConfig, ListConfig
 
 from cifar_tuning.errors import UserError
-from cifar_tuning.jobs.predict import find_checkpoint
 from cifar_tuning.reporting.document import Block, Heading
 from cifar_tuning.reporting.report import weights_blocks
 from cifar_tuning.reporting.selection import Run
@@ -36,6 +35,8 @@ def named_histograms(cfg: DictConfig, folder: Path) -> tuple[list[LayerWeights],
     Raises:
         UserError: there is no such checkpoint.
     """
+    from cifar_tuning.jobs.predict import find_checkpoint
+
     names = [str(name) for name in (cfg.checkpoint if isinstance(cfg.checkpoint, ListConfig) else [cfg.checkpoint])]
     with tempfile.TemporaryDirectory() as scratch:
         files: dict[str, Path] = {}
@@ -70,6 +71,8 @@ def best_histograms(table: Table, uri: Any, folder: Path) -> tuple[list[LayerWei
 
 
 def _checkpoint(run: Run, uri: Any, scratch: Path) -> Path:
+    from cifar_tuning.jobs.predict import find_checkpoint
+
     folder = getattr(run, "folder", None)
     if folder is not None and (folder / "best.pt").is_file():
         return folder / "best.pt"

@@ -85,7 +85,8 @@ def _said(effect: Effect | Trend, p: float | None, table: Table) -> Effect | Tre
     if isinstance(effect, Trend):
         return replace(effect, p=p, text=_trend_in_words(effect, p, table))
     sentence = in_words(*effect.names, effect.comparison, p, table.unit, table.maximize)
-    text = f"At {effect.setting}: {sentence}" if effect.setting else sentence
+    # A value's name keeps its spelling, also at the beginning.
+    text = f"At {effect.setting}: {sentence}" if effect.setting else sentence.replace("no diff", "No diff", 1)
     shown = "" if effect.setting or not effect.basis else f"; {effect.basis}"
     return replace(effect, p=p, text=f"{text}{shown}.")
 
@@ -205,7 +206,7 @@ def _trend(table: Table, place: int) -> Trend | None:
 def _trend_in_words(trend: Trend, p: float | None, table: Table) -> str:
     facts = f"rank correlation {trend.rho:+.2f}, {trend.low:+.2f} to {trend.high:+.2f}, {p_in_words(p)}, n = {trend.n}"
     if trend.low <= 0 <= trend.high:
-        return f"No trend of {table.metric} with {trend.option} can be told ({facts})."
+        return f"No rising or falling trend of {table.metric} with {trend.option} can be told ({facts})."
     way = "higher" if (trend.rho > 0) else "lower"
     doubt = ", which may be chance among so many comparisons" if p is not None and p >= 1 - CONFIDENCE else ""
     return f"A larger {trend.option} goes with a {way} {table.metric} ({facts}){doubt}."

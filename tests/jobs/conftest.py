@@ -25,7 +25,7 @@ class Outcome:
 
 @pytest.fixture
 def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> Iterator[Callable[..., Outcome]]:
-    """Runs `train.py` or `predict.py` with arguments, as the shell would."""
+    """Runs `train.py`, `predict.py` or `report.py` with arguments, as the shell would."""
     hook = sys.excepthook
 
     def run(*arguments: str, program: str = "train.py") -> Outcome:
@@ -63,3 +63,8 @@ def tiny(command, tmp_path) -> Callable[..., Outcome]:
 @pytest.fixture
 def predicting(command) -> Callable[..., Outcome]:
     return lambda *arguments: command(*arguments, program="predict.py")
+
+
+@pytest.fixture
+def reporting(command) -> Callable[..., Outcome]:
+    return lambda *arguments: command(*arguments, program="report.py")

@@ -91,7 +91,7 @@ def test_a_setting_that_only_one_value_has_does_not_count():
 
 @pytest.mark.parametrize(
     ("slope", "expected"),
-    [(1, "A larger lr goes with a higher val/acc_best"), (-1, "A larger lr goes with a lower"), (0, "No trend of")],
+    [(1, "A larger lr goes with a higher val/acc_best"), (-1, "A larger lr goes with a lower"), (0, "No rising or falling trend")],
 )
 def test_values_drawn_from_a_range(slope, expected):
     rows = [({"lr": 0.001 * 1.3**i, "seed": 0}, 0.5 + slope * i / 100 + (i * 7 % 5) / 1000) for i in range(20)]

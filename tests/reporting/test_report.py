@@ -1,0 +1,139 @@
+"""The report's sections, the files they become, learning curves with bands."""
+
+import math
+import re
+
+import pytest
+from PIL import Image
+
+from cifar_tuning.reporting import curves, document, forest
+from cifar_tuning.reporting.effects import find_effects
+from cifar_tuning.reporting.report import Material, blocks, duration, header, retrained_in_words, row
+from cifar_tuning.reporting.table import build_table
+from cifar_tuning.reporting.terminal import print_report
+from tests.reporting.runs import make_runs
+
+
+@pytest.fixture
+def table():
+    rows = [({"act": a, "seed": s}, 0.7 + 0.01 * (a == "swish") + 0.003 * s) for a in ("relu", "swish") for s in (0, 1)]
+    published = [{"act": "relu", "val/acc_best": 0.71}]
+    return build_table(make_runs(*rows), "val/acc_best", best_epochs={"0": 3}, published=published)
+
+
+@pytest.fixture
+def material(table, tmp_path):
+    effects = find_effects(table)
+    return Material(
+        title="Sweep <one> & two",
+        sources=["4 runs."],
+        table=table,
+        notes=["`x` is missing."],
+        effects=effects,
+        command="python train.py act=swish",
+        overlay="act: swish\n",
+        forest=forest.draw(effects, table, tmp_path / "effects.png"),
+        curves=curves.draw({"val/acc": {"swish": curves.band([[(0, 0.1), (1, 0.5)]])}}, tmp_path / "curves.png"),
+        shown=2,
+    )
+
+
+def test_the_table(table):
+    assert header(table) == ["act", "val/acc_best", "n", "best epoch", "time", "published", "difference"]
+    swish, relu = (row(c, table) for c in table.configurations)
+    assert swish == ["swish", "0.7115 ± 0.0021", "2", "", "1 min 00 s", "", ""]
+    assert relu == ["relu", "0.7015 ± 0.0021", "2", "3", "1 min 00 s", "0.7100", "−0.8 points"]
+
+
+def test_markdown(material, tmp_path):
+    text = document.write(blocks(material), tmp_path)[0].read_text()
+    assert "| relu | 0.7015 ± 0.0021 | 2 | 3 | 1 min 00 s | 0.7100 | −0.8 points |" in text
+    assert re.findall(r"^#+ (.*)$", text, re.MULTILINE) == [
+        "Sweep <one> & two",
+        "What is missing",
+        "The best configuration",
+        "Configurations",
+        "What each hyperparameter does",
+        "act",
+        "Learning curves",
+        "The best configuration as an overlay",
+    ]
+    assert all((tmp_path / name).is_file() for name in re.findall(r"!\[.*\]\((.*)\)", text))
+
+
+def test_the_page_is_one_file(material, tmp_path):
+    page = document.write(blocks(material), tmp_path)[1].read_text()
+    assert "<h1>Sweep &lt;one&gt; &amp; two</h1>" in page
+    assert page.count('src="data:image/png;base64,') == 2
+    assert not re.findall(r"(?:src|href)=\"(?!data:)", page)
+    assert "<code>x</code> is missing." in page
+
+
+def test_on_the_terminal(material, tmp_path, capsys):
+    print_report(material, tmp_path)
+    out = capsys.readouterr().out
+    assert "Sweep <one> & two" in out
+    assert "note: x is missing." in out
+    assert "python train.py act=swish" in out
+    assert str(tmp_path / "report.html") in out
+
+
+@pytest.mark.parametrize("runs", [[({"a": 1}, 0.5)], [({"a": 1, "seed": s}, 0.5 + s / 10) for s in (0, 1)]])
+def test_nothing_to_compare(runs):
+    alone = build_table(make_runs(*runs), "val/acc_best")
+    text = "\n".join(block.markdown() for block in blocks(Material("s", [], alone)))
+    assert "nothing to compare" in text
+    assert "flatters" not in text
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(58.2, "58 s"), (751, "12 min 31 s"), (7500, "2 h 05 min")])
+def test_durations(seconds, text):
+    assert duration(seconds) == text
+
+
+def test_a_winner_that_was_trained_again():
+    metrics = [{"val/acc_best": 0.7, "test/acc": 0.6}, {"val/acc_best": 0.8}]
+    (sentence,) = retrained_in_words(metrics, "val/acc_best")
+    assert "`val/acc_best` 0.7500 ± 0.0707 (n = 2), test accuracy 0.6000 (n = 1)" in sentence
+    assert retrained_in_words([], "val/acc_best") == []
+
+
+def test_bands():
+    line = curves.band([[(0, 1.0), (1, 2.0)], [(0, 3.0), (1, math.nan), (2, 5.0)]])
+    assert (line.steps, line.mean, line.n) == ([0, 1, 2], [2.0, 2.0, 5.0], 2)
+    assert line.spread == pytest.approx([math.sqrt(2), 0, 0])
+
+
+@pytest.mark.parametrize(
+    ("curve", "maximize", "step"),
+    [
+        ([(0, 0.1), (1, 0.5), (2, 0.5)], True, 1),
+        ([(0, 0.1), (1, 0.5)], False, 0),
+        ([(0, math.nan), (1, 0.5), (2, 0.7)], True, 2),
+        ([(7, 0.5)], True, None),
+    ],
+)
+def test_best_step(curve, maximize, step):
+    assert curves.best_step(curve, maximize) == step
+
+
+@pytest.mark.parametrize(
+    ("steps", "expected"),
+    [
+        ({"lr": 2, "val/acc": 2, "val/acc_best": 2, "train/loss": 2, "model/macs": 1}, ["train/loss", "val/acc"]),
+        ({"accuracy": 3, "z": 3}, ["accuracy", "z"]),
+        ({"val/acc_best": 2, "lr": 3}, ["val/acc_best"]),
+        ({"a": 1}, []),
+    ],
+)
+def test_metrics_worth_drawing(steps, expected):
+    made = {name: [(i, float(i)) for i in range(count)] for name, count in steps.items()}
+    assert curves.worth_drawing(made, "val/acc_best") == expected
+
+
+def test_curves_of_many_and_of_exploding_runs(tmp_path):
+    bands = {
+        f"c{i}": curves.band([[(s, 1e9 if i == 7 and s > 5 else 1 / (s + 1)) for s in range(20)]]) for i in range(8)
+    }
+    with Image.open(curves.draw({"train/loss": bands, "a": bands, "b": bands}, tmp_path / "c.png")) as picture:
+        assert picture.size[0] > 800
