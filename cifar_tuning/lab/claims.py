@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from cifar_tuning.lab.counted import separable, shortcuts, squeezenet
 from cifar_tuning.lab.measure import BATCH_NORM
 from cifar_tuning.lab.results import Results
-from cifar_tuning.lab.tables import spell_value
+from cifar_tuning.lab.tables import STRENGTH, spell_value
 from cifar_tuning.lab.verdicts import (
     FALSE,
     HOLDS,
@@ -135,7 +135,7 @@ def _sparsity(results: Results) -> Verdict:
             "lab2_l1",
             f"regularizer=l1 regularizer.strength={strength}",
             f"regularizer=l2 regularizer.strength={strength}",
-            f"L1 of {spell_value(strength)}",
+            f"L1 of {spell_value(strength, STRENGTH)}",
             "L2",
             _weight_figure(results, "near_zero"),
         )

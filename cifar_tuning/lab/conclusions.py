@@ -4,7 +4,7 @@ import math
 
 from cifar_tuning.lab.resnets import third_lab
 from cifar_tuning.lab.results import Results
-from cifar_tuning.lab.tables import spell_value
+from cifar_tuning.lab.tables import STRENGTH, spell_value
 from cifar_tuning.lab.verdicts import FALSE, HOLDS, MISSING, SINGLE, Contest, Verdict, judge
 from cifar_tuning.reporting.statistics import compare, in_words, summarize
 
@@ -81,7 +81,9 @@ def _rates(a: str, b: str) -> Contest:
 
 def _strengths(rate: str, a: str, b: str) -> Contest:
     of = "optimizer.lr={} regularizer.strength={}"
-    return Contest("lab2_l2", of.format(rate, a), of.format(rate, b), f"L2 of {spell_value(a)}", spell_value(b))
+    return Contest(
+        "lab2_l2", of.format(rate, a), of.format(rate, b), f"L2 of {spell_value(a, STRENGTH)}", spell_value(b, STRENGTH)
+    )
 
 
 def _initial_loss(results: Results) -> Verdict:

@@ -11,7 +11,7 @@ from cifar_tuning.lab.counted import layer_speedups, load_surface
 from cifar_tuning.lab.experiments import REPORT
 from cifar_tuning.lab.measure import BATCH_NORM, SEPARABLE, SURFACES
 from cifar_tuning.lab.results import Results
-from cifar_tuning.lab.tables import describe, rows_of
+from cifar_tuning.lab.tables import TOLERANCE, describe, rows_of
 from cifar_tuning.lab.weights import draw_weights
 from cifar_tuning.reporting.plots import _write as write_figure
 
@@ -96,7 +96,7 @@ def draw_baseline(results: Results, file: Path) -> Path | None:
 
 
 def draw_overview(results: Results, file: Path) -> Path | None:
-    """Draws every published value beside our mean and standard deviation."""
+    """Draws every published value beside our mean and standard deviation, and how far apart they are."""
     from matplotlib.figure import Figure
 
     found = [
@@ -107,25 +107,24 @@ def draw_overview(results: Results, file: Path) -> Path | None:
     ]
     if not found:
         return None
-    figure = Figure(figsize=(9, 1.2 + 0.26 * len(found)), layout="constrained")
-    axes = figure.subplots()
-    places = range(len(found))
-    axes.plot([published for _, published, _ in found], places, "D", color="tab:red", markersize=5, label="published")
-    axes.errorbar(
-        [ours.mean for *_, ours in found],
-        places,
-        xerr=[ours.std or 0.0 for *_, ours in found],
-        fmt="o",
-        color="tab:blue",
-        markersize=4,
-        capsize=3,
-        label="ours: mean ± standard deviation",
-    )
-    axes.set_yticks(places, [name for name, _, _ in found], fontsize=8)
-    axes.invert_yaxis()
-    axes.set_xlabel("best validation accuracy")
-    axes.grid(alpha=0.3)
-    axes.legend()
+    names, published, ours = zip(*found, strict=True)
+    places, spreads = range(len(found)), np.array([one.std or 0.0 for one in ours])
+    means, theirs = np.array([one.mean for one in ours]), np.array(published)
+    figure = Figure(figsize=(12, 1.2 + 0.26 * len(found)), layout="constrained")
+    left, right = figure.subplots(1, 2, sharey=True, width_ratios=(3, 2))
+    left.plot(theirs, places, "D", color="tab:red", markersize=5, label="published")
+    style = {"fmt": "o", "color": "tab:blue", "markersize": 4, "capsize": 3}
+    left.errorbar(means, places, xerr=spreads, label="ours: mean ± standard deviation", **style)
+    right.axvspan(-100 * TOLERANCE, 100 * TOLERANCE, color="0.9")
+    right.axvline(0, color="tab:red", linewidth=0.8)
+    right.errorbar(100 * (means - theirs), places, xerr=100 * spreads, **style)
+    left.set_yticks(places, names, fontsize=8)
+    left.invert_yaxis()
+    left.set_xlabel("best validation accuracy")
+    right.set_xlabel("ours minus published, points (grey: two points)")
+    for axes in (left, right):
+        axes.grid(alpha=0.3)
+    left.legend(loc="lower left")
     return write_figure(figure, file)
 
 

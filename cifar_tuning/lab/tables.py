@@ -13,6 +13,7 @@ from cifar_tuning.reporting.statistics import CONFIDENCE, Summary, holm, p_in_wo
 TOLERANCE = 0.02
 # Standard deviations beyond which a single run is not to be expected.
 UNLIKELY = 2.0
+STRENGTH = "regularizer.strength"
 NAMES = {
     "augmentation": "augmentation",
     "data.train_limit": "training images",
@@ -102,7 +103,7 @@ def table(results: Results, experiment: str) -> list[str]:
     seeds = len(results.experiment(experiment).seeds)
     for row in rows:
         options = dict(options_of(row.configuration))
-        cells = [spell_value(options.get(key, "")) for key in keys]
+        cells = [spell_value(options.get(key, ""), key) for key in keys]
         cells += [accuracy(row.published)] if published else []
         cells.append(mean_and_std(row.ours, seeds))
         cells += [_difference(row)] if published else []
@@ -151,7 +152,8 @@ def order(results: Results, experiment: str) -> list[str]:
     means = {row.configuration: row.ours.mean for row in rows_of(results, experiment) if row.ours}
     reversed_pairs = [(a, b) for a, b in pairs if means[a.configuration] < means[b.configuration]]
     if not reversed_pairs:
-        return [f"The published order is reproduced: all {len(pairs)} pairs of rows lie as there."]
+        which = "both rows lie" if len(pairs) == 1 else f"all {len(pairs)} pairs of rows lie"
+        return [f"The published order is reproduced: {which} as there."]
     found = [
         compare_seeds(results.values(experiment, b.configuration), results.values(experiment, a.configuration))
         for a, b in reversed_pairs
@@ -203,7 +205,7 @@ def accuracy(value: float | None) -> str:
 
 def describe(configuration: str) -> str:
     """Returns a configuration in words: `no batch norm, learning rate 0.2`."""
-    return ", ".join(_phrase(key, spell_value(value)) for key, value in options_of(configuration))
+    return ", ".join(_phrase(key, spell_value(value, key)) for key, value in options_of(configuration))
 
 
 def _phrase(key: str, value: str) -> str:
@@ -217,9 +219,11 @@ def _phrase(key: str, value: str) -> str:
     return value if key in SELF_EVIDENT else f"{value} {name}" if name == "training images" else f"{name} {value}"
 
 
-def spell_value(text: str) -> str:
-    """Returns an option's value as the page shows it."""
+def spell_value(text: str, key: str = "") -> str:
+    """Returns an option's value as the page shows it; strengths as the report writes them."""
     text = text.removeprefix("lab3/").replace("e-0", "e-")
+    if key == STRENGTH:
+        return {"0.001": "1e-3", "0.01": "1e-2"}.get(text, VALUES.get(text, text))
     if text.isdigit() and int(text) >= 1000:
         return f"{int(text):,}"
     return VALUES.get(text, text)
