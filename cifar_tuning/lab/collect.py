@@ -55,14 +55,17 @@ def _read_job(folder: Path, without: Collection[str]) -> Found | None:
     if not names or names[-1] not in EXPERIMENTS:
         return None
     experiment = load_experiment(names[-1])
+    configuration = configuration_of(result.overrides, experiment, without)
     lines = _metrics(folder)
+    if not experiment.has(configuration):  # somebody tried something
+        return None
     if not lines or lines[-1]["step"] != result.epochs:  # it is being trained anew
         return None
     seeds = [o.partition("=")[2] for o in result.overrides if o.startswith("seed=")]
     last, machine = lines[-1], _machine(folder)
     run = Run(
         experiment=experiment.name,
-        configuration=configuration_of(result.overrides, experiment, without),
+        configuration=configuration,
         seed=int(seeds[-1]) if seeds else 0,
         state=result.state,
         val_acc=round(result.value, 6),

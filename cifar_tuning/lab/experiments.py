@@ -71,6 +71,12 @@ class Experiment:
         """All runs of the grid: configuration and seed."""
         return [(configuration, seed) for configuration in self.configurations for seed in self.seeds]
 
+    def has(self, configuration: str) -> bool:
+        """Whether nothing but the swept options was given otherwise, and the training is not shorter."""
+        options = dict(options_of(configuration))
+        epochs = options.pop("trainer.epochs", str(self.epochs))
+        return options.keys() == self.params.keys() and epochs.isdigit() and int(epochs) >= self.epochs
+
     def published_value(self, configuration: str) -> float | None:
         """Returns the report's accuracy (0 to 1) for a configuration, if it has one."""
         options = dict(options_of(configuration))

@@ -95,7 +95,7 @@ def _predict(folder: Path) -> float:
     from cifar_tuning.jobs.process import trusted_targets
 
     with (
-        initialize_config_dir(str(PROJECT_ROOT / "conf"), version_base=None),
+        initialize_config_dir(str(PROJECT_ROOT / "conf")),
         execution_whitelist(trusted_targets()),
     ):
         config = compose("predict", [f"run={folder.as_posix()}", f"output={(folder / 'predictions.csv').as_posix()}"])

@@ -31,11 +31,12 @@ def test_merging_keeps_other_rows_and_their_machines(make_run):
 
 @pytest.fixture
 def make_job(tmp_path):
-    def make(number=0, state="complete", epochs=1, lines=2, experiment="lab2_lr", **options):
+    def make(number=0, state="complete", epochs=1, lines=2, experiment="lab2_lr", extra=(), **options):
         folder = tmp_path / "sweep" / str(number)
         folder.mkdir(parents=True)
         overrides = [f"seed={number}", "optimizer.lr=1.0", f"experiment={experiment}", "data=synthetic"]
         result = {"state": state, "value": 0.4, "best_epoch": 1, "epochs": epochs, "seconds": 9.0}
+        overrides += extra
         result |= {"overrides": overrides, "run_id": None}
         (folder / "result.json").write_text(json.dumps(result | options))
         figures = [
@@ -61,10 +62,19 @@ def test_a_finished_job_becomes_a_row(tmp_path, make_job):
 
 @pytest.mark.parametrize(
     "options",
-    [{"state": "failed"}, {"state": "pruned"}, {"value": None}, {"experiment": "my_own"}, {"lines": 1}, {"lines": 0}],
-    ids=["failed", "pruned", "no value", "another's", "trained anew", "no metrics"],
+    [
+        {"extra": ["data.batch_size=64"]},
+        {"extra": ["trainer.epochs=2"]},
+        {"state": "failed"},
+        {"state": "pruned"},
+        {"value": None},
+        {"experiment": "my_own"},
+        {"lines": 1},
+        {"lines": 0},
+    ],
+    ids=["another option", "shorter", "failed", "pruned", "no value", "another's", "trained anew", "no metrics"],
 )
 def test_other_jobs_are_left_out(tmp_path, make_job, options):
     make_job(0)
     make_job(1, **options)
-    assert [key[2] for key in read_sweeps(tmp_path)] == [0]
+    assert [key[2] for key in read_sweeps(tmp_path, ["data=synthetic"])] == [0]
