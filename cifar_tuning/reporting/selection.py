@@ -71,8 +71,9 @@ def choose_metric(runs: Sequence[Run], asked: str | None) -> tuple[str, list[str
         asked: the user's choice; None leaves it to the names.
 
     Raises:
-        UserError: no run has it, or none has any.
+        UserError: no run has it, or none has any, or all failed.
     """
+    _check_states(runs)
     counts = Counter(name for run in runs for name, value in run.metrics.items() if math.isfinite(value))
     wanted = asked or USUAL
     if counts[wanted]:
@@ -113,13 +114,7 @@ def choose_runs(runs: Sequence[AnyRun], metric: str) -> tuple[list[AnyRun], list
     Raises:
         UserError: all runs failed.
     """
-    failed = [run for run in runs if run.state == "failed"]
-    if len(failed) == len(runs):
-        which = "Its only run" if len(runs) == 1 else f"All {len(runs)} runs"
-        raise UserError(
-            f"{which} failed, so there is nothing to report: {_names(failed)}. "
-            "The reason is in traceback.txt among a run's files in MLflow, and in its folder."
-        )
+    _check_states(runs)
     having = [run for run in runs if run.state != "failed" and math.isfinite(run.metrics.get(metric, math.nan))]
     ended = [run for run in having if run.state in ENDED]
     notes = []
@@ -136,6 +131,15 @@ def choose_runs(runs: Sequence[AnyRun], metric: str) -> tuple[list[AnyRun], list
     if not chosen:
         raise UserError(f"No run that did not fail has {metric} ({_states(runs)}), so there is nothing to report.")
     return chosen, notes
+
+
+def _check_states(runs: Sequence[Run]) -> None:
+    if all(run.state == "failed" for run in runs):
+        which = "Its only run" if len(runs) == 1 else f"All {len(runs)} runs"
+        raise UserError(
+            f"{which} failed, so there is nothing to report: {_names(runs)}. "
+            "The reason is in traceback.txt among a run's files in MLflow, and in its folder."
+        )
 
 
 def _runs(runs: Sequence[Run]) -> str:

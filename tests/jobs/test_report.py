@@ -1,0 +1,207 @@
+"""`report.py` on sweeps of ours and of others, and on what is no sweep."""
+
+import re
+import shutil
+from pathlib import Path
+
+import optuna
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Metric, Param
+from omegaconf import OmegaConf
+
+FILES = {"report.md", "report.html", "table.csv"}
+
+
+def uri(folder):
+    return f"sqlite:///{folder}/mlflow.db"
+
+
+def logger(folder):
+    """Makes a function that logs a run by hand: its curves by metric, its parameters, its end."""
+    client = MlflowClient(uri(folder))
+    known = client.get_experiment_by_name("by hand")
+    experiment = known.experiment_id if known else client.create_experiment("by hand", (folder / "files").as_uri())
+
+    def log(name, parent=None, curves=None, status="FINISHED", tags=None, **params):
+        tags = {**({"mlflow.parentRunId": parent} if parent else {}), **(tags or {})}
+        run = client.create_run(experiment, run_name=name, tags=tags).info.run_id
+        client.log_batch(
+            run,
+            metrics=[Metric(key, y, x, x) for key, ys in (curves or {}).items() for x, y in enumerate(ys)],
+            params=[Param(key, str(value)) for key, value in params.items()],
+        )
+        client.set_terminated(run, status)
+        return run
+
+    return log
+
+
+@pytest.fixture
+def store(tmp_path, pristine_database):
+    """The override that means an empty store."""
+    shutil.copy(pristine_database, tmp_path / "mlflow.db")
+    return f"tracking.uri={uri(tmp_path)}"
+
+
+@pytest.fixture
+def log(store, tmp_path):
+    return logger(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory, pristine_database):
+    """A folder with a store that has sweeps of another user.
+
+    `depths` has other names than ours, no parameter called `seed`, a run without the metric and one that failed;
+    `hopeless` has nothing but failures, and there is an empty experiment.
+    """
+    folder = tmp_path_factory.mktemp("filled")
+    shutil.copy(pristine_database, folder / "mlflow.db")
+    log = logger(folder)
+    parent = log("depths")
+    for depth in (2, 4):
+        for rep in (0, 1, 2):
+            value = 60 + depth + rep + 0.1 * depth * rep
+            curves = {"test accuracy": [value / 2, value], "loss": [2.0, 1.0 / depth]}
+            log(f"d{depth} r{rep}", parent, curves, depth=depth, random_seed=rep, out_dir=f"/tmp/{depth}/{rep}")
+    log("no metric", parent, {"loss": [3.0, 2.0]}, depth=2, random_seed=9)
+    log("crashed", parent, {}, "FAILED", depth=8, random_seed=0)
+    hopeless = MlflowClient(uri(folder)).create_experiment("hopeless")
+    for _ in range(2):
+        MlflowClient(uri(folder)).set_terminated(MlflowClient(uri(folder)).create_run(hopeless).info.run_id, "FAILED")
+    MlflowClient(uri(folder)).create_experiment("empty")
+    return folder
+
+
+@pytest.fixture
+def others(filled):
+    """The override that means the other user's store."""
+    return f"tracking.uri={uri(filled)}"
+
+
+def test_a_sweep_of_ours(tiny, command, reporting, store, tmp_path):
+    sweep = ["optimizer.lr=0.0001,0.05", "seed=0,1", "tracking=mlflow", "tracking.log_model=false", store]
+    assert tiny("-m", *sweep).code == 0
+    overlay = tmp_path / "conf/experiment/best.yaml"
+    overlay.parent.mkdir(parents=True)
+    outcome = reporting(f"sweep={tmp_path}/sweep", store, "weights=true", f"export={overlay}")
+    assert outcome.code == 0, outcome.text
+    assert re.search(r"lr=0.05 (beats|is ahead of) lr=0.0001|No difference between lr=0.05", outcome.out)
+    folder = tmp_path / "sweep/report"
+    files = {file.name for file in folder.iterdir()}
+    assert files == FILES | {"curves.png", "effects.png", "weights.png"}
+    text = (folder / "report.md").read_text()
+    assert re.search(r"\| 0.05 \| 0\.\d{4} ± 0\.\d{4} \| 2 \| \d", text)
+    line = next(line for line in text.splitlines() if line.startswith("python train.py"))
+    assert "optimizer.lr=0.05" in line
+    assert "seed" not in line
+    assert "| lr=0.05 | conv1 |" in text
+    # The parent run has the same files.
+    parent = (tmp_path / "sweep/mlflow_run_id").read_text().strip()
+    assert {Path(item.path).name for item in MlflowClient(uri(tmp_path)).list_artifacts(parent, "report")} == files
+    # The overlay is that configuration.
+    shown = command(f"--config-dir={tmp_path}/conf", "--cfg", "job", "experiment=best")
+    assert shown.code == 0, shown.text
+    config = OmegaConf.create(shown.out)
+    assert (config.optimizer.lr, config.trainer.epochs) == (0.05, 2)
+    assert config.data._target_ == "cifar_tuning.data.Synthetic"
+    # Checkpoints alone.
+    alone = reporting(f"checkpoint=[{tmp_path}/sweep/0,{tmp_path}/sweep/1/best.pt]", f"output={tmp_path}/weights")
+    assert alone.code == 0, alone.text
+    assert "| sweep/1 | conv1 |" in (tmp_path / "weights/report.md").read_text()
+
+
+@pytest.mark.parametrize("name", ["depths", "by hand"])
+def test_a_sweep_of_somebody_else(reporting, others, filled, tmp_path, name):
+    outcome = reporting(f"sweep={name}", others, f"output={tmp_path}/out")
+    assert outcome.code == 0, outcome.text
+    text = (tmp_path / "out/report.md").read_text()
+    assert "No run has `val/acc_best`, so the last value of `test accuracy` is reported" in text
+    assert "1 run is left out, having no `test accuracy`: `no metric`." in text
+    assert "1 run is left out, being failed: `crashed`." in text
+    assert "| depth | test accuracy | n | best epoch | time |" in text
+    assert "| 4 | 65.4000 ± 1.4000 | 3 | 1 |" in text
+    assert "depth=4 beats depth=2 by 2.20 ± 0.50 (p = 0.0027, n = 3); paired over seeds." in text
+    assert {file.name for file in (tmp_path / "out").iterdir()} == FILES | {"curves.png", "effects.png"}
+    if name == "depths":
+        client = MlflowClient(uri(filled))
+        experiment = client.get_experiment_by_name("by hand").experiment_id
+        (parent,) = client.search_runs([experiment], "tags.`mlflow.runName` = 'depths'")
+        kept = {Path(item.path).name for item in client.list_artifacts(parent.info.run_id, "report")}
+        assert kept == {file.name for file in (tmp_path / "out").iterdir()}
+
+
+def test_less_is_better_and_other_choices(reporting, others, tmp_path):
+    outcome = reporting(
+        "sweep=depths", others, f"output={tmp_path}/out", "metric=loss", "seed_key=random_seed", "keep=false"
+    )
+    assert outcome.code == 0, outcome.text
+    text = (tmp_path / "out/report.md").read_text()
+    assert "judged by `loss` (less is better)" in text
+    assert "depth=4: `loss` 0.2500" in text
+
+
+def test_one_run(log, reporting, store, tmp_path):
+    run = log("alone", None, {"val/acc_best": [0.1, 0.5]}, depth=2)
+    outcome = reporting(f"sweep={run}", store, f"output={tmp_path}/out")
+    assert outcome.code == 0, outcome.text
+    assert "There is one run only" in outcome.out
+    assert "so there is nothing to compare" in (tmp_path / "out/report.md").read_text()
+
+
+def test_a_study(log, reporting, store, tmp_path):
+    folder = tmp_path / "study"
+    folder.mkdir()
+    (folder / "study.yaml").write_text("study_name: mine\nstorage: sqlite:///optuna.db\n")
+    parent = log("mine", tags={"cifar_tuning.folder": str(folder)})
+    study = optuna.create_study(study_name="mine", storage=f"sqlite:///{folder}/optuna.db", direction="maximize")
+    for _ in range(6):
+        trial = study.ask()
+        x = trial.suggest_float("x", 0, 1)
+        study.tell(trial, x)
+        log(f"trial {trial.number}", parent, {"val/acc_best": [x / 2, x]}, x=x, seed=0)
+    log("winner again", parent, {"val/acc_best": [0.9], "test/acc": [0.8]}, x=1, seed=7, tags={"role": "retrained"})
+    outcome = reporting("sweep=mine", store)
+    assert outcome.code == 0, outcome.text
+    text = (folder / "report/report.md").read_text()
+    assert "6 runs of 6 configurations" in text
+    assert "test accuracy 0.8000 (n = 1)" in text
+    assert {"history.png", "slice.png", "timeline.png", "study.html"} <= {f.name for f in (folder / "report").iterdir()}
+    assert "![Optimisation history](history.png)" in text
+    (folder / "optuna.db").unlink()
+    outcome = reporting("sweep=mine", store, f"output={tmp_path}/out", "keep=false")
+    assert outcome.code == 0, outcome.text
+    assert "which is not there: give storage=" in outcome.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ([], "- sweep: is missing"),
+        (["sweep=nowhere"], "sweep=nowhere: is neither a sweep's folder, nor a sweep, study or experiment in"),
+        (["sweep=empty"], "has no runs"),
+        (["sweep=hopeless"], "All 2 runs failed, so there is nothing to report"),
+        (["sweep=depths", "metric=acc"], "metric=acc: none of the 8 runs has it; they have loss, test accuracy."),
+        (["sweep=depths", "tracking.uri=sqlite:////nowhere/mlflow.db"], "/nowhere/mlflow.db does not exist. Start"),
+        (["sweep=depths", "tracking.uri=http://127.0.0.1:9"], "no MLflow server answers there"),
+        (["sweep=depths", "maximize=yes", "weights=some"], "2 problems"),
+        (["sweep=depths", "export=TMP/best.txt"], "must be a .yaml file in a folder that exists"),
+        (["sweep=depths", "export=TMP/mine.yaml"], "was not written by this command"),
+        (["sweep=depths", "export=TMP/new.yaml"], "these runs have no command line of train.py"),
+        (["sweep=depths", "output=TMP/mine.yaml"], "must be a folder, not a file"),
+        (["sweep=depths", "output=/proc/none/out"], "can't be written"),
+        (["checkpoint=TMP/mine.yaml"], "can't be read as a checkpoint"),
+        (["checkpoint=nowhere"], "checkpoint=nowhere: is neither a run's folder"),
+    ],
+)
+def test_bad_input(reporting, others, tmp_path, arguments, expected):
+    (tmp_path / "mine.yaml").write_text("a: 1\n")
+    given = [argument.replace("TMP", str(tmp_path)) for argument in arguments]
+    defaults = {"tracking": others, "output": f"output={tmp_path}/out"}
+    missing = [text for key, text in defaults.items() if not any(argument.startswith(key) for argument in given)]
+    outcome = reporting(*given, *missing)
+    assert outcome.code != 0
+    assert expected in outcome.err
+    assert "Traceback" not in outcome.err
+    assert [file.name for file in tmp_path.iterdir()] == ["mine.yaml"]
