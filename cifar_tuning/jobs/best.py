@@ -5,19 +5,21 @@ from pathlib import Path
 
 from cifar_tuning.errors import UserError
 from cifar_tuning.reporting.selection import Run
-from cifar_tuning.reporting.varying import SEED
 
 # The first line after Hydra's of a file that may be written again.
 MARK = "# Written by report.py."
 
 
 def best_overrides(run: Run, seed_key: str) -> list[str] | None:
-    """Returns what trains a run's configuration, its seed left open; None if train.py did not make the run."""
+    """Returns what trains a run's configuration; None if train.py did not make the run.
+
+    The seed, and where and by whom the run was started and tracked, are left open.
+    """
     if not run.overrides:
         return None
     # Hydra reports a deletion as ~key=null, but takes back only ~key.
     plain = [o.removesuffix("=null") if o.startswith("~") else o for o in run.overrides]
-    return [o for o in plain if not o.startswith("hydra") and not _is_seed(o.partition("=")[0].lstrip("+"), seed_key)]
+    return [o for o in plain if not _left_open(o.partition("=")[0].lstrip("+~"), seed_key)]
 
 
 def command(overrides: list[str]) -> str:
@@ -70,5 +72,5 @@ def write(file: Path, text: str) -> None:
         raise UserError(f"export={file} can't be written: {error}") from error
 
 
-def _is_seed(key: str, seed_key: str) -> bool:
-    return key == seed_key or bool(SEED.search(key) and "." not in key)
+def _left_open(key: str, seed_key: str) -> bool:
+    return key in (seed_key, "seed", "resume") or key.partition(".")[0].partition("/")[0] in ("hydra", "tracking")

@@ -134,7 +134,7 @@ def choose_runs(runs: Sequence[AnyRun], metric: str) -> tuple[list[AnyRun], list
 
 
 def _check_states(runs: Sequence[Run]) -> None:
-    if all(run.state == "failed" for run in runs):
+    if runs and all(run.state == "failed" for run in runs):
         which = "Its only run" if len(runs) == 1 else f"All {len(runs)} runs"
         raise UserError(
             f"{which} failed, so there is nothing to report: {_names(runs)}. "

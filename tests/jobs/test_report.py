@@ -96,6 +96,7 @@ def test_a_sweep_of_ours(tiny, command, reporting, store, tmp_path):
     line = next(line for line in text.splitlines() if line.startswith("python train.py"))
     assert "optimizer.lr=0.05" in line
     assert "seed" not in line
+    assert "tracking" not in line
     assert "| lr=0.05 | conv1 |" in text
     # The parent run has the same files.
     parent = (tmp_path / "sweep/mlflow_run_id").read_text().strip()
