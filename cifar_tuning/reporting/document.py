@@ -16,8 +16,8 @@ body {{ font: 16px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 60re
 h1, h2 {{ line-height: 1.2; }} h2 {{ margin-top: 2.5rem; border-bottom: 1px solid #ddd; padding-bottom: .3rem; }}
 table {{ border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }}
 .wide {{ overflow-x: auto; }} th, td {{ padding: .25rem .7rem; border-bottom: 1px solid #e3e3e3; text-align: right; }}
-th {{ border-bottom: 2px solid #999; }} .text {{ text-align: left; }} tr:first-child td {{ font-weight: 600; }}
-pre {{ background: #f5f5f5; padding: .8rem; overflow-x: auto; font-size: .85rem; }}
+th {{ border-bottom: 2px solid #999; }} .text {{ text-align: left; }} .best tr:first-child td {{ font-weight: 600; }}
+pre {{ background: #f5f5f5; padding: .8rem; font-size: .85rem; white-space: pre-wrap; overflow-wrap: anywhere; }}
 code {{ background: #f5f5f5; }} img {{ max-width: 100%; }} figcaption {{ font-size: .9rem; color: #555; }}
 figure {{ margin: 1rem 0; }}
 </style></head>
@@ -117,11 +117,13 @@ class Grid:
         header: the columns' names.
         rows: their cells.
         left: how many columns, from the left, are text; the others are numbers.
+        ranked: the first row is the best.
     """
 
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
     left: int = 0
+    ranked: bool = False
 
     def markdown(self) -> str:
         """As Markdown."""
@@ -135,7 +137,8 @@ class Grid:
             "<tr>" + "".join(self._td("td", place, text) for place, text in enumerate(row)) + "</tr>"
             for row in self.rows
         )
-        return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+        kind = ' class="best"' if self.ranked else ""
+        return f'<div class="wide"><table{kind}><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
     def _td(self, tag: str, place: int, text: str) -> str:
         kind = ' class="text"' if place < self.left else ""

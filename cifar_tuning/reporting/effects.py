@@ -208,5 +208,5 @@ def _trend_in_words(trend: Trend, p: float | None, table: Table) -> str:
     if trend.low <= 0 <= trend.high:
         return f"No rising or falling trend of {table.metric} with {trend.option} can be told ({facts})."
     way = "higher" if (trend.rho > 0) else "lower"
-    doubt = ", which may be chance among so many comparisons" if p is not None and p >= 1 - CONFIDENCE else ""
+    doubt = ", which may be chance among so many tests" if p is not None and p >= 1 - CONFIDENCE else ""
     return f"A larger {trend.option} goes with a {way} {table.metric} ({facts}){doubt}."

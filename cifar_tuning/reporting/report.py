@@ -148,7 +148,7 @@ def _table(table: Table) -> list[Block]:
     spread = "mean ± standard deviation over n runs that differ in their seed alone"
     epochs = "; best epoch and time are means" if any(c.best_epoch is not None for c in shown) else ""
     texts.append(Text(f"`{table.metric}`: {spread}{epochs}."))
-    return [Grid(header(table), [row(c, table) for c in shown], left=len(table.names)), *texts]
+    return [Grid(header(table), [row(c, table) for c in shown], left=len(table.names), ranked=True), *texts]
 
 
 def _best(material: Material) -> list[Block]:

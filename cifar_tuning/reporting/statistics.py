@@ -142,7 +142,7 @@ def in_words(
         return f"no difference between {a_name} and {b_name} can be told: {size}, {p_in_words(p)}, {n}"
     if p is not None and p >= 1 - CONFIDENCE:
         facts = f"{size} ({p_in_words(p)}, {n})"
-        return f"{a_name} is ahead of {b_name} by {facts}, which may be chance among so many"
+        return f"{a_name} is ahead of {b_name} by {facts}, which may be chance among so many tests"
     return f"{a_name} beats {b_name} by {size} ({p_in_words(p)}, {n})"
 
 

@@ -1,6 +1,7 @@
 """A report in short, on the terminal."""
 
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from cifar_tuning.reporting.report import Material, header, row
@@ -41,4 +42,6 @@ def print_report(material: Material, folder: Path) -> None:
 
 def print_files(folder: Path) -> None:
     """Prints where a report is."""
+    with suppress(ValueError):
+        folder = folder.resolve().relative_to(Path.cwd())
     print(f"The report: {folder / 'report.html'} (one file), {folder / 'report.md'} (with its pictures)")

@@ -95,7 +95,7 @@ def test_holm(given, expected):
         (
             Comparison(0.009, 0.008, 0.03, 5, True),
             {"p": 0.12},
-            "Swish is ahead of ReLU by 0.9 ± 0.8 points (p = 0.12, n = 5), which may be chance among so many",
+            "Swish is ahead of ReLU by 0.9 ± 0.8 points (p = 0.12, n = 5), which may be chance among so many tests",
         ),
         (
             Comparison(0.009, None, None, 1, False),
