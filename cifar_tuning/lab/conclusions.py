@@ -5,7 +5,7 @@ import math
 from cifar_tuning.lab.resnets import third_lab
 from cifar_tuning.lab.results import Results
 from cifar_tuning.lab.tables import STRENGTH, spell_value
-from cifar_tuning.lab.verdicts import FALSE, HOLDS, MISSING, SINGLE, Contest, Verdict, judge
+from cifar_tuning.lab.verdicts import FALSE, HOLDS, MISSING, SINGLE, Contest, Verdict, capital, judge
 from cifar_tuning.reporting.statistics import compare, in_words, summarize
 
 CLASSES = 10
@@ -76,14 +76,13 @@ def _swish_at(rate: str) -> Contest:
 
 
 def _rates(a: str, b: str) -> Contest:
-    return Contest("lab2_lr", f"optimizer.lr={a}", f"optimizer.lr={b}", f"a rate of {a}", f"one of {b}")
+    return Contest("lab2_lr", f"optimizer.lr={a}", f"optimizer.lr={b}", f"a rate of {a}", f"a rate of {b}")
 
 
 def _strengths(rate: str, a: str, b: str) -> Contest:
-    of = "optimizer.lr={} regularizer.strength={}"
-    return Contest(
-        "lab2_l2", of.format(rate, a), of.format(rate, b), f"L2 of {spell_value(a, STRENGTH)}", spell_value(b, STRENGTH)
-    )
+    of = f"optimizer.lr={rate} {STRENGTH}="
+    names = [f"L2 of {spell_value(strength, STRENGTH)}" for strength in (a, b)]
+    return Contest("lab2_l2", of + a, of + b, names[0], names[1])
 
 
 def _initial_loss(results: Results) -> Verdict:
@@ -121,8 +120,8 @@ def _overfitting(results: Results) -> Verdict:
     outcome = SINGLE
     if found.half_width is not None:
         outcome = HOLDS if found.difference > found.half_width else FALSE
-    evidence = in_words("Accuracy on training images in the last epoch", "that on validation images", found)
-    return Verdict("overfitting", says, outcome, [evidence], 0, ["lab1_baseline"])
+    evidence = in_words("the last training accuracy", "the last validation accuracy", found)
+    return Verdict("overfitting", says, outcome, [capital(evidence)], 0, ["lab1_baseline"])
 
 
 def _chance(results: Results) -> Verdict:

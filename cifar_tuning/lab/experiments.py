@@ -118,13 +118,14 @@ def _load(name: str) -> Experiment:
 
 
 def spell(value: Any) -> str:
-    """Returns an option's value in one spelling, whichever of `1e-4`, `0.0001` or 0.0001 was written."""
+    """Returns an option's value in one spelling, whichever of `1e-4` and 0.0001, `False` and `false` was written."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     try:
         return f"{float(value):g}"
     except ValueError:
-        return str(value)
+        text = str(value)
+        return text.lower() if text in ("True", "False") else text  # Hydra writes them so
 
 
 def configuration_of(overrides: Iterable[str], experiment: Experiment, without: Iterable[str] = ()) -> str:

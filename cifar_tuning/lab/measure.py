@@ -101,7 +101,7 @@ def _separable(scale: Scale) -> Any:
     batch_size = 128
     times = cost.measure_times(batch_size=batch_size, repeats=scale.timing_rounds)
     return {
-        "machine": f"{processor()}, {torch.get_num_threads()} threads, fp32, batch {batch_size}",
+        "machine": f"{processor()}, PyTorch threads: {torch.get_num_threads()}, fp32, batch {batch_size}",
         "layers": [asdict(layer) for layer in cost.layer_costs()],
         "totals": cost.network_totals(),
         "times": [asdict(entry) for entry in times],

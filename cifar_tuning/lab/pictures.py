@@ -54,6 +54,7 @@ def _curves_of(experiment: str) -> Callable[[Results, Path], Path | None]:
         if not any(drawn):
             return None
         axes.set(xlabel="epoch", ylabel="validation accuracy")
+        axes.locator_params(axis="x", integer=True)
         axes.grid(alpha=0.3)
         axes.legend(fontsize=8)
         return write_figure(figure, file)
@@ -89,6 +90,7 @@ def draw_baseline(results: Results, file: Path) -> Path | None:
         for quantity, colour in zip(quantities, COLOURS, strict=False):
             drawn |= _draw_mean(axes, results, "lab1_baseline", "", quantity, colour, LABELS[quantity])
         axes.set(xlabel="epoch", ylabel=name)
+        axes.locator_params(axis="x", integer=True)
         axes.grid(alpha=0.3)
         if drawn:
             axes.legend()

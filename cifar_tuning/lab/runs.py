@@ -109,7 +109,7 @@ def save_curves(curves: Mapping[Key, Curves], order: Iterable[Run], folder: Path
     """Writes `curves.csv`, a row for each run and quantity, in the order of the runs."""
     header = ["experiment", "configuration", "seed", "quantity", "values"]
     rows = (
-        [*map(str, run.key), name, " ".join("nan" if value is None else f"{value:.4g}" for value in values)]
+        [*map(str, run.key), name, " ".join("nan" if value is None else f"{value:.5g}" for value in values)]
         for run in order
         for name, values in curves.get(run.key, {}).items()
     )

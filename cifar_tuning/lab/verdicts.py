@@ -152,7 +152,7 @@ def judge(
     sides = [outcome.side for outcome in outcomes]
     tested = [side for side in sides if side != "untested"]
     outcome = rule(tested) if tested else SINGLE
-    evidence = [_capital(one.sentence) for one in outcomes]
+    evidence = [capital(one.sentence) for one in outcomes]
     if len(outcomes) < len(contests):
         evidence.append(f"only {len(outcomes)} of {len(contests)} comparisons are there")
     return Verdict(name, says, outcome, evidence, _decisive(outcomes, outcome), experiments, ordered)
@@ -166,5 +166,6 @@ def _decisive(outcomes: Sequence[Outcome], outcome: str) -> int:
     return max(range(len(outcomes)), key=lambda place: outcomes[place].p)
 
 
-def _capital(text: str) -> str:
+def capital(text: str) -> str:
+    """Returns a text with its first letter large."""
     return text[:1].upper() + text[1:]

@@ -6,6 +6,7 @@ from pathlib import Path
 from cifar_tuning.lab.collect import TEST_FILE, Found
 from cifar_tuning.lab.results import Results
 from cifar_tuning.lab.runs import Key, Run
+from cifar_tuning.lab.tables import describe
 from cifar_tuning.reporting.statistics import summarize
 
 SWEEPS = ("lab3_resnet20", "lab3_untried")
@@ -59,7 +60,11 @@ def recipe_lines(results: Results) -> list[str]:
         runs = results.of(experiment, configuration)
         if not runs:
             continue
-        name = "The fast recipe" if experiment == RECIPE else f"The best of the two grids above ({configuration})"
+        name = (
+            "The fast recipe"
+            if experiment == RECIPE
+            else f"The best of the two grids above ({describe(configuration)})"
+        )
         tested = [run.test_acc for run in runs if run.test_acc is not None]
         test = f", test {_in_words(tested)}" if tested else "; the test set is not read"
         lines.append(f"{name}: validation {_in_words([run.val_acc for run in runs])}{test}.")

@@ -14,6 +14,7 @@ from cifar_tuning.lab.texts import SECTIONS
         (None, "null"),
         (False, "false"),
         ("false", "false"),
+        ("False", "false"),
         ("lab3/decay_0.1_50", "lab3/decay_0.1_50"),
     ],
 )
@@ -33,7 +34,7 @@ def test_every_overlay_can_be_read_and_has_a_section(name):
 
 def test_a_job_is_known_by_what_was_swept_and_by_what_the_user_added():
     experiment = load_experiment("lab2_bn_lr")
-    overrides = ["seed=3", "optimizer.lr=0.10", "model.batch_norm=true", "experiment=lab2_bn_lr", "tracking=none"]
+    overrides = ["seed=3", "optimizer.lr=0.10", "model.batch_norm=True", "experiment=lab2_bn_lr", "tracking=none"]
     assert configuration_of(overrides, experiment) == "model.batch_norm=true optimizer.lr=0.1"
     assert configuration_of(overrides, experiment) in experiment.configurations
     longer = configuration_of(
