@@ -120,8 +120,10 @@ def all_ahead(sides: Sequence[Side]) -> str:
 
 
 def none_behind(sides: Sequence[Side]) -> str:
-    """The statement: the first is never behind."""
-    return FALSE if "behind" in sides else HOLDS
+    """The statement: the first is never behind. That nothing can be told does not prove it."""
+    if "behind" in sides:
+        return FALSE
+    return HOLDS if "ahead" in sides else NOISE
 
 
 def some_behind(sides: Sequence[Side]) -> str:
@@ -132,8 +134,8 @@ def some_behind(sides: Sequence[Side]) -> str:
 
 
 def all_level(sides: Sequence[Side]) -> str:
-    """The statement: nobody is ahead."""
-    return HOLDS if all(side == "level" for side in sides) else FALSE
+    """The statement: nobody is ahead. A test can refute this, and never prove it."""
+    return NOISE if all(side == "level" for side in sides) else FALSE
 
 
 def judge(
