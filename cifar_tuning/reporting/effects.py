@@ -103,21 +103,19 @@ def _effects(table: Table, place: int) -> Iterator[Effect | Trend]:
     pairs = list(itertools.combinations(ordered, 2) if several else ((ordered[0], other) for other in ordered[1:]))
     for a, b in pairs:
         yield _effect(table, place, (a, b), points)
-    settings = list(dict.fromkeys(context for value in points.values() for context, _, _ in value))
-    if len(settings) > 1 and len(settings) * len(pairs) <= MOST_SETTINGS:
-        for setting, (a, b) in itertools.product(settings, pairs):
-            yield from _at(table, place, (a, b), points, setting)
+    yield from _by_setting(table, place, pairs, points)
 
 
 def _drawn(points: dict[str, list[Point]]) -> bool:
-    """Whether values are numbers from a range, as a study's: many, and hardly two under equal conditions."""
+    """Whether values are numbers from a range, as a study's: never two where the others agree, or many alone."""
     numbers = [as_number(value) for value in points if value != MISSING]
     if len(numbers) < FEWEST_FOR_TREND or None in numbers:
         return False
+    settings = [{others for others, _, _ in found} for found in points.values()]
+    if not any(a & b for a, b in itertools.combinations(settings, 2)):
+        return True
     pairs = itertools.combinations(map(_by_context, points.values()), 2)
-    met = max(len(set(a) & set(b)) for a, b in pairs)
-    runs = sum(map(len, points.values()))
-    return met < 2 if len(numbers) > FEW_NUMBERS else met == 0 and runs < 2 * len(points)
+    return len(numbers) > FEW_NUMBERS and max(len(set(a) & set(b)) for a, b in pairs) < 2
 
 
 def _points(table: Table, place: int) -> dict[str, list[Point]]:
@@ -157,7 +155,8 @@ def _effect(table: Table, place: int, values: tuple[str, str], points: dict[str,
         comparison, basis = compare(a, b), "one seed; paired over the other hyperparameters' settings"
     else:
         differ = len(table.names) > 1 and not common
-        comparison, basis = compare(a, b), "unpaired" + (", the other hyperparameters differ as well" if differ else "")
+        doubt = ", and the other hyperparameters differ as well: this may be their doing" if differ else ""
+        comparison, basis = compare(a, b), f"unpaired{doubt}"
     return _made(table, place, values, "", basis, comparison)
 
 
@@ -168,15 +167,29 @@ def _over_settings(group: dict[Context, float], keys: Sequence[Context]) -> dict
     return {seed: statistics.mean(values) for seed, values in seeds.items()}
 
 
-def _at(
-    table: Table, place: int, values: tuple[str, str], points: dict[str, list[Point]], setting: tuple[str, ...]
+def _by_setting(
+    table: Table, place: int, pairs: Sequence[tuple[str, str]], points: dict[str, list[Point]]
 ) -> Iterator[Effect]:
-    a, b = ({seed: x for others, seed, x in points[value] if others == setting} for value in values)
-    if len(set(a) & set(b)) < 2:
+    """Compares under each setting of the other hyperparameters, where several have several seeds."""
+    groups: dict[tuple[str, ...], dict[str, dict[object, float]]] = {}
+    for value, found in points.items():
+        for others, seed, metric in found:
+            groups.setdefault(others, {}).setdefault(value, {})[seed] = metric
+    met = [
+        (others, a, b)
+        for others, by_value in groups.items()
+        for a, b in pairs
+        if len(set(by_value.get(a, ())) & set(by_value.get(b, ()))) > 1
+    ]
+    settings = list(dict.fromkeys(others for others, _, _ in met))
+    if len(settings) < 2 or len(met) > MOST_SETTINGS:
         return
     names = table.names[:place] + table.names[place + 1 :]
-    where = ", ".join(value_in_words(name, value) for name, value in zip(names, setting, strict=True))
-    yield _made(table, place, values, where, "paired over seeds", compare(a, b))
+    differing = [i for i in range(len(names)) if len({others[i] for others in settings}) > 1]
+    for others, a, b in met:
+        where = ", ".join(value_in_words(names[i], others[i]) for i in differing)
+        comparison = compare(groups[others][a], groups[others][b])
+        yield _made(table, place, (a, b), where, "paired over seeds", comparison)
 
 
 def _made(

@@ -8,6 +8,7 @@ other images.
 
 import math
 import statistics
+import warnings
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -187,7 +188,9 @@ def _unpaired(a: list[float], b: list[float]) -> Comparison:
         return Comparison(mean, None, None, n, paired=False)
     if max(max(a) - min(a), max(b) - min(b)) <= ROUNDING * _largest(a + b):
         return _without_spread(mean, n, _largest(a + b), paired=False)
-    test = ttest_ind(a, b, equal_var=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # one group may have no spread; Welch's test can do with that
+        test = ttest_ind(a, b, equal_var=False)
     interval = test.confidence_interval(CONFIDENCE)
     return Comparison(mean, float(interval.high - interval.low) / 2, float(test.pvalue), n, paired=False)
 

@@ -8,9 +8,9 @@ from cifar_tuning.reporting.selection import Run
 
 # A run that lacks an option has this value of it.
 MISSING = "–"
-# Where files lie and who is asked for them changes nothing that is learnt.
+# Where files lie and who is asked for them changes nothing that is learnt; an overlay is what it sets.
 ELSEWHERE = re.compile(
-    r"^(hydra|tracking|mlflow)([./_]|$)|^(resume|published|objective)$"
+    r"^(hydra|tracking|mlflow)([./_]|$)|^(resume|published|objective|study|experiment)$"
     r"|(^|[._/-])(dir|directory|folder|path|root|file|run_?id|run_?name|uri|url|host|date|timestamp|_partial_)$",
     re.IGNORECASE,
 )

@@ -70,7 +70,7 @@ def test_of_many_values_the_best_against_the_others():
         ([({"a": a}, a / 10 + i / 100) for a in (1, 2) for i in range(3)], "unpaired", 3, False),
         (
             [({"a": a, "b": 10 * a + i, "seed": 0}, a / 10 + i / 100) for a in (1, 2) for i in range(3)],
-            "unpaired, the other hyperparameters differ as well",
+            "unpaired, and the other hyperparameters differ as well: this may be their doing",
             3,
             False,
         ),
@@ -91,7 +91,11 @@ def test_a_setting_that_only_one_value_has_does_not_count():
 
 @pytest.mark.parametrize(
     ("slope", "expected"),
-    [(1, "A larger lr goes with a higher val/acc_best"), (-1, "A larger lr goes with a lower"), (0, "No rising or falling trend")],
+    [
+        (1, "A larger lr goes with a higher val/acc_best"),
+        (-1, "A larger lr goes with a lower"),
+        (0, "No rising or falling trend"),
+    ],
 )
 def test_values_drawn_from_a_range(slope, expected):
     rows = [({"lr": 0.001 * 1.3**i, "seed": 0}, 0.5 + slope * i / 100 + (i * 7 % 5) / 1000) for i in range(20)]
@@ -100,6 +104,12 @@ def test_values_drawn_from_a_range(slope, expected):
     assert trend.text.startswith(expected)
     assert trend.low <= trend.rho <= trend.high
     assert trend.n == 20
+
+
+def test_a_study_whose_trials_are_several_seeds():
+    rows = [({"lr": 0.1 + i, "l2": 1 / (i + 1), "seed": s}, 0.5 + i / 100 + s / 1000) for i in range(6) for s in (0, 1)]
+    effects = effects_of(*rows)
+    assert [(type(e), e.option, e.n) for e in effects] == [(Trend, "l2", 6), (Trend, "lr", 6)]
 
 
 @pytest.mark.parametrize("rows", [[({"lr": 1}, 0.5)], [({"lr": 1, "seed": s}, 0.5) for s in (0, 1)]])

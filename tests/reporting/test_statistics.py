@@ -42,6 +42,12 @@ def test_students_own_example_unpaired():
     assert result.difference + result.half_width == pytest.approx(0.2054832, abs=1e-6)
 
 
+def test_one_group_without_spread(recwarn):
+    result = compare({0: 1.0, 1: 1.0}, {2: 0.5, 3: 0.6})
+    assert result.p == pytest.approx(0.0704, abs=1e-4)
+    assert not recwarn.list
+
+
 def test_only_the_pairs_count():
     result = compare({0: 0.7, 1: 0.72, 2: 0.1}, {1: 0.7, 0: 0.69, 5: 0.9})
     assert (result.n, result.paired) == (2, True)
