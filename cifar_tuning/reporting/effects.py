@@ -137,6 +137,13 @@ def _by_context(points: Sequence[Point]) -> dict[Context, float]:
     return {(others, seed): metric for others, seed, metric in points}
 
 
+def _by_others(points: Sequence[Point]) -> dict[object, float]:
+    means: dict[object, list[float]] = {}
+    for others, _, metric in points:
+        means.setdefault(others, []).append(metric)
+    return {others: statistics.mean(metrics) for others, metrics in means.items()}
+
+
 def _names(table: Table, place: int, values: tuple[str, str]) -> tuple[str, str]:
     return value_in_words(table.names[place], values[0]), value_in_words(table.names[place], values[1])
 
@@ -153,10 +160,12 @@ def _effect(table: Table, place: int, values: tuple[str, str], points: dict[str,
         comparison, basis = compare(a, b), ""
     elif len(common) > 1:
         comparison, basis = compare(a, b), "one seed; paired over the other hyperparameters' settings"
+    elif common or len(table.names) == 1:
+        comparison, basis = compare(a, b), "unpaired"
     else:
-        differ = len(table.names) > 1 and not common
-        doubt = ", and the other hyperparameters differ as well: this may be their doing" if differ else ""
-        comparison, basis = compare(a, b), f"unpaired{doubt}"
+        # A configuration's seeds are no independent trials of what else it chose.
+        comparison = compare(_by_others(points[values[0]]), _by_others(points[values[1]]))
+        basis = "unpaired, and the other hyperparameters differ as well: this may be their doing"
     return _made(table, place, values, "", basis, comparison)
 
 

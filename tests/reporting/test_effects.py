@@ -69,7 +69,12 @@ def test_of_many_values_the_best_against_the_others():
         ),
         ([({"a": a}, a / 10 + i / 100) for a in (1, 2) for i in range(3)], "unpaired", 3, False),
         (
-            [({"a": a, "b": 10 * a + i, "seed": 0}, a / 10 + i / 100) for a in (1, 2) for i in range(3)],
+            [
+                ({"a": a, "b": 10 * a + i, "seed": s}, a / 10 + i / 100)
+                for a in (1, 2)
+                for i in range(3)
+                for s in (0, 1)
+            ],
             "unpaired, and the other hyperparameters differ as well: this may be their doing",
             3,
             False,
