@@ -165,7 +165,8 @@ def _effect(table: Table, place: int, values: tuple[str, str], points: dict[str,
     else:
         # A configuration's seeds are no independent trials of what else it chose.
         comparison = compare(_by_others(points[values[0]]), _by_others(points[values[1]]))
-        basis = "unpaired, and the other hyperparameters differ as well: this may be their doing"
+        confounded = "unpaired, and the other hyperparameters differ as well: this may be their doing"
+        basis = "no common seed; paired over the other hyperparameters' settings" if comparison.paired else confounded
     return _made(table, place, values, "", basis, comparison)
 
 

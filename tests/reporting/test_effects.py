@@ -67,6 +67,12 @@ def test_of_many_values_the_best_against_the_others():
             3,
             True,
         ),
+        (
+            [({"a": a, "b": b}, a / 10 + a * b / 100 + i / 1000) for a in (1, 2) for b in (1, 2, 3) for i in (0, 1)],
+            "no common seed; paired over the other hyperparameters' settings",
+            3,
+            True,
+        ),
         ([({"a": a}, a / 10 + i / 100) for a in (1, 2) for i in range(3)], "unpaired", 3, False),
         (
             [
