@@ -12,6 +12,7 @@ from cifar_tuning.jobs.build import Parts, build, make_optimizer, seed_everythin
 from cifar_tuning.jobs.process import trusted_targets
 from cifar_tuning.training.events import Listener
 from cifar_tuning.training.loop import Trainer
+from cifar_tuning.training.memory import keep_freed_memory
 from cifar_tuning.training.precision import resolve_precision
 from cifar_tuning.training.schedules import Schedule
 from cifar_tuning.training.settings import place
@@ -35,6 +36,8 @@ def make_run(
     listeners: tuple[Listener, ...] = (),
 ) -> Trainer:
     """Makes a run of the parts, ready to train on the device."""
+    if device.type == "cpu":
+        keep_freed_memory()
     model = place(parts.model, device)
     train, val = make_batches(parts, seed=0, device=device)
     optimizer = make_optimizer(parts)

@@ -1,7 +1,7 @@
 """One launch of the fused launcher: groups the jobs, stacks each group, trains what is left one by one."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from cifar_tuning.compose import remember_files
 from cifar_tuning.fused import grouping
 from cifar_tuning.fused.layers import NotStackableError
 from cifar_tuning.fused.model import check_stackable
-from cifar_tuning.fused.size import choose, split
+from cifar_tuning.fused.size import Plan, choose, split
 from cifar_tuning.fused.stack import Stack, begin_again
 from cifar_tuning.fused.together import PausedJob
 from cifar_tuning.training.display import Display
@@ -86,21 +86,23 @@ class Launch:
 
     def _run_group(self, configs: dict[int, DictConfig], resolved: dict[int, dict[str, Any]]) -> None:
         """Runs jobs of one structure: the first that is ready to train tells whether and how many to stack."""
-        todo = list(configs)
-        if len(todo) == 1 or self.stack == 1:
-            for number in todo:
-                self.returns[number] = self._run_alone(configs[number])
+        if len(configs) == 1 or self.stack == 1:
+            for number, config in configs.items():
+                self.returns[number] = self._run_alone(config)
             return
-        same_seed = len({resolved[number].get("seed") for number in configs}) == 1
-        size: int | None = None
-        while todo:
+        seeds = {number: resolved[number].get("seed") for number in configs}
+        known = list(dict.fromkeys(seeds.values()))
+        waiting = sorted(configs, key=lambda number: known.index(seeds[number]))  # those of one seed share batches
+        plan: Plan | None = None
+        while waiting:
             ready: list[PausedJob] = []
             with _stopped_on_error(ready):
-                while todo and len(ready) < (split_first(len(ready) + len(todo), size) if size else 1):
-                    number = todo.pop(0)
-                    self._begin(number, configs[number], ready)
-                    if size is None and ready:
-                        size = self._size(ready[0], 1 + len(todo), same_seed)
+                while (job := next_job(waiting, [one.number for one in ready], seeds, plan)) is not None:
+                    waiting.remove(job)
+                    self._begin(job, configs[job], ready)
+                    if plan is None and ready:
+                        left = [seeds[number] for number in [ready[0].number, *waiting]]
+                        plan = self._plan(ready[0], len(left), max(map(left.count, left)))
             for jobs in _alike(ready):
                 self._train(jobs)
 
@@ -114,24 +116,26 @@ class Launch:
             assert job.result is not None
             self.returns[number] = job.result
 
-    def _size(self, job: PausedJob, jobs: int, same_seed: bool) -> int:
-        """Returns how many runs to stack; says why if it is one."""
+    def _plan(self, job: PausedJob, jobs: int, of_a_seed: int) -> Plan:
+        """Returns how many runs to stack, and which; says why if they are trained one by one."""
         run = job.run
         assert run is not None
         try:
             images, _ = next(iter(run.train.epoch(1)))
             batch, channels, height, width = images.shape
             check_stackable(run.model, images[:2])
-            size = self.stack or choose(run, jobs, same_seed, (batch, channels, height, width))
+            if self.stack:
+                return Plan(self.stack)
+            plan = choose(run, jobs, of_a_seed, (batch, channels, height, width))
         except NotStackableError as reason:
             log.warning("Trained one by one: %s.", reason)
-            return 1
+            return Plan(1)
         except Exception as error:  # what is wrong with the model shows when it is trained
             log.warning("Trained one by one: the model could not be measured (%s).", error)
-            return 1
-        if size == 1:
+            return Plan(1)
+        if plan.size == 1:
             log.info("Trained one by one: stacking this model does not pay on this device.")
-        return size
+        return plan
 
     def _train(self, jobs: list[PausedJob]) -> None:
         """Trains jobs that are ready as one stack; if that fails as smaller ones, in the end one by one."""
@@ -139,7 +143,8 @@ class Launch:
             with _stopped_on_error(jobs):
                 self.returns[jobs[0].number] = jobs[0].end_alone()
             return
-        log.info("Training jobs %s as one model", ", ".join(f"#{job.number}" for job in jobs))
+        numbers = sorted(job.number for job in jobs)
+        log.info("Training jobs %s as one model", ", ".join(f"#{number}" for number in numbers))
         left = list(jobs)
         with _stopped_on_error(left):
             failure = self._train_stack(left)
@@ -177,9 +182,24 @@ class Launch:
         return None
 
 
-def split_first(jobs: int, size: int) -> int:
-    """Returns the size of the next stack, of as few and as equal ones as possible."""
-    return len(split(range(jobs), size)[0])
+def next_job(
+    waiting: Sequence[int], ready: Sequence[int], seeds: Mapping[int, object], plan: Plan | None
+) -> int | None:
+    """Returns the job to begin next; None if the stack is full: as few and as equal stacks as possible.
+
+    Args:
+        waiting: jobs that have not begun.
+        ready: those that are ready to train as one stack.
+        seeds: of all jobs.
+        plan: None as long as nothing has been measured.
+    """
+    candidates = list(waiting)
+    if ready and plan is not None:
+        if plan.by_seed:
+            candidates = [job for job in waiting if seeds[job] == seeds[ready[0]]]
+        if len(ready) >= len(split(range(len(ready) + len(candidates)), plan.size)[0]):
+            return None
+    return candidates[0] if candidates else None
 
 
 def _alike(jobs: list[PausedJob]) -> list[list[PausedJob]]:

@@ -3,9 +3,9 @@
 import copy
 import itertools
 import logging
-import statistics
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import psutil
 import torch
@@ -19,7 +19,7 @@ from cifar_tuning.training.remembered import key_of, recall, remember
 log = logging.getLogger(__name__)
 
 LARGEST = 64
-REPEATS = 3
+REPEATS = 5
 # Below this advantage over one run after the other a stack would be a gamble: other work shares the machine.
 NEEDED_GAIN = 1.1
 # A larger stack that is slower than the best by so much is not followed by a still larger one.
@@ -28,21 +28,38 @@ FALLING = 0.85
 MEMORY_SHARE = 0.7
 
 
-def choose(run: Trainer, jobs: int, same_seed: bool, batch_shape: tuple[int, int, int, int]) -> int:
-    """Returns the number of runs to stack, 1 where it doesn't pay.
+@dataclass(frozen=True)
+class Plan:
+    """How a group of jobs is trained.
+
+    Attributes:
+        size: runs in a stack, at most.
+        by_seed: a stack takes runs of one seed only, which share their batches.
+    """
+
+    size: int
+    by_seed: bool = False
+
+
+def choose(run: Trainer, jobs: int, of_a_seed: int, batch_shape: tuple[int, int, int, int]) -> Plan:
+    """Returns how many runs to stack, 1 where it doesn't pay.
 
     Args:
         run: one of them, ready to train.
         jobs: how many there are.
-        same_seed: whether they see the same batches.
+        of_a_seed: how many of them have the same seed, at most.
         batch_shape: N×C×H×W of a training batch.
     """
-    rates = measured(run, jobs, same_seed, batch_shape)
-    alone = rates.pop("1")
-    best = max(rates, key=lambda size: rates[size], default="1")
-    if not rates or rates[best] < NEEDED_GAIN * alone:
-        return 1
-    return min(int(best), jobs)
+    plans: dict[Plan, float] = {}
+    for by_seed, count in ((True, of_a_seed), (False, jobs)):
+        if count < 2 or (not by_seed and of_a_seed == jobs):
+            continue
+        rates = measured(run, count, by_seed, batch_shape)
+        alone = rates.pop("1")
+        best = max(rates, key=lambda size: rates[size], default=None)
+        if best is not None and rates[best] >= NEEDED_GAIN * alone:
+            plans[Plan(min(int(best), count), by_seed)] = rates[best]
+    return max(plans, key=lambda plan: plans[plan], default=Plan(1))
 
 
 def measured(run: Trainer, jobs: int, same_seed: bool, batch_shape: tuple[int, int, int, int]) -> dict[str, float]:
@@ -107,7 +124,8 @@ def _rate(run: Trainer, size: int, same_seed: bool, batch_shape: tuple[int, int,
         shape = (batch, channels * (1 if same_seed else size), height, width)
         images = torch.randn(shape, device=device).contiguous(memory_format=torch.channels_last)
         seconds = [_step(model, images, run) for _ in range(REPEATS + 1)]
-    return size * batch / statistics.median(seconds[1:])
+    # The fastest: what else the machine does can only slow a step down, several times where threads wait.
+    return size * batch / min(seconds[1:])
 
 
 def _without_dropout(model: nn.Module) -> None:

@@ -24,6 +24,7 @@ from cifar_tuning.training import checkpoint as checkpoints
 from cifar_tuning.training.display import describe_device, memory_in_use
 from cifar_tuning.training.events import EpochMetrics, Listener, Progress, Result
 from cifar_tuning.training.loop import Trainer
+from cifar_tuning.training.memory import keep_freed_memory
 from cifar_tuning.training.precision import resolve_precision
 from cifar_tuning.training.schedules import Schedule
 from cifar_tuning.training.settings import place, resolve_device
@@ -176,6 +177,8 @@ class Job:
     def _train(self, prepared: Prepared) -> Result:
         parts = prepared.parts
         device = resolve_device(parts.trainer.device)
+        if device.type == "cpu":
+            keep_freed_memory()
         before = memory_in_use(device)
         model = place(parts.model, device)
         same_data = json.dumps(prepared.config["data"], default=str)

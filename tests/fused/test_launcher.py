@@ -9,6 +9,7 @@ import torch
 import yaml
 
 from cifar_tuning.fused import launch
+from cifar_tuning.fused.size import Plan
 from cifar_tuning.fused.stack import Stack
 from cifar_tuning.training import Trainer
 from cifar_tuning.tuning.place import LostTrial
@@ -299,7 +300,7 @@ def test_a_model_without_twins_is_trained_one_by_one(tiny, tmp_path, monkeypatch
 
 
 def test_whether_it_pays_is_measured_and_remembered(tiny, tmp_path, monkeypatch):
-    monkeypatch.setattr(launch, "choose", lambda *a: 1)
+    monkeypatch.setattr(launch, "choose", lambda *a: Plan(1))
     outcome = tiny(*FUSED, "optimizer.lr=0.1,0.01")
     assert outcome.code == 0, outcome.err
     assert "stacking this model does not pay" in outcome.text

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from cifar_tuning.fused import grouping, size
+from cifar_tuning.fused.launch import next_job
 from cifar_tuning.fused.layers import TWINS, NotStackableError, Twin
 from cifar_tuning.fused.model import check_stackable, stack_models
 from cifar_tuning.models import ResNet, SimpleNN, Swish
@@ -244,13 +245,49 @@ def test_the_size_is_measured_once(make_run, monkeypatch, tmp_path, rates, jobs,
 
     monkeypatch.setattr(size, "_rate", rate)
     run = make_run(exact=False)
-    assert size.choose(run, jobs, True, (16, 3, 32, 32)) == chosen
+    assert size.choose(run, jobs, jobs, (16, 3, 32, 32)).size == chosen
     known = list(asked)
-    assert size.choose(run, jobs, True, (16, 3, 32, 32)) == chosen
+    assert size.choose(run, jobs, jobs, (16, 3, 32, 32)).size == chosen
     assert asked == known
     assert known[0] == 1
     (entry,) = json.loads(cache_file("stacks").read_text()).values()
     assert entry == {str(count): rates[count] for count in known}
+
+
+@pytest.mark.parametrize(
+    ("shared", "apart", "plan"),
+    [
+        ({1: 100, 2: 180}, {1: 100, 2: 150, 3: 170, 6: 175}, size.Plan(2, by_seed=True)),
+        ({1: 100, 2: 150}, {1: 100, 2: 150, 3: 190, 6: 175}, size.Plan(3)),
+        ({1: 100, 2: 105}, {1: 100, 2: 80}, size.Plan(1)),
+    ],
+    ids=["shared_batches_are_faster", "larger_stacks_are_faster", "neither_pays"],
+)
+def test_stacks_of_one_seed_compete_with_larger_ones(make_run, monkeypatch, tmp_path, shared, apart, plan):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(size, "_rate", lambda run, count, same_seed, shape: (shared if same_seed else apart)[count])
+    assert size.choose(make_run(exact=False), 6, 2, (16, 3, 32, 32)) == plan
+
+
+@pytest.mark.parametrize(
+    ("plan", "stacks"),
+    [
+        (size.Plan(3, by_seed=True), [[0, 2, 4], [1, 3]]),
+        (size.Plan(2, by_seed=True), [[0, 2], [4], [1, 3]]),
+        (size.Plan(4), [[0, 2], [4, 1, 3]]),
+        (size.Plan(8), [[0, 2, 4, 1, 3]]),
+        (size.Plan(1), [[0], [2], [4], [1], [3]]),
+    ],
+)
+def test_which_jobs_share_a_stack(plan, stacks):
+    seeds = {0: 7, 1: 8, 2: 7, 3: 8, 4: 7}
+    waiting, made = [0, 2, 4, 1, 3], []
+    while waiting:
+        made.append([])
+        while (job := next_job(waiting, made[-1], seeds, plan)) is not None:
+            waiting.remove(job)
+            made[-1].append(job)
+    assert made == stacks
 
 
 def test_memory_bounds_the_stack(make_run, monkeypatch):

@@ -1,5 +1,6 @@
 """The commands themselves, run in this process: what a user types, what a user sees."""
 
+import logging
 import runpy
 import sys
 from collections.abc import Callable, Iterator
@@ -26,7 +27,7 @@ class Outcome:
 @pytest.fixture
 def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> Iterator[Callable[..., Outcome]]:
     """Runs `train.py`, `predict.py` or `report.py` with arguments, as the shell would."""
-    hook = sys.excepthook
+    hook, handlers = sys.excepthook, logging.root.handlers[:]
 
     def run(*arguments: str, program: str = "train.py") -> Outcome:
         GlobalHydra.instance().clear()
@@ -45,6 +46,10 @@ def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> I
         # Its idle processes would keep this one from ending for five minutes.
         loky.get_reusable_executor().shutdown(wait=True, kill_workers=True)
     sys.excepthook = hook
+    for handler in [h for h in logging.root.handlers if h not in handlers]:
+        # Hydra's, whose streams end with the test: every line that follows would bring a traceback.
+        logging.root.removeHandler(handler)
+        handler.close()
     GlobalHydra.instance().clear()
 
 
