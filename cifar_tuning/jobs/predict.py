@@ -8,16 +8,15 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from cifar_tuning.data.batches import EvalBatches
 from cifar_tuning.errors import ConfigError, UserError
 from cifar_tuning.jobs.export import model_from_checkpoint
-from cifar_tuning.reporting.predictions import predict, write_csv
+from cifar_tuning.jobs.testing import accuracy, label_test_images
+from cifar_tuning.reporting.predictions import write_csv
 from cifar_tuning.reporting.summary import read_results
-from cifar_tuning.training.settings import check_device, place, resolve_device
+from cifar_tuning.training.settings import check_device, resolve_device
 
 log = logging.getLogger(__name__)
 
-BATCH = 500
 RUN_ID = re.compile(r"[0-9a-f]{32}")
 
 
@@ -33,18 +32,14 @@ def run(cfg: DictConfig) -> float:
     with tempfile.TemporaryDirectory() as scratch:
         file = find_checkpoint(str(cfg.run), cfg.tracking.uri, Path(scratch))
         model, data = model_from_checkpoint(file, cfg.data_root)
-    device = resolve_device(cfg.device)
-    test = data.load_test()
-    batches = EvalBatches(test.images, test.labels, batch_size=BATCH, mean=data.mean, std=data.std, device=device)
-    model = place(model, device)
-    predicted = predict(model, batches)
+    predicted, labels = label_test_images(model, data, resolve_device(cfg.device))
     names = data.classes if cfg.labels == "names" else None
     output = Path(cfg.output)
     write_csv(output, predicted, first_id=cfg.first_id, names=names)
-    accuracy = (predicted == test.labels).float().mean().item()
+    right = accuracy(predicted, labels)
     log.info("%s predictions in %s", f"{len(predicted):,}", output)
-    log.info("test accuracy %.4f", accuracy)
-    return accuracy
+    log.info("test accuracy %.4f", right)
+    return right
 
 
 def find_problems(cfg: DictConfig) -> list[str]:

@@ -1,8 +1,14 @@
 """What a job leaves in its folder for whoever sums up a sweep."""
 
 import json
+import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cifar_tuning.training.events import Result
 
 RESULT_FILE = "result.json"
 
@@ -46,3 +52,18 @@ class JobResult:
             return cls(**json.loads((folder / RESULT_FILE).read_text()))
         except (OSError, ValueError, TypeError):
             return None
+
+
+def objective(asked: Any, result: "Result", figures: Mapping[str, float]) -> Any:
+    """Returns what a sweep optimises: the best validation accuracy, or the figures that are asked for.
+
+    Args:
+        asked: name of a metric or fact, or a list of several.
+        result: of the training.
+        figures: facts of the model.
+    """
+    finite = [m for m in result.progress.history if math.isfinite(m.train_loss) and math.isfinite(m.val_loss)]
+    last = (finite or result.progress.history)[-1].named()
+    known = {**last, **figures, "val/acc_best": result.value}
+    values = [float(known[name]) for name in ([asked] if isinstance(asked, str) else asked)]
+    return values[0] if isinstance(asked, str) else values

@@ -12,13 +12,14 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from cifar_tuning.data.batches import EvalBatches
 from cifar_tuning.fused.launcher import TARGET as FUSED_LAUNCHER
-from cifar_tuning.jobs.batches import EVAL_BATCH, make_batches
+from cifar_tuning.jobs.batches import make_batches
 from cifar_tuning.jobs.build import Parts, make_optimizer
-from cifar_tuning.jobs.callback import OVERRIDES_FILE
+from cifar_tuning.jobs.context import run_context
+from cifar_tuning.jobs.export import load_classifier, model_from_checkpoint
 from cifar_tuning.jobs.prepare import Prepared, job_config, own_checkpoint, prepare
-from cifar_tuning.jobs.result import RESULT_FILE, JobResult
+from cifar_tuning.jobs.result import RESULT_FILE, JobResult, objective
+from cifar_tuning.jobs.testing import accuracy, label_test_images
 from cifar_tuning.models.facts import count_macs, count_parameters
 from cifar_tuning.training import checkpoint as checkpoints
 from cifar_tuning.training.display import describe_device, memory_in_use
@@ -28,7 +29,7 @@ from cifar_tuning.training.memory import keep_freed_memory
 from cifar_tuning.training.precision import resolve_precision
 from cifar_tuning.training.schedules import Schedule
 from cifar_tuning.training.settings import place, resolve_device
-from cifar_tuning.tuning.place import LostTrial, is_retrained, is_study, is_trial, repeat_of, sweep_key
+from cifar_tuning.tuning.place import LostTrial, is_retrained, is_study, repeat_of
 
 log = logging.getLogger(__name__)
 
@@ -95,7 +96,7 @@ class Job:
                 return value
             prepared = prepare(cfg, own=self.folder if self.again else None)
             self.tracker = prepared.parts.tracking
-            self.tracker.start(self._context(prepared))
+            self.tracker.start(run_context(self.hydra, prepared, self.folder, self.again))
             result = self._train(prepared)
         except LostTrial:  # its folder and its run are another process's now
             if self.tracker is not None:
@@ -109,7 +110,7 @@ class Job:
             self._test(prepared)
         self._write_result(result.state)
         self.tracker.finish(result.state)
-        value = self._objective(cfg.objective, result)
+        value = objective(cfg.objective, result, self.figures)
         if self.reporter is not None:
             epochs = prepared.parts.trainer.epochs
             self.reporter.ended(result.state, value, result.progress.epoch, epochs)
@@ -150,27 +151,11 @@ class Job:
             return None
         return TrialReporter(trial, int(cfg.trainer.epochs), repeat_of(self.hydra), cfg.objective)
 
-    def _objective(self, asked: Any, result: Result) -> Any:
-        """Returns what a sweep optimises: the best validation accuracy, or the figures that `objective` names."""
-        finite = [m for m in result.progress.history if math.isfinite(m.train_loss) and math.isfinite(m.val_loss)]
-        last = (finite or result.progress.history)[-1].named()
-        figures = {**last, **self.figures, "val/acc_best": result.value}
-        values = [float(figures[name]) for name in ([asked] if isinstance(asked, str) else asked)]
-        return values[0] if isinstance(asked, str) else values
-
     def _test(self, prepared: Prepared) -> None:
         """Reads the test set: once for each seed of a study's winner, which nothing was chosen by."""
-        from cifar_tuning.jobs.export import model_from_checkpoint
-        from cifar_tuning.reporting.predictions import predict
-
         model, data = model_from_checkpoint(self.folder / "best.pt")
-        device = resolve_device(prepared.parts.trainer.device)
-        test = data.load_test()
-        batches = EvalBatches(
-            test.images, test.labels, batch_size=EVAL_BATCH, mean=data.mean, std=data.std, device=device
-        )
-        predicted = predict(place(model, device), batches)
-        self.test_acc = (predicted == test.labels).float().mean().item()
+        predicted, labels = label_test_images(model, data, resolve_device(prepared.parts.trainer.device))
+        self.test_acc = accuracy(predicted, labels)
         self.tracker.log_facts({"test/acc": self.test_acc})
         log.info("test accuracy %.4f", self.test_acc)
 
@@ -237,7 +222,6 @@ class Job:
 
     def _keep(self, result: Result, parts: Parts) -> None:
         """Draws the run's pictures and hands them, the best checkpoint and the model to the tracker."""
-        from cifar_tuning.jobs.export import load_classifier
         from cifar_tuning.reporting import plots
 
         try:
@@ -276,40 +260,3 @@ class Job:
             error=error,
             test_acc=self.test_acc,
         ).write(self.folder)
-
-    def _context(self, prepared: Prepared) -> Any:
-        from cifar_tuning.tracking import RunContext
-
-        config = prepared.config
-        model = str(config["model"]["_target_"]).rpartition(".")[2]
-        return RunContext(
-            name=self._name() if self.multirun else f"{model} seed={config['seed']}",
-            config=config,
-            overrides=self.overrides,
-            folder=self.folder,
-            seed=config["seed"],
-            job_num=int(self.hydra.job.num) if self.multirun and not is_retrained(self.hydra) else None,
-            tags={"role": "retrained"} if self.multirun and is_retrained(self.hydra) else {},
-            run_id=prepared.checkpoint.run_id if prepared.checkpoint else None,
-            again=self.again,
-            **self._sweep(),
-        )
-
-    def _sweep(self) -> dict[str, Any]:
-        """Returns where a multirun's job belongs: its sweep, and its trial if that is several jobs."""
-        if not self.multirun:
-            return {}
-        folder = Path(self.hydra.sweep.dir).absolute()
-        several = is_trial(self.hydra) and self.hydra.sweeper.repeats > 1
-        return {
-            "sweep_dir": folder,
-            "sweep_key": sweep_key(self.hydra),
-            "group_dir": folder / str(self.hydra.job.num) if several else None,
-        }
-
-    def _name(self) -> str:
-        """Returns the job's number and the overrides that tell it from the sweep's other jobs."""
-        file = Path(self.hydra.sweep.dir) / OVERRIDES_FILE
-        fixed = list(OmegaConf.load(file)) if file.is_file() else []  # another host may not see the folder
-        own = [override for override in self.overrides if override.partition("=")[0] not in fixed]
-        return f"{self.hydra.job.num}: {' '.join(own)}"[:200]

@@ -1,0 +1,58 @@
+"""What a tracking store is told of a job before it trains: its name, its place in the sweep, its configuration."""
+
+from pathlib import Path
+from typing import Any
+
+from hydra.types import RunMode
+from omegaconf import OmegaConf
+
+from cifar_tuning.jobs.callback import OVERRIDES_FILE
+from cifar_tuning.jobs.prepare import Prepared
+from cifar_tuning.tuning.place import is_retrained, is_trial, sweep_key
+
+
+def run_context(hydra: Any, prepared: Prepared, folder: Path, again: bool) -> Any:
+    """Returns the job's `tracking.RunContext`.
+
+    Args:
+        hydra: Hydra's own part of the configuration.
+        prepared: the job.
+        folder: where its files go.
+        again: an earlier process may have begun it.
+    """
+    from cifar_tuning.tracking import RunContext
+
+    config, multirun = prepared.config, hydra.mode == RunMode.MULTIRUN
+    retrained = multirun and is_retrained(hydra)
+    model = str(config["model"]["_target_"]).rpartition(".")[2]
+    return RunContext(
+        name=_name(hydra) if multirun else f"{model} seed={config['seed']}",
+        config=config,
+        overrides=list(hydra.overrides.task),
+        folder=folder,
+        seed=config["seed"],
+        job_num=int(hydra.job.num) if multirun and not retrained else None,
+        tags={"role": "retrained"} if retrained else {},
+        run_id=prepared.checkpoint.run_id if prepared.checkpoint else None,
+        again=again,
+        **(_sweep(hydra) if multirun else {}),
+    )
+
+
+def _sweep(hydra: Any) -> dict[str, Any]:
+    """Returns where a multirun's job belongs: its sweep, and its trial if that is several jobs."""
+    folder = Path(hydra.sweep.dir).absolute()
+    several = is_trial(hydra) and hydra.sweeper.repeats > 1
+    return {
+        "sweep_dir": folder,
+        "sweep_key": sweep_key(hydra),
+        "group_dir": folder / str(hydra.job.num) if several else None,
+    }
+
+
+def _name(hydra: Any) -> str:
+    """Returns the job's number and the overrides that tell it from the sweep's other jobs."""
+    file = Path(hydra.sweep.dir) / OVERRIDES_FILE
+    fixed = list(OmegaConf.load(file)) if file.is_file() else []  # another host may not see the folder
+    own = [override for override in hydra.overrides.task if override.partition("=")[0] not in fixed]
+    return f"{hydra.job.num}: {' '.join(own)}"[:200]
