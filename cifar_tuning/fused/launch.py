@@ -126,6 +126,9 @@ class Launch:
             check_stackable(run.model, images[:2])
             if self.stack:
                 return Plan(self.stack)
+            if run.compile:
+                log.info("Trained one by one: a stack is not compiled; hydra.launcher.stack=N stacks all the same.")
+                return Plan(1)
             plan = choose(run, jobs, of_a_seed, (batch, channels, height, width))
         except NotStackableError as reason:
             log.warning("Trained one by one: %s.", reason)

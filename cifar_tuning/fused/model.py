@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from cifar_tuning.fused.layers import NEED_NONE, TWINS, NotStackableError, StackedDropout, Twin
+from cifar_tuning.fused.layers import NEED_NONE, TWINS, NotStackableError, StackedBatchNorm2d, StackedDropout, Twin
 
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 # Attributes that every module has.
@@ -112,28 +112,32 @@ def check_stackable(model: nn.Module, images: Tensor) -> None:
     two = torch.cat([given, given.flip(0)], 1).contiguous(memory_format=torch.channels_last)
     try:
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            own = [pair[0](given), pair[1](given), pair[1](given.flip(0))]
-            _check_no_draws(pair[0], given)
-            stacked = stack_models(pair).eval()
-            shared, apart = stacked(given), stacked(two)
+            own = [_outputs(pair[0], given), _outputs(pair[1], given), _outputs(pair[1], given.flip(0))]
+            stacked = stack_models(pair)
+            shared, apart = _outputs(stacked, given), _outputs(stacked, two)
     except NotStackableError:
         raise
     except Exception as error:
         raise NotStackableError(f"{type(model).__name__} does not run over stacked features: {error}") from error
     for got, expected in ((shared, own[:2]), (apart, [own[0], own[2]])):
-        wanted = torch.cat(expected, 1)
-        if got.shape != wanted.shape or not torch.allclose(got, wanted, rtol=1e-6, atol=1e-9):
-            raise NotStackableError(f"{type(model).__name__} computes something else over stacked features")
+        for one, wanted in zip(got, (torch.cat(mode, 1) for mode in zip(*expected, strict=True)), strict=True):
+            if one.shape != wanted.shape or not torch.allclose(one, wanted, rtol=1e-6, atol=1e-9):
+                raise NotStackableError(f"{type(model).__name__} computes something else over stacked features")
 
 
-def _check_no_draws(model: nn.Module, images: Tensor) -> None:
-    """Refuses a model whose own code draws random numbers: a stack could not give each run its own."""
+def _outputs(model: nn.Module, images: Tensor) -> list[Tensor]:
+    """Returns a model's outputs in evaluation and in training mode, but for the layers that draw or keep statistics.
+
+    Raises:
+        NotStackableError: its own code draws random numbers: a stack could not give each run its own.
+    """
+    evaluated = model.eval()(images)
     model.train()
     for module in model.modules():
-        if isinstance(module, nn.Dropout | nn.BatchNorm2d):  # which have twins
+        if isinstance(module, nn.Dropout | nn.BatchNorm2d | StackedDropout | StackedBatchNorm2d):
             module.eval()
     before = torch.get_rng_state()
-    model(images)
+    trained = model(images)
     if not torch.equal(before, torch.get_rng_state()):
         raise NotStackableError(f"{type(model).__name__} draws random numbers outside of nn.Dropout")
-    model.eval()
+    return [evaluated, trained]

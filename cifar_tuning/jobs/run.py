@@ -124,8 +124,12 @@ class Job:
         return value
 
     def _goes_on(self) -> bool:
-        """Whether the same command in the same folder goes on with this job, as it does under the fused launcher."""
-        return self.multirun and OmegaConf.select(self.hydra, "launcher._target_") == FUSED_LAUNCHER
+        """Whether the same command in the same folder goes on with this job.
+
+        The fused launcher's do, and those that train a study's winner once more; a trial has its reporter.
+        """
+        fused = OmegaConf.select(self.hydra, "launcher._target_") == FUSED_LAUNCHER
+        return self.multirun and (fused or is_retrained(self.hydra))
 
     def _finished_value(self, cfg: DictConfig) -> float | None:
         """Returns what an earlier call of the same command trained already."""

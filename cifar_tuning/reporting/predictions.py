@@ -1,6 +1,7 @@
 """Predictions as a CSV file in Kaggle's form."""
 
 import csv
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,8 @@ def predict(model: nn.Module, batches: Any) -> Tensor:
         batches: pairs of images N×C×H×W and labels, in order; has `count` and a length.
     """
     predicted = []
-    with tqdm(total=batches.count, unit=" images", desc="predicting") as bar:
+    shown = sys.stderr.isatty()
+    with tqdm(total=batches.count, unit=" images", desc="predicting", disable=not shown) as bar:
         for images, labels in batches:
             predicted.append(model(images).argmax(1))
             bar.update(len(labels))

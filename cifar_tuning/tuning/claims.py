@@ -44,14 +44,22 @@ class Claims:
         folder: the study's, for a lock between processes of one machine.
         n_trials: the study's total.
         max_retry: how often a trial whose process died is taken up again; None: always.
+        settle: ends a trial that only its process did not tell the study of; true if the trial has ended.
     """
 
-    def __init__(self, study: Study, folder: Path, n_trials: int, max_retry: int | None) -> None:
+    def __init__(
+        self,
+        study: Study,
+        folder: Path,
+        n_trials: int,
+        max_retry: int | None,
+        settle: Callable[[int], bool] = lambda number: False,
+    ) -> None:
         # Optuna wraps its databases in a cache that passes neither heartbeats nor changes of state on as they are.
         backend = getattr(study._storage, "_backend", None)
         assert isinstance(backend, RDBStorage)
         self.backend = backend
-        self.study, self.n_trials, self.max_retry = study, n_trials, max_retry
+        self.study, self.n_trials, self.max_retry, self.settle = study, n_trials, max_retry, settle
         # The samplers are not atomic: of two asking at once, the second would not see the first's draw.
         self.lock = FileLock(folder / ".study.lock", timeout=600, poll_interval=0.005)
         self.token = json.dumps({"host": host(), "pid": os.getpid(), "started": started(os.getpid()), "id": _unique()})
@@ -137,6 +145,8 @@ class Claims:
         return self.backend.url.startswith("sqlite") or age > TAKING_SECONDS
 
     def _take_up(self, trial: FrozenTrial) -> None:
+        if self.settle(trial.number):
+            return
         retries = trial.system_attrs.get(RETRIES, 0) + 1
         if self.max_retry is not None and retries > self.max_retry:
             log.warning("Trial %d died %d times; it counts as failed.", trial.number, retries)

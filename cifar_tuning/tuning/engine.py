@@ -19,7 +19,7 @@ from cifar_tuning.errors import UserError
 from cifar_tuning.tuning.claims import OWNER, Claims, tell
 from cifar_tuning.tuning.options import StudyOptions
 from cifar_tuning.tuning.place import REPEAT, LostTrial
-from cifar_tuning.tuning.trial import Outcome, outcome_key
+from cifar_tuning.tuning.trial import Outcome, on_job_end, outcome_key
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ class Engine:
         self.launcher = Plugins.instance().instantiate_launcher(
             config=options.config, hydra_context=context, task_function=task
         )
-        self.claims = Claims(study, options.place.folder, options.n_trials, sweeper.max_retry)
+        self.claims = Claims(study, options.place.folder, options.n_trials, sweeper.max_retry, self._settle)
         one_by_one = options.config.hydra.launcher._target_ == BASIC_LAUNCHER
         self.batch = 1 if one_by_one else sweeper.n_jobs
         self.repeats: int = sweeper.repeats
@@ -84,6 +84,7 @@ class Engine:
             used = self.options.space.overrides(trial.params)
             self.study._storage.set_trial_system_attr(trial._trial_id, OVERRIDES, used)
         except Exception as error:  # a mistake in the user's own function, or in what it suggests
+            self._keep_traceback(trial.number, traceback.format_exc())
             self._fail(trial.number, f"{type(error).__name__}: {error}")
             return False
         return True
@@ -92,7 +93,7 @@ class Engine:
         """Trains all seeds of a batch of trials, seed by seed; who fails or is pruned drops out."""
         earlier = {trial.number: outcomes(self.study, trial.number, self.repeats) for trial in trials}
         lost = set[int]()
-        with self.claims.alive(trials):
+        with self.claims.alive(trials), on_job_end(self._settle):
             for repeat in range(self.repeats):
                 going = [t for t in trials if _goes_on(earlier[t.number]) and t.number not in lost]
                 todo = [trial for trial in going if len(earlier[trial.number]) <= repeat]
@@ -103,8 +104,8 @@ class Engine:
                     else:
                         earlier[trial.number].append(self._outcome(trial, result, repeat))
         for trial in trials:
-            if trial.number not in lost:
-                self._conclude(trial, earlier[trial.number])
+            if trial.number not in lost and not self._settle(trial.number):
+                self._conclude(trial.number, earlier[trial.number])
 
     def _launch(self, trials: list[Trial], repeat: int) -> Iterator[tuple[Trial, JobReturn]]:
         # A launcher counts job numbers up from the first; another process may have taken one in between.
@@ -133,26 +134,42 @@ class Engine:
         except ValueError as refusal:
             return Outcome("failed", str(refusal))
 
-    def _conclude(self, trial: Trial, ended: list[Outcome]) -> None:
+    def _settle(self, number: int) -> bool:
+        """Ends a trial whose jobs have left all that is needed, and says whether it has ended.
+
+        Called as soon as one of its jobs ends in this process: trials that are trained together end one by one, and
+        the pruner judges by those that are complete.
+        """
+        trial = self.study._storage.get_trial(self._id(number))
+        if trial.state.is_finished():
+            return True
+        ended = outcomes(self.study, number, self.repeats)
+        if not ended or (len(ended) < self.repeats and _goes_on(ended)):
+            return False
+        self._conclude(number, ended)
+        return True
+
+    def _conclude(self, number: int, ended: list[Outcome]) -> None:
         last = ended[-1]
         if last.state == "failed":
-            self._fail(trial.number, last.value)
+            self._fail(number, last.value)
         elif last.state == "pruned":
-            tell(self.study, trial.number, "pruned", None)
+            tell(self.study, number, "pruned", None)
         else:
             several = len(self.options.directions) > 1
             columns = list(zip(*(o.value if several else [o.value] for o in ended), strict=True))
             means = [sum(column) / len(column) for column in columns]
             states = {outcome.state for outcome in ended}
             state = "diverged" if "diverged" in states else "complete"
-            tell(self.study, trial.number, state, means if several else means[0])
+            tell(self.study, number, state, means if several else means[0])
+
+    def _id(self, number: int) -> int:
+        return self.study._storage.get_trial_id_from_study_id_trial_number(self.study._study_id, number)
 
     def _fail(self, number: int, reason: str) -> None:
         log.warning("Trial %d failed: %s", number, reason)
         self._keep_traceback(number, reason + "\n")
-        storage = self.study._storage
-        trial_id = storage.get_trial_id_from_study_id_trial_number(self.study._study_id, number)
-        storage.set_trial_user_attr(trial_id, "error", reason[:2000])
+        self.study._storage.set_trial_user_attr(self._id(number), "error", reason[:2000])
         tell(self.study, number, "failed", None)
 
     def _keep_traceback(self, number: int, text: str) -> None:
@@ -163,10 +180,7 @@ class Engine:
 
     def _give_back(self, trials: list[Trial]) -> None:
         for trial in self._still_running(trials):
-            ended = outcomes(self.study, trial.number, self.repeats)
-            if ended and (len(ended) == self.repeats or not _goes_on(ended)):
-                self._conclude(trial, ended)
-            else:
+            if not self._settle(trial.number):
                 self.claims.release(trial.number)
 
     def _after_launcher_error(self, trials: list[Trial], error: Exception) -> None:
@@ -182,11 +196,10 @@ class Engine:
                 self.claims.release(trial.number)
             raise UserError(f"hydra/launcher could not start a job: {reason}\nNo trial is lost.") from error
         for trial in running:
-            ended = outcomes(self.study, trial.number, self.repeats)
+            if self._settle(trial.number):
+                continue
             if isinstance(error, HydraException):
                 self._fail(trial.number, reason)
-            elif ended and (len(ended) == self.repeats or not _goes_on(ended)):
-                self._conclude(trial, ended)
             else:
                 log.warning("Trial %d: its job was lost (%s).", trial.number, reason.splitlines()[0])
                 self.claims.again(trial.number)

@@ -37,7 +37,8 @@ class StudySweeperConf(OptunaSweeperConf):
         storage: Optuna storage URL; null: `optuna.db` in the sweep's folder.
         study_name: made from the command, so that the same command is the same study; null: the application's name.
         n_trials: finished trials of the study in total, over all commands and processes.
-        n_jobs: trials launched together by a launcher that runs several (joblib, ray); the basic one takes one.
+        n_jobs: trials launched together by a launcher that runs several (joblib, ray); the basic one takes one. Made
+            from the launcher: the fused one's `stack`, or 8; 2 for others.
         max_failure_rate: the command stops when more than this share of `n_trials` failed since it began.
         pruner: a choice of the group hydra/sweeper/pruner.
         workers: processes that take one trial after the other.
@@ -55,6 +56,7 @@ class StudySweeperConf(OptunaSweeperConf):
     _target_: str = TARGET
     defaults: list[Any] = field(default_factory=lambda: [{"sampler": "tpe"}, {"pruner": "median"}])
     study_name: str | None = "${study_name:${hydra.overrides.task},${hydra.overrides.hydra},${hydra.job.name}}"
+    n_jobs: Any = "${study_jobs:${hydra.launcher}}"
     max_failure_rate: float = 0.5
     pruner: Any = MISSING
     workers: int = 1
@@ -108,6 +110,12 @@ def folder_of(sweeper: Any, usual: str) -> str:
     return str(sweeper.study_name or usual) if sweeper.get("_target_") == TARGET else usual
 
 
+def jobs_of(launcher: Any) -> int:
+    """Trials launched together: as many as the fused launcher stacks, or the stock plugin's two."""
+    fused = str(launcher.get("_target_", "")).endswith(".FusedLauncher")
+    return (launcher.get("stack") or 8) if fused else 2
+
+
 def warmup(*, _root_: Any) -> int:
     """A sixth of the epochs that a trial trains: before it, curves say little about their end."""
     epochs = OmegaConf.select(_root_, "trainer.epochs")
@@ -123,6 +131,7 @@ def resource(*, _root_: Any) -> int | str:
 # Kept from the sweep for its jobs, like Hydra's own `now`: their overrides differ, their study does not.
 OmegaConf.register_resolver("study_name", name_of, replace=True, use_cache=True)
 OmegaConf.register_resolver("study_folder", folder_of, replace=True, use_cache=True)
+OmegaConf.register_resolver("study_jobs", jobs_of, replace=True)
 OmegaConf.register_resolver("study_warmup", warmup, replace=True)
 OmegaConf.register_resolver("study_resource", resource, replace=True)
 

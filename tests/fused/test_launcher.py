@@ -7,6 +7,7 @@ import sqlite3
 import pytest
 import torch
 import yaml
+from optuna.trial import TrialState
 
 from cifar_tuning.fused import launch
 from cifar_tuning.fused.size import Plan
@@ -272,6 +273,23 @@ def test_a_study_prunes_inside_a_stack(tiny, tmp_path):
     states = [r["state"] for r in found.values()]
     assert states.count("pruned") >= 2, states
     assert all(r["epochs"] < 6 for r in found.values() if r["state"] == "pruned")
+
+
+def test_a_trial_that_leaves_the_stack_is_told_at_once(tiny, tmp_path, monkeypatch):
+    """The pruner judges by complete trials, and one that diverges is complete while its neighbour trains on."""
+    states, on_epoch = [], TrialReporter.on_epoch
+
+    def seen(self, metrics):
+        if self.trial.number == 1 and metrics.epoch == 3:
+            states.extend(trial.state for trial in self.trial.study.get_trials(deepcopy=False))
+        return on_epoch(self, metrics)
+
+    monkeypatch.setattr(TrialReporter, "on_epoch", seen)
+    study = ["hydra/sweeper=study", "optimizer.lr=choice(1e12,0.05)", "hydra/sweeper/pruner=none", "trainer.epochs=3"]
+    study += ["hydra.sweeper.enqueue=[{optimizer.lr:1e12},{optimizer.lr:0.05}]", "hydra.sweeper.n_trials=2"]
+    outcome = tiny(*FUSED, "hydra.launcher.stack=2", *study, "hydra.sweeper.plots=false")
+    assert outcome.code == 0, outcome.err
+    assert states == [TrialState.COMPLETE, TrialState.RUNNING]
 
 
 def test_a_trial_lost_to_another_process_stops_no_neighbour(tiny, tmp_path, monkeypatch):

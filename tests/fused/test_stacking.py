@@ -54,6 +54,12 @@ class Drawing(nn.Module):
         return self.fc(nn.functional.dropout(x.flatten(1), 0.2, self.training))
 
 
+class OnlyInTraining(Drawing):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.fc(x.flatten(1))
+        return y + 0.3 * y.softmax(1) if self.training else y
+
+
 class Single(Drawing):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.fc(x.float().flatten(1))
@@ -104,6 +110,7 @@ def test_models_of_known_layers_need_no_code(model):
         (nn.Sequential(nn.Conv2d(3, 4, 3, padding_mode="reflect"), nn.Flatten()), "padding_mode=reflect"),
         (Drawing(), "Drawing draws random numbers outside of nn.Dropout"),
         (Single(), "Single does not run over stacked features"),
+        (OnlyInTraining(), "OnlyInTraining computes something else over stacked features"),
         (tied(), "layers that share a parameter"),
         (hooked(), "has hooks"),
         (nn.Sequential(nn.BatchNorm2d(3, momentum=None), nn.Flatten()), "momentum=None"),

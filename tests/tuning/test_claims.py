@@ -1,10 +1,12 @@
 """Taking trials, seen from inside: what an interruption at a bad moment leaves."""
 
+import json
+
 import optuna
 import pytest
 from optuna.trial import TrialState
 
-from cifar_tuning.tuning.claims import Claims
+from cifar_tuning.tuning.claims import OWNER, RETRIES, Claims
 from cifar_tuning.tuning.storage import open_storage
 
 
@@ -34,3 +36,23 @@ def test_a_trial_that_is_half_taken_is_given_back(claims, monkeypatch, moment, k
     assert states == [TrialState.WAITING] * (2 if moment == "suggest" else 1)
     monkeypatch.undo()
     assert [trial.number for trial in claims.take(4, lambda trial: True)] == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("settles", "state"), [(True, TrialState.COMPLETE), (False, TrialState.WAITING)], ids=["outcome_left", "none_left"]
+)
+def test_a_dead_process_may_have_left_its_trials_outcome(claims, settles, state):
+    """What was trained to its end is not trained again, nor does it count as a death."""
+
+    def settle(number):
+        if settles:
+            claims.study.tell(number, 0.9)
+        return settles
+
+    claims.settle = settle
+    (trial,) = claims.take(1, lambda trial: True)
+    owner = {**json.loads(claims.token), "pid": 2**22 + 1}
+    claims.backend.set_trial_system_attr(trial._trial_id, OWNER, json.dumps(owner))
+    (after,) = claims.take_up_dead()
+    assert after.state == state
+    assert after.system_attrs.get(RETRIES, 0) == (0 if settles else 1)

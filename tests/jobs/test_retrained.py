@@ -1,0 +1,28 @@
+"""The winner of a study trained with further seeds: once each, whatever interrupts it."""
+
+import json
+
+from cifar_tuning.jobs import run as jobs
+
+STUDY = ["-m", "study=simplenn", "schedule.decay_epochs=range(1,3)", "hydra.sweeper.plots=false"]
+
+
+def test_a_winner_that_was_tested_is_not_tested_again(tiny, tmp_path, monkeypatch):
+    """The process may be killed between the end of a retrained run and its line in retrained.json."""
+    tested, test = [], jobs.label_test_images
+
+    def counted(*arguments):
+        tested.append(arguments)
+        return test(*arguments)
+
+    monkeypatch.setattr(jobs, "label_test_images", counted)
+    command = [*STUDY, "hydra.sweeper.n_trials=1", "hydra.sweeper.retrain_best=2"]
+    assert tiny(*command).code == 0
+    left = tmp_path / "sweep" / "retrained.json"
+    before = json.loads(left.read_text())
+    assert len(tested) == 2
+    left.unlink()
+    again = tiny(*command)
+    assert again.code == 0, again.text
+    assert json.loads(left.read_text()) == before
+    assert len(tested) == 2
