@@ -18,3 +18,8 @@ def flatten(config: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, 
 def without_password(text: str) -> str:
     """Returns a database's address, or a text with some, as it may be shown."""
     return re.sub(r"://([^:/@\s]*):[^/\s]*@", r"://\1:***@", text)
+
+
+def counted(count: int, noun: str) -> str:
+    """Returns a number of things in words: `1 seed`, `2 seeds`."""
+    return f"{count:,} {noun}" + ("" if count == 1 else "s")

@@ -81,7 +81,7 @@ def sweep_problems(config: DictConfig) -> list[str]:
     try:
         jobs = list(_jobs(config, options))
     except ConfigError as error:
-        return [*problems, *error.problems]
+        return list(dict.fromkeys([*problems, *error.problems]))
     for label, job in jobs:
         settings = {key: value for key, value in job.items() if key != "hydra"}
         try:
@@ -113,19 +113,25 @@ def _study_jobs(config: DictConfig, options: Any) -> Iterator[tuple[str, Any]]:
     """The configurations at the ends of a study's ranges.
 
     Raises:
-        ConfigError: a swept key does not exist.
+        ConfigError: a swept key does not exist, or the user's function raised.
     """
     from hydra.errors import HydraException
 
-    from cifar_tuning.tuning.space import ends, example_params
+    from cifar_tuning.tuning.space import ends
+    from cifar_tuning.tuning.standin import NeedsTrialError, example_params
 
     loader = sweep_loader(GlobalHydra.instance().config_loader())
-    for params in ends(options.space, example_params(options.space, config)):
+    try:
+        example = example_params(options.space, config)
+    except NeedsTrialError:
+        return
+    for params in ends(options.space, example):
         overrides = options.space.overrides(params)
         try:
             composed = loader.load_sweep_config(config, overrides)
-        except HydraException as error:
-            raise ConfigError([" ".join(f"{error} {error.__cause__ or ''}".split())]) from error
+        except Exception as error:
+            kind = "" if isinstance(error, HydraException) else f"{', '.join(overrides)}: {type(error).__name__}: "
+            raise ConfigError([kind + " ".join(f"{error} {error.__cause__ or ''}".split())]) from error
         shown = ", ".join(f"{name}={value}" for name, value in params.items())
         yield (
             f"  (in the search space: {shown})",

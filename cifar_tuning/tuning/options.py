@@ -13,6 +13,7 @@ from optuna.exceptions import ExperimentalWarning
 
 from cifar_tuning.errors import ConfigError
 from cifar_tuning.tuning import space as spaces
+from cifar_tuning.tuning import standin
 from cifar_tuning.tuning.place import StudyPlace, study_place
 from cifar_tuning.tuning.space import SearchSpace
 
@@ -167,22 +168,28 @@ class StudyOptions:
         """Returns the configurations to try first.
 
         Raises:
-            ConfigError: one of them is no part of the search space.
+            ConfigError: one of them is no part of the search space, or the user's function raised.
         """
         result, problems = [], []
-        names = spaces.example_params(self.space, self.config).keys()
         for entry in self.sweeper.enqueue or []:
             if entry == "defaults":
-                result.append(spaces.default_params(self.space, self.config))
+                result.append(standin.default_params(self.space, self.config))
             elif not OmegaConf.is_dict(entry):
                 problems.append(f"hydra.sweeper.enqueue: {entry}: must be `defaults` or {{key: value, …}}")
-            elif unknown := [key for key in entry if key not in names and self.space.custom is None]:
-                problems.append(f"hydra.sweeper.enqueue: {unknown[0]} is not in the search space: {', '.join(names)}")
+            elif self.grid:
+                problems.append(f"hydra.sweeper.enqueue: {entry}: a grid tries every point anyway; leave it out")
             else:
-                result.append({str(key): value for key, value in entry.items()})
+                result.append(standin.entry_params(self.space, entry))
+                problems += standin.entry_problems(self.space, self.config, result[-1])
         if problems:
-            raise ConfigError(problems)
-        return [params for params in result if params]
+            raise ConfigError(list(dict.fromkeys(problems)))
+        return [] if self.grid else [params for params in result if params]
+
+    def left_out(self) -> str | None:
+        """Returns in words which defaults are not tried first, if they are asked for."""
+        if self.grid or "defaults" not in (self.sweeper.enqueue or []):
+            return None
+        return standin.defaults_left_out(self.space, self.config)
 
 
 def make_pruner(config: dict[str, Any] | None) -> optuna.pruners.BasePruner:

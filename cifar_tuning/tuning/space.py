@@ -1,7 +1,6 @@
 """The search space of a study: parsed from overrides, compared, turned into a job's overrides. Pure functions."""
 
-import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,7 +8,7 @@ from hydra.utils import instantiate
 from hydra_plugins.hydra_optuna_sweeper._impl import OptunaSweeperImpl, create_params_from_overrides
 from omegaconf import DictConfig, OmegaConf
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
-from optuna.trial import BaseTrial, FixedTrial
+from optuna.trial import BaseTrial
 
 from cifar_tuning.text import flatten
 
@@ -92,79 +91,6 @@ def describe(distribution: BaseDistribution) -> str:
     kind = "integers" if isinstance(distribution, IntDistribution) else "interval"
     text = f"{kind} {low} to {high}" + (f" in steps of {step}" if step not in (None, 1) else "")
     return text + (", log" if distribution.log else "")  # type: ignore[attr-defined]
-
-
-class _Defaults(Mapping[str, Any]):
-    """The configuration as a study would have it without any suggestion."""
-
-    def __init__(self, config: DictConfig) -> None:
-        self.config = config
-
-    def __getitem__(self, name: str) -> Any:
-        choice = (OmegaConf.select(self.config, "hydra.runtime.choices") or {}).get(name)
-        value = choice if choice is not None else OmegaConf.select(self.config, name.lstrip("+"))
-        if value is None or OmegaConf.is_config(value):
-            raise KeyError(name)
-        return value
-
-    def __contains__(self, name: object) -> bool:
-        return True  # the trial below decides what to make of an absent one
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(())
-
-    def __len__(self) -> int:
-        return 0
-
-
-class _DefaultTrial(FixedTrial):
-    """Answers every suggestion with the configuration's present value, where the distribution contains it."""
-
-    def __init__(self, config: DictConfig) -> None:
-        super().__init__({})
-        self.defaults, self.matched = _Defaults(config), set[str]()
-
-    def _suggest(self, name: str, distribution: BaseDistribution) -> Any:
-        value = default_in(distribution, self.defaults, name)
-        if value is not None:
-            self.matched.add(name)
-        self._params[name] = any_of(distribution) if value is None else value
-        return super()._suggest(name, distribution)
-
-
-def default_in(distribution: BaseDistribution, defaults: Mapping[str, Any], name: str) -> Any:
-    """Returns a key's default as a value of the distribution, or None where it is none."""
-    try:
-        value = defaults[name]
-        if isinstance(distribution, CategoricalDistribution):
-            return next((choice for choice in distribution.choices if str(choice) == str(value)), None)
-        return value if distribution._contains(distribution.to_internal_repr(value)) else None
-    except (KeyError, TypeError, ValueError):
-        return None
-
-
-def any_of(distribution: BaseDistribution) -> Any:
-    """Returns a value of the distribution: the first choice or the lower end."""
-    return distribution.choices[0] if isinstance(distribution, CategoricalDistribution) else distribution.low  # type: ignore[attr-defined]
-
-
-def default_params(space: SearchSpace, config: DictConfig) -> dict[str, Any]:
-    """Returns the present configuration's values of the swept keys, those outside their range left out."""
-    trial = _example(space, config)
-    return {name: value for name, value in trial.params.items() if name in trial.matched}
-
-
-def example_params(space: SearchSpace, config: DictConfig) -> dict[str, Any]:
-    """Returns one point of the space, as near to the defaults as it allows."""
-    return _example(space, config).params
-
-
-def _example(space: SearchSpace, config: DictConfig) -> _DefaultTrial:
-    trial = _DefaultTrial(config)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        space.suggest(trial, config)
-    return trial
 
 
 def ends(space: SearchSpace, params: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -1,7 +1,6 @@
 """The study in its storage: whether it can be run as asked, and itself, created or continued."""
 
 import os
-from contextlib import suppress
 
 import optuna
 from filelock import FileLock
@@ -10,7 +9,7 @@ from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 
 from cifar_tuning.errors import ConfigError
-from cifar_tuning.text import without_password
+from cifar_tuning.text import counted, without_password
 from cifar_tuning.tuning import space as spaces
 from cifar_tuning.tuning.options import StudyOptions, make_pruner
 from cifar_tuning.tuning.place import StudyPlace, sqlite_file
@@ -43,10 +42,6 @@ def study_problems(options: StudyOptions) -> list[str]:
         options.enqueued()
     except ConfigError as error:
         problems += error.problems
-    except AttributeError:  # a function that asks more of its trial than the one that tries it here has
-        pass
-    except Exception as error:
-        problems.append(f"hydra.sweeper.custom_search_space={options.space.custom}: {type(error).__name__}: {error}")
     problems += _folder_problems(options.place)
     if (file := sqlite_file(options.place.storage)) is not None and not file.exists():
         return problems
@@ -84,7 +79,7 @@ def _continuation_problems(options: StudyOptions, study: optuna.Study) -> list[s
     done = sum(trial.state.is_finished() for trial in study.get_trials(deepcopy=False))
     if options.n_trials < done:
         lines.append(
-            f"hydra.sweeper.n_trials={options.n_trials}: the study {name} has {done} finished trials already, and "
+            f"hydra.sweeper.n_trials={options.n_trials}: the study {name} has {counted(done, 'finished trial')} already, and "
             "n_trials is its total; ask for as many or more, or give another hydra.sweeper.study_name"
         )
     if not options.sweeper.allow_changed_space:
@@ -110,7 +105,7 @@ def open_study(options: StudyOptions) -> optuna.Study:
     """
     if problems := study_problems(options):
         raise ConfigError(problems)
-    place = options.place
+    place, first = options.place, options.enqueued()
     place.folder.mkdir(parents=True, exist_ok=True)
     storage = storage_of(options)
     with FileLock(place.folder / ".study.lock", timeout=600), database_lock(storage.engine):
@@ -132,9 +127,8 @@ def open_study(options: StudyOptions) -> optuna.Study:
         for key, value in attributes.items():
             if study.user_attrs.get(key, ...) != value:
                 study.set_user_attr(key, value)
-        with suppress(AttributeError):  # see study_problems
-            for params in [] if options.grid else options.enqueued():
-                study.enqueue_trial(params, skip_if_exists=True)
+        for params in first:
+            study.enqueue_trial(params, skip_if_exists=True)
     return study
 
 

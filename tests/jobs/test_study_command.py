@@ -37,6 +37,10 @@ def momentum(config, trial) -> None:
     trial.suggest_categorical("optimizer.momentum", [0.5, 0.6, 1.5, 1.6])
 
 
+def misspelt(config, trial) -> None:
+    trial.suggest_int("schedule.decay_epochs", 1, config.trainer.epoch)
+
+
 @pytest.fixture(autouse=True)
 def _trusted(monkeypatch):
     monkeypatch.setenv("CIFAR_TUNING_TRUST", "tests.*")
@@ -259,6 +263,12 @@ BAD = [
     (["optimizer.lrr=0.1,0.2"], "Did you mean: 'lr'"),
     (["optimizer.lr=interval(-1,1)"], "optimizer.lr=-1.0: must be a number above 0"),
     (["hydra.sweeper.enqueue=[{a:1}]"], "a is not in the search space"),
+    (["hydra.sweeper.enqueue=[{optimizer.lr:5}]"], "optimizer.lr=5: must be in its range, interval 0.001 to 0.3"),
+    (["hydra.sweeper.enqueue=[{optimizer.momentum:3}]", *MOMENTUM], "optimizer.momentum=3: must be in its range"),
+    (
+        ["hydra.sweeper.custom_search_space=tests.jobs.test_study_command.misspelt"],
+        "custom_search_space=tests.jobs.test_study_command.misspelt: ConfigAttributeError: Key 'epoch'",
+    ),
     (["hydra.sweeper.storage=sqlite:///:memory:"], "can't be in memory"),
     (["hydra.sweeper.storage=mysql://127.0.0.1:9/x"], "hydra.sweeper.storage=mysql://127.0.0.1:9/x"),
     (["model.activation=relu,swisch"], "model.activation=swisch"),

@@ -1,0 +1,196 @@
+"""The search space tried out before any trial, by a stand-in that answers with the configuration's present values."""
+
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from optuna.distributions import BaseDistribution, CategoricalDistribution
+from optuna.trial import FixedTrial, Trial
+
+from cifar_tuning.errors import ConfigError
+from cifar_tuning.tuning.space import SearchSpace, describe
+
+# What a trial has only as an attribute of the object, not of its class.
+OF_A_TRIAL = ("study", "storage", "_trial_id", "_study_id")
+
+
+class NeedsTrialError(Exception):
+    """The user's function asks more of its trial than a stand-in has; only the trials can try it."""
+
+
+class StandIn(FixedTrial):
+    """Answers every suggestion with the configuration's present value, where the distribution contains it.
+
+    Args:
+        config: of the sweep.
+        given: values that win over the configuration's.
+        declared: the keys that are no function's.
+
+    Attributes:
+        matched: the keys whose present value is in their range.
+        outside: the present values of those whose is not; None for a key without one.
+        refused: the given values that are not in their distribution.
+        guessed: whether the function was answered with a value that was not given.
+    """
+
+    def __init__(self, config: DictConfig, given: Mapping[str, Any], declared: Mapping[str, Any]) -> None:
+        super().__init__({})
+        self.defaults, self.given, self.declared = _Defaults(config), given, declared
+        self.matched, self.outside = set[str](), dict[str, Any]()
+        self.refused, self.guessed = dict[str, BaseDistribution](), False
+
+    def _suggest(self, name: str, distribution: BaseDistribution) -> Any:
+        value = value_in(distribution, self.given, name)
+        if name not in self.given:
+            value = value_in(distribution, self.defaults, name)
+            if value is None:
+                self.outside[name] = self.defaults.get(name)
+            else:
+                self.matched.add(name)
+            self.guessed |= name not in self.declared
+        # A range of the function's may follow from what it was told before, which a trial may be told otherwise.
+        elif value is None and not self.guessed:
+            self.refused[name] = distribution
+        self._params[name] = any_of(distribution) if value is None else value
+        return super()._suggest(name, distribution)
+
+
+class _Defaults(Mapping[str, Any]):
+    """The configuration as a study would have it without any suggestion."""
+
+    def __init__(self, config: DictConfig) -> None:
+        self.config = config
+
+    def __getitem__(self, name: str) -> Any:
+        choice = (OmegaConf.select(self.config, "hydra.runtime.choices") or {}).get(name)
+        value = choice if choice is not None else OmegaConf.select(self.config, name.lstrip("+"))
+        if value is None or OmegaConf.is_config(value):
+            raise KeyError(name)
+        return value
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(())
+
+    def __len__(self) -> int:
+        return 0
+
+
+def value_in(distribution: BaseDistribution, values: Mapping[str, Any], name: str) -> Any:
+    """Returns a key's value as one of the distribution's, or None where it is none."""
+    try:
+        value = values[name]
+        if isinstance(distribution, CategoricalDistribution):
+            return next((choice for choice in distribution.choices if str(choice) == str(value)), None)
+        return value if distribution._contains(distribution.to_internal_repr(value)) else None
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def any_of(distribution: BaseDistribution) -> Any:
+    """Returns a value of the distribution: the first choice or the lower end."""
+    return distribution.choices[0] if isinstance(distribution, CategoricalDistribution) else distribution.low  # type: ignore[attr-defined]
+
+
+def tried(space: SearchSpace, config: DictConfig, given: Mapping[str, Any] | None = None) -> StandIn:
+    """Has a stand-in asked for every parameter.
+
+    Raises:
+        ConfigError: the user's function raised.
+    """
+    trial = StandIn(config, given or {}, space.distributions)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            space.suggest(trial, config)
+    except Exception as error:
+        if _asks_for_more(error, trial):
+            raise NeedsTrialError(str(error)) from error
+        raise ConfigError(
+            [f"hydra.sweeper.custom_search_space={space.custom}: {type(error).__name__}: {_line(error)}"]
+        ) from error
+    return trial
+
+
+def _asks_for_more(error: Exception, trial: StandIn) -> bool:
+    """Whether a trial would have had what the stand-in lacks; OmegaConf's missing keys are AttributeErrors too."""
+    if not isinstance(error, AttributeError) or isinstance(error, OmegaConfBaseException) or error.obj is not trial:
+        return False
+    return hasattr(Trial, str(error.name)) or error.name in OF_A_TRIAL
+
+
+def default_params(space: SearchSpace, config: DictConfig) -> dict[str, Any]:
+    """Returns the present configuration's values of the swept keys, those outside their range left out.
+
+    Raises:
+        ConfigError: the user's function raised.
+    """
+    try:
+        trial = tried(space, config)
+    except NeedsTrialError:
+        return {}
+    return {name: value for name, value in trial.params.items() if name in trial.matched}
+
+
+def example_params(space: SearchSpace, config: DictConfig) -> dict[str, Any]:
+    """Returns one point of the space, as near to the defaults as it allows.
+
+    Raises:
+        ConfigError: the user's function raised.
+        NeedsTrialError: it can't be tried.
+    """
+    return tried(space, config).params
+
+
+def entry_params(space: SearchSpace, entry: Mapping[Any, Any]) -> dict[str, Any]:
+    """Returns a configuration to be tried first, its choices as the search space writes them."""
+    given = {str(key): value for key, value in entry.items()}
+    known = {name: value_in(d, given, name) for name, d in space.distributions.items() if name in given}
+    return given | {name: value for name, value in known.items() if value is not None}
+
+
+def entry_problems(space: SearchSpace, config: DictConfig, entry: Mapping[str, Any]) -> list[str]:
+    """Returns a line for each value of a configuration to be tried first that its key can't have."""
+    refused = {n: d for n, d in space.distributions.items() if n in entry and value_in(d, entry, n) is None}
+    unknown = [key for key in entry if key not in space.distributions and space.custom is None]
+    lines = []
+    if unknown:
+        names = ", ".join(space.distributions)
+        lines.append(f"hydra.sweeper.enqueue: {unknown[0]} is not in the search space: {names}")
+    try:
+        if not refused and space.custom is not None:
+            refused = tried(space, config, entry).refused
+    except NeedsTrialError:
+        pass
+    except ConfigError as error:
+        return error.problems
+    return lines + [
+        f"hydra.sweeper.enqueue: {name}={entry[name]}: must be in its range, {describe(distribution)}; "
+        "give another value, or widen the range"
+        for name, distribution in refused.items()
+    ]
+
+
+def defaults_left_out(space: SearchSpace, config: DictConfig) -> str | None:
+    """Returns in words which present values are not tried first; None if all are."""
+    try:
+        trial = tried(space, config)
+    except NeedsTrialError as error:
+        return f"not tried first: the defaults, for {space.custom} can't be asked before its first trial ({error})"
+    outside = [f"{name}={value}" for name, value in trial.outside.items() if value is not None]
+    absent = [name for name, value in trial.outside.items() if value is None]
+    reasons = []
+    if outside:
+        reasons.append(f"{', '.join(outside)}, {_which(outside, 'is outside its range', 'are outside their ranges')}")
+    if absent:
+        reasons.append(f"{', '.join(absent)}, {_which(absent, 'has no default', 'have no default')}")
+    return f"tried first: the defaults, without {' and without '.join(reasons)}" if reasons else None
+
+
+def _which(names: Sequence[str], one: str, several: str) -> str:
+    return f"which {one if len(names) == 1 else several}"
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())

@@ -1,0 +1,117 @@
+"""What is checked of a search space and of the first configurations before any trial."""
+
+import pytest
+from omegaconf import OmegaConf
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+from cifar_tuning.errors import ConfigError
+from cifar_tuning.tuning import standin
+from cifar_tuning.tuning.space import SearchSpace
+
+DECLARED = {
+    "lr": FloatDistribution(1e-3, 0.3, log=True),
+    "decay": IntDistribution(2, 10, step=2),
+    "activation": CategoricalDistribution(["relu", 1]),
+}
+
+
+@pytest.fixture
+def config():
+    made = OmegaConf.create({"lr": 0.05, "decay": 12, "activation": "swish", "lost": None, "trainer": {"lr": 1.0}})
+    OmegaConf.set_struct(made, True)
+    return made
+
+
+@pytest.fixture
+def space(monkeypatch):
+    """A search space with a function of the test's own."""
+
+    def make(function=None, **declared) -> SearchSpace:
+        if function is not None:
+            monkeypatch.setattr(standin.SearchSpace, "suggest", lambda _, trial, config: function(config, trial))
+        return SearchSpace(declared, custom="my.space" if function else None)
+
+    return make
+
+
+def optimizer(config, trial) -> None:
+    high = 1.0 if trial.suggest_categorical("optimizer", ["sgd", "adam"]) == "sgd" else 0.01
+    trial.suggest_float("rate", 1e-3, high)
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        (lambda config, trial: config.trainer.max_lr, "ConfigAttributeError: Key 'max_lr' is not in struct"),
+        (lambda config, trial: trial.sugest_float("lr", 0, 1), "AttributeError: 'StandIn' object has no attribute"),
+        (lambda config, trial: "".lowercase(), "AttributeError: 'str' object has no attribute 'lowercase'"),
+        (lambda config, trial: 1 / 0, "ZeroDivisionError: division by zero"),
+    ],
+)
+def test_a_mistake_in_a_function_is_told_with_its_name(space, config, function, message):
+    for asked in (standin.example_params, standin.default_params):
+        with pytest.raises(ConfigError, match=r"custom_search_space=my\.space: ") as error:
+            asked(space(function), config)
+        assert message in str(error.value)
+    assert "my.space" in standin.entry_problems(space(function), config, {"lr": 1})[0]
+
+
+def test_a_function_that_asks_its_trial_for_its_study_is_left_to_the_trials(space, config):
+    asking = space(lambda config, trial: trial.study.best_value, lr=DECLARED["lr"])
+    with pytest.raises(standin.NeedsTrialError):
+        standin.example_params(asking, config)
+    assert standin.default_params(asking, config) == {}
+    assert "not tried first: the defaults" in (standin.defaults_left_out(asking, config) or "")
+    assert standin.entry_problems(asking, config, {"lr": 0.1}) == []
+    assert "lr=1: must be in its range" in standin.entry_problems(asking, config, {"lr": 1})[0]
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ({"lr": 0.5}, "lr=0.5: must be in its range, interval 0.001 to 0.3, log; give another value"),
+        ({"lr": 0}, "lr=0: must be"),
+        ({"lr": "high"}, "lr=high: must be"),
+        ({"lr": None}, "lr=None: must be"),
+        ({"decay": 5}, "decay=5: must be in its range, integers 2 to 10 in steps of 2"),
+        ({"activation": "swisch"}, "activation=swisch: must be in its range, choice(relu, 1)"),
+        ({"momentum": 0.5}, "momentum is not in the search space: lr, decay, activation"),
+    ],
+)
+def test_a_first_configuration_outside_its_range_is_refused(space, config, entry, message):
+    (problem,) = standin.entry_problems(space(**DECLARED), config, entry)
+    assert problem.startswith(f"hydra.sweeper.enqueue: {message}")
+
+
+@pytest.mark.parametrize("entry", [{}, {"lr": 0.3, "decay": 4, "activation": "relu"}, {"lr": "0.1"}])
+def test_a_first_configuration_within_its_range_is_taken(space, config, entry):
+    assert standin.entry_problems(space(**DECLARED), config, entry) == []
+
+
+def test_a_choice_is_enqueued_as_the_space_writes_it(space):
+    assert standin.entry_params(space(**DECLARED), {"activation": "1", "lr": 5}) == {"activation": 1, "lr": 5}
+
+
+@pytest.mark.parametrize(
+    ("entry", "refused"),
+    [
+        ({"optimizer": "rmsprop"}, True),
+        ({"optimizer": "adam", "rate": 0.5}, True),
+        ({"optimizer": "sgd", "rate": 0.5}, False),
+        ({"rate": 5.0}, False),  # its range follows from an optimiser that the trial draws
+    ],
+)
+def test_a_functions_ranges_count_as_far_as_they_are_known(space, config, entry, refused):
+    assert bool(standin.entry_problems(space(optimizer), config, entry)) == refused
+
+
+def test_defaults_outside_their_range_are_named(space, config):
+    assert standin.default_params(space(**DECLARED), config) == {"lr": 0.05}
+    assert standin.defaults_left_out(space(**DECLARED), config) == (
+        "tried first: the defaults, without decay=12, activation=swish, which are outside their ranges"
+    )
+    one = space(lr=DECLARED["lr"], decay=DECLARED["decay"], lost=DECLARED["decay"])
+    assert standin.defaults_left_out(one, config) == (
+        "tried first: the defaults, without decay=12, which is outside its range and without lost, which has no default"
+    )
+    assert standin.defaults_left_out(space(lr=DECLARED["lr"]), config) is None
