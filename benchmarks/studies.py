@@ -103,7 +103,7 @@ def overhead(trials: int = 200, workers: int = 4) -> Path:
         app = Path(__file__).with_name("study_app.py")
         command = [sys.executable, str(app), "-m", "hydra/sweeper=study", "x=interval(-5.0,5.0)", "y=choice(1,2,3)"]
         command += [f"hydra.sweeper.n_trials={trials}", f"hydra.sweeper.workers={workers}", f"root={folder}"]
-        _run([*command, "hydra.sweeper.plots=false", f"hydra.sweep.dir={folder}/sweep"])
+        run_command([*command, "hydra.sweeper.plots=false", f"hydra.sweep.dir={folder}/sweep"])
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         study = optuna.load_study(study_name=None, storage=f"sqlite:///{folder}/sweep/optuna.db")
         ended = [t for t in study.trials if t.state == optuna.trial.TrialState.COMPLETE]
@@ -142,11 +142,12 @@ def _study_of(options: list[str], name: str) -> dict[str, Any]:
 def _sweep(name: str, folder: str, options: list[str], threads: int | None = None) -> float:
     command = [sys.executable, str(PROJECT_ROOT / "train.py"), "-m", *QUIET, *SWEEPERS[name], *options]
     start = time.perf_counter()
-    _run([*command, f"hydra.sweep.dir={folder}", f"hydra.sweeper.storage=sqlite:///{folder}/optuna.db"], threads)
+    run_command([*command, f"hydra.sweep.dir={folder}", f"hydra.sweeper.storage=sqlite:///{folder}/optuna.db"], threads)
     return round(time.perf_counter() - start, 1)
 
 
-def _run(command: list[str], threads: int | None = None) -> None:
+def run_command(command: list[str], threads: int | None = None) -> None:
+    """Runs a command to its end; `threads` of its own if given. Its last words are shown if it fails."""
     environment = os.environ | ({} if threads is None else {"OMP_NUM_THREADS": str(threads)})
     done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
     if done.returncode:

@@ -1,0 +1,56 @@
+"""The same jobs under the fused and the basic launcher: their accuracies, in the precision used, and the time."""
+
+import json
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks import measure
+from benchmarks.studies import run_command
+from cifar_tuning import PROJECT_ROOT
+
+GRID = ["optimizer.lr=0.1,0.05,0.03,0.02,0.01,0.005,0.003,0.001", "seed=0,1,2,3,4,5"]
+COMMON = ["model.batch_norm=true", "augmentation=crop_flip", "tracking=none"]
+
+
+def run(train_limit: int | None, epochs: int = 6) -> Path:
+    """Trains 48 configurations under both launchers and compares them job by job; returns the JSON file.
+
+    Args:
+        train_limit: training images; None: 10,000.
+        epochs: of a job.
+    """
+    settings = [f"data.train_limit={train_limit or 10_000}", f"trainer.epochs={epochs}"]
+    values: dict[str, list[float]] = {}
+    seconds: dict[str, float] = {}
+    for launcher in ("fused", "basic"):
+        with tempfile.TemporaryDirectory() as folder:
+            command = [sys.executable, str(PROJECT_ROOT / "train.py"), "-m", f"hydra/launcher={launcher}"]
+            start = time.perf_counter()
+            run_command([*command, *GRID, *COMMON, *settings, f"hydra.sweep.dir={folder}"])
+            seconds[launcher] = round(time.perf_counter() - start, 1)
+            values[launcher] = _values(Path(folder))
+    points = [100 * (a - b) for a, b in zip(values["fused"], values["basic"], strict=True)]
+    figures: dict[str, Any] = {
+        "jobs": len(points),
+        "settings": settings,
+        "points_mean": round(statistics.mean(points), 3),
+        "points_standard_error": round(statistics.stdev(points) / len(points) ** 0.5, 3),
+        "points_largest": round(max(map(abs, points)), 2),
+        "seconds": seconds,
+    }
+    print(
+        f"agreement  {len(points)} jobs: fused minus basic {figures['points_mean']:+.2f} "
+        f"± {figures['points_standard_error']:.2f} points (standard error), at most {figures['points_largest']}; "
+        f"{seconds['fused']} against {seconds['basic']} s"
+    )
+    return measure.write("agreement", figures)
+
+
+def _values(folder: Path) -> list[float]:
+    """Returns the best validation accuracies, 0 to 1, in the order of the jobs."""
+    files = sorted(folder.glob("*/result.json"), key=lambda file: int(file.parent.name))
+    return [float(json.loads(file.read_text())["value"]) for file in files]
