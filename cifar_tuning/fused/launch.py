@@ -55,10 +55,15 @@ class Launch:
         resolved, unresolved = _resolve(composed)
         groups = grouping.group(resolved)
         _describe(groups)
-        for group in groups:
-            self._run_group({number: composed[number] for number in group.jobs}, resolved)
-        for number in unresolved:
-            self.returns[number] = self._run_alone(composed[number])
+        try:
+            for group in groups:
+                self._run_group({number: composed[number] for number in group.jobs}, resolved)
+            for number in unresolved:
+                self.returns[number] = self._run_alone(composed[number])
+        except (KeyboardInterrupt, SystemExit):
+            folder = self.config.hydra.sweep.dir
+            log.warning("Stopped. The same command with hydra.sweep.dir=%s trains what is missing.", folder)
+            raise
         return [self.returns[number] for number in range(first, first + len(job_overrides))]
 
     def _compose(self, number: int, overrides: Sequence[str]) -> DictConfig:
