@@ -32,12 +32,9 @@ def run_study(config: DictConfig, context: HydraContext, task: TaskFunction, arg
         die_with_parent()
         Engine(study, options, context, task, begin).run()
         return
-    from cifar_tuning.tuning import outcome
+    from cifar_tuning.tuning import outcome, retrain, summary
 
-    if options.pruner_config() is None:
-        print(f"{len(options.directions)} objectives: there is no pruning (a curve has only one).")
-    outcome.print_start(study, options)
-    before = len(outcome.finished(study))
+    summary.print_start(study, options)
     command = script()
     if command is None and options.sweeper.workers > 1:
         raise UserError("hydra.sweeper.workers: only a script or a module can be repeated in worker processes")
@@ -50,11 +47,12 @@ def run_study(config: DictConfig, context: HydraContext, task: TaskFunction, arg
                 Engine(study, options, context, task, begin).run()
         stopped = False
     finally:
-        if len(outcome.finished(study)) > before or not (options.place.folder / outcome.RESULTS).is_file():
-            # Who pressed Ctrl-C does not want to wait for pictures.
-            outcome.write(study, options, plots=options.sweeper.plots and not stopped)
-    outcome.retrain_best(study, options, context, task)
-    outcome.print_end(study, options)
+        # Who pressed Ctrl-C does not want to wait for pictures; the next command draws them.
+        outcome.write(study, options, plots=options.sweeper.plots and not stopped)
+    timeout, left = options.sweeper.timeout, options.n_trials - len(outcome.finished(study))
+    timed_out = timeout is not None and left > 0 and time.time() >= begin + timeout
+    retrain.retrain_best(study, options, context, task)
+    summary.print_end(study, options, timed_out)
 
 
 def _monitor(study: optuna.Study, options: StudyOptions, begin: float) -> AbstractContextManager[object]:

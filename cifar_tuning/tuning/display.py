@@ -16,7 +16,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-MAX_RUNNING, MAX_ENDED, BAR, CURVE = 8, 5, 30, 20
+MAX_RUNNING, MAX_ENDED, BAR, CURVE, REASON = 8, 5, 30, 20, 100
 PATIENCE = 10.0  # seconds that the end of a study waits for a storage that doesn't answer
 BLOCKS = "▁▂▃▄▅▆▇█"
 COLOURS = {"complete": "green", "pruned": "yellow", "failed": "red", "diverged": "magenta"}
@@ -152,11 +152,19 @@ def duration(seconds: float | None) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 90 * 60 else f"{seconds / 3600:.1f} h"
 
 
+def reason(trial: FrozenTrial, width: int) -> str:
+    """The first line of why a trial failed, in at most `width` characters; empty where nobody said."""
+    first = next(iter(str(trial.user_attrs.get("error", "")).strip().splitlines()), "")
+    return first if len(first) <= width else first[: width - 1] + "…"
+
+
 def line(trial: FrozenTrial, progress: Progress) -> str:
     """One line about a trial that ended."""
     text = f"trial {trial.number} {state_word(trial)}"
     step, value, best = last_step(trial), value_text(trial), progress.best
-    if state_word(trial) != "failed":
+    if state_word(trial) == "failed":
+        text += f": {why}" if (why := reason(trial, REASON)) else ""
+    else:
         text += ("" if step is None else f" after epoch {step}") + ("" if value == "-" else f" at {value}")
     if best is not None:
         text += f"  (best {value_text(best)}, trial {best.number})"

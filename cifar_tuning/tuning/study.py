@@ -79,8 +79,8 @@ def _continuation_problems(options: StudyOptions, study: optuna.Study) -> list[s
     done = sum(trial.state.is_finished() for trial in study.get_trials(deepcopy=False))
     if options.n_trials < done:
         lines.append(
-            f"hydra.sweeper.n_trials={options.n_trials}: the study {name} has {counted(done, 'finished trial')} already, and "
-            "n_trials is its total; ask for as many or more, or give another hydra.sweeper.study_name"
+            f"hydra.sweeper.n_trials={options.n_trials}: the study {name} has {counted(done, 'finished trial')} "
+            "already, and n_trials is its total; ask for as many or more, or give another hydra.sweeper.study_name"
         )
     if not options.sweeper.allow_changed_space:
         attributes = study.user_attrs

@@ -20,6 +20,7 @@ from optuna.trial import FrozenTrial
 
 from cifar_tuning.errors import UserError
 from cifar_tuning.processes import host
+from cifar_tuning.text import counted
 from cifar_tuning.tuning.claims import OWNER
 from cifar_tuning.tuning.options import StudyOptions
 
@@ -128,7 +129,7 @@ class Workers:
                 time.sleep(POLL)
                 for index in list(self.running):
                     self._look_after(index)
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, SystemExit):  # the latter is what train.py makes of SIGTERM
             self._stop_cleanly()
             raise
         finally:
@@ -208,7 +209,8 @@ class Workers:
         after = self.free = free_gpu_memory()
         used = max(0, before - (after if after is not None else before))
         if after is not None and after < used:
-            log.warning("A trial takes %d MiB of GPU memory and %d MiB are free: %d workers.", used, after, index)
+            workers = counted(index, "worker")
+            log.warning("A trial takes %d MiB of GPU memory and %d MiB are free: %s.", used, after, workers)
             return False
         return True
 

@@ -122,6 +122,24 @@ def test_a_study_prunes_sums_up_and_is_continued(tiny, study, folder, tracked):
     assert len(tracked()[1]) == 1
 
 
+def test_files_are_written_and_plots_drawn_by_whichever_command_ends(tiny, folder):
+    command = [*STUDY, "trainer.epochs=1", "hydra.sweeper.n_trials=1"]
+    first = tiny(*command)
+    assert not (folder / "plots").exists()
+    assert "plots" not in first.out.partition("Where to look next")[2]
+    assert "tried first: the defaults, without schedule.decay_epochs=10, which is outside its range" in first.out
+    for file in ("best.yaml", "optimization_results.yaml"):
+        (folder / file).unlink()
+    again = tiny(*command, PLOTS)
+    assert "tried first" not in again.out
+    assert f"{folder / 'plots'}  Optuna's plots" in again.out
+    assert (folder / "best.yaml").is_file()
+    assert (folder / "optimization_results.yaml").is_file()
+    drawn = (folder / "plots" / "study.html").stat().st_mtime_ns
+    tiny(*command, PLOTS)
+    assert (folder / "plots" / "study.html").stat().st_mtime_ns == drawn
+
+
 def test_the_overlay_of_the_winner_is_its_configuration(tiny, command, folder, study):
     assert tiny(*STUDY, "hydra.sweeper.n_trials=2", "trainer.epochs=1").code == 0
     best = study().best_trial
@@ -143,7 +161,9 @@ def test_repeats_and_the_retrained_winner(tiny, folder, study, tracked):
     retrained = json.loads((folder / "retrained.json").read_text())
     assert sorted(retrained["runs"]) == ["5", "6"]  # seeds that took no part in the search
     assert all(0 <= run["test"] <= 1 for run in retrained["runs"].values())
+    assert "retrained with 2 other seeds: validation accuracy" in outcome.out
     assert "test accuracy" in outcome.out
+    assert f"predict.py run={folder / str(study().best_trial.number)}/seed_3" in outcome.out
     client = MlflowClient(tracked.overrides[1].partition("=")[2])
     runs = client.search_runs([e.experiment_id for e in client.search_experiments()])
     names = {r.info.run_id: r.info.run_name for r in runs}

@@ -190,6 +190,8 @@ def test_the_best_trial_is_a_complete_one_with_a_finite_value(maximize, best):
         (make(7, COMPLETE, [0.6], steps=[0.1]), "trial 7 complete after epoch 1 at 0.6000"),
         (make(7, FAIL, steps=[0.1]), "trial 7 failed"),
         (make(7, FAIL, attrs={"state": "odd"}), "trial 7 failed"),
+        (make(7, FAIL, attrs={"error": "ValueError: no\nTraceback"}), "trial 7 failed: ValueError: no"),
+        (make(7, FAIL, attrs={"error": "x" * 200}), f"trial 7 failed: {'x' * 99}…"),
     ],
 )
 def test_a_line_says_how_a_trial_ended(trial, text):

@@ -1,0 +1,160 @@
+"""A study in words: where it is before it goes on, and what it came to."""
+
+import shlex
+import statistics
+import sys
+from pathlib import Path
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+from rich.console import Console
+from rich.table import Table
+
+from cifar_tuning.text import counted, without_password
+from cifar_tuning.tuning.display import number, reason
+from cifar_tuning.tuning.options import StudyOptions
+from cifar_tuning.tuning.outcome import PLOTS, experiment, finished, objective_name, overrides_of
+from cifar_tuning.tuning.retrain import retrained
+from cifar_tuning.tuning.trial import outcome_key
+
+# Failed trials that are listed, and characters of their reasons.
+SHOWN_FAILURES, REASON = 5, 200
+
+
+def print_start(study: optuna.Study, options: StudyOptions) -> None:
+    """Prints where the study is, how far it has come, and which defaults it can't begin with."""
+    done = len(finished(study))
+    print(f"Study {study.study_name} in {without_password(options.place.storage)}, folder {options.place.folder}")
+    if options.pruner_config() is None:
+        print(f"{len(options.directions)} objectives: there is no pruning (a curve has only one).")
+    if done >= options.n_trials:
+        print(f"all {counted(done, 'trial')} finished; hydra.sweeper.n_trials={2 * done} would go on with it")
+    elif done:
+        print(f"going on: {done} of {counted(options.n_trials, 'trial')} finished")
+    elif (left_out := options.left_out()) is not None:
+        print(left_out)
+
+
+def print_end(study: optuna.Study, options: StudyOptions, timed_out: bool = False) -> None:
+    """Prints the winner, the best five, what pruning saved, why trials failed and how to go on.
+
+    Args:
+        study: as far as it has come.
+        options: of the sweep.
+        timed_out: whether `timeout` kept trials from being started.
+    """
+    from cifar_tuning.reporting.summary import WIDE
+
+    console = Console() if sys.stdout.isatty() else Console(width=WIDE)
+    ended, several = finished(study), len(options.directions) > 1
+    complete = [trial for trial in ended if trial.state == TrialState.COMPLETE]
+    if complete:
+        shown_trials = study.best_trials if several else _ranked(complete, options)[:5]
+        console.print(_table(shown_trials, "Pareto front" if several else "the best five"))
+    counts = {state: sum(t.state == state for t in ended) for state in (TrialState.PRUNED, TrialState.FAIL)}
+    lines = [
+        f"{len(ended)} of {counted(options.n_trials, 'trial')} finished: {len(complete)} complete, "
+        f"{counts[TrialState.PRUNED]} pruned, {counts[TrialState.FAIL]} failed{saved(ended, options.sweeper.repeats)}",
+        *failures(ended),
+        *([] if complete or not ended else [f"None is complete; their logs are in {options.place.folder}/<trial>/"]),
+        *unfinished(options, len(ended), timed_out),
+    ]
+    if complete and not several:
+        lines += [*_retrained(study.best_trial, options), *_next(study.best_trial, options)]
+    for line in lines:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def _ranked(complete: list[FrozenTrial], options: StudyOptions) -> list[FrozenTrial]:
+    return sorted(complete, key=lambda t: t.value or 0.0, reverse=options.directions[0] == "maximize")
+
+
+def _table(trials: list[FrozenTrial], title: str) -> Table:
+    names = list(dict.fromkeys(name for trial in trials for name in trial.params))
+    table = Table(title=title)
+    for name in ("trial", "value", *names):
+        table.add_column(name, justify="right", overflow="fold")
+    for index, trial in enumerate(trials):
+        values = ", ".join(f"{value:.4f}" if abs(value) < 1000 else f"{value:,.0f}" for value in trial.values or ())
+        params = [trial.params.get(name, "") for name in names]
+        cells = [number(p) if isinstance(p, float) else str(p) for p in params]
+        table.add_row(str(trial.number), values, *cells, style="bold" if index == 0 else None)
+    return table
+
+
+def saved(ended: list[FrozenTrial], repeats: int) -> str:
+    """Returns in words what pruning saved, from what the jobs said of their epochs.
+
+    Args:
+        ended: trials.
+        repeats: seeds that each of them was to train.
+    """
+    trained, asked, spared = 0, 0, 0
+    for trial in ended:
+        kept = [trial.system_attrs.get(outcome_key(repeat)) or {} for repeat in range(repeats)]
+        seeds = [seed for seed in kept if seed.get("of") and seed.get("epochs") is not None]
+        trained += sum(seed["epochs"] for seed in seeds)
+        asked += sum(seed["of"] for seed in seeds)
+        if trial.state != TrialState.PRUNED or not seeds:
+            continue
+        never_run = (repeats - len(seeds)) * seeds[0]["of"]
+        asked += never_run
+        spared += never_run + sum(seed["of"] - seed["epochs"] for seed in seeds if seed["state"] == "pruned")
+    if not spared:
+        return ""
+    return f"; {trained:,} of {asked:,} epochs trained, {spared / asked:.0%} saved by pruning"
+
+
+def failures(ended: list[FrozenTrial]) -> list[str]:
+    """Returns a line for each of the latest failed trials, with its reason."""
+    failed = [trial for trial in ended if trial.state == TrialState.FAIL]
+    latest = failed[-SHOWN_FAILURES:]
+    lines = [f"  trial {t.number} failed: {reason(t, REASON) or 'no reason is known'}" for t in latest]
+    more = len(failed) - len(lines)
+    return [*([f"  {counted(more, 'earlier trial')} failed too"] if more else []), *lines]
+
+
+def unfinished(options: StudyOptions, done: int, timed_out: bool) -> list[str]:
+    """Returns why the study stopped before its end, and what is left undone until it goes on."""
+    lines, timeout = [], options.sweeper.timeout
+    if timed_out:
+        shown = int(timeout) if timeout == int(timeout) else timeout
+        lines.append(f"stopped by hydra.sweeper.timeout={shown}; the same command goes on")
+    if options.sweeper.retrain_best and len(options.directions) > 1:
+        lines.append("hydra.sweeper.retrain_best: several objectives have no single winner to retrain")
+    elif options.sweeper.retrain_best and done < options.n_trials:
+        lines.append(f"the winner is retrained once all n_trials={options.n_trials} are finished")
+    return lines
+
+
+def _retrained(best: FrozenTrial, options: StudyOptions) -> list[str]:
+    runs, lines = retrained(best, options), []
+    for name, key in ((objective_name(options), "value"), ("test accuracy", "test")):
+        values = [run[key] for run in runs.values() if run[key] is not None]
+        if values:
+            spread = f" ± {statistics.stdev(values):.4f}" if len(values) > 1 else ""
+            seeds = counted(len(values), "other seed")
+            lines.append(f"the best, retrained with {seeds}: {name} {statistics.mean(values):.4f}{spread}")
+    return lines
+
+
+def _next(best: FrozenTrial, options: StudyOptions) -> list[str]:
+    folder = options.place.folder
+    program = Path(sys.argv[0]).name or "train.py"
+    overrides = [shlex.quote(o) for o in overrides_of(best, options) if not o.startswith("hydra.")]
+    lines = ["The best configuration once more:", f"  python {program} {' '.join(overrides)}"]
+    if command := experiment(options):
+        lines.append(f"  {command}  the same, from best.yaml")
+    lines.append("Where to look next:")
+    if (folder / PLOTS).is_dir():
+        lines.append(f"  {folder / PLOTS}  Optuna's plots; study.html has them to explore")
+    if (run := folder_of_model(folder / str(best.number))) is not None:
+        lines.append(f"  python predict.py run={run}  its test accuracy")
+    storage = without_password(options.place.storage)
+    return [*lines, f"  optuna-dashboard {storage}  the study in a browser (pip install optuna-dashboard)"]
+
+
+def folder_of_model(folder: Path) -> Path | None:
+    """Returns where a trial's best checkpoint is: in its folder, or in its first seed's; None if it has none."""
+    found = [*folder.glob("best.pt"), *sorted(folder.glob("seed_*/best.pt"))]
+    return found[0].parent if found else None

@@ -1,0 +1,135 @@
+"""What a study says of itself in the end, and which files it leaves."""
+
+import os
+from datetime import datetime
+from types import SimpleNamespace
+
+import optuna
+import pytest
+from omegaconf import OmegaConf
+from optuna.trial import TrialState
+
+from cifar_tuning.tuning import outcome, summary
+from cifar_tuning.tuning.trial import outcome_key
+
+COMPLETE, PRUNED, FAIL = TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL
+
+
+def trial(number: int = 0, state: TrialState = COMPLETE, *seeds: tuple[str, int], error: str | None = None):
+    """One that ended; `seeds` are the states and epochs, of 10 each, that its jobs left."""
+    left = {outcome_key(i): {"state": s, "value": 0.5, "epochs": e, "of": 10} for i, (s, e) in enumerate(seeds)}
+    made = optuna.trial.create_trial(
+        state=state,
+        value=0.5 if state == COMPLETE else None,
+        user_attrs={} if error is None else {"error": error},
+        system_attrs=left,
+    )
+    made.number = number
+    return made
+
+
+def options(**facts):
+    """The part of a study's options that its summary reads."""
+    config = OmegaConf.create({"objective": facts.pop("objective", None)})
+    sweeper = SimpleNamespace(**{"timeout": None, "retrain_best": 0, "repeats": 1, **facts.pop("sweeper", {})})
+    known = {"config": config, "sweeper": sweeper, "n_trials": 50, "directions": ["maximize"]}
+    return SimpleNamespace(**{**known, **facts})
+
+
+@pytest.mark.parametrize(
+    ("trials", "repeats", "text"),
+    [
+        ([], 1, ""),
+        ([trial(0, COMPLETE, ("complete", 10))], 1, ""),
+        ([trial(0, COMPLETE, ("diverged", 2))], 1, ""),
+        (
+            [trial(0, COMPLETE, ("complete", 10)), trial(1, PRUNED, ("pruned", 3))],
+            1,
+            "; 13 of 20 epochs trained, 35% saved by pruning",
+        ),
+        (
+            [trial(0, COMPLETE, ("diverged", 2)), trial(1, PRUNED, ("pruned", 3))],
+            1,
+            "; 5 of 20 epochs trained, 35% saved by pruning",
+        ),
+        ([trial(0, PRUNED, ("pruned", 4))], 3, "; 4 of 30 epochs trained, 87% saved by pruning"),
+        (
+            [trial(0, PRUNED, ("diverged", 2), ("pruned", 4))],
+            3,
+            "; 6 of 30 epochs trained, 53% saved by pruning",
+        ),
+        ([trial(0, PRUNED)], 2, ""),  # an application that says nothing of epochs
+    ],
+)
+def test_what_pruning_saved_is_of_pruned_trials_and_never_more_than_was_asked(trials, repeats, text):
+    assert summary.saved(trials, repeats) == text
+
+
+def test_the_latest_failures_are_listed_with_their_reasons():
+    trials = [trial(n, FAIL, error=f"ValueError: no {n}\nmore") for n in range(6)]
+    lines = summary.failures([trial(9), *trials, trial(7, FAIL), trial(8, FAIL, error="x" * 500)])
+    assert lines[0] == "  3 earlier trials failed too"
+    assert lines[1] == "  trial 3 failed: ValueError: no 3"
+    assert lines[-2] == "  trial 7 failed: no reason is known"
+    assert lines[-1].endswith("x…")
+    assert len(lines) == 6
+    assert summary.failures([trial(9)]) == []
+
+
+@pytest.mark.parametrize(
+    ("facts", "timed_out", "lines"),
+    [
+        ({}, False, []),
+        (
+            {"sweeper": {"timeout": 2.0, "retrain_best": 3}},
+            True,
+            [
+                "stopped by hydra.sweeper.timeout=2; the same command goes on",
+                "the winner is retrained once all n_trials=50 are finished",
+            ],
+        ),
+        (
+            {"sweeper": {"retrain_best": 3}, "directions": ["maximize", "minimize"]},
+            False,
+            ["hydra.sweeper.retrain_best: several objectives have no single winner to retrain"],
+        ),
+    ],
+)
+def test_what_is_left_undone_is_said(facts, timed_out, lines):
+    assert summary.unfinished(options(**facts), 7, timed_out) == lines
+
+
+@pytest.mark.parametrize(
+    ("objective", "name"),
+    [
+        ("val/acc_best", "validation accuracy"),
+        ("val/loss", "val/loss"),
+        (None, "objective"),
+        (["val/acc_best", "model/macs"], "objective"),
+    ],
+)
+def test_an_objective_has_the_name_that_its_application_gives_it(objective, name):
+    assert outcome.objective_name(options(objective=objective)) == name
+
+
+@pytest.mark.parametrize(
+    ("files", "found"),
+    [([], None), (["best.pt", "seed_1/best.pt"], "."), (["seed_3/best.pt", "seed_2/best.pt"], "seed_2")],
+)
+def test_a_trials_checkpoint_is_found_below_its_seeds(tmp_path, files, found):
+    for file in files:
+        (tmp_path / file).parent.mkdir(exist_ok=True)
+        (tmp_path / file).touch()
+    assert summary.folder_of_model(tmp_path) == (None if found is None else tmp_path / found)
+
+
+@pytest.mark.parametrize(("age", "drawn"), [(None, True), (10, True), (-10, False)])
+def test_plots_are_drawn_where_they_are_missing_or_older_than_the_last_trial(tmp_path, age, drawn):
+    ended = trial()
+    ended.datetime_complete = datetime.now()
+    if age is not None:
+        page = tmp_path / "study.html"
+        page.touch()
+        time = ended.datetime_complete.timestamp() - age
+        os.utime(page, (time, time))
+    assert outcome._plots_are_old(tmp_path, [ended]) == drawn
