@@ -14,7 +14,7 @@ from cifar_tuning.errors import UserError
 from cifar_tuning.tuning.engine import Engine
 from cifar_tuning.tuning.options import StudyOptions
 from cifar_tuning.tuning.study import open_study
-from cifar_tuning.tuning.workers import BEGIN_VARIABLE, Workers, die_with_parent, is_worker, script
+from cifar_tuning.tuning.workers import BEGIN_VARIABLE, Workers, asked_to_stop, die_with_parent, is_worker, script
 
 
 def run_study(config: DictConfig, context: HydraContext, task: TaskFunction, arguments: list[str]) -> None:
@@ -30,7 +30,7 @@ def run_study(config: DictConfig, context: HydraContext, task: TaskFunction, arg
     begin = float(os.environ.get(BEGIN_VARIABLE, time.time()))
     if is_worker():
         die_with_parent()
-        Engine(study, options, context, task, begin).run()
+        Engine(study, options, context, task, begin).run(lambda: not asked_to_stop())
         return
     from cifar_tuning.tuning import outcome, retrain, summary
 

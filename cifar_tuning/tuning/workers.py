@@ -9,7 +9,6 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -32,6 +31,8 @@ BEGIN_VARIABLE = "CIFAR_TUNING_STUDY_BEGIN"
 POLL = 0.2
 # Seconds that a worker whose supervisor is gone gets to close its run.
 GRACE = 10
+# Seconds after which a worker is asked once more: a job closes its run in less.
+ASK_AGAIN = 30
 # Seconds that the next worker waits for the first epoch of the last one, to know the memory it needs.
 PATIENCE = 300
 # A worker that dies before it has taken a trial, so often in a row, will not do better the next time.
@@ -72,7 +73,16 @@ def die_with_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
+_asked_to_stop = threading.Event()
+
+
+def asked_to_stop() -> bool:
+    """Whether this worker was told to stop; libraries may lose or rename the exception that says so."""
+    return _asked_to_stop.is_set()
+
+
 def _interrupt(number: int, frame: object) -> None:
+    _asked_to_stop.set()
     raise SystemExit(128 + number)
 
 
@@ -177,14 +187,17 @@ class Workers:
         self._start(index)
 
     def _stop_cleanly(self) -> None:
-        """Asks the workers to stop and waits; a second Ctrl-C ends the wait."""
-        for worker in self.running.values():
-            with suppress(ProcessLookupError):
-                worker.process.send_signal(signal.SIGTERM)
+        """Asks the workers to stop and waits, asking again whoever did not hear; a second Ctrl-C ends the wait."""
         if self.running:
             print("Stopping the workers; Ctrl-C once more stops them at once.", file=sys.stderr)
-        for worker in self.running.values():
-            worker.process.wait()
+        waiting = [worker.process for worker in self.running.values()]
+        while waiting:
+            for process in waiting:
+                process.send_signal(signal.SIGTERM)  # does nothing where it has ended
+            patience = time.monotonic() + ASK_AGAIN
+            while waiting and time.monotonic() < patience:
+                time.sleep(POLL)
+                waiting = [process for process in waiting if process.poll() is None]
         self.running.clear()
 
     def _open_trials(self) -> int:

@@ -24,8 +24,8 @@ def start(tmp_path):
     """Starts the application as a shell would; the study's folder is tmp_path/sweep."""
     processes = []
 
-    def run(*options: str, sweeper: str = "study") -> subprocess.Popen:
-        command = [sys.executable, str(APP), "-m", f"hydra/sweeper={sweeper}", f"hydra.sweep.dir={tmp_path}/sweep"]
+    def run(*options: str, sweeper: str = "study", app: Path = APP) -> subprocess.Popen:
+        command = [sys.executable, str(app), "-m", f"hydra/sweeper={sweeper}", f"hydra.sweep.dir={tmp_path}/sweep"]
         if sweeper == "study":
             command.append("hydra.sweeper.plots=false")  # tested elsewhere, and slow
         # A child started in the background inherits "ignore Ctrl-C" from its shell; a terminal's does not.
@@ -113,6 +113,27 @@ def test_ctrl_c_stops_the_workers_and_the_same_command_goes_on(start, trials):
             assert before.datetime_complete == done[before.number].datetime_complete
 
 
+def test_a_terminated_command_stops_its_workers_in_order(start, trials, tmp_path):
+    app = tmp_path / "terminable.py"  # as train.py is
+    app.write_text(
+        "import runpy, signal, sys\n"
+        "signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))\n"
+        f"runpy.run_path({str(APP)!r}, run_name='__main__')\n"
+    )
+    process = start(*SPACE, "wait=0.7", "hydra.sweeper.workers=2", "hydra.sweeper.n_trials=50", app=app)
+    wait_for(lambda: any(t.state.is_finished() for t in trials()))
+    workers = [child.pid for child in psutil.Process(process.pid).children()]
+    process.send_signal(signal.SIGTERM)
+    out = finish(process)
+    assert "Stopping the workers" in out
+    assert process.returncode == 128 + signal.SIGTERM, out
+    assert not any(psutil.pid_exists(pid) for pid in workers)
+    stopped = trials()
+    assert len(stopped) < 20, out
+    assert TrialState.RUNNING not in {t.state for t in stopped}
+    assert (tmp_path / "sweep" / "optimization_results.yaml").is_file()
+
+
 def test_a_worker_that_dies_is_replaced(start, trials):
     process = start(*SPACE, "wait=0.7", "hydra.sweeper.workers=2", "hydra.sweeper.n_trials=6")
     wait_for(lambda: sum(t.state == TrialState.RUNNING and bool(t.params) for t in trials()) == 2)
@@ -180,6 +201,8 @@ def test_a_trial_without_a_number_fails_and_the_study_goes_on(start, trials, tmp
     assert states["value"].state == TrialState.COMPLETE, out
     assert states[returns].state == TrialState.FAIL
     assert (tmp_path / "sweep" / str(states[returns].number) / "traceback.txt").read_text().strip()
+    why = {"error": "RuntimeError: no such luck"}.get(returns, "The job returned")
+    assert out.count(f"trial {states[returns].number} failed: {why}") >= 2  # when it did, and in the end
 
 
 def test_several_objectives(start, trials, tmp_path):
@@ -199,3 +222,4 @@ def test_a_timeout_starts_no_further_trial(start, trials):
     done = trials()
     assert 1 <= len(done) < 12, out
     assert {t.state for t in done} == {TrialState.COMPLETE}
+    assert "stopped by hydra.sweeper.timeout=2; the same command goes on" in out
