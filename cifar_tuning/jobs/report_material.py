@@ -45,7 +45,7 @@ def make_material(cfg: DictConfig, sweep: "SweepRecord", scratch: Path) -> Mater
     searched = [run for run in sweep.runs if not run.retrained]
     metric, notes = choose_metric(searched, cfg.metric)
     runs, left_out = choose_runs(searched, metric)
-    with tqdm(total=len(runs) + len(STEPS), desc="reading", leave=False) as bar:
+    with tqdm(total=len(runs) + len(STEPS), desc="reading", leave=False, disable=None) as bar:  # on a terminal only
         table = _table(cfg, sweep, runs, metric, bar)
         command, overlay = _best(cfg, sweep, table)
         write_csv(table, scratch / "table.csv")

@@ -1,7 +1,6 @@
 """Predictions as a CSV file in Kaggle's form."""
 
 import csv
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,8 +21,7 @@ def predict(model: nn.Module, batches: Any) -> Tensor:
         batches: pairs of images N×C×H×W and labels, in order; has `count` and a length.
     """
     predicted = []
-    shown = sys.stderr.isatty()
-    with tqdm(total=batches.count, unit=" images", desc="predicting", disable=not shown) as bar:
+    with tqdm(total=batches.count, unit=" images", desc="predicting", disable=None) as bar:  # on a terminal only
         for images, labels in batches:
             predicted.append(model(images).argmax(1))
             bar.update(len(labels))
