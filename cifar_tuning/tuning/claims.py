@@ -24,6 +24,7 @@ from optuna.storages._heartbeat import get_heartbeat_thread
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from cifar_tuning.processes import host, lives, started
+from cifar_tuning.text import counted
 from cifar_tuning.tuning.storage import database_lock
 
 log = logging.getLogger(__name__)
@@ -149,8 +150,8 @@ class Claims:
             return
         retries = trial.system_attrs.get(RETRIES, 0) + 1
         if self.max_retry is not None and retries > self.max_retry:
-            log.warning("Trial %d died %d times; it counts as failed.", trial.number, retries)
-            reason = f"its process died {retries} times"
+            reason = f"its process died {counted(retries, 'time')}"
+            log.warning("Trial %d counts as failed: %s.", trial.number, reason)
             self.backend.set_trial_user_attr(trial._trial_id, "error", reason)
             tell(self.study, trial.number, "failed", None)
             return

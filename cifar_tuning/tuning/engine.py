@@ -76,6 +76,9 @@ class Engine:
                 self._give_back(trials)
                 raise
             except Exception as error:
+                if not keep_on():  # a signal's exit, which Hydra made an error of its own
+                    self._give_back(trials)
+                    return
                 self._after_launcher_error(trials, error)
 
     def _suggest(self, trial: Trial) -> bool:

@@ -120,7 +120,8 @@ class Workers:
         self.folder = options.place.folder / "workers"
         self.running: dict[int, _Worker] = {}
         self.deaths = 0
-        self.free = free_gpu_memory()
+        self.device = str(OmegaConf.select(options.config, "trainer.device", default="cpu"))
+        self.free = None if self.device == "cpu" else free_gpu_memory(self.device)
 
     def run(self) -> None:
         """Waits until the workers have nothing left to do.
@@ -208,9 +209,8 @@ class Workers:
 
     def _room_for_another(self, index: int) -> bool:
         """On a GPU, waits for a first trial's epoch and tells whether its memory is there once more."""
-        device = OmegaConf.select(self.options.config, "trainer.device", default="cpu")
         before = self.free
-        if device == "cpu" or before is None:
+        if before is None:
             return True
         patience = time.time() + PATIENCE
         while index - 1 in self.running and not self._has_trained(self.running[index - 1]):
@@ -219,7 +219,7 @@ class Workers:
             time.sleep(POLL)
             for other in list(self.running):
                 self._look_after(other)
-        after = self.free = free_gpu_memory()
+        after = self.free = free_gpu_memory(self.device)
         used = max(0, before - (after if after is not None else before))
         if after is not None and after < used:
             workers = counted(index, "worker")
@@ -239,17 +239,22 @@ class Workers:
         return any(t.state.is_finished() or (t.last_step or 0) > 0 for t in self._trials_of(worker))
 
 
-def free_gpu_memory() -> int | None:
-    """Returns the first GPU's free memory in MiB, as nvidia-smi tells it; None without one.
+def free_gpu_memory(device: str) -> int | None:
+    """Returns a GPU's free memory in MiB, as nvidia-smi tells it; None without one.
 
     Asking PyTorch would take half a gigabyte of it for a CUDA context.
+
+    Args:
+        device: `auto`, `cuda` or `cuda:N`, counted among those that CUDA_VISIBLE_DEVICES leaves visible.
     """
     if (program := shutil.which("nvidia-smi")) is None:
         return None
-    query = [program, "--query-gpu=memory.free", "--format=csv,noheader,nounits"]
-    answer = subprocess.run(query, capture_output=True, text=True, check=False)
-    first = answer.stdout.strip().splitlines()[:1]
-    return int(first[0]) if answer.returncode == 0 and first and first[0].isdecimal() else None
+    index = int(device.partition(":")[2] or 0)
+    visible = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
+    name = visible[index] if index < len(visible) else str(index)
+    query = [program, f"--id={name}", "--query-gpu=memory.free", "--format=csv,noheader,nounits"]
+    answer = subprocess.run(query, capture_output=True, text=True, check=False).stdout.strip()
+    return int(answer) if answer.isdecimal() else None
 
 
 def _tail(file: Path, lines: int = 40) -> str:
