@@ -21,8 +21,6 @@ from cifar_tuning.tuning.claims import OWNER
 STOCK, OURS = "stock", "study"
 SWEEPERS = {STOCK: ["hydra/sweeper=optuna", "hydra.sweeper.direction=maximize"], OURS: ["hydra/sweeper=study"]}
 QUIET = ["trainer.device=cpu", "tracking=none"]
-# Trials that both sweepers of `pruning` have trained together, as one stacked model: a round takes a third of the time.
-TOGETHER = 4
 
 
 def pruning(repeats: int, train_limit: int | None, trials: int = 40, epochs: int = 15) -> Path:
@@ -34,16 +32,15 @@ def pruning(repeats: int, train_limit: int | None, trials: int = 40, epochs: int
         trials: of each study.
         epochs: of a whole trial.
     """
-    settings = {"trials": trials, "epochs": epochs, "train_limit": train_limit, "together": TOGETHER}
+    settings = {"trials": trials, "epochs": epochs, "train_limit": train_limit}
     file = measure.RESULTS / "pruning.json"
-    # A round takes a quarter of an hour, or an hour: those that are there are not measured again.
+    # A round takes ten minutes with 6,000 images, and two hours with all: those that are there are not measured again.
     known = json.loads(file.read_text()) if file.is_file() else {}
     rounds: list[dict[str, Any]] = known["rounds"] if settings.items() <= known.items() else []
     for seed in range(len(rounds), repeats):
         options = [
             *("study=simplenn", f"trainer.epochs={epochs}", f"hydra.sweeper.n_trials={trials}"),
-            *(f"schedule.decay_epochs=range(3,{epochs + 1})", f"hydra.sweeper.n_jobs={TOGETHER}"),
-            "hydra/launcher=fused",
+            *(f"schedule.decay_epochs=range(3,{epochs + 1})", "hydra.sweeper.n_jobs=1"),
             *(f"hydra.sweeper.sampler.seed={seed}", f"data.train_limit={train_limit or 'null'}"),
         ]
         # Side by side, with half of the cores each: epochs and accuracies are what counts, not seconds.

@@ -153,7 +153,9 @@ class Job:
         trial = current_trial(self.hydra)
         if trial is None:
             return None
-        return TrialReporter(trial, int(cfg.trainer.epochs), repeat_of(self.hydra), cfg.objective)
+        repeat = repeat_of(self.hydra)
+        last = repeat + 1 >= self.hydra.sweeper.repeats
+        return TrialReporter(trial, int(cfg.trainer.epochs), repeat, cfg.objective, last)
 
     def _test(self, prepared: Prepared) -> None:
         """Reads the test set: once for each seed of a study's winner, which nothing was chosen by."""

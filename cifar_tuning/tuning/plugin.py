@@ -123,9 +123,9 @@ def warmup(*, _root_: Any) -> int:
 
 
 def resource(*, _root_: Any) -> int | str:
-    """The epochs of a whole trial, or `auto` where the application has no such option."""
+    """The epochs of a whole trial, all its seeds', or `auto` where the application has no such option."""
     epochs = OmegaConf.select(_root_, "trainer.epochs")
-    return epochs if isinstance(epochs, int) else "auto"
+    return epochs * _root_.hydra.sweeper.repeats if isinstance(epochs, int) else "auto"
 
 
 # Kept from the sweep for its jobs, like Hydra's own `now`: their overrides differ, their study does not.

@@ -82,10 +82,13 @@ class TrialReporter(Listener):
         epochs: of a whole run; with several seeds a trial, the next one's steps follow.
         repeat: which of the trial's seeds this is.
         objective: the figure that the study optimises; its curve is what the pruner sees.
+        last: whether no further seed of the trial follows.
     """
 
-    def __init__(self, trial: Trial, epochs: int, repeat: int = 0, objective: Any = "val/acc_best") -> None:
-        self.trial, self.offset = trial, repeat * epochs
+    def __init__(
+        self, trial: Trial, epochs: int, repeat: int = 0, objective: Any = "val/acc_best", last: bool = True
+    ) -> None:
+        self.trial, self.offset, self.last, self.hopeless = trial, repeat * epochs, last, False
         self.storage = trial.study._storage
         frozen = self.storage.get_trial(trial._trial_id)
         attributes = frozen.system_attrs
@@ -108,14 +111,18 @@ class TrialReporter(Listener):
             if step not in self.reported and not (metrics.epoch == 0 and self.offset):
                 self.trial.report(value, step)
                 self.reported.add(step)
-            return metrics.epoch > 0 and self.trial.should_prune()
+            self.hopeless = metrics.epoch > 0 and self.trial.should_prune()
+            return self.hopeless
         except Exception as error:  # a study whose server is away must not cost the training
             log.warning("The study could not be told of epoch %d: %s", metrics.epoch, error)
             return False
 
     def ended(self, state: str, value: Any, epochs: int, of: int) -> None:
-        """Leaves the outcome in the trial, where it is found even if the study's process dies now."""
-        outcome = Outcome(state, value, epochs, of)
+        """Leaves the outcome in the trial, where it is found even if the study's process dies now.
+
+        A seed that is complete, but hopeless by its end, is its trial's last.
+        """
+        outcome = Outcome("pruned" if self.hopeless and not self.last else state, value, epochs, of)
         self.storage.set_trial_system_attr(self.trial._trial_id, self.key, vars(outcome))
         if (told := _ON_JOB_END.get()) is not None:
             told(self.trial.number)

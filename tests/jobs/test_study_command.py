@@ -173,6 +173,19 @@ def test_repeats_and_the_retrained_winner(tiny, folder, study, tracked):
     assert {r.info.status for r in runs} == {"FINISHED"}
 
 
+def test_a_trial_that_is_hopeless_after_a_whole_seed_gets_no_other(tiny, study, folder):
+    options = ["hydra.sweeper.n_trials=4", "hydra.sweeper.repeats=2", "trainer.epochs=1"]
+    mixed = [option for option in MIXED if not option.startswith("trainer.epochs")]
+    outcome = tiny(*STUDY, *STRICT, *mixed, *options)
+    assert outcome.code == 0, outcome.text
+    states = {trial.number: trial.state for trial in study().get_trials()}
+    assert states[0] == TrialState.COMPLETE
+    assert states[1] == TrialState.PRUNED
+    assert [(folder / f"{number}/seed_1").is_dir() for number in (0, 1)] == [True, False]
+    left = json.loads((folder / "1/seed_0/result.json").read_text())
+    assert (left["state"], left["epochs"]) == ("complete", 1)
+
+
 def test_a_failing_trial_is_only_that(tiny, study, folder):
     # Declared choices are checked before the first trial; what a function suggests is not known then.
     space = ["hydra.sweeper.enqueue=[{optimizer.momentum:0.5},{optimizer.momentum:1.5},{optimizer.momentum:0.6}]"]
