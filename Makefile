@@ -30,6 +30,7 @@ tune: data ## Tune SimpleNN on CIFAR-10 with a small Optuna study (TRIALS=10 EPO
 	@$(BIN)/python train.py -m study=simplenn trainer.epochs=$(EPOCHS) \
 		'schedule.decay_epochs=range(1,$(shell expr $(EPOCHS) + 1))' \
 		hydra.sweeper.study_name=tune hydra.sweeper.n_trials=$(TRIALS)
+	@$(BIN)/python report.py sweep=tune
 
 test: env ## Run every test that this machine can run
 	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal

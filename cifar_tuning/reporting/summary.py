@@ -101,6 +101,8 @@ def _print_next(console: Any, sweep: Path, results: list[dict[str, Any]], ui: st
     console.print("Where to look next:", style="bold")
     if ui:
         console.print(f"  {ui}  compares all runs in MLflow's UI", highlight=False, soft_wrap=True)
+        report = f"  python report.py sweep={sweep}  all of it on one page, with comparisons"
+        console.print(report, highlight=False, soft_wrap=True)
     console.print(f"  {sweep / best['job']}  its checkpoint, curves and log", highlight=False, soft_wrap=True)
     console.print(f"  python predict.py run={sweep / best['job']}  its test accuracy", highlight=False, soft_wrap=True)
 

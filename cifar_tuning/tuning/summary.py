@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import optuna
+from omegaconf import OmegaConf
 from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
 from rich.table import Table
@@ -150,6 +151,8 @@ def _next(best: FrozenTrial, options: StudyOptions) -> list[str]:
         lines.append(f"  {folder / PLOTS}  Optuna's plots; study.html has them to explore")
     if (run := folder_of_model(folder / str(best.number))) is not None:
         lines.append(f"  python predict.py run={run}  its test accuracy")
+    if "MLflow" in str(OmegaConf.select(options.config, "tracking._target_")):
+        lines.append(f"  python report.py sweep={folder}  all of it on one page, with comparisons")
     storage = without_password(options.place.storage)
     return [*lines, f"  optuna-dashboard {storage}  the study in a browser (pip install optuna-dashboard)"]
 
