@@ -5,6 +5,7 @@ from functools import partial
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
@@ -32,23 +33,6 @@ class _SwishFunction(torch.autograd.Function):
         return slope.mul_(beta).add_(sigmoid).mul_(grad), grad_beta
 
 
-class _SwishUnitFunction(torch.autograd.Function):
-    """Swish with β = 1, the usual case: two element-wise passes fewer than the general form."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        ctx.save_for_backward(x)
-        return torch.sigmoid(x).mul_(x)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
-        (x,) = ctx.saved_tensors
-        sigmoid = torch.sigmoid(x)
-        # σ + xσ(1-σ) = σ·(1 + x(1-σ))
-        return (1 - sigmoid).mul_(x).add_(1).mul_(sigmoid).mul_(grad)
-
-
 class Swish(nn.Module):
     """Swish, x·sigmoid(βx) (Ramachandran et al. 2017, "Searching for Activation Functions", eq. 1).
 
@@ -72,7 +56,7 @@ class Swish(nn.Module):
         """Maps element by element; any shape."""
         if torch.compiler.is_exporting():  # a saved model holds plain operators, not our Python class
             return x * torch.sigmoid(x * self.beta)
-        return _SwishUnitFunction.apply(x) if self.is_unit else _SwishFunction.apply(x, self.beta)
+        return F.silu(x) if self.is_unit else _SwishFunction.apply(x, self.beta)
 
     def extra_repr(self) -> str:
         """Shows β when the module is printed."""
