@@ -65,13 +65,12 @@ def test_a_study_that_is_killed_twenty_times(tmp_path: Path, pristine_database: 
     assert sorted(int(run.data.tags["cifar_tuning.job_num"]) for run in runs) == list(range(TRIALS))
     for run in runs:
         trial = ended[int(run.data.tags["cifar_tuning.job_num"])]
-        pruned = trial.state == TrialState.PRUNED
-        assert (run.info.status, run.data.tags["state"]) == (
-            ("KILLED", "pruned") if pruned else ("FINISHED", "complete")
-        )
+        # Which learning rates are drawn depends on the moments of the kills; some of them diverge.
+        state = "pruned" if trial.state == TrialState.PRUNED else trial.user_attrs.get("state", "complete")
+        assert (run.info.status, run.data.tags["state"]) == ("KILLED" if state == "pruned" else "FINISHED", state)
         curve = {m.step: m.value for m in client.get_metric_history(run.info.run_id, "val/acc")}
         assert sorted(curve) == list(range(len(curve)))
-        assert len(curve) == EPOCHS + 1 or pruned
+        assert len(curve) == EPOCHS + 1 or state in ("pruned", "diverged")
         assert curve == pytest.approx(trial.intermediate_values)
     (parent,) = client.search_runs([experiment], "tags.`cifar_tuning.sweep_dir` LIKE '%'")
     assert parent.info.status == "FINISHED"
