@@ -20,6 +20,8 @@ log = logging.getLogger(__name__)
 
 LARGEST = 64
 REPEATS = 5
+# Runs in a stack that stands for stacks of any size.
+EXAMPLE = 4
 # Below this advantage over one run after the other a stack would be a gamble: other work shares the machine.
 NEEDED_GAIN = 1.1
 # A larger stack that is slower than the best by so much is not followed by a still larger one.
@@ -81,6 +83,16 @@ def measured(run: Trainer, jobs: int, same_seed: bool, batch_shape: tuple[int, i
     shown = ", ".join(f"{size}: {rate:,.0f}" for size, rate in rates.items())
     log.info("model-images/s by the number of runs stacked: %s", shown)
     return rates
+
+
+def example(model: nn.Module) -> nn.Module | None:
+    """Returns a stack of four such models, to be measured; None where they can't be stacked, or draw random numbers."""
+    if any(isinstance(module, nn.Dropout) for module in model.modules()):
+        return None
+    try:
+        return stack_models([copy.deepcopy(model) for _ in range(EXAMPLE)])
+    except Exception:  # why not is said where jobs are stacked
+        return None
 
 
 def candidates(jobs: int, limit: int) -> list[int]:

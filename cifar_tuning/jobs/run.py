@@ -13,6 +13,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from cifar_tuning.fused.launcher import TARGET as FUSED_LAUNCHER
+from cifar_tuning.fused.size import example
 from cifar_tuning.jobs.batches import make_batches
 from cifar_tuning.jobs.build import Parts, make_optimizer
 from cifar_tuning.jobs.context import run_context
@@ -24,7 +25,7 @@ from cifar_tuning.models.facts import count_macs, count_parameters
 from cifar_tuning.training import checkpoint as checkpoints
 from cifar_tuning.training.display import describe_device, memory_in_use
 from cifar_tuning.training.events import EpochMetrics, Listener, Progress, Result
-from cifar_tuning.training.loop import Trainer
+from cifar_tuning.training.loop import TOGETHER, Trainer
 from cifar_tuning.training.memory import keep_freed_memory
 from cifar_tuning.training.precision import resolve_precision
 from cifar_tuning.training.schedules import Schedule
@@ -205,7 +206,9 @@ class Job:
         asked = prepared.parts.trainer.precision
         if asked == "auto" and prepared.checkpoint is not None:
             asked = prepared.checkpoint.precision  # another measurement must not change a run midway
-        return resolve_precision(asked, prepared.parts.model, device, shape)
+        model = prepared.parts.model
+        together = example(model) if asked == "auto" and TOGETHER.get() is not None else None
+        return resolve_precision(asked, model, device, shape, together)
 
     def _resume(self, trainer: Trainer, prepared: Prepared) -> None:
         if prepared.checkpoint is None or prepared.checkpoint_file is None:

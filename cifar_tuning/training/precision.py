@@ -32,7 +32,11 @@ def at_least_fp32(logits: Tensor) -> Tensor:
 
 
 def resolve_precision(
-    precision: str, model: nn.Module, device: torch.device, batch_shape: tuple[int, int, int, int]
+    precision: str,
+    model: nn.Module,
+    device: torch.device,
+    batch_shape: tuple[int, int, int, int],
+    together: nn.Module | None = None,
 ) -> str:
     """Returns `fp32` or `bf16`: what was asked for, or the faster one for `auto`.
 
@@ -41,15 +45,18 @@ def resolve_precision(
         model: on the device, in the memory format it is trained in.
         device: where it is trained.
         batch_shape: N×C×H×W of a training batch.
+        together: what several such models are trained as, where they are; it decides then, because bf16 may make no
+            difference to one small model and a large one to a stack.
     """
     if precision != "auto":
         return precision
     if not has_bf16(device):
         return "fp32"
-    key = key_of(model, device, batch_shape)
+    key = key_of(model, device, batch_shape) + (" together" if together is not None else "")
     known = recall("precision")
     if key not in known:
-        times = {name: measure_step(name, model, device, batch_shape) for name in ("fp32", "bf16")}
+        probe = model if together is None else together
+        times = {name: measure_step(name, probe, device, batch_shape) for name in ("fp32", "bf16")}
         gain = times["fp32"] / times["bf16"]
         known[key] = "bf16" if gain > NEEDED_GAIN else "fp32"
         log.info("bf16 runs this model at %.2f times the speed of fp32: taking %s", gain, known[key])

@@ -12,7 +12,7 @@ from optuna.trial import TrialState
 from cifar_tuning.fused import launch
 from cifar_tuning.fused.size import Plan
 from cifar_tuning.fused.stack import Stack
-from cifar_tuning.training import Trainer
+from cifar_tuning.training import Trainer, precision
 from cifar_tuning.tuning.place import LostTrial
 from cifar_tuning.tuning.trial import TrialReporter
 
@@ -323,3 +323,23 @@ def test_whether_it_pays_is_measured_and_remembered(tiny, tmp_path, monkeypatch)
     assert outcome.code == 0, outcome.err
     assert "stacking this model does not pay" in outcome.text
     assert [r["state"] for r in results(tmp_path / "sweep").values()] == ["complete"] * 2
+
+
+def test_the_precision_of_a_stack_is_measured_on_a_stack(tiny, tmp_path, monkeypatch):
+    measured = []
+
+    def step(name, model, device, shape):
+        measured.append((name, type(model.fc1).__name__))
+        return {"fp32": 2.0, "bf16": 1.0}[name] if "Stacked" in type(model.fc1).__name__ else 1.0
+
+    monkeypatch.setattr(precision, "measure_step", step)
+    monkeypatch.setattr(precision, "has_bf16", lambda device: True)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    auto = ["trainer.precision=auto", "optimizer.lr=0.1,0.01", "trainer.epochs=1"]
+    outcome = tiny(*FUSED, "hydra.launcher.stack=2", *auto)
+    assert outcome.code == 0, outcome.err
+    assert measured == [("fp32", "StackedLinear"), ("bf16", "StackedLinear")]
+    assert {torch.load(tmp_path / f"sweep/{n}/last.pt", weights_only=True)["precision"] for n in (0, 1)} == {"bf16"}
+    measured.clear()
+    assert tiny("-m", *auto, f"hydra.sweep.dir={tmp_path}/basic").code == 0
+    assert measured == [("fp32", "Linear"), ("bf16", "Linear")]
