@@ -7,6 +7,7 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import execution_whitelist
 
 from cifar_tuning import PROJECT_ROOT
+from cifar_tuning.fused.size import example
 from cifar_tuning.jobs.batches import make_batches
 from cifar_tuning.jobs.build import Parts, build, make_optimizer, seed_everything
 from cifar_tuning.jobs.process import trusted_targets
@@ -34,8 +35,9 @@ def make_run(
     compile: bool = False,
     folder: Path | None = None,
     listeners: tuple[Listener, ...] = (),
+    together: bool = False,
 ) -> Trainer:
-    """Makes a run of the parts, ready to train on the device."""
+    """Makes a run of the parts, ready to train on the device; `together`: in the precision it has in a stack."""
     if device.type == "cpu":
         keep_freed_memory()
     model = place(parts.model, device)
@@ -50,7 +52,9 @@ def make_run(
         val,
         epochs=EPOCHS,
         device=device,
-        precision=resolve_precision("auto", model, device, (parts.data.batch_size, 3, 32, 32)),
+        precision=resolve_precision(
+            "auto", model, device, (parts.data.batch_size, 3, 32, 32), example(model) if together else None
+        ),
         compile=compile,
         folder=folder,
         listeners=listeners,

@@ -69,7 +69,7 @@ def sizes(networks: list[str], repeats: int) -> Path:
     for network in networks:
         work = {}
         for size in SIZES:
-            runs = [_run(network, RATES[i % len(RATES)], device) for i in range(size)]
+            runs = [_run(network, RATES[i % len(RATES)], device, together=True) for i in range(size)]
             work[str(size)] = partial(_training, Stack(runs) if size > 1 else Computation(runs, runs[0].model))
         figures[network] = measure.compare(measure.alternate(work, repeats), "1")
         shown = ", ".join(f"{size}: {figure['median']:,.0f}" for size, figure in figures[network].items())
@@ -103,7 +103,8 @@ def _training(computation: Computation) -> int:
 def contestants(network: str, stack: int, folder: Path, trackers: list[MLflowTracker]) -> dict[str, Callable[[], int]]:
     """Whole epochs, evaluation included; ours with checkpoints and an MLflow run each as well, left in `trackers`."""
     device = resolve_device("auto")
-    side_by_side = [_run(network, lr, device, folder / f"stacked_{lr}", trackers) for lr in RATES[:stack]]
+    rates = RATES[:stack]
+    side_by_side = [_run(network, lr, device, folder / f"stacked_{lr}", trackers, together=True) for lr in rates]
     single = _run(network, RATES[0], device, folder / "single", trackers)
     return {
         "usual": _usual(network, device),
@@ -141,13 +142,14 @@ def _run(
     device: torch.device,
     folder: Path | None = None,
     trackers: list[MLflowTracker] | None = None,
+    together: bool = False,
 ) -> Trainer:
     parts = make_parts(*NETWORKS[network], *IMAGES, f"optimizer.lr={lr}")
     if folder is None:
-        return make_run(parts, device)
+        return make_run(parts, device, together=together)
     folder.mkdir()
     tracker = MLflowTracker(root=folder.parent)
     tracker.start(RunContext(folder.name, {"optimizer": {"lr": lr}}, [], folder, seed=0))
     if trackers is not None:
         trackers.append(tracker)
-    return make_run(parts, device, folder=folder, listeners=(EpochTracking(tracker),))
+    return make_run(parts, device, folder=folder, listeners=(EpochTracking(tracker),), together=together)
