@@ -8,7 +8,6 @@ import sys
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,27 +33,33 @@ def pruning(repeats: int, train_limit: int | None, trials: int = 40, epochs: int
     """
     settings = {"trials": trials, "epochs": epochs, "train_limit": train_limit}
     file = measure.RESULTS / "pruning.json"
-    # A round takes ten minutes with 6,000 images, and two hours with all: those that are there are not measured again.
+    # A round takes ten minutes with 6,000 images, and more than an hour with all: those that are there stay.
     known = json.loads(file.read_text()) if file.is_file() else {}
     rounds: list[dict[str, Any]] = known["rounds"] if settings.items() <= known.items() else []
-    for seed in range(len(rounds), repeats):
-        options = [
+
+    def options(seed: int) -> list[str]:
+        return [
             *("study=simplenn", f"trainer.epochs={epochs}", f"hydra.sweeper.n_trials={trials}"),
             *(f"schedule.decay_epochs=range(3,{epochs + 1})", "hydra.sweeper.n_jobs=1"),
             *(f"hydra.sweeper.sampler.seed={seed}", f"data.train_limit={train_limit or 'null'}"),
         ]
-        # Side by side, with half of the cores each: epochs and accuracies are what counts, not seconds.
-        with ThreadPoolExecutor(2) as pool:
-            pair = pool.map(partial(_study_of, options), (OURS, STOCK))
-            figures: dict[str, Any] = {"seed": seed, **dict(zip((OURS, STOCK), pair, strict=True))}
-        rounds.append(figures)
-        ours, stock = figures[OURS], figures[STOCK]
-        print(
-            f"pruning  seed {seed}: {stock['epochs']} against {ours['epochs']} epochs "
-            f"({stock['epochs'] / ours['epochs']:.2f}x fewer), best {stock['best']:.4f} against {ours['best']:.4f}",
-            flush=True,
-        )
-        file = measure.write("pruning", settings | {"rounds": rounds, "summary": _summary(rounds)})
+
+    # Side by side, with half of the cores each: epochs and accuracies are what counts, not seconds.
+    with ThreadPoolExecutor(2) as pool:
+        running = {
+            seed: {name: pool.submit(_study_of, options(seed), name) for name in (STOCK, OURS)}
+            for seed in range(len(rounds), repeats)
+        }
+        for seed, studies in running.items():
+            figures: dict[str, Any] = {"seed": seed, **{name: study.result() for name, study in studies.items()}}
+            rounds.append(figures)
+            ours, stock = figures[OURS], figures[STOCK]
+            print(
+                f"pruning  seed {seed}: {stock['epochs']} against {ours['epochs']} epochs "
+                f"({stock['epochs'] / ours['epochs']:.2f}x fewer), best {stock['best']:.4f} against {ours['best']:.4f}",
+                flush=True,
+            )
+            file = measure.write("pruning", settings | {"rounds": rounds, "summary": _summary(rounds)})
     return file
 
 
