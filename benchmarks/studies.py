@@ -19,6 +19,7 @@ from cifar_tuning.tuning.claims import OWNER
 
 STOCK, OURS = "stock", "study"
 SWEEPERS = {STOCK: ["hydra/sweeper=optuna", "hydra.sweeper.direction=maximize"], OURS: ["hydra/sweeper=study"]}
+ALONE = {STOCK: [], OURS: ["hydra.sweeper.workers=1"]}
 QUIET = ["trainer.device=cpu", "tracking=none"]
 
 
@@ -137,7 +138,7 @@ def _cost_of_a_trial(trials: list[optuna.trial.FrozenTrial]) -> tuple[float, flo
 
 def _study_of(options: list[str], name: str) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
-        seconds = _sweep(name, folder, options, threads=max(1, (os.cpu_count() or 1) // 2))
+        seconds = _sweep(name, folder, [*options, *ALONE[name]], threads=max(1, (os.cpu_count() or 1) // 2))
         return {"seconds": round(seconds), **_epochs_and_best(Path(folder))}
 
 

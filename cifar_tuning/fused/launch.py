@@ -40,9 +40,7 @@ class Launch:
 
     def run(self, job_overrides: Sequence[Sequence[str]], first: int) -> list[JobReturn]:
         """Runs the jobs, numbered from `first`; returns what they return, in their order."""
-        setup_globals()
-        self._configure_log()
-        Path(str(self.config.hydra.sweep.dir)).mkdir(parents=True, exist_ok=True)
+        self._prepare()
         log.info("Launching %d jobs, as stacks where their models allow it", len(job_overrides))
         composed: dict[int, DictConfig] = {}
         for number, overrides in enumerate(job_overrides, first):
@@ -51,8 +49,8 @@ class Launch:
                 composed[number] = self._compose(number, overrides)
             except Exception as error:  # the other jobs are none the worse for it
                 log.error("\t#%d can't be composed: %s", number, error)
-                self.returns[number] = _failed(overrides, error)
-        resolved, unresolved = _resolve(composed)
+                self.returns[number] = failed(overrides, error)
+        resolved, unresolved = resolve(composed)
         groups = grouping.group(resolved)
         _describe(groups)
         try:
@@ -61,10 +59,18 @@ class Launch:
             for number in unresolved:
                 self.returns[number] = self._run_alone(composed[number])
         except (KeyboardInterrupt, SystemExit):
-            folder = self.config.hydra.sweep.dir
-            log.warning("Stopped. The same command with hydra.sweep.dir=%s trains what is missing.", folder)
+            self._say_stopped()
             raise
         return [self.returns[number] for number in range(first, first + len(job_overrides))]
+
+    def _prepare(self) -> None:
+        setup_globals()
+        self._configure_log()
+        Path(str(self.config.hydra.sweep.dir)).mkdir(parents=True, exist_ok=True)
+
+    def _say_stopped(self) -> None:
+        folder = self.config.hydra.sweep.dir
+        log.warning("Stopped. The same command with hydra.sweep.dir=%s trains what is missing.", folder)
 
     def _compose(self, number: int, overrides: Sequence[str]) -> DictConfig:
         config = self.context.config_loader.load_sweep_config(self.config, list(overrides))
@@ -101,7 +107,7 @@ class Launch:
         plan: Plan | None = None
         while waiting:
             ready: list[PausedJob] = []
-            with _stopped_on_error(ready):
+            with stopped_on_error(ready):
                 while (job := next_job(waiting, [one.number for one in ready], seeds, plan)) is not None:
                     waiting.remove(job)
                     self._begin(job, configs[job], ready)
@@ -148,16 +154,19 @@ class Launch:
     def _train(self, jobs: list[PausedJob]) -> None:
         """Trains jobs that are ready as one stack; if that fails as smaller ones, in the end one by one."""
         if len(jobs) == 1:
-            with _stopped_on_error(jobs):
+            with stopped_on_error(jobs):
                 self.returns[jobs[0].number] = jobs[0].end_alone()
             return
-        numbers = sorted(job.number for job in jobs)
-        log.info("Training jobs %s as one model", ", ".join(f"#{number}" for number in numbers))
+        say_together(jobs)
         left = list(jobs)
-        with _stopped_on_error(left):
+        with stopped_on_error(left):
             failure = self._train_stack(left)
-            if failure is None:
-                return
+        if failure is not None:
+            self._train_apart(left, failure)
+
+    def _train_apart(self, left: list[PausedJob], failure: Exception) -> None:
+        """Trains what is left of a stack that failed: as smaller ones if memory ran out, else one by one."""
+        with stopped_on_error(left):
             for job in left:
                 assert job.run is not None
                 begin_again(job.run)
@@ -171,7 +180,7 @@ class Launch:
         waiting = [part for part in parts if part]
         while waiting:
             part = waiting.pop(0)
-            with _stopped_on_error([job for other in waiting for job in other]):
+            with stopped_on_error([job for other in waiting for job in other]):
                 self._train(part)
 
     def _train_stack(self, left: list[PausedJob]) -> Exception | None:
@@ -188,6 +197,11 @@ class Launch:
             # Without its traceback, which holds on to the activations.
             return error.with_traceback(None)
         return None
+
+
+def say_together(jobs: Sequence[PausedJob]) -> None:
+    """Logs which jobs are trained as one model."""
+    log.info("Training jobs %s as one model", ", ".join(f"#{number}" for number in sorted(job.number for job in jobs)))
 
 
 def next_job(
@@ -215,17 +229,26 @@ def _alike(jobs: list[PausedJob]) -> list[list[PausedJob]]:
     groups: dict[tuple[object, ...], list[PausedJob]] = {}
     for job in jobs:
         assert job.run is not None
-        # A resumed run keeps its precision. A user's own optimizer may put other tensors in the place of the
-        # parameters, which PyTorch's don't.
-        own = not type(job.run.optimizer).__module__.startswith("torch.optim")
-        if own:
-            kind = type(job.run.optimizer).__name__
-            log.warning("#%d is trained by itself: %s is no optimizer of PyTorch's", job.number, kind)
-        groups.setdefault((job.run.precision, job.run.device, job.number if own else None), []).append(job)
+        # A resumed run keeps its precision.
+        key = (job.run.precision, job.run.device, job.number if has_own_optimizer(job) else None)
+        groups.setdefault(key, []).append(job)
     return list(groups.values())
 
 
-class _stopped_on_error:  # noqa: N801  a context manager
+def has_own_optimizer(job: PausedJob) -> bool:
+    """Whether a job has an optimizer of the user's; it may put other tensors in the place of the parameters.
+
+    PyTorch's don't, so that the parameters can be views of a stack's.
+    """
+    assert job.run is not None
+    kind = type(job.run.optimizer)
+    if kind.__module__.startswith("torch.optim"):
+        return False
+    log.warning("#%d is trained by itself: %s is no optimizer of PyTorch's", job.number, kind.__name__)
+    return True
+
+
+class stopped_on_error:  # noqa: N801  a context manager
     """Ends the jobs that wait when something else fails, so that none is left open; the error goes on its way."""
 
     def __init__(self, jobs: list[PausedJob]) -> None:
@@ -240,7 +263,7 @@ class _stopped_on_error:  # noqa: N801  a context manager
                 job.stop(error)
 
 
-def _resolve(composed: dict[int, DictConfig]) -> tuple[dict[int, dict[str, Any]], list[int]]:
+def resolve(composed: dict[int, DictConfig]) -> tuple[dict[int, dict[str, Any]], list[int]]:
     """Returns the jobs' plain configurations, and the jobs whose can't be had (they fail when they run)."""
     resolved, unresolved = {}, []
     for number, config in composed.items():
@@ -261,7 +284,8 @@ def _describe(groups: list[grouping.Group]) -> None:
         log.info("\t%s : %s", jobs, " ".join(f"{key}={value}" for key, value in options.items()))
 
 
-def _failed(overrides: Sequence[str], error: Exception) -> JobReturn:
+def failed(overrides: Sequence[str], error: Exception) -> JobReturn:
+    """Returns what a job that could not begin returns."""
     result = JobReturn(overrides=list(overrides), status=JobStatus.FAILED)
     result.return_value = error
     return result

@@ -5,7 +5,7 @@
 Found through the `hydra.plugins` entry point, as the study sweeper is.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,6 +48,24 @@ class FusedLauncher(Launcher):
         if problem := stack_problem(self.config, None):
             raise CompactHydraException(f"error: {problem}")
         return Launch(self.context, self.config, self.task, self.stack).run(job_overrides, initial_job_idx)
+
+    def flow(self, room: int, more: "More", ended: "Ended") -> None:
+        """Trains jobs until there are no more, and takes another one whenever one ends; see `fused.flow`.
+
+        No other launcher of Hydra's can: their jobs are a batch, whose slowest all wait for.
+
+        Args:
+            room: jobs in training at the same time, at most.
+            more: returns up to so many further jobs, as pairs of number and overrides; none if there are none now.
+            ended: told the number of a job that has ended, and what it returned.
+        """
+        from cifar_tuning.fused.flow import Flow
+
+        Flow(self.context, self.config, self.task, self.stack).run_on(room, more, ended)
+
+
+More = Callable[[int], Sequence[tuple[int, Sequence[str]]]]
+Ended = Callable[[int, JobReturn], object]
 
 
 def stack_problem(config: DictConfig, jobs: int | None) -> str | None:

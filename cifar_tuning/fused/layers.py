@@ -7,6 +7,7 @@ everything that works element by element, or over pixels, needs no twin (Wang et
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -77,8 +78,21 @@ def _part(joined: Tensor, index: int, like: Tensor) -> Tensor:
     return joined[index] if like.ndim == 0 else joined[index * len(like) : (index + 1) * len(like)]
 
 
+@dataclass
+class Given:
+    """What a stack is given: images that some of its models have in common.
+
+    Attributes:
+        images: of this step, N×(K·C)×H×W.
+        sharing: how many models have the same images, for each of the different ones in their order; sums up to K.
+    """
+
+    images: Tensor | None = None
+    sharing: tuple[int, ...] = ()
+
+
 class StackedConv2d(Twin):
-    """K convolutions; one wide convolution where they share the input, a grouped one where they don't."""
+    """K convolutions: wide ones over what models share, a grouped one over what each has for itself."""
 
     shared_state = ("weight", "bias")
     weight: Tensor
@@ -86,6 +100,7 @@ class StackedConv2d(Twin):
 
     def __init__(self, layers: Sequence[nn.Conv2d]) -> None:
         super().__init__(layers)
+        self.given: Given | None = None
         first = layers[0]
         self.first = {"stride": first.stride, "padding": first.padding, "dilation": first.dilation}
         self.channels, self.groups = first.in_channels, first.groups
@@ -96,8 +111,22 @@ class StackedConv2d(Twin):
         """Maps N×C×H×W or N×(K·C)×H×W to N×(K·out)×H'×W'."""
         if x.shape[1] == self.channels and self.groups == 1:
             return F.conv2d(x, self.weight, self.bias, groups=1, **self.first)  # type: ignore[arg-type]
+        if self.given is not None and x is self.given.images and self.groups == 1:
+            return self._of_the_images(x, self.given.sharing)
         x = self.side_by_side(x, self.channels)
         return F.conv2d(x, self.weight, self.bias, groups=self.count * self.groups, **self.first)  # type: ignore[arg-type]
+
+    def _of_the_images(self, x: Tensor, sharing: tuple[int, ...]) -> Tensor:
+        """One wide convolution for each of the different images, which is faster than a grouped one."""
+        outputs, first, features = [], 0, len(self.weight) // self.count
+        for models in sharing:
+            images = x[:, first * self.channels : (first + 1) * self.channels]
+            own = slice(first * features, (first + models) * features)
+            images = images.contiguous(memory_format=torch.channels_last)
+            bias = None if self.bias is None else self.bias[own]
+            outputs.append(F.conv2d(images, self.weight[own], bias, groups=1, **self.first))  # type: ignore[arg-type]
+            first += models
+        return torch.cat(outputs, 1)
 
 
 class StackedLinear(Twin):

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
-from cifar_tuning.fused.layers import NotStackableError, StackedDropout
+from cifar_tuning.fused.layers import Given, NotStackableError, StackedConv2d, StackedDropout
 from cifar_tuning.fused.model import stack_models, twins
 from cifar_tuning.training import checkpoint as checkpoints
 from cifar_tuning.training.computation import Batch, Computation
@@ -28,28 +28,37 @@ class Stack(Computation):
         kinds = {(run.precision, run.device) for run in runs}
         if len(kinds) > 1:
             raise NotStackableError(f"runs of different precision or device: {kinds}")
+        # Runs of one seed that are at the same epoch share their batches: neighbours, and they stay so.
+        streams = [(run.train.seed, run.progress.epoch) for run in runs]
+        runs = [run for _, run in sorted(zip(streams, runs, strict=True), key=lambda one: streams.index(one[0]))]
         self.stacked = stack_models([run.model for run in runs])
         super().__init__(runs, self.stacked)
         # Compiled anew whenever a run leaves, it would lose more than it gains.
         self.model = self.stacked
         self.gradients = [p.grad for p in self.stacked.parameters() if p.grad is not None]
         self._own_generators = [own_generator(run) for run in runs]
+        self.given = Given()
         for twin in twins(self.stacked):
             if isinstance(twin, StackedDropout):
                 twin.generators = self._own_generators
+            elif isinstance(twin, StackedConv2d):
+                twin.given = self.given
 
     def batches(self, epochs: Sequence[int]) -> Iterator[Batch]:
         """Returns the training batches: shared by runs of one seed that are at the same epoch."""
-        streams = {(run.train.seed, epoch): run for run, epoch in zip(self.runs, epochs, strict=True)}
-        if len(streams) == 1:
-            yield from self.runs[0].train.epoch(epochs[0])
+        of = {(run.train.seed, epoch): run for run, epoch in zip(self.runs, epochs, strict=True)}
+        each = [run.train.epoch(epoch) for (_, epoch), run in of.items()]
+        if len(each) == 1:
+            yield from each[0]
             return
-        keys = [(run.train.seed, epoch) for run, epoch in zip(self.runs, epochs, strict=True)]
-        each = [run.train.epoch(epoch) for (_, epoch), run in streams.items()]
-        order = [list(streams).index(key) for key in keys]
+        order = [list(of).index((run.train.seed, epoch)) for run, epoch in zip(self.runs, epochs, strict=True)]
+        together = order == sorted(order) and len(each) < len(order)
+        self.given.sharing = tuple(order.count(i) for i in range(len(each)))
         for several in zip(*each, strict=True):
-            images = torch.cat([several[i][0] for i in order], 1)
-            yield images.contiguous(memory_format=torch.channels_last), torch.stack([several[i][1] for i in order], 1)
+            images = torch.cat([several[i][0] for i in order], 1).contiguous(memory_format=torch.channels_last)
+            self.given.images = images if together else None
+            yield images, torch.stack([several[i][1] for i in order], 1)
+        self.given.images = None
 
     def untrained(self) -> list[tuple[float, float]]:
         """Returns each run's loss and accuracy on some training batches before anything is learnt."""

@@ -108,6 +108,9 @@ class Computation:
         """
         raise NotImplementedError("one run alone has nobody to leave it")
 
+    def release(self) -> None:
+        """Gives every run its own memory back, where they share it."""
+
     def _losses(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Returns each run's mean cross-entropy, K, from logits N×K×classes; its label smoothing included."""
         images, runs, _ = logits.shape

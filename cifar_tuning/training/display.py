@@ -65,6 +65,12 @@ class Display:
         """Counts images trained."""
         self._bar.update(images)
 
+    def join(self, run: "Trainer") -> None:
+        """Adds a run to what is left to do."""
+        self.epochs = max(self.epochs, run.epochs)
+        self._bar.total = (self._bar.total or 0) + run.epochs * run.train.count
+        self._bar.update(run.progress.epoch * run.train.count)
+
     def leave(self, run: "Trainer") -> None:
         """Takes a run that has ended out of what is left to do."""
         if self._bar.total is not None:

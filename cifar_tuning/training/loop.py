@@ -231,7 +231,7 @@ def run_epochs(
     Yields:
         a run and how it ended; None for one whose error was swallowed.
     """
-    ended = _before_training(computation, display, aside)
+    ended = before_training(computation, display, aside)
     while True:
         runs = computation.runs
         for index, state in ended.items():
@@ -244,7 +244,7 @@ def run_epochs(
         ended = one_epoch(computation, display, aside)
 
 
-def _before_training(computation: Computation, display: Display, aside: Aside) -> Ends:
+def before_training(computation: Computation, display: Display, aside: Aside) -> Ends:
     """Looks at the runs before they learn anything; returns those that were resumed after their end."""
     ended: Ends = {i: "complete" for i, run in enumerate(computation.runs) if run.progress.epoch >= run.epochs}
     if all(run.progress.started for run in computation.runs):

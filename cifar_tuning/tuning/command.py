@@ -14,7 +14,15 @@ from cifar_tuning.errors import UserError
 from cifar_tuning.tuning.engine import Engine
 from cifar_tuning.tuning.options import StudyOptions
 from cifar_tuning.tuning.study import open_study
-from cifar_tuning.tuning.workers import BEGIN_VARIABLE, Workers, asked_to_stop, die_with_parent, is_worker, script
+from cifar_tuning.tuning.workers import (
+    BEGIN_VARIABLE,
+    Workers,
+    asked_to_stop,
+    die_with_parent,
+    is_worker,
+    script,
+    workers_of,
+)
 
 
 def run_study(config: DictConfig, context: HydraContext, task: TaskFunction, arguments: list[str]) -> None:
@@ -27,21 +35,22 @@ def run_study(config: DictConfig, context: HydraContext, task: TaskFunction, arg
     context = remember_files(context)
     options = StudyOptions.parse(config, arguments)
     study = open_study(options)
+    workers = workers_of(options)
     begin = float(os.environ.get(BEGIN_VARIABLE, time.time()))
     if is_worker():
         die_with_parent()
-        Engine(study, options, context, task, begin).run(lambda: not asked_to_stop())
+        Engine(study, options, context, task, begin, workers).run(lambda: not asked_to_stop())
         return
     from cifar_tuning.tuning import outcome, retrain, summary
 
     summary.print_start(study, options)
     command = script()
-    if command is None and options.sweeper.workers > 1:
+    if command is None and workers > 1:
         raise UserError("hydra.sweeper.workers: only a script or a module can be repeated in worker processes")
     stopped = True
     try:
         with _monitor(study, options, begin):
-            if command and (options.sweeper.workers > 1 or sys.stdout.isatty()):
+            if command and (workers > 1 or sys.stdout.isatty()):
                 Workers(command, options, study, begin).run()
             else:
                 Engine(study, options, context, task, begin).run()

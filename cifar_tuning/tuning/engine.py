@@ -19,7 +19,8 @@ from cifar_tuning.errors import UserError
 from cifar_tuning.tuning.claims import OWNER, Claims, tell
 from cifar_tuning.tuning.options import StudyOptions
 from cifar_tuning.tuning.place import REPEAT, LostTrial
-from cifar_tuning.tuning.trial import Outcome, on_job_end, outcome_key
+from cifar_tuning.tuning.stream import Stream
+from cifar_tuning.tuning.trial import Outcome, may_go_on, on_job_end, outcomes
 
 log = logging.getLogger(__name__)
 
@@ -37,18 +38,28 @@ class Engine:
         context: Hydra's.
         task: what trains a job.
         begin: when the command began, in seconds since the epoch; failures before it are forgiven.
+        workers: processes of the command.
     """
 
     def __init__(
-        self, study: optuna.Study, options: StudyOptions, context: HydraContext, task: TaskFunction, begin: float
+        self,
+        study: optuna.Study,
+        options: StudyOptions,
+        context: HydraContext,
+        task: TaskFunction,
+        begin: float,
+        workers: int = 1,
     ) -> None:
         self.study, self.options, self.begin = study, options, begin
         sweeper = options.sweeper
         self.launcher = Plugins.instance().instantiate_launcher(
             config=options.config, hydra_context=context, task_function=task
         )
-        self.claims = Claims(study, options.place.folder, options.n_trials, sweeper.max_retry, self._settle)
-        one_by_one = options.config.hydra.launcher._target_ == BASIC_LAUNCHER
+        self.claims = Claims(study, options.place.folder, options.n_trials, sweeper.max_retry, self.settle)
+        # The fused launcher takes another trial whenever one ends; others launch batches, and wait for all of one.
+        self.flow: Callable[..., None] | None = getattr(self.launcher, "flow", None)
+        self.room = max(options.config.hydra.launcher.get("stack") or 1, -(-sweeper.n_jobs // workers))
+        one_by_one = self.flow is not None or options.config.hydra.launcher._target_ == BASIC_LAUNCHER
         self.batch = 1 if one_by_one else sweeper.n_jobs
         self.repeats: int = sweeper.repeats
         self.deadline = math.inf if sweeper.timeout is None else begin + sweeper.timeout
@@ -62,13 +73,20 @@ class Engine:
         Raises:
             UserError: more than `max_failure_rate` of the trials failed.
         """
-        while keep_on() and time.time() < self.deadline:
+
+        def goes_on() -> bool:
+            return keep_on() and time.time() < self.deadline
+
+        while goes_on():
             self._stop_if_too_many_failed()
-            trials = self.claims.take(self.batch, self._suggest)
+            trials = self.claims.take(self.batch, self.suggest)
             if trials is None:
                 return
             try:
-                self._train(trials)
+                if self.flow is None:
+                    self._train(trials)
+                else:
+                    Stream(self, trials, lambda: goes_on() and not self._failed()).run(self.flow, self.room)
             except LostTrial as lost:
                 log.warning("%s", lost)
                 self._give_back(trials)
@@ -81,7 +99,8 @@ class Engine:
                     return
                 self._after_launcher_error(trials, error)
 
-    def _suggest(self, trial: Trial) -> bool:
+    def suggest(self, trial: Trial) -> bool:
+        """Draws a trial's parameters, or fails it; says whether it has them."""
         try:
             self.options.space.suggest(trial, self.options.config)
             used = self.options.space.overrides(trial.params)
@@ -96,33 +115,35 @@ class Engine:
         """Trains all seeds of a batch of trials, seed by seed; who fails or is pruned drops out."""
         earlier = {trial.number: outcomes(self.study, trial.number, self.repeats) for trial in trials}
         lost = set[int]()
-        with self.claims.alive(trials), on_job_end(self._settle):
+        with self.claims.alive(trials), on_job_end(self.settle):
             for repeat in range(self.repeats):
-                going = [t for t in trials if _goes_on(earlier[t.number]) and t.number not in lost]
+                going = [t for t in trials if may_go_on(earlier[t.number]) and t.number not in lost]
                 todo = [trial for trial in going if len(earlier[trial.number]) <= repeat]
                 for trial, result in self._launch(todo, repeat):
                     if isinstance(result._return_value, LostTrial):  # of one job among several
                         log.warning("%s", result._return_value)
                         lost.add(trial.number)
                     else:
-                        earlier[trial.number].append(self._outcome(trial, result, repeat))
+                        earlier[trial.number].append(self.outcome(trial, result, repeat))
         for trial in trials:
-            if trial.number not in lost and not self._settle(trial.number):
-                self._conclude(trial.number, earlier[trial.number])
+            if trial.number not in lost and not self.settle(trial.number):
+                self.conclude(trial.number, earlier[trial.number])
 
     def _launch(self, trials: list[Trial], repeat: int) -> Iterator[tuple[Trial, JobReturn]]:
         # A launcher counts job numbers up from the first; another process may have taken one in between.
         for group in consecutive(trials):
-            params = [self.options.space.overrides(trial.params) + self._repeat(trial, repeat) for trial in group]
+            params = [self.overrides(trial, repeat) for trial in group]
             yield from zip(group, self.launcher.launch(params, initial_job_idx=group[0].number), strict=True)
 
-    def _repeat(self, trial: Trial, repeat: int) -> list[str]:
+    def overrides(self, trial: Trial, repeat: int) -> list[str]:
+        """Returns what a trial's job is called with, for one of its seeds."""
+        params = self.options.space.overrides(trial.params)
         if self.repeats == 1:
-            return []
+            return params
         seed = self.options.config.seed + repeat
-        return [f"seed={seed}", f"hydra.sweep.subdir={trial.number}/seed_{seed}", f"+{REPEAT}={repeat}"]
+        return [*params, f"seed={seed}", f"hydra.sweep.subdir={trial.number}/seed_{seed}", f"+{REPEAT}={repeat}"]
 
-    def _outcome(self, trial: Trial, result: JobReturn, repeat: int) -> Outcome:
+    def outcome(self, trial: Trial, result: JobReturn, repeat: int) -> Outcome:
         """Makes a job's return an outcome; what the job itself left in the trial is more exact."""
         error = result._return_value if result.status == JobStatus.FAILED else None
         if isinstance(error, optuna.TrialPruned):
@@ -137,7 +158,7 @@ class Engine:
         except ValueError as refusal:
             return Outcome("failed", str(refusal))
 
-    def _settle(self, number: int) -> bool:
+    def settle(self, number: int) -> bool:
         """Ends a trial whose jobs have left all that is needed, and says whether it has ended.
 
         Called as soon as one of its jobs ends in this process: trials that are trained together end one by one, and
@@ -147,12 +168,13 @@ class Engine:
         if trial.state.is_finished():
             return True
         ended = outcomes(self.study, number, self.repeats)
-        if not ended or (len(ended) < self.repeats and _goes_on(ended)):
+        if not ended or (len(ended) < self.repeats and may_go_on(ended)):
             return False
-        self._conclude(number, ended)
+        self.conclude(number, ended)
         return True
 
-    def _conclude(self, number: int, ended: list[Outcome]) -> None:
+    def conclude(self, number: int, ended: list[Outcome]) -> None:
+        """Tells the study how a trial ended, given how its seeds did."""
         last = ended[-1]
         if last.state == "failed":
             self._fail(number, last.value)
@@ -183,7 +205,7 @@ class Engine:
 
     def _give_back(self, trials: list[Trial]) -> None:
         for trial in self._still_running(trials):
-            if not self._settle(trial.number):
+            if not self.settle(trial.number):
                 self.claims.release(trial.number)
 
     def _after_launcher_error(self, trials: list[Trial], error: Exception) -> None:
@@ -199,7 +221,7 @@ class Engine:
                 self.claims.release(trial.number)
             raise UserError(f"hydra/launcher could not start a job: {reason}\nNo trial is lost.") from error
         for trial in running:
-            if self._settle(trial.number):
+            if self.settle(trial.number):
                 continue
             if isinstance(error, HydraException):
                 self._fail(trial.number, reason)
@@ -217,7 +239,8 @@ class Engine:
         mine = [trial for trial in trials if now[trial.number].system_attrs.get(OWNER) == self.claims.token]
         return [trial for trial in mine if now[trial.number].state == TrialState.RUNNING]
 
-    def _stop_if_too_many_failed(self) -> None:
+    def _failed(self) -> list[optuna.trial.FrozenTrial] | None:
+        """Returns the trials that failed since the command began; None if they are no more than is allowed."""
         failed = [
             trial
             for trial in self.study.get_trials(deepcopy=False)
@@ -225,31 +248,17 @@ class Engine:
             and trial.datetime_complete is not None
             and trial.datetime_complete.timestamp() >= self.begin
         ]
-        rate = self.options.sweeper.max_failure_rate
-        if len(failed) > rate * self.options.n_trials:
+        return failed if len(failed) > self.options.sweeper.max_failure_rate * self.options.n_trials else None
+
+    def _stop_if_too_many_failed(self) -> None:
+        if failed := self._failed():
+            rate = self.options.sweeper.max_failure_rate
             shown = "\n".join(f"  - trial {t.number}: {t.user_attrs.get('error', '')}" for t in failed[:5])
             raise UserError(
                 f"{len(failed)} of {self.options.n_trials} trials failed, more than "
                 f"hydra.sweeper.max_failure_rate={rate} allows:\n{shown}\nTheir tracebacks are in "
                 f"{self.options.place.folder}/<trial>/traceback.txt. The same command goes on with the study."
             )
-
-
-def _goes_on(ended: list[Outcome]) -> bool:
-    return not ended or ended[-1].state not in ("failed", "pruned")
-
-
-def outcomes(study: optuna.Study, number: int, repeats: int) -> list[Outcome]:
-    """Returns what a trial's jobs left about their ends, seed by seed up to the first that did not end."""
-    storage = study._storage
-    trial_id = storage.get_trial_id_from_study_id_trial_number(study._study_id, number)
-    attributes = storage.get_trial(trial_id).system_attrs
-    found: list[Outcome] = []
-    for repeat in range(repeats):
-        if (kept := attributes.get(outcome_key(repeat))) is None:
-            break
-        found.append(Outcome(**kept))
-    return found
 
 
 def objective(value: Any, count: int) -> Any:

@@ -110,6 +110,8 @@ class StudyOptions:
         whole = {"workers": 1, "n_trials": 1, "n_jobs": 1, "repeats": 1, "retrain_best": 0, "heartbeat_interval": 1}
         for name, low in whole.items():
             value = sweeper[name]
+            if value is None and name == "workers":  # as many as pay
+                continue
             if not isinstance(value, int) or isinstance(value, bool) or value < low:
                 lines.append(f"hydra.sweeper.{name}={value}: must be a whole number, {low} or above")
         for name, low in {"max_retry": 0, "timeout": 0, "grace_period": 1}.items():

@@ -37,11 +37,13 @@ class StudySweeperConf(OptunaSweeperConf):
         storage: Optuna storage URL; null: `optuna.db` in the sweep's folder.
         study_name: made from the command, so that the same command is the same study; null: the application's name.
         n_trials: finished trials of the study in total, over all commands and processes.
-        n_jobs: trials launched together by a launcher that runs several (joblib, ray); the basic one takes one. Made
-            from the launcher: the fused one's `stack`, or 8; 2 for others.
+        n_jobs: trials that a launcher which runs several has at the same time; the basic one takes one. The fused one,
+            for which it is made 8 (or its `stack`), takes another trial whenever one ends, and all workers share the
+            number; others (2) train batch after batch.
         max_failure_rate: the command stops when more than this share of `n_trials` failed since it began.
         pruner: a choice of the group hydra/sweeper/pruner.
-        workers: processes that take one trial after the other.
+        workers: processes that take one trial after the other; null: one a core on a CPU (of which the fused launcher
+            feeds each with four trials or more), one on a GPU.
         timeout: seconds after which no further trial is started.
         max_retry: how often a trial whose process died is taken up again; null: always.
         enqueue: configurations to try first: `defaults`, or `{key: value}`.
@@ -59,7 +61,7 @@ class StudySweeperConf(OptunaSweeperConf):
     n_jobs: Any = "${study_jobs:${hydra.launcher}}"
     max_failure_rate: float = 0.5
     pruner: Any = MISSING
-    workers: int = 1
+    workers: int | None = 1
     timeout: float | None = None
     max_retry: int | None = 3
     enqueue: list[Any] = field(default_factory=lambda: ["defaults"])

@@ -14,6 +14,7 @@ from cifar_tuning.tuning import space as spaces
 from cifar_tuning.tuning.options import StudyOptions, make_pruner
 from cifar_tuning.tuning.place import StudyPlace, sqlite_file
 from cifar_tuning.tuning.storage import database_lock, open_storage
+from cifar_tuning.tuning.workers import workers_of
 
 # In the study's folder: which study it belongs to.
 MARKER = "study.yaml"
@@ -135,7 +136,7 @@ def open_study(options: StudyOptions) -> optuna.Study:
 def _process(options: StudyOptions, known: optuna.Study | None) -> int:
     """0 for the process that begins a study and works alone: it repeats itself, draw by draw."""
     trials = [t for t in known.get_trials() if t.state != TrialState.WAITING] if known is not None else []
-    alone = options.sweeper.workers == 1 and not any(t.state == TrialState.RUNNING for t in trials)
+    alone = workers_of(options) == 1 and not any(t.state == TrialState.RUNNING for t in trials)
     return len(trials) if alone else os.getpid() + 1000 * len(trials)
 
 

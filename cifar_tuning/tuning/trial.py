@@ -144,3 +144,21 @@ def on_job_end(tell: Callable[[int], object]) -> Iterator[None]:
 def outcome_key(repeat: int) -> str:
     """Names the trial's attribute that holds the outcome of one of its seeds."""
     return f"{OUTCOME}:{repeat}"
+
+
+def may_go_on(ended: list[Outcome]) -> bool:
+    """Whether a trial has further seeds to train, given how the earlier ones ended."""
+    return not ended or ended[-1].state not in ("failed", "pruned")
+
+
+def outcomes(study: optuna.Study, number: int, repeats: int) -> list[Outcome]:
+    """Returns what a trial's jobs left about their ends, seed by seed up to the first that did not end."""
+    storage = study._storage
+    trial_id = storage.get_trial_id_from_study_id_trial_number(study._study_id, number)
+    attributes = storage.get_trial(trial_id).system_attrs
+    found: list[Outcome] = []
+    for repeat in range(repeats):
+        if (kept := attributes.get(outcome_key(repeat))) is None:
+            break
+        found.append(Outcome(**kept))
+    return found

@@ -1,0 +1,239 @@
+"""A launch without an end of its own: whenever a job ends, another one takes its place in the stack."""
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import cached_property, partial
+
+from hydra.core.utils import filter_overrides
+
+from cifar_tuning.fused import grouping
+from cifar_tuning.fused.launch import Launch, failed, has_own_optimizer, resolve, say_together, stopped_on_error
+from cifar_tuning.fused.launcher import Ended, More
+from cifar_tuning.fused.size import Plan
+from cifar_tuning.fused.stack import Stack, own_generator, use_own_generator
+from cifar_tuning.fused.together import PausedJob
+from cifar_tuning.training.computation import Computation
+from cifar_tuning.training.display import Display
+from cifar_tuning.training.events import State
+from cifar_tuning.training.loop import Aside, Ends, before_training, one_epoch
+
+log = logging.getLogger(__name__)
+
+# What the jobs of a crew agree in.
+Key = tuple[object, ...]
+
+
+class Crew:
+    """Jobs that are trained as one model; others join between two epochs.
+
+    Args:
+        key: what they agree in.
+        size: how many they may be.
+    """
+
+    def __init__(self, key: Key, size: int) -> None:
+        self.key, self.size = key, size
+        # Whether they share their batches. Who has nobody to share them with is stacked with others of that kind.
+        self.shares = True
+        self.jobs: list[PausedJob] = []
+        self.newcomers: list[PausedJob] = []
+        self.computation: Computation | None = None
+
+    def __len__(self) -> int:
+        return len(self.jobs) + len(self.newcomers)
+
+    def disband(self) -> None:
+        """Gives every run its own memory back; who is left is computed anew."""
+        if self.computation is not None:
+            self.computation.release()
+        self.computation = None
+
+
+class Flow(Launch):
+    """Trains jobs side by side, crew by crew and epoch by epoch, and takes new ones as others end.
+
+    Those that begin together are a crew: they share their batches. Who is the last of one joins the last of others,
+    which share none. Nobody waits for the slowest, and each job is what it is in any other launch.
+    """
+
+    def run_on(self, room: int, more: More, ended: Ended) -> None:
+        """Trains until there are no more jobs; see `FusedLauncher.flow`."""
+        self._prepare()
+        self.room, self.tell_ended = room, ended
+        self.crews: list[Crew] = []
+        self.plans: dict[Key, Plan] = {}
+        # All that have begun and not ended: what an error must not leave open.
+        self.going: list[PausedJob] = []
+        try:
+            with ExitStack() as self.open, stopped_on_error(self.going):
+                while self._admit_all(more):
+                    for crew in list(self.crews):
+                        self._advance(crew)
+                    self._gather_the_last()
+        except (KeyboardInterrupt, SystemExit):
+            self._say_stopped()
+            raise
+
+    @cached_property
+    def display(self) -> Display:
+        """Of all crews; opened when the first is."""
+        return self.open.enter_context(Display(0, 0))
+
+    def _admit_all(self, more: More) -> bool:
+        """Fills the vacancies, and says whether there is anything to train."""
+        while (vacancies := self._vacancies()) > 0:
+            jobs = more(vacancies)
+            if not jobs:
+                break
+            for number, overrides in jobs:
+                self._admit(number, overrides)
+        return bool(self.going)
+
+    def _vacancies(self) -> int:
+        """Returns how many jobs to take: one by one until a measurement has said that stacking pays."""
+        pays = any(plan.size > 1 for plan in self.plans.values())
+        return (self.room if pays else 1) - len(self.going)
+
+    def _admit(self, number: int, overrides: Sequence[str]) -> None:
+        """Begins a job: it joins a crew, or is trained here and now."""
+        log.info("\t#%d : %s", number, " ".join(filter_overrides(overrides)))
+        try:
+            config = self._compose(number, overrides)
+        except Exception as error:
+            log.error("\t#%d can't be composed: %s", number, error)
+            self.tell_ended(number, failed(overrides, error))
+            return
+        resolved, _ = resolve({number: config})
+        structure: Key = tuple(sorted(grouping.structure(resolved[number]).items())) if resolved else ()
+        if not structure or self.stack == 1 or self.plans.get(structure, Plan(2)).size == 1:
+            self.tell_ended(number, self._run_alone(config))
+            return
+        job = PausedJob(number, partial(self._run_alone, config))
+        job.begin()
+        self.going.append(job)
+        if job.run is None:
+            self._leave(job)
+            return
+        if structure not in self.plans:
+            self.plans[structure] = self._plan(job, self.room, self.room)
+        size = self.plans[structure].size
+        if size == 1 or has_own_optimizer(job):
+            job.end_alone()
+            self._leave(job)
+            return
+        self._join((structure, job.run.precision, job.run.device), size, job)
+
+    def _join(self, key: Key, size: int, job: PausedJob) -> None:
+        assert job.run is not None
+        batches = (key, job.run.train.seed, job.run.progress.epoch)
+        beginning = (crew for crew in self.crews if crew.key == batches and not crew.jobs and len(crew) < size)
+        crew = next(beginning, None)
+        if crew is None:
+            crew = Crew(batches, size)
+            self.crews.append(crew)
+        crew.newcomers.append(job)
+        self.display.join(job.run)
+
+    def _gather_the_last(self) -> None:
+        """Stacks those who are the last of their crews with each other."""
+        for crew in [crew for crew in self.crews if crew.shares and len(crew.jobs) == 1 and not crew.newcomers]:
+            key = crew.key[:1]
+            mixed = (c for c in self.crews if not c.shares and c.key == key and len(c) < c.size)
+            others = next(mixed, None)
+            if others is None:
+                others = Crew(key, crew.size)
+                others.shares = False
+                self.crews.append(others)
+            crew.disband()
+            others.disband()
+            others.jobs += crew.jobs
+            self.crews.remove(crew)
+            if len(others.jobs) > 1:
+                say_together(others.jobs)
+
+    def _leave(self, job: PausedJob) -> None:
+        self.going.remove(job)
+        assert job.result is not None
+        self.tell_ended(job.number, job.result)
+
+    def _advance(self, crew: Crew) -> None:
+        """Trains one epoch of a crew, with those that join it."""
+        for step in (self._take_in, self._train_epoch):
+            try:
+                ended = step(crew)
+            except Exception as error:  # its traceback holds on to the activations
+                self._dissolve(crew, error.with_traceback(None))
+                return
+            for job, state in ended:
+                assert job.run is not None
+                self.display.leave(job.run)
+                job.end(state)
+                crew.jobs.remove(job)
+                self._leave(job)
+            if ended:
+                crew.disband()
+        if not crew.jobs:
+            self.crews.remove(crew)
+
+    def _take_in(self, crew: Crew) -> list[tuple[PausedJob, State | None]]:
+        """Looks at those that join before they learn anything; returns those that have ended all the same."""
+        if not crew.newcomers:
+            return []
+        fresh = together(crew.newcomers)
+        with own_draws(fresh):
+            ends = before_training(fresh, self.display, self._aside(crew.newcomers))
+        fresh.release()
+        ended = _ended(fresh, ends, crew.newcomers)
+        crew.disband()
+        crew.jobs, crew.newcomers = crew.jobs + crew.newcomers, []
+        if len(crew.jobs) > 1:
+            say_together(crew.jobs)
+        return ended
+
+    def _train_epoch(self, crew: Crew) -> list[tuple[PausedJob, State | None]]:
+        if not crew.jobs:
+            return []
+        if crew.computation is None:
+            crew.computation = together(crew.jobs)
+        with own_draws(crew.computation):
+            ends = one_epoch(crew.computation, self.display, self._aside(crew.jobs))
+        return _ended(crew.computation, ends, crew.jobs)
+
+    def _dissolve(self, crew: Crew, failure: Exception) -> None:
+        """Trains the jobs of a crew that failed to their ends, in smaller stacks or one by one."""
+        self.crews.remove(crew)
+        jobs = crew.jobs + crew.newcomers
+        self._train_apart(list(jobs), failure)
+        for job in jobs:
+            self._leave(job)
+
+    @staticmethod
+    def _aside(jobs: Sequence[PausedJob]) -> Aside:
+        of_run = {id(job.run): job for job in jobs}
+        return lambda run: of_run[id(run)].aside()
+
+
+def together(jobs: Sequence[PausedJob]) -> Computation:
+    """Returns what computes the jobs' runs: a stack, or the only run by itself."""
+    runs = [job.run for job in jobs if job.run is not None]
+    return Stack(runs) if len(runs) > 1 else Computation(runs, runs[0].model)
+
+
+@contextmanager
+def own_draws(computation: Computation) -> Iterator[None]:
+    """Lends the process's random generator to a run that is computed by itself; a stack's runs have their own."""
+    alone = None if isinstance(computation, Stack) else computation.runs[0]
+    if alone is not None:
+        use_own_generator(alone)
+    try:
+        yield
+    finally:
+        if alone is not None:
+            own_generator(alone)
+
+
+def _ended(computation: Computation, ends: Ends, jobs: Sequence[PausedJob]) -> list[tuple[PausedJob, State | None]]:
+    """Returns the jobs whose runs have ended, and how."""
+    of_run = {id(job.run): job for job in jobs}
+    return [(of_run[id(computation.runs[index])], state) for index, state in ends.items()]

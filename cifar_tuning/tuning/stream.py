@@ -1,0 +1,84 @@
+"""Trials for a launcher that takes another one whenever one ends."""
+
+import logging
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+from hydra.core.utils import JobReturn
+from optuna.trial import Trial
+
+from cifar_tuning.tuning.place import LostTrial
+from cifar_tuning.tuning.trial import Outcome, may_go_on, on_job_end, outcomes
+
+if TYPE_CHECKING:
+    from cifar_tuning.tuning.engine import Engine
+
+log = logging.getLogger(__name__)
+
+# Takes the number of jobs to train side by side, what gives further ones, and what is told of those that ended.
+Flow = Callable[
+    [int, Callable[[int], list[tuple[int, list[str]]]], Callable[[int, JobReturn], None]],
+    None,
+]
+
+
+class Stream:
+    """Hands trials to a launcher as it has room for them, seed by seed, and takes new ones from the study.
+
+    Args:
+        engine: of this process.
+        trials: to begin with; those that are taken later are added.
+        goes_on: asked before a trial is taken.
+    """
+
+    def __init__(self, engine: "Engine", trials: list[Trial], goes_on: Callable[[], bool]) -> None:
+        self.engine, self.trials, self.goes_on = engine, trials, goes_on
+        self.waiting = list(trials)
+        self.ends: dict[int, list[Outcome]] = {}
+        self.alive: dict[int, ExitStack] = {}
+
+    def run(self, flow: Flow, room: int) -> None:
+        """Trains trials, `room` at a time, until there are no more for this process."""
+        with ExitStack() as self.signs, on_job_end(self.engine.settle):
+            flow(room, self.more, self.ended)
+
+    def more(self, room: int) -> list[tuple[int, list[str]]]:
+        """Returns up to `room` jobs: number and overrides."""
+        if len(self.waiting) < room and self.goes_on():
+            taken = self.engine.claims.take(room - len(self.waiting), self.engine.suggest) or []
+            self.trials += taken
+            self.waiting += taken
+        begun = [self.waiting.pop(0) for _ in range(min(room, len(self.waiting)))]
+        return [job for trial in begun if (job := self._next_job(trial)) is not None]
+
+    def _next_job(self, trial: Trial) -> tuple[int, list[str]] | None:
+        number, repeats = trial.number, self.engine.repeats
+        ends = self.ends.setdefault(number, outcomes(self.engine.study, number, repeats))
+        if len(ends) == repeats or not may_go_on(ends):
+            self._conclude(number)
+            return None
+        if number not in self.alive:
+            self.alive[number] = ExitStack()
+            self.alive[number].enter_context(self.engine.claims.alive([trial]))
+            self.signs.push(self.alive[number])
+        return number, self.engine.overrides(trial, len(ends))
+
+    def ended(self, number: int, result: JobReturn) -> None:
+        """Takes note of a job's end; the next seed of its trial comes before new trials."""
+        if isinstance(result._return_value, LostTrial):
+            log.warning("%s", result._return_value)
+            self.alive.pop(number).close()
+            return
+        trial, ends = next(one for one in self.trials if one.number == number), self.ends[number]
+        ends.append(self.engine.outcome(trial, result, len(ends)))
+        if len(ends) < self.engine.repeats and may_go_on(ends):
+            self.waiting.insert(0, trial)
+        else:
+            self._conclude(number)
+
+    def _conclude(self, number: int) -> None:
+        if not self.engine.settle(number):
+            self.engine.conclude(number, self.ends[number])
+        if number in self.alive:
+            self.alive.pop(number).close()
