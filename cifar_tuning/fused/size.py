@@ -26,6 +26,8 @@ EXAMPLE = 4
 NEEDED_GAIN = 1.1
 # A larger stack that is slower than the best by so much is not followed by a still larger one.
 FALLING = 0.85
+# Within this share of the fastest another run of the measurement might put them in another order.
+AS_FAST = 0.95
 # Of the free memory; the rest is for what no measurement of a step sees.
 MEMORY_SHARE = 0.7
 
@@ -58,7 +60,9 @@ def choose(run: Trainer, jobs: int, of_a_seed: int, batch_shape: tuple[int, int,
             continue
         rates = measured(run, count, by_seed, batch_shape)
         alone = rates.pop("1")
-        best = max(rates, key=lambda size: rates[size], default=None)
+        # The largest of those that are as fast as a measurement can tell: fewer stacks, fuller ones.
+        fast = [size for size in rates if rates[size] >= AS_FAST * max(rates.values())]
+        best = max(fast, key=int, default=None)
         if best is not None and rates[best] >= NEEDED_GAIN * alone:
             plans[Plan(min(int(best), count), by_seed)] = rates[best]
     return max(plans, key=lambda plan: plans[plan], default=Plan(1))

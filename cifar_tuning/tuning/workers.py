@@ -277,7 +277,7 @@ def free_gpu_memory(device: str) -> int | None:
     Args:
         device: `auto`, `cuda` or `cuda:N`, counted among those that CUDA_VISIBLE_DEVICES leaves visible.
     """
-    if (program := shutil.which("nvidia-smi")) is None:
+    if (program := shutil.which("nvidia-smi")) is None or os.environ.get("CUDA_VISIBLE_DEVICES") == "":
         return None
     index = int(device.partition(":")[2] or 0)
     visible = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]

@@ -235,12 +235,13 @@ def test_which_sizes_are_tried(jobs, limit, sizes):
     ("rates", "jobs", "chosen"),
     [
         ({1: 100, 2: 150, 3: 190, 5: 260, 10: 210, 20: 400}, 20, 5),
-        ({1: 100, 2: 150, 3: 220, 6: 210}, 6, 3),
+        ({1: 100, 2: 150, 3: 220, 6: 200}, 6, 3),
+        ({1: 100, 2: 150, 3: 220, 6: 212}, 6, 6),
         ({1: 100, 2: 150, 3: 220, 6: 280}, 6, 6),
         ({1: 100, 2: 104, 3: 85, 5: 300}, 20, 1),
         ({1: 100, 2: 80, 4: 300}, 4, 1),
     ],
-    ids=["best", "few_jobs", "all", "hardly_faster", "slower"],
+    ids=["best", "few_jobs", "as_fast", "all", "hardly_faster", "slower"],
 )
 def test_the_size_is_measured_once(make_run, monkeypatch, tmp_path, rates, jobs, chosen):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))

@@ -22,6 +22,7 @@ esac
         ("cuda", "1,0", 200),
         ("cuda:1", "1, GPU-5", 300),
         ("cuda:7", None, None),
+        ("auto", "", None),
     ],
 )
 def test_the_gpu_that_is_trained_on_is_asked(tmp_path, monkeypatch, device, visible, free):

@@ -1,0 +1,184 @@
+"""A study under the fused launcher: whenever a trial ends, another one takes its place."""
+
+import json
+import sqlite3
+
+import optuna
+import pytest
+import torch
+from optuna.trial import TrialState
+from torch import nn
+
+from cifar_tuning.fused import flow
+from cifar_tuning.fused.launch import Launch
+from cifar_tuning.fused.layers import Given, StackedConv2d
+from cifar_tuning.fused.stack import Stack
+from tests.jobs.conftest import TINY
+
+pytest_plugins = ["tests.jobs.conftest"]
+STUDY = ("-m", "hydra/launcher=fused", "hydra/sweeper=study", "hydra/sweeper/pruner=none", "hydra.sweeper.plots=false")
+
+
+@pytest.fixture
+def study(command, tmp_path):
+    """A study over tiny data, its folder in tmp_path/sweep, whose space may have the number of epochs in it."""
+    tiny = [option for option in TINY if not option.startswith("trainer.epochs")]
+    return lambda *arguments: command(*tiny, f"hydra.sweep.dir={tmp_path}/sweep", *STUDY, *arguments)
+
+
+def results(folder) -> dict[str, dict]:
+    return {str(f.parent.relative_to(folder)): json.loads(f.read_text()) for f in sorted(folder.rglob("result.json"))}
+
+
+def trials(folder) -> list[optuna.trial.FrozenTrial]:
+    return optuna.load_study(study_name=None, storage=f"sqlite:///{folder}/optuna.db").trials
+
+
+def enqueue(*entries: str) -> list[str]:
+    return [f"hydra.sweeper.enqueue=[{','.join(f'{{{entry}}}' for entry in entries)}]"]
+
+
+def curve(folder) -> list[dict]:
+    keep = ("train/loss", "train/acc", "val/loss", "val/acc", "lr", "step")
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    return [{key: value for key, value in json.loads(line).items() if key in keep} for line in lines]
+
+
+def test_nobody_waits_for_the_slowest(tiny, study, tmp_path):
+    """Four short trials end, one after the other, beside a long one; each is what it is alone."""
+    long, short = "trainer.epochs:6,optimizer.lr:0.003", [f"trainer.epochs:1,optimizer.lr:0.0{n}" for n in (1, 2, 3, 4)]
+    space = ["trainer.epochs=choice(1,6)", "optimizer.lr=choice(0.003,0.01,0.02,0.03,0.04)", "model.dropout=0.2"]
+    budget = ["hydra.sweeper.n_trials=5", "hydra.sweeper.n_jobs=2", "hydra.launcher.stack=2"]
+    outcome = study(*space, *budget, *enqueue(long, *short))
+    assert outcome.code == 0, outcome.err
+    ends = [trial.datetime_complete for trial in trials(tmp_path / "sweep")]
+    assert sorted(range(5), key=lambda n: ends[n]) == [1, 2, 3, 4, 0]
+    assert "Training jobs #0, #1 as one model" in outcome.text
+    assert "Training jobs #0, #2 as one model" in outcome.text
+    found = results(tmp_path / "sweep")
+    for number, entry in enumerate([long, *short]):
+        alone = tiny(*entry.replace(":", "=").split(","), "model.dropout=0.2", f"hydra.run.dir={tmp_path}/{number}")
+        assert alone.code == 0, alone.err
+        expected = results(tmp_path)[str(number)]
+        assert found[str(number)]["epochs"] == expected["epochs"]
+        for got, wanted in zip(curve(tmp_path / f"sweep/{number}"), curve(tmp_path / str(number)), strict=True):
+            assert got == pytest.approx(wanted, abs=5e-3)
+
+
+def test_runs_of_two_structures_by_themselves_draw_their_own_random_numbers(tiny, tmp_path):
+    """Epoch by epoch in turn, and yet bit by bit what each is alone."""
+    space = ["model.activation=choice(relu,swish)", "model.dropout=0.3", "trainer.epochs=3"]
+    budget = ["hydra.sweeper.n_trials=2", "hydra.sweeper.n_jobs=2", "hydra.launcher.stack=2"]
+    outcome = tiny(*STUDY, *space, *budget, *enqueue("model.activation:relu", "model.activation:swish"))
+    assert outcome.code == 0, outcome.err
+    assert "as one model" not in outcome.text
+    for number, activation in enumerate(("relu", "swish")):
+        options = [f"model.activation={activation}", *space[1:], f"hydra.run.dir={tmp_path}/{number}"]
+        assert tiny(*options).code == 0
+        assert curve(tmp_path / f"sweep/{number}") == curve(tmp_path / str(number))
+
+
+def test_seeds_of_a_trial_follow_each_other(tiny, tmp_path):
+    budget = ["hydra.sweeper.n_trials=3", "hydra.sweeper.n_jobs=2", "hydra.launcher.stack=2", "hydra.sweeper.repeats=2"]
+    outcome = tiny(*STUDY, "optimizer.lr=interval(0.01,0.1)", "trainer.epochs=2", *budget)
+    assert outcome.code == 0, outcome.err
+    found = results(tmp_path / "sweep")
+    assert list(found) == [f"{number}/seed_{seed}" for number in range(3) for seed in range(2)]
+    for trial in trials(tmp_path / "sweep"):
+        values = [found[f"{trial.number}/seed_{seed}"]["value"] for seed in range(2)]
+        assert trial.value == pytest.approx(sum(values) / 2)
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("broken"), torch.cuda.OutOfMemoryError("too much")], ids=["error", "memory"]
+)
+def test_a_stack_that_fails_costs_no_trial(tiny, tmp_path, monkeypatch, error):
+    train = Stack.train
+
+    def broken(self, epochs, display):
+        if len(self.runs) > 2 and max(epochs) == 2:
+            raise error
+        return train(self, epochs, display)
+
+    monkeypatch.setattr(Stack, "train", broken)
+    budget = ["hydra.sweeper.n_trials=5", "hydra.sweeper.n_jobs=3", "hydra.launcher.stack=3"]
+    outcome = tiny(*STUDY, "optimizer.lr=interval(0.01,0.1)", "trainer.epochs=3", *budget)
+    assert outcome.code == 0, outcome.err
+    assert {n: (r["state"], r["epochs"]) for n, r in results(tmp_path / "sweep").items()} == {
+        str(n): ("complete", 3) for n in range(5)
+    }
+
+
+def test_it_goes_on_after_ctrl_c(study, tmp_path, monkeypatch, pristine_database):
+    """Every trial that was begun keeps its number, its epochs and its MLflow run."""
+    (tmp_path / "mlflow.db").write_bytes(pristine_database.read_bytes())
+    tracked = ["tracking=mlflow", f"tracking.uri=sqlite:///{tmp_path}/mlflow.db"]
+    budget = ["hydra.sweeper.n_trials=4", "hydra.sweeper.n_jobs=2", "hydra.launcher.stack=2"]
+    command = ["optimizer.lr=interval(0.01,0.1)", "trainer.epochs=choice(2,3)", *budget, *tracked]
+    one_epoch, count = flow.one_epoch, iter(range(100))
+
+    def interrupted(*arguments):
+        if next(count) == 3:
+            raise KeyboardInterrupt
+        return one_epoch(*arguments)
+
+    monkeypatch.setattr(flow, "one_epoch", interrupted)
+    assert study(*command).code == 130
+    assert TrialState.RUNNING not in {trial.state for trial in trials(tmp_path / "sweep")}
+    monkeypatch.undo()
+    again = study(*command)
+    assert again.code == 0, again.err
+    assert [trial.state for trial in trials(tmp_path / "sweep")] == [TrialState.COMPLETE] * 4
+    for trial in trials(tmp_path / "sweep"):
+        assert list(trial.intermediate_values) == list(range(trial.params["trainer.epochs"] + 1))
+    with sqlite3.connect(tmp_path / "mlflow.db") as database:
+        assert database.execute("select status, count(*) from runs group by status").fetchall() == [("FINISHED", 5)]
+
+
+def test_a_study_whose_trials_fail_ends_when_those_in_training_have(tiny, tmp_path, monkeypatch):
+    compose = Launch._compose
+
+    def broken(self, number, overrides):
+        if number in (1, 2):
+            raise ValueError("no such option")
+        return compose(self, number, overrides)
+
+    monkeypatch.setattr(Launch, "_compose", broken)
+    budget = ["hydra.sweeper.n_trials=5", "hydra.sweeper.n_jobs=2", "hydra.launcher.stack=2"]
+    outcome = tiny(*STUDY, "optimizer.lr=interval(0.01,0.1)", *budget, "hydra.sweeper.max_failure_rate=0.2")
+    assert outcome.code == 1
+    assert "2 of 5 trials failed" in outcome.err
+    assert "no such option" in outcome.err
+    states = [trial.state for trial in trials(tmp_path / "sweep")]
+    assert states == [TrialState.COMPLETE, TrialState.FAIL, TrialState.FAIL]
+
+
+def test_one_by_one_where_stacking_does_not_pay(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr("cifar_tuning.fused.launch.choose", lambda *a: flow.Plan(1))
+    budget = ["hydra.sweeper.n_trials=3", "hydra.sweeper.n_jobs=3"]
+    outcome = tiny(*STUDY, "optimizer.lr=interval(0.01,0.1)", *budget)
+    assert outcome.code == 0, outcome.err
+    begins = [trial.datetime_start for trial in trials(tmp_path / "sweep")]
+    ends = [trial.datetime_complete for trial in trials(tmp_path / "sweep")]
+    assert all(end <= begin for end, begin in zip(ends, begins[1:], strict=False))
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("sharing", [(2, 1), (1, 2), (1, 1, 1), (3,)])
+def test_images_that_some_models_share(sharing, bias):
+    """Forward and backward, against each model's own convolution of its images."""
+    torch.manual_seed(0)
+    convolutions = [nn.Conv2d(3, 4, 3, bias=bias).double() for _ in range(3)]
+    different = [torch.randn(2, 3, 6, 6, dtype=torch.float64) for _ in sharing]
+    own = [images for images, models in zip(different, sharing, strict=True) for _ in range(models)]
+    expected = torch.cat([conv(images) for conv, images in zip(convolutions, own, strict=True)], 1)
+    expected.square().sum().backward()
+    gradients = [p.grad.clone() for conv in convolutions for p in conv.parameters()]
+    stacked = StackedConv2d(convolutions)
+    images = torch.cat(own, 1)
+    stacked.given = Given(images, sharing)
+    outputs = stacked(images)
+    torch.testing.assert_close(outputs, expected)
+    outputs.square().sum().backward()
+    for got, wanted in zip([p.grad for conv in convolutions for p in conv.parameters()], gradients, strict=True):
+        torch.testing.assert_close(got, wanted)
