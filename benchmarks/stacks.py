@@ -69,8 +69,8 @@ def sizes(networks: list[str], repeats: int) -> Path:
     for network in networks:
         work = {}
         for size in SIZES:
-            runs = [_run(network, RATES[i % len(RATES)], device, together=True) for i in range(size)]
-            work[str(size)] = partial(_training, Stack(runs) if size > 1 else Computation(runs, runs[0].model))
+            runs = [run_of(network, RATES[i % len(RATES)], device, together=True) for i in range(size)]
+            work[str(size)] = partial(training, Stack(runs) if size > 1 else Computation(runs, runs[0].model))
         figures[network] = measure.compare(measure.alternate(work, repeats), "1")
         shown = ", ".join(f"{size}: {figure['median']:,.0f}" for size, figure in figures[network].items())
         print(f"stack_sizes  {network}: {shown} model-images/s", flush=True)
@@ -94,7 +94,8 @@ def _draw(figures: dict[str, Any], file: Path) -> None:
     pyplot.close(figure)
 
 
-def _training(computation: Computation) -> int:
+def training(computation: Computation) -> int:
+    """Trains one epoch, without evaluation; returns the model-images."""
     images = computation.runs[0].train.count * len(computation.runs)
     computation.train([1] * len(computation.runs), Display(1, images))
     return images
@@ -104,8 +105,8 @@ def contestants(network: str, stack: int, folder: Path, trackers: list[MLflowTra
     """Whole epochs, evaluation included; ours with checkpoints and an MLflow run each as well, left in `trackers`."""
     device = resolve_device("auto")
     rates = RATES[:stack]
-    side_by_side = [_run(network, lr, device, folder / f"stacked_{lr}", trackers, together=True) for lr in rates]
-    single = _run(network, RATES[0], device, folder / "single", trackers)
+    side_by_side = [run_of(network, lr, device, folder / f"stacked_{lr}", trackers, together=True) for lr in rates]
+    single = run_of(network, RATES[0], device, folder / "single", trackers)
     return {
         "usual": _usual(network, device),
         "one by one": partial(_epoch, Computation([single], single.model)),
@@ -136,7 +137,7 @@ def _usual(network: str, device: torch.device) -> Callable[[], int]:
     return work
 
 
-def _run(
+def run_of(
     network: str,
     lr: float,
     device: torch.device,
@@ -144,6 +145,7 @@ def _run(
     trackers: list[MLflowTracker] | None = None,
     together: bool = False,
 ) -> Trainer:
+    """Makes a run of a network; with a folder and `trackers` one that is tracked, as a job's is."""
     parts = make_parts(*NETWORKS[network], *IMAGES, f"optimizer.lr={lr}")
     if folder is None:
         return make_run(parts, device, together=together)

@@ -96,8 +96,8 @@ def _interrupt(number: int, frame: object) -> None:
 def workers_of(options: StudyOptions) -> int:
     """Returns how many workers the command has: as many as it asks for, or as many as pay.
 
-    Small models leave a second thread little to do: two SimpleNN of a thread each train 1.7 times as fast as one with
-    two threads after the other, two stacks of four 1.3 times. On a GPU one process is enough.
+    Small models leave a second thread little to do: two processes with a thread each train 1.2 to 1.5 times the images
+    of one with two threads (`python -m benchmarks workers`). On a GPU one process is enough.
     """
     if is_worker():
         return int(os.environ[COUNT_VARIABLE])
