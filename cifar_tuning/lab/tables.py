@@ -4,10 +4,11 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from cifar_tuning.lab.experiments import options_of
+from cifar_tuning.lab.experiments import REPORT, options_of
 from cifar_tuning.lab.results import Results
 from cifar_tuning.lab.verdicts import compare_seeds
 from cifar_tuning.reporting.statistics import CONFIDENCE, Summary, holm, p_in_words, summarize
+from cifar_tuning.text import counted
 
 # A mean this far below the published value wants an explanation.
 TOLERANCE = 0.02
@@ -125,6 +126,24 @@ def shortfalls(results: Results, experiment: str, published_epochs: int) -> list
         for row in rows_of(results, experiment)
         if row.published is not None and row.ours is not None and row.ours.mean < row.published - TOLERANCE
     ]
+
+
+def offsets(results: Results) -> str | None:
+    """Returns a sentence on how SimpleNN's rows lie to the published ones, without and with augmentation."""
+    differences: dict[bool, list[float]] = {False: [], True: []}
+    for name in (name for name in REPORT if name.startswith(("lab1", "lab2"))):
+        for row in rows_of(results, name):
+            if row.published is not None and row.ours is not None:
+                augmented = name.startswith("lab2") and "augmentation=none" not in row.configuration
+                differences[augmented].append(100 * (row.ours.mean - row.published))
+    if not all(differences.values()):
+        return None
+    plain, augmented = (
+        f"{summarize(values).mean:+.1f} points ({counted(len(values), 'row')})".replace("-", "−")
+        for values in differences.values()
+    )
+    where = "from the published values on average"
+    return f"SimpleNN without augmentation is {plain} {where}, with crop and flip {augmented}."
 
 
 def _shortfall(row: Row, published_epochs: int) -> str:

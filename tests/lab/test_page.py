@@ -7,7 +7,7 @@ from cifar_tuning.lab.page import write_page
 from cifar_tuning.lab.pictures import draw_all
 from cifar_tuning.lab.results import Results
 from cifar_tuning.lab.runs import save_curves, save_runs
-from cifar_tuning.lab.tables import describe, order, shortfalls, table
+from cifar_tuning.lab.tables import describe, offsets, order, shortfalls, table
 
 
 def test_a_table_has_all_rows_and_says_what_is_missing(make_results):
@@ -44,6 +44,16 @@ def test_a_row_below_the_published_value_says_why(make_results, ours, epochs, ex
     )
     assert len(found) == (expected is not None)
     assert expected is None or (expected in found[0] and found[0].startswith("Crop and flip: ours is"))
+
+
+def test_where_the_differences_lie(make_results):
+    rows = {("lab1_baseline", ""): [0.66, 0.66], ("lab2_augmentation", "augmentation=none"): [0.65]}
+    assert offsets(make_results(rows)) is None
+    rows[("lab2_augmentation", "augmentation=crop_flip")] = [0.7086]
+    assert offsets(make_results(rows)) == (
+        "SimpleNN without augmentation is −0.2 points (2 rows) from the published values on average, "
+        "with crop and flip −2.0 points (1 row)."
+    )
 
 
 @pytest.mark.parametrize(
