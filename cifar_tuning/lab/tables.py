@@ -138,12 +138,12 @@ def offsets(results: Results) -> str | None:
                 differences[augmented].append(100 * (row.ours.mean - row.published))
     if not all(differences.values()):
         return None
-    plain, augmented = (
+    without, with_crops = (
         f"{summarize(values).mean:+.1f} points ({counted(len(values), 'row')})".replace("-", "−")
         for values in differences.values()
     )
     where = "from the published values on average"
-    return f"SimpleNN without augmentation is {plain} {where}, with crop and flip {augmented}."
+    return f"SimpleNN without augmentation is {without} {where}, with crop and flip {with_crops}."
 
 
 def _shortfall(row: Row, published_epochs: int) -> str:
