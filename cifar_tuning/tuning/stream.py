@@ -37,16 +37,28 @@ class Stream:
         self.waiting = list(trials)
         self.ends: dict[int, list[Outcome]] = {}
         self.alive: dict[int, ExitStack] = {}
+        # What went wrong with the study itself; it must not cost those that are in training.
+        self.failure: Exception | None = None
 
     def run(self, flow: Flow, room: int) -> None:
-        """Trains trials, `room` at a time, until there are no more for this process."""
+        """Trains trials, `room` at a time, until there are no more for this process.
+
+        Raises:
+            Exception: what kept the study from giving a trial or hearing of one; all in training have ended by then.
+        """
         with ExitStack() as self.signs, on_job_end(self.engine.settle):
             flow(room, self.more, self.ended)
+        if self.failure is not None:
+            raise self.failure
 
     def more(self, room: int) -> list[tuple[int, list[str]]]:
         """Returns up to `room` jobs: number and overrides."""
-        if len(self.waiting) < room and self.goes_on():
-            taken = self.engine.claims.take(room - len(self.waiting), self.engine.suggest) or []
+        if len(self.waiting) < room and self.failure is None and self.goes_on():
+            try:
+                taken = self.engine.claims.take(room - len(self.waiting), self.engine.suggest) or []
+            except Exception as error:
+                self._keep(error)
+                taken = []
             self.trials += taken
             self.waiting += taken
         begun = [self.waiting.pop(0) for _ in range(min(room, len(self.waiting)))]
@@ -66,6 +78,17 @@ class Stream:
 
     def ended(self, number: int, result: JobReturn) -> None:
         """Takes note of a job's end; the next seed of its trial comes before new trials."""
+        try:
+            self._take_note(number, result)
+        except Exception as error:
+            self._keep(error)
+
+    def _keep(self, error: Exception) -> None:
+        if self.failure is None:
+            log.warning("The study is away (%s); what is in training is trained to its end.", error)
+            self.failure = error
+
+    def _take_note(self, number: int, result: JobReturn) -> None:
         if isinstance(result._return_value, LostTrial):
             log.warning("%s", result._return_value)
             self.alive.pop(number).close()

@@ -108,8 +108,11 @@ def workers_of(options: StudyOptions) -> int:
         return 1
     most = [_cores(), int(options.n_trials), psutil.virtual_memory().available // BYTES_EACH]
     launcher = options.config.hydra.launcher
-    if str(launcher.get("_target_")).endswith(".FusedLauncher"):
+    kind = str(launcher.get("_target_")).rpartition(".")[2]
+    if kind == "FusedLauncher":
         most.append(options.sweeper.n_jobs // (launcher.get("stack") or STACK))
+    elif kind != "BasicLauncher":  # joblib, ray and submitit have processes of their own
+        return 1
     return max(1, min(most))
 
 

@@ -13,6 +13,7 @@ from cifar_tuning.fused import flow
 from cifar_tuning.fused.launch import Launch
 from cifar_tuning.fused.layers import Given, StackedConv2d
 from cifar_tuning.fused.stack import Stack
+from cifar_tuning.tuning.claims import Claims
 from tests.jobs.conftest import TINY
 
 pytest_plugins = ["tests.jobs.conftest"]
@@ -151,6 +152,22 @@ def test_a_study_whose_trials_fail_ends_when_those_in_training_have(tiny, tmp_pa
     assert "no such option" in outcome.err
     states = [trial.state for trial in trials(tmp_path / "sweep")]
     assert states == [TrialState.COMPLETE, TrialState.FAIL, TrialState.FAIL]
+
+
+def test_a_study_that_is_away_costs_no_epoch(tiny, tmp_path, monkeypatch):
+    """What is in training is trained to its end; then the command goes on if the study is back."""
+    take, count = Claims.take, iter(range(100))
+
+    def away(self, *arguments):
+        if next(count) == 2:
+            raise OSError("connection lost")
+        return take(self, *arguments)
+
+    monkeypatch.setattr(Claims, "take", away)
+    budget = ["hydra.sweeper.n_trials=4", "hydra.sweeper.n_jobs=2", "hydra.launcher.stack=2"]
+    assert tiny(*STUDY, "optimizer.lr=interval(0.01,0.1)", *budget).code == 0
+    states = [trial.state for trial in trials(tmp_path / "sweep")]
+    assert states == [TrialState.COMPLETE] * 4
 
 
 def test_one_by_one_where_stacking_does_not_pay(tiny, tmp_path, monkeypatch):

@@ -10,6 +10,8 @@ from cifar_tuning.tuning import workers
 FUSED = {"_target_": "cifar_tuning.fused.launcher.FusedLauncher", "stack": None}
 BASIC = {"_target_": "hydra._internal.core_plugins.basic_launcher.BasicLauncher"}
 
+JOBLIB = {"_target_": "hydra_plugins.hydra_joblib_launcher.joblib_launcher.JoblibLauncher", "n_jobs": 2}
+
 
 def options(given=None, device="cpu", launcher=BASIC, n_jobs=2, n_trials=20):
     config = OmegaConf.create({"trainer": {"device": device}, "hydra": {"launcher": launcher}})
@@ -26,6 +28,7 @@ def options(given=None, device="cpu", launcher=BASIC, n_jobs=2, n_trials=20):
         ({"device": "auto"}, 80000, 1),
         ({"device": "cuda:0"}, 80000, 1),
         ({"device": "cpu"}, 80000, 4),
+        ({"launcher": JOBLIB, "n_jobs": 8}, None, 1),
         ({"launcher": FUSED, "n_jobs": 8}, None, 2),
         ({"launcher": FUSED, "n_jobs": 3}, None, 1),
         ({"launcher": {**FUSED, "stack": 2}, "n_jobs": 8}, None, 4),
