@@ -36,6 +36,7 @@ STUDY = [
     "trainer.device=cpu",
     "trainer.precision=fp32",
     "schedule.decay_epochs=range(1,3)",
+    "hydra.sweeper.workers=1",
 ]
 # Two configurations that learn, then two that can't: whatever is compared with the first is hopeless.
 HOPELESS = "[{optimizer.lr: 0.05}, {optimizer.lr: 0.04}, {optimizer.lr: 1e-7}, {optimizer.lr: 2e-7}]"

@@ -135,7 +135,7 @@ def test_a_terminated_command_stops_its_workers_in_order(start, trials, tmp_path
 
 
 def test_a_worker_that_dies_is_replaced(start, trials):
-    process = start(*SPACE, "wait=0.7", "hydra.sweeper.workers=2", "hydra.sweeper.n_trials=6")
+    process = start(*SPACE, "wait=0.7", "hydra.sweeper.workers=2", "hydra.sweeper.n_trials=14")
     wait_for(lambda: sum(t.state == TrialState.RUNNING and bool(t.params) for t in trials()) == 2)
     victim = max(owners(trials()))
     os.kill(victim, signal.SIGKILL)
@@ -143,7 +143,7 @@ def test_a_worker_that_dies_is_replaced(start, trials):
     assert process.returncode == 0, out
     assert "died" in out
     done = trials()
-    assert [t.state for t in done] == [TrialState.COMPLETE] * 6
+    assert [t.state for t in done] == [TrialState.COMPLETE] * 14
     assert len(owners(done) - {victim}) >= 2
 
 
