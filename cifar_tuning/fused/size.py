@@ -61,9 +61,9 @@ def choose(run: Trainer, jobs: int, of_a_seed: int, batch_shape: tuple[int, int,
         rates = measured(run, count, by_seed, batch_shape)
         alone = rates.pop("1")
         # The largest of those that are as fast as a measurement can tell: fewer stacks, fuller ones.
-        fast = [size for size in rates if rates[size] >= AS_FAST * max(rates.values())]
-        best = max(fast, key=int, default=None)
-        if best is not None and rates[best] >= NEEDED_GAIN * alone:
+        needed = max(AS_FAST * max(rates.values(), default=0.0), NEEDED_GAIN * alone)
+        if fast := [size for size in rates if rates[size] >= needed]:
+            best = max(fast, key=int)
             plans[Plan(min(int(best), count), by_seed)] = rates[best]
     return max(plans, key=lambda plan: plans[plan], default=Plan(1))
 

@@ -76,6 +76,7 @@ class Claims:
         taken: list[Trial] = []
         with self.lock, database_lock(self.backend.engine):
             trials = self.take_up_dead()
+            training = {t._trial_id for t in trials if self._is_mine(t)}
             try:
                 for number in range(count):
                     if (trial := self._take_one(trials)) is None:
@@ -83,16 +84,19 @@ class Claims:
                     trials = self.study.get_trials(deepcopy=False) if number + 1 < count else trials
                     if suggest(trial):
                         taken.append(trial)
-            except (KeyboardInterrupt, SystemExit):
-                self._give_back_half_taken()
+            except BaseException:
+                self._give_back_half_taken(training)
                 raise
         return taken
 
-    def _give_back_half_taken(self) -> None:
-        """Queues what this process was about to take; it trains nothing while it takes."""
+    def _is_mine(self, trial: FrozenTrial) -> bool:
+        return trial.state == TrialState.RUNNING and trial.system_attrs.get(OWNER) == self.token
+
+    def _give_back_half_taken(self, training: set[int]) -> None:
+        """Queues what this process was about to take, beside the trials that it trains already (by their ids)."""
         for trial in self.study.get_trials(deepcopy=False):
-            mine = trial.system_attrs.get(OWNER) == self.token or self._orphaned(trial)
-            if trial.state == TrialState.RUNNING and mine:
+            half = (self._is_mine(trial) and trial._trial_id not in training) or self._orphaned(trial)
+            if trial.state == TrialState.RUNNING and half:
                 self._set_state(trial._trial_id, TrialState.WAITING)
 
     def _take_one(self, trials: list[FrozenTrial]) -> Trial | None:
@@ -129,7 +133,9 @@ class Claims:
         trials = self.study.get_trials(deepcopy=False)
         running = [t for t in trials if t.state == TrialState.RUNNING]
         silent = set(self.backend._get_stale_trial_ids(self.study._study_id)) if running else set()
-        dead = [t for t in running if t._trial_id in silent or self._orphaned(t) or owner_is_dead(t)]
+        # This process's own are silent after the machine has slept.
+        others = [t for t in running if not self._is_mine(t)]
+        dead = [t for t in others if t._trial_id in silent or self._orphaned(t) or owner_is_dead(t)]
         for trial in dead:
             self._take_up(trial)
         return self.study.get_trials(deepcopy=False) if dead else trials

@@ -53,16 +53,20 @@ class Stream:
 
     def more(self, room: int) -> list[tuple[int, list[str]]]:
         """Returns up to `room` jobs: number and overrides."""
-        if len(self.waiting) < room and self.failure is None and self.goes_on():
-            try:
+        jobs: list[tuple[int, list[str]]] = []
+        try:
+            if len(self.waiting) < room and self.failure is None and self.goes_on():
                 taken = self.engine.claims.take(room - len(self.waiting), self.engine.suggest) or []
-            except Exception as error:
-                self._keep(error)
-                taken = []
-            self.trials += taken
-            self.waiting += taken
-        begun = [self.waiting.pop(0) for _ in range(min(room, len(self.waiting)))]
-        return [job for trial in begun if (job := self._next_job(trial)) is not None]
+                self.trials += taken
+                self.waiting += taken
+            while self.waiting and len(jobs) < room:
+                job = self._next_job(self.waiting[0])
+                self.waiting.pop(0)
+                if job is not None:
+                    jobs.append(job)
+        except Exception as error:
+            self._keep(error)
+        return jobs
 
     def _next_job(self, trial: Trial) -> tuple[int, list[str]] | None:
         number, repeats = trial.number, self.engine.repeats
@@ -85,13 +89,15 @@ class Stream:
 
     def _keep(self, error: Exception) -> None:
         if self.failure is None:
-            log.warning("The study is away (%s); what is in training is trained to its end.", error)
+            kind = type(error).__name__
+            log.warning("No trial can be taken (%s: %s); what is in training is trained to its end.", kind, error)
             self.failure = error
 
     def _take_note(self, number: int, result: JobReturn) -> None:
         if isinstance(result._return_value, LostTrial):
             log.warning("%s", result._return_value)
-            self.alive.pop(number).close()
+            self.ends.pop(number, None)
+            self.alive.pop(number, ExitStack()).close()
             return
         trial, ends = next(one for one in self.trials if one.number == number), self.ends[number]
         ends.append(self.engine.outcome(trial, result, len(ends)))

@@ -42,6 +42,8 @@ PATIENCE = 300
 HOPELESS = 3
 # Of memory, for a process with PyTorch, MLflow and the images of CIFAR-10 is 1 GiB, and its trials' activations.
 BYTES_EACH = 2 * 2**30
+# One trial after the other that a worker has at least: samplers and pruners learn from those that have ended.
+ROUNDS = 5
 # Trials that make a stack worth its while.
 STACK = 4
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
@@ -106,7 +108,7 @@ def workers_of(options: StudyOptions) -> int:
     device = str(OmegaConf.select(options.config, "trainer.device", default="cpu"))
     if script() is None or device.startswith("cuda") or (device == "auto" and free_gpu_memory(device) is not None):
         return 1
-    most = [_cores(), int(options.n_trials), psutil.virtual_memory().available // BYTES_EACH]
+    most = [_cores(), int(options.n_trials) // ROUNDS, psutil.virtual_memory().available // BYTES_EACH]
     launcher = options.config.hydra.launcher
     kind = str(launcher.get("_target_")).rpartition(".")[2]
     if kind == "FusedLauncher":

@@ -14,6 +14,7 @@ from cifar_tuning.fused.launch import Launch
 from cifar_tuning.fused.layers import Given, StackedConv2d
 from cifar_tuning.fused.stack import Stack
 from cifar_tuning.tuning.claims import Claims
+from cifar_tuning.tuning.engine import Engine
 from tests.jobs.conftest import TINY
 
 pytest_plugins = ["tests.jobs.conftest"]
@@ -154,20 +155,23 @@ def test_a_study_whose_trials_fail_ends_when_those_in_training_have(tiny, tmp_pa
     assert states == [TrialState.COMPLETE, TrialState.FAIL, TrialState.FAIL]
 
 
-def test_a_study_that_is_away_costs_no_epoch(tiny, tmp_path, monkeypatch):
+@pytest.mark.parametrize("name", ["take", "failed"])
+def test_a_study_that_is_away_costs_no_epoch(tiny, tmp_path, monkeypatch, name):
     """What is in training is trained to its end; then the command goes on if the study is back."""
-    take, count = Claims.take, iter(range(100))
+    owner, method = {"take": (Claims, "take"), "failed": (Engine, "_failed")}[name]
+    original, count = getattr(owner, method), iter(range(100))
 
     def away(self, *arguments):
         if next(count) == 2:
             raise OSError("connection lost")
-        return take(self, *arguments)
+        return original(self, *arguments)
 
-    monkeypatch.setattr(Claims, "take", away)
+    monkeypatch.setattr(owner, method, away)
     budget = ["hydra.sweeper.n_trials=4", "hydra.sweeper.n_jobs=2", "hydra.launcher.stack=2"]
-    assert tiny(*STUDY, "optimizer.lr=interval(0.01,0.1)", *budget).code == 0
-    states = [trial.state for trial in trials(tmp_path / "sweep")]
-    assert states == [TrialState.COMPLETE] * 4
+    outcome = tiny(*STUDY, "optimizer.lr=interval(0.01,0.1)", *budget)
+    assert outcome.code == 0, outcome.err
+    assert "OSError: connection lost" in outcome.text
+    assert [trial.state for trial in trials(tmp_path / "sweep")] == [TrialState.COMPLETE] * 4
 
 
 def test_one_by_one_where_stacking_does_not_pay(tiny, tmp_path, monkeypatch):

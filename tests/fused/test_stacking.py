@@ -240,8 +240,9 @@ def test_which_sizes_are_tried(jobs, limit, sizes):
         ({1: 100, 2: 150, 3: 220, 6: 280}, 6, 6),
         ({1: 100, 2: 104, 3: 85, 5: 300}, 20, 1),
         ({1: 100, 2: 80, 4: 300}, 4, 1),
+        ({1: 100, 2: 112, 4: 107}, 4, 2),
     ],
-    ids=["best", "few_jobs", "as_fast", "all", "hardly_faster", "slower"],
+    ids=["best", "few_jobs", "as_fast", "all", "hardly_faster", "slower", "only_the_smaller_pays"],
 )
 def test_the_size_is_measured_once(make_run, monkeypatch, tmp_path, rates, jobs, chosen):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))

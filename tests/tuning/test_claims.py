@@ -38,6 +38,28 @@ def test_a_trial_that_is_half_taken_is_given_back(claims, monkeypatch, moment, k
     assert [trial.number for trial in claims.take(4, lambda trial: True)] == [0, 1, 2, 3]
 
 
+def test_an_interrupted_take_leaves_what_is_in_training(claims):
+    """Under the fused launcher a process takes trials while it trains others."""
+    (training,) = claims.take(1, lambda trial: True)
+
+    def interrupt(trial):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        claims.take(2, interrupt)
+    states = [trial.state for trial in claims.study.get_trials()]
+    assert states[training.number] == TrialState.RUNNING
+    assert states[1:] == [TrialState.WAITING]
+
+
+def test_own_trials_that_are_silent_are_not_dead(claims, monkeypatch):
+    """The machine has slept: the heartbeats are old, the process lives."""
+    (training,) = claims.take(1, lambda trial: True)
+    monkeypatch.setattr(claims.backend, "_get_stale_trial_ids", lambda study_id: [training._trial_id])
+    assert [trial.number for trial in claims.take(2, lambda trial: True)] == [1, 2]
+    assert RETRIES not in claims.study.get_trials()[0].system_attrs
+
+
 @pytest.mark.parametrize(
     ("settles", "state"), [(True, TrialState.COMPLETE), (False, TrialState.WAITING)], ids=["outcome_left", "none_left"]
 )

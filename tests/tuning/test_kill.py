@@ -37,6 +37,7 @@ def test_a_study_that_is_killed_twenty_times(tmp_path: Path, pristine_database: 
         f"hydra.sweep.dir={folder}",
         f"hydra.sweeper.n_trials={TRIALS}",
         "hydra.sweeper.max_retry=null",
+        "hydra.sweeper.workers=1",  # what is killed is what trains
     ]
     seen: set[tuple] = set()
     moments = random.Random(0)

@@ -23,7 +23,8 @@ def options(given=None, device="cpu", launcher=BASIC, n_jobs=2, n_trials=20):
     [
         ({}, None, 4),
         ({"given": 3}, None, 3),
-        ({"n_trials": 2}, None, 2),
+        ({"n_trials": 12}, None, 2),
+        ({"n_trials": 2}, None, 1),
         ({"device": "auto"}, None, 4),
         ({"device": "auto"}, 80000, 1),
         ({"device": "cuda:0"}, 80000, 1),
