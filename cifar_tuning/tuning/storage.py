@@ -45,8 +45,6 @@ def open_storage(url: str, heartbeat_interval: int = 60, grace_period: int | Non
     arguments: dict[str, Any] = {"connect_args": {"timeout": LOCK_SECONDS}} if sqlite else {"pool_pre_ping": True}
     quiet_optuna()
     try:
-        if file is not None:
-            _use_wal(file)
         with warnings.catch_warnings(), _making_tables(url, file):
             warnings.simplefilter("ignore", ExperimentalWarning)
             storage = RDBStorage(
@@ -80,7 +78,9 @@ def database_lock(engine: Any) -> Iterator[None]:
 def _making_tables(url: str, file: Path | None) -> Iterator[None]:
     """Optuna's tables are made by the first process; a second one that starts with it must wait."""
     if file is not None:
+        file.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(file.with_name(f".{file.name}.lock"), timeout=LOCK_SECONDS):
+            _use_wal(file)
             yield
         return
     if not url.startswith("postgresql"):
@@ -103,8 +103,7 @@ def quiet_optuna() -> None:
 
 def _use_wal(file: Path) -> None:
     # In WAL mode readers and one writer don't wait for each other, and a commit costs 4 ms instead of 17. The mode
-    # is kept in the file.
-    file.parent.mkdir(parents=True, exist_ok=True)
+    # is kept in the file. Of two processes that set it at once, one is told "locked" without any wait.
     connection = sqlite3.connect(file, timeout=LOCK_SECONDS)
     try:
         connection.execute("PRAGMA journal_mode=WAL")
