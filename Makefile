@@ -7,7 +7,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 PORT ?= 5000
-# The study of `make tune`, in multirun/tune: about four minutes of training on two CPU cores.
+# The study of `make tune`, in multirun/tune: under two minutes of training on two CPU cores.
 TRIALS ?= 10
 EPOCHS ?= 3
 

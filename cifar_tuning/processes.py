@@ -1,4 +1,4 @@
-"""Which process on which machine has something, and whether it still lives."""
+"""What this process may use; which process on which machine has something, and whether it still lives."""
 
 import os
 import socket
@@ -7,6 +7,33 @@ from pathlib import Path
 
 # Start times are derived from the clock, which a machine may correct while a process lives.
 TOLERANCE_SECONDS = 5.0
+
+
+CGROUP = Path("/sys/fs/cgroup")
+
+
+def cores() -> int:
+    """Returns the processor cores that this process may use: its affinity, and its container's quota."""
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota, _, period = _limit("cpu.max").partition(" ")
+    return max(1, min(count, int(quota) // int(period))) if quota.isdecimal() and period.isdecimal() else count
+
+
+def free_memory() -> int:
+    """Returns the bytes of memory that are free, on the machine and in this process's container."""
+    import psutil
+
+    free = int(psutil.virtual_memory().available)
+    most, used = _limit("memory.max"), _limit("memory.current")
+    return min(free, int(most) - int(used)) if most.isdecimal() and used.isdecimal() else free
+
+
+def _limit(name: str) -> str:
+    """Returns what the second version of Linux's control groups says; nothing where there are none."""
+    try:
+        return (CGROUP / name).read_text().strip()
+    except OSError:
+        return ""
 
 
 @lru_cache(maxsize=1)

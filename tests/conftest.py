@@ -23,6 +23,14 @@ TINY = [
     "trainer.device=cpu",
     "trainer.precision=fp32",
 ]
+# A study in one process, so that its trials come in order.
+STUDY = [
+    "-m",
+    "study=simplenn",
+    "schedule.decay_epochs=range(1,3)",
+    "hydra.sweeper.plots=false",
+    "hydra.sweeper.workers=1",
+]
 
 
 @pytest.fixture

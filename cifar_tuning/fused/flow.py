@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import cached_property, partial
 
+import torch
 from hydra.core.utils import filter_overrides
 
 from cifar_tuning.fused import grouping
@@ -20,8 +21,10 @@ from cifar_tuning.training.loop import Aside, Ends, before_training, one_epoch
 
 log = logging.getLogger(__name__)
 
-# What the jobs of a crew agree in.
-Key = tuple[object, ...]
+# The options that the jobs of a crew agree in.
+Structure = tuple[tuple[str, str], ...]
+# These, and what is known of a job when it is ready to train: its precision and device.
+Key = tuple[Structure, str, torch.device]
 
 
 class Crew:
@@ -61,7 +64,9 @@ class Flow(Launch):
         self._prepare()
         self.room, self.tell_ended = room, ended
         self.crews: list[Crew] = []
-        self.plans: dict[Key, Plan] = {}
+        self.plans: dict[Structure, Plan] = {}
+        # Taken, but not begun.
+        self.waiting: list[tuple[int, Sequence[str]]] = []
         # All that have begun and not ended: what an error must not leave open.
         self.going: list[PausedJob] = []
         try:
@@ -81,46 +86,50 @@ class Flow(Launch):
     def _admit_all(self, more: More) -> bool:
         """Fills the vacancies, and says whether there is anything to train."""
         while (vacancies := self._vacancies()) > 0:
-            jobs = more(vacancies)
-            if not jobs:
+            if not self.waiting:
+                self.waiting += more(vacancies)
+            if not self.waiting:
                 break
-            for number, overrides in jobs:
-                self._admit(number, overrides)
-        return bool(self.going)
+            joined = self._admit(*self.waiting.pop(0))
+            if not joined and self.crews:  # it may have taken long; now it is their turn
+                break
+        return bool(self.going or self.waiting)
 
     def _vacancies(self) -> int:
-        """Returns how many jobs to take: one by one until a measurement has said that stacking pays."""
+        """Returns how many jobs to begin: one by one until a measurement has said that stacking pays."""
         pays = any(plan.size > 1 for plan in self.plans.values())
         return (self.room if pays else 1) - len(self.going)
 
-    def _admit(self, number: int, overrides: Sequence[str]) -> None:
-        """Begins a job: it joins a crew, or is trained here and now."""
+    def _admit(self, number: int, overrides: Sequence[str]) -> bool:
+        """Begins a job, which joins a crew (true), or is trained here and now."""
         log.info("\t#%d : %s", number, " ".join(filter_overrides(overrides)))
         try:
             config = self._compose(number, overrides)
         except Exception as error:
             log.error("\t#%d can't be composed: %s", number, error)
             self.tell_ended(number, failed(overrides, error))
-            return
+            return False
         resolved, _ = resolve({number: config})
-        structure: Key = tuple(sorted(grouping.structure(resolved[number]).items())) if resolved else ()
-        if not structure or self.stack == 1 or self.plans.get(structure, Plan(2)).size == 1:
+        if not resolved or 1 in (self.stack, self.room):
             self.tell_ended(number, self._run_alone(config))
-            return
+            return False
+        structure: Structure = tuple(sorted(grouping.structure(resolved[number]).items()))
         job = PausedJob(number, partial(self._run_alone, config))
-        job.begin()
         self.going.append(job)
+        job.begin()
         if job.run is None:
             self._leave(job)
-            return
+            return False
         if structure not in self.plans:
-            self.plans[structure] = self._plan(job, self.room, self.room)
+            # Jobs that take each other's places are at different epochs: each has batches of its own.
+            self.plans[structure] = self._plan(job, self.room, of_a_seed=1)
         size = self.plans[structure].size
         if size == 1 or has_own_optimizer(job):
             job.end_alone()
             self._leave(job)
-            return
+            return False
         self._join((structure, job.run.precision, job.run.device), size, job)
+        return True
 
     def _join(self, key: Key, size: int, job: PausedJob) -> None:
         assert job.run is not None
@@ -134,6 +143,7 @@ class Flow(Launch):
     def _leave(self, job: PausedJob) -> None:
         self.going.remove(job)
         assert job.result is not None
+        job.run = None  # frees the model now, not when the garbage collector finds the circle that it is in
         self.tell_ended(job.number, job.result)
 
     def _advance(self, crew: Crew) -> None:
@@ -182,7 +192,13 @@ class Flow(Launch):
     def _dissolve(self, crew: Crew, failure: Exception) -> None:
         """Trains the jobs of a crew that failed to their ends, in smaller stacks or one by one."""
         self.crews.remove(crew)
+        crew.computation = None
         jobs = crew.jobs + crew.newcomers
+        if isinstance(failure, torch.cuda.OutOfMemoryError):  # the next crew would be as large
+            self.plans[crew.key[0]] = Plan(max(1, len(jobs) // 2))
+        for job in jobs:
+            assert job.run is not None
+            self.display.leave(job.run)
         self._train_apart(list(jobs), failure)
         for job in jobs:
             self._leave(job)

@@ -17,7 +17,7 @@ from cifar_tuning.fused.layers import NotStackableError
 from cifar_tuning.fused.model import check_stackable
 from cifar_tuning.fused.size import Plan, choose, split
 from cifar_tuning.fused.stack import Stack, begin_again
-from cifar_tuning.fused.together import PausedJob
+from cifar_tuning.fused.together import PausedJob, ends_one_job
 from cifar_tuning.training.display import Display
 from cifar_tuning.training.loop import run_epochs
 
@@ -88,6 +88,10 @@ class Launch:
                 job_dir_key="hydra.sweep.dir",
                 job_subdir_key="hydra.sweep.subdir",
             )
+        except SystemExit as error:
+            if not ends_one_job(error):
+                raise
+            return failed([], error)
         finally:
             self._configure_log()
 
@@ -284,7 +288,7 @@ def _describe(groups: list[grouping.Group]) -> None:
         log.info("\t%s : %s", jobs, " ".join(f"{key}={value}" for key, value in options.items()))
 
 
-def failed(overrides: Sequence[str], error: Exception) -> JobReturn:
+def failed(overrides: Sequence[str], error: BaseException) -> JobReturn:
     """Returns what a job that could not begin returns."""
     result = JobReturn(overrides=list(overrides), status=JobStatus.FAILED)
     result.return_value = error

@@ -45,8 +45,7 @@ class FusedLauncher(Launcher):
         """Runs the jobs; returns what they return, in their order."""
         from cifar_tuning.fused.launch import Launch
 
-        if problem := stack_problem(self.config, None):
-            raise CompactHydraException(f"error: {problem}")
+        self._check()
         return Launch(self.context, self.config, self.task, self.stack).run(job_overrides, initial_job_idx)
 
     def flow(self, room: int, more: "More", ended: "Ended") -> None:
@@ -61,7 +60,12 @@ class FusedLauncher(Launcher):
         """
         from cifar_tuning.fused.flow import Flow
 
+        self._check()
         Flow(self.context, self.config, self.task, self.stack).run_on(room, more, ended)
+
+    def _check(self) -> None:
+        if problem := stack_problem(self.config, None):
+            raise CompactHydraException(f"error: {problem}")
 
 
 More = Callable[[int], Sequence[tuple[int, Sequence[str]]]]

@@ -14,7 +14,7 @@ from typing import Any
 
 from greenlet import getcurrent, greenlet
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.utils import JobReturn, JobStatus
+from hydra.core.utils import JobReturn
 from omegaconf import OmegaConf
 
 from cifar_tuning.fused.stack import own_generator, use_own_generator
@@ -43,6 +43,11 @@ class Scene:
             os.environ.update(self.environ)
         if Path.cwd() != self.folder:
             os.chdir(self.folder)
+
+
+def ends_one_job(error: SystemExit) -> bool:
+    """Whether an error ends its job alone, although Hydra lets it through: its trial is another process's."""
+    return type(error) is not SystemExit
 
 
 class PausedJob:
@@ -76,19 +81,9 @@ class PausedJob:
             self._go(lambda: self._greenlet.switch(state))
         else:
             error = self.error
-            try:
-                self._go(lambda: self._greenlet.throw(error))
-            except SystemExit as raised:
-                if not self._lost(raised):
-                    raise
-                self.result = JobReturn(status=JobStatus.FAILED)
-                self.result.return_value = raised
+            self._go(lambda: self._greenlet.throw(error))
         assert self.result is not None
         return self.result
-
-    def _lost(self, error: BaseException) -> bool:
-        """Whether an error ends this job alone, although Hydra lets it through: its trial is another process's."""
-        return isinstance(error, SystemExit) and type(error) is not SystemExit
 
     def end_alone(self) -> JobReturn:
         """Has the job train by itself and returns its result."""
@@ -114,7 +109,7 @@ class PausedJob:
         except Exception as error:
             self.error = error
         except SystemExit as error:
-            if not self._lost(error):  # a signal's
+            if not ends_one_job(error):  # a signal's
                 raise
             self.error = error
         finally:

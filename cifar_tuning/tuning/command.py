@@ -51,7 +51,7 @@ def run_study(config: DictConfig, context: HydraContext, task: TaskFunction, arg
     try:
         with _monitor(study, options, begin):
             if command and (workers > 1 or sys.stdout.isatty()):
-                Workers(command, options, study, begin).run()
+                Workers(command, options, study, begin, workers).run()
             else:
                 Engine(study, options, context, task, begin).run()
         stopped = False

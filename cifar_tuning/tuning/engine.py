@@ -19,7 +19,7 @@ from cifar_tuning.errors import UserError
 from cifar_tuning.tuning.claims import OWNER, Claims, tell
 from cifar_tuning.tuning.options import StudyOptions
 from cifar_tuning.tuning.place import REPEAT, LostTrial
-from cifar_tuning.tuning.stream import Flow, Stream
+from cifar_tuning.tuning.stream import Stream, TrainInTurn
 from cifar_tuning.tuning.trial import Outcome, may_go_on, on_job_end, outcomes
 
 log = logging.getLogger(__name__)
@@ -57,7 +57,7 @@ class Engine:
         )
         self.claims = Claims(study, options.place.folder, options.n_trials, sweeper.max_retry, self.settle)
         # The fused launcher takes another trial whenever one ends; others launch batches, and wait for all of one.
-        self.flow: Flow | None = getattr(self.launcher, "flow", None)
+        self.flow: TrainInTurn | None = getattr(self.launcher, "flow", None)
         self.room = max(options.config.hydra.launcher.get("stack") or 1, -(-sweeper.n_jobs // workers))
         one_by_one = self.flow is not None or options.config.hydra.launcher._target_ == BASIC_LAUNCHER
         self.batch = 1 if one_by_one else sweeper.n_jobs

@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# Takes the number of jobs to train side by side, what gives further ones, and what is told of those that ended.
-Flow = Callable[
+# A launcher's method that takes the number of jobs to train side by side, what gives further ones, and what is told of
+# those that ended.
+TrainInTurn = Callable[
     [int, Callable[[int], list[tuple[int, list[str]]]], Callable[[int, JobReturn], None]],
     None,
 ]
@@ -40,14 +41,14 @@ class Stream:
         # What went wrong with the study itself; it must not cost those that are in training.
         self.failure: Exception | None = None
 
-    def run(self, flow: Flow, room: int) -> None:
+    def run(self, train: TrainInTurn, room: int) -> None:
         """Trains trials, `room` at a time, until there are no more for this process.
 
         Raises:
             Exception: what kept the study from giving a trial or hearing of one; all in training have ended by then.
         """
         with ExitStack() as self.signs, on_job_end(self.engine.settle):
-            flow(room, self.more, self.ended)
+            train(room, self.more, self.ended)
         if self.failure is not None:
             raise self.failure
 

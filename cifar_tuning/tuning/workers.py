@@ -10,16 +10,16 @@ import sys
 import threading
 import time
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import IO
 
 import optuna
-import psutil
 from omegaconf import OmegaConf
 from optuna.trial import FrozenTrial
 
 from cifar_tuning.errors import UserError
-from cifar_tuning.processes import host
+from cifar_tuning.processes import cores, free_memory, host
 from cifar_tuning.text import counted
 from cifar_tuning.tuning.claims import OWNER
 from cifar_tuning.tuning.options import StudyOptions
@@ -106,9 +106,9 @@ def workers_of(options: StudyOptions) -> int:
     if options.sweeper.workers is not None:
         return int(options.sweeper.workers)
     device = str(OmegaConf.select(options.config, "trainer.device", default="cpu"))
-    if script() is None or device.startswith("cuda") or (device == "auto" and free_gpu_memory(device) is not None):
+    if script() is None or device.startswith("cuda") or (device == "auto" and _has_gpu()):
         return 1
-    most = [_cores(), int(options.n_trials) // ROUNDS, psutil.virtual_memory().available // BYTES_EACH]
+    most = [cores(), int(options.n_trials) // ROUNDS, free_memory() // BYTES_EACH]
     launcher = options.config.hydra.launcher
     kind = str(launcher.get("_target_")).rpartition(".")[2]
     if kind == "FusedLauncher":
@@ -118,14 +118,15 @@ def workers_of(options: StudyOptions) -> int:
     return max(1, min(most))
 
 
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def _has_gpu() -> bool:
+    """Whether `trainer.device=auto` is going to be a GPU; told without importing PyTorch."""
+    return not version("torch").endswith("+cpu") and free_gpu_memory("auto") is not None
 
 
 def threads_each(workers: int) -> int:
     """Returns how many threads each of several workers gets, so that all together use every core once."""
     given = os.environ.get("OMP_NUM_THREADS", "")
-    share = max(1, _cores() // workers)
+    share = max(1, cores() // workers)
     return min(int(given), share) if given.isdecimal() and int(given) > 0 else share
 
 
@@ -144,14 +145,17 @@ class Workers:
         options: of the sweep.
         study: opened.
         begin: of the command, in seconds since the epoch.
+        count: how many to start.
     """
 
-    def __init__(self, command: list[str], options: StudyOptions, study: optuna.Study, begin: float) -> None:
+    def __init__(
+        self, command: list[str], options: StudyOptions, study: optuna.Study, begin: float, count: int
+    ) -> None:
         # The folder as it is here: a worker would put its own time into one that has the time in its name.
         rest = [argument for argument in command if not argument.lstrip("+").startswith("hydra.sweep.dir=")]
         self.command = [*rest, f"hydra.sweep.dir='{options.place.folder}'"]
         self.options, self.study, self.begin = options, study, begin
-        self.count = workers_of(options)
+        self.count = count
         self.folder = options.place.folder / "workers"
         self.running: dict[int, _Worker] = {}
         self.deaths = 0

@@ -15,6 +15,8 @@ from cifar_tuning.fused.layers import Given, StackedConv2d
 from cifar_tuning.fused.stack import Stack
 from cifar_tuning.tuning.claims import Claims
 from cifar_tuning.tuning.engine import Engine
+from cifar_tuning.tuning.place import LostTrial
+from cifar_tuning.tuning.trial import TrialReporter
 from tests.jobs.conftest import TINY
 
 pytest_plugins = ["tests.jobs.conftest"]
@@ -106,6 +108,7 @@ def test_a_stack_that_fails_costs_no_trial(tiny, tmp_path, monkeypatch, error):
     budget = ["hydra.sweeper.n_trials=5", "hydra.sweeper.n_jobs=3", "hydra.launcher.stack=3"]
     outcome = tiny(*STUDY, "optimizer.lr=interval(0.01,0.1)", "trainer.epochs=3", *budget)
     assert outcome.code == 0, outcome.err
+    assert outcome.text.count("do not fit into the device's memory") == isinstance(error, torch.cuda.OutOfMemoryError)
     assert {n: (r["state"], r["epochs"]) for n, r in results(tmp_path / "sweep").items()} == {
         str(n): ("complete", 3) for n in range(5)
     }
@@ -172,6 +175,25 @@ def test_a_study_that_is_away_costs_no_epoch(tiny, tmp_path, monkeypatch, name):
     assert outcome.code == 0, outcome.err
     assert "OSError: connection lost" in outcome.text
     assert [trial.state for trial in trials(tmp_path / "sweep")] == [TrialState.COMPLETE] * 4
+
+
+def test_a_trial_lost_while_it_trains_alone_stops_no_crew(tiny, tmp_path, monkeypatch):
+    """It can't be stacked, its neighbours can; another process has taken it up."""
+    on_epoch = TrialReporter.on_epoch
+
+    def lost(self, metrics):
+        if self.trial.number == 1 and metrics.epoch == 1:
+            raise LostTrial("Trial 1 has been taken up by another process; this one stops.")
+        return on_epoch(self, metrics)
+
+    monkeypatch.setattr(TrialReporter, "on_epoch", lost)
+    monkeypatch.setattr(flow, "has_own_optimizer", lambda job: job.number == 1)
+    budget = ["hydra.sweeper.n_trials=4", "hydra.sweeper.n_jobs=2", "hydra.launcher.stack=2"]
+    outcome = tiny(*STUDY, "optimizer.lr=interval(0.01,0.1)", *budget)
+    assert outcome.code == 0, outcome.err
+    assert "Trial 1 has been taken up by another process" in outcome.text
+    assert "Stopped." not in outcome.text
+    assert {n: r["state"] for n, r in results(tmp_path / "sweep").items()} == dict.fromkeys("023", "complete")
 
 
 def test_one_by_one_where_stacking_does_not_pay(tiny, tmp_path, monkeypatch):

@@ -3,14 +3,7 @@
 import json
 
 from cifar_tuning.jobs import run as jobs
-
-STUDY = [
-    "-m",
-    "study=simplenn",
-    "schedule.decay_epochs=range(1,3)",
-    "hydra.sweeper.plots=false",
-    "hydra.sweeper.workers=1",
-]
+from tests.conftest import STUDY
 
 
 def test_a_winner_that_was_tested_is_not_tested_again(tiny, tmp_path, monkeypatch):

@@ -13,14 +13,8 @@ from optuna.trial import TrialState
 from cifar_tuning.tuning.claims import OWNER, RETRIES
 from cifar_tuning.tuning.storage import open_storage
 from cifar_tuning.tuning.trial import TrialReporter
+from tests.conftest import STUDY
 
-STUDY = [
-    "-m",
-    "study=simplenn",
-    "schedule.decay_epochs=range(1,3)",
-    "hydra.sweeper.plots=false",
-    "hydra.sweeper.workers=1",
-]
 PLOTS = "hydra.sweeper.plots=true"
 # Prunes whatever is not the best so far, from the second trial on.
 STRICT = [

@@ -2,9 +2,11 @@
 
 from types import SimpleNamespace
 
+import psutil
 import pytest
 from omegaconf import OmegaConf
 
+from cifar_tuning import processes
 from cifar_tuning.tuning import workers
 
 FUSED = {"_target_": "cifar_tuning.fused.launcher.FusedLauncher", "stack": None}
@@ -37,17 +39,44 @@ def options(given=None, device="cpu", launcher=BASIC, n_jobs=2, n_trials=20):
     ],
 )
 def test_as_many_as_pay(monkeypatch, asked, gpu, count):
-    monkeypatch.setattr(workers, "_cores", lambda: 4)
+    monkeypatch.setattr(workers, "cores", lambda: 4)
     monkeypatch.setattr(workers, "script", lambda: ["python", "train.py"])
+    monkeypatch.setattr(workers, "version", lambda package: "2.13.0")
     monkeypatch.setattr(workers, "free_gpu_memory", lambda device: gpu)
     assert workers.workers_of(options(**asked)) == count
 
 
 def test_not_more_than_memory_has_room_for(monkeypatch):
-    monkeypatch.setattr(workers, "_cores", lambda: 64)
+    monkeypatch.setattr(workers, "cores", lambda: 64)
     monkeypatch.setattr(workers, "script", lambda: ["python", "train.py"])
-    monkeypatch.setattr(workers.psutil, "virtual_memory", lambda: SimpleNamespace(available=5 * 2**30))
+    monkeypatch.setattr(workers, "free_memory", lambda: 5 * 2**30)
     assert workers.workers_of(options()) == 2
+
+
+def test_a_pytorch_without_cuda_has_no_gpu(monkeypatch):
+    monkeypatch.setattr(workers, "cores", lambda: 4)
+    monkeypatch.setattr(workers, "script", lambda: ["python", "train.py"])
+    monkeypatch.setattr(workers, "version", lambda package: "2.13.0+cpu")
+    monkeypatch.setattr(workers, "free_gpu_memory", lambda device: 80000)
+    assert workers.workers_of(options(device="auto")) == 4
+
+
+@pytest.mark.parametrize(
+    ("limits", "cores", "memory"),
+    [
+        ({}, 8, 100),
+        ({"cpu.max": "max 100000", "memory.max": "max", "memory.current": "7"}, 8, 100),
+        ({"cpu.max": "250000 100000", "memory.max": "50", "memory.current": "30"}, 2, 20),
+        ({"cpu.max": "50000 100000", "memory.max": "500", "memory.current": "30"}, 1, 100),
+    ],
+)
+def test_a_containers_limits_count(monkeypatch, tmp_path, limits, cores, memory):
+    for name, text in limits.items():
+        (tmp_path / name).write_text(f"{text}\n")
+    monkeypatch.setattr(processes, "CGROUP", tmp_path)
+    monkeypatch.setattr(processes.os, "sched_getaffinity", lambda process: set(range(8)))
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=100))
+    assert (processes.cores(), processes.free_memory()) == (cores, memory)
 
 
 def test_one_where_the_command_can_not_be_repeated(monkeypatch):
