@@ -56,6 +56,7 @@ class ImageData(ABC):
         classes: names in the order of the labels.
         mean, std: of each channel of the training images, on the scale 0..1.
         batch_size, val_size, split_seed, train_limit: see `conf/data`.
+        image_shape: height, width, channels.
     """
 
     name: str
@@ -66,6 +67,7 @@ class ImageData(ABC):
     val_size: int
     split_seed: int
     train_limit: int | None
+    image_shape: tuple[int, int, int] = (32, 32, 3)
 
     @abstractmethod
     def arrays(self, part: str) -> tuple[np.ndarray, np.ndarray]:

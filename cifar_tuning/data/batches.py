@@ -1,13 +1,14 @@
 """An epoch as batches on the device: the images live there as uint8, and each batch is made when needed."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from weakref import WeakValueDictionary
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from cifar_tuning.data.augmentation import ORDER_STREAM, Augmentation, Plan, epoch_bits
+from cifar_tuning.data.augmentation import MIXUP_STREAM, ORDER_STREAM, Augmentation, Plan, epoch_bits
 
 Batch = tuple[Tensor, Tensor]
 
@@ -128,6 +129,10 @@ class TrainBatches(_Batches):
         mean, std: of each channel, on the scale 0..1.
         seed: of the run.
         device: where the batches are made and used.
+        mixup: α of the Beta distribution by which the images of a batch are mixed with each other (Zhang et al. 2018,
+            "mixup: Beyond Empirical Risk Minimization"); one share for a batch. 0: they are not.
+        classes: how many there are; needed for mixup.
+        side: returns an epoch's height and width of the images in pixels; None: as they are.
 
     Raises:
         ValueError: the shapes don't fit, or the batch size is below one.
@@ -145,26 +150,58 @@ class TrainBatches(_Batches):
         seed: int,
         device: torch.device | str = "cpu",
         rows: Tensor | None = None,
+        mixup: float = 0.0,
+        classes: int = 0,
+        side: Callable[[int], tuple[int, int]] | None = None,
     ) -> None:
         super().__init__(images, labels, rows, batch_size=batch_size, mean=mean, std=std, device=device)
+        if mixup and classes < 2:
+            raise ValueError(f"classes={classes}: mixup must know how many classes there are")
         self.augmentation = augmentation
         self.seed = seed
+        self.mixup, self.classes, self.side = mixup, classes, side
+        self._mean = tuple(mean)
 
     def order(self, epoch: int) -> np.ndarray:
         """Which image (an index into `labels`) stands where in an epoch: a permutation, int64 N."""
         return np.argsort(epoch_bits(self.seed, epoch, ORDER_STREAM, self.count), kind="stable")
 
     def epoch(self, epoch: int) -> Iterator[Batch]:
-        """The batches of one epoch (from 0): images float32 B×C×H×W in channels_last, labels int64 B."""
-        order = torch.from_numpy(self.order(epoch))
-        # The only transfers of the epoch.
-        rows, order = self._rows[order].to(self.device), order.to(self.device)
-        plan = Plan(self.count, self.batch_size, self.image_shape, self.seed, epoch, self.device)
+        """The batches of one epoch (from 0): images float32 B×C×H×W in channels_last, labels int64 B.
+
+        With mixup labels are float32 B×classes: the share of each class.
+        """
+        order = self.order(epoch)
+        plan = Plan(self.count, self.batch_size, self.image_shape, self.seed, epoch, self.device, order, self._mean)
         augment = self.augmentation.start(plan)
+        shares = self._shares(epoch) if self.mixup else []
+        side = self.side(epoch) if self.side is not None else self.image_shape[:2]
+        # The only transfers of the epoch.
+        places = torch.from_numpy(order)
+        rows, places = self._rows[places].to(self.device), places.to(self.device)
         for batch in range(len(self)):
-            images = augment(self._pick(rows, batch), batch)
-            part = order[batch * self.batch_size : (batch + 1) * self.batch_size]
-            yield self._normalize(images), self._labels.index_select(0, part)
+            images = self._normalize(augment(self._pick(rows, batch), batch))
+            part = places[batch * self.batch_size : (batch + 1) * self.batch_size]
+            labels = self._labels.index_select(0, part)
+            if shares:
+                images, labels = _mixed(images, F.one_hot(labels, self.classes).float(), shares[batch])
+            if side != self.image_shape[:2]:
+                images = F.interpolate(images, side, mode="bilinear", antialias=True)
+            yield images, labels
+
+    def _shares(self, epoch: int) -> list[float]:
+        """How much of themselves the images of each batch keep: from Beta(α, α), 0 to 1."""
+        from scipy.special import betaincinv  # takes a while to import, and few runs mix
+
+        bits = epoch_bits(self.seed, epoch, MIXUP_STREAM, len(self))
+        uniform = ((bits >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
+        drawn: list[float] = betaincinv(self.mixup, self.mixup, uniform).tolist()
+        return drawn
+
+
+def _mixed(images: Tensor, labels: Tensor, share: float) -> Batch:
+    """Mixes a batch with itself in reverse: its order is random, so each image meets any other."""
+    return images.flip(0).lerp_(images, share), labels.flip(0).lerp_(labels, share)
 
 
 class EvalBatches(_Batches):

@@ -10,7 +10,7 @@ from cifar_tuning.text import flatten
 # they are; of the model only numbers that change no shape.
 FREE_GROUPS = ("optimizer", "schedule", "regularizer", "tracking")
 FREE_KEYS = (
-    *("seed", "resume", "objective", "trainer.epochs", "trainer.label_smoothing"),
+    *("seed", "resume", "objective", "trainer.epochs", "trainer.label_smoothing", "trainer.ema_decay"),
     *("model.dropout", "model.batch_norm_momentum"),
 )
 

@@ -138,6 +138,8 @@ class Launch:
         try:
             images, _ = next(iter(run.train.epoch(1)))
             batch, channels, height, width = images.shape
+            if run.train.side is not None:
+                raise NotStackableError("the size of its images changes from epoch to epoch (trainer.initial_scale)")
             check_stackable(run.model, images[:2])
             if self.stack:
                 return Plan(self.stack)

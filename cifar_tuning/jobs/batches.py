@@ -6,6 +6,7 @@ import torch
 
 from cifar_tuning.data.batches import EvalBatches, TrainBatches
 from cifar_tuning.jobs.build import Parts
+from cifar_tuning.training.resizing import sides
 
 # Without gradients nothing is kept, so batches can be larger than in training; more gains nothing on a CPU.
 EVAL_BATCH = 500
@@ -37,6 +38,9 @@ def make_batches(
     data = parts.data
     splits = _load(data, device, same_data)
     common = {"mean": data.mean, "std": data.std, "device": device}
+    trainer = parts.trainer
+    height, width = splits.train.stored.shape[1:3]
+    fractions = (trainer.initial_scale, trainer.delay_fraction, trainer.finetune_fraction)
     train = TrainBatches(
         splits.train.stored,
         splits.train.labels,
@@ -44,6 +48,9 @@ def make_batches(
         batch_size=data.batch_size,
         augmentation=parts.augmentation,
         seed=seed,
+        mixup=trainer.mixup,
+        classes=len(data.classes),
+        side=sides((height, width), trainer.epochs, *fractions) if trainer.initial_scale < 1 else None,
         **common,
     )
     val = EvalBatches(splits.val.images, splits.val.labels, batch_size=EVAL_BATCH, **common)

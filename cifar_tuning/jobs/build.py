@@ -14,6 +14,7 @@ from cifar_tuning.errors import ConfigError
 from cifar_tuning.jobs.checks import find_problems, find_target
 from cifar_tuning.jobs.process import TRUST_VARIABLE
 from cifar_tuning.training.regularizers import Regularizer
+from cifar_tuning.training.resizing import sides
 from cifar_tuning.training.settings import TrainerSettings
 
 
@@ -115,6 +116,27 @@ def _try_together(parts: Parts) -> list[str]:
         Schedule(parts.schedule, optimizer, parts.trainer.epochs, steps_per_epoch=1000)
     except Exception as error:
         return [f"schedule: {_innermost(error)}"]
+    return _try_small_images(parts)
+
+
+def _try_small_images(parts: Parts) -> list[str]:
+    """Looks whether the model takes the smallest images that progressive resizing gives it."""
+    trainer, (height, width, channels) = parts.trainer, parts.data.image_shape
+    if trainer.initial_scale == 1:
+        return []
+    small = sides((height, width), trainer.epochs, trainer.initial_scale, 1.0, 0.0)(1)
+    training = parts.model.training
+    try:
+        with torch.no_grad():
+            parts.model.eval()(torch.zeros(1, channels, *small))
+    except Exception as error:
+        return [
+            f"trainer.initial_scale={trainer.initial_scale}: {type(parts.model).__name__} does not take images of "
+            f"{small[0]}×{small[1]} pixels ({_innermost(error)}); use a model that pools globally, such as "
+            "model=resnet20, or trainer.initial_scale=1"
+        ]
+    finally:
+        parts.model.train(training)
     return []
 
 

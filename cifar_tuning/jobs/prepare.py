@@ -1,5 +1,6 @@
 """Everything about a job that can be wrong, found before any compute is spent and reported together."""
 
+import inspect
 import logging
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,7 @@ from omegaconf import DictConfig
 
 from cifar_tuning.errors import ConfigError, UserError
 from cifar_tuning.jobs.build import Parts, build_parts, plain, seed_everything
-from cifar_tuning.jobs.checks import find_problems
+from cifar_tuning.jobs.checks import find_problems, find_target
 from cifar_tuning.text import flatten
 from cifar_tuning.training import checkpoint as checkpoints
 from cifar_tuning.training.checkpoint import Checkpoint
@@ -98,7 +99,24 @@ def own_checkpoint(config: dict[str, Any], folder: Path) -> tuple[Checkpoint | N
 
 def _compared(config: dict[str, Any]) -> dict[str, Any]:
     """Returns all options that make a job what it is."""
-    return {key: value for key, value in flatten(config) if not key.startswith(ELSEWHERE)}
+    return {key: value for key, value in flatten(_with_defaults(config)) if not key.startswith(ELSEWHERE)}
+
+
+def _with_defaults(config: dict[str, Any]) -> dict[str, Any]:
+    """Returns the configuration with what its constructors take for options that are absent.
+
+    An option that came with a newer release is absent in an older checkpoint, which is none the worse for it.
+    """
+    return {name: {**_defaults(group), **group} if isinstance(group, dict) else group for name, group in config.items()}
+
+
+def _defaults(group: dict[str, Any]) -> dict[str, Any]:
+    try:
+        parameters = inspect.signature(find_target(str(group.get("_target_")))).parameters
+    except Exception:  # whoever builds the group will say what is wrong with it
+        return {}
+    found = {name: p.default for name, p in parameters.items() if p.default is not inspect.Parameter.empty}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in found.items()}
 
 
 def differences(config: dict[str, Any], checkpoint: Checkpoint, source: str) -> list[str]:
@@ -117,8 +135,8 @@ def differences(config: dict[str, Any], checkpoint: Checkpoint, source: str) -> 
 
 def changed_options(config: dict[str, Any], checkpoint: Checkpoint, source: str) -> list[str]:
     """Returns a line for each option that would make the continued run another one."""
-    was = dict(flatten({name: checkpoint.config.get(name) for name in SAME}))
-    now = dict(flatten({name: config.get(name) for name in SAME}))
+    was = dict(flatten(_with_defaults({name: checkpoint.config.get(name) for name in SAME})))
+    now = dict(flatten(_with_defaults({name: config.get(name) for name in SAME})))
     return [
         f"{key}={now.get(key, '(absent)')}: {source} was trained with {was.get(key, '(absent)')}; "
         "a resumed run must keep it"

@@ -192,6 +192,7 @@ class Job:
             precision=precision,
             compile=parts.trainer.compile,
             label_smoothing=parts.trainer.label_smoothing,
+            ema_decay=parts.trainer.ema_decay,
             folder=self.folder,
             config=prepared.config,
             run_id=self.tracker.run_id,

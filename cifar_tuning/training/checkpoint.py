@@ -19,6 +19,7 @@ FORMAT = 1
 class Checkpoint:
     """The state of a run after an epoch.
 
+    `model` is what predicts; where that is an average of weights, `unaveraged` is what is trained on.
     `config` is the job's whole resolved configuration, so that the model can be built again from the file
     alone; `run_id` is its MLflow run, if it has one; `precision` is what `auto` came to.
     """
@@ -31,6 +32,7 @@ class Checkpoint:
     config: dict[str, Any]
     run_id: str | None = None
     precision: str = "fp32"
+    unaveraged: dict[str, Any] | None = None
 
 
 def generator_states(own: torch.Generator | None = None) -> dict[str, Any]:
@@ -63,7 +65,9 @@ def save(checkpoint: Checkpoint, *paths: Path) -> None:
     """
     content = {f.name: getattr(checkpoint, f.name) for f in dataclasses.fields(checkpoint)}
     # A view (a run in a stack has only those) would be written with the whole storage behind it.
-    content["model"] = {name: value.clone() for name, value in checkpoint.model.items()}
+    for weights in ("model", "unaveraged"):
+        if content[weights] is not None:
+            content[weights] = {name: value.clone() for name, value in content[weights].items()}
     content["progress"] = dataclasses.asdict(checkpoint.progress)
     content["format"] = FORMAT
     buffer = io.BytesIO()

@@ -1,6 +1,7 @@
 """How an epoch is computed: training, evaluation and the look before training, for one run or several side by side."""
 
 from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -8,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cifar_tuning.training.display import Display
-from cifar_tuning.training.evaluation import Evaluation, evaluate, evaluate_untrained
+from cifar_tuning.training.evaluation import Evaluation, class_of, evaluate, evaluate_untrained
 from cifar_tuning.training.precision import at_least_fp32, autocast
 
 if TYPE_CHECKING:
@@ -42,7 +43,8 @@ class Computation:
     def batches(self, epochs: Sequence[int]) -> Iterable[Batch]:
         """Returns the training batches, given the number of each run's epoch.
 
-        Images are float N×C×H×W, the same for all runs, or N×(K·C)×H×W; labels accordingly N or N×K.
+        Images are float N×C×H×W, the same for all runs, or N×(K·C)×H×W; labels accordingly N or N×K, or the
+        shares of the classes, float N×classes or N×K×classes.
         """
         return self.runs[0].train.epoch(epochs[0])
 
@@ -53,7 +55,10 @@ class Computation:
 
     def evaluate(self) -> list[Evaluation]:
         """Returns each run's figures on the validation images."""
-        return evaluate(self.model, self.runs[0].val, self.device, self.precision, len(self.runs))
+        with ExitStack() as averaged:
+            for run in self.runs:
+                averaged.enter_context(run.averaged())
+            return evaluate(self.model, self.runs[0].val, self.device, self.precision, len(self.runs))
 
     def train(self, epochs: Sequence[int], display: Display) -> list[Trained]:
         """Trains one epoch of each run; the runs may be at different ones."""
@@ -90,9 +95,10 @@ class Computation:
         for run in self.runs:
             run.optimizer.step()
             run.schedule.after_step()
+            run.update_average()
         with torch.no_grad():
             sums[0].add_(losses, alpha=len(images))
-            sums[1].add_((logits.argmax(2) == labels.view(len(images), -1)).sum(0))
+            sums[1].add_((logits.argmax(2) == class_of(labels)).sum(0))
         display.advance(len(images) * len(self.runs))
 
     def zero_grad(self) -> None:
@@ -113,9 +119,13 @@ class Computation:
 
     def _losses(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Returns each run's mean cross-entropy, K, from logits N×K×classes; its label smoothing included."""
-        images, runs, _ = logits.shape
-        targets = labels.view(images, -1).expand(images, runs)
+        images, runs, classes = logits.shape
         smoothing = [run.label_smoothing for run in self.runs]
+        if labels.is_floating_point():
+            targets = labels.view(images, -1, classes).expand(images, runs, classes)
+            spread = torch.tensor(smoothing, device=logits.device, dtype=logits.dtype).view(runs, 1)
+            return -((1 - spread) * targets + spread / classes).mul(logits.log_softmax(2)).sum(2).mean(0)
+        targets = labels.view(images, -1).expand(images, runs)
         if len(set(smoothing)) == 1:
             each = F.cross_entropy(
                 logits.flatten(0, 1), targets.flatten(), reduction="none", label_smoothing=smoothing[0]

@@ -25,6 +25,11 @@ class Evaluation:
     confusion: list[list[int]]
 
 
+def class_of(labels: Tensor) -> Tensor:
+    """Returns the classes N×K or N×1 of labels N or N×K, or those of the largest share where labels are shares."""
+    return (labels.argmax(-1) if labels.is_floating_point() else labels).view(len(labels), -1)
+
+
 @torch.no_grad()
 def evaluate(
     model: nn.Module,
@@ -84,7 +89,7 @@ def evaluate_untrained(
 
     Args:
         model: see `evaluate`.
-        batches: images and labels N, or images N×(K·C)×H×W and labels N×K.
+        batches: images and labels N, or images N×(K·C)×H×W and labels N×K; or shares of the classes as labels.
         device: where it runs.
         precision: `fp32` or `bf16`.
         runs: K.
@@ -98,7 +103,7 @@ def evaluate_untrained(
             for images, labels in itertools.islice(batches, UNTRAINED_BATCHES):
                 with autocast(device, precision):
                     logits = at_least_fp32(model(images))
-                logits, target = logits.view(len(images), runs, -1), labels.view(len(images), -1).expand(-1, runs)
+                logits, target = logits.view(len(images), runs, -1), class_of(labels).expand(-1, runs)
                 loss = loss + F.cross_entropy(logits.transpose(1, 2), target, reduction="none").sum(0)
                 correct = correct + (logits.argmax(2) == target).sum(0)
                 count += len(images)

@@ -4,7 +4,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 from torch.optim import Optimizer
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from cifar_tuning.training import checkpoint as checkpoints
 from cifar_tuning.training.checkpoint import Checkpoint
@@ -29,13 +30,15 @@ TOGETHER: "ContextVar[Callable[[Trainer], Result] | None]" = ContextVar("TOGETHE
 
 
 class EpochBatches(Protocol):
-    """The training images in a new order each epoch: float N×C×H×W with labels N, on the device.
+    """The training images in a new order each epoch: float N×C×H×W with labels N or shares N×classes, on the device.
 
     Attributes:
         seed: decides, with the epoch's number, the order and the augmentation.
+        side: returns an epoch's height and width of the images; None: they are whole in every epoch.
     """
 
     seed: int
+    side: Callable[[int], tuple[int, int]] | None
 
     def __len__(self) -> int:
         """Number of batches."""
@@ -63,6 +66,8 @@ class Trainer:
         precision: `fp32` or `bf16`.
         compile: run the model through `torch.compile`.
         label_smoothing: share of each label that is spread over all classes, in training.
+        ema_decay: what the exponential moving average of weights and statistics keeps of itself at each step; it is
+            what is validated and predicts then. 0: there is none.
         folder: where `best.pt` and `last.pt` go; None writes no checkpoints.
         config: the resolved configuration, kept in the checkpoints.
         run_id: the tracking run, kept in the checkpoints.
@@ -83,6 +88,7 @@ class Trainer:
         precision: str = "fp32",
         compile: bool = False,
         label_smoothing: float = 0.0,
+        ema_decay: float = 0.0,
         folder: Path | None = None,
         config: dict[str, Any] | None = None,
         run_id: str | None = None,
@@ -95,6 +101,9 @@ class Trainer:
         self.listeners = list(listeners)
         self.progress = Progress()
         self.compile, self.label_smoothing = compile, label_smoothing
+        self.average: AveragedModel | None = None
+        if ema_decay:
+            self.average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(ema_decay), use_buffers=True)
         # Random numbers of its own, where several runs share the process's generators.
         self.generator: torch.Generator | None = None
         if compile:
@@ -102,7 +111,10 @@ class Trainer:
 
     def resume(self, checkpoint: Checkpoint) -> None:
         """Goes on from a checkpoint; on a CPU to the same bits as if the run had never stopped."""
-        self.model.load_state_dict(checkpoint.model)
+        self.model.load_state_dict(checkpoint.unaveraged or checkpoint.model)
+        if self.average is not None:
+            self.average.module.load_state_dict(checkpoint.model)
+            self.average.n_averaged.fill_(checkpoint.unaveraged is not None)  # any but the first one averages
         self.optimizer.load_state_dict(checkpoint.optimizer)
         self.schedule.load_state_dict(checkpoint.schedule)
         checkpoints.restore_generators(checkpoint.generators)
@@ -186,6 +198,30 @@ class Trainer:
             listener.on_end(result)
         return result
 
+    def update_average(self) -> None:
+        """Takes the weights of the step that was just done into their average, if the run keeps one."""
+        if self.average is not None:
+            self.average.update_parameters(self.model)
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Has the average, if the run keeps one, stand in the model's place; in its memory, which may be a stack's."""
+        if self.average is not None:
+            self._swap(self.average)
+        try:
+            yield
+        finally:
+            if self.average is not None:
+                self._swap(self.average)
+
+    @torch.no_grad()
+    def _swap(self, average: AveragedModel) -> None:
+        theirs = average.module.state_dict()
+        for name, mine in self.model.state_dict().items():
+            kept = mine.clone()
+            mine.copy_(theirs[name])
+            theirs[name].copy_(kept)
+
     @property
     def lr(self) -> float:
         """The learning rate of the next step."""
@@ -198,8 +234,10 @@ class Trainer:
 
     def _save(self, is_best: bool) -> None:
         assert self.folder is not None
+        trained = self.model.state_dict()
         state = Checkpoint(
-            model=self.model.state_dict(),
+            model=trained if self.average is None else self.average.module.state_dict(),
+            unaveraged=None if self.average is None else trained,
             optimizer=self.optimizer.state_dict(),
             schedule=self.schedule.state_dict(),
             generators=checkpoints.generator_states(self.generator),

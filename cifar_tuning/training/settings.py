@@ -1,12 +1,24 @@
 """The `trainer` config group: how long to train, and on what."""
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 
 import torch
 from torch import nn
 
 PRECISIONS = ("auto", "fp32", "bf16")
+# Beta(α, α) is a spike at one half long before that.
+MAX_MIXUP = 100
+# What is right for each option that is a number, and the end of the sentence that says so.
+NUMBERS: dict[str, tuple[Callable[[float], bool], str]] = {
+    "label_smoothing": (lambda v: 0 <= v < 1, "must be a number from 0 up to, not including, 1"),
+    "mixup": (lambda v: 0 <= v <= MAX_MIXUP, f"must be a number from 0 to {MAX_MIXUP}"),
+    "ema_decay": (lambda v: 0 <= v < 1, "must be a number from 0 up to, not including, 1"),
+    "initial_scale": (lambda v: 0 < v <= 1, "must be a number above 0 and at most 1"),
+    "delay_fraction": (lambda v: 0 <= v <= 1, "must be a number from 0 to 1"),
+    "finetune_fraction": (lambda v: 0 <= v <= 1, "must be a number from 0 to 1"),
+}
 
 
 @dataclass(frozen=True)
@@ -23,6 +35,14 @@ class TrainerSettings:
             same seed on the same machine always repeats.
         label_smoothing: share of each label that is spread over all classes in training (Szegedy et al. 2016);
             `train/loss` then includes it, `val/loss` does not.
+        mixup: α of mixup (Zhang et al. 2018): each batch is mixed with itself in another order; 0: it is not.
+            `train/acc` then counts the class of the larger share.
+        ema_decay: what the exponential moving average of the weights keeps of itself at each step (Polyak and Juditsky
+            1992); such as 0.995. Validation and `best.pt` take the average. 0: there is none.
+        initial_scale: progressive resizing: the training images' side at the beginning, as a share of the whole;
+            1: they are whole from the beginning.
+        delay_fraction: share of the epochs with the initial size.
+        finetune_fraction: share of the epochs, the last ones, with whole images.
 
     Raises:
         ValueError: an option is out of range; the message names all that are.
@@ -34,6 +54,11 @@ class TrainerSettings:
     compile: bool = False
     deterministic: bool = False
     label_smoothing: float = 0.0
+    mixup: float = 0.0
+    ema_decay: float = 0.0
+    initial_scale: float = 1.0
+    delay_fraction: float = 0.5
+    finetune_fraction: float = 0.2
 
     def __post_init__(self) -> None:
         if problems := self.check(**{f.name: getattr(self, f.name) for f in fields(self)}):
@@ -47,6 +72,11 @@ class TrainerSettings:
         compile: object = False,
         deterministic: object = False,
         label_smoothing: object = 0.0,
+        mixup: object = 0.0,
+        ema_decay: object = 0.0,
+        initial_scale: object = 1.0,
+        delay_fraction: object = 0.5,
+        finetune_fraction: object = 0.2,
     ) -> list[str]:
         """Returns a line for each option that is out of range; empty if all are right."""
         problems = []
@@ -58,12 +88,17 @@ class TrainerSettings:
         for name, value in (("compile", compile), ("deterministic", deterministic)):
             if not isinstance(value, bool):
                 problems.append(f"trainer.{name}={value}: must be true or false")
-        number = isinstance(label_smoothing, int | float) and not isinstance(label_smoothing, bool)
-        if not number or not 0 <= label_smoothing < 1:  # type: ignore[operator]
-            problems.append(
-                f"trainer.label_smoothing={label_smoothing}: must be a number from 0 up to, not including, 1"
-            )
-        return problems
+        numbers = {"label_smoothing": label_smoothing, "mixup": mixup, "ema_decay": ema_decay}
+        numbers |= {"initial_scale": initial_scale}
+        numbers |= {"delay_fraction": delay_fraction, "finetune_fraction": finetune_fraction}
+        wrong = {name: NUMBERS[name][1] for name, value in numbers.items() if not _is(value, NUMBERS[name][0])}
+        if not wrong and delay_fraction + finetune_fraction > 1:  # type: ignore[operator]
+            wrong["finetune_fraction"] = f"and delay_fraction={delay_fraction} must not be more than 1 together"
+        return problems + [f"trainer.{name}={numbers[name]}: {expected}" for name, expected in wrong.items()]
+
+
+def _is(value: object, right: Callable[[float], bool]) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and right(value)
 
 
 def check_device(device: object, key: str = "trainer.device") -> list[str]:

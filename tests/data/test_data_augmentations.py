@@ -69,6 +69,9 @@ def test_the_yamls_build_what_they_say():
         ({"flip": float("nan")}, ["augmentation.flip=nan: must be"]),
         ({"flip": "often"}, ["augmentation.flip=often: must be"]),
         ({"padding": None, "flip": -0.5}, ["augmentation.padding=None", "augmentation.flip=-0.5"]),
+        ({"flip": "alternating", "cutout": 16}, []),
+        ({"cutout": -1}, ["augmentation.cutout=-1: must be a whole number, 0 or above"]),
+        ({"cutout": 0.5}, ["augmentation.cutout=0.5: must be"]),
     ],
 )
 def test_crop_flip_names_every_problem(settings, problems):
@@ -121,3 +124,121 @@ def test_transforms_depend_on_seed_and_epoch_alone_and_leave_no_trace(images):
 def test_a_transform_that_changes_the_shape_is_named(images):
     with pytest.raises(ValueError, match=r"must keep its shape 3×H×W, but became \(3, 16, 16\)"):
         epoch_of(TransformsV2([v2.Resize(16)]), images)
+
+
+def test_alternating_flips_show_every_image_from_both_sides_in_two_epochs(images):
+    augmentation = CropFlip(padding=0, flip="alternating")
+    sides = []
+    for epoch in (1, 2, 3):
+        x, y = epoch_of(augmentation, images, epoch=epoch, batch_size=7, seed=1)
+        upright = images[y].permute(0, 3, 1, 2).float()
+        flipped = (x == upright.flip(3)).flatten(1).all(1)
+        assert torch.equal(flipped, ~(x == upright).flatten(1).all(1))
+        sides.append(flipped[y.argsort()])
+    first, second, third = sides
+    assert torch.equal(first, ~second)
+    assert torch.equal(first, third)
+    assert 4 <= int(first.sum()) <= 16
+    other, y = epoch_of(augmentation, images, epoch=1, seed=2)
+    assert not torch.equal(
+        first, (other == images[y].permute(0, 3, 1, 2).flip(3).float()).flatten(1).all(1)[y.argsort()]
+    )
+
+
+@pytest.mark.parametrize("side", [1, 5, 16, 64])
+def test_cutout_is_a_square_of_the_mean_colour_that_may_leave_the_image(images, side):
+    train = TrainBatches(
+        images,
+        torch.arange(20),
+        batch_size=8,
+        augmentation=CropFlip(padding=0, flip=False, cutout=side),
+        mean=(0.2, 0.4, 0.6),
+        std=(1 / 255,) * 3,
+        seed=0,
+    )
+    centres = set()
+    for batch, y in train.epoch(1):
+        pixels = (batch.permute(0, 2, 3, 1) + 255 * torch.tensor([0.2, 0.4, 0.6])).round()
+        for image, label in zip(pixels, y, strict=True):
+            cut = (image == torch.tensor([51.0, 102.0, 153.0])).all(2)
+            assert torch.equal(image[~cut], images[label][~cut].float())
+            rows, columns = cut.any(1).nonzero().flatten(), cut.any(0).nonzero().flatten()
+            inside = cut[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+            assert inside.all()
+            assert all(len(lines) == side or 0 in lines or 31 in lines for lines in (rows, columns))
+            assert all((side + 1) // 2 <= len(lines) <= side or side > 32 for lines in (rows, columns))
+            centres.add((int(rows[0]), int(columns[0])))
+    assert len(centres) > 1 or side == 64
+
+
+def test_mixup_mixes_a_batch_with_itself_in_reverse(images):
+    options = {"batch_size": 8, "augmentation": NoAugmentation(), "mean": MEAN, "std": STD, "seed": 0}
+    labels = torch.arange(20) % 4
+    plain = TrainBatches(images, labels, **options)
+    mixed = TrainBatches(images, labels, **options, mixup=0.5, classes=4)
+    shares = []
+    for (x, y), (mixed_x, mixed_y) in zip(plain.epoch(1), mixed.epoch(1), strict=True):
+        assert mixed_x.is_contiguous(memory_format=torch.channels_last)
+        one_hot = torch.eye(4)[y]
+        # the pair of first and last is of different classes, or else tells nothing
+        share = ((mixed_x - x.flip(0)) * (x - x.flip(0))).sum() / ((x - x.flip(0)) ** 2).sum()
+        shares.append(round(share.item(), 4))
+        torch.testing.assert_close(mixed_x, share * x + (1 - share) * x.flip(0), rtol=0, atol=1e-2)
+        torch.testing.assert_close(mixed_y, share * one_hot + (1 - share) * one_hot.flip(0), rtol=0, atol=1e-4)
+    assert len(set(shares)) == 3
+    assert all(0 <= share <= 1 for share in shares)
+    again = [y for _, y in mixed.epoch(1)]
+    assert all(torch.equal(a, b) for a, (_, b) in zip(again, mixed.epoch(1), strict=True))
+
+
+def test_the_shares_of_mixup_are_beta_distributed(images):
+    train = TrainBatches(
+        images[:1].expand(4000, -1, -1, -1),
+        torch.zeros(4000, dtype=torch.long),
+        batch_size=1,
+        augmentation=NoAugmentation(),
+        mean=MEAN,
+        std=STD,
+        seed=0,
+        mixup=0.3,
+        classes=2,
+    )
+    shares = np.array(train._shares(1))
+    assert abs(shares.mean() - 0.5) < 0.02
+    assert abs(shares.var() - 1 / (4 * 1.6)) < 0.01  # of Beta(α, α): 1 / (4 (2α + 1))
+
+
+def test_mixup_needs_the_number_of_classes(images):
+    with pytest.raises(ValueError, match="classes=0: mixup must know"):
+        TrainBatches(
+            images, torch.zeros(20), batch_size=8, augmentation=NoAugmentation(), mean=MEAN, std=STD, seed=0, mixup=0.2
+        )
+
+
+def test_images_have_the_side_of_their_epoch(images):
+    train = TrainBatches(
+        images,
+        torch.arange(20),
+        batch_size=8,
+        augmentation=CropFlip(),
+        mean=MEAN,
+        std=STD,
+        seed=0,
+        side=lambda epoch: (16, 16) if epoch < 3 else (32, 32),
+    )
+    for epoch, side in ((1, 16), (2, 16), (3, 32)):
+        for x, _ in train.epoch(epoch):
+            assert x.shape[1:] == (3, side, side)
+            assert x.is_contiguous(memory_format=torch.channels_last)
+    flat = torch.full((4, 32, 32, 3), 77, dtype=torch.uint8)
+    small = TrainBatches(
+        flat,
+        torch.arange(4),
+        batch_size=4,
+        augmentation=NoAugmentation(),
+        mean=MEAN,
+        std=STD,
+        seed=0,
+        side=lambda epoch: (20, 20),
+    )
+    torch.testing.assert_close(next(iter(small.epoch(1)))[0], torch.full((4, 3, 20, 20), 77.0))

@@ -20,7 +20,7 @@ class Exact:
 
     def __init__(self, batches, stride):
         self.batches, self.seed, self.count = batches, getattr(batches, "seed", None), batches.count
-        self.stride = stride
+        self.stride, self.side = stride, None
 
     def __len__(self):
         return len(self.batches)
@@ -56,6 +56,7 @@ def make_run(splits):
         batch_size=4,
         exact=True,
         stride=1,
+        mixup=0.0,
         **options,
     ) -> Trainer:
         data = Synthetic(train_size=64, val_size=32, test_size=64)
@@ -68,6 +69,8 @@ def make_run(splits):
             batch_size=batch_size,
             augmentation=CropFlip(),
             seed=seed,
+            mixup=mixup,
+            classes=10,
             **common,
         )
         val = EvalBatches(splits.val.images, splits.val.labels, batch_size=40, **common)

@@ -48,6 +48,9 @@ CASES = {
     "epochs": [{"epochs": e} for e in (1, 7, 2)],
     "label_smoothing": [{"label_smoothing": s} for s in (0.0, 0.1, 0.3)],
     "label_smoothing_alike": same(2, label_smoothing=0.1),
+    "ema_decay": [{"ema_decay": d, "seed": s} for s, d in enumerate((0.0, 0.5, 0.99))],
+    "mixup": [{"mixup": 0.5, **rate} for rate in RATES],
+    "mixup_smoothed_seeds": [{"mixup": 1.0, "seed": s, "label_smoothing": 0.1 * s} for s in (0, 1)],
     "dropout": [{"model": partial(NET, dropout=p)} for p in (0.0, 0.2, 0.7)],
     "dropout_seeds": [{"model": partial(NET, dropout=p), "seed": s} for s, p in enumerate((0.5, 0.2))],
     "bn_momentum": [{"model": partial(NET, batch_norm_momentum=m)} for m in (0.1, 0.5, 1.0)],
@@ -89,6 +92,10 @@ def test_the_same_numbers(make_run, options):
             assert (ours.epoch, ours.val_acc, ours.lr) == (theirs.epoch, theirs.val_acc, theirs.lr)
             assert ours.train_loss == pytest.approx(theirs.train_loss, abs=1e-6)  # summed in float32
             assert ours.val_loss == pytest.approx(theirs.val_loss, abs=1e-9)
+        if solo.average is not None:
+            averages = solo.average.module.state_dict()
+            for name, value in run.average.module.state_dict().items():
+                torch.testing.assert_close(value, averages[name], rtol=0, atol=1e-9)
         assert run.progress.confusion == result.progress.confusion
 
 

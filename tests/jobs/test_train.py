@@ -61,6 +61,38 @@ def test_resume_is_bitwise_the_uninterrupted_run(tiny, tmp_path, options):
     assert [s["val/acc"] for s in history(tmp_path / "whole")] == [s["val/acc"] for s in history(tmp_path / "resumed")]
 
 
+def test_a_checkpoint_of_an_older_release_lacks_the_options_that_came_since(tiny, tmp_path):
+    options = ["augmentation=crop_flip", "-m", "hydra/launcher=fused", "seed=0,1"]
+    assert tiny(*options).code == 0
+    for file in tmp_path.glob("sweep/?/*.pt"):
+        content = torch.load(file, weights_only=True)
+        for group, option in (("augmentation", "cutout"), ("trainer", "mixup"), ("trainer", "ema_decay")):
+            del content["config"][group][option]
+        del content["unaveraged"]
+        torch.save(content, file)
+    again = tiny(*options)
+    assert again.out.count("finished already") == 2
+    resumed = tiny("augmentation=crop_flip", "trainer.epochs=3", f"resume={tmp_path}/sweep/0")
+    assert resumed.code == 0, resumed.err
+    assert "resuming after epoch 2 of 3" in resumed.out
+    other = tiny("augmentation=crop_flip", "augmentation.cutout=4", "trainer.epochs=3", f"resume={tmp_path}/sweep/0")
+    assert "augmentation.cutout=4" in other.err
+    assert "was trained with 0; a resumed run must keep it" in other.err
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["augmentation.flip=alternating", "augmentation.cutout=8", "trainer.mixup=0.2", "trainer.ema_decay=0.9"],
+        ["model=resnet20", "model.depth=8", "trainer.initial_scale=0.5", "trainer.delay_fraction=0.5"],
+    ],
+)
+def test_techniques_together(tiny, tmp_path, options):
+    outcome = tiny("augmentation=crop_flip", *options)
+    assert outcome.code == 0, outcome.err
+    assert checkpoints.load(tmp_path / "run").progress.epoch == 2
+
+
 def stop_after(epoch, tiny, *arguments) -> str:
     """Interrupts a run as Ctrl-C would, right after an epoch's checkpoint."""
     from cifar_tuning.jobs.run import EpochTracking

@@ -33,6 +33,7 @@ def make_trainer(splits):
         schedule=constant,
         regularizer=None,
         dtype=torch.float32,
+        mixup=0.0,
         **options,
     ) -> Trainer:
         data = Synthetic(train_size=256, val_size=64, test_size=64)
@@ -42,7 +43,14 @@ def make_trainer(splits):
         regularizer = regularizer or L2(1e-4)
         common = {"mean": data.mean, "std": data.std}
         train = TrainBatches(
-            splits.train.images, splits.train.labels, batch_size=48, augmentation=CropFlip(), seed=seed, **common
+            splits.train.images,
+            splits.train.labels,
+            batch_size=48,
+            augmentation=CropFlip(),
+            seed=seed,
+            mixup=mixup,
+            classes=len(data.classes),
+            **common,
         )
         val = EvalBatches(splits.val.images, splits.val.labels, batch_size=40, **common)
         built = optimizer(regularizer.parameter_groups(model), lr=lr)

@@ -9,6 +9,7 @@ from cifar_tuning.training import L1, L2, ElasticNet, Listener, Regularizer
 from cifar_tuning.training import checkpoint as checkpoints
 from cifar_tuning.training.computation import Computation
 from cifar_tuning.training.display import Display
+from cifar_tuning.training.resizing import sides
 from cifar_tuning.training.schedules import constant, step
 
 SGD = partial(torch.optim.SGD, momentum=0.9)
@@ -87,18 +88,20 @@ def test_an_epoch_is_the_plain_recipe(make_trainer):
 
 
 @pytest.mark.parametrize(
-    ("optimizer", "schedule", "dropout"),
+    ("optimizer", "schedule", "others"),
     [
-        (SGD, constant, 0.0),
-        (NESTEROV, partial(step, decay_epochs=1, decay=0.5), 0.3),
-        (SGD, ONE_CYCLE, 0.0),
-        (SGD, PLATEAU, 0.0),
-        (torch.optim.Adam, COSINE, 0.0),
-        (torch.optim.AdamW, EXPONENTIAL, 0.5),
+        (SGD, constant, {}),
+        (NESTEROV, partial(step, decay_epochs=1, decay=0.5), {"dropout": 0.3}),
+        (SGD, ONE_CYCLE, {}),
+        (SGD, PLATEAU, {}),
+        (torch.optim.Adam, COSINE, {}),
+        (torch.optim.AdamW, EXPONENTIAL, {"dropout": 0.5}),
+        (SGD, ONE_CYCLE, {"ema_decay": 0.9}),
+        (SGD, constant, {"mixup": 0.4, "label_smoothing": 0.1}),
     ],
 )
-def test_resume_goes_on_to_the_same_bits(make_trainer, tmp_path, optimizer, schedule, dropout):
-    options = {"epochs": 4, "optimizer": optimizer, "schedule": schedule, "dropout": dropout}
+def test_resume_goes_on_to_the_same_bits(make_trainer, tmp_path, optimizer, schedule, others):
+    options = {"epochs": 4, "optimizer": optimizer, "schedule": schedule, **others}
     whole = make_trainer(**options)
     expected = whole.fit()
 
@@ -111,12 +114,92 @@ def test_resume_goes_on_to_the_same_bits(make_trainer, tmp_path, optimizer, sche
 
     for name, value in whole.model.state_dict().items():
         assert torch.equal(value, resumed.model.state_dict()[name]), name
+    if whole.average is not None:
+        for name, value in whole.average.module.state_dict().items():
+            assert torch.equal(value, resumed.average.module.state_dict()[name]), name
 
     def numbers(r):  # all but the clock
         return [(m.epoch, m.train_loss, m.train_acc, m.val_loss, m.val_acc, m.lr) for m in r.progress.history]
 
     assert numbers(result) == numbers(expected)
     assert (result.value, result.progress.best_epoch) == (expected.value, expected.progress.best_epoch)
+
+
+def test_the_average_is_validated_and_kept_and_training_does_not_see_it(make_trainer, tmp_path):
+    plain, averaging = make_trainer(epochs=2), make_trainer(epochs=2, ema_decay=0.8, folder=tmp_path)
+    average = {name: value.clone() for name, value in plain.model.state_dict().items()}
+    steps = 0
+
+    def after_step():
+        nonlocal steps
+        for name, value in plain.model.state_dict().items():
+            averages = (
+                steps and value.is_floating_point()
+            )  # the first step's weights are the average; counters count on
+            average[name] = 0.8 * average[name] + 0.2 * value if averages else value.clone()
+        steps += 1
+
+    plain.update_average = after_step
+    plain.fit()
+    result = averaging.fit()
+    for name, value in plain.model.state_dict().items():
+        assert torch.equal(value, averaging.model.state_dict()[name]), name
+    checkpoint = checkpoints.load(tmp_path)
+    average = {name: value for name, value in average.items() if "num_batches" not in name}  # which nobody reads
+    for name, value in average.items():
+        torch.testing.assert_close(
+            checkpoint.model[name], value, rtol=1e-5, atol=1e-6, msg=lambda m, n=name: f"{n}: {m}"
+        )
+    judge = make_trainer()
+    judge.model.load_state_dict(checkpoint.model)
+    (alone,) = Computation([judge], judge.model).evaluate()
+    last = result.progress.history[-1]
+    assert (last.val_loss, last.val_acc) == pytest.approx((alone.loss, alone.accuracy), abs=1e-6)
+    assert last.val_loss != plain.progress.history[-1].val_loss
+
+
+def test_a_run_without_average_goes_on_from_the_weights_of_one_with_it(make_trainer, tmp_path):
+    averaging = make_trainer(epochs=1, ema_decay=0.9, folder=tmp_path)
+    averaging.fit()
+    resumed = make_trainer(epochs=2)
+    resumed.resume(checkpoints.load(tmp_path))
+    for name, value in averaging.model.state_dict().items():
+        assert torch.equal(value, resumed.model.state_dict()[name]), name
+
+
+def test_an_average_that_begins_late_begins_with_the_weights(make_trainer, tmp_path):
+    make_trainer(epochs=1, folder=tmp_path).fit()
+    resumed = make_trainer(epochs=1, ema_decay=0.9)
+    resumed.resume(checkpoints.load(tmp_path))
+    resumed.model.fc3.bias.data.fill_(3.0)
+    resumed.update_average()
+    assert torch.equal(resumed.average.module.fc3.bias, torch.full((10,), 3.0))
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_the_loss_of_mixed_images_is_the_mixed_loss(make_trainer, smoothing):
+    trainer = make_trainer(mixup=0.5, label_smoothing=smoothing)
+    logits = torch.randn(48, 1, 10)
+    _, shares = next(iter(trainer.train.epoch(1)))
+    (loss,) = Computation([trainer], trainer.model)._losses(logits, shares)
+    expected = F.cross_entropy(logits[:, 0], shares, label_smoothing=smoothing)
+    torch.testing.assert_close(loss, expected)
+    assert make_trainer(epochs=3, mixup=0.5, label_smoothing=smoothing).fit().value > 0.2
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ((10, 0.5, 0.5, 0.2), [16, 16, 16, 16, 16, 16, 20, 28, 32, 32]),
+        ((5, 0.6, 0.0, 0.0), [20, 20, 24, 28, 28]),
+        ((4, 0.5, 1.0, 0.0), [16] * 4),
+        ((4, 0.01, 0.5, 0.5), [4, 4, 32, 32]),
+        ((4, 0.5, 0.0, 1.0), [32] * 4),
+    ],
+)
+def test_sides_grow_from_the_initial_scale_to_whole_images(settings, expected):
+    side = sides((32, 32), *settings)
+    assert [side(epoch) for epoch in range(1, len(expected) + 1)] == [(s, s) for s in expected]
 
 
 @pytest.mark.parametrize(("seeds", "same"), [((7, 7), True), ((7, 8), False)])
