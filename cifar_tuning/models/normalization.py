@@ -39,7 +39,7 @@ class _NarrowBatchNorm(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, mean, invstd = ctx.saved_tensors
         channels, count = x.shape[1], x.numel() // x.shape[1]
-        pixels = _pixels_per_line(count, channels)
+        pixels = pixels_per_line(count, channels)
 
         def lines(tensor: Tensor) -> Tensor:
             pixel_rows = tensor.contiguous(memory_format=torch.channels_last).permute(0, 2, 3, 1)
@@ -61,7 +61,7 @@ class _NarrowBatchNorm(torch.autograd.Function):
         return dx, grad_weight, grad_bias, None, None, None, None
 
 
-def _pixels_per_line(count: int, channels: int) -> int:
+def pixels_per_line(count: int, channels: int) -> int:
     """Returns how many pixels make a line: a power of two that divides their number, up to `LINE` numbers."""
     pixels = 1
     while count % (2 * pixels) == 0 and 2 * pixels * channels <= LINE:

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from cifar_tuning.models import phases
 from cifar_tuning.models.activations import MONOTONE, check_activation, make_activation
 from cifar_tuning.models.layers import (
     check_count,
@@ -99,8 +100,8 @@ class SimpleNN(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps images N×C×32×32 to logits N×`num_classes`."""
-        x = self._activate_and_pool(self.norm1(self.conv1(x)))
-        x = self._activate_and_pool(self.norm2(self.conv2(x)))
+        x = self._convolve(self.conv1, self.norm1, x)
+        x = self._convolve(self.conv2, self.norm2, x)
         if x.requires_grad and not self._pool_first and not torch.compiler.is_compiling():
             # The gradient of `flatten` is contiguous; put in order before pooling, it is a quarter as large as behind.
             x.register_hook(_as_channels_last)
@@ -108,7 +109,9 @@ class SimpleNN(nn.Module):
         x = self.activation(self.fc2(self.dropout(x)))
         return self.fc3(self.dropout(x))
 
-    def _activate_and_pool(self, x: Tensor) -> Tensor:
+    def _convolve(self, conv: nn.Module, norm: nn.Module, x: Tensor) -> Tensor:
         if self._pool_first:  # the same values and gradients, a quarter of the element-wise work
-            return self.activation(self.pool(x))
-        return self.pool(self.activation(x))
+            if phases.applies(conv, norm, x):
+                return self.activation(phases.pooled(conv, norm, x))  # type: ignore[arg-type]
+            return self.activation(self.pool(norm(conv(x))))
+        return self.pool(self.activation(norm(conv(x))))
