@@ -1,44 +1,57 @@
-"""Runs a benchmark by name: `python -m benchmarks pipeline`, or the short ones: `python -m benchmarks all`."""
+"""Runs a benchmark by name: `python -m benchmarks pipeline`, or the short ones: `python -m benchmarks all`.
+
+The figures go to benchmarks/results/, and from there into docs/performance.md.
+"""
 
 import argparse
+from collections.abc import Callable
+from pathlib import Path
 
-from benchmarks import agreement, pipeline, stacks, studies, tracking, workers
+from benchmarks import agreement, page, pipeline, stacks, start, studies, tracking, workers
+from benchmarks.ours import NETWORKS
 
-# In minutes on two cores: tracking 0.2, overhead 1, waiting 10, pipeline 4, stacks 6, agreement 7, workers 2; pruning
-# hours (`--train-limit` less).
-SHORT = ("tracking", "overhead", "pipeline", "stacks")
+# In minutes on two cores: tracking 0.3, overhead 1, loading 0.5, start 2, pipeline 3, stacks 6; waiting 10, agreement
+# 7, workers 2, stack_sizes 3; pruning hours (`--train-limit` less).
+SHORT = ("tracking", "overhead", "loading", "start", "pipeline", "stacks")
+LONG = ("stack_sizes", "waiting", "pruning", "agreement", "workers")
 
 
 def main() -> None:
-    """Reads the command line and runs what it names."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("name", choices=["all", *SHORT, "stack_sizes", "waiting", "pruning", "agreement", "workers"])
+    """Reads the command line, runs what it names and writes the page."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "name", choices=["all", *SHORT, *LONG, "page"], help="`page` only writes docs/performance.md anew"
+    )
     parser.add_argument(
         "--train-limit", type=int, help="training images of `pruning` (all of them) and `agreement` (10,000)"
     )
-    pipeline.add_arguments(parser)
-    parser.add_argument(
-        "--networks", nargs="+", choices=stacks.NETWORKS, default=list(stacks.GOALS), help="of `stacks`, `workers`"
-    )
     parser.add_argument("--stack", type=int, default=8, help="runs that `stacks` stacks")
+    pipeline.add_arguments(parser)
     options = parser.parse_args()
     if options.repeats is not None and options.repeats < 1:
         parser.error(f"--repeats {options.repeats}: must be 1 or above")
     if not 2 <= options.stack <= len(stacks.RATES):
         parser.error(f"--stack {options.stack}: must be from 2 to {len(stacks.RATES)}")
-    benchmarks = {
+    networks, repeats = options.networks, options.repeats
+    benchmarks: dict[str, Callable[[], Path]] = {
         "tracking": tracking.run,
         "overhead": studies.overhead,
-        "waiting": lambda: studies.waiting(options.repeats or 1),
-        "pipeline": lambda: pipeline.run(options.models, options.repeats or 5),
-        "stacks": lambda: stacks.run(options.networks, options.stack, options.repeats or 5),
-        "stack_sizes": lambda: stacks.sizes(options.networks, options.repeats or 3),
-        "workers": lambda: workers.run(options.networks, options.repeats or 5),
+        "loading": lambda: pipeline.loading(repeats or 5),
+        "start": lambda: start.run(repeats or 5),
+        "pipeline": lambda: pipeline.run(networks or list(NETWORKS), repeats or 5),
+        "stacks": lambda: stacks.run(networks or list(stacks.GOALS), options.stack, repeats or 5),
+        "stack_sizes": lambda: stacks.sizes(networks or list(stacks.GOALS), repeats or 3),
+        "waiting": lambda: studies.waiting(repeats or 1),
+        "workers": lambda: workers.run(networks or list(NETWORKS), repeats or 5),
         "agreement": lambda: agreement.run(options.train_limit),
-        "pruning": lambda: studies.pruning(options.repeats or 3, options.train_limit),
+        "pruning": lambda: studies.pruning(repeats or 3, options.train_limit),
+        "page": page.write,
     }
     for name in SHORT if options.name == "all" else [options.name]:
         print(f"figures: {benchmarks[name]()}")
+    print(f"page: {page.write()}")
 
 
 if __name__ == "__main__":

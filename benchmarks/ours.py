@@ -11,8 +11,12 @@ from cifar_tuning.fused.size import example
 from cifar_tuning.jobs.batches import make_batches
 from cifar_tuning.jobs.build import Parts, build, make_optimizer, seed_everything
 from cifar_tuning.jobs.process import trusted_targets
+from cifar_tuning.jobs.run import EpochTracking
+from cifar_tuning.tracking import MLflowTracker, RunContext
+from cifar_tuning.training.computation import Computation
+from cifar_tuning.training.display import Display
 from cifar_tuning.training.events import Listener
-from cifar_tuning.training.loop import Trainer
+from cifar_tuning.training.loop import Trainer, one_epoch
 from cifar_tuning.training.memory import keep_freed_memory
 from cifar_tuning.training.precision import resolve_precision
 from cifar_tuning.training.schedules import Schedule
@@ -20,6 +24,12 @@ from cifar_tuning.training.settings import place
 
 # A benchmark trains as many as it needs.
 EPOCHS = 1000
+NETWORKS = {
+    "simplenn_bn": ["model=simplenn", "model.batch_norm=true"],
+    "simplenn": ["model=simplenn"],
+    "resnet20": ["model=resnet20"],
+}
+NAMES = {"simplenn_bn": "SimpleNN, batch norm", "simplenn": "SimpleNN", "resnet20": "ResNet-20"}
 
 
 def make_parts(*overrides: str) -> Parts:
@@ -59,3 +69,43 @@ def make_run(
         folder=folder,
         listeners=listeners,
     )
+
+
+def tracked_run(
+    network: str,
+    lr: float,
+    device: torch.device,
+    folder: Path | None = None,
+    trackers: list[MLflowTracker] | None = None,
+    limits: tuple[int, int] = (9000, 1000),
+    together: bool = False,
+) -> Trainer:
+    """Makes a run of a network; with a folder and `trackers` one that is tracked and keeps checkpoints, as a job's.
+
+    Args:
+        network: a key of `NETWORKS`.
+        lr: learning rate.
+        device: where to train.
+        folder: of the run; it must not be there yet, the tracking store lies beside it.
+        trackers: takes the run's, for whoever finishes it.
+        limits: training and validation images.
+        together: in the precision that the run has in a stack.
+    """
+    train, val = limits
+    parts = make_parts(*NETWORKS[network], f"data.train_limit={train}", f"data.val_size={val}", f"optimizer.lr={lr}")
+    if folder is None:
+        return make_run(parts, device, together=together)
+    folder.mkdir()
+    tracker = MLflowTracker(root=folder.parent)
+    tracker.start(RunContext(folder.name, {"optimizer": {"lr": lr}}, [], folder, seed=0))
+    if trackers is not None:
+        trackers.append(tracker)
+    return make_run(parts, device, folder=folder, listeners=(EpochTracking(tracker),), together=together)
+
+
+def whole_epoch(computation: Computation) -> int:
+    """Trains and evaluates an epoch of each run, with what its listeners and checkpoints cost; returns model-images."""
+    runs = computation.runs
+    images = len(runs) * runs[0].train.count
+    one_epoch(computation, Display(1, images))
+    return images

@@ -1,83 +1,131 @@
-"""Our pipeline against the usual one: same architecture, batch, optimiser, images and augmentation."""
+"""A single run of ours, the usual pipeline and a plain script: same network, batch, optimiser, images, augmentation."""
 
 import argparse
-import shutil
+import tempfile
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from benchmarks import measure, usual
-from benchmarks.ours import make_parts, make_run
-from cifar_tuning.jobs.build import Parts
+from benchmarks import measure, roofline, usual
+from benchmarks.ours import NAMES, NETWORKS, make_parts, tracked_run, whole_epoch
+from cifar_tuning.tracking import MLflowTracker
 from cifar_tuning.training.computation import Computation
-from cifar_tuning.training.display import Display
+from cifar_tuning.training.loop import Trainer
 from cifar_tuning.training.settings import resolve_device
 
-# Images in a round: some seconds of work for the slower contestant on two cores.
-ROUND = {"simplenn": 12_800, "resnet20": 2_560}
-# Where `trainer.compile=true` pays on a CPU: compiling takes most of a minute, a third of ResNet-20's epoch.
-COMPILED = ("resnet20",)
-GOALS = {"simplenn": 2.5, "resnet20": 1.6}
-OVERRIDES = {
-    "simplenn": ["model=simplenn", "model.batch_norm=true"],
-    "resnet20": ["model=resnet20", "optimizer.lr=0.1"],
-}
+# Training and validation images of a round, in the proportion of a whole run's epoch.
+IMAGES = {"simplenn_bn": (9000, 1000), "simplenn": (9000, 1000), "resnet20": (2304, 256)}
+# Against the usual pipeline on a two-core CPU with bf16; and for ResNet-20 the share of the matrix product's rate.
+GOALS = {"simplenn_bn": 4.0, "simplenn": 5.0, "resnet20": 2.0}
+USUAL, SCRIPT, OURS = "usual", "script", "ours"
+SHAPE = (3, 32, 32)
 
 
-def run(models: list[str], repeats: int) -> Path:
-    """Measures each model and prints the table; returns the JSON file."""
-    figures = {}
-    for model in models:
-        rates = measure.alternate(contestants(model), repeats)
-        figures[model] = {
-            **measure.compare(rates, "usual"),
-            "images_per_round": ROUND[model],
-            "goal": GOALS[model],
-        }
+def run(networks: list[str], repeats: int) -> Path:
+    """Measures whole epochs of each network and prints the table; returns the JSON file."""
+    device, figures = resolve_device("auto"), dict[str, Any]()
+    for network in networks:
+        with tempfile.TemporaryDirectory() as folder:
+            trackers: list[MLflowTracker] = []
+            single = tracked_run(network, 0.05, device, Path(folder) / "single", trackers, IMAGES[network])
+            rates = measure.alternate(_contestants(network, single, device), repeats)
+            for tracker in trackers:
+                tracker.finish("complete")
+        figures[network] = compared = measure.compare(rates, USUAL) | {"goal": GOALS[network]}
+        limits = roofline.ceilings(device, single.precision)
+        layers = roofline.costs(single.model, SHAPE)
+        compared["precision"] = single.precision
+        compared["roofline"] = roofline.share(layers, limits, single.precision, compared[OURS]["median"])
         for name in rates:
-            f = figures[model][name]
-            print(f"{model:9} {name:8} {f['median']:>9,.0f} images/s  ({f['min']:,.0f} to {f['max']:,.0f})")
-        for name in list(rates)[1:]:
-            ratio = figures[model][name]["ratio"]
-            print(f"{model:9} {name} / usual = {ratio:.2f}  (goal on a two-core bf16 CPU: {GOALS[model]})")
-    return measure.write("pipeline", {"repeats": repeats, "unit": "images/s", "models": figures})
+            f = compared[name]
+            spread = f"({f['min']:,.0f} to {f['max']:,.0f})"
+            print(
+                f"pipeline  {network:11} {name:6} {f['median']:>9,.0f} images/s {spread}, {f['ratio']:.2f} of the usual"
+            )
+        line = compared["roofline"]
+        print(
+            f"pipeline  {network:11} {line['of_roofline']:.0%} of the roofline, {line['of_flops']:.0%} of the "
+            f"{single.precision} matrix product's rate; goal {GOALS[network]}",
+            flush=True,
+        )
+    return measure.write("pipeline", {"repeats": repeats, "unit": "images/s, whole epochs", "networks": figures})
 
 
-def contestants(model: str) -> dict[str, Callable[[], int]]:
-    """Both pipelines, ready to train an epoch on the same images."""
-    parts = _parts(model)
-    device = resolve_device("auto")
-    theirs = usual.MODELS[model]().to(device)
-    optimizer = torch.optim.SGD(theirs.parameters(), lr=0.01, momentum=0.9, weight_decay=1e-4)
-    loader = usual.loader(parts.data, parts.data.load().train)
-    both: dict[str, Callable[[], int]] = {
-        "usual": partial(usual.epoch, theirs, optimizer, loader, device),
-        "ours": partial(_our_epoch, _computation(parts, device)),
+def _contestants(network: str, single: Trainer, device: torch.device) -> dict[str, Callable[[], int]]:
+    """Whole epochs, evaluation included; ours with checkpoints and a run in MLflow as well."""
+    parts = make_parts(*NETWORKS[network], *limits_of(network))
+    splits = parts.data.load()
+    theirs, script = (usual.MODELS[network]().to(device) for _ in range(2))
+    loaders = usual.loader(parts.data, splits.train), usual.loader(parts.data, splits.val, train=False)
+    train = usual.DeviceBatches(parts.data, splits.train, True, device)
+    val = usual.DeviceBatches(parts.data, splits.val, False, device)
+    return {
+        USUAL: partial(usual.whole_epoch, theirs, usual.optimizer(theirs), *loaders, device),
+        SCRIPT: partial(usual.whole_epoch, script, usual.optimizer(script), train, val, device),
+        OURS: partial(whole_epoch, Computation([single], single.model)),
     }
-    if model in COMPILED and shutil.which("g++"):
-        # A part of its own: compiled and eager training must not share a model.
-        both["compiled"] = partial(_our_epoch, _computation(_parts(model), device, compile=True))
-    return both
 
 
-def _our_epoch(computation: Computation) -> int:
+def limits_of(network: str) -> list[str]:
+    """Returns the overrides that make an epoch as long as a round."""
+    train, val = IMAGES[network]
+    return [f"data.train_limit={train}", f"data.val_size={val}"]
+
+
+def loading(repeats: int, images: int = 12_800) -> Path:
+    """Measures the input pipeline alone against the usual loader, and against a training step of SimpleNN."""
+    device = resolve_device("auto")
+    parts = make_parts(*NETWORKS["simplenn_bn"], f"data.train_limit={images}")
+    single = tracked_run("simplenn_bn", 0.05, device, limits=(images, 1000))
+    loader = usual.loader(parts.data, parts.data.load().train)
+
+    def drawn(batches: Any) -> int:
+        return sum(len(labels) for _, labels in batches)
+
+    work: dict[str, Callable[[], int]] = {
+        USUAL: lambda: drawn(loader),
+        OURS: lambda: drawn(single.train.epoch(1)),
+        "training": partial(_train, Computation([single], single.model)),
+    }
+    compared = measure.compare(measure.alternate(work, repeats), USUAL)
+    of_step = compared["training"]["median"] / compared[OURS]["median"]
+    print(
+        f"loading   usual {compared[USUAL]['median']:,.0f}, ours {compared[OURS]['median']:,.0f} images/s: "
+        f"{compared[OURS]['ratio']:.1f} of the usual (goal 20), {of_step:.1%} of a step of SimpleNN (goal 10%)"
+    )
+    return measure.write("loading", {"repeats": repeats, "contestants": compared, "of_step": round(of_step, 4)})
+
+
+def _train(computation: Computation) -> int:
+    from cifar_tuning.training.display import Display
+
     count = computation.runs[0].train.count
     computation.train([1], Display(1, count))
     return count
 
 
-def _parts(model: str) -> Parts:
-    return make_parts(*OVERRIDES[model], f"data.train_limit={ROUND[model]}")
+def checkpoints(repeats: int = 20) -> dict[str, float]:
+    """Returns the milliseconds that both checkpoints of an epoch take, for each network."""
+    from cifar_tuning.training.settings import resolve_device
 
-
-def _computation(parts: Parts, device: torch.device, compile: bool = False) -> Computation:
-    run = make_run(parts, device, compile)
-    return Computation([run], run.model)
+    milliseconds = {}
+    for network in ("simplenn_bn", "resnet20"):
+        with tempfile.TemporaryDirectory() as folder:
+            single = tracked_run(network, 0.05, resolve_device("auto"), Path(folder) / "single", [], (256, 100))
+            times = []
+            for _ in range(repeats):
+                start = time.perf_counter()
+                single._save(is_best=True)
+                times.append(time.perf_counter() - start)
+        milliseconds[network] = round(1000 * sorted(times)[repeats // 2], 2)
+    return milliseconds
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares this benchmark's options."""
-    parser.add_argument("--models", nargs="+", choices=list(ROUND), default=list(ROUND))
+    """Declares what several benchmarks take."""
+    parser.add_argument("--networks", nargs="+", choices=list(NETWORKS), help=f"which of {', '.join(NAMES.values())}")
     parser.add_argument("--repeats", type=int, help="how often each contestant runs")

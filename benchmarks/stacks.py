@@ -6,28 +6,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from benchmarks import measure, usual
-from benchmarks.ours import make_parts, make_run
+from benchmarks.ours import NAMES, NETWORKS, make_parts, tracked_run, whole_epoch
 from cifar_tuning import PROJECT_ROOT
 from cifar_tuning.fused.stack import Stack
-from cifar_tuning.jobs.run import EpochTracking
-from cifar_tuning.tracking import MLflowTracker, RunContext
+from cifar_tuning.tracking import MLflowTracker
 from cifar_tuning.training.computation import Computation
 from cifar_tuning.training.display import Display
-from cifar_tuning.training.loop import Trainer, one_epoch
 from cifar_tuning.training.settings import resolve_device
 
-# The share of validation images is that of a whole run's epoch.
-IMAGES = ["data.train_limit=9000", "data.val_size=1000"]
-NETWORKS = {
-    "simplenn_bn": ["model=simplenn", "model.batch_norm=true"],
-    "simplenn": ["model=simplenn"],
-    "resnet20": ["model=resnet20"],
-}
 RATES = (0.1, 0.05, 0.03, 0.02, 0.01, 0.005, 0.003, 0.001)
-NAMES = {"simplenn_bn": "SimpleNN, batch norm", "simplenn": "SimpleNN", "resnet20": "ResNet-20"}
 SIZES = (1, 2, 3, 4, 6, 8, 12, 16)
 # Against the usual pipeline and against our runs one by one, on a two-core bf16 CPU.
 GOALS = {"simplenn_bn": (7.0, 1.7), "simplenn": (8.0, 1.4)}
@@ -69,7 +57,7 @@ def sizes(networks: list[str], repeats: int) -> Path:
     for network in networks:
         work = {}
         for size in SIZES:
-            runs = [run_of(network, RATES[i % len(RATES)], device, together=True) for i in range(size)]
+            runs = [tracked_run(network, RATES[i % len(RATES)], device, together=True) for i in range(size)]
             work[str(size)] = partial(training, Stack(runs) if size > 1 else Computation(runs, runs[0].model))
         figures[network] = measure.compare(measure.alternate(work, repeats), "1")
         shown = ", ".join(f"{size}: {figure['median']:,.0f}" for size, figure in figures[network].items())
@@ -104,54 +92,15 @@ def training(computation: Computation) -> int:
 def contestants(network: str, stack: int, folder: Path, trackers: list[MLflowTracker]) -> dict[str, Callable[[], int]]:
     """Whole epochs, evaluation included; ours with checkpoints and an MLflow run each as well, left in `trackers`."""
     device = resolve_device("auto")
-    rates = RATES[:stack]
-    side_by_side = [run_of(network, lr, device, folder / f"stacked_{lr}", trackers, together=True) for lr in rates]
-    single = run_of(network, RATES[0], device, folder / "single", trackers)
+    side_by_side = [
+        tracked_run(network, lr, device, folder / f"stacked_{lr}", trackers, together=True) for lr in RATES[:stack]
+    ]
+    single = tracked_run(network, RATES[0], device, folder / "single", trackers)
+    splits = (data := make_parts(*NETWORKS[network], "data.train_limit=9000", "data.val_size=1000").data).load()
+    theirs = usual.MODELS[network]().to(device)
+    loaders = usual.loader(data, splits.train), usual.loader(data, splits.val, train=False)
     return {
-        "usual": _usual(network, device),
-        "one by one": partial(_epoch, Computation([single], single.model)),
-        "stacked": partial(_epoch, Stack(side_by_side)),
+        "usual": partial(usual.whole_epoch, theirs, usual.optimizer(theirs), *loaders, device),
+        "one by one": partial(whole_epoch, Computation([single], single.model)),
+        "stacked": partial(whole_epoch, Stack(side_by_side)),
     }
-
-
-def _epoch(computation: Computation) -> int:
-    runs = computation.runs
-    images = len(runs) * runs[0].train.count
-    one_epoch(computation, Display(1, images))
-    return images
-
-
-def _usual(network: str, device: torch.device) -> Callable[[], int]:
-    parts = make_parts(*NETWORKS[network], *IMAGES)
-    model = parts.model if network != "simplenn_bn" else usual.PlainSimpleNN()
-    model = model.to(device)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, weight_decay=1e-4)
-    splits = parts.data.load()
-    train, val = usual.loader(parts.data, splits.train), usual.loader(parts.data, splits.val, train=False)
-
-    def work() -> int:
-        count = usual.epoch(model, optimizer, train, device)
-        usual.evaluate(model, val, device)
-        return count
-
-    return work
-
-
-def run_of(
-    network: str,
-    lr: float,
-    device: torch.device,
-    folder: Path | None = None,
-    trackers: list[MLflowTracker] | None = None,
-    together: bool = False,
-) -> Trainer:
-    """Makes a run of a network; with a folder and `trackers` one that is tracked, as a job's is."""
-    parts = make_parts(*NETWORKS[network], *IMAGES, f"optimizer.lr={lr}")
-    if folder is None:
-        return make_run(parts, device, together=together)
-    folder.mkdir()
-    tracker = MLflowTracker(root=folder.parent)
-    tracker.start(RunContext(folder.name, {"optimizer": {"lr": lr}}, [], folder, seed=0))
-    if trackers is not None:
-        trackers.append(tracker)
-    return make_run(parts, device, folder=folder, listeners=(EpochTracking(tracker),), together=together)

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import measure
+from benchmarks import measure, pipeline
 from cifar_tuning.tracking import MLflowTracker, RunContext, database
 from cifar_tuning.training.events import EpochMetrics
 
@@ -30,7 +30,9 @@ def run() -> Path:
         figures[name]["ninth_decile_ms"] = statistics.quantiles(values[1:], n=10)[-1]
         print(f"tracking  {name:10} {figures[name]['median_ms']:6.1f} ms  (nine in ten under ", end="")
         print(f"{figures[name]['ninth_decile_ms']:.1f} ms)")
-    return measure.write("tracking", {"runs": RUNS, "epochs": EPOCHS, "calls": figures})
+    saving = pipeline.checkpoints()
+    print(f"tracking  checkpoints {', '.join(f'{name}: {ms:.1f} ms' for name, ms in saving.items())}")
+    return measure.write("tracking", {"runs": RUNS, "epochs": EPOCHS, "calls": figures, "checkpoints_ms": saving})
 
 
 def _one_run(root: Path, folder: Path, times: dict[str, list[float]]) -> None:

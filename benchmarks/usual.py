@@ -1,6 +1,7 @@
-"""The usual pipeline, as tutorials have it: PIL transforms, DataLoader with workers, fp32, default layout."""
+"""What others do, in fp32 and the default layout: PIL transforms and a DataLoader, or a script, data on the device."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -15,12 +16,12 @@ WORKERS = 2
 
 
 class PlainSimpleNN(nn.Module):
-    """SimpleNN with batch norm written the way Table 1 reads: activation, then pooling, PyTorch's layers."""
+    """SimpleNN written the way Table 1 reads: activation, then pooling, PyTorch's layers."""
 
-    def __init__(self) -> None:
+    def __init__(self, batch_norm: bool) -> None:
         super().__init__()
-        self.conv1, self.bn1 = nn.Conv2d(3, 8, 5), nn.BatchNorm2d(8)
-        self.conv2, self.bn2 = nn.Conv2d(8, 16, 3), nn.BatchNorm2d(16)
+        self.conv1, self.bn1 = nn.Conv2d(3, 8, 5), nn.BatchNorm2d(8) if batch_norm else nn.Identity()
+        self.conv2, self.bn2 = nn.Conv2d(8, 16, 3), nn.BatchNorm2d(16) if batch_norm else nn.Identity()
         self.fc1, self.fc2, self.fc3 = nn.Linear(576, 120), nn.Linear(120, 84), nn.Linear(84, 10)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -31,7 +32,11 @@ class PlainSimpleNN(nn.Module):
         return self.fc3(F.relu(self.fc2(x)))
 
 
-MODELS: dict[str, Callable[[], nn.Module]] = {"simplenn": PlainSimpleNN, "resnet20": ResNet}
+MODELS: dict[str, Callable[[], nn.Module]] = {
+    "simplenn_bn": partial(PlainSimpleNN, batch_norm=True),
+    "simplenn": partial(PlainSimpleNN, batch_norm=False),
+    "resnet20": ResNet,
+}
 
 
 def loader(data: ImageData, images: ArraySet, train: bool = True) -> DataLoader:
@@ -50,7 +55,60 @@ def loader(data: ImageData, images: ArraySet, train: bool = True) -> DataLoader:
     )
 
 
-def epoch(model: nn.Module, optimizer: torch.optim.Optimizer, batches: DataLoader, device: torch.device) -> int:
+class DeviceBatches:
+    """What a script does that keeps the data on the device: normalised once, cropped and flipped batch by batch.
+
+    Args:
+        data: mean, standard deviation and batch size.
+        images: with their labels.
+        train: shuffle, crop and flip.
+        device: where they stay.
+    """
+
+    def __init__(self, data: ImageData, images: ArraySet, train: bool, device: torch.device) -> None:
+        mean, std = (torch.tensor(values, device=device).view(3, 1, 1) for values in (data.mean, data.std))
+        pixels = images.images.to(device).permute(0, 3, 1, 2).float() / 255
+        padding = (4, 4, 4, 4) if train else (0, 0, 0, 0)
+        self.images = (F.pad(pixels, padding) - mean) / std
+        self.labels, self.train, self.batch_size = images.labels.to(device), train, data.batch_size
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        count, device = len(self.labels), self.labels.device
+        order = torch.randperm(count, device=device) if self.train else torch.arange(count, device=device)
+        for part in order.split(self.batch_size):
+            images = self.images[part]
+            yield (self._augmented(images) if self.train else images), self.labels[part]
+
+    def _augmented(self, images: Tensor) -> Tensor:
+        count, device = len(images), images.device
+        images = torch.where(torch.rand(count, 1, 1, 1, device=device) < 0.5, images.flip(3), images)
+        top, left = torch.randint(0, 9, (2, count, 1), device=device)
+        side = torch.arange(32, device=device)
+        number, channel = (
+            torch.arange(count, device=device).view(-1, 1, 1, 1),
+            torch.arange(3, device=device).view(-1, 1, 1),
+        )
+        return images[number, channel, (top + side).view(-1, 1, 32, 1), (left + side).view(-1, 1, 1, 32)]
+
+
+def optimizer(model: nn.Module) -> torch.optim.Optimizer:
+    """Returns the lab report's."""
+    return torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9, weight_decay=1e-4)
+
+
+Batches = Iterable[tuple[Tensor, Tensor]]
+
+
+def whole_epoch(
+    model: nn.Module, optimizer: torch.optim.Optimizer, train: Batches, val: Batches, device: torch.device
+) -> int:
+    """Trains and evaluates an epoch; returns the number of training images."""
+    count = epoch(model, optimizer, train, device)
+    evaluate(model, val, device)
+    return count
+
+
+def epoch(model: nn.Module, optimizer: torch.optim.Optimizer, batches: Batches, device: torch.device) -> int:
     """Trains an epoch and returns the number of images."""
     model.train()
     count = 0
@@ -65,11 +123,11 @@ def epoch(model: nn.Module, optimizer: torch.optim.Optimizer, batches: DataLoade
 
 
 @torch.no_grad()
-def evaluate(model: nn.Module, batches: DataLoader, device: torch.device) -> float:
+def evaluate(model: nn.Module, batches: Batches, device: torch.device) -> float:
     """Returns the share of right answers."""
     model.eval()
     right = count = 0
     for images, labels in batches:
-        right += (model(images.to(device)).argmax(1).cpu() == labels).sum().item()
+        right += (model(images.to(device)).argmax(1).cpu() == labels.cpu()).sum().item()
         count += len(labels)
     return right / count

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import measure, stacks
+from benchmarks.ours import tracked_run
 from cifar_tuning.fused.stack import Stack
 from cifar_tuning.training.computation import Computation
 from cifar_tuning.training.settings import resolve_device
@@ -21,7 +22,7 @@ def run(networks: list[str], repeats: int) -> Path:
     """Measures each network by itself and in a stack and prints the ratios; returns the JSON file.
 
     Args:
-        networks: keys of `stacks.NETWORKS`.
+        networks: keys of `ours.NETWORKS`.
         repeats: rounds that count.
     """
     cores = os.cpu_count() or 1
@@ -70,7 +71,7 @@ def _round(connections: list[Connection]) -> int:
 def _process(connection: Connection, network: str, size: int) -> None:
     device = resolve_device("cpu")
     rates = [stacks.RATES[i % len(stacks.RATES)] for i in range(size)]
-    runs = [stacks.run_of(network, rate, device, together=size > 1) for rate in rates]
+    runs = [tracked_run(network, rate, device, together=size > 1) for rate in rates]
     computation = Stack(runs) if size > 1 else Computation(runs, runs[0].model)
     connection.send(0)
     while connection.recv():

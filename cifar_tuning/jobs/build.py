@@ -163,6 +163,7 @@ def seed_everything(seed: int, deterministic: bool = False) -> None:
     torch.manual_seed(seed)
     if deterministic is True:  # cuBLAS repeats itself only with a fixed workspace, read when CUDA starts
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(deterministic is True)
+    if torch.are_deterministic_algorithms_enabled() != (deterministic is True):  # it imports the compiler: a second
+        torch.use_deterministic_algorithms(deterministic is True)
     torch.backends.cudnn.deterministic = deterministic
     torch.backends.cudnn.benchmark = not deterministic

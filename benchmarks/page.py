@@ -1,0 +1,248 @@
+"""Puts the figures of `benchmarks/results/` into docs/performance.md: between its markers stands what this writes."""
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from benchmarks import measure, start
+from benchmarks.ours import NAMES
+from cifar_tuning import PROJECT_ROOT
+
+PAGE = PROJECT_ROOT / "docs" / "performance.md"
+PICTURE = PROJECT_ROOT / "docs" / "images" / "performance.png"
+MARKED = re.compile(r"(<!-- figures: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+TITLES = {
+    "usual": "usual pipeline",
+    "script": "plain script",
+    "ours": "**ours**",
+    "one by one": "ours, one by one",
+    "stacked": "**ours, stacked**",
+}
+
+
+def write() -> Path:
+    """Writes the tables and the picture anew; returns the page.
+
+    Raises:
+        KeyError: the page has a marker that no table belongs to.
+    """
+    page = PAGE.read_text(encoding="utf-8")
+    known = _known()
+
+    def filled(match: re.Match[str]) -> str:
+        name = match[2]
+        table = TABLES[name](known[name]) if name in known else [f"Not measured yet: `python -m benchmarks {name}`."]
+        return "\n".join([match[1], *table, "", match[3]])
+
+    text = MARKED.sub(filled, page)
+    if text != page:
+        partial = PAGE.with_suffix(".tmp")
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(PAGE)
+    if {"pipeline", "stacks"} <= known.keys():
+        _draw(known["pipeline"]["networks"], known["stacks"]["networks"])
+    return PAGE
+
+
+def _known() -> dict[str, Any]:
+    return {file.stem: json.loads(file.read_text()) for file in sorted(measure.RESULTS.glob("*.json"))}
+
+
+def _where(content: Mapping[str, Any], name: str) -> str:
+    machine = content["machine"]
+    processor = machine["gpu"] or f"{machine['processor']}, {machine['threads']} threads"
+    versions = f"PyTorch {machine['versions']['torch']}, commit {machine['commit']}"
+    return f"`python -m benchmarks {name}` on {processor}, {versions}:"
+
+
+def _spread(figure: Mapping[str, float]) -> str:
+    return f"{figure['median']:,.0f} ({figure['min']:,.0f} to {figure['max']:,.0f})"
+
+
+def _against(ratio: float, goal: float | None) -> str:
+    if goal is None:
+        return f"{ratio:.2f}"
+    return f"{ratio:.2f} (goal {goal:g}: {'holds' if ratio >= goal else '**missed**'})"
+
+
+def _pipeline(content: dict[str, Any]) -> list[str]:
+    rows = [
+        *(_where(content, "pipeline"), ""),
+        "| network | who | images/s, whole epochs, median (range) | ratio to the usual | of the roofline "
+        "| of the matrix product |",
+        "|---|---|---|---|---|---|",
+    ]
+    for network, figures in content["networks"].items():
+        for name in ("usual", "script", "ours"):
+            ours, line = name == "ours", figures["roofline"]
+            ratio = _against(figures[name]["ratio"], figures["goal"]) if ours else f"{figures[name]['ratio']:.2f}"
+            shares = f"{line['of_roofline']:.0%} | {line['of_flops']:.0%}" if ours else " | "
+            title = f"{TITLES[name]}, {figures['precision']}" if ours else TITLES[name]
+            rows.append(f"| {NAMES[network]} | {title} | {_spread(figures[name])} | {ratio} | {shares} |")
+    line = next(iter(content["networks"].values()))["roofline"]
+    return [
+        *rows,
+        "",
+        f"Ceilings measured in the same run: {line['ceiling_gflops']:,.0f} GFLOP/s by a matrix product of 2048×2048, "
+        f"{line['ceiling_gbytes']:.0f} GB/s by a copy of 256 MB.",
+    ]
+
+
+def _loading(content: dict[str, Any]) -> list[str]:
+    figures = content["contestants"]
+    return [
+        *(_where(content, "loading"), ""),
+        "| who | images/s, median (range) | ratio |",
+        "|---|---|---|",
+        f"| usual loader | {_spread(figures['usual'])} | 1 |",
+        f"| **ours** | {_spread(figures['ours'])} | {_against(figures['ours']['ratio'], 20)} |",
+        "",
+        f"{content['of_step']:.1%} of a training step of SimpleNN with batch norm (goal: 10 %).",
+    ]
+
+
+def _start(content: dict[str, Any]) -> list[str]:
+    seconds, memory = content["median"], content["peak_mb"]
+    holds = "holds" if content["over_imports"] <= 1 else "**missed**"
+    return [
+        *(_where(content, "start"), ""),
+        "| process | seconds, median | peak memory |",
+        "|---|---|---|",
+        f"| `python -c 'import torch, mlflow'` | {seconds['imports']:.2f} | {memory['imports']:,} MB |",
+        f"| `python train.py {start.SHORT_JOB}` | {seconds['job']:.2f} | {memory['job']:,} MB |",
+        f"| the usual pipeline, ten batches (without its workers) | {seconds['usual']:.2f} | {memory['usual']:,} MB |",
+        f"| `python train.py --help` | {seconds['help']:.2f} | {memory['help']:,} MB |",
+        "",
+        f"The job takes {content['over_imports']:.2f} s more than the imports alone (goal 1.0: {holds}).",
+    ]
+
+
+def _tracking(content: dict[str, Any]) -> list[str]:
+    rows = [*(_where(content, "tracking"), ""), "| call | median | nine in ten under |", "|---|---|---|"]
+    for name, figure in content["calls"].items():
+        rows.append(f"| `{name}` | {figure['median_ms']:.1f} ms | {figure['ninth_decile_ms']:.1f} ms |")
+    for network, milliseconds in content.get("checkpoints_ms", {}).items():
+        rows.append(f"| both checkpoints of an epoch, {NAMES[network]} | {milliseconds:.1f} ms | |")
+    return rows
+
+
+def _overhead(content: dict[str, Any]) -> list[str]:
+    holds = "holds" if content["ms_per_trial"] < 150 else "**missed**"
+    return [
+        f"{_where(content, 'overhead')} {content['trials']} trials of a millisecond, each with a run in MLflow, "
+        f"{content['workers']} workers on one SQLite file. {content['complete']} complete, all {content['different']} "
+        f"different, **{content['ms_per_trial']:.0f} ms a trial** (goal 150: {holds}).",
+    ]
+
+
+def _stacks(content: dict[str, Any]) -> list[str]:
+    rows = [
+        *(_where(content, "stacks"), ""),
+        "| network | who | model-images/s, whole epochs, median (range) | ratio to the usual | ratio to one by one |",
+        "|---|---|---|---|---|",
+    ]
+    for network, figures in content["networks"].items():
+        goals = figures["goals"] or (None, None)
+        for name in ("usual", "one by one", "stacked"):
+            figure = figures[name]
+            ratio, own = f"{figure['ratio']:.2f}", ""
+            if name == "stacked":
+                ratio, own = (
+                    _against(figure[key], goal)
+                    for key, goal in zip(("ratio", "ratio_to_one_by_one"), goals, strict=True)
+                )
+            rows.append(f"| {NAMES[network]} | {TITLES[name]} | {_spread(figure)} | {ratio} | {own} |")
+    return rows
+
+
+def _pruning(content: dict[str, Any]) -> list[str]:
+    images = content["train_limit"] or "all 45,000"
+    lengths = f"{content['trials']} trials of up to {content['epochs']} epochs"
+    rows = [
+        f"{_where(content, 'pruning')[:-1]}, {lengths}, {images} training images:",
+        "",
+        "| sampler seed | epochs, stock | epochs, study | fewer | best, stock | best, study | difference, points |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for one in content["rounds"]:
+        stock, ours = one["stock"], one["study"]
+        rows.append(
+            f"| {one['seed']} | {stock['epochs']} | {ours['epochs']} | {stock['epochs'] / ours['epochs']:.2f}x | "
+            f"{stock['best']:.4f} | {ours['best']:.4f} | {100 * (ours['best'] - stock['best']):+.2f} |"
+        )
+    summary = content["summary"]
+    rows.append(f"| mean | | | {summary['times_fewer_epochs']:.2f}x | | | {summary['points_gained']:+.2f} |")
+    return rows
+
+
+def _workers(content: dict[str, Any]) -> list[str]:
+    rows = [
+        *(_where(content, "workers"), ""),
+        "| in a process | one process | a process a core | ratio |",
+        "|---|---|---|---|",
+    ]
+    for title, figures in content["networks"].items():
+        network, _, size = title.partition(", ")
+        one, several = figures.values()
+        label = NAMES[network] + (f", {size} stacked" if size != "1" else "")
+        rows.append(f"| {label} | {one['median']:,.0f} | {several['median']:,.0f} | {several['ratio']:.2f} |")
+    return rows
+
+
+def _waiting(content: dict[str, Any]) -> list[str]:
+    seconds = content["seconds"]
+    ratio = content["ratio"]
+    return [
+        *(_where(content, "waiting"), ""),
+        f"| | {' | '.join(f'order {i}' for i in range(len(seconds['stock'])))} |",
+        f"|---|{'---|' * len(seconds['stock'])}",
+        f"| stock plugin, joblib, two jobs at a time | {' | '.join(f'{s:.1f} s' for s in seconds['stock'])} |",
+        f"| two workers | {' | '.join(f'{s:.1f} s' for s in seconds['study'])} |",
+        "",
+        f"{ratio:.2f} of the time (goal 0.75: {'holds' if ratio <= 0.75 else '**missed**'}).",
+    ]
+
+
+TABLES: dict[str, Callable[[dict[str, Any]], list[str]]] = {
+    "pipeline": _pipeline,
+    "loading": _loading,
+    "start": _start,
+    "tracking": _tracking,
+    "overhead": _overhead,
+    "stacks": _stacks,
+    "pruning": _pruning,
+    "workers": _workers,
+    "waiting": _waiting,
+}
+
+
+def _draw(single: dict[str, Any], stacked: dict[str, Any]) -> None:
+    """Bars: how many times the images of the usual pipeline each way trains."""
+    from matplotlib import pyplot
+
+    ways = ["usual", "script", "ours", "stacked"]
+    labels = [
+        "usual pipeline (PIL, DataLoader, fp32)",
+        "plain script, data on the device",
+        "ours",
+        "ours, eight stacked",
+    ]
+    figure, axes = pyplot.subplots(figsize=(7, 3.6), layout="constrained")
+    width = 0.8 / len(ways)
+    for index, (way, label) in enumerate(zip(ways, labels, strict=True)):
+        where, heights = [], []
+        for place, network in enumerate(single):
+            source = stacked.get(network, {}) if way == "stacked" else single[network]
+            if way in source:
+                where.append(place + (index - (len(ways) - 1) / 2) * width)
+                heights.append(source[way]["ratio"])
+        bars = axes.bar(where, heights, width, label=label)
+        axes.bar_label(bars, fmt="%.1f", fontsize=8)
+    axes.set_xticks(range(len(single)), [NAMES[network] for network in single])
+    axes.set(ylabel="times the usual pipeline's images/s")
+    axes.grid(axis="y", alpha=0.3)
+    axes.legend(fontsize=8)
+    figure.savefig(PICTURE, dpi=120)
+    pyplot.close(figure)

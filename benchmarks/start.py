@@ -1,0 +1,73 @@
+"""How long it takes until something happens: a short job and the help against the imports alone, and their memory."""
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from benchmarks import measure
+from cifar_tuning import PROJECT_ROOT
+
+IMPORTS, JOB, HELP, LOADED = "imports", "job", "help", "usual"
+SHORT_JOB = "trainer.epochs=1 data.train_limit=1280 tracking=mlflow"
+SCRIPT = """
+import torch
+from benchmarks import usual
+from benchmarks.ours import make_parts
+data = make_parts("data.train_limit=1280").data
+model = usual.MODELS["simplenn"]()
+usual.epoch(model, usual.optimizer(model), usual.loader(data, data.load().train), torch.device("cpu"))
+"""
+
+
+def run(repeats: int) -> Path:
+    """Times the commands in turn, each in a process of its own; returns the JSON file."""
+    times: dict[str, list[float]] = {name: [] for name in (IMPORTS, JOB, HELP, LOADED)}
+    memory: dict[str, float] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        train = [sys.executable, str(PROJECT_ROOT / "train.py")]
+        store = f"sqlite:///{folder}/mlflow.db"
+        for number in range(repeats + 1):
+            commands = {
+                IMPORTS: [sys.executable, "-c", "import torch, mlflow"],
+                JOB: [
+                    *(*train, *SHORT_JOB.split()),
+                    *(f"tracking.uri={store}", f"hydra.run.dir={folder}/{number}"),
+                ],
+                HELP: [*train, "--help"],
+                LOADED: [sys.executable, "-c", SCRIPT],
+            }
+            for name, command in commands.items():
+                seconds, megabytes = _measured(command)
+                if number:  # the first fills caches: the environment is warm then
+                    times[name].append(seconds)
+                    memory[name] = max(memory.get(name, 0.0), megabytes)
+    middle = {name: round(sorted(values)[len(values) // 2], 3) for name, values in times.items()}
+    over = sorted(job - bare for job, bare in zip(times[JOB], times[IMPORTS], strict=True))[repeats // 2]
+    print(
+        f"start     imports {middle[IMPORTS]:.2f} s, a job of ten batches {middle[JOB]:.2f} s: {over:.2f} s more "
+        f"(goal 1.0); --help {middle[HELP]:.2f} s; peak memory {memory[JOB]:,.0f} MB, the usual pipeline's "
+        f"process {memory[LOADED]:,.0f} MB"
+    )
+    content = {"repeats": repeats, "seconds": times, "median": middle, "over_imports": round(over, 3)}
+    return measure.write("start", content | {"peak_mb": {name: round(value) for name, value in memory.items()}})
+
+
+def _measured(command: list[str]) -> tuple[float, float]:
+    """Runs a command; returns its seconds and its own process's peak of resident memory in MB.
+
+    Raises:
+        RuntimeError: it failed.
+    """
+    start = time.perf_counter()
+    with tempfile.TemporaryFile() as errors:
+        process = subprocess.Popen(command, cwd=PROJECT_ROOT, stdout=subprocess.DEVNULL, stderr=errors)
+        _, status, usage = os.wait4(process.pid, 0)
+        seconds = time.perf_counter() - start
+        process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode:
+            errors.seek(0)
+            raise RuntimeError(f"{' '.join(command)} failed:\n{errors.read().decode(errors='replace')[-2000:]}")
+    return seconds, usage.ru_maxrss / 1024
