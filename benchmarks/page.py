@@ -167,13 +167,15 @@ def _pruning(content: dict[str, Any]) -> list[str]:
         "|---|---|---|---|---|---|---|",
     ]
     for one in content["rounds"]:
+        if not {"stock", "study"} <= one.keys():
+            continue
         stock, ours = one["stock"], one["study"]
         rows.append(
             f"| {one['seed']} | {stock['epochs']} | {ours['epochs']} | {stock['epochs'] / ours['epochs']:.2f}x | "
             f"{stock['best']:.4f} | {ours['best']:.4f} | {100 * (ours['best'] - stock['best']):+.2f} |"
         )
-    summary = content["summary"]
-    rows.append(f"| mean | | | {summary['times_fewer_epochs']:.2f}x | | | {summary['points_gained']:+.2f} |")
+    if summary := content["summary"]:
+        rows.append(f"| mean | | | {summary['times_fewer_epochs']:.2f}x | | | {summary['points_gained']:+.2f} |")
     return rows
 
 

@@ -20,7 +20,10 @@ from cifar_tuning.tuning.space import SearchSpace
 # These cover one space together: their processes must agree on its order.
 _ONE_SEQUENCE = ("optuna.samplers.GridSampler", "optuna.samplers.QMCSampler")
 # The samplers of the stock plugin's options, and whatever else Optuna offers; never other code.
-_TRUSTED = ("hydra_plugins.hydra_optuna_sweeper.*", "optuna.samplers.*", "optuna.pruners.*")
+_TRUSTED = (
+    *("hydra_plugins.hydra_optuna_sweeper.*", "optuna.samplers.*"),
+    *("optuna.pruners.*", "cifar_tuning.tuning.pruners.*"),
+)
 
 
 @dataclass(frozen=True)

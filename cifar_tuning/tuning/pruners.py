@@ -1,0 +1,57 @@
+"""Optuna's percentile and median pruners, with an end: which of the last trials is better is seen early or not at all.
+
+Late in a training its schedule decides how curves compare: where the learning rate is divided in epoch 10, an accuracy
+leaps up in epoch 11, and whoever waits for epoch 12 with it is below the median until then. And who is looked at often is
+below the median at some time, by chance.
+"""
+
+from typing import Any
+
+import optuna
+from optuna.study import Study
+from optuna.trial import FrozenTrial
+
+
+class PercentilePruner(optuna.pruners.PercentilePruner):
+    """Prunes a trial whose best value so far is not among the given share of the others' values at that step.
+
+    Args:
+        percentile: the share that goes on, 0 to 100.
+        n_startup_trials, n_warmup_steps, interval_steps, n_min_trials: as Optuna's.
+        n_last_steps: no trial is pruned behind this step; None: up to its end, as Optuna does.
+        n_seed_steps: of one seed of a trial that has several: it may be pruned behind each. None: there is one.
+    """
+
+    def __init__(
+        self,
+        percentile: float,
+        *options: Any,
+        n_last_steps: int | None = None,
+        n_seed_steps: int | None = None,
+        **named: Any,
+    ) -> None:
+        for name, value in (("n_last_steps", n_last_steps), ("n_seed_steps", n_seed_steps)):
+            if value is not None and (not isinstance(value, int) or value < 1):
+                raise ValueError(f"{name} must be a whole number, 1 or above, or null, but got {value}.")
+        super().__init__(percentile, *options, **named)
+        self._n_last_steps, self._n_seed_steps = n_last_steps, n_seed_steps
+
+    def prune(self, study: Study, trial: FrozenTrial) -> bool:
+        """Whether the trial is hopeless, by what it has reported last."""
+        step = trial.last_step
+        if step is not None and self._n_last_steps is not None and step > self._n_last_steps:
+            between_seeds = self._n_seed_steps is not None and step % self._n_seed_steps == 0
+            if not between_seeds:
+                return False
+        return super().prune(study, trial)
+
+
+class MedianPruner(PercentilePruner):
+    """Prunes a trial whose best value so far is below the median of the others' values at that step.
+
+    Args:
+        options: of `PercentilePruner`, but for the percentile.
+    """
+
+    def __init__(self, *options: Any, **named: Any) -> None:
+        super().__init__(50.0, *options, **named)
