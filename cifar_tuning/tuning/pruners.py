@@ -1,8 +1,8 @@
 """Optuna's percentile and median pruners, with an end: which of the last trials is better is seen early or not at all.
 
 Late in a training its schedule decides how curves compare: where the learning rate is divided in epoch 10, an accuracy
-leaps up in epoch 11, and whoever waits for epoch 12 with it is below the median until then. And who is looked at often is
-below the median at some time, by chance.
+leaps up in epoch 11, and whoever waits for epoch 12 with it is below the median until then. And a trial that is looked
+at often is below the median at some time, by chance.
 """
 
 from typing import Any

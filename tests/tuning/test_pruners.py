@@ -1,0 +1,89 @@
+import optuna
+import pytest
+from omegaconf import OmegaConf
+
+from cifar_tuning.tuning.plugin import PRUNERS
+from cifar_tuning.tuning.pruners import MedianPruner, PercentilePruner
+
+
+def looks(pruner, epochs: int) -> list[int]:
+    """Returns the steps after which a hopeless trial would be pruned."""
+    study = optuna.create_study(direction="maximize", pruner=pruner)
+    for _ in range(6):
+        trial = study.ask()
+        for step in range(1, epochs + 1):
+            trial.report(0.5, step)
+        study.tell(trial, 0.5)
+    found, trial = [], study.ask()
+    for step in range(1, epochs + 1):
+        trial.report(0.1, step)
+        if trial.should_prune():
+            found.append(step)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, [1, 2, 3, 4, 5, 6, 7, 8]),
+        ({"n_warmup_steps": 2, "interval_steps": 2}, [2, 4, 6, 8]),
+        ({"n_last_steps": 3}, [1, 2, 3]),
+        ({"n_warmup_steps": 2, "interval_steps": 2, "n_last_steps": 5}, [2, 4]),
+        ({"n_last_steps": 1, "n_seed_steps": 4}, [1, 4, 8]),
+        ({"n_startup_trials": 7}, []),
+    ],
+)
+def test_when_it_looks(options, expected):
+    assert looks(MedianPruner(**options), 8) == expected
+
+
+@pytest.mark.parametrize(
+    ("epochs", "expected"),
+    [
+        (1, [1]),
+        (3, [1, 3]),
+        (10, [1, 2, 3, 10]),
+        (15, [1, 3, 5, 15]),
+        (30, [2, 6, 10, 30]),
+        (200, [13, 39, 65]),
+    ],
+)
+@pytest.mark.parametrize("name", ["median", "percentile"])
+def test_the_defaults_by_the_length_of_a_trial(epochs, expected, name):
+    config = OmegaConf.create({"trainer": {"epochs": epochs}, "pruner": PRUNERS[name]})
+    options = OmegaConf.to_container(config.pruner, resolve=True)
+    target = options.pop("_target_").rpartition(".")[2]
+    assert (
+        looks({"MedianPruner": MedianPruner, "PercentilePruner": PercentilePruner}[target](**options), epochs)
+        == expected
+    )
+
+
+def test_an_application_without_epochs_is_pruned_at_every_step():
+    config = OmegaConf.create({"pruner": PRUNERS["median"]})
+    options = OmegaConf.to_container(config.pruner, resolve=True)
+    del options["_target_"]
+    assert looks(MedianPruner(**options), 4) == [1, 2, 3, 4]
+
+
+def test_the_percentile_is_the_share_that_goes_on():
+    for percentile, goes_on in ((25.0, 2), (50.0, 4), (75.0, 6)):
+        study = optuna.create_study(direction="maximize", pruner=PercentilePruner(percentile, n_startup_trials=1))
+        for value in range(8):
+            trial = study.ask()
+            trial.report(value, 1)
+            study.tell(trial, value)
+        kept = 0
+        for value in range(8):
+            trial = study.ask()
+            trial.report(value, 1)
+            kept += not trial.should_prune()
+            study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+        assert kept == goes_on
+
+
+@pytest.mark.parametrize("options", [{"n_last_steps": 0}, {"n_seed_steps": -1}, {"n_last_steps": 2.5}])
+def test_bad_options(options):
+    (name,) = options
+    with pytest.raises(ValueError, match=f"{name} must be a whole number, 1 or above, or null"):
+        MedianPruner(**options)
