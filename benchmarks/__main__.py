@@ -7,13 +7,13 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import agreement, page, pipeline, stacks, start, studies, tracking, workers
+from benchmarks import agreement, page, pipeline, simulated, stacks, start, studies, tracking, workers
 from benchmarks.ours import NETWORKS
 
 # In minutes on two cores: tracking 0.3, overhead 1, loading 0.5, start 2, pipeline 3, stacks 6; waiting 10, agreement
-# 7, workers 2, stack_sizes 3; pruning hours (`--train-limit` less).
+# 7, workers 2, stack_sizes 3, simulated 5; pruning hours (`--train-limit` less).
 SHORT = ("tracking", "overhead", "loading", "start", "pipeline", "stacks")
-LONG = ("stack_sizes", "waiting", "pruning", "agreement", "workers")
+LONG = ("stack_sizes", "waiting", "pruning", "agreement", "workers", "simulated")
 
 
 def main() -> None:
@@ -45,6 +45,7 @@ def main() -> None:
         "stack_sizes": lambda: stacks.sizes(networks or list(stacks.GOALS), repeats or 3),
         "waiting": lambda: studies.waiting(repeats or 1),
         "workers": lambda: workers.run(networks or list(NETWORKS), repeats or 5),
+        "simulated": lambda: simulated.run(repeats or 80),
         "agreement": lambda: agreement.run(options.train_limit),
         "pruning": lambda: studies.pruning(repeats or 3, options.train_limit),
         "page": page.write,

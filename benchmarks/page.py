@@ -179,6 +179,18 @@ def _pruning(content: dict[str, Any]) -> list[str]:
     return rows
 
 
+def _simulated(content: dict[str, Any]) -> list[str]:
+    rows = [
+        f"{_where(content, 'simulated')[:-1]}: {content['studies']} studies with each pruner:",
+        *("", "| pruner | epochs, fewer | best, points from the stock plugin's |", "|---|---|---|"),
+    ]
+    for name, one in content["pruners"].items():
+        rows.append(
+            f"| {name} | {one['times_fewer_epochs']:.2f}x | {one['points']:+.2f} ± {one['standard_error']:.2f} |"
+        )
+    return rows
+
+
 def _workers(content: dict[str, Any]) -> list[str]:
     rows = [
         *(_where(content, "workers"), ""),
@@ -215,6 +227,7 @@ TABLES: dict[str, Callable[[dict[str, Any]], list[str]]] = {
     "overhead": _overhead,
     "stacks": _stacks,
     "pruning": _pruning,
+    "simulated": _simulated,
     "workers": _workers,
     "waiting": _waiting,
 }

@@ -1,0 +1,142 @@
+"""Pruners on simulated studies: whole studies in a second, because every trial's curve is made of recorded ones.
+
+The recorded curves are 39 trials of a study of SimpleNN by the stock plugin (15 epochs, 20,000 images of CIFAR-10). A
+trial gets the curve of one of the two trials nearest to its parameters, its leap moved to where its own learning rate
+is divided, with the noise of an epoch. So what a pruner costs is known to a tenth of a point, where three real studies
+leave half a point open; whether it is true, only real ones tell (`python -m benchmarks pruning`).
+"""
+
+import csv
+import math
+import random
+import statistics
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import optuna
+from tqdm import tqdm
+
+from benchmarks import measure
+from cifar_tuning.tuning.pruners import MedianPruner
+
+RECORDED = Path(__file__).with_name("recorded") / "simplenn_study.csv"
+TRIALS, EPOCHS = 40, 15
+# Of an accuracy from epoch to epoch, before and after the learning rate is divided; and what a step away costs.
+NOISE_BEFORE, NOISE_AFTER, AWAY = 0.012, 0.004, 0.004
+DEFAULT = {"n_startup_trials": 4, "n_warmup_steps": 1, "interval_steps": 2, "n_last_steps": 5}
+PRUNERS: dict[str, optuna.pruners.BasePruner] = {
+    "none": optuna.pruners.NopPruner(),
+    "median, ours": MedianPruner(**DEFAULT),
+    "median, ours, after 5 trials": MedianPruner(**{**DEFAULT, "n_startup_trials": 5}),
+    "median, ours, to the end": MedianPruner(**{**DEFAULT, "n_last_steps": None}),
+    "median, each epoch from the 2nd": optuna.pruners.MedianPruner(5, 2),
+    "median, each epoch from the 5th": optuna.pruners.MedianPruner(5, 5),
+    "best quarter, each fourth epoch": optuna.pruners.PercentilePruner(25.0, 5, 2, 4),
+    "successive halving": optuna.pruners.SuccessiveHalvingPruner(1, 4, 0),
+    "hyperband": optuna.pruners.HyperbandPruner(1, EPOCHS, 3),
+}
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A trial that was trained: its parameters and its validation accuracies."""
+
+    lr: float
+    strength: float
+    decay_epochs: int
+    activation: str
+    curve: tuple[float, ...]
+
+
+def load() -> list[Recorded]:
+    """Reads the recorded trials."""
+    with RECORDED.open(newline="", encoding="utf-8") as stream:
+        return [
+            Recorded(float(lr), float(strength), int(decay), activation, tuple(map(float, curve.split())))
+            for lr, strength, decay, activation, curve in list(csv.reader(stream))[1:]
+        ]
+
+
+def simulate(known: list[Recorded], pruner: optuna.pruners.BasePruner, seed: int, stock: bool) -> tuple[int, float]:
+    """Runs a study; returns the epochs that it trained and its best accuracy.
+
+    Args:
+        known: recorded trials.
+        pruner: of the study.
+        seed: of the sampler and of the noise.
+        stock: TPE as the stock plugin has it; otherwise as our sweeper has it, the defaults tried first.
+    """
+    noise = random.Random(seed)
+    sampler = optuna.samplers.TPESampler(seed=seed, multivariate=not stock, constant_liar=not stock)
+    study = optuna.create_study(direction="maximize", sampler=sampler, pruner=pruner)
+    if not stock:
+        study.enqueue_trial({"lr": 0.01, "strength": 1e-4, "decay_epochs": 10, "activation": "relu"})
+    epochs, best = 0, 0.0
+    for _ in range(TRIALS):
+        trial, pruned = study.ask(), False
+        wanted = Recorded(
+            trial.suggest_float("lr", 1e-3, 0.3, log=True),
+            trial.suggest_float("strength", 1e-6, 1e-2, log=True),
+            trial.suggest_int("decay_epochs", 3, EPOCHS),
+            trial.suggest_categorical("activation", ["relu", "swish"]),
+            (),
+        )
+        values: list[float] = []
+        for epoch, value in enumerate(_curve(known, wanted, noise), 1):
+            epochs += 1
+            values.append(value)
+            trial.report(value, epoch)
+            if epoch < EPOCHS and (pruned := trial.should_prune()):
+                break
+        best = max(best, *values)
+        study.tell(trial, None if pruned else max(values), optuna.trial.TrialState.PRUNED if pruned else None)
+    return epochs, best
+
+
+def _curve(known: list[Recorded], wanted: Recorded, noise: random.Random) -> list[float]:
+    nearest = sorted((_distance(one, wanted), index) for index, one in enumerate(known))[:2]
+    source = known[nearest[0 if noise.random() < 0.65 else 1][1]]
+    away = min(nearest[0][0], 4.0)
+    values = []
+    for epoch in range(1, EPOCHS + 1):
+        before = epoch <= wanted.decay_epochs
+        same = min(epoch, source.decay_epochs) if before else source.decay_epochs + epoch - wanted.decay_epochs
+        value = source.curve[min(same, EPOCHS) - 1]
+        values.append(value + noise.gauss(0, NOISE_BEFORE if before else NOISE_AFTER) - AWAY * away)
+    return values
+
+
+def _distance(one: Recorded, other: Recorded) -> float:
+    return (
+        abs(math.log10(one.lr / other.lr)) / 0.25
+        + abs(math.log10(one.strength / other.strength)) / 1.5
+        + abs(one.decay_epochs - other.decay_epochs) / 2
+        + (1.5 if one.activation != other.activation else 0.0)
+    )
+
+
+def run(studies: int) -> Path:
+    """Simulates studies with each pruner against the stock plugin's; returns the JSON file.
+
+    Args:
+        studies: of each pruner, the same sampler seeds for all.
+    """
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    known = load()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        stock = [simulate(known, optuna.pruners.NopPruner(), seed, True) for seed in range(studies)]
+        figures = {}
+        for name, pruner in tqdm(PRUNERS.items(), desc="pruners", leave=False):
+            own = [simulate(known, pruner, seed, False) for seed in range(studies)]
+            points = [100 * (mine[1] - theirs[1]) for mine, theirs in zip(own, stock, strict=True)]
+            figures[name] = {
+                "times_fewer_epochs": round(TRIALS * EPOCHS * studies / sum(epochs for epochs, _ in own), 2),
+                "points": round(statistics.mean(points), 2),
+                "standard_error": round(statistics.stdev(points) / studies**0.5, 2),
+            }
+            one = figures[name]
+            shown = f"{one['points']:+.2f} ± {one['standard_error']:.2f} points"
+            print(f"simulated  {name:32} {one['times_fewer_epochs']:.2f}x fewer, {shown}", flush=True)
+    return measure.write("simulated", {"studies": studies, "trials": TRIALS, "epochs": EPOCHS, "pruners": figures})
