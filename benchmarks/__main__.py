@@ -4,11 +4,13 @@ The figures go to benchmarks/results/, and from there into docs/performance.md.
 """
 
 import argparse
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks import agreement, page, pipeline, simulated, stacks, start, studies, tracking, workers
 from benchmarks.ours import NETWORKS
+from cifar_tuning.errors import UserError
 
 # In minutes on two cores: tracking 0.3, overhead 1, loading 0.5, start 2, pipeline 3, stacks 6; waiting 10, agreement
 # 7, workers 2, stack_sizes 3, simulated 5; pruning hours (`--train-limit` less).
@@ -50,8 +52,11 @@ def main() -> None:
         "pruning": lambda: studies.pruning(repeats or 3, options.train_limit),
         "page": page.write,
     }
-    for name in SHORT if options.name == "all" else [options.name]:
-        print(f"figures: {benchmarks[name]()}")
+    try:
+        for name in SHORT if options.name == "all" else [options.name]:
+            print(f"figures: {benchmarks[name]()}")
+    except UserError as error:  # no dataset, say
+        sys.exit(f"{name}: {error}")
     print(f"page: {page.write()}")
 
 

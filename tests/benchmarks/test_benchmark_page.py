@@ -1,0 +1,106 @@
+"""The benchmarks' own arithmetic, their page and their bad input; what they measure is nobody's test."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+from benchmarks import measure, page, roofline, usual
+from cifar_tuning import PROJECT_ROOT
+from cifar_tuning.data import Synthetic
+
+
+def test_operations_and_numbers_of_each_layer():
+    model = nn.Sequential(nn.Conv2d(3, 8, 3, bias=False), nn.ReLU(), nn.Conv2d(8, 4, 1, bias=False), nn.Flatten())
+    first, relu, second, flatten = roofline.costs(model, (3, 6, 6))
+    assert first.flops == 2 * (2 * 4 * 4 * 8 * 3 * 9)  # no gradient of the images
+    assert first.numbers == 3 * 36 + 8 * 16 + 8 * 16 + 3 * 36
+    assert (relu.flops, relu.numbers) == (0, 5 * 8 * 16)
+    assert second.flops == 3 * (2 * 4 * 4 * 4 * 8)
+    assert flatten.flops == 0
+
+
+def test_the_share_is_of_the_ceiling_that_binds():
+    layers = [roofline.LayerCost(flops=100, numbers=1), roofline.LayerCost(flops=0, numbers=50)]
+    share = roofline.share(layers, roofline.Ceilings(flops=1000, bytes=1000), "bf16", images_per_second=2.0)
+    # 0.1 s of operations and 0.1 s of bytes (two each) an image, at two images a second
+    assert share["of_roofline"] == pytest.approx(0.4)
+    assert share["of_flops"] == pytest.approx(0.2)
+
+
+def test_the_script_crops_and_flips_on_the_device():
+    data = Synthetic(train_size=64, val_size=32, test_size=64)
+    images = data.load().train
+    torch.manual_seed(0)
+    whole = usual.DeviceBatches(data, images, train=False, device=torch.device("cpu"))
+    x = torch.cat([x for x, _ in whole])
+    assert torch.equal(torch.cat([y for _, y in whole]), images.labels)
+    drawn = usual.DeviceBatches(data, images, train=True, device=torch.device("cpu"))
+    count = 0
+    for batch, labels in drawn:
+        assert batch.shape[1:] == (3, 32, 32)
+        count += len(labels)
+        for image, label in zip(batch, labels, strict=True):  # its middle, moved by up to four pixels, perhaps mirrored
+            candidates = x[images.labels == label]
+            found = any(
+                torch.equal(image[:, 8:24, 8:24], other[:, 8 + down : 24 + down, 8 + right : 24 + right])
+                for other in torch.cat([candidates, candidates.flip(3)])
+                for down in range(-4, 5)
+                for right in range(-4, 5)
+            )
+            assert found
+    assert count == 64
+
+
+def test_the_page_keeps_its_words_and_gets_its_tables(tmp_path, monkeypatch):
+    (tmp_path / "results").mkdir()
+    machine = {"processor": "some CPU", "threads": 2, "gpu": None, "versions": {"torch": "2.0"}, "commit": "abc"}
+    figures = {
+        "trials": 200,
+        "workers": 4,
+        "complete": 200,
+        "different": 200,
+        "ms_per_trial": 151.2,
+        "machine": machine,
+    }
+    (tmp_path / "results" / "overhead.json").write_text(json.dumps(figures))
+    file = tmp_path / "performance.md"
+    file.write_text(
+        "Before.\n<!-- figures: overhead -->\nold\n<!-- end -->\nAfter.\n<!-- figures: waiting -->\n<!-- end -->\n"
+    )
+    monkeypatch.setattr(measure, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(page, "PAGE", file)
+    page.write()
+    text = file.read_text()
+    assert "old" not in text
+    assert "**151 ms a trial** (goal 150: **missed**)" in text
+    assert "Not measured yet: `python -m benchmarks waiting`." in text
+    assert text.startswith("Before.\n<!-- figures: overhead -->\n")
+    assert "<!-- end -->\nAfter.\n" in text
+    page.write()
+    assert file.read_text() == text
+
+
+def test_every_marker_of_the_page_has_a_table():
+    assert {name for _, name, _ in page.MARKED.findall(page.PAGE.read_text())} == set(page.TABLES)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["nothing"], "invalid choice: 'nothing'"),
+        (["pipeline", "--repeats", "0"], "--repeats 0: must be 1 or above"),
+        (["stacks", "--stack", "99"], "--stack 99: must be from 2 to 8"),
+        (["pipeline", "--networks", "vgg"], "invalid choice: 'vgg'"),
+    ],
+)
+def test_bad_input(arguments, expected):
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks", *arguments], cwd=PROJECT_ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert expected in done.stderr
+    assert "Traceback" not in done.stderr
