@@ -34,6 +34,8 @@ def main() -> None:
     options = parser.parse_args()
     if options.repeats is not None and options.repeats < 1:
         parser.error(f"--repeats {options.repeats}: must be 1 or above")
+    if options.repeats == 1 and options.name == "simulated":
+        parser.error("--repeats 1: must be 2 or above, for an error of the mean")
     if not 2 <= options.stack <= len(stacks.RATES):
         parser.error(f"--stack {options.stack}: must be from 2 to {len(stacks.RATES)}")
     networks, repeats = options.networks, options.repeats
@@ -47,7 +49,7 @@ def main() -> None:
         "stack_sizes": lambda: stacks.sizes(networks or list(stacks.GOALS), repeats or 3),
         "waiting": lambda: studies.waiting(repeats or 1),
         "workers": lambda: workers.run(networks or list(NETWORKS), repeats or 5),
-        "simulated": lambda: simulated.run(repeats or 80),
+        "simulated": lambda: simulated.run(repeats or 100),
         "agreement": lambda: agreement.run(options.train_limit),
         "pruning": lambda: studies.pruning(repeats or 3, options.train_limit),
         "page": page.write,

@@ -167,7 +167,7 @@ class TrainBatches(_Batches):
         return np.argsort(epoch_bits(self.seed, epoch, ORDER_STREAM, self.count), kind="stable")
 
     def epoch(self, epoch: int) -> Iterator[Batch]:
-        """The batches of one epoch (from 0): images float32 B×C×H×W in channels_last, labels int64 B.
+        """The batches of one epoch: images float32 B×C×H×W in channels_last, labels int64 B.
 
         With mixup labels are float32 B×classes: the share of each class.
         """

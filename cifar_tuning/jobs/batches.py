@@ -39,8 +39,8 @@ def make_batches(
     splits = _load(data, device, same_data)
     common = {"mean": data.mean, "std": data.std, "device": device}
     trainer = parts.trainer
-    height, width = splits.train.stored.shape[1:3]
-    fractions = (trainer.initial_scale, trainer.delay_fraction, trainer.finetune_fraction)
+    whole = (int(splits.train.stored.shape[1]), int(splits.train.stored.shape[2]))
+    side = sides(whole, trainer.epochs, trainer.initial_scale, trainer.delay_fraction, trainer.finetune_fraction)
     train = TrainBatches(
         splits.train.stored,
         splits.train.labels,
@@ -50,7 +50,7 @@ def make_batches(
         seed=seed,
         mixup=trainer.mixup,
         classes=len(data.classes),
-        side=sides((height, width), trainer.epochs, *fractions) if trainer.initial_scale < 1 else None,
+        side=None if side(1) == whole else side,  # the first epoch has the smallest
         **common,
     )
     val = EvalBatches(splits.val.images, splits.val.labels, batch_size=EVAL_BATCH, **common)

@@ -14,11 +14,17 @@ from cifar_tuning.jobs.checks import find_problems, find_target
 from cifar_tuning.text import flatten
 from cifar_tuning.training import checkpoint as checkpoints
 from cifar_tuning.training.checkpoint import Checkpoint
+from cifar_tuning.training.settings import TrainerSettings
 
 log = logging.getLogger(__name__)
 
 # A continued run is the same experiment: these groups must be as they were.
 SAME = ("model", "optimizer", "schedule", "regularizer", "augmentation", "data", "seed")
+# And these of the trainer.
+SAME_OF_TRAINER = (
+    *("label_smoothing", "mixup", "ema_decay"),
+    *("initial_scale", "delay_fraction", "finetune_fraction"),
+)
 # Where the files lie changes nothing that is learnt.
 FREE = ("data.root",)
 # Says how a report presents the sweep; nothing that a job does depends on it.
@@ -92,25 +98,34 @@ def own_checkpoint(config: dict[str, Any], folder: Path) -> tuple[Checkpoint | N
         log.warning("Beginning anew: %s", error)
         return None, None
     # One that was killed after its last epoch has only its end to repeat.
-    if checkpoint is None or _compared(config) != _compared(checkpoint.config):
+    if checkpoint is None or _compared(config, checkpoint.config) != _compared(checkpoint.config, config):
         return None, None
     return checkpoint, file
 
 
-def _compared(config: dict[str, Any]) -> dict[str, Any]:
+def _compared(config: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
     """Returns all options that make a job what it is."""
-    return {key: value for key, value in flatten(_with_defaults(config)) if not key.startswith(ELSEWHERE)}
+    return {key: value for key, value in flatten(_with_defaults(config, other)) if not key.startswith(ELSEWHERE)}
 
 
-def _with_defaults(config: dict[str, Any]) -> dict[str, Any]:
+def _with_defaults(config: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
     """Returns the configuration with what its constructors take for options that are absent.
 
     An option that came with a newer release is absent in an older checkpoint, which is none the worse for it.
+
+    Args:
+        config: by group.
+        other: what it is to be compared with: where the classes differ, their defaults say nothing.
     """
-    return {name: {**_defaults(group), **group} if isinstance(group, dict) else group for name, group in config.items()}
+    return {
+        name: {**_defaults(group, other.get(name)), **group} if isinstance(group, dict) else group
+        for name, group in config.items()
+    }
 
 
-def _defaults(group: dict[str, Any]) -> dict[str, Any]:
+def _defaults(group: dict[str, Any], other: object) -> dict[str, Any]:
+    if not isinstance(other, dict) or other.get("_target_") != group.get("_target_"):
+        return {}
     try:
         parameters = inspect.signature(find_target(str(group.get("_target_")))).parameters
     except Exception:  # whoever builds the group will say what is wrong with it
@@ -135,11 +150,19 @@ def differences(config: dict[str, Any], checkpoint: Checkpoint, source: str) -> 
 
 def changed_options(config: dict[str, Any], checkpoint: Checkpoint, source: str) -> list[str]:
     """Returns a line for each option that would make the continued run another one."""
-    was = dict(flatten(_with_defaults({name: checkpoint.config.get(name) for name in SAME})))
-    now = dict(flatten(_with_defaults({name: config.get(name) for name in SAME})))
+    theirs, ours = (
+        {name: one.get(name) for name in SAME} | {"trainer": _of_trainer(one)} for one in (checkpoint.config, config)
+    )
+    was, now = dict(flatten(_with_defaults(theirs, ours))), dict(flatten(_with_defaults(ours, theirs)))
     return [
         f"{key}={now.get(key, '(absent)')}: {source} was trained with {was.get(key, '(absent)')}; "
         "a resumed run must keep it"
         for key in sorted(was.keys() | now.keys())
         if key not in FREE and was.get(key) != now.get(key)
     ]
+
+
+def _of_trainer(config: dict[str, Any]) -> dict[str, Any]:
+    """Returns the options that say how a run is trained; the size of the images depends on its length."""
+    settings = {name: config["trainer"].get(name, getattr(TrainerSettings, name)) for name in SAME_OF_TRAINER}
+    return settings | ({"epochs": config["trainer"]["epochs"]} if settings["initial_scale"] != 1 else {})

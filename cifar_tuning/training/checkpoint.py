@@ -19,7 +19,8 @@ FORMAT = 1
 class Checkpoint:
     """The state of a run after an epoch.
 
-    `model` is what predicts; where that is an average of weights, `unaveraged` is what is trained on.
+    `model` is what predicts; where that is an average of the weights of `averaged_steps` steps, `unaveraged` is what is
+    trained on.
     `config` is the job's whole resolved configuration, so that the model can be built again from the file
     alone; `run_id` is its MLflow run, if it has one; `precision` is what `auto` came to.
     """
@@ -33,6 +34,7 @@ class Checkpoint:
     run_id: str | None = None
     precision: str = "fp32"
     unaveraged: dict[str, Any] | None = None
+    averaged_steps: int = 0
 
 
 def generator_states(own: torch.Generator | None = None) -> dict[str, Any]:

@@ -38,6 +38,10 @@ class Computation:
         self.runs = list(runs)
         first = self.runs[0]
         self.device, self.precision = first.device, first.precision
+        smoothing = [run.label_smoothing for run in self.runs]
+        # Made here: a tensor that is made of numbers within a step waits for the device.
+        self.alike = smoothing[0] if len(set(smoothing)) == 1 else None
+        self.smoothing = torch.tensor(smoothing, device=self.device, dtype=torch.float64).unsqueeze(1)
         self.model: nn.Module = torch.compile(model) if first.compile else model  # type: ignore[assignment]
 
     def batches(self, epochs: Sequence[int]) -> Iterable[Batch]:
@@ -120,19 +124,18 @@ class Computation:
     def _losses(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Returns each run's mean cross-entropy, K, from logits N×K×classes; its label smoothing included."""
         images, runs, classes = logits.shape
-        smoothing = [run.label_smoothing for run in self.runs]
         if labels.is_floating_point():
-            targets = labels.view(images, -1, classes).expand(images, runs, classes)
-            spread = torch.tensor(smoothing, device=logits.device, dtype=logits.dtype).view(runs, 1)
+            targets = labels.to(logits.dtype).view(images, -1, classes).expand(images, runs, classes)
+            spread = self.smoothing.to(logits.dtype)
             return -((1 - spread) * targets + spread / classes).mul(logits.log_softmax(2)).sum(2).mean(0)
         targets = labels.view(images, -1).expand(images, runs)
-        if len(set(smoothing)) == 1:
+        if self.alike is not None:
             each = F.cross_entropy(
-                logits.flatten(0, 1), targets.flatten(), reduction="none", label_smoothing=smoothing[0]
+                logits.flatten(0, 1), targets.flatten(), reduction="none", label_smoothing=self.alike
             )
             return each.view(images, runs).mean(0)
         # Szegedy et al. 2016, "Rethinking the Inception Architecture", section 7
         log_p = logits.log_softmax(2)
         right = -log_p.gather(2, targets.unsqueeze(2)).squeeze(2)
-        share = torch.tensor(smoothing, device=logits.device, dtype=logits.dtype)
+        share = self.smoothing.squeeze(1).to(logits.dtype)
         return ((1 - share) * right - share * log_p.mean(2)).mean(0)

@@ -4,7 +4,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,9 +12,9 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 from torch.optim import Optimizer
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from cifar_tuning.training import checkpoint as checkpoints
+from cifar_tuning.training.averaging import WeightAverage
 from cifar_tuning.training.checkpoint import Checkpoint
 from cifar_tuning.training.computation import Batch, Computation, Trained
 from cifar_tuning.training.display import Display
@@ -101,9 +101,7 @@ class Trainer:
         self.listeners = list(listeners)
         self.progress = Progress()
         self.compile, self.label_smoothing = compile, label_smoothing
-        self.average: AveragedModel | None = None
-        if ema_decay:
-            self.average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(ema_decay), use_buffers=True)
+        self.average = WeightAverage(model, ema_decay) if ema_decay else None
         # Random numbers of its own, where several runs share the process's generators.
         self.generator: torch.Generator | None = None
         if compile:
@@ -113,8 +111,8 @@ class Trainer:
         """Goes on from a checkpoint; on a CPU to the same bits as if the run had never stopped."""
         self.model.load_state_dict(checkpoint.unaveraged or checkpoint.model)
         if self.average is not None:
-            self.average.module.load_state_dict(checkpoint.model)
-            self.average.n_averaged.fill_(checkpoint.unaveraged is not None)  # any but the first one averages
+            self.average.model.load_state_dict(checkpoint.model)
+            self.average.steps = checkpoint.averaged_steps
         self.optimizer.load_state_dict(checkpoint.optimizer)
         self.schedule.load_state_dict(checkpoint.schedule)
         checkpoints.restore_generators(checkpoint.generators)
@@ -201,26 +199,11 @@ class Trainer:
     def update_average(self) -> None:
         """Takes the weights of the step that was just done into their average, if the run keeps one."""
         if self.average is not None:
-            self.average.update_parameters(self.model)
+            self.average.update(self.model)
 
-    @contextmanager
-    def averaged(self) -> Iterator[None]:
-        """Has the average, if the run keeps one, stand in the model's place; in its memory, which may be a stack's."""
-        if self.average is not None:
-            self._swap(self.average)
-        try:
-            yield
-        finally:
-            if self.average is not None:
-                self._swap(self.average)
-
-    @torch.no_grad()
-    def _swap(self, average: AveragedModel) -> None:
-        theirs = average.module.state_dict()
-        for name, mine in self.model.state_dict().items():
-            kept = mine.clone()
-            mine.copy_(theirs[name])
-            theirs[name].copy_(kept)
+    def averaged(self) -> AbstractContextManager[None]:
+        """Has the average, if the run keeps one, stand in the model's place."""
+        return nullcontext() if self.average is None else self.average.in_place_of(self.model)
 
     @property
     def lr(self) -> float:
@@ -236,8 +219,9 @@ class Trainer:
         assert self.folder is not None
         trained = self.model.state_dict()
         state = Checkpoint(
-            model=trained if self.average is None else self.average.module.state_dict(),
+            model=trained if self.average is None else self.average.model.state_dict(),
             unaveraged=None if self.average is None else trained,
+            averaged_steps=0 if self.average is None else self.average.steps,
             optimizer=self.optimizer.state_dict(),
             schedule=self.schedule.state_dict(),
             generators=checkpoints.generator_states(self.generator),

@@ -38,7 +38,8 @@ class TrainerSettings:
         mixup: α of mixup (Zhang et al. 2018): each batch is mixed with itself in another order; 0: it is not.
             `train/acc` then counts the class of the larger share.
         ema_decay: what the exponential moving average of the weights keeps of itself at each step (Polyak and Juditsky
-            1992); such as 0.995. Validation and `best.pt` take the average. 0: there is none.
+            1992); such as 0.995. Validation and `best.pt` take the average, which
+            keeps less of itself in the first steps. 0: there is none.
         initial_scale: progressive resizing: the training images' side at the beginning, as a share of the whole;
             1: they are whole from the beginning.
         delay_fraction: share of the epochs with the initial size.

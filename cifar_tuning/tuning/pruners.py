@@ -5,53 +5,84 @@ leaps up in epoch 11, and whoever waits for epoch 12 with it is below the median
 at often is below the median at some time, by chance.
 """
 
-from typing import Any
-
 import optuna
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
 
 class PercentilePruner(optuna.pruners.PercentilePruner):
-    """Prunes a trial whose best value so far is not among the given share of the others' values at that step.
+    """Prunes a trial whose best value so far is not among the given share of the complete trials' values at that step.
 
     Args:
         percentile: the share that goes on, 0 to 100.
         n_startup_trials, n_warmup_steps, interval_steps, n_min_trials: as Optuna's.
         n_last_steps: no trial is pruned behind this step; None: up to its end, as Optuna does.
-        n_seed_steps: of one seed of a trial that has several: it may be pruned behind each. None: there is one.
+        n_seed_steps: of one seed of a trial that has several: it may be pruned behind each, whatever else is said.
+            None: there is one seed.
+
+    Raises:
+        ValueError: an option is out of range, or no trial would ever be pruned.
     """
 
     def __init__(
         self,
         percentile: float,
-        *options: Any,
+        n_startup_trials: int = 5,
+        n_warmup_steps: int = 0,
+        interval_steps: int = 1,
+        *,
+        n_min_trials: int = 1,
         n_last_steps: int | None = None,
         n_seed_steps: int | None = None,
-        **named: Any,
     ) -> None:
         for name, value in (("n_last_steps", n_last_steps), ("n_seed_steps", n_seed_steps)):
-            if value is not None and (not isinstance(value, int) or value < 1):
+            if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
                 raise ValueError(f"{name} must be a whole number, 1 or above, or null, but got {value}.")
-        super().__init__(percentile, *options, **named)
+        if n_last_steps is not None and n_last_steps < n_warmup_steps:
+            raise ValueError(
+                f"n_last_steps={n_last_steps} is before n_warmup_steps={n_warmup_steps}: no trial would be pruned. "
+                "Give both, or n_last_steps=null."
+            )
+        super().__init__(percentile, n_startup_trials, n_warmup_steps, interval_steps, n_min_trials=n_min_trials)
         self._n_last_steps, self._n_seed_steps = n_last_steps, n_seed_steps
+        self._behind_a_seed = optuna.pruners.PercentilePruner(percentile, n_startup_trials, n_min_trials=n_min_trials)
 
     def prune(self, study: Study, trial: FrozenTrial) -> bool:
         """Whether the trial is hopeless, by what it has reported last."""
         step = trial.last_step
-        if step is not None and self._n_last_steps is not None and step > self._n_last_steps:
-            between_seeds = self._n_seed_steps is not None and step % self._n_seed_steps == 0
-            if not between_seeds:
-                return False
+        if step is None:
+            return False
+        if self._n_seed_steps is not None and step % self._n_seed_steps == 0:
+            return self._behind_a_seed.prune(study, trial)
+        if self._n_last_steps is not None and step > self._n_last_steps:
+            return False
         return super().prune(study, trial)
 
 
 class MedianPruner(PercentilePruner):
-    """Prunes a trial whose best value so far is below the median of the others' values at that step.
+    """Prunes a trial whose best value so far is below the median of the complete trials' values at that step.
 
     Args:
-        options: of `PercentilePruner`, but for the percentile.
+        n_startup_trials, n_warmup_steps, interval_steps, n_min_trials: as Optuna's.
+        n_last_steps, n_seed_steps: as `PercentilePruner`'s.
     """
 
-    def __init__(self, *options: Any, **named: Any) -> None:
-        super().__init__(50.0, *options, **named)
+    def __init__(
+        self,
+        n_startup_trials: int = 5,
+        n_warmup_steps: int = 0,
+        interval_steps: int = 1,
+        *,
+        n_min_trials: int = 1,
+        n_last_steps: int | None = None,
+        n_seed_steps: int | None = None,
+    ) -> None:
+        super().__init__(
+            50.0,
+            n_startup_trials,
+            n_warmup_steps,
+            interval_steps,
+            n_min_trials=n_min_trials,
+            n_last_steps=n_last_steps,
+            n_seed_steps=n_seed_steps,
+        )

@@ -93,8 +93,8 @@ def test_the_same_numbers(make_run, options):
             assert ours.train_loss == pytest.approx(theirs.train_loss, abs=1e-6)  # summed in float32
             assert ours.val_loss == pytest.approx(theirs.val_loss, abs=1e-9)
         if solo.average is not None:
-            averages = solo.average.module.state_dict()
-            for name, value in run.average.module.state_dict().items():
+            averages = solo.average.model.state_dict()
+            for name, value in run.average.model.state_dict().items():
                 torch.testing.assert_close(value, averages[name], rtol=0, atol=1e-9)
         assert run.progress.confusion == result.progress.confusion
 

@@ -124,6 +124,9 @@ def test_a_tracking_server_that_is_down(tiny):
     ("options", "expected"),
     [
         (["model.batch_norm=true"], "last.pt was trained with False; a resumed run must keep it"),
+        (["trainer.epochs=3", "trainer.mixup=0.4"], "trainer.mixup=0.4: "),
+        (["trainer.epochs=3", "trainer.ema_decay=0.9"], "last.pt was trained with 0.0; a resumed run must keep it"),
+        (["optimizer=adam"], "optimizer._target_=torch.optim.Adam: "),
         (["model=resnet20", "model.depth=8"], "last.pt is a checkpoint of another model: cifar_tuning.models.SimpleNN"),
     ],
 )
@@ -133,6 +136,21 @@ def test_resuming_from_another_model(tiny, tmp_path, options, expected):
     assert outcome.code != 0
     assert expected in outcome.err
     assert "Traceback" not in outcome.err
+
+
+def test_another_optimizer_is_told_by_what_was_given(tiny, tmp_path):
+    assert tiny("trainer.epochs=1").code == 0
+    outcome = tiny("optimizer=adam", "trainer.epochs=2", f"resume={tmp_path}/run/last.pt")
+    assert "amsgrad" not in outcome.err
+    assert "dampening" not in outcome.err
+
+
+def test_more_epochs_would_make_the_images_smaller_again(tiny, tmp_path):
+    small = ["model=resnet20", "model.depth=8", "trainer.initial_scale=0.5"]
+    assert tiny(*small, "trainer.epochs=1").code == 0
+    outcome = tiny(*small, "trainer.epochs=2", f"resume={tmp_path}/run/last.pt")
+    assert "trainer.epochs=2" in outcome.err
+    assert "a resumed run must keep it" in outcome.err
 
 
 def test_every_rule_belongs_to_an_option_that_exists(configure):

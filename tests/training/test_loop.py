@@ -7,6 +7,7 @@ import torch.nn.functional as F
 
 from cifar_tuning.training import L1, L2, ElasticNet, Listener, Regularizer
 from cifar_tuning.training import checkpoint as checkpoints
+from cifar_tuning.training.averaging import WeightAverage
 from cifar_tuning.training.computation import Computation
 from cifar_tuning.training.display import Display
 from cifar_tuning.training.resizing import sides
@@ -115,8 +116,8 @@ def test_resume_goes_on_to_the_same_bits(make_trainer, tmp_path, optimizer, sche
     for name, value in whole.model.state_dict().items():
         assert torch.equal(value, resumed.model.state_dict()[name]), name
     if whole.average is not None:
-        for name, value in whole.average.module.state_dict().items():
-            assert torch.equal(value, resumed.average.module.state_dict()[name]), name
+        for name, value in whole.average.model.state_dict().items():
+            assert torch.equal(value, resumed.average.model.state_dict()[name]), name
 
     def numbers(r):  # all but the clock
         return [(m.epoch, m.train_loss, m.train_acc, m.val_loss, m.val_acc, m.lr) for m in r.progress.history]
@@ -171,9 +172,44 @@ def test_an_average_that_begins_late_begins_with_the_weights(make_trainer, tmp_p
     make_trainer(epochs=1, folder=tmp_path).fit()
     resumed = make_trainer(epochs=1, ema_decay=0.9)
     resumed.resume(checkpoints.load(tmp_path))
+    before = resumed.model.fc3.bias.detach().clone()
     resumed.model.fc3.bias.data.fill_(3.0)
     resumed.update_average()
-    assert torch.equal(resumed.average.module.fc3.bias, torch.full((10,), 3.0))
+    torch.testing.assert_close(resumed.average.model.fc3.bias, 0.1 * before + 0.9 * 3)
+
+
+def test_a_run_that_was_killed_in_its_first_epoch_averages_as_if_it_had_not_been(make_trainer, tmp_path):
+    whole = make_trainer(epochs=1, ema_decay=0.9)
+    whole.fit()
+    broken = make_trainer(epochs=1, ema_decay=0.9, folder=tmp_path, listeners=[Killer()])
+    with pytest.raises(KeyboardInterrupt):
+        broken.fit()
+    resumed = make_trainer(epochs=1, ema_decay=0.9)
+    resumed.resume(checkpoints.load(tmp_path))
+    resumed.fit()
+    for name, value in whole.average.model.state_dict().items():
+        assert torch.equal(value, resumed.average.model.state_dict()[name]), name
+
+
+class Killer(Listener):
+    def on_epoch(self, metrics):
+        raise KeyboardInterrupt
+
+
+def test_tied_weights_are_averaged_once():
+    model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Linear(2, 2))
+    model[1].weight = model[0].weight
+    average = WeightAverage(model, 0.9)
+    with torch.no_grad():
+        model[0].weight.zero_()
+    average.update(model)
+    expected = average.model[0].weight.detach().clone()
+    assert expected.abs().max() > 0
+    with average.in_place_of(model):
+        assert torch.equal(model[1].weight, expected)
+        assert model[1].weight is model[0].weight
+    assert torch.equal(model[0].weight, torch.zeros(2, 2))
+    assert torch.equal(average.model[1].weight, expected)
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])

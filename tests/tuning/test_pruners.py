@@ -31,6 +31,7 @@ def looks(pruner, epochs: int) -> list[int]:
         ({"n_warmup_steps": 2, "interval_steps": 2, "n_last_steps": 5}, [2, 4]),
         ({"n_last_steps": 1, "n_seed_steps": 4}, [1, 4, 8]),
         ({"n_startup_trials": 7}, []),
+        ({"n_startup_trials": 7, "n_seed_steps": 2}, []),
     ],
 )
 def test_when_it_looks(options, expected):
@@ -45,7 +46,7 @@ def test_when_it_looks(options, expected):
         (10, [1, 2, 3, 10]),
         (15, [1, 3, 5, 15]),
         (30, [2, 6, 10, 30]),
-        (200, [13, 39, 65]),
+        (200, [13, 39, 65, 200]),
     ],
 )
 @pytest.mark.parametrize("name", ["median", "percentile"])
@@ -57,6 +58,34 @@ def test_the_defaults_by_the_length_of_a_trial(epochs, expected, name):
         looks({"MedianPruner": MedianPruner, "PercentilePruner": PercentilePruner}[target](**options), epochs)
         == expected
     )
+
+
+@pytest.mark.parametrize("epochs", [15, 20, 25, 40])
+def test_a_trial_of_several_seeds_is_looked_at_behind_each(epochs):
+    config = OmegaConf.create({"trainer": {"epochs": epochs}, "pruner": PRUNERS["median"]})
+    options = OmegaConf.to_container(config.pruner, resolve=True)
+    del options["_target_"]
+    early = [step for step in looks(MedianPruner(**options), 3 * epochs) if step < epochs]
+    assert early == looks(MedianPruner(**options), epochs - 1)
+    assert looks(MedianPruner(**options), 3 * epochs) == [*early, epochs, 2 * epochs, 3 * epochs]
+
+
+def test_the_patient_one_prunes_what_gets_worse():
+    from hydra.utils import instantiate
+
+    config = OmegaConf.create({"trainer": {"epochs": 10}, "pruner": PRUNERS["patient"]})
+    pruner = instantiate(config, _execution_whitelist_=["optuna.pruners.*"]).pruner
+    study = optuna.create_study(direction="maximize", pruner=pruner)
+    for _ in range(6):
+        trial = study.ask()
+        for step in range(1, 11):
+            trial.report(0.5, step)
+        study.tell(trial, 0.5)
+    trial, found = study.ask(), []
+    for step in range(1, 11):
+        trial.report(0.4 - 0.01 * step, step)
+        found.append(trial.should_prune())
+    assert found.index(True) + 1 == 5
 
 
 def test_an_application_without_epochs_is_pruned_at_every_step():
@@ -82,7 +111,14 @@ def test_the_percentile_is_the_share_that_goes_on():
         assert kept == goes_on
 
 
-@pytest.mark.parametrize("options", [{"n_last_steps": 0}, {"n_seed_steps": -1}, {"n_last_steps": 2.5}])
+def test_an_end_before_the_beginning_is_refused():
+    with pytest.raises(ValueError, match="n_last_steps=5 is before n_warmup_steps=6: no trial would be pruned"):
+        MedianPruner(n_warmup_steps=6, n_last_steps=5)
+
+
+@pytest.mark.parametrize(
+    "options", [{"n_last_steps": 0}, {"n_seed_steps": -1}, {"n_last_steps": 2.5}, {"n_last_steps": True}]
+)
 def test_bad_options(options):
     (name,) = options
     with pytest.raises(ValueError, match=f"{name} must be a whole number, 1 or above, or null"):
