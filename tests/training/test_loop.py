@@ -134,10 +134,8 @@ def test_the_average_is_validated_and_kept_and_training_does_not_see_it(make_tra
     def after_step():
         nonlocal steps
         for name, value in plain.model.state_dict().items():
-            averages = (
-                steps and value.is_floating_point()
-            )  # the first step's weights are the average; counters count on
-            average[name] = 0.8 * average[name] + 0.2 * value if averages else value.clone()
+            keep = min(0.8, (1 + steps) / (10 + steps))
+            average[name] = keep * average[name] + (1 - keep) * value
         steps += 1
 
     plain.update_average = after_step
