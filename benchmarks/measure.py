@@ -71,6 +71,20 @@ def machine() -> dict[str, Any]:
     }
 
 
+def with_known(name: str, figures: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a benchmark's networks with those that were measured before, if that was on this machine.
+
+    Args:
+        name: of the benchmark.
+        figures: by network.
+    """
+    file = RESULTS / f"{name}.json"
+    known = json.loads(file.read_text()) if file.is_file() else {}
+    here = {key: value for key, value in machine().items() if key != "commit"}
+    there = {key: value for key, value in known.get("machine", {}).items() if key != "commit"}
+    return {**(known.get("networks", {}) if here == there else {}), **figures}
+
+
 def write(name: str, content: Mapping[str, Any]) -> Path:
     """Writes a benchmark's figures and the machine's as JSON; returns the file."""
     RESULTS.mkdir(exist_ok=True)

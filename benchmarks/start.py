@@ -9,6 +9,7 @@ from pathlib import Path
 
 from benchmarks import measure
 from cifar_tuning import PROJECT_ROOT
+from cifar_tuning.errors import UserError
 
 IMPORTS, JOB, HELP, LOADED = "imports", "job", "help", "usual"
 SHORT_JOB = "trainer.epochs=1 data.train_limit=1280 tracking=mlflow"
@@ -18,7 +19,9 @@ from benchmarks import usual
 from benchmarks.ours import make_parts
 data = make_parts("data.train_limit=1280").data
 model = usual.MODELS["simplenn"]()
-usual.epoch(model, usual.optimizer(model), usual.loader(data, data.load().train), torch.device("cpu"))
+device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+model = model.to(device)
+usual.epoch(model, usual.optimizer(model), usual.loader(data, data.load().train), device)
 """
 
 
@@ -59,7 +62,7 @@ def _measured(command: list[str]) -> tuple[float, float]:
     """Runs a command; returns its seconds and its own process's peak of resident memory in MB.
 
     Raises:
-        RuntimeError: it failed.
+        UserError: it failed; with its last words.
     """
     start = time.perf_counter()
     with tempfile.TemporaryFile() as errors:
@@ -69,5 +72,5 @@ def _measured(command: list[str]) -> tuple[float, float]:
         process.returncode = os.waitstatus_to_exitcode(status)
         if process.returncode:
             errors.seek(0)
-            raise RuntimeError(f"{' '.join(command)} failed:\n{errors.read().decode(errors='replace')[-2000:]}")
+            raise UserError(f"{' '.join(command)} failed:\n{errors.read().decode(errors='replace')[-2000:]}")
     return seconds, usage.ru_maxrss / 1024
