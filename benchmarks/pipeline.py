@@ -119,17 +119,17 @@ def _train(computation: Computation) -> int:
 
 def checkpoints(repeats: int = 20) -> dict[str, float]:
     """Returns the milliseconds that both checkpoints of an epoch take, for each network."""
-    from cifar_tuning.training.settings import resolve_device
-
     milliseconds = {}
     for network in ("simplenn_bn", "resnet20"):
         with tempfile.TemporaryDirectory() as folder:
-            single = tracked_run(network, 0.05, resolve_device("auto"), Path(folder) / "single", [], (256, 100))
+            trackers: list[MLflowTracker] = []
+            single = tracked_run(network, 0.05, resolve_device("auto"), Path(folder) / "single", trackers, (256, 100))
             times = []
             for _ in range(repeats):
                 start = time.perf_counter()
                 single._save(is_best=True)
                 times.append(time.perf_counter() - start)
+            trackers[0].finish("complete")
         milliseconds[network] = round(1000 * sorted(times)[repeats // 2], 2)
     return milliseconds
 
