@@ -265,6 +265,7 @@ def test_a_study_prunes_inside_a_stack(tiny, tmp_path):
         "hydra.sweeper.n_jobs=6",
         "hydra.launcher.stack=6",
         "hydra.sweeper.plots=false",
+        "hydra.sweeper.pruner.n_last_steps=null",
         "hydra.sweeper.sampler.seed=0",
     )
     assert outcome.code == 0, outcome.err
