@@ -57,7 +57,7 @@ def open_parent(
     store: Store, name: str, sweep_dir: Path, params: Mapping[str, str], root: Path, key: str | None = None
 ) -> str:
     """Create the multirun's run, or open it again where the same folder, or the sweep named `key`, is continued."""
-    from mlflow.entities import Param, RunTag
+    from mlflow.entities import RunTag
 
     folder = facts.absolute(sweep_dir)
     tags = {
@@ -86,11 +86,28 @@ def open_parent(
     _cached_parent.cache_clear()
     marker.parent.mkdir(parents=True, exist_ok=True)
     marker.write_text(run_id + "\n")
-    # A logged parameter can't be changed: what this call asks for differently stays in its children.
-    new = [Param(key, value) for key, value in params.items() if key not in logged]
-    for start in range(0, len(new), 100):
-        store.client.log_batch(run_id, params=new[start : start + 100])
+    _log_new(store, run_id, params, logged)
     return run_id
+
+
+def _log_new(store: Store, run_id: str, params: Mapping[str, str], logged: Mapping[str, str]) -> None:
+    """Log what is not there yet: a logged parameter can't be changed, what differs stays in the sweep's children.
+
+    Another machine may be logging the same: the store refuses a batch in which one parameter came first from there
+    (no batch is half written), so that what is left is tried again, as long as it gets less.
+    """
+    from mlflow.entities import Param
+    from mlflow.exceptions import MlflowException
+
+    new = [Param(key, value) for key, value in params.items() if key not in logged]
+    try:
+        for start in range(0, len(new), 100):
+            store.client.log_batch(run_id, params=new[start : start + 100])
+    except MlflowException:
+        there = store.client.get_run(run_id).data.params
+        if all(param.key not in there for param in new):
+            raise
+        _log_new(store, run_id, params, there)
 
 
 def open_group(store: Store, folder: Path, parent: str | None, name: str, job_num: int | None) -> str:

@@ -288,7 +288,8 @@ open_storage(storage)
 Path(folder, "opened").touch()
 while not Path(folder).with_name("go on").exists():
     time.sleep(0.001)
-print(open_parent(runs, "study", Path(folder), {}, Path(folder), key=storage))
+params = {f"parameter.{number}": "1" for number in range(90)}
+print(open_parent(runs, "study", Path(folder), params, Path(folder), key=storage))
 """
 
 

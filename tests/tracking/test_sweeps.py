@@ -5,10 +5,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from mlflow.entities import Param
+from mlflow.exceptions import MlflowException
 from omegaconf import OmegaConf
 
-from cifar_tuning.tracking import MLflowTracker
+from cifar_tuning.tracking import MLflowTracker, sweeps
 from cifar_tuning.tracking.callback import SweepRun
+from cifar_tuning.tracking.store import locate, open_store
 
 
 def config_of(root, sweep_dir, **tracking):
@@ -256,3 +259,28 @@ def test_a_real_grid(client, root, tmp_path, values, states, status):
     children = client.search_runs([experiment], f"tags.mlflow.parentRunId = '{parent.info.run_id}'")
     assert sorted(run.data.tags["state"] for run in children) == states
     assert MLflowTracker(root=root).location().uri == f"sqlite:///{root / 'mlflow.db'}"
+
+
+def test_two_machines_that_open_a_sweep_together_share_its_run(client, root, sweep_dir, monkeypatch):
+    """The other logs its parameters between this one's look at the run and its own parameters."""
+    store = open_store(locate(None, root), "cifar10")
+    log_batch, calls = store.client.log_batch, []
+
+    def other_is_faster(run_id, metrics=(), params=(), tags=(), **options):
+        if params and not calls:
+            calls.append(run_id)
+            log_batch(run_id, params=[Param("optimizer.lr", "0.5")])
+        return log_batch(run_id, metrics=metrics, params=params, tags=tags, **options)
+
+    monkeypatch.setattr(store.client, "log_batch", other_is_faster)
+    params = {"optimizer.lr": "1.0,0.1", "extra": "1"}
+    parent = sweeps.open_parent(store, "mine", sweep_dir, params, root, key="a study")
+    assert calls == [parent]
+    assert client.get_run(parent).data.params == {"optimizer.lr": "0.5", "extra": "1"}
+
+
+def test_parameters_that_the_store_refuses_are_an_error(root, sweep_dir):
+    """Nothing is tried again that another machine did not log."""
+    store = open_store(locate(None, root), "cifar10")
+    with pytest.raises(MlflowException, match="Invalid"):
+        sweeps.open_parent(store, "mine", sweep_dir, {"no such:;name\n": "1"}, root)
