@@ -15,7 +15,7 @@ import optuna
 
 from benchmarks import measure
 from cifar_tuning import PROJECT_ROOT
-from cifar_tuning.tuning.claims import OWNER
+from cifar_tuning.tuning.claims import owner_of
 
 STOCK, OURS = "stock", "study"
 SWEEPERS = {STOCK: ["hydra/sweeper=optuna", "hydra.sweeper.direction=maximize"], OURS: ["hydra/sweeper=study"]}
@@ -133,7 +133,7 @@ def _cost_of_a_trial(trials: list[optuna.trial.FrozenTrial]) -> tuple[float, flo
     owners: dict[str, list[float]] = {}
     for trial in trials:
         assert trial.datetime_complete is not None
-        owners.setdefault(trial.system_attrs[OWNER], []).append(trial.datetime_complete.timestamp())
+        owners.setdefault(owner_of(trial)["id"], []).append(trial.datetime_complete.timestamp())
     begin = max(min(ends) for ends in owners.values())
     ends = [end for several in owners.values() for end in several]
     first = min(trial.datetime_start.timestamp() for trial in trials if trial.datetime_start is not None)

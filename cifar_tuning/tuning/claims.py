@@ -11,26 +11,23 @@ import os
 import uuid
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
+from threading import Event, Thread
 from typing import Any
 
-from filelock import FileLock
 from optuna import Study
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import RDBStorage
-from optuna.storages._heartbeat import get_heartbeat_thread
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from cifar_tuning.processes import host, lives, started
 from cifar_tuning.text import counted
-from cifar_tuning.tuning.storage import database_lock
+from cifar_tuning.tuning.storage import TAKING_SECONDS, study_lock
 
 log = logging.getLogger(__name__)
 
-# No sampler takes so long to draw a trial.
-TAKING_SECONDS = 600
 # Names of a trial's system attributes, which neither the samplers nor Optuna's plots see.
 OWNER = "cifar_tuning:owner"
 RETRIES = "cifar_tuning:retries"
@@ -42,10 +39,11 @@ class Claims:
 
     Args:
         study: with its sampler.
-        folder: the study's, for a lock between processes of one machine.
+        folder: the study's.
         n_trials: the study's total.
         max_retry: how often a trial whose process died is taken up again; None: always.
         settle: ends a trial that only its process did not tell the study of; true if the trial has ended.
+        fail: ends a trial as failed, given its number and the reason.
     """
 
     def __init__(
@@ -54,16 +52,16 @@ class Claims:
         folder: Path,
         n_trials: int,
         max_retry: int | None,
-        settle: Callable[[int], bool] = lambda number: False,
+        settle: Callable[[int], bool],
+        fail: Callable[[int, str], None],
     ) -> None:
         # Optuna wraps its databases in a cache that passes neither heartbeats nor changes of state on as they are.
         backend = getattr(study._storage, "_backend", None)
         assert isinstance(backend, RDBStorage)
         self.backend = backend
-        self.study, self.n_trials, self.max_retry, self.settle = study, n_trials, max_retry, settle
-        # The samplers are not atomic: of two asking at once, the second would not see the first's draw.
-        self.lock = FileLock(folder / ".study.lock", timeout=600, poll_interval=0.005)
-        self.token = json.dumps({"host": host(), "pid": os.getpid(), "started": started(os.getpid()), "id": _unique()})
+        self.study, self.folder, self.n_trials, self.max_retry = study, folder, n_trials, max_retry
+        self.settle, self.fail = settle, fail
+        self.process = {"host": host(), "pid": os.getpid(), "started": started(os.getpid()), "id": uuid.uuid4().hex[:8]}
 
     def take(self, count: int, suggest: Callable[[Trial], bool]) -> list[Trial] | None:
         """Returns up to `count` trials to train, now RUNNING; None when all are taken or finished.
@@ -74,9 +72,10 @@ class Claims:
                 that failed.
         """
         taken: list[Trial] = []
-        with self.lock, database_lock(self.backend.engine):
+        # The samplers are not atomic: of two asking at once, the second would not see the first's draw.
+        with study_lock(self.backend, self.folder):
             trials = self.take_up_dead()
-            training = {t._trial_id for t in trials if self._is_mine(t)}
+            training = {t._trial_id for t in trials if self.is_mine(t)}
             try:
                 for number in range(count):
                     if (trial := self._take_one(trials)) is None:
@@ -89,13 +88,14 @@ class Claims:
                 raise
         return taken
 
-    def _is_mine(self, trial: FrozenTrial) -> bool:
-        return trial.state == TrialState.RUNNING and trial.system_attrs.get(OWNER) == self.token
+    def is_mine(self, trial: FrozenTrial) -> bool:
+        """Whether this process is training a trial."""
+        return trial.state == TrialState.RUNNING and owner_of(trial).get("id") == self.process["id"]
 
     def _give_back_half_taken(self, training: set[int]) -> None:
         """Queues what this process was about to take, beside the trials that it trains already (by their ids)."""
         for trial in self.study.get_trials(deepcopy=False):
-            half = (self._is_mine(trial) and trial._trial_id not in training) or self._orphaned(trial)
+            half = (self.is_mine(trial) and trial._trial_id not in training) or self._orphaned(trial)
             if trial.state == TrialState.RUNNING and half:
                 self._set_state(trial._trial_id, TrialState.WAITING)
 
@@ -112,7 +112,9 @@ class Claims:
             return None
         if OWNER in self.backend.get_trial(trial._trial_id).system_attrs:
             self.backend.set_trial_system_attr(trial._trial_id, AGAIN, True)
-        self.backend.set_trial_system_attr(trial._trial_id, OWNER, self.token)
+        # Of a trial that is taken twice by one process, the first job (on another machine, say) must notice it.
+        owner = self.process | {"claim": uuid.uuid4().hex[:8]}
+        self.backend.set_trial_system_attr(trial._trial_id, OWNER, json.dumps(owner))
         self.backend.record_heartbeat(trial._trial_id)
         return trial
 
@@ -133,9 +135,7 @@ class Claims:
         trials = self.study.get_trials(deepcopy=False)
         running = [t for t in trials if t.state == TrialState.RUNNING]
         silent = set(self.backend._get_stale_trial_ids(self.study._study_id)) if running else set()
-        # This process's own are silent after the machine has slept.
-        others = [t for t in running if not self._is_mine(t)]
-        dead = [t for t in others if t._trial_id in silent or self._orphaned(t) or owner_is_dead(t)]
+        dead = [t for t in running if self._orphaned(t) or owner_is_dead(t, t._trial_id in silent)]
         for trial in dead:
             self._take_up(trial)
         return self.study.get_trials(deepcopy=False) if dead else trials
@@ -143,23 +143,19 @@ class Claims:
     def _orphaned(self, trial: FrozenTrial) -> bool:
         """Whether a trial's process died while it took it: it belongs to nobody.
 
-        Taking happens under this machine's lock, so here such a trial has no living process; on another machine it
-        may be just being taken.
+        Taking happens under a lock of all that use the database, but for servers without one.
         """
         if OWNER in trial.system_attrs:
             return False
         age = (datetime.now() - trial.datetime_start).total_seconds() if trial.datetime_start else math.inf
-        return self.backend.url.startswith("sqlite") or age > TAKING_SECONDS
+        return self.backend.engine.dialect.name in ("sqlite", "postgresql") or age > TAKING_SECONDS
 
     def _take_up(self, trial: FrozenTrial) -> None:
         if self.settle(trial.number):
             return
         retries = trial.system_attrs.get(RETRIES, 0) + 1
         if self.max_retry is not None and retries > self.max_retry:
-            reason = f"its process died {counted(retries, 'time')}"
-            log.warning("Trial %d counts as failed: %s.", trial.number, reason)
-            self.backend.set_trial_user_attr(trial._trial_id, "error", reason)
-            tell(self.study, trial.number, "failed", None)
+            self.fail(trial.number, f"its process died {counted(retries, 'time')}")
             return
         log.warning("Trial %d: its process died; it goes on from its last checkpoint.", trial.number)
         self.backend.record_heartbeat(trial._trial_id)  # so that no other machine takes it up at the same time
@@ -168,11 +164,22 @@ class Claims:
 
     @contextmanager
     def alive(self, trials: list[Trial]) -> Iterator[None]:
-        """Gives signs of life for the trials that are being trained."""
-        with ExitStack() as stack:
-            for trial in trials:
-                stack.enter_context(get_heartbeat_thread(trial._trial_id, self.backend))  # type: ignore[arg-type]
+        """Gives signs of life for the trials that are being trained, from a thread of its own."""
+        over = Event()
+
+        def beat() -> None:
+            while not over.wait(self.backend.heartbeat_interval):
+                for trial in trials:
+                    with suppress(Exception):  # a database that is away now may be back at the next
+                        self.backend.record_heartbeat(trial._trial_id)
+
+        thread = Thread(target=beat, daemon=True)
+        thread.start()
+        try:
             yield
+        finally:
+            over.set()
+            thread.join()
 
     def _id(self, number: int) -> int:
         return self.backend.get_trial_id_from_study_id_trial_number(self.study._study_id, number)
@@ -211,11 +218,17 @@ def tell(study: Study, number: int, state: str, value: Any) -> None:
         log.warning("Trial %d was ended by another process: %s", number, error)
 
 
-def owner_is_dead(trial: FrozenTrial) -> bool:
-    """Whether the trial's process ran on this machine and is gone."""
-    owner = json.loads(trial.system_attrs.get(OWNER, "{}"))
-    return owner.get("host") == host() and not lives(owner["pid"], owner["started"])
+def owner_of(trial: FrozenTrial) -> dict[str, Any]:
+    """Returns the process that has a trial: its host, pid and start; empty where nobody has taken it."""
+    return dict(json.loads(trial.system_attrs.get(OWNER, "{}")))
 
 
-def _unique() -> str:
-    return uuid.uuid4().hex[:8]
+def owner_is_dead(trial: FrozenTrial, silent: bool) -> bool:
+    """Whether the trial's process is gone.
+
+    On this machine that can be seen (and after it has slept, all are silent); elsewhere heartbeats tell.
+    """
+    owner = owner_of(trial)
+    if owner.get("host") == host():
+        return not lives(owner["pid"], owner["started"])
+    return silent

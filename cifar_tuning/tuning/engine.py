@@ -16,7 +16,7 @@ from hydra.types import HydraContext, TaskFunction
 from optuna.trial import Trial, TrialState
 
 from cifar_tuning.errors import UserError
-from cifar_tuning.tuning.claims import OWNER, Claims, tell
+from cifar_tuning.tuning.claims import Claims, tell
 from cifar_tuning.tuning.options import StudyOptions
 from cifar_tuning.tuning.place import REPEAT, LostTrial
 from cifar_tuning.tuning.stream import Stream, TrainInTurn
@@ -50,12 +50,13 @@ class Engine:
         begin: float,
         workers: int = 1,
     ) -> None:
-        self.study, self.options, self.begin = study, options, begin
+        self.study, self.options, self.context, self.begin = study, options, context, begin
         sweeper = options.sweeper
         self.launcher = Plugins.instance().instantiate_launcher(
             config=options.config, hydra_context=context, task_function=task
         )
-        self.claims = Claims(study, options.place.folder, options.n_trials, sweeper.max_retry, self.settle)
+        folder = options.place.folder
+        self.claims = Claims(study, folder, options.n_trials, sweeper.max_retry, self.settle, self._fail)
         # The fused launcher takes another trial whenever one ends; others launch batches, and wait for all of one.
         self.flow: TrainInTurn | None = getattr(self.launcher, "flow", None)
         self.room = max(options.config.hydra.launcher.get("stack") or 1, -(-sweeper.n_jobs // workers))
@@ -104,6 +105,8 @@ class Engine:
         try:
             self.options.space.suggest(trial, self.options.config)
             used = self.options.space.overrides(trial.params)
+            if self.batch > 1:  # launchers compose a whole batch before its first job: one would fail all
+                self.context.config_loader.load_sweep_config(self.options.config, used)
             self.study._storage.set_trial_system_attr(trial._trial_id, OVERRIDES, used)
         except Exception as error:  # a mistake in the user's own function, or in what it suggests
             self._keep_traceback(trial.number, traceback.format_exc())
@@ -236,8 +239,7 @@ class Engine:
     def _still_running(self, trials: list[Trial]) -> list[Trial]:
         """Those of the trials that have not ended and are still this process's."""
         now = {t.number: t for t in self.study.get_trials(deepcopy=False)}
-        mine = [trial for trial in trials if now[trial.number].system_attrs.get(OWNER) == self.claims.token]
-        return [trial for trial in mine if now[trial.number].state == TrialState.RUNNING]
+        return [trial for trial in trials if self.claims.is_mine(now[trial.number])]
 
     def _failed(self) -> list[optuna.trial.FrozenTrial] | None:
         """Returns the trials that failed since the command began; None if they are no more than is allowed."""
@@ -265,7 +267,7 @@ def objective(value: Any, count: int) -> Any:
     """Returns a job's return value as a float, or as a list of floats for several objectives.
 
     Raises:
-        ValueError: it is none, or is not finite (Optuna takes infinities, samplers don't).
+        ValueError: it is none, or not a number (NaN), which nothing can be compared with.
     """
     values = list(value) if count > 1 and isinstance(value, Sequence) and not isinstance(value, str) else [value]
     if len(values) != count:

@@ -85,13 +85,11 @@ class StudyOptions:
         assert isinstance(node, dict)
         said = {str(o).partition("=")[0].lstrip("+") for o in self.config.hydra.overrides.hydra}
         if node.get("_target_") == "optuna.samplers.TPESampler":
-            for key, value in (
-                ("multivariate", True),
-                ("constant_liar", True),
-                ("group", self.space.custom is not None),
-            ):
+            for key in ("multivariate", "constant_liar"):
                 if f"hydra.sweeper.sampler.{key}" not in said:
-                    node[key] = node.get(key) or value
+                    node[key] = True
+            if "hydra.sweeper.sampler.group" not in said:  # a part of sampling jointly
+                node["group"] = node["multivariate"] and (node.get("group") or self.space.custom is not None)
         if process and node.get("seed") is not None and node["_target_"] not in _ONE_SEQUENCE:
             node["seed"] = zlib.crc32(f"{node['seed']} {process}".encode())
         with warnings.catch_warnings():

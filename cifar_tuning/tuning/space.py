@@ -66,8 +66,11 @@ class SearchSpace:
             raise ValueError(f"{self.custom} suggests {', '.join(overlap)}, which the command fixes")
 
     def overrides(self, params: Mapping[str, Any]) -> list[str]:
-        """Returns the overrides of a job with these parameters."""
-        return [f"{name}={value}" for name, value in {**params, **self.fixed}.items()] + self.deletions
+        """Returns the overrides of a job with these parameters.
+
+        An interrupted trial of a key that the command has fixed since goes on with what was drawn for it.
+        """
+        return [f"{name}={value}" for name, value in {**self.fixed, **params}.items()] + self.deletions
 
     def grid(self) -> dict[str, list[Any]]:
         """Returns every value of every key, for the grid sampler.

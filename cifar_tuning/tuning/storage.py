@@ -1,8 +1,10 @@
 """Optuna's storage, opened so that several processes can share it and a dead one is noticed."""
 
+import logging
 import sqlite3
+import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -10,15 +12,24 @@ from typing import Any
 
 import optuna
 from filelock import FileLock
-from optuna.exceptions import ExperimentalWarning
+from optuna.exceptions import ExperimentalWarning, StorageInternalError
 from optuna.storages import RDBStorage
+from sqlalchemy.exc import SQLAlchemyError
 
 from cifar_tuning.errors import UserError
 from cifar_tuning.text import without_password
 from cifar_tuning.tuning.place import sqlite_file
 
+log = logging.getLogger(__name__)
+
 # A writer waits this long for others before SQLite reports a locked database.
 LOCK_SECONDS = 60
+# What an opened storage raises when its server does not answer.
+AWAY = (StorageInternalError, SQLAlchemyError)
+# Seconds between attempts to reach it again: it may be restarted.
+WAITS = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
+# No sampler takes so long to draw a trial.
+TAKING_SECONDS = 600
 # Names our lock among a PostgreSQL server's advisory locks.
 LOCK_NUMBER = 1407_2020
 
@@ -58,11 +69,25 @@ def open_storage(url: str, heartbeat_interval: int = 60, grace_period: int | Non
 
 
 @contextmanager
-def database_lock(engine: Any) -> Iterator[None]:
-    """Lets one process at a time do what a database on a server does not do atomically; SQLite has file locks."""
-    if engine.dialect.name != "postgresql":
-        yield
+def study_lock(storage: RDBStorage, folder: Path) -> Iterator[None]:
+    """Lets one process at a time do what no database does atomically: draw a trial and say whose it is.
+
+    Args:
+        storage: of the study. The lock lies where all that use it meet: in the server, or beside the SQLite file,
+            which studies of several folders may share.
+        folder: of the study, for other databases.
+    """
+    if storage.engine.dialect.name == "postgresql":
+        with _advisory_lock(storage.engine):
+            yield
         return
+    file = sqlite_file(str(storage.url)) or folder / "study"
+    with FileLock(file.with_name(f".{file.name}.trials.lock"), timeout=TAKING_SECONDS, poll_interval=0.005):
+        yield
+
+
+@contextmanager
+def _advisory_lock(engine: Any) -> Iterator[None]:
     from sqlalchemy import text
 
     # The lock belongs to the connection: it goes when the process does.
@@ -90,10 +115,26 @@ def _making_tables(url: str, file: Path | None) -> Iterator[None]:
 
     engine = create_engine(url)
     try:
-        with database_lock(engine):
+        with _advisory_lock(engine):
             yield
     finally:
         engine.dispose()
+
+
+def patiently(call: Callable[[], object]) -> None:
+    """Calls a storage, and for a minute again while it does not answer.
+
+    Raises:
+        StorageInternalError, SQLAlchemyError: it has not come back.
+    """
+    for wait in WAITS:
+        try:
+            call()
+            return
+        except AWAY as error:
+            log.warning("The study's storage does not answer (%s); trying again.", next(iter(str(error).splitlines())))
+            time.sleep(wait)
+    call()
 
 
 def quiet_optuna() -> None:

@@ -1,10 +1,11 @@
 """The study in its storage: whether it can be run as asked, and itself, created or continued."""
 
 import os
+from collections.abc import Mapping
 
 import optuna
-from filelock import FileLock
 from omegaconf import OmegaConf
+from optuna.distributions import BaseDistribution, check_distribution_compatibility
 from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 
@@ -13,7 +14,7 @@ from cifar_tuning.text import counted, without_password
 from cifar_tuning.tuning import space as spaces
 from cifar_tuning.tuning.options import StudyOptions, make_pruner
 from cifar_tuning.tuning.place import StudyPlace, sqlite_file
-from cifar_tuning.tuning.storage import database_lock, open_storage
+from cifar_tuning.tuning.storage import open_storage, study_lock
 from cifar_tuning.tuning.workers import workers_of
 
 # In the study's folder: which study it belongs to.
@@ -83,7 +84,14 @@ def _continuation_problems(options: StudyOptions, study: optuna.Study) -> list[s
             f"hydra.sweeper.n_trials={options.n_trials}: the study {name} has {counted(done, 'finished trial')} "
             "already, and n_trials is its total; ask for as many or more, or give another hydra.sweeper.study_name"
         )
-    if not options.sweeper.allow_changed_space:
+    unlike = _unlike(options.space.distributions, study)
+    if unlike:
+        shown = "\n".join(f"      {line}" for line in unlike)
+        lines.append(
+            f"the study {name} has trials whose parameters Optuna can't mix with these:\n{shown}\n    give another "
+            "hydra.sweeper.study_name"
+        )
+    elif not options.sweeper.allow_changed_space:
         attributes = study.user_attrs
         changed = spaces.changes(attributes.get(SPACE, {}), options.space.described()) if SPACE in attributes else []
         fixed = options.fixed()
@@ -94,6 +102,24 @@ def _continuation_problems(options: StudyOptions, study: optuna.Study) -> list[s
                 f"the study {name} was begun with another search space or configuration:\n{shown}\n    give another "
                 "hydra.sweeper.study_name, or accept with hydra.sweeper.allow_changed_space=true"
             )
+    return lines
+
+
+def _unlike(distributions: Mapping[str, BaseDistribution], study: optuna.Study) -> list[str]:
+    """Returns a line for each parameter that a study can't take any more, however much the user agrees.
+
+    A range may have other ends; a choice must keep its values, and a number its kind and scale.
+    """
+    before: dict[str, BaseDistribution] = {}
+    for trial in study.get_trials(deepcopy=False):
+        before = {**trial.distributions, **before}
+    lines = []
+    for name, now in distributions.items():
+        try:
+            if name in before:
+                check_distribution_compatibility(before[name], now)
+        except ValueError:
+            lines.append(f"{name}: {spaces.describe(before[name])} before, {spaces.describe(now)} now")
     return lines
 
 
@@ -109,7 +135,7 @@ def open_study(options: StudyOptions) -> optuna.Study:
     place, first = options.place, options.enqueued()
     place.folder.mkdir(parents=True, exist_ok=True)
     storage = storage_of(options)
-    with FileLock(place.folder / ".study.lock", timeout=600), database_lock(storage.engine):
+    with study_lock(storage, place.folder):
         known = known_study(options, storage)
         study = optuna.create_study(
             study_name=place.name,

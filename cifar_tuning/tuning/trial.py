@@ -11,13 +11,13 @@ from typing import Any
 
 import optuna
 from optuna.samplers import RandomSampler
-from optuna.trial import Trial
+from optuna.trial import Trial, TrialState
 
 from cifar_tuning.training.events import EpochMetrics, Listener
 from cifar_tuning.tuning.claims import AGAIN, OWNER
 from cifar_tuning.tuning.options import make_pruner
 from cifar_tuning.tuning.place import LostTrial, is_trial, study_place
-from cifar_tuning.tuning.storage import open_storage
+from cifar_tuning.tuning.storage import AWAY, open_storage, patiently
 from cifar_tuning.tuning.study import PRUNER
 
 log = logging.getLogger(__name__)
@@ -105,8 +105,9 @@ class TrialReporter(Listener):
             return False
         try:
             frozen = self.storage.get_trial(self.trial._trial_id)
-            if frozen.system_attrs.get(OWNER) != self.owner or frozen.state.is_finished():
-                raise LostTrial(f"Trial {self.trial.number} has been taken up by another process; this one stops.")
+            # It may have been given back too, by a command that was stopped while its launcher's job trained on.
+            if frozen.system_attrs.get(OWNER) != self.owner or frozen.state != TrialState.RUNNING:
+                raise LostTrial(f"Trial {self.trial.number} is no longer this process's, which stops.")
             step = self.offset + metrics.epoch
             if step not in self.reported and not (metrics.epoch == 0 and self.offset):
                 self.trial.report(value, step)
@@ -117,13 +118,18 @@ class TrialReporter(Listener):
             log.warning("The study could not be told of epoch %d: %s", metrics.epoch, error)
             return False
 
-    def ended(self, state: str, value: Any, epochs: int, of: int) -> None:
-        """Leaves the outcome in the trial, where it is found even if the study's process dies now.
+    def of_trial(self, state: str) -> str:
+        """Returns how the job's trial ends, given how the job did: behind a hopeless seed there is no other."""
+        return "pruned" if self.hopeless and not self.last else state
 
-        A seed that is complete, but hopeless by its end, is its trial's last.
-        """
-        outcome = Outcome("pruned" if self.hopeless and not self.last else state, value, epochs, of)
-        self.storage.set_trial_system_attr(self.trial._trial_id, self.key, vars(outcome))
+    def ended(self, state: str, value: Any, epochs: int, of: int) -> None:
+        """Leaves the outcome in the trial, where it is found even if the study's process dies now."""
+        outcome = vars(Outcome(self.of_trial(state), value, epochs, of))
+        try:
+            patiently(lambda: self.storage.set_trial_system_attr(self.trial._trial_id, self.key, outcome))
+        except AWAY as error:  # the value that the job returns says as much, where the study's process still waits
+            log.warning("The study could not be told how the job ended: %s", error)
+            return
         if (told := _ON_JOB_END.get()) is not None:
             told(self.trial.number)
 

@@ -1,6 +1,5 @@
 """Worker processes of a study: each is the same command once more, and takes one trial after the other."""
 
-import json
 import logging
 import os
 import shutil
@@ -20,9 +19,10 @@ from optuna.trial import FrozenTrial
 
 from cifar_tuning.errors import UserError
 from cifar_tuning.processes import cores, free_memory, host
-from cifar_tuning.text import counted
-from cifar_tuning.tuning.claims import OWNER
+from cifar_tuning.text import counted, without_password
+from cifar_tuning.tuning.claims import owner_of
 from cifar_tuning.tuning.options import StudyOptions
+from cifar_tuning.tuning.storage import AWAY
 
 log = logging.getLogger(__name__)
 
@@ -153,12 +153,14 @@ class Workers:
     ) -> None:
         # The folder as it is here: a worker would put its own time into one that has the time in its name.
         rest = [argument for argument in command if not argument.lstrip("+").startswith("hydra.sweep.dir=")]
-        self.command = [*rest, f"hydra.sweep.dir='{options.place.folder}'"]
+        quoted = str(options.place.folder).replace("'", "\\'")
+        self.command = [*rest, f"hydra.sweep.dir='{quoted}'"]
         self.options, self.study, self.begin = options, study, begin
         self.count = count
         self.folder = options.place.folder / "workers"
         self.running: dict[int, _Worker] = {}
         self.deaths = 0
+        self.away = False
         self.device = str(OmegaConf.select(options.config, "trainer.device", default="cpu"))
         self.free = None if self.device == "cpu" else free_gpu_memory(self.device)
 
@@ -166,7 +168,7 @@ class Workers:
         """Waits until the workers have nothing left to do.
 
         Raises:
-            UserError: a worker stopped because of one, or they die one after the other.
+            UserError: a worker stopped because of one, they die one after the other, or the storage is gone.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         print(f"Workers' logs: {self.folder}/{os.getpid()}-*.log", flush=True)
@@ -179,7 +181,7 @@ class Workers:
                 time.sleep(POLL)
                 for index in list(self.running):
                     self._look_after(index)
-        except (KeyboardInterrupt, SystemExit):  # the latter is what train.py makes of SIGTERM
+        except BaseException:  # Ctrl-C, SIGTERM (a SystemExit), or an error of this process; not of their trials
             self._stop_cleanly()
             raise
         finally:
@@ -210,21 +212,39 @@ class Workers:
         code = worker.process.poll()
         if code is None:
             return
+        try:
+            trained = code == 0 or bool(self._trials_of(worker))
+        except AWAY as error:
+            self._wait_for_storage(error)
+            return
         worker.file.close()
         del self.running[index]
         if code == 0:
             return
         # What dies in a trial is its trial's business (`max_retry`); what dies before any will do so again.
-        self.deaths = 0 if self._trials_of(worker) else self.deaths + 1
+        self.deaths = 0 if trained else self.deaths + 1
         tail = _tail(worker.log)
         if "\nerror: " in f"\n{tail}":  # it said what is wrong; another one would say the same
-            self._stop_cleanly()
             raise UserError(f"\n{tail}".rpartition("\nerror: ")[2])
         if self.deaths >= HOPELESS:
-            self._stop_cleanly()
             raise UserError(f"{self.deaths} workers died one after the other; the last said ({worker.log}):\n{tail}")
         log.warning("Worker %d died (exit code %d, see %s); another takes its place.", index, code, worker.log)
         self._start(index)
+
+    def _wait_for_storage(self, error: Exception) -> None:
+        """Leaves a dead worker's place empty while the storage is away: the others train on.
+
+        Raises:
+            UserError: there are no others.
+        """
+        if not self.away:
+            log.warning("A worker died and the study's storage does not answer; waiting for it (%s).", error)
+        self.away = True
+        if all(worker.process.poll() is not None for worker in self.running.values()):
+            raise UserError(
+                f"hydra.sweeper.storage={without_password(self.options.place.storage)}: does not answer any more, and "
+                "all workers have ended. The same command goes on with the study."
+            ) from error
 
     def _stop_cleanly(self) -> None:
         """Asks the workers to stop and waits, asking again whoever did not hear; a second Ctrl-C ends the wait."""
@@ -268,7 +288,7 @@ class Workers:
 
     def _trials_of(self, worker: _Worker) -> list[FrozenTrial]:
         trials = self.study.get_trials(deepcopy=False)
-        owners = ((trial, json.loads(trial.system_attrs.get(OWNER, "{}"))) for trial in trials)
+        owners = ((trial, owner_of(trial)) for trial in trials)
         return [
             trial for trial, owner in owners if (owner.get("pid"), owner.get("host")) == (worker.process.pid, host())
         ]

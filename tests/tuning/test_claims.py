@@ -1,19 +1,27 @@
 """Taking trials, seen from inside: what an interruption at a bad moment leaves."""
 
 import json
+import time
+from threading import Thread
 
 import optuna
 import pytest
 from optuna.trial import TrialState
 
+from cifar_tuning.training.events import EpochMetrics
 from cifar_tuning.tuning.claims import OWNER, RETRIES, Claims
+from cifar_tuning.tuning.place import LostTrial
 from cifar_tuning.tuning.storage import open_storage
+from cifar_tuning.tuning.trial import TrialReporter
 
 
 @pytest.fixture
 def claims(tmp_path):
     study = optuna.create_study(storage=open_storage(f"sqlite:///{tmp_path}/optuna.db"), study_name="s")
-    return Claims(study, tmp_path, n_trials=4, max_retry=3)
+    failed = []
+    claims = Claims(study, tmp_path, 4, 3, settle=lambda number: False, fail=lambda *how: failed.append(how))
+    claims.failed = failed
+    return claims
 
 
 @pytest.mark.parametrize("moment", ["suggest", "ask"])
@@ -73,8 +81,96 @@ def test_a_dead_process_may_have_left_its_trials_outcome(claims, settles, state)
 
     claims.settle = settle
     (trial,) = claims.take(1, lambda trial: True)
-    owner = {**json.loads(claims.token), "pid": 2**22 + 1}
+    owner = {**claims.process, "pid": 2**22 + 1}
     claims.backend.set_trial_system_attr(trial._trial_id, OWNER, json.dumps(owner))
     (after,) = claims.take_up_dead()
     assert after.state == state
     assert after.system_attrs.get(RETRIES, 0) == (0 if settles else 1)
+
+
+@pytest.mark.parametrize(
+    ("other", "silent", "state"),
+    [
+        ({}, True, TrialState.RUNNING),  # the machine has slept, and that worker lives
+        ({"host": "elsewhere"}, True, TrialState.WAITING),
+        ({"host": "elsewhere"}, False, TrialState.RUNNING),
+        ({"pid": 2**22 + 1}, False, TrialState.WAITING),
+    ],
+    ids=["here_silent", "elsewhere_silent", "elsewhere", "here_dead"],
+)
+def test_whose_process_is_gone(claims, monkeypatch, other, silent, state):
+    (trial,) = claims.take(1, lambda trial: True)
+    owner = {**claims.process, "id": "another", **other}
+    claims.backend.set_trial_system_attr(trial._trial_id, OWNER, json.dumps(owner))
+    monkeypatch.setattr(claims.backend, "_get_stale_trial_ids", lambda study_id: [trial._trial_id] if silent else [])
+    (after,) = claims.take_up_dead()
+    assert after.state == state
+
+
+def test_who_dies_too_often_fails_with_the_reason(claims):
+    (trial,) = claims.take(1, lambda trial: True)
+    claims.backend.set_trial_system_attr(trial._trial_id, RETRIES, 3)
+    claims.again(trial.number)
+    assert claims.failed == [(0, "its process died 4 times")]
+
+
+def test_an_earlier_job_notices_that_its_trial_was_taken_again(claims):
+    """A launcher lost it, and it trains on: the same process may take the trial once more."""
+    (first,) = claims.take(1, lambda trial: True)
+    before = claims.study.get_trials()[0].system_attrs[OWNER]
+    claims.again(first.number)
+    (second,) = claims.take(1, lambda trial: True)
+    assert second.number == first.number
+    assert claims.study.get_trials()[0].system_attrs[OWNER] != before
+    assert claims.is_mine(claims.study.get_trials()[0])
+
+
+@pytest.mark.parametrize("how", ["release", "again"])
+def test_a_job_whose_trial_was_given_back_stops(claims, how):
+    (trial,) = claims.take(1, lambda trial: True)
+    reporter = TrialReporter(trial, epochs=3)
+    epoch = EpochMetrics(1, 2.0, 0.3, 2.0, 0.3, 0.3, 0.1, 100.0, 1.0)
+    assert not reporter.on_epoch(epoch)
+    getattr(claims, how)(trial.number)
+    with pytest.raises(LostTrial):
+        reporter.on_epoch(epoch)
+
+
+def test_one_database_in_two_folders_has_one_lock(claims, tmp_path):
+    """A trial that is just being drawn belongs to nobody yet; who comes from another folder must not take it up."""
+    study = optuna.load_study(study_name="s", storage=open_storage(f"sqlite:///{tmp_path}/optuna.db"))
+    folder = tmp_path / "elsewhere"
+    folder.mkdir()
+    other = Claims(study, folder, 4, 3, settle=lambda number: False, fail=lambda *how: None)
+    taken = []
+    thread = Thread(target=lambda: taken.append(other.take(1, lambda trial: True)))
+
+    def slowly(trial):
+        thread.start()
+        time.sleep(0.3)
+        return True
+
+    (mine,) = claims.take(1, slowly)
+    thread.join()
+    ((others,),) = taken
+    assert (mine.number, others.number) == (0, 1)
+    assert [trial.state for trial in study.get_trials()] == [TrialState.RUNNING] * 2
+
+
+def test_heartbeats_outlive_a_database_that_was_away(claims, monkeypatch):
+    (trial,) = claims.take(1, lambda trial: True)
+    beats = []
+
+    def record(trial_id):
+        beats.append(trial_id)
+        if len(beats) == 1:
+            raise ConnectionError("the server is restarting")
+
+    monkeypatch.setattr(claims.backend, "heartbeat_interval", 0.01)
+    monkeypatch.setattr(claims.backend, "record_heartbeat", record)
+    with claims.alive([trial]):
+        time.sleep(0.2)
+    count = len(beats)
+    assert count > 2
+    time.sleep(0.05)
+    assert len(beats) == count

@@ -1,13 +1,19 @@
-"""How many worker processes a study starts where it is left to the machine."""
+"""How many worker processes a study starts where it is left to the machine, and how they are looked after."""
 
+import sys
+import time
 from types import SimpleNamespace
 
 import psutil
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
+from optuna.exceptions import StorageInternalError
 
 from cifar_tuning import processes
+from cifar_tuning.errors import UserError
 from cifar_tuning.tuning import workers
+from cifar_tuning.tuning.workers import Workers
 
 FUSED = {"_target_": "cifar_tuning.fused.launcher.FusedLauncher", "stack": None}
 BASIC = {"_target_": "hydra._internal.core_plugins.basic_launcher.BasicLauncher"}
@@ -88,3 +94,61 @@ def test_a_worker_knows_how_many_there_are(monkeypatch):
     monkeypatch.setenv(workers.WORKER_VARIABLE, "1")
     monkeypatch.setenv(workers.COUNT_VARIABLE, "5")
     assert workers.workers_of(options()) == 5
+
+
+class Away:
+    """A study whose storage does not answer until `moment`, in seconds from now."""
+
+    def __init__(self, moment: float) -> None:
+        self.back = time.monotonic() + moment
+
+    def get_trials(self, deepcopy: bool = True) -> list:
+        if time.monotonic() < self.back:
+            raise StorageInternalError("the server is restarting")
+        return []
+
+
+def some_workers(tmp_path, study, program, count) -> Workers:
+    place = SimpleNamespace(folder=tmp_path / "it's", storage="postgresql://me:secret@server/optuna")
+    options = SimpleNamespace(place=place, config=OmegaConf.create(), n_trials=10)
+    them = Workers([sys.executable, "-c", program], options, study, 0.0, count)
+    them.folder.mkdir(parents=True)
+    for index in range(count):
+        them._start(index)
+    return them
+
+
+# The first of two workers dies, the second and whoever takes the first one's place train for a while.
+FIRST_DIES = """
+import pathlib, sys, time
+try:
+    (pathlib.Path(sys.argv[1].partition("=")[2].strip("'").replace("\\\\", "")) / "died").touch(exist_ok=False)
+except FileExistsError:
+    time.sleep(1.5)
+else:
+    sys.exit(1)
+"""
+
+
+def test_workers_train_on_while_the_storage_is_away(tmp_path, caplog):
+    them = some_workers(tmp_path, Away(1.0), FIRST_DIES, 2)
+    while them.running:
+        for index in list(them.running):
+            them._look_after(index)
+    assert caplog.text.count("waiting for it") == 1
+    assert caplog.text.count("another takes its place") == 1
+
+
+def test_without_workers_and_storage_the_command_ends(tmp_path):
+    them = some_workers(tmp_path, Away(60), "raise SystemExit(1)", 1)
+    them.running[0].process.wait()
+    with pytest.raises(UserError, match="does not answer any more") as refused:
+        them._look_after(0)
+    assert "secret" not in str(refused.value)
+
+
+def test_a_folders_apostrophe_reaches_the_worker(tmp_path):
+    """The folder is an override, in the quotes of Hydra's grammar."""
+    them = some_workers(tmp_path, Away(0), "", 0)
+    (override,) = OverridesParser.create().parse_overrides(them.command[-1:])
+    assert override.value() == str(tmp_path / "it's")
