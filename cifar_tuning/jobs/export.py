@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from cifar_tuning.jobs.build import build_part
 from cifar_tuning.training import checkpoint as checkpoints
+from cifar_tuning.tuning.place import folder_of_model
 
 
 class RawImageClassifier(nn.Module):
@@ -54,7 +55,10 @@ def model_from_checkpoint(file: Path, data_root: str | None = None) -> tuple[nn.
 
 
 def load_classifier(folder: Path) -> tuple[nn.Module, np.ndarray]:
-    """Returns a run's best model for raw images, and an example batch (uint8, 2×H×W×3) to show its signature."""
-    model, data = model_from_checkpoint(Path(folder) / "best.pt")
+    """Returns a run's best model for raw images, and an example batch (uint8, 2×H×W×3) to show its signature.
+
+    Of a trial of several seeds it is the first one's.
+    """
+    model, data = model_from_checkpoint((folder_of_model(Path(folder)) or Path(folder)) / "best.pt")
     example = data.load().val.images[:2].numpy()
     return RawImageClassifier(model, data.mean, data.std).eval(), example

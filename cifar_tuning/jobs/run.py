@@ -110,7 +110,7 @@ class Job:
         if self.multirun and is_retrained(self.hydra):
             self._test(prepared)
         self._write_result(result.state)
-        self.tracker.finish(result.state)
+        self.tracker.finish(result.state, self.reporter and self.reporter.of_trial(result.state))
         value = objective(cfg.objective, result, self.figures)
         if self.reporter is not None:
             epochs = prepared.parts.trainer.epochs

@@ -93,8 +93,14 @@ class Tracker(Protocol):
         """Keep a classifier of raw uint8 images as a loadable model; returns its id in the store."""
         ...
 
-    def finish(self, state: str) -> None:
-        """Close the run: complete, diverged, pruned, killed or failed. Never raises because of the store."""
+    def finish(self, state: str, of_trial: str | None = None) -> None:
+        """Close the run. Never raises because of the store.
+
+        Args:
+            state: complete, diverged, pruned, killed or failed.
+            of_trial: how the trial ends that the job is one of several seeds of, if that is known; a whole seed may
+                be the last because its trial is pruned behind it.
+        """
         ...
 
     def fail(self, error: BaseException) -> None:
@@ -176,7 +182,7 @@ class NoTracker:
         """Do nothing."""
         return None
 
-    def finish(self, state: str) -> None:
+    def finish(self, state: str, of_trial: str | None = None) -> None:
         """Do nothing but check the word."""
         check_state(state)
 

@@ -98,10 +98,11 @@ class SweepRun(Callback):
         if store.location.problem(timeout=1) is None:
             reaper.reap(store)  # a launcher's worker may have been killed
             children = sweeps.children_of(store, self._parent)
-        best = sweeps.best_of(children)
+        curve = _best_values(Path(config.hydra.sweep.dir))
+        best = sweeps.best_of(children) if curve is None else sweeps.of_number(children, _winner(curve))
         sweeps.summarise(outbox, children, best)
         history = store.client.get_metric_history(self._parent, "best_value") if children else []
-        _add_study(outbox, Path(config.hydra.sweep.dir), {metric.step for metric in history})
+        _add_study(outbox, Path(config.hydra.sweep.dir), (curve or [])[len(history) :], len(history))
         state = sweeps.judge(children, error)
         if best is not None and state == "complete" and tracker.model_policy == "auto":
             self._log_winner(store, best)
@@ -125,17 +126,33 @@ class SweepRun(Callback):
             log.warning("The best run's model was not logged (%s); its checkpoint is.", error)
 
 
-def _add_study(outbox: Outbox, folder: Path, known: set[int]) -> None:
-    """Put what a study left in its folder on the parent run: plots, result files, the best value over time."""
+def _best_values(folder: Path) -> list[tuple[int, float, int]] | None:
+    """Read how a study's best value grew (see `reporting.study.best_values`); None for a sweep that is no study."""
+    file = folder / "best_values.json"
+    return [(number, value, ended) for number, value, ended in json.loads(file.read_text())] if file.is_file() else None
+
+
+def _winner(curve: list[tuple[int, float, int]]) -> int | None:
+    """Name the trial that reached the best value first; None where several objectives have no best one."""
+    return next((number for number, value, _ in curve if value == curve[-1][1]), None)
+
+
+def _add_study(outbox: Outbox, folder: Path, curve: list[tuple[int, float, int]], begin: int) -> None:
+    """Put what a study left in its folder on the parent run: plots, result files, the best value over time.
+
+    Args:
+        outbox: of the parent.
+        folder: the study's.
+        curve: of the best value, as far as it is not on the run.
+        begin: how many of its entries are; trials count in the order of their ends.
+    """
     files = {file.name: file for name in STUDY_FILES for file in folder.glob(name)}
     if plots := sorted((folder / "plots").glob("*.*")):
         files |= {f"plots/{file.name}": file for file in plots}
     if files:
         outbox.add_artifacts(files)
-    if (curve := folder / "best_values.json").is_file():
-        for number, value, _ended in json.loads(curve.read_text()):
-            if number not in known:
-                outbox.add_metrics({"best_value": value}, step=number)
+    for step, (_, value, ended) in enumerate(curve, begin):
+        outbox.add_metrics({"best_value": value}, step=step, milliseconds=ended)
 
 
 def _name(config: DictConfig, sweep_dir: Path) -> str:

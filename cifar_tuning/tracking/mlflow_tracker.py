@@ -171,7 +171,7 @@ class MLflowTracker:
             log.warning("The model was not logged (%s); its checkpoint is.", _first_line(error))
             return None
 
-    def finish(self, state: str) -> None:
+    def finish(self, state: str, of_trial: str | None = None) -> None:
         """Close the run; the second call does nothing."""
         check_state(state)
         if self._outbox is None:
@@ -183,7 +183,7 @@ class MLflowTracker:
             from cifar_tuning.tracking.sweeps import close_group
 
             try:
-                close_group(outbox.store, self._group, state)
+                close_group(outbox.store, self._group, of_trial or state)
             except Exception as error:  # the seed's own run is closed; the reaper closes its trial's
                 log.warning("The trial's run was not closed: %s", _first_line(error))
 

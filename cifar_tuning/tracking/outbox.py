@@ -92,9 +92,9 @@ class Outbox:
         self._down = False
         self._ask_again_at = 0.0
 
-    def add_metrics(self, metrics: Mapping[str, float], step: int) -> None:
-        """Queue one epoch's metrics."""
-        now = int(time.time() * 1000)
+    def add_metrics(self, metrics: Mapping[str, float], step: int, milliseconds: int | None = None) -> None:
+        """Queue one epoch's metrics; of now, unless the time is given in milliseconds since the epoch."""
+        now = int(time.time() * 1000) if milliseconds is None else milliseconds
         self.pending.metrics += [(facts.safe_key(key), float(value), now, step) for key, value in metrics.items()]
 
     def add_tags(self, tags: Mapping[str, str]) -> None:

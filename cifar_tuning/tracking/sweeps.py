@@ -114,8 +114,12 @@ def open_group(store: Store, folder: Path, parent: str | None, name: str, job_nu
     """Create the run of a trial that is several jobs, or open it again for the next of them."""
     group = search_parent(store, facts.absolute(folder))
     if group is not None and group.data.tags.get(facts.PARENT) == parent:
+        from mlflow.entities import RunTag
+
         store.client.update_run(group.info.run_id, status="RUNNING")
-        store.client.set_tag(group.info.run_id, facts.STATE, "running")
+        # Of this process, or it would count as that of one that is gone.
+        tags = {**facts.process_tags(), facts.STATE: "running"}
+        store.client.log_batch(group.info.run_id, tags=[RunTag(key, value) for key, value in tags.items()])
         return str(group.info.run_id)
     tags = {
         **facts.process_tags(),
@@ -165,11 +169,20 @@ def best_of(children: list[Run]) -> Run | None:
     competing = [
         run
         for run in children
-        if run.data.tags.get(facts.STATE) in COMPETING
-        and OBJECTIVE in run.data.metrics
-        and run.data.tags.get("role") != "retrained"  # it was chosen already
+        if run.data.tags.get(facts.STATE) in COMPETING and OBJECTIVE in run.data.metrics and not _is_retrained(run)
     ]
     return max(competing, key=lambda run: run.data.metrics[OBJECTIVE], default=None)
+
+
+def of_number(children: list[Run], number: int | None) -> Run | None:
+    """Find the run of a job, or of a trial of several."""
+    same = [run for run in children if run.data.tags.get(facts.JOB_NUM) == str(number) and not _is_retrained(run)]
+    return same[-1] if same else None
+
+
+def _is_retrained(run: Run) -> bool:
+    """Whether it is the winner, trained once more: it was chosen already."""
+    return run.data.tags.get("role") == "retrained"
 
 
 def judge(children: list[Run], error: BaseException | None) -> str:
@@ -189,10 +202,10 @@ def judge(children: list[Run], error: BaseException | None) -> str:
 
 def summarise(outbox: Outbox, children: list[Run], best: Run | None) -> None:
     """Put the jobs' ends and the winner's result on the parent."""
-    states = Counter(str(run.data.tags.get(facts.STATE)) for run in children)
+    states = Counter(str(run.data.tags.get(facts.STATE)) for run in children if not _is_retrained(run))
     metrics: dict[str, Any] = {f"jobs/{state}": count for state, count in states.items()}
     if best is not None:
-        metrics[OBJECTIVE] = best.data.metrics[OBJECTIVE]
+        metrics |= {key: best.data.metrics[key] for key in (OBJECTIVE,) if key in best.data.metrics}
         outbox.add_tags(
             {
                 "best.run_id": best.info.run_id,

@@ -47,6 +47,12 @@ def sqlite_file(url: str) -> Path | None:
     return Path(path) if scheme.startswith("sqlite") and path and path != ":memory:" else None
 
 
+def folder_of_model(folder: Path) -> Path | None:
+    """Returns where a trial's best checkpoint is: in its folder, or in its first seed's; None if it has none."""
+    found = [*folder.glob("best.pt"), *sorted(folder.glob("seed_*/best.pt"))]
+    return found[0].parent if found else None
+
+
 def is_study(hydra: Any) -> bool:
     """Whether a (multi)run's Hydra configuration belongs to the study sweeper."""
     return OmegaConf.select(hydra, "sweeper._target_") == TARGET

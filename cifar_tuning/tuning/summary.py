@@ -15,6 +15,7 @@ from cifar_tuning.text import counted, without_password
 from cifar_tuning.tuning.display import number, reason
 from cifar_tuning.tuning.options import StudyOptions
 from cifar_tuning.tuning.outcome import PLOTS, experiment, finished, objective_name, overrides_of
+from cifar_tuning.tuning.place import folder_of_model
 from cifar_tuning.tuning.retrain import retrained
 from cifar_tuning.tuning.trial import outcome_key
 
@@ -155,9 +156,3 @@ def _next(best: FrozenTrial, options: StudyOptions) -> list[str]:
         lines.append(f"  python report.py sweep={folder}  all of it on one page, with comparisons")
     storage = without_password(options.place.storage)
     return [*lines, f"  optuna-dashboard {storage}  the study in a browser (pip install optuna-dashboard)"]
-
-
-def folder_of_model(folder: Path) -> Path | None:
-    """Returns where a trial's best checkpoint is: in its folder, or in its first seed's; None if it has none."""
-    found = [*folder.glob("best.pt"), *sorted(folder.glob("seed_*/best.pt"))]
-    return found[0].parent if found else None

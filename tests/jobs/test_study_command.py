@@ -3,11 +3,13 @@
 import json
 import logging
 from pathlib import Path
+from types import SimpleNamespace
 
 import optuna
 import pytest
 from mlflow import MlflowClient
 from omegaconf import OmegaConf
+from optuna.exceptions import StorageInternalError
 from optuna.trial import TrialState
 
 from cifar_tuning.tuning.claims import OWNER, RETRIES
@@ -35,6 +37,12 @@ MOMENTUM = ["hydra.sweeper.custom_search_space=tests.jobs.test_study_command.mom
 
 def momentum(config, trial) -> None:
     trial.suggest_categorical("optimizer.momentum", [0.5, 0.6, 1.5, 1.6])
+
+
+def careless(config, trial) -> None:
+    """Adam has no momentum."""
+    trial.suggest_categorical("optimizer", ["sgd", "adam"])
+    trial.suggest_float("optimizer.momentum", 0.5, 0.9)
 
 
 def misspelt(config, trial) -> None:
@@ -67,13 +75,20 @@ def tracked(tmp_path, pristine_database):
     file = tmp_path / "mlflow.db"
     file.write_bytes(pristine_database.read_bytes())
 
+    def client() -> MlflowClient:
+        return MlflowClient(f"sqlite:///{file}")
+
+    def all_runs() -> list:
+        known = client().search_experiments()
+        return client().search_runs([e.experiment_id for e in known if e.name == "cifar10"])
+
     def runs() -> tuple[dict, dict]:
-        client = MlflowClient(f"sqlite:///{file}")
-        found = client.search_runs([e.experiment_id for e in client.search_experiments() if e.name == "cifar10"])
+        found = all_runs()
         jobs = {int(r.data.tags["cifar_tuning.job_num"]): r for r in found if "cifar_tuning.job_num" in r.data.tags}
         return jobs, {r.info.run_id: r for r in found if "cifar_tuning.job_num" not in r.data.tags}
 
     runs.overrides = ["tracking=mlflow", f"tracking.uri=sqlite:///{file}"]
+    runs.client, runs.all = client, all_runs
     return runs
 
 
@@ -171,12 +186,17 @@ def test_repeats_and_the_retrained_winner(tiny, folder, study, tracked):
     assert parents.count("trial 0") == parents.count("trial 1") == 2
     assert parents.count("simplenn") == 4  # two trials, two retrained
     assert {r.info.status for r in runs} == {"FINISHED"}
+    (sweep,) = (r for r in runs if r.info.run_name == "simplenn")
+    assert sweep.data.metrics["jobs/complete"] == 2
+    best = client.get_run(sweep.data.tags["best.run_id"])
+    assert best.info.run_name == f"trial {study().best_trial.number}"
+    assert best.outputs.model_outputs, "the winner's model is not there"
 
 
-def test_a_trial_that_is_hopeless_after_a_whole_seed_gets_no_other(tiny, study, folder):
+def test_a_trial_that_is_hopeless_after_a_whole_seed_gets_no_other(tiny, study, folder, tracked):
     options = ["hydra.sweeper.n_trials=4", "hydra.sweeper.repeats=2", "trainer.epochs=1"]
     mixed = [option for option in MIXED if not option.startswith("trainer.epochs")]
-    outcome = tiny(*STUDY, *STRICT, *mixed, *options)
+    outcome = tiny(*STUDY, *tracked.overrides, *STRICT, *mixed, *options)
     assert outcome.code == 0, outcome.text
     states = {trial.number: trial.state for trial in study().get_trials()}
     assert states[0] == TrialState.COMPLETE
@@ -184,6 +204,33 @@ def test_a_trial_that_is_hopeless_after_a_whole_seed_gets_no_other(tiny, study, 
     assert [(folder / f"{number}/seed_1").is_dir() for number in (0, 1)] == [True, False]
     left = json.loads((folder / "1/seed_0/result.json").read_text())
     assert (left["state"], left["epochs"]) == ("complete", 1)
+    runs = {run.info.run_name: run for run in tracked.all()}
+    assert (runs["trial 1"].info.status, runs["trial 1"].data.tags["state"]) == ("KILLED", "pruned")
+    assert runs["trial 0"].info.status == "FINISHED"
+
+
+def test_mlflow_names_the_studys_winner(tiny, study, tracked):
+    """Not the highest accuracy, which is nothing that this study looks for."""
+    options = ["objective=val/loss", "hydra.sweeper.direction=minimize", "hydra/sweeper/pruner=none"]
+    outcome = tiny(*STUDY, *tracked.overrides, *options, "trainer.epochs=1", "hydra.sweeper.n_trials=4")
+    assert outcome.code == 0, outcome.text
+    (parent,) = tracked()[1].values()
+    assert parent.data.tags["best.job_num"] == str(study().best_trial.number)
+    client = tracked.client()
+    history = client.get_metric_history(parent.info.run_id, "best_value")
+    assert [point.step for point in history] == [0, 1, 2, 3]
+    falling = [point.value for point in history]
+    assert falling == sorted(falling, reverse=True)
+    ends = sorted(trial.datetime_complete.timestamp() * 1000 for trial in study().get_trials())
+    assert [point.timestamp for point in history] == pytest.approx(ends, abs=1)
+
+
+def test_several_objectives_have_no_best_run(tiny, tracked):
+    options = ["objective=[val/acc_best,model/macs]", "hydra.sweeper.direction=[maximize,minimize]"]
+    outcome = tiny(*STUDY, *tracked.overrides, *options, "trainer.epochs=1", "hydra.sweeper.n_trials=2")
+    assert outcome.code == 0, outcome.text
+    (parent,) = tracked()[1].values()
+    assert "best.run_id" not in parent.data.tags
 
 
 def test_a_failing_trial_is_only_that(tiny, study, folder):
@@ -194,6 +241,52 @@ def test_a_failing_trial_is_only_that(tiny, study, folder):
     states = {t.params["optimizer.momentum"]: t.state for t in study().get_trials()}
     assert states == {0.5: TrialState.COMPLETE, 1.5: TrialState.FAIL, 0.6: TrialState.COMPLETE}
     assert "momentum" in (folder / "1" / "traceback.txt").read_text()
+
+
+def test_a_trial_that_can_not_be_composed_fails_alone_in_its_batch(tiny, study, folder):
+    """Joblib, Ray and submitit compose all jobs of a batch before the first begins."""
+    options = ["hydra.sweeper.custom_search_space=tests.jobs.test_study_command.careless", "trainer.epochs=1"]
+    options += [
+        "hydra/launcher=joblib",
+        "hydra.launcher.n_jobs=1",
+        "hydra.sweeper.n_jobs=4",
+        "hydra.sweeper.n_trials=4",
+    ]
+    options += ["hydra/sweeper/sampler=random", "hydra.sweeper.sampler.seed=1", "hydra.sweeper.max_failure_rate=1"]
+    outcome = tiny(*STUDY, *options, "hydra.sweeper.enqueue=[]")
+    assert outcome.code == 0, outcome.text
+    ends = {(trial.params["optimizer"], trial.state) for trial in study().get_trials()}
+    assert ends == {("sgd", TrialState.COMPLETE), ("adam", TrialState.FAIL)}
+
+
+def test_sampling_parameters_one_by_one(tiny, study):
+    """TPE's `group`, which a function's space turns on, is a part of sampling them jointly."""
+    options = [*MOMENTUM, "hydra.sweeper.sampler.multivariate=false", "hydra.sweeper.max_failure_rate=1"]
+    outcome = tiny(*STUDY, *options, "trainer.epochs=1", "hydra.sweeper.n_trials=1")
+    assert outcome.code == 0, outcome.text
+    assert len(study().get_trials()) == 1
+
+
+def test_a_storage_that_is_away_when_a_job_ends_is_told_later(tiny, study, monkeypatch):
+    monkeypatch.setattr("cifar_tuning.tuning.storage.WAITS", (0.0, 0.0))
+    ended, calls = TrialReporter.ended, []
+
+    def away(self, *how):
+        write = self.storage.set_trial_system_attr
+
+        def fails_at_first(*what):
+            calls.append(what)
+            if len(calls) < 3:
+                raise StorageInternalError("the server is restarting")
+            return write(*what)
+
+        self.storage = SimpleNamespace(set_trial_system_attr=fails_at_first)
+        ended(self, *how)
+
+    monkeypatch.setattr(TrialReporter, "ended", away)
+    assert tiny(*STUDY, "trainer.epochs=1", "hydra.sweeper.n_trials=1").code == 0
+    assert len(calls) == 3
+    assert study().get_trials()[0].state == TrialState.COMPLETE
 
 
 def test_too_many_failures_stop_a_study(tiny, study):
@@ -340,6 +433,12 @@ def test_another_study_is_not_continued(tiny, folder, study):
         outcome = tiny(*STUDY, "trainer.epochs=1", "hydra.sweeper.n_trials=3", *options)
         assert outcome.code == 1, message
         assert message in outcome.err
+    unlike = ["hydra.sweeper.allow_changed_space=true", "optimizer.lr=0.1,0.2", "hydra.sweeper.n_trials=3"]
+    outcome = tiny(*STUDY, "trainer.epochs=1", *unlike)
+    assert outcome.code == 1
+    assert "Optuna can't mix" in outcome.err
+    assert "optimizer.lr: interval 0.001 to 0.3, log before, choice(0.1, 0.2) now" in outcome.err
+    assert len(study().get_trials()) == 2
     accepted = ["hydra.sweeper.allow_changed_space=true", "model.dropout=0.5", "hydra.sweeper.n_trials=3"]
     assert tiny(*STUDY, "trainer.epochs=1", *accepted).code == 0
     assert len(study().get_trials()) == 3
