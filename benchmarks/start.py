@@ -1,10 +1,8 @@
 """How long it takes until something happens: a short job and the help against the imports alone, and their memory."""
 
-import os
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 from benchmarks import measure
@@ -13,6 +11,16 @@ from cifar_tuning.errors import UserError
 
 IMPORTS, JOB, HELP, LOADED = "imports", "job", "help", "usual"
 SHORT_JOB = "trainer.epochs=1 data.train_limit=1280 tracking=mlflow"
+# A process begins with the peak memory of the one that starts it, which has to be a small one.
+STARTER = """
+import os, sys, time
+start = time.perf_counter()
+nowhere = os.open(os.devnull, os.O_WRONLY)
+pid = os.posix_spawn(sys.argv[1], sys.argv[1:], os.environ, file_actions=[(os.POSIX_SPAWN_DUP2, nowhere, 1)])
+_, status, usage = os.wait4(pid, 0)
+print(time.perf_counter() - start, usage.ru_maxrss)
+sys.exit(os.waitstatus_to_exitcode(status))
+"""
 SCRIPT = """
 import torch
 from benchmarks import usual
@@ -64,13 +72,9 @@ def _measured(command: list[str]) -> tuple[float, float]:
     Raises:
         UserError: it failed; with its last words.
     """
-    start = time.perf_counter()
-    with tempfile.TemporaryFile() as errors:
-        process = subprocess.Popen(command, cwd=PROJECT_ROOT, stdout=subprocess.DEVNULL, stderr=errors)
-        _, status, usage = os.wait4(process.pid, 0)
-        seconds = time.perf_counter() - start
-        process.returncode = os.waitstatus_to_exitcode(status)
-        if process.returncode:
-            errors.seek(0)
-            raise UserError(f"{' '.join(command)} failed:\n{errors.read().decode(errors='replace')[-2000:]}")
-    return seconds, usage.ru_maxrss / 1024
+    start = [sys.executable, "-I", "-S", "-c", STARTER, *command]
+    done = subprocess.run(start, cwd=PROJECT_ROOT, capture_output=True, text=True, errors="replace", check=False)
+    if done.returncode:
+        raise UserError(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}")
+    seconds, kilobytes = done.stdout.split()
+    return float(seconds), int(kilobytes) / 1024

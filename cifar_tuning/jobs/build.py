@@ -14,7 +14,7 @@ from cifar_tuning.errors import ConfigError
 from cifar_tuning.jobs.checks import find_problems, find_target
 from cifar_tuning.jobs.process import TRUST_VARIABLE
 from cifar_tuning.training.regularizers import Regularizer
-from cifar_tuning.training.resizing import sides
+from cifar_tuning.training.resizing import STEP, sides
 from cifar_tuning.training.settings import TrainerSettings
 
 
@@ -125,6 +125,11 @@ def _try_small_images(parts: Parts) -> list[str]:
     if trainer.initial_scale == 1:
         return []
     small = sides((height, width), trainer.epochs, trainer.initial_scale, 1.0, 0.0)(1)
+    if small == (height, width):
+        return [
+            f"trainer.initial_scale={trainer.initial_scale}: makes no smaller images of {height}×{width} pixels, whose "
+            f"sides go down in steps of {STEP}; give {1 - STEP / max(height, width):g} or less, or 1"
+        ]
     training = parts.model.training
     try:
         with torch.no_grad():

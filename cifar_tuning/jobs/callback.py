@@ -85,7 +85,7 @@ def sweep_problems(config: DictConfig) -> list[str]:
     for label, job in jobs:
         settings = {key: value for key, value in job.items() if key != "hydra"}
         try:
-            found = find_problems(plain(OmegaConf.create(settings)))
+            found = find_problems(plain(OmegaConf.create(settings))) or resume_problems(settings)
         except ConfigError as error:
             found = error.problems
         for problem in found:
@@ -99,6 +99,22 @@ def sweep_problems(config: DictConfig) -> list[str]:
         lines = []
     stack = stack_problem(config, len(jobs) if len(jobs) < CHECKED_JOBS else None) if fused else None
     return [*lines, *([stack] if stack else [])]
+
+
+def resume_problems(settings: dict[str, Any]) -> list[str]:
+    """Returns why a job of a sweep can't go on with the run that it is to resume: it goes on with one alone."""
+    if settings.get("resume") is None:
+        return []
+    from cifar_tuning.jobs.prepare import differences, has_ended, job_config
+    from cifar_tuning.training import checkpoint as checkpoints
+
+    source = str(settings["resume"])
+    try:
+        file = checkpoints.find(source)
+        found = checkpoints.load(file)
+    except UserError as error:
+        return [f"resume={source}: {error}"]
+    return differences(job_config(OmegaConf.create(settings)), found, source, has_ended(file.parent))
 
 
 def _study(config: DictConfig) -> tuple[Any, list[str]]:

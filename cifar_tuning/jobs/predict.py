@@ -13,7 +13,9 @@ from cifar_tuning.jobs.export import model_from_checkpoint
 from cifar_tuning.jobs.testing import accuracy, label_test_images
 from cifar_tuning.reporting.predictions import write_csv
 from cifar_tuning.reporting.summary import read_results
+from cifar_tuning.tracking.sweeps import best_values, winner
 from cifar_tuning.training.settings import check_device, resolve_device
+from cifar_tuning.tuning.place import folder_of_model
 
 log = logging.getLogger(__name__)
 
@@ -73,12 +75,12 @@ def find_checkpoint(name: str, uri: Any, scratch: Path, option: str = "run") -> 
     if path.is_file():
         return path
     if path.is_dir():
-        if (path / "best.pt").is_file():
-            return path / "best.pt"
-        jobs = read_results(path)
-        if jobs and (path / jobs[0]["job"] / "best.pt").is_file():
-            log.info("%s is a sweep; taking its best job, %s", path, jobs[0]["job"])
-            return path / jobs[0]["job"] / "best.pt"
+        if (folder := folder_of_model(path)) is not None:
+            return folder / "best.pt"
+        job = _best_job(path)
+        if job is not None and (folder := folder_of_model(path / job)) is not None:
+            log.info("%s is a sweep; taking its best job, %s", path, job)
+            return folder / "best.pt"
         raise UserError(f"{option}={name}: the folder has no best.pt; give the folder of a run or of a sweep.")
     if RUN_ID.fullmatch(name):
         from cifar_tuning.tracking import download_artifact
@@ -88,3 +90,15 @@ def find_checkpoint(name: str, uri: Any, scratch: Path, option: str = "run") -> 
         f"{option}={name}: is neither a run's folder, nor a checkpoint file, "
         "nor an MLflow run id (32 hexadecimal digits)."
     )
+
+
+def _best_job(sweep: Path) -> str | None:
+    """Returns the number of a sweep's best job: the study's winner, or the highest accuracy of those that ended."""
+    curve = best_values(sweep)
+    if curve is not None:
+        number = winner(curve)
+        return None if number is None else str(number)
+    ended = [
+        job for job in read_results(sweep) if job["state"] in ("complete", "diverged") and job["value"] is not None
+    ]
+    return str(ended[0]["job"]) if ended else None

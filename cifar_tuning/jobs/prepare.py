@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 from cifar_tuning.errors import ConfigError, UserError
 from cifar_tuning.jobs.build import Parts, build_parts, plain, seed_everything
 from cifar_tuning.jobs.checks import find_problems, find_target
+from cifar_tuning.jobs.result import JobResult
 from cifar_tuning.text import flatten
 from cifar_tuning.training import checkpoint as checkpoints
 from cifar_tuning.training.checkpoint import Checkpoint
@@ -64,7 +65,8 @@ def prepare(cfg: DictConfig, own: Path | None = None) -> Prepared:
             problems.append(f"resume={cfg.resume}: {error}")
     if checkpoint is not None and not problems:
         checkpoints.check_same_model(config["model"], checkpoint, str(cfg.resume))
-        problems += differences(config, checkpoint, str(cfg.resume))
+        assert file is not None
+        problems += differences(config, checkpoint, str(cfg.resume), has_ended(file.parent))
     if checkpoint is None and own is not None:
         checkpoint, file = own_checkpoint(config, own)
     if not any(problem.startswith(("seed=", "trainer.")) for problem in problems):
@@ -134,14 +136,21 @@ def _defaults(group: dict[str, Any], other: object) -> dict[str, Any]:
     return {name: list(value) if isinstance(value, tuple) else value for name, value in found.items()}
 
 
-def differences(config: dict[str, Any], checkpoint: Checkpoint, source: str) -> list[str]:
+def differences(config: dict[str, Any], checkpoint: Checkpoint, source: str, ended: bool = True) -> list[str]:
     """Returns a line for each reason why the checkpoint's run can't be gone on with.
 
     More epochs are fine where the schedule does not depend on their number.
+
+    Args:
+        config: of the job that is to go on.
+        checkpoint: of the run.
+        source: where it is, as the user gave it.
+        ended: whether the run came to its end.
     """
     problems = changed_options(config, checkpoint, source)
     done, asked = checkpoint.progress.epoch, config["trainer"]["epochs"]
-    if asked <= done:
+    # One that was stopped between its last epoch and its end has only that to repeat.
+    if asked < done or (asked == done and ended):
         problems.append(
             f"trainer.epochs={asked}: {source} has finished {done} epochs already; ask for more to go on from there"
         )
@@ -163,6 +172,22 @@ def changed_options(config: dict[str, Any], checkpoint: Checkpoint, source: str)
 
 
 def _of_trainer(config: dict[str, Any]) -> dict[str, Any]:
-    """Returns the options that say how a run is trained; the size of the images depends on its length."""
+    """Returns the options that say how a run is trained, its length too where schedule or images depend on it."""
     settings = {name: config["trainer"].get(name, getattr(TrainerSettings, name)) for name in SAME_OF_TRAINER}
-    return settings | ({"epochs": config["trainer"]["epochs"]} if settings["initial_scale"] != 1 else {})
+    depends = settings["initial_scale"] != 1 or _is_given_epochs(config["schedule"])
+    return settings | ({"epochs": config["trainer"]["epochs"]} if depends else {})
+
+
+def _is_given_epochs(schedule: dict[str, Any]) -> bool:
+    """Whether a schedule is told the run's length without a word in the configuration (see `Schedule`)."""
+    try:
+        wanted = inspect.signature(find_target(str(schedule.get("_target_")))).parameters
+    except Exception:  # whoever builds it will say what is wrong with it
+        return False
+    return "epochs" in wanted and "epochs" not in schedule
+
+
+def has_ended(folder: Path) -> bool:
+    """Whether a run's folder says that it came to its end."""
+    result = JobResult.read(folder)
+    return result is not None and result.state in ("complete", "diverged")

@@ -62,8 +62,9 @@ def objective(asked: Any, result: "Result", figures: Mapping[str, float]) -> Any
         result: of the training.
         figures: facts of the model.
     """
-    finite = [m for m in result.progress.history if math.isfinite(m.train_loss) and math.isfinite(m.val_loss)]
-    last = (finite or result.progress.history)[-1].named()
-    known = {**last, **figures, "val/acc_best": result.value}
+    history = result.progress.history
+    finite = [m for m in history if math.isfinite(m.train_loss) and math.isfinite(m.val_loss)]
+    # Of a run that diverged at once the last sound epoch is the one before training, which took no time.
+    known = {**history[-1].named(), **(finite or history)[-1].named(), **figures, "val/acc_best": result.value}
     values = [float(known[name]) for name in ([asked] if isinstance(asked, str) else asked)]
     return values[0] if isinstance(asked, str) else values

@@ -3,6 +3,7 @@
 import json
 import logging
 import math
+import shlex
 import time
 from pathlib import Path
 from typing import Any
@@ -99,6 +100,12 @@ class Job:
             self.tracker = prepared.parts.tracking
             self.tracker.start(run_context(self.hydra, prepared, self.folder, self.again))
             result = self._train(prepared)
+            value = objective(cfg.objective, result, self.figures)
+            self._keep(result, prepared.parts)
+            if self.multirun and is_retrained(self.hydra):
+                self._test(prepared)
+            self._write_result(result.state)
+            self.tracker.finish(result.state, self.reporter and self.reporter.of_trial(result.state))
         except LostTrial:  # its folder and its run are another process's now
             if self.tracker is not None:
                 self.tracker.abandon()
@@ -106,12 +113,6 @@ class Job:
         except BaseException as error:
             self._fail(error)
             raise
-        self._keep(result, prepared.parts)
-        if self.multirun and is_retrained(self.hydra):
-            self._test(prepared)
-        self._write_result(result.state)
-        self.tracker.finish(result.state, self.reporter and self.reporter.of_trial(result.state))
-        value = objective(cfg.objective, result, self.figures)
         if self.reporter is not None:
             epochs = prepared.parts.trainer.epochs
             self.reporter.ended(result.state, value, result.progress.epoch, epochs)
@@ -249,13 +250,17 @@ class Job:
 
     def _fail(self, error: BaseException) -> None:
         stopped = not isinstance(error, Exception)
-        if stopped and self.progress.started:
-            log.warning(
-                "Stopped after epoch %d; go on with the same command and resume=%s", self.progress.epoch, self.folder
-            )
+        # What goes on with a study, or with jobs of the fused launcher, is their whole command, which says so itself.
+        if stopped and self.progress.started and self.reporter is None and not self._goes_on():
+            log.warning("Stopped after epoch %d; go on with %s", self.progress.epoch, self._command_that_goes_on())
         if self.tracker is not None:
             self.tracker.fail(error)
         self._write_result("killed" if stopped else "failed", f"{type(error).__name__}: {error}")
+
+    def _command_that_goes_on(self) -> str:
+        if not self.multirun:
+            return f"the same command and resume={self.folder}"
+        return f"python train.py {shlex.join([*self.overrides, f'resume={self.folder}'])}"
 
     def _write_result(self, state: str, error: str | None = None) -> None:
         started = self.progress.started

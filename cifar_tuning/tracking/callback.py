@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import sys
@@ -98,8 +97,8 @@ class SweepRun(Callback):
         if store.location.problem(timeout=1) is None:
             reaper.reap(store)  # a launcher's worker may have been killed
             children = sweeps.children_of(store, self._parent)
-        curve = _best_values(Path(config.hydra.sweep.dir))
-        best = sweeps.best_of(children) if curve is None else sweeps.of_number(children, _winner(curve))
+        curve = sweeps.best_values(Path(config.hydra.sweep.dir))
+        best = sweeps.best_of(children) if curve is None else sweeps.of_number(children, sweeps.winner(curve))
         sweeps.summarise(outbox, children, best)
         history = store.client.get_metric_history(self._parent, "best_value") if children else []
         _add_study(outbox, Path(config.hydra.sweep.dir), (curve or [])[len(history) :], len(history))
@@ -124,17 +123,6 @@ class SweepRun(Callback):
             log.info("Best run: %s; its model: models:/%s", best.info.run_name, model_id)
         except Exception as error:  # the sweep's results stand without it
             log.warning("The best run's model was not logged (%s); its checkpoint is.", error)
-
-
-def _best_values(folder: Path) -> list[tuple[int, float, int]] | None:
-    """Read how a study's best value grew (see `reporting.study.best_values`); None for a sweep that is no study."""
-    file = folder / "best_values.json"
-    return [(number, value, ended) for number, value, ended in json.loads(file.read_text())] if file.is_file() else None
-
-
-def _winner(curve: list[tuple[int, float, int]]) -> int | None:
-    """Name the trial that reached the best value first; None where several objectives have no best one."""
-    return next((number for number, value, _ in curve if value == curve[-1][1]), None)
 
 
 def _add_study(outbox: Outbox, folder: Path, curve: list[tuple[int, float, int]], begin: int) -> None:

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+# Tag of a run that failed: what it failed of, in a line.
+ERROR = "error"
 # What may differ between a run and its continuation without making it another experiment.
 NOT_COMPARED = ("resume", "tracking.")
 
@@ -199,7 +201,7 @@ class MLflowTracker:
         file = write_traceback(self._outbox.folder, error)
         if file is not None:
             self._outbox.add_artifacts({"traceback.txt": file})
-        self._outbox.add_tags({"error": f"{type(error).__name__}: {_first_line(error)}"})
+        self._outbox.add_tags({ERROR: f"{type(error).__name__}: {_first_line(error)}"})
         self.finish(state_of_error(error))
 
     def _running(self) -> tuple[Outbox, MetricsFile]:
@@ -257,12 +259,15 @@ class MLflowTracker:
         if run.info.lifecycle_stage != "active" or not same:
             return False
         self.run_id = known
+        # Whose it is before that it runs: whoever reads it in between must not take it for a dead process's.
+        tags = {**facts.run_tags(context, self.root), "continued": "true"}
+        store.client.log_batch(self.run_id, tags=[RunTag(key, value) for key, value in tags.items()])
         store.client.update_run(self.run_id, status="RUNNING")
+        if ERROR in run.data.tags:
+            store.client.delete_tag(self.run_id, ERROR)  # the process before this one had it
         missing = [Param(key, value) for key, value in params.items() if key not in run.data.params]
         for start in range(0, len(missing), 100):
             store.client.log_batch(self.run_id, params=missing[start : start + 100])
-        tags = {**facts.run_tags(context, self.root), "continued": "true"}
-        store.client.log_batch(self.run_id, tags=[RunTag(key, value) for key, value in tags.items()])
         history = store.client.get_metric_history(self.run_id, "val/acc")
         self._logged_through = max((metric.step for metric in history), default=-1)
         return True

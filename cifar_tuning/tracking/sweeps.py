@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import statistics
 from collections import Counter
 from collections.abc import Mapping
@@ -183,6 +184,17 @@ def of_number(children: list[Run], number: int | None) -> Run | None:
 def _is_retrained(run: Run) -> bool:
     """Whether it is the winner, trained once more: it was chosen already."""
     return run.data.tags.get("role") == "retrained"
+
+
+def best_values(folder: Path) -> list[tuple[int, float, int]] | None:
+    """Read how a study's best value grew (see `reporting.study.best_values`); None for a sweep that is no study."""
+    file = folder / "best_values.json"
+    return [(number, value, ended) for number, value, ended in json.loads(file.read_text())] if file.is_file() else None
+
+
+def winner(curve: list[tuple[int, float, int]]) -> int | None:
+    """Name the trial that reached the best value first; None where several objectives have no best one."""
+    return next((number for number, value, _ in curve if value == curve[-1][1]), None)
 
 
 def judge(children: list[Run], error: BaseException | None) -> str:

@@ -124,9 +124,11 @@ def adopt_best(file: Path, checkpoint: Checkpoint, folder: Path) -> None:
         checkpoint: its content.
         folder: the resumed run's.
     """
-    best = file if checkpoint.progress.epoch == checkpoint.progress.best_epoch else file.with_name("best.pt")
+    is_best = checkpoint.progress.epoch == checkpoint.progress.best_epoch
+    best = file if is_best else file.with_name("best.pt")
     target = folder / "best.pt"
-    if not best.is_file() or target.exists():
+    # One that is there may be older than the last epoch's: the process was stopped between the two files.
+    if not best.is_file() or (target.exists() and (not is_best or target.samefile(best))):
         return
     partial = folder / ".best.pt.tmp"
     shutil.copyfile(best, partial)

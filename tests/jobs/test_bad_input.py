@@ -153,6 +153,37 @@ def test_more_epochs_would_make_the_images_smaller_again(tiny, tmp_path):
     assert "a resumed run must keep it" in outcome.err
 
 
+def test_more_epochs_where_the_schedule_is_told_their_number(tiny, tmp_path):
+    """PyTorch's schedulers restore the length that they had, and go on wrongly, or not at all."""
+    schedule = "+schedule={_target_: torch.optim.lr_scheduler.OneCycleLR, _partial_: true, max_lr: 0.1}"
+    options = ["~schedule", schedule]
+    first = tiny(*options, "trainer.epochs=1")
+    assert first.code == 0, first.err
+    outcome = tiny(*options, "trainer.epochs=2", f"resume={tmp_path}/run/last.pt")
+    assert "trainer.epochs=2" in outcome.err
+    assert "a resumed run must keep it" in outcome.err
+    assert "Traceback" not in outcome.err
+
+
+@pytest.mark.parametrize("scale", [0.95, 0.94])
+def test_a_scale_that_makes_no_smaller_images(tiny, scale):
+    outcome = tiny("model=resnet20", "model.depth=8", f"trainer.initial_scale={scale}")
+    assert outcome.code == 1
+    assert f"trainer.initial_scale={scale}: makes no smaller images" in outcome.err
+
+
+def test_a_sweep_does_not_go_on_with_one_run(tiny, tmp_path):
+    """Before its first job: in a study every trial but that one would fail."""
+    assert tiny("trainer.epochs=1").code == 0
+    outcome = tiny("-m", "optimizer.lr=0.1,0.2", "trainer.epochs=2", f"resume={tmp_path}/run")
+    assert outcome.code == 1
+    assert "optimizer.lr=0.1: " in outcome.err
+    assert "a resumed run must keep it" in outcome.err
+    assert not list(tmp_path.glob("sweep/*/last.pt"))
+    longer = tiny("-m", "trainer.epochs=2,3", f"resume={tmp_path}/run")
+    assert longer.code == 0, longer.err
+
+
 def test_every_rule_belongs_to_an_option_that_exists(configure):
     from omegaconf import OmegaConf
 

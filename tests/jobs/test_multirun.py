@@ -106,6 +106,14 @@ def test_a_failed_job_does_not_stop_a_sweep(tiny, tmp_path, store, monkeypatch):
     assert "RUNNING" not in {status for *_, status in runs(tmp_path)}
 
 
+@pytest.mark.parametrize("objective", ["epoch_seconds", "[val/acc_best,images_per_second]"])
+def test_a_run_that_diverges_at_once_has_its_figures(tiny, tmp_path, store, objective):
+    """Before training there is no speed to report."""
+    outcome = tiny("-m", f"objective={objective}", "optimizer.lr=1e30", "trainer.epochs=2")
+    assert outcome.code == 0, outcome.err
+    assert results(tmp_path)["0"]["state"] == "diverged"
+
+
 def test_a_diverged_job_does_not_fail_a_sweep(tiny, tmp_path, store):
     outcome = tiny("-m", "optimizer.lr=1e30,0.01", "trainer.epochs=2", *store)
     assert outcome.code == 0, outcome.err

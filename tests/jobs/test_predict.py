@@ -4,6 +4,7 @@ import shutil
 import sqlite3
 
 import numpy as np
+import optuna
 import pytest
 import torch
 from hydra.utils import execution_whitelist
@@ -11,6 +12,7 @@ from hydra.utils import execution_whitelist
 from cifar_tuning.data import Synthetic
 from cifar_tuning.jobs.export import load_classifier
 from cifar_tuning.jobs.process import trusted_targets
+from tests.conftest import STUDY
 
 
 @pytest.fixture
@@ -70,6 +72,29 @@ def test_a_sweep_means_its_best_job(tiny, predicting, tmp_path, pristine_databas
         outcome = predicting(f"run={run}", store, f"output={tmp_path}/{name}.csv")
         assert outcome.code == 0, outcome.err
         assert read(tmp_path / f"{name}.csv") == read(tmp_path / "job.csv")
+
+
+def test_a_study_means_its_winner(tiny, predicting, tmp_path):
+    """By what it looks for, and where its trials have a folder for each seed."""
+    options = ["objective=val/loss", "hydra.sweeper.direction=minimize", "hydra/sweeper/pruner=none"]
+    options += ["hydra.sweeper.n_trials=3", "hydra.sweeper.repeats=2", "trainer.epochs=1"]
+    assert tiny(*STUDY, *options).code == 0
+    winner = optuna.load_study(study_name=None, storage=f"sqlite:///{tmp_path}/sweep/optuna.db").best_trial.number
+    outcome = predicting(f"run={tmp_path}/sweep", f"output={tmp_path}/submission.csv")
+    assert outcome.code == 0, outcome.text
+    assert f"taking its best job, {winner}" in outcome.text
+    trial = predicting(f"run={tmp_path}/sweep/{winner}", f"output={tmp_path}/again.csv")
+    assert trial.code == 0, trial.text
+    assert (tmp_path / "again.csv").read_text() == (tmp_path / "submission.csv").read_text()
+
+
+def test_a_job_that_did_not_end_is_not_a_sweeps_best(tiny, predicting, tmp_path):
+    assert tiny("-m", "seed=0,1", "trainer.epochs=1").code == 0
+    for number, state, value in ((0, "killed", 0.9), (1, "complete", 0.2)):
+        file = tmp_path / f"sweep/{number}/result.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"state": state, "value": value}))
+    outcome = predicting(f"run={tmp_path}/sweep", f"output={tmp_path}/submission.csv")
+    assert "taking its best job, 1" in outcome.text
 
 
 @pytest.mark.parametrize(

@@ -135,6 +135,36 @@ def test_resuming_for_longer_without_beating_the_past(tiny, tmp_path):
     assert not same_weights(first / "last.pt", tmp_path / "second/last.pt")
 
 
+def test_a_run_that_was_stopped_behind_its_last_epoch_has_only_its_end_to_repeat(tiny, tmp_path, monkeypatch):
+    def interrupted(*a, **k):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("cifar_tuning.reporting.plots.learning_curves", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            tiny("trainer.epochs=2")
+    assert json.loads((tmp_path / "run/result.json").read_text())["state"] == "killed"
+    hint = f"Stopped after epoch 2; go on with the same command and resume={tmp_path}/run"
+    assert hint in (tmp_path / "run/train.log").read_text()
+    outcome = tiny("trainer.epochs=2", f"resume={tmp_path}/run", f"hydra.run.dir={tmp_path}/end")
+    assert outcome.code == 0, outcome.err
+    assert json.loads((tmp_path / "end/result.json").read_text())["state"] == "complete"
+
+
+def test_the_best_weights_may_have_missed_the_last_epoch(tiny, tmp_path):
+    """The process was stopped between last.pt and best.pt: its folder goes on with the newer of the two."""
+    options = ["-m", "hydra/launcher=fused", "hydra.launcher.stack=1", "trainer.epochs=2", "seed=0,1"]
+    assert tiny(*options).code == 0
+    job = tmp_path / "sweep/0"
+    assert checkpoints.load(job / "last.pt").progress.best_epoch == 2, "no case for this test"
+    wanted = (job / "best.pt").read_bytes()
+    (job / "best.pt").write_bytes(b"of an earlier epoch")
+    (job / "result.json").unlink()
+    assert tiny(*options).code == 0
+    assert same_weights(job / "best.pt", job / "last.pt")
+    assert len((job / "best.pt").read_bytes()) == len(wanted)
+
+
 def spoil(tiny, *arguments):
     """Runs with an evaluation that finds nothing right, so that no later epoch can be the best."""
     import cifar_tuning.training.computation as computation

@@ -144,6 +144,7 @@ def test_a_run_is_continued(started, client, tmp_path):
     assert second.continued
     assert second.run_id == first.run_id
     assert client.get_run(first.run_id).info.status == "RUNNING"
+    assert "error" not in client.get_run(first.run_id).data.tags  # of the process before
     for step in (2, 3, 4, 5):  # the checkpoint was older than the last logged epoch
         second.log_epoch({"val/acc": step / 10}, step)
     second.finish("complete")
