@@ -15,7 +15,7 @@ from cifar_tuning.lab.verdicts import (
     Contest,
     Figure,
     Verdict,
-    hold,
+    first_behind,
     judge,
     none_behind,
     some_behind,
@@ -123,12 +123,7 @@ def _l2_and_dropout(results: Results) -> Verdict:
     alone = {"L2 alone": options("0.001", "0"), "dropout alone": options("0", "0.2")}
     contests = [Contest("claim_l2_dropout", both, other, "L2 with dropout", name) for name, other in alone.items()]
     says = "False: dropout together with L2 is not better than L2, it may hurt"
-    verdict = judge(results, "1.5 L2 and dropout", says, contests)
-    if verdict.outcome in (MISSING, SINGLE):
-        return verdict
-    sides = [outcome.side for outcome in hold(results, contests)]
-    outcome = {"behind": HOLDS, "ahead": FALSE}.get(sides[0], NOISE)
-    return Verdict(verdict.name, says, outcome, verdict.evidence, 0, verdict.experiments)
+    return judge(results, "1.5 L2 and dropout", says, contests, first_behind)
 
 
 def _sparsity(results: Results) -> Verdict:

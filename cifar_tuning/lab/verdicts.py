@@ -9,8 +9,10 @@ from cifar_tuning.reporting.statistics import CONFIDENCE, Comparison, compare, h
 
 HOLDS, PARTLY, FALSE = "holds", "holds in part", "does not hold"
 NOISE, SINGLE, MISSING = "within noise", "not tested", "not yet measured"
+# Some of the comparisons that the statement is about can't be tested yet, and they may turn the verdict.
+INCOMPLETE = "incomplete"
 
-Side = Literal["ahead", "behind", "level", "untested"]
+Side = Literal["ahead", "behind", "level", "untested", "missing"]
 # A figure of each run of an experiment's configuration, by seed.
 Figure = Callable[[Results, str, str], Mapping[int, float]]
 
@@ -32,6 +34,7 @@ class Verdict:
         decisive: which of them decided; the page's summary shows it alone.
         experiments: what must be trained for it.
         ordered: whether it is about the order of a published table.
+        coverage: how many of its comparisons there are, in words; empty if all.
     """
 
     name: str
@@ -41,6 +44,7 @@ class Verdict:
     decisive: int = 0
     experiments: Sequence[str] = ()
     ordered: bool = False
+    coverage: str = ""
 
 
 @dataclass(frozen=True)
@@ -68,19 +72,31 @@ class Contest:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a contest ended: who is ahead, with the p value corrected for all contests that are read together."""
+    """How a contest ended.
+
+    Attributes:
+        side: which side the first one is on; `untested` where there are single runs, `missing` where there are none.
+        sentence: the same with figures; empty if missing.
+        p: corrected for all contests that are read together; 1 without a test.
+    """
 
     side: Side
     sentence: str
     p: float
 
 
+NOT_HELD = Outcome("missing", "", 1.0)
+
+
 def hold(results: Results, contests: Sequence[Contest]) -> list[Outcome]:
-    """Holds those contests whose both sides have runs, of the longest training that both have."""
-    found = [(contest, _sides(results, contest)) for contest in contests]
-    ready = [(contest, compare_seeds(*sides)) for contest, sides in found if sides is not None]
-    corrected = holm([comparison.p for _, comparison in ready])
-    return [_outcome(contest, comparison, p) for (contest, comparison), p in zip(ready, corrected, strict=True)]
+    """Holds the contests, each at the longest training that both sides have; one outcome for each, in their order."""
+    found = [_sides(results, contest) for contest in contests]
+    comparisons = [compare_seeds(*sides) if sides is not None else None for sides in found]
+    corrected = holm([comparison.p if comparison is not None else None for comparison in comparisons])
+    return [
+        _outcome(contest, comparison, p) if comparison is not None else NOT_HELD
+        for contest, comparison, p in zip(contests, comparisons, corrected, strict=True)
+    ]
 
 
 def _sides(results: Results, contest: Contest) -> tuple[Mapping[int, float], Mapping[int, float]] | None:
@@ -107,22 +123,27 @@ def _outcome(contest: Contest, found: Comparison, p: float | None) -> Outcome:
     return Outcome(side, sentence, 1.0 if p is None else p)
 
 
+# Decides by the sides of all contests, in their order, at least one of which was tested.
 Rule = Callable[[Sequence[Side]], str]
 
 
 def all_ahead(sides: Sequence[Side]) -> str:
-    """The statement: the first is ahead in every contest."""
+    """The statement: the first is ahead in every contest. A loss refutes it, whatever is still to come."""
     if all(side == "ahead" for side in sides):
         return HOLDS
     if "behind" in sides:
         return PARTLY if "ahead" in sides else FALSE
-    return PARTLY if "ahead" in sides else NOISE
+    if "level" in sides and "ahead" in sides:
+        return PARTLY
+    return NOISE if _complete(sides) else INCOMPLETE
 
 
 def none_behind(sides: Sequence[Side]) -> str:
     """The statement: the first is never behind. That nothing can be told does not prove it."""
     if "behind" in sides:
         return FALSE
+    if not _complete(sides):
+        return INCOMPLETE
     return HOLDS if "ahead" in sides else NOISE
 
 
@@ -130,12 +151,29 @@ def some_behind(sides: Sequence[Side]) -> str:
     """The statement: the first is not always ahead, there is a contest in which it is behind."""
     if "behind" in sides:
         return HOLDS
+    if not _complete(sides):
+        return INCOMPLETE
     return FALSE if all(side == "ahead" for side in sides) else NOISE
 
 
 def all_level(sides: Sequence[Side]) -> str:
     """The statement: nobody is ahead. A test can refute this, and never prove it."""
-    return NOISE if all(side == "level" for side in sides) else FALSE
+    if "ahead" in sides or "behind" in sides:
+        return FALSE
+    return NOISE if _complete(sides) else INCOMPLETE
+
+
+def first_behind(sides: Sequence[Side]) -> str:
+    """The statement: the first is behind in the first contest; the others are there to be read."""
+    return {"behind": HOLDS, "ahead": FALSE, "level": NOISE}.get(sides[0], INCOMPLETE)
+
+
+def _complete(sides: Sequence[Side]) -> bool:
+    return all(_tested(side) for side in sides)
+
+
+def _tested(side: Side) -> bool:
+    return side not in ("untested", "missing")
 
 
 def judge(
@@ -149,15 +187,23 @@ def judge(
     """Judges a statement by contests."""
     experiments = list(dict.fromkeys(contest.experiment for contest in contests))
     outcomes = hold(results, contests)
-    if not outcomes:
-        return Verdict(name, says, MISSING, [], 0, experiments, ordered)
     sides = [outcome.side for outcome in outcomes]
-    tested = [side for side in sides if side != "untested"]
-    outcome = rule(tested) if tested else SINGLE
-    evidence = [capital(one.sentence) for one in outcomes]
-    if len(outcomes) < len(contests):
-        evidence.append(f"only {len(outcomes)} of {len(contests)} comparisons are there")
-    return Verdict(name, says, outcome, evidence, _decisive(outcomes, outcome), experiments, ordered)
+    there = [one for one in outcomes if one.side != "missing"]
+    if not there:
+        return Verdict(name, says, MISSING, [], 0, experiments, ordered)
+    outcome = rule(sides) if any(map(_tested, sides)) else SINGLE
+    evidence = [capital(one.sentence) for one in there]
+    coverage = _coverage(sides)
+    if coverage:
+        evidence.append(coverage)
+    return Verdict(name, says, outcome, evidence, _decisive(there, outcome), experiments, ordered, coverage)
+
+
+def _coverage(sides: Sequence[Side]) -> str:
+    """Returns how many contests were tested, or, if none was, could be held; nothing if it is all of them."""
+    tested, there = sum(map(_tested, sides)), sum(side != "missing" for side in sides)
+    count, what = (tested, "tested") if tested else (there, "there")
+    return f"only {count} of {len(sides)} comparisons are {what}" if count < len(sides) else ""
 
 
 def _decisive(outcomes: Sequence[Outcome], outcome: str) -> int:

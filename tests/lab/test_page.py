@@ -100,6 +100,13 @@ def test_an_incomplete_experiment_says_how_many_runs_are_there(make_results, sca
     assert "**lab2_lr is incomplete**: 3 of 30 runs are there" in scale.page.read_text()
 
 
+def test_the_summary_says_how_many_comparisons_a_verdict_rests_on(make_results, scale):
+    rows = {("lab2_lr", f"optimizer.lr={rate}"): [0.7 + high, 0.71 + high] for rate, high in (("0.01", 0.1), ("1", 0))}
+    write_page(make_results(rows), {})
+    (row,) = [line for line in scale.page.read_text().splitlines() if line.startswith("| 0.01 is the best")]
+    assert row.endswith("; only 1 of 5 comparisons are there |")
+
+
 def test_page_and_pictures_are_drawn_from_the_files_alone(make_run, scale):
     runs = [
         make_run(name, configuration, seed, 0.6 + 0.001 * seed + 0.01 * number)

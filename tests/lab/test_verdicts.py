@@ -3,7 +3,7 @@ import pytest
 from cifar_tuning.lab import verdicts
 from cifar_tuning.lab.claims import claims
 from cifar_tuning.lab.conclusions import conclusions
-from cifar_tuning.lab.verdicts import FALSE, HOLDS, MISSING, NOISE, PARTLY, SINGLE, Contest, judge
+from cifar_tuning.lab.verdicts import FALSE, HOLDS, INCOMPLETE, MISSING, NOISE, PARTLY, SINGLE, Contest, judge
 
 LOW, SAME, HIGH = [0.60, 0.61, 0.62, 0.61, 0.60], [0.61, 0.60, 0.62, 0.60, 0.61], [0.70, 0.72, 0.71, 0.71, 0.72]
 NONE, CROPS = ("lab2_augmentation", "augmentation=none"), ("lab2_augmentation", "augmentation=crop_flip")
@@ -22,6 +22,20 @@ NONE, CROPS = ("lab2_augmentation", "augmentation=none"), ("lab2_augmentation", 
         ("some_behind", ["behind", "ahead"], HOLDS),
         ("some_behind", ["level", "ahead"], NOISE),
         ("some_behind", ["ahead", "ahead"], FALSE),
+        ("all_ahead", ["ahead", "missing"], INCOMPLETE),
+        ("all_ahead", ["ahead", "untested"], INCOMPLETE),
+        ("all_ahead", ["level", "missing"], INCOMPLETE),
+        ("all_ahead", ["ahead", "level", "missing"], PARTLY),
+        ("all_ahead", ["behind", "missing"], FALSE),
+        ("none_behind", ["ahead", "missing"], INCOMPLETE),
+        ("none_behind", ["behind", "missing"], FALSE),
+        ("some_behind", ["ahead", "missing"], INCOMPLETE),
+        ("some_behind", ["level", "untested"], INCOMPLETE),
+        ("some_behind", ["behind", "missing"], HOLDS),
+        ("all_level", ["level", "missing"], INCOMPLETE),
+        ("all_level", ["ahead", "missing"], FALSE),
+        ("first_behind", ["behind", "missing"], HOLDS),
+        ("first_behind", ["missing", "behind"], INCOMPLETE),
         ("all_level", ["level"], NOISE),
         ("all_level", ["level", "ahead"], FALSE),
     ],
@@ -43,11 +57,15 @@ def test_a_verdict_follows_the_runs(make_results, crops, none, outcome):
         assert "rop and flip beats no augmentation by 10.4" in verdict.evidence[0]
 
 
-def test_comparisons_that_are_not_there_are_counted(make_results):
+def test_comparisons_that_are_not_there_leave_the_verdict_open(make_results):
     contests = [Contest(*CROPS, "augmentation=none", "crops", "none"), Contest(*CROPS, "augmentation=x", "crops", "x")]
     verdict = judge(make_results({CROPS: HIGH, NONE: LOW}), "name", "says", contests)
-    assert verdict.outcome == HOLDS
-    assert verdict.evidence[-1] == "only 1 of 2 comparisons are there"
+    assert verdict.outcome == INCOMPLETE
+    assert verdict.evidence[-1] == verdict.coverage == "only 1 of 2 comparisons are tested"
+    lost = judge(make_results({CROPS: LOW, NONE: HIGH}), "name", "says", contests)
+    assert (lost.outcome, lost.coverage) == (FALSE, verdict.coverage)
+    single = judge(make_results({CROPS: [0.7], NONE: [0.6]}), "name", "says", contests)
+    assert (single.outcome, single.coverage) == (SINGLE, "only 1 of 2 comparisons are there")
 
 
 def test_the_longest_training_that_both_sides_have_decides(make_results):
@@ -103,3 +121,16 @@ def test_l2_with_dropout_is_judged_against_l2_alone(make_results, both, outcome)
         }
     )
     assert [verdict.outcome for verdict in claims(results) if verdict.name == "1.5 L2 and dropout"] == [outcome]
+
+
+def test_l2_with_dropout_is_not_judged_against_dropout_alone_while_l2_alone_is_missing(make_results):
+    options = {("0.001", "0.2"): LOW, ("0", "0.2"): HIGH}
+    results = make_results(
+        {
+            ("claim_l2_dropout", f"regularizer.strength={strength} model.dropout={rate}"): values
+            for (strength, rate), values in options.items()
+        }
+    )
+    (verdict,) = [verdict for verdict in claims(results) if verdict.name == "1.5 L2 and dropout"]
+    assert verdict.outcome == INCOMPLETE
+    assert verdict.evidence[0].startswith("Dropout alone beats L2 with dropout")
