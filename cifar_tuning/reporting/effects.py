@@ -156,12 +156,11 @@ def _effect(table: Table, place: int, values: tuple[str, str], points: dict[str,
     if len(seeds) > 1:
         comparison = compare(_over_settings(a, common), _over_settings(b, common))
         basis = "paired over seeds" + (f", averaged over {len(settings)} settings" if len(settings) > 1 else "")
-    elif len(common) == len(a) == len(b) == 1:
-        comparison, basis = compare(a, b), ""
     elif len(common) > 1:
         comparison, basis = compare(a, b), "one seed; paired over the other hyperparameters' settings"
     elif common or len(table.names) == 1:
-        comparison, basis = compare(a, b), "unpaired"
+        comparison = compare(a, b)
+        basis = "" if comparison.paired else "unpaired"
     else:
         # A configuration's seeds are no independent trials of what else it chose.
         comparison = compare(_by_others(points[values[0]]), _by_others(points[values[1]]))

@@ -71,7 +71,8 @@ def compare(a: Mapping[Key, float], b: Mapping[Key, float]) -> Comparison:
     """Compares two groups of runs.
 
     Where at least two keys are common the pairs alone count: Student's paired t-test (Biometrika 6, 1908). Otherwise
-    Welch's test, which does not take the groups' spreads to be equal (Biometrika 34, 1947).
+    Welch's test, which does not take the groups' spreads to be equal (Biometrika 34, 1947). It wants two runs on either
+    side: with fewer a single common key is the fairest comparison that there is, though without a test.
 
     Args:
         a: a value for each key: the seed, or the seed with everything else that both runs have in common.
@@ -81,7 +82,7 @@ def compare(a: Mapping[Key, float], b: Mapping[Key, float]) -> Comparison:
         ValueError: a group is empty, or a value is not finite.
     """
     common = [key for key in a if key in b]
-    if len(common) >= 2:
+    if len(common) >= 2 or (common and min(len(a), len(b)) == 1):
         return _paired(_checked(a[key] for key in common), _checked(b[key] for key in common))
     return _unpaired(_checked(a.values()), _checked(b.values()))
 
@@ -172,6 +173,8 @@ def _paired(a: list[float], b: list[float]) -> Comparison:
     n = len(a)
     differences = [x - y for x, y in zip(a, b, strict=True)]
     mean = math.fsum(differences) / n
+    if n < 2:
+        return Comparison(mean, None, None, n, paired=True)
     if max(differences) - min(differences) <= ROUNDING * _largest(a + b):
         return _without_spread(mean, n, _largest(a + b), paired=True)
     test = ttest_rel(a, b)

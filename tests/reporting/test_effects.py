@@ -60,7 +60,9 @@ def test_of_many_values_the_best_against_the_others():
 @pytest.mark.parametrize(
     ("rows", "basis", "n", "paired"),
     [
-        ([({"a": a, "seed": 0}, a / 10) for a in (1, 2)], "", 1, False),
+        ([({"a": a, "seed": 0}, a / 10) for a in (1, 2)], "", 1, True),
+        # Of a seed that only one side has nothing can be told.
+        ([({"a": 1, "seed": s}, s / 10) for s in (0, 1)] + [({"a": 2, "seed": 0}, 0.5)], "", 1, True),
         (
             [({"a": a, "b": b, "seed": 0}, a / 10 + a * b / 100) for a in (1, 2) for b in (1, 2, 3)],
             "one seed; paired over the other hyperparameters' settings",

@@ -48,6 +48,12 @@ def test_one_group_without_spread(recwarn):
     assert not recwarn.list
 
 
+def test_one_pair_among_several_runs_is_no_reason_to_forgo_a_test():
+    result = compare({0: 0.7, 1: 0.72, 2: 0.71}, {2: 0.6, 3: 0.61})
+    assert (result.n, result.paired) == (2, False)
+    assert result.p is not None
+
+
 def test_only_the_pairs_count():
     result = compare({0: 0.7, 1: 0.72, 2: 0.1}, {1: 0.7, 0: 0.69, 5: 0.9})
     assert (result.n, result.paired) == (2, True)
@@ -57,8 +63,10 @@ def test_only_the_pairs_count():
 @pytest.mark.parametrize(
     ("a", "b", "expected"),
     [
-        ({0: 0.7}, {0: 0.6}, (0.1, None, None, 1, False)),
-        ({0: 0.7, 1: 0.8}, {0: 0.6}, (0.15, None, None, 1, False)),
+        # A single pair is compared with itself, not with what else one side has.
+        ({0: 0.7}, {0: 0.6}, (0.1, None, None, 1, True)),
+        ({0: 0.7, 1: 0.8}, {0: 0.6}, (0.1, None, None, 1, True)),
+        ({2: 0.7, 1: 0.8}, {0: 0.6}, (0.15, None, None, 1, False)),
         ({0: 0.1, 1: 0.1}, {0: 0.1, 1: 0.1}, (0.0, 0.0, 1.0, 2, True)),
         # Differences equal but for rounding: 0.3 - 0.2 is not 0.2 - 0.1 in binary.
         ({0: 0.3, 1: 0.2}, {0: 0.2, 1: 0.1}, (0.1, 0.0, None, 2, True)),
