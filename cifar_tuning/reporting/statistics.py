@@ -87,6 +87,26 @@ def compare(a: Mapping[Key, float], b: Mapping[Key, float]) -> Comparison:
     return _unpaired(_checked(a.values()), _checked(b.values()))
 
 
+def p_of_another(ours: Summary, value: float) -> float | None:
+    """Returns how likely one more run would lie at least as far from the mean of ours as a value does.
+
+    Student's t of a prediction interval: that one run differs from our mean for its own chance and for our mean's.
+
+    Args:
+        ours: runs of one configuration.
+        value: somebody's single run.
+
+    Returns:
+        two-sided p on n - 1 degrees of freedom; None where ours have no spread to judge by.
+    """
+    from scipy.stats import t
+
+    if not ours.std:
+        return None
+    distance = abs(value - ours.mean) / (ours.std * math.sqrt(1 + 1 / ours.n))
+    return float(2 * t.sf(distance, ours.n - 1))
+
+
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
     """Corrects p values for their number, so that the chance of any false alarm among them stays below 5 %.
 

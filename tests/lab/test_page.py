@@ -7,7 +7,7 @@ from cifar_tuning.lab.page import write_page
 from cifar_tuning.lab.pictures import draw_all
 from cifar_tuning.lab.results import Results
 from cifar_tuning.lab.runs import save_curves, save_runs
-from cifar_tuning.lab.tables import describe, offsets, order, shortfalls, table
+from cifar_tuning.lab.tables import describe, offsets, order, published_chances, shortfalls, table
 
 
 def test_a_table_has_all_rows_and_says_what_is_missing(make_results):
@@ -31,9 +31,13 @@ def test_longer_trainings_get_rows_of_their_own(make_results):
 @pytest.mark.parametrize(
     ("ours", "epochs", "expected"),
     [
-        ([0.70, 0.71, 0.70], 30, "it was a lucky one"),
-        ([0.66, 0.72, 0.74], 30, "spread as far"),
-        ([0.70], 30, "no spread is known"),
+        ([0.70, 0.701, 0.70, 0.701, 0.70], 30, "would hardly lie as far off (p < 0.001, n = 5): the published one"),
+        ([0.66, 0.72, 0.74], 30, "could lie as far off (p = 0.69, n = 3)"),
+        # Three standard deviations away, of which three runs know little: t = 2.6 on 2 degrees of freedom.
+        ([0.690, 0.700, 0.709], 30, "could lie as far off (p = 0.12, n = 3)"),
+        ([0.70], 30, "1 run of ours: too few to tell"),
+        ([0.70, 0.7001], 30, "2 runs of ours: too few to tell"),
+        ([0.70, 0.70, 0.70], 30, "no spread to judge it by"),
         ([0.70, 0.71, 0.70], 200, "Ours had 30 epochs, the report's up to 200"),
         ([0.72, 0.72, 0.71], 30, None),
     ],
@@ -44,6 +48,17 @@ def test_a_row_below_the_published_value_says_why(make_results, ours, epochs, ex
     )
     assert len(found) == (expected is not None)
     assert expected is None or (expected in found[0] and found[0].startswith("Crop and flip: ours is"))
+
+
+def test_published_runs_are_judged_together(make_results):
+    """One row's p is corrected for the other rows of the page: among many single runs one is lucky."""
+    rows = {("lab2_augmentation", "augmentation=crop_flip"): [0.700, 0.702, 0.704, 0.702]}
+    alone = published_chances(make_results(rows))
+    others = {("lab2_lr", f"optimizer.lr={rate}"): [0.70, 0.71, 0.72] for rate in ("0.1", "0.05", "0.01")}
+    together = published_chances(make_results(rows | others))
+    ((key, p),) = alone.items()
+    assert p < 0.05
+    assert together[key] == pytest.approx(4 * p)
 
 
 def test_where_the_differences_lie(make_results):

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from cifar_tuning.reporting.statistics import Comparison, Summary, compare, holm, in_words, summarize
+from cifar_tuning.reporting.statistics import Comparison, Summary, compare, holm, in_words, p_of_another, summarize
 
 SLEEP_A = [0.7, -1.6, -0.2, -1.2, -0.1, 3.4, 3.7, 0.8, 0.0, 2.0]
 SLEEP_B = [1.9, 0.8, 1.1, 0.1, -0.1, 4.4, 5.5, 1.6, 4.6, 3.4]
@@ -80,6 +80,14 @@ def test_no_test_where_there_is_no_spread(a, b, expected):
         pytest.approx(expected[0]),
         *expected[1:],
     )
+
+
+def test_another_run_is_less_certain_than_the_mean():
+    # By hand: t = 3 / sqrt(1 + 1/4) = 2.683 on 3 degrees of freedom.
+    assert p_of_another(Summary(0.5, 0.01, 4), 0.53) == pytest.approx(0.0749, abs=1e-4)
+    assert p_of_another(Summary(0.5, 0.01, 4), 0.47) == pytest.approx(0.0749, abs=1e-4)
+    assert p_of_another(Summary(0.5, None, 1), 0.6) is None
+    assert p_of_another(Summary(0.5, 0.0, 3), 0.6) is None
 
 
 @pytest.mark.parametrize(
