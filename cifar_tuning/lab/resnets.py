@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from cifar_tuning.lab.results import Results, gap
-from cifar_tuning.lab.verdicts import FALSE, HOLDS, MISSING, Contest, Verdict, all_level, judge
+from cifar_tuning.lab.verdicts import FALSE, HOLDS, MISSING, Contest, Verdict, all_level, judge, of_all_seeds
 from cifar_tuning.lab.winners import RECIPE
 from cifar_tuning.reporting.statistics import summarize
 
@@ -64,4 +64,5 @@ def _past_ninety(results: Results) -> Verdict:
     epochs = max(run.epochs for run in results.of(RECIPE, ""))
     worst = f"the worst run {min(values):.4f} (n = {found.n})"
     evidence = f"The fast recipe: {found.mean:.4f}{spread} in {epochs} epochs, {worst}"
-    return Verdict("past 90 %", says, HOLDS if min(values) > GOAL else FALSE, [evidence], 0, [RECIPE])
+    outcome = of_all_seeds(results, RECIPE, found.n, HOLDS if min(values) > GOAL else FALSE)
+    return Verdict("past 90 %", says, outcome, [evidence], 0, [RECIPE])

@@ -199,12 +199,14 @@ def order(results: Results, experiment: str) -> list[str]:
     count = f"{len(pairs) - len(reversed_pairs)} of {len(pairs)} pairs of rows lie as published. The others:"
     sentences = [count]
     for (a, b), comparison, p in zip(reversed_pairs, found, holm([c.p for c in found]), strict=True):
-        sure = p is not None and p < 1 - CONFIDENCE
+        if p is None:
+            judged = f"which is not tested (n = {comparison.n})"
+        else:
+            judged = f"which is {'no chance' if p < 1 - CONFIDENCE else 'within noise'} ({p_in_words(p)})"
         sentences.append(
             f"{describe(a.configuration)} before {describe(b.configuration)} there, by "
             f"{100 * ((a.published or 0) - (b.published or 0)):.1f} points; here the other way round by "
-            f"{100 * comparison.difference:.1f}, "
-            + (f"which is no chance ({p_in_words(p)})" if sure else f"which is within noise ({p_in_words(p)})")
+            f"{100 * comparison.difference:.1f}, {judged}"
         )
     return sentences
 

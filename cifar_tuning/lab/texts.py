@@ -12,8 +12,8 @@ past 90 %).
 
 Differences are taken seed by seed, with 95 % intervals and p values of Student's paired t-test; Holm's method corrects
 these for the comparisons that one verdict rests on. The verdicts are computed by rule from the numbers: *holds*, *holds
-in part*, *does not hold*, *within noise* (no difference can be told), *incomplete* (comparisons that may turn the
-verdict are still to come), *not tested* (single runs).
+in part*, *does not hold*, *within noise* (no difference can be told), *incomplete* (runs that may turn the verdict are
+still to come), *not tested* (single runs).
 """
 QUICK = """# A quick look at the results
 

@@ -9,7 +9,7 @@ from cifar_tuning.reporting.statistics import CONFIDENCE, Comparison, compare, h
 
 HOLDS, PARTLY, FALSE = "holds", "holds in part", "does not hold"
 NOISE, SINGLE, MISSING = "within noise", "not tested", "not yet measured"
-# Some of the comparisons that the statement is about can't be tested yet, and they may turn the verdict.
+# Runs or comparisons that the statement is about are still to come, and they may turn the verdict.
 INCOMPLETE = "incomplete"
 
 Side = Literal["ahead", "behind", "level", "untested", "missing"]
@@ -197,6 +197,13 @@ def judge(
     if coverage:
         evidence.append(coverage)
     return Verdict(name, says, outcome, evidence, _decisive(there, outcome), experiments, ordered, coverage)
+
+
+def of_all_seeds(results: Results, experiment: str, runs: int, outcome: str) -> str:
+    """Returns an outcome that is read off the runs without a test: as it is if all seeds of the grid have run."""
+    if runs >= len(results.experiment(experiment).seeds):
+        return outcome
+    return INCOMPLETE if runs > 1 else SINGLE
 
 
 def _coverage(sides: Sequence[Side]) -> str:

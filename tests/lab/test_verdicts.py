@@ -1,3 +1,5 @@
+import json
+
 import pytest
 
 from cifar_tuning.lab import verdicts
@@ -90,7 +92,15 @@ def test_without_runs_everything_is_missing_and_says_what_to_train(make_results)
     assert len(by_name) == 9
 
 
-@pytest.mark.parametrize(("accuracies", "outcome"), [([0.1, 0.1054], HOLDS), ([0.1, 0.31], FALSE)])
+@pytest.mark.parametrize(
+    ("accuracies", "outcome"),
+    [
+        ([0.1, 0.1054, 0.1, 0.1, 0.1], HOLDS),
+        ([0.1, 0.31, 0.1, 0.1, 0.1], FALSE),
+        ([0.1, 0.1054], INCOMPLETE),
+        ([0.1], SINGLE),
+    ],
+)
 def test_a_rate_of_one_is_at_chance_or_not(make_results, accuracies, outcome):
     found = conclusions(make_results({("lab2_lr", "optimizer.lr=1"): accuracies}))
     assert [verdict.outcome for verdict in found if verdict.name == "rate of 1"] == [outcome]
@@ -134,3 +144,30 @@ def test_l2_with_dropout_is_not_judged_against_dropout_alone_while_l2_alone_is_m
     (verdict,) = [verdict for verdict in claims(results) if verdict.name == "1.5 L2 and dropout"]
     assert verdict.outcome == INCOMPLETE
     assert verdict.evidence[0].startswith("Dropout alone beats L2 with dropout")
+
+
+@pytest.mark.parametrize(("seeds", "outcome"), [(1, SINGLE), (4, INCOMPLETE), (5, HOLDS)])
+def test_what_is_read_off_the_baseline_wants_all_its_seeds(make_results, seeds, outcome):
+    found = conclusions(make_results({("lab1_baseline", ""): [0.65] * seeds}))
+    by_name = {verdict.name: verdict for verdict in found}
+    assert [by_name[name].outcome for name in ("initial loss", "early peak")] == [outcome] * 2
+    assert by_name["early peak"].evidence[0].endswith(f"(n = {seeds})")
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "outcome"),
+    [([0.91], SINGLE), ([0.91, 0.92], INCOMPLETE), ([0.91, 0.92, 0.91], HOLDS), ([0.91, 0.92, 0.899], FALSE)],
+)
+def test_past_ninety_wants_every_seed(make_results, accuracies, outcome):
+    found = conclusions(make_results({("resnet20_fast", ""): accuracies}))
+    assert [verdict.outcome for verdict in found if verdict.name == "past 90 %"] == [outcome]
+
+
+def test_one_pair_of_surfaces_is_no_test(make_results, scale):
+    scale.data.mkdir()
+    for name, losses in (("shortcut", [[3, 1, 3]] * 3), ("plain", [[1, 3, 1]] * 3)):
+        surface = {"alphas": [-1, 0, 1], "betas": [-1, 0, 1], "losses": losses, "accuracies": [[0.1] * 3] * 3}
+        (scale.data / f"surface_{name}.json").write_text(json.dumps(surface))
+    (verdict,) = [verdict for verdict in claims(make_results({})) if verdict.name == "1.10 shortcuts"]
+    assert verdict.outcome == SINGLE
+    assert verdict.evidence[0].startswith("0% of the slice is not convex with shortcuts, 100% without")
