@@ -135,6 +135,7 @@ def _sparsity(results: Results) -> Verdict:
             f"L1 of {spell_value(strength, STRENGTH)}",
             "L2",
             _weight_figure(results, "near_zero"),
+            quantity="share of weights under 1e-3",
         )
         for strength in ("0.0001", "0.001")
     ]

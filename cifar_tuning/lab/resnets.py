@@ -20,7 +20,8 @@ def third_lab(results: Results) -> list[Verdict]:
         for other in ("decay_0.2_40", "decay_0.1_40", "decay_0.1_66")
     ]
     smaller = [_variants("lab3_resnet20", "no_decay_lr_0.01", "no_decay", "learning rate 0.01", "0.1")]
-    no_l2 = Contest("lab3_resnet20", _variant("l2_0"), _variant(base), "no L2", "L2 of 1e-4", _gap, maximize=True)
+    difference = "gap between training and validation accuracy"
+    no_l2 = Contest("lab3_resnet20", _variant("l2_0"), _variant(base), "no L2", "L2 of 1e-4", _gap, quantity=difference)
     swish = [_variants("lab3_resnet20", "swish", base, "Swish", "ReLU")]
     untried = [
         judge(

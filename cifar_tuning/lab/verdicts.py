@@ -58,6 +58,7 @@ class Contest:
         figure: what is compared.
         maximize: whether more is ahead.
         unit: of the figure, see `statistics.in_words`.
+        quantity: what the figure is, where it is no accuracy: `gap between training and validation accuracy`.
     """
 
     experiment: str
@@ -68,6 +69,7 @@ class Contest:
     figure: Figure = best
     maximize: bool = True
     unit: str = "points"
+    quantity: str = ""
 
 
 @dataclass(frozen=True)
@@ -114,7 +116,15 @@ def compare_seeds(a: Mapping[int, float], b: Mapping[int, float]) -> Comparison:
 
 
 def _outcome(contest: Contest, found: Comparison, p: float | None) -> Outcome:
-    sentence = in_words(contest.a_name, contest.b_name, found, p=p, unit=contest.unit, maximize=contest.maximize)
+    sentence = in_words(
+        contest.a_name,
+        contest.b_name,
+        found,
+        p=p,
+        unit=contest.unit,
+        maximize=contest.maximize,
+        quantity=contest.quantity,
+    )
     side: Side = "level"
     if found.half_width is None or (p is None and found.difference != 0):
         side = "untested"
@@ -123,57 +133,87 @@ def _outcome(contest: Contest, found: Comparison, p: float | None) -> Outcome:
     return Outcome(side, sentence, 1.0 if p is None else p)
 
 
-# Decides by the sides of all contests, in their order, at least one of which was tested.
-Rule = Callable[[Sequence[Side]], str]
+@dataclass(frozen=True)
+class Ruling:
+    """What a rule makes of contests.
+
+    Attributes:
+        outcome: one of this module's words.
+        by: the contest that decided, which the summary shows.
+    """
+
+    outcome: str
+    by: Outcome
 
 
-def all_ahead(sides: Sequence[Side]) -> str:
+# Decides by the outcomes of all contests, in their order, at least one of which was tested.
+Rule = Callable[[Sequence[Outcome]], Ruling]
+
+
+def all_ahead(outcomes: Sequence[Outcome]) -> Ruling:
     """The statement: the first is ahead in every contest. A loss refutes it, whatever is still to come."""
-    if all(side == "ahead" for side in sides):
-        return HOLDS
-    if "behind" in sides:
-        return PARTLY if "ahead" in sides else FALSE
-    if "level" in sides and "ahead" in sides:
-        return PARTLY
-    return NOISE if _complete(sides) else INCOMPLETE
+    ahead, behind, level = _sorted(outcomes)
+    if behind:
+        return Ruling(PARTLY if ahead else FALSE, behind[0])
+    if ahead and level:
+        return Ruling(PARTLY, level[-1])
+    if not _complete(outcomes):
+        return Ruling(INCOMPLETE, (ahead or level)[-1])
+    return Ruling(HOLDS, ahead[-1]) if ahead else Ruling(NOISE, level[0])
 
 
-def none_behind(sides: Sequence[Side]) -> str:
+def none_behind(outcomes: Sequence[Outcome]) -> Ruling:
     """The statement: the first is never behind. That nothing can be told does not prove it."""
-    if "behind" in sides:
-        return FALSE
-    if not _complete(sides):
-        return INCOMPLETE
-    return HOLDS if "ahead" in sides else NOISE
+    ahead, behind, level = _sorted(outcomes)
+    if behind:
+        return Ruling(FALSE, behind[0])
+    clearest = (ahead or level)[0]
+    if not _complete(outcomes):
+        return Ruling(INCOMPLETE, clearest)
+    return Ruling(HOLDS if ahead else NOISE, clearest)
 
 
-def some_behind(sides: Sequence[Side]) -> str:
+def some_behind(outcomes: Sequence[Outcome]) -> Ruling:
     """The statement: the first is not always ahead, there is a contest in which it is behind."""
-    if "behind" in sides:
-        return HOLDS
-    if not _complete(sides):
-        return INCOMPLETE
-    return FALSE if all(side == "ahead" for side in sides) else NOISE
+    ahead, behind, level = _sorted(outcomes)
+    if behind:
+        return Ruling(HOLDS, behind[0])
+    if not _complete(outcomes):
+        return Ruling(INCOMPLETE, (level or ahead)[0])
+    return Ruling(NOISE, level[0]) if level else Ruling(FALSE, ahead[-1])
 
 
-def all_level(sides: Sequence[Side]) -> str:
+def all_level(outcomes: Sequence[Outcome]) -> Ruling:
     """The statement: nobody is ahead. A test can refute this, and never prove it."""
-    if "ahead" in sides or "behind" in sides:
-        return FALSE
-    return NOISE if _complete(sides) else INCOMPLETE
+    ahead, behind, level = _sorted(outcomes)
+    if ahead or behind:
+        return Ruling(FALSE, min(ahead + behind, key=_p))
+    return Ruling(NOISE if _complete(outcomes) else INCOMPLETE, level[0])
 
 
-def first_behind(sides: Sequence[Side]) -> str:
+def first_behind(outcomes: Sequence[Outcome]) -> Ruling:
     """The statement: the first is behind in the first contest; the others are there to be read."""
-    return {"behind": HOLDS, "ahead": FALSE, "level": NOISE}.get(sides[0], INCOMPLETE)
+    outcome = {"behind": HOLDS, "ahead": FALSE, "level": NOISE}.get(outcomes[0].side, INCOMPLETE)
+    return Ruling(outcome, next(one for one in outcomes if one.side != "missing"))
 
 
-def _complete(sides: Sequence[Side]) -> bool:
-    return all(_tested(side) for side in sides)
+def _sorted(outcomes: Sequence[Outcome]) -> tuple[list[Outcome], list[Outcome], list[Outcome]]:
+    """Returns the outcomes with the first ahead, behind and level, each the surest first."""
+    sides: tuple[Side, ...] = ("ahead", "behind", "level")
+    ahead, behind, level = (sorted((one for one in outcomes if one.side == side), key=_p) for side in sides)
+    return ahead, behind, level
 
 
-def _tested(side: Side) -> bool:
-    return side not in ("untested", "missing")
+def _p(outcome: Outcome) -> float:
+    return outcome.p
+
+
+def _complete(outcomes: Sequence[Outcome]) -> bool:
+    return all(map(_tested, outcomes))
+
+
+def _tested(outcome: Outcome) -> bool:
+    return outcome.side not in ("untested", "missing")
 
 
 def judge(
@@ -187,16 +227,15 @@ def judge(
     """Judges a statement by contests."""
     experiments = list(dict.fromkeys(contest.experiment for contest in contests))
     outcomes = hold(results, contests)
-    sides = [outcome.side for outcome in outcomes]
     there = [one for one in outcomes if one.side != "missing"]
     if not there:
         return Verdict(name, says, MISSING, [], 0, experiments, ordered)
-    outcome = rule(sides) if any(map(_tested, sides)) else SINGLE
+    ruling = rule(outcomes) if any(map(_tested, outcomes)) else Ruling(SINGLE, there[0])
     evidence = [capital(one.sentence) for one in there]
-    coverage = _coverage(sides)
+    coverage = _coverage(outcomes)
     if coverage:
         evidence.append(coverage)
-    return Verdict(name, says, outcome, evidence, _decisive(there, outcome), experiments, ordered, coverage)
+    return Verdict(name, says, ruling.outcome, evidence, there.index(ruling.by), experiments, ordered, coverage)
 
 
 def of_all_seeds(results: Results, experiment: str, runs: int, outcome: str) -> str:
@@ -206,19 +245,11 @@ def of_all_seeds(results: Results, experiment: str, runs: int, outcome: str) -> 
     return INCOMPLETE if runs > 1 else SINGLE
 
 
-def _coverage(sides: Sequence[Side]) -> str:
+def _coverage(outcomes: Sequence[Outcome]) -> str:
     """Returns how many contests were tested, or, if none was, could be held; nothing if it is all of them."""
-    tested, there = sum(map(_tested, sides)), sum(side != "missing" for side in sides)
+    tested, there = sum(map(_tested, outcomes)), sum(one.side != "missing" for one in outcomes)
     count, what = (tested, "tested") if tested else (there, "there")
-    return f"only {count} of {len(sides)} comparisons are {what}" if count < len(sides) else ""
-
-
-def _decisive(outcomes: Sequence[Outcome], outcome: str) -> int:
-    """Returns which contest tells most: the loser's where something is lost, else the least certain one."""
-    behind = [place for place, one in enumerate(outcomes) if one.side == "behind"]
-    if behind and outcome != NOISE:
-        return min(behind, key=lambda place: outcomes[place].p)
-    return max(range(len(outcomes)), key=lambda place: outcomes[place].p)
+    return f"only {count} of {len(outcomes)} comparisons are {what}" if count < len(outcomes) else ""
 
 
 def capital(text: str) -> str:

@@ -134,6 +134,7 @@ def in_words(
     p: float | None = None,
     unit: str = "points",
     maximize: bool = True,
+    quantity: str = "",
 ) -> str:
     """Returns a comparison as a sentence that says no more than is known.
 
@@ -145,27 +146,30 @@ def in_words(
         unit: `points` shows a difference of fractions in percentage points; any other word, also none, shows it as
             it is.
         maximize: whether more is better.
+        quantity: what is compared, where more of it is no success: it is `larger`, and nobody `beats` anybody.
     """
     p = comparison.p if p is None else p
     if (comparison.difference < 0) is maximize:
         a_name, b_name = b_name, a_name
     difference, half = abs(comparison.difference), comparison.half_width
+    beats, leads = ("beats", "is ahead of") if not quantity else (f"has a larger {quantity} than",) * 2
+    of_it = f" in {quantity}" if quantity else ""
     size, n = _size(difference, half, unit), f"n = {comparison.n}"
     if half is None and difference == 0:
-        return f"{a_name} and {b_name} do not differ in a single comparison ({n})"
+        return f"{a_name} and {b_name} do not differ{of_it} in a single comparison ({n})"
     if half is None:
-        return f"{a_name} is ahead of {b_name} by {size} in a single comparison, which may be chance ({n})"
+        return f"{a_name} {leads} {b_name} by {size} in a single comparison, which may be chance ({n})"
     if half == 0 and difference == 0:
-        return f"{a_name} and {b_name} do not differ at all ({n})"
+        return f"{a_name} and {b_name} do not differ{of_it} at all ({n})"
     if half == 0:
         which = "every pair" if comparison.paired else "every run"
-        return f"{a_name} is ahead of {b_name} by {size} in {which}; without a spread there is no test ({n})"
+        return f"{a_name} {leads} {b_name} by {size} in {which}; without a spread there is no test ({n})"
     if difference <= half:
-        return f"no difference between {a_name} and {b_name} can be told: {size}, {p_in_words(p)}, {n}"
+        return f"no difference{of_it} between {a_name} and {b_name} can be told: {size}, {p_in_words(p)}, {n}"
     if p is not None and p >= 1 - CONFIDENCE:
         facts = f"{size} ({p_in_words(p)}, {n})"
-        return f"{a_name} is ahead of {b_name} by {facts}, which may be chance among so many tests"
-    return f"{a_name} beats {b_name} by {size} ({p_in_words(p)}, {n})"
+        return f"{a_name} {leads} {b_name} by {facts}, which may be chance among so many tests"
+    return f"{a_name} {beats} {b_name} by {size} ({p_in_words(p)}, {n})"
 
 
 def p_in_words(p: float | None) -> str:

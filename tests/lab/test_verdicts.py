@@ -5,7 +5,8 @@ import pytest
 from cifar_tuning.lab import verdicts
 from cifar_tuning.lab.claims import claims
 from cifar_tuning.lab.conclusions import conclusions
-from cifar_tuning.lab.verdicts import FALSE, HOLDS, INCOMPLETE, MISSING, NOISE, PARTLY, SINGLE, Contest, judge
+from cifar_tuning.lab.results import Results
+from cifar_tuning.lab.verdicts import FALSE, HOLDS, INCOMPLETE, MISSING, NOISE, PARTLY, SINGLE, Contest, Outcome, judge
 
 LOW, SAME, HIGH = [0.60, 0.61, 0.62, 0.61, 0.60], [0.61, 0.60, 0.62, 0.60, 0.61], [0.70, 0.72, 0.71, 0.71, 0.72]
 NONE, CROPS = ("lab2_augmentation", "augmentation=none"), ("lab2_augmentation", "augmentation=crop_flip")
@@ -43,7 +44,45 @@ NONE, CROPS = ("lab2_augmentation", "augmentation=none"), ("lab2_augmentation", 
     ],
 )
 def test_a_rule_decides_both_ways(rule, sides, outcome):
-    assert getattr(verdicts, rule)(sides) == outcome
+    assert getattr(verdicts, rule)([Outcome(side, side, 0.5) for side in sides]).outcome == outcome
+
+
+@pytest.mark.parametrize(
+    ("rule", "contests", "by"),
+    [
+        ("all_ahead", ["ahead 0.01", "ahead 0.04"], 1),  # the least certain of all that were needed
+        ("all_ahead", ["ahead 0.01", "level 0.3", "level 0.9"], 2),
+        ("all_ahead", ["ahead 0.01", "behind 0.02", "behind 0.03"], 1),
+        ("all_ahead", ["level 0.9", "level 0.3"], 1),  # not even the clearest can be told
+        ("none_behind", ["level 0.9", "ahead 0.03", "ahead 0.01"], 2),
+        ("none_behind", ["ahead 0.01", "behind 0.03"], 1),
+        ("some_behind", ["ahead 0.001", "behind 0.03"], 1),
+        ("some_behind", ["ahead 0.001", "level 0.3"], 1),
+        ("some_behind", ["ahead 0.001", "ahead 0.01"], 1),
+        ("all_level", ["level 0.9", "ahead 0.03", "behind 0.01"], 2),
+        ("all_level", ["level 0.9", "level 0.1"], 1),
+        ("all_ahead", ["missing 1", "ahead 0.01"], 1),
+        ("first_behind", ["behind 0.03", "ahead 0.001"], 0),
+        ("first_behind", ["missing 1", "ahead 0.001"], 1),
+    ],
+)
+def test_the_contest_that_is_shown_is_the_one_that_decided(rule, contests, by):
+    outcomes = [Outcome(side, "", float(p)) for side, p in (contest.split() for contest in contests)]
+    assert getattr(verdicts, rule)(outcomes).by is outcomes[by]
+
+
+def test_a_gap_between_accuracies_is_no_success(make_run, scale):
+    variants = {"variant=lab3/l2_0": (0.95, 0.97), "variant=lab3/decay_0.1_50": (0.85, 0.86)}
+    runs = [
+        make_run("lab3_resnet20", variant, seed, 0.8, final_train_acc=train)
+        for variant, trains in variants.items()
+        for seed, train in enumerate(trains)
+    ]
+    (verdict,) = [v for v in conclusions(Results(scale, runs, {})) if v.name == "ResNet L2"]
+    assert verdict.outcome == HOLDS
+    assert verdict.evidence[0].startswith(
+        "No L2 has a larger gap between training and validation accuracy than L2 of 1e-4 by 10.5 ± 6.4 points"
+    )
 
 
 @pytest.mark.parametrize(

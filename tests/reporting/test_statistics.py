@@ -131,6 +131,16 @@ def test_holm(given, expected):
             {},
             "Swish is ahead of ReLU by 0.2 points in every pair; without a spread there is no test (n = 3)",
         ),
+        (
+            Comparison(-0.03, 0.01, 0.01, 5, True),
+            {"quantity": "gap"},
+            "ReLU has a larger gap than Swish by 3.0 ± 1.0 points (p = 0.01, n = 5)",
+        ),
+        (
+            Comparison(0.03, 0.04, 0.2, 5, True),
+            {"quantity": "gap"},
+            "no difference in gap between Swish and ReLU can be told: 3.0 ± 4.0 points, p = 0.2, n = 5",
+        ),
         (Comparison(0.0009, 0.0004, 0.01, 5, True), {}, "Swish beats ReLU by 0.09 ± 0.04 points (p = 0.01, n = 5)"),
         (
             Comparison(-0.123, 0.0456, 0.01, 5, True),
