@@ -9,6 +9,7 @@ from cifar_tuning.lab.tables import STRENGTH, spell_value
 from cifar_tuning.lab.verdicts import (
     FALSE,
     HOLDS,
+    INCOMPLETE,
     MISSING,
     NOISE,
     SINGLE,
@@ -158,7 +159,8 @@ def _leaky_relu(results: Results) -> Verdict:
 
     name, says = "1.7 leaky ReLU", "False: leaky ReLU does not train more stably than ReLU (spread over seeds)"
     found: list[tuple[str, list[float], list[float], float]] = []
-    for rate in results.experiment("claim_leaky_relu").params["optimizer.lr"]:
+    rates = results.experiment("claim_leaky_relu").params["optimizer.lr"]
+    for rate in rates:
         relu, leaky = (
             list(results.values("claim_leaky_relu", f"optimizer.lr={rate} model.activation={activation}").values())
             for activation in ("relu", "leaky_relu")
@@ -181,4 +183,9 @@ def _leaky_relu(results: Results) -> Verdict:
         different = p < 1 - CONFIDENCE
         sides.append(("smaller" if spreads[0] < spreads[1] else "larger") if different else "alike")
     outcome = FALSE if "smaller" in sides else HOLDS if "larger" in sides else NOISE
-    return Verdict(name, says, outcome, evidence, corrected.index(min(corrected)), ["claim_leaky_relu"])
+    coverage = f"only {len(found)} of {len(rates)} learning rates are tested" if len(found) < len(rates) else ""
+    if coverage:
+        outcome = FALSE if outcome == FALSE else INCOMPLETE
+        evidence.append(coverage)
+    place = corrected.index(min(corrected))
+    return Verdict(name, says, outcome, evidence, place, ["claim_leaky_relu"], coverage=coverage)

@@ -152,11 +152,13 @@ def test_a_rate_of_one_is_at_chance_or_not(make_results, accuracies, outcome):
 )
 def test_leaky_relus_spread_is_judged_by_its_variance(make_results, leaky, outcome):
     relu = [0.6 + 0.01 * (i % 5) for i in range(10)]
-    options = "optimizer.lr=0.01 model.activation="
-    results = make_results(
-        {("claim_leaky_relu", f"{options}relu"): relu, ("claim_leaky_relu", f"{options}leaky_relu"): leaky}
-    )
-    assert [verdict.outcome for verdict in claims(results) if verdict.name == "1.7 leaky ReLU"] == [outcome]
+    rates = [f"optimizer.lr={rate} model.activation=" for rate in ("0.01", "0.05")]
+    rows = {("claim_leaky_relu", f"{rates[0]}relu"): relu, ("claim_leaky_relu", f"{rates[0]}leaky_relu"): leaky}
+    if outcome == HOLDS:
+        (half,) = [verdict for verdict in claims(make_results(rows)) if verdict.name == "1.7 leaky ReLU"]
+        assert (half.outcome, half.coverage) == (INCOMPLETE, "only 1 of 2 learning rates are tested")
+        rows |= {("claim_leaky_relu", f"{rates[1]}{activation}"): relu for activation in ("relu", "leaky_relu")}
+    assert [v.outcome for v in claims(make_results(rows)) if v.name == "1.7 leaky ReLU"] == [outcome]
 
 
 @pytest.mark.parametrize(("both", "outcome"), [(LOW, HOLDS), (HIGH, FALSE)])
