@@ -1,15 +1,16 @@
 """Does the lab report again and draws docs/results.md: `python -m cifar_tuning.lab`, which `make results` calls."""
 
 import argparse
+import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from cifar_tuning import PROJECT_ROOT
 from cifar_tuning.lab import scale as scales
 from cifar_tuning.lab.collect import Found, read_sweeps
-from cifar_tuning.lab.experiments import EXPERIMENTS
+from cifar_tuning.lab.experiments import EXPERIMENTS, Experiment
 from cifar_tuning.lab.results import Results
 from cifar_tuning.lab.runs import Key, load_curves, load_runs, merge_runs, save_curves, save_runs
 from cifar_tuning.lab.scale import Scale
@@ -75,11 +76,43 @@ def train(scale: Scale, name: str, found: dict[Key, Found], overrides: Sequence[
         again: runs of other machines do not count.
     """
     there = found if again else {run.key: run for run in load_runs(scale.data)}
-    lacking = [run for run in scale.experiment(name).runs if (name, *run) not in there]
+    grid = scale.experiment(name)
+    lacking = [run for run in grid.runs if (name, *run) not in there]
     if not lacking:
         return True
-    print(f"\n{name}: {len(lacking)} of {len(scale.experiment(name).runs)} runs to train", flush=True)
-    return _run(scale.command(name, *overrides))
+    begun: dict[str, list[tuple[str, int]]] = {}
+    for key, one in found.items():
+        if key[0] == name and key[1:] in grid.runs:
+            begun.setdefault(one.folder.parent.name, []).append(key[1:])
+    options, folder = _part(grid, begun, lacking)
+    todo = set(grid.changed(options).runs) - set(begun.get(folder, []))
+    print(f"\n{name}: {len(todo)} of {len(grid.runs)} runs to train", flush=True)
+    return _run(scale.command(name, *options, *overrides, folder=folder if options else None))
+
+
+def _part(
+    grid: Experiment, begun: Mapping[str, Sequence[tuple[str, int]]], lacking: Sequence[tuple[str, int]]
+) -> tuple[list[str], str]:
+    """Returns the overrides that leave what is lacking of a grid, and the folder of that sweep.
+
+    In a folder jobs are known by their numbers, so each part has one of its own; one that was begun is gone on with by
+    the same command, which finds its finished jobs there.
+
+    Args:
+        grid: the whole.
+        begun: the finished runs in each folder of this machine.
+        lacking: the runs to train.
+    """
+    for folder, runs in begun.items():
+        options = grid.restricted_to([*lacking, *runs])
+        if _folder(grid.name, options) == folder:
+            return options, folder
+    options = grid.restricted_to(lacking)
+    return options, _folder(grid.name, options)
+
+
+def _folder(name: str, options: Sequence[str]) -> str:
+    return re.sub(r"[^\w.-]+", "_", "_".join([name, *options]))
 
 
 def _train_winner(scale: Scale, overrides: Sequence[str]) -> None:

@@ -71,6 +71,16 @@ class Experiment:
         """All runs of the grid: configuration and seed."""
         return [(configuration, seed) for configuration in self.configurations for seed in self.seeds]
 
+    def restricted_to(self, runs: Iterable[tuple[str, int]]) -> list[str]:
+        """Returns the overrides that leave the smallest grid with these runs in it; none if it is the whole one."""
+        wanted = [(dict(options_of(configuration)), seed) for configuration, seed in runs]
+        overrides = []
+        for key, values in self.params.items():
+            kept = [value for value in values if any(options.get(key) == value for options, _ in wanted)]
+            overrides += [f"{key}={','.join(kept)}"] if len(kept) < len(values) else []
+        seeds = [seed for seed in self.seeds if any(seed == one for _, one in wanted)]
+        return overrides + ([f"seed={','.join(map(str, seeds))}"] if len(seeds) < len(self.seeds) else [])
+
     def has(self, configuration: str) -> bool:
         """Whether nothing but the swept options was given otherwise, and the training is not shorter."""
         options = dict(options_of(configuration))

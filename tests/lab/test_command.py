@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 
@@ -6,6 +7,7 @@ import pytest
 from cifar_tuning import PROJECT_ROOT
 from cifar_tuning.lab import __main__ as command
 from cifar_tuning.lab import scale as scales
+from cifar_tuning.lab.collect import Found
 from cifar_tuning.lab.experiments import EXPERIMENTS, load_experiment
 from cifar_tuning.lab.runs import save_runs
 from cifar_tuning.lab.winners import RECIPE, SWEEPS, missing_repeats, recipe_lines, to_test, winner
@@ -33,8 +35,42 @@ def test_only_what_is_missing_is_trained(scale, make_run, commands):
     assert command.train(scale, "lab1_baseline", {}, ["hydra.launcher.stack=5"], again=True)
     save_runs(runs[:4], scale.data)
     assert command.train(scale, "lab1_baseline", {}, [], again=False)
-    plain = "train.py -m experiment=lab1_baseline"
-    assert commands == [f"{plain} hydra.launcher.stack=5", plain]
+    plain, folder = "train.py -m experiment=lab1_baseline", relative(scale.sweeps / "lab1_baseline_seed_4")
+    assert commands == [f"{plain} hydra.launcher.stack=5", f"{plain} seed=4 hydra.sweep.dir={folder}"]
+
+
+def relative(path):
+    return os.path.relpath(path, PROJECT_ROOT)
+
+
+def test_a_clone_trains_what_the_csv_lacks_and_nothing_twice(scale, make_run, commands, capsys):
+    scale.data.mkdir()
+    runs = load_experiment("lab2_bn_lr").runs
+    save_runs([make_run("lab2_bn_lr", *run) for run in runs if run[1] < 2], scale.data)
+    assert command.train(scale, "lab2_bn_lr", {}, ["trainer.device=cuda"], again=False)
+    folder = "lab2_bn_lr_seed_2_3_4"
+    assert commands.pop() == (
+        f"train.py -m experiment=lab2_bn_lr seed=2,3,4 trainer.device=cuda "
+        f"hydra.sweep.dir={relative(scale.sweeps / folder)}"
+    )
+    assert "lab2_bn_lr: 18 of 30 runs to train" in capsys.readouterr().out
+    # Killed when one seed was finished: jobs are known by their numbers, so it must be the same command again.
+    here = [make_run("lab2_bn_lr", *run) for run in runs if run[1] == 2]
+    save_runs([make_run("lab2_bn_lr", *run) for run in runs if run[1] < 2] + here, scale.data)
+    found = {run.key: Found(run, {}, scale.sweeps / folder / str(number)) for number, run in enumerate(here)}
+    assert command.train(scale, "lab2_bn_lr", found, [], again=False)
+    assert f" seed=2,3,4 hydra.sweep.dir={relative(scale.sweeps / folder)}" in commands.pop()
+    assert "lab2_bn_lr: 12 of 30 runs to train" in capsys.readouterr().out
+
+
+def test_a_machine_with_its_own_first_runs_goes_on_in_their_folder(scale, make_run, commands, capsys):
+    scale.data.mkdir()
+    here = [make_run("lab2_bn_lr", *run) for run in load_experiment("lab2_bn_lr").runs if run[1] < 2]
+    save_runs(here, scale.data)
+    found = {run.key: Found(run, {}, scale.sweeps / "lab2_bn_lr" / str(number)) for number, run in enumerate(here)}
+    assert command.train(scale, "lab2_bn_lr", found, [], again=False)
+    assert commands == ["train.py -m experiment=lab2_bn_lr"]
+    assert "lab2_bn_lr: 18 of 30 runs to train" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)

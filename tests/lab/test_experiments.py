@@ -53,6 +53,15 @@ def test_published_values_of_one_column_stand_beside_both_of_ours():
     ]
 
 
+def test_a_part_of_a_grid_as_overrides():
+    grid = load_experiment("claim_augmentation")
+    part = [("data.train_limit=45000 augmentation=trivial_augment", seed) for seed in (0, 1, 2)]
+    assert grid.restricted_to(part) == ["data.train_limit=45000", "augmentation=trivial_augment"]
+    assert grid.restricted_to(grid.runs) == []
+    corner = grid.restricted_to([("data.train_limit=1000 augmentation=none", 2)])
+    assert grid.changed(corner).runs == [("data.train_limit=1000 augmentation=none", 2)]
+
+
 def test_what_the_command_line_gives_otherwise_changes_the_grid():
     grid = load_experiment("claim_augmentation").changed(["seed=0,1", "data.train_limit=200,2000", "trainer.epochs=2"])
     assert len(grid.runs) == 2 * 2 * 3
