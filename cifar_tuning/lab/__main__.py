@@ -84,31 +84,31 @@ def train(scale: Scale, name: str, found: dict[Key, Found], overrides: Sequence[
     for key, one in found.items():
         if key[0] == name and key[1:] in grid.runs:
             begun.setdefault(one.folder.parent.name, []).append(key[1:])
-    options, folder = _part(grid, begun, lacking)
-    todo = set(grid.changed(options).runs) - set(begun.get(folder, []))
-    print(f"\n{name}: {len(todo)} of {len(grid.runs)} runs to train", flush=True)
-    return _run(scale.command(name, *options, *overrides, folder=folder if options else None))
+    options, todo = _part(grid, begun, lacking)
+    print(f"\n{name}: {todo} of {len(grid.runs)} runs to train", flush=True)
+    return _run(scale.command(name, *options, *overrides, folder=_folder(name, options) if options else None))
 
 
 def _part(
     grid: Experiment, begun: Mapping[str, Sequence[tuple[str, int]]], lacking: Sequence[tuple[str, int]]
-) -> tuple[list[str], str]:
-    """Returns the overrides that leave what is lacking of a grid, and the folder of that sweep.
+) -> tuple[list[str], int]:
+    """Returns the overrides that leave what is lacking of a grid, and how many runs these train.
 
     In a folder jobs are known by their numbers, so each part has one of its own; one that was begun is gone on with by
-    the same command, which finds its finished jobs there.
+    the same command, which finds its finished jobs there, unless it would train what another machine has trained.
 
     Args:
         grid: the whole.
         begun: the finished runs in each folder of this machine.
         lacking: the runs to train.
     """
-    for folder, runs in begun.items():
-        options = grid.restricted_to([*lacking, *runs])
-        if _folder(grid.name, options) == folder:
-            return options, folder
-    options = grid.restricted_to(lacking)
-    return options, _folder(grid.name, options)
+
+    def count(part: Sequence[str]) -> int:
+        return len(set(grid.changed(part).runs) - set(begun.get(_folder(grid.name, part), [])))
+
+    parts = [*(grid.restricted_to([*lacking, *runs]) for runs in begun.values()), grid.restricted_to(lacking)]
+    least = min(parts, key=count)
+    return least, count(least)
 
 
 def _folder(name: str, options: Sequence[str]) -> str:

@@ -71,6 +71,11 @@ def test_a_machine_with_its_own_first_runs_goes_on_in_their_folder(scale, make_r
     assert command.train(scale, "lab2_bn_lr", found, [], again=False)
     assert commands == ["train.py -m experiment=lab2_bn_lr"]
     assert "lab2_bn_lr: 18 of 30 runs to train" in capsys.readouterr().out
+    # Half of them were another machine's: the whole grid would train those again.
+    half = {key: one for key, one in found.items() if "batch_norm=true" in key[1]}
+    assert command.train(scale, "lab2_bn_lr", half, [], again=False)
+    assert " seed=2,3,4 " in commands[-1]
+    assert "lab2_bn_lr: 18 of 30 runs to train" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
