@@ -72,12 +72,13 @@ def train(scale: Scale, name: str, found: dict[Key, Found], overrides: Sequence[
         scale: how much, and where to.
         name: of the experiment.
         found: the runs on this machine.
-        overrides: added to the command.
+        overrides: added to the command; values of what is swept say which part of the grid is wanted.
         again: runs of other machines do not count.
     """
     there = found if again else {run.key: run for run in load_runs(scale.data)}
     grid = scale.experiment(name)
-    lacking = [run for run in grid.runs if (name, *run) not in there]
+    wanted = grid.changed(filter(grid.sweeps, overrides)).runs
+    lacking = [run for run in grid.runs if run in wanted and (name, *run) not in there]
     if not lacking:
         return True
     begun: dict[str, list[tuple[str, int]]] = {}
@@ -86,7 +87,8 @@ def train(scale: Scale, name: str, found: dict[Key, Found], overrides: Sequence[
             begun.setdefault(one.folder.parent.name, []).append(key[1:])
     options, todo = _part(grid, begun, lacking)
     print(f"\n{name}: {todo} of {len(grid.runs)} runs to train", flush=True)
-    return _run(scale.command(name, *options, *overrides, folder=_folder(name, options) if options else None))
+    more = [override for override in overrides if not grid.sweeps(override)]
+    return _run(scale.command(name, *options, *more, folder=_folder(name, options) if options else None))
 
 
 def _part(

@@ -95,6 +95,11 @@ class Experiment:
                 return value
         return None
 
+    def sweeps(self, override: str) -> bool:
+        """Whether an override gives values, as a plain list, to something that the grid sweeps."""
+        key, _, values = override.partition("=")
+        return (key == "seed" or key in self.params) and "(" not in values
+
     def changed(self, overrides: Iterable[str]) -> "Experiment":
         """Returns the grid that is left when swept options are given otherwise, as on the command line."""
         params, seeds, epochs = dict(self.params), list(self.seeds), self.epochs

@@ -78,6 +78,22 @@ def test_a_machine_with_its_own_first_runs_goes_on_in_their_folder(scale, make_r
     assert "lab2_bn_lr: 18 of 30 runs to train" in capsys.readouterr().out
 
 
+def test_a_piece_of_a_grid_has_its_own_folder_or_the_whole_ones_numbers(scale, make_run, commands):
+    """The second seed alone would be job 0, where the first seed's run is."""
+    scale.data.mkdir()
+    plain = "train.py -m experiment=lab1_baseline"
+    assert command.train(scale, "lab1_baseline", {}, ["seed=1", "trainer.device=cuda"], again=False)
+    folder = relative(scale.sweeps / "lab1_baseline_seed_1")
+    assert commands.pop() == f"{plain} seed=1 trainer.device=cuda hydra.sweep.dir={folder}"
+    here = [make_run("lab1_baseline", "", seed) for seed in range(4)]
+    save_runs(here, scale.data)
+    found = {run.key: Found(run, {}, scale.sweeps / "lab1_baseline" / str(run.seed)) for run in here}
+    assert command.train(scale, "lab1_baseline", found, ["seed=2"], again=False)
+    assert commands == []
+    assert command.train(scale, "lab1_baseline", found, ["seed=4"], again=False)
+    assert commands == [plain]
+
+
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_the_quick_version_is_short_and_keeps_to_its_own_folders(name):
     quick = scales.quick()
