@@ -10,7 +10,8 @@ from cifar_tuning.reporting.statistics import CONFIDENCE, Comparison, compare, h
 from cifar_tuning.reporting.table import Table, value_in_words
 from cifar_tuning.reporting.varying import MISSING, as_number
 
-# Up to so many values are all compared with each other; of more, the best with the others.
+# Up to so many values are all compared with each other; of more, the best with the others. Which one is the best is
+# found in the same data, so that all pairs count as tests.
 ALL_PAIRS = 4
 # More numbers than this that never meet under equal conditions were drawn from a range.
 FEW_NUMBERS = 8
@@ -35,6 +36,7 @@ class Effect:
         comparison: the first value's runs with the second's.
         p: corrected for the number of comparisons in the report.
         text: the result as a sentence.
+        stands_for: pairs of values for each that is shown: k/2 where the best of k is compared with the k - 1 others.
     """
 
     option: str
@@ -44,6 +46,7 @@ class Effect:
     comparison: Comparison
     p: float | None = None
     text: str = ""
+    stands_for: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -102,8 +105,14 @@ def find_effects(table: Table) -> list[Effect | Trend]:
     What follows from a hyperparameter is none of the others: a model's size can't stay while the model changes.
     """
     found = [effect for factor in _factors(table) for effect in _effects(table, factor)]
-    corrected = holm([effect.p for effect in found])
+    corrected = holm([effect.p for effect in found], count_tests(found))
     return [_said(effect, p, table) for effect, p in zip(found, corrected, strict=True)]
+
+
+def count_tests(effects: Iterable[Effect | Trend]) -> int:
+    """Returns how many tests the shown ones were picked from."""
+    tested = (effect for effect in effects if effect.p is not None)
+    return math.ceil(sum(effect.stands_for if isinstance(effect, Effect) else 1 for effect in tested))
 
 
 def _said(effect: Effect | Trend, p: float | None, table: Table) -> Effect | Trend:
@@ -165,9 +174,11 @@ def _effects(table: Table, factor: _Factor) -> Iterator[Effect | Trend]:
     ordered = _best_first(points, table.maximize)
     several = len(ordered) <= ALL_PAIRS
     pairs = list(itertools.combinations(ordered, 2) if several else ((ordered[0], other) for other in ordered[1:]))
+    stands_for = 1.0 if several else len(ordered) / 2
     for a, b in pairs:
-        yield _effect(table, factor, (a, b), points)
-    yield from _by_setting(table, factor, pairs, points)
+        yield replace(_effect(table, factor, (a, b), points), stands_for=stands_for)
+    for effect in _by_setting(table, factor, pairs, points):
+        yield replace(effect, stands_for=stands_for)
 
 
 def _drawn(points: dict[str, list[Point]]) -> bool:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cifar_tuning.reporting.document import Block, Code, Grid, Heading, Items, Picture, Text
-from cifar_tuning.reporting.effects import Effect, Trend
+from cifar_tuning.reporting.effects import Effect, Trend, count_tests
 from cifar_tuning.reporting.statistics import Summary, summarize
 from cifar_tuning.reporting.table import Configuration, Table
 from cifar_tuning.reporting.varying import short
@@ -198,7 +198,7 @@ def _effects(material: Material) -> list[Block]:
     if material.forest is not None:
         caption = "Differences with their 95 % intervals; blue: p < 0.05 after the correction."
         parts.append(Picture(material.forest, caption))
-    tests = sum(effect.p is not None for effect in effects)
+    tests = count_tests(effects)
     corrected = f" p values are corrected for the {tests} tests of this report (Holm)." if tests > 1 else ""
     method = (
         "± is a 95 % interval of the single comparison: Student's t of paired differences, Welch's where nothing can "

@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from cifar_tuning.reporting.effects import Effect, Trend, find_effects
+from cifar_tuning.reporting.effects import Effect, Trend, count_tests, find_effects
 from cifar_tuning.reporting.table import build_table
 from tests.reporting.runs import make_runs
 
@@ -55,6 +55,10 @@ def test_of_many_values_the_best_against_the_others():
     rows = [({"x": x, "seed": s}, 0.5 + 0.01 * x + 0.001 * s * x) for x in range(6) for s in range(3)]
     effects = effects_of(*rows)
     assert [e.names for e in effects] == [("x=5", f"x={x}") for x in (4, 3, 2, 1, 0)]
+    # The best was picked in the same data: five comparisons are shown, of fifteen pairs.
+    assert count_tests(effects) == 15
+    surest = min(effects, key=lambda e: e.p)
+    assert surest.p == pytest.approx(15 * surest.comparison.p)
 
 
 @pytest.mark.parametrize(

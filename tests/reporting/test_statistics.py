@@ -104,6 +104,11 @@ def test_holm(given, expected):
     assert holm(given) == pytest.approx(expected)
 
 
+def test_holm_counts_what_the_shown_ones_were_picked_from():
+    assert holm([0.01, None, 0.002], tests=6) == pytest.approx([0.05, None, 0.012])
+    assert holm([0.01, 0.002], tests=1) == pytest.approx([0.01, 0.004])
+
+
 @pytest.mark.parametrize(
     ("comparison", "options", "expected"),
     [
