@@ -1,5 +1,6 @@
 import pytest
 
+from cifar_tuning import PROJECT_ROOT
 from cifar_tuning.lab.experiments import EXPERIMENTS, configuration_of, load_experiment, options_of, spell
 from cifar_tuning.lab.texts import SECTIONS
 
@@ -52,6 +53,14 @@ def test_published_values_stand_beside_the_learning_rate_that_they_fit():
     assert at == {"0.01": 0.74, "0.1": None}
     assert rates.published_value("optimizer.lr=0.01") == 0.74
     assert rates.published_value("optimizer.lr=0.1") == 0.7012
+
+
+@pytest.mark.parametrize("name", ["lab3_resnet20", "lab3_untried"])
+def test_the_long_version_has_its_own_folder(name):
+    """In the short one's it would be trained over finished runs: a job's folder is its number."""
+    text = (PROJECT_ROOT / "conf" / "experiment" / f"{name}.yaml").read_text()
+    (long,) = [line for line in text.splitlines() if "trainer.epochs=200" in line]
+    assert long.endswith(f"hydra.sweep.dir=multirun/{name}_200")
 
 
 def test_a_part_of_a_grid_as_overrides():
