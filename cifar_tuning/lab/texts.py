@@ -7,8 +7,8 @@ INTRODUCTION = """# Results
 The lab report that this project began with, done again: each of its tables beside ours, each of its statements with a
 verdict. Ours are several runs that differ in the seed alone (initial weights, order and augmentation of the images);
 the report has one run a row. "Accuracy" is the highest of a run's epochs on 5,000 validation images, as in the report:
-a little more than new images would give, in every row alike. The test set is read once, by the best network (lab 3,
-past 90 %).
+a little more than new images would give, in every row alike. The test set is read by one configuration alone, the one
+with the best mean over its seeds when all of lab 3 is trained: by each seed's best checkpoint, once (lab 3, past 90 %).
 
 Differences are taken seed by seed, with 95 % intervals and p values of Student's paired t-test; Holm's method corrects
 these for the comparisons that one verdict rests on. The verdicts are computed by rule from the numbers: *holds*, *holds

@@ -116,6 +116,13 @@ def test_without_any_run_the_page_names_every_experiment_and_its_command(make_re
         assert f"`python train.py -m experiment={name}`" in page
 
 
+def test_the_page_says_which_checkpoints_read_the_test_set(make_results, scale):
+    write_page(make_results({}), {})
+    page = " ".join(scale.page.read_text().split())
+    assert "The test set is read by one configuration alone" in page
+    assert "by each seed's best checkpoint, once" in page
+
+
 def test_an_incomplete_experiment_says_how_many_runs_are_there(make_results, scale):
     write_page(make_results({("lab2_lr", "optimizer.lr=1"): [0.1, 0.1, 0.1]}), {})
     assert "**lab2_lr is incomplete**: 3 of 30 runs are there" in scale.page.read_text()
