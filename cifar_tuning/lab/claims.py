@@ -16,6 +16,7 @@ from cifar_tuning.lab.verdicts import (
     Contest,
     Figure,
     Verdict,
+    capital,
     first_behind,
     judge,
     none_behind,
@@ -186,6 +187,6 @@ def _leaky_relu(results: Results) -> Verdict:
     coverage = f"only {len(found)} of {len(rates)} learning rates are tested" if len(found) < len(rates) else ""
     if coverage:
         outcome = FALSE if outcome == FALSE else INCOMPLETE
-        evidence.append(coverage)
+        evidence.append(capital(coverage))
     place = corrected.index(min(corrected))
     return Verdict(name, says, outcome, evidence, place, ["claim_leaky_relu"], coverage=coverage)

@@ -13,7 +13,8 @@ with the best mean over its seeds when all of lab 3 is trained: by each seed's b
 Differences are taken seed by seed, with 95 % intervals and p values of Student's paired t-test; Holm's method corrects
 these for the comparisons that one verdict rests on. The verdicts are computed by rule from the numbers: *holds*, *holds
 in part*, *does not hold*, *within noise* (no difference can be told), *incomplete* (runs that may turn the verdict are
-still to come), *not tested* (single runs).
+still to come), *not tested* (single runs). Whether a published run could be one more of ours is asked of three runs or
+more, by Student's t for one further value, corrected for all published rows.
 """
 QUICK = """# A quick look at the results
 

@@ -234,7 +234,7 @@ def judge(
     evidence = [capital(one.sentence) for one in there]
     coverage = _coverage(outcomes)
     if coverage:
-        evidence.append(coverage)
+        evidence.append(capital(coverage))
     return Verdict(name, says, ruling.outcome, evidence, there.index(ruling.by), experiments, ordered, coverage)
 
 
