@@ -81,10 +81,10 @@ def train(scale: Scale, name: str, found: dict[Key, Found], overrides: Sequence[
     lacking = [run for run in grid.runs if run in wanted and (name, *run) not in there]
     if not lacking:
         return True
-    begun: dict[str, list[tuple[str, int]]] = {}
+    begun: dict[str, dict[tuple[str, int], str]] = {}
     for key, one in found.items():
         if key[0] == name and key[1:] in grid.runs:
-            begun.setdefault(one.folder.parent.name, []).append(key[1:])
+            begun.setdefault(one.folder.parent.name, {})[key[1:]] = one.folder.name
     options, todo = _part(grid, begun, lacking)
     print(f"\n{name}: {todo} of {len(grid.runs)} runs to train", flush=True)
     more = [override for override in overrides if not grid.sweeps(override)]
@@ -92,21 +92,24 @@ def train(scale: Scale, name: str, found: dict[Key, Found], overrides: Sequence[
 
 
 def _part(
-    grid: Experiment, begun: Mapping[str, Sequence[tuple[str, int]]], lacking: Sequence[tuple[str, int]]
+    grid: Experiment, begun: Mapping[str, Mapping[tuple[str, int], str]], lacking: Sequence[tuple[str, int]]
 ) -> tuple[list[str], int]:
     """Returns the overrides that leave what is lacking of a grid, and how many runs these train.
 
     In a folder jobs are known by their numbers, so each part has one of its own; one that was begun is gone on with by
-    the same command, which finds its finished jobs there, unless it would train what another machine has trained.
+    the same command, which finds its finished jobs there, unless it would train what another machine has trained, or
+    another command of the user's has used the folder and gave its jobs other numbers.
 
     Args:
         grid: the whole.
-        begun: the finished runs in each folder of this machine.
+        begun: the finished runs in each folder of this machine, with their jobs' numbers.
         lacking: the runs to train.
     """
 
     def count(part: Sequence[str]) -> int:
-        return len(set(grid.changed(part).runs) - set(begun.get(_folder(grid.name, part), [])))
+        jobs = {run: str(number) for number, run in enumerate(grid.changed(part).jobs)}
+        there = begun.get(_folder(grid.name, part), {})
+        return sum(there.get(run) != number for run, number in jobs.items())
 
     parts = [*(grid.restricted_to([*lacking, *runs]) for runs in begun.values()), grid.restricted_to(lacking)]
     least = min(parts, key=count)

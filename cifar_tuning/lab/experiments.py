@@ -71,6 +71,11 @@ class Experiment:
         """All runs of the grid: configuration and seed."""
         return [(configuration, seed) for configuration in self.configurations for seed in self.seeds]
 
+    @property
+    def jobs(self) -> list[tuple[str, int]]:
+        """All runs in the order of the sweep's jobs: the overlays sweep the seed first."""
+        return [(configuration, seed) for seed in self.seeds for configuration in self.configurations]
+
     def restricted_to(self, runs: Iterable[tuple[str, int]]) -> list[str]:
         """Returns the overrides that leave the smallest grid with these runs in it; none if it is the whole one."""
         wanted = [(dict(options_of(configuration)), seed) for configuration, seed in runs]

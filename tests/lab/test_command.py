@@ -55,7 +55,8 @@ def test_a_clone_trains_what_the_csv_lacks_and_nothing_twice(scale, make_run, co
     )
     assert "lab2_bn_lr: 18 of 30 runs to train" in capsys.readouterr().out
     # Killed when one seed was finished: jobs are known by their numbers, so it must be the same command again.
-    here = [make_run("lab2_bn_lr", *run) for run in runs if run[1] == 2]
+    jobs = load_experiment("lab2_bn_lr").jobs
+    here = [make_run("lab2_bn_lr", *run) for run in jobs if run[1] == 2]
     save_runs([make_run("lab2_bn_lr", *run) for run in runs if run[1] < 2] + here, scale.data)
     found = {run.key: Found(run, {}, scale.sweeps / folder / str(number)) for number, run in enumerate(here)}
     assert command.train(scale, "lab2_bn_lr", found, [], again=False)
@@ -65,7 +66,7 @@ def test_a_clone_trains_what_the_csv_lacks_and_nothing_twice(scale, make_run, co
 
 def test_a_machine_with_its_own_first_runs_goes_on_in_their_folder(scale, make_run, commands, capsys):
     scale.data.mkdir()
-    here = [make_run("lab2_bn_lr", *run) for run in load_experiment("lab2_bn_lr").runs if run[1] < 2]
+    here = [make_run("lab2_bn_lr", *run) for run in load_experiment("lab2_bn_lr").jobs if run[1] < 2]
     save_runs(here, scale.data)
     found = {run.key: Found(run, {}, scale.sweeps / "lab2_bn_lr" / str(number)) for number, run in enumerate(here)}
     assert command.train(scale, "lab2_bn_lr", found, [], again=False)
@@ -91,7 +92,13 @@ def test_a_piece_of_a_grid_has_its_own_folder_or_the_whole_ones_numbers(scale, m
     assert command.train(scale, "lab1_baseline", found, ["seed=2"], again=False)
     assert commands == []
     assert command.train(scale, "lab1_baseline", found, ["seed=4"], again=False)
-    assert commands == [plain]
+    assert commands.pop() == plain
+    # Somebody's command for the later seeds began with job 0, where the whole grid has the first one.
+    late = {run.key: Found(run, {}, scale.sweeps / "lab1_baseline" / str(run.seed - 2)) for run in here[2:]}
+    save_runs(here[2:], scale.data)
+    assert command.train(scale, "lab1_baseline", late, [], again=False)
+    folder = relative(scale.sweeps / "lab1_baseline_seed_0_1_4")
+    assert commands == [f"{plain} seed=0,1,4 hydra.sweep.dir={folder}"]
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)

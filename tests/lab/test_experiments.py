@@ -1,4 +1,7 @@
 import pytest
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import OmegaConf
 
 from cifar_tuning import PROJECT_ROOT
 from cifar_tuning.lab.experiments import EXPERIMENTS, configuration_of, load_experiment, options_of, spell
@@ -61,6 +64,16 @@ def test_the_long_version_has_its_own_folder(name):
     text = (PROJECT_ROOT / "conf" / "experiment" / f"{name}.yaml").read_text()
     (long,) = [line for line in text.splitlines() if "trainer.epochs=200" in line]
     assert long.endswith(f"hydra.sweep.dir=multirun/{name}_200")
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_jobs_are_numbered_as_the_sweeper_numbers_them(name):
+    params = OmegaConf.load(PROJECT_ROOT / "conf" / "experiment" / f"{name}.yaml").hydra.sweeper.params
+    overrides = OverridesParser.create().parse_overrides([f"{key}={value}" for key, value in params.items()])
+    (jobs,) = BasicSweeper.split_arguments(overrides, None)
+    experiment = load_experiment(name)
+    seeds = [int(next(o for o in job if o.startswith("seed=")).removeprefix("seed=")) for job in jobs]
+    assert [(configuration_of(job, experiment), seed) for job, seed in zip(jobs, seeds, strict=True)] == experiment.jobs
 
 
 def test_a_part_of_a_grid_as_overrides():
