@@ -13,7 +13,7 @@ from cifar_tuning.jobs import best
 from cifar_tuning.jobs.report_weights import best_histograms, named_histograms
 from cifar_tuning.reporting import curves, forest
 from cifar_tuning.reporting.effects import Effect, find_effects
-from cifar_tuning.reporting.report import Material, retrained_in_words
+from cifar_tuning.reporting.report import Material, number, retrained_in_words
 from cifar_tuning.reporting.selection import choose_metric, choose_runs, more_is_better
 from cifar_tuning.reporting.table import Table, build_table, write_csv
 
@@ -126,7 +126,7 @@ def _best(cfg: DictConfig, sweep: "SweepRecord", table: Table) -> tuple[str | No
             )
         pairs = dict(zip(table.names, table.best.values, strict=True))
         return None, OmegaConf.to_yaml(OmegaConf.create(pairs)) if pairs else ""
-    header = f"# The best of the sweep {sweep.name}: {table.metric} {table.best.summary.mean:.4f}.\n"
+    header = f"# The best of the sweep {sweep.name}: {table.metric} {number(table.best.summary.mean)}.\n"
     try:
         return best.command(overrides), best.overlay(overrides, header)
     except UserError as error:

@@ -134,17 +134,31 @@ class Job:
         return self.multirun and (fused or is_retrained(self.hydra))
 
     def _finished_value(self, cfg: DictConfig) -> float | None:
-        """Returns what an earlier call of the same command trained already."""
-        if not self._goes_on() or cfg.objective != "val/acc_best":
-            return None
-        known = JobResult.read(self.folder)
-        if known is None or known.state not in ("complete", "diverged"):
+        """Returns what an earlier call of the same command trained already; warns where another's is trained over."""
+        known = JobResult.read(self.folder) if self.multirun else None
+        if known is None or known.state not in ("complete", "diverged", "pruned"):
             return None
         if own_checkpoint(job_config(cfg), self.folder)[0] is None:  # the folder is another experiment's
+            self._warn(known)
+            return None
+        if not self._goes_on() or cfg.objective != "val/acc_best" or known.state == "pruned":
             return None
         (self.folder / RESULT_FILE).touch()  # it belongs to this sweep's table
         log.info("finished already: best validation accuracy %.4f in %s", known.value, self.folder)
         return known.value
+
+    def _warn(self, known: JobResult) -> None:
+        there = [override for override in known.overrides if override not in self.overrides]
+        asked = [override for override in self.overrides if override not in known.overrides]
+        log.warning(
+            "Training over a finished job in %s: it had %s (%s, %s), this one has %s. "
+            "Stop it and name another folder to keep both: hydra.sweep.dir=multirun/NAME",
+            self.folder,
+            " ".join(there) or "other configuration files",
+            known.state,
+            "no value" if known.value is None else f"{known.value:.4f}",
+            " ".join(asked) or "none of that",
+        )
 
     def _reporter(self, cfg: DictConfig) -> Any:
         """Returns the link to this job's trial, if it is one of a study."""

@@ -1,15 +1,16 @@
 """Does the lab report again and draws docs/results.md: `python -m cifar_tuning.lab`, which `make results` calls."""
 
 import argparse
+import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from cifar_tuning import PROJECT_ROOT
 from cifar_tuning.lab import scale as scales
 from cifar_tuning.lab.collect import Found, read_sweeps
-from cifar_tuning.lab.experiments import EXPERIMENTS
+from cifar_tuning.lab.experiments import EXPERIMENTS, Experiment
 from cifar_tuning.lab.results import Results
 from cifar_tuning.lab.runs import Key, load_curves, load_runs, merge_runs, save_curves, save_runs
 from cifar_tuning.lab.scale import Scale
@@ -71,15 +72,52 @@ def train(scale: Scale, name: str, found: dict[Key, Found], overrides: Sequence[
         scale: how much, and where to.
         name: of the experiment.
         found: the runs on this machine.
-        overrides: added to the command.
+        overrides: added to the command; values of what is swept say which part of the grid is wanted.
         again: runs of other machines do not count.
     """
     there = found if again else {run.key: run for run in load_runs(scale.data)}
-    lacking = [run for run in scale.experiment(name).runs if (name, *run) not in there]
+    grid = scale.experiment(name)
+    wanted = grid.changed(filter(grid.sweeps, overrides)).runs
+    lacking = [run for run in grid.runs if run in wanted and (name, *run) not in there]
     if not lacking:
         return True
-    print(f"\n{name}: {len(lacking)} of {len(scale.experiment(name).runs)} runs to train", flush=True)
-    return _run(scale.command(name, *overrides))
+    begun: dict[str, dict[tuple[str, int], str]] = {}
+    for key, one in found.items():
+        if key[0] == name and key[1:] in grid.runs:
+            begun.setdefault(one.folder.parent.name, {})[key[1:]] = one.folder.name
+    options, todo = _part(grid, begun, lacking)
+    print(f"\n{name}: {todo} of {len(grid.runs)} runs to train", flush=True)
+    more = [override for override in overrides if not grid.sweeps(override)]
+    return _run(scale.command(name, *options, *more, folder=_folder(name, options) if options else None))
+
+
+def _part(
+    grid: Experiment, begun: Mapping[str, Mapping[tuple[str, int], str]], lacking: Sequence[tuple[str, int]]
+) -> tuple[list[str], int]:
+    """Returns the overrides that leave what is lacking of a grid, and how many runs these train.
+
+    In a folder jobs are known by their numbers, so each part has one of its own; one that was begun is gone on with by
+    the same command, which finds its finished jobs there, unless it would train what another machine has trained, or
+    another command of the user's has used the folder and gave its jobs other numbers.
+
+    Args:
+        grid: the whole.
+        begun: the finished runs in each folder of this machine, with their jobs' numbers.
+        lacking: the runs to train.
+    """
+
+    def count(part: Sequence[str]) -> int:
+        jobs = {run: str(number) for number, run in enumerate(grid.changed(part).jobs)}
+        there = begun.get(_folder(grid.name, part), {})
+        return sum(there.get(run) != number for run, number in jobs.items())
+
+    parts = [*(grid.restricted_to([*lacking, *runs]) for runs in begun.values()), grid.restricted_to(lacking)]
+    least = min(parts, key=count)
+    return least, count(least)
+
+
+def _folder(name: str, options: Sequence[str]) -> str:
+    return re.sub(r"[^\w.-]+", "_", "_".join([name, *options]))
 
 
 def _train_winner(scale: Scale, overrides: Sequence[str]) -> None:

@@ -9,13 +9,15 @@ from cifar_tuning.lab.tables import STRENGTH, spell_value
 from cifar_tuning.lab.verdicts import (
     FALSE,
     HOLDS,
+    INCOMPLETE,
     MISSING,
     NOISE,
     SINGLE,
     Contest,
     Figure,
     Verdict,
-    hold,
+    capital,
+    first_behind,
     judge,
     none_behind,
     some_behind,
@@ -123,12 +125,7 @@ def _l2_and_dropout(results: Results) -> Verdict:
     alone = {"L2 alone": options("0.001", "0"), "dropout alone": options("0", "0.2")}
     contests = [Contest("claim_l2_dropout", both, other, "L2 with dropout", name) for name, other in alone.items()]
     says = "False: dropout together with L2 is not better than L2, it may hurt"
-    verdict = judge(results, "1.5 L2 and dropout", says, contests)
-    if verdict.outcome in (MISSING, SINGLE):
-        return verdict
-    sides = [outcome.side for outcome in hold(results, contests)]
-    outcome = {"behind": HOLDS, "ahead": FALSE}.get(sides[0], NOISE)
-    return Verdict(verdict.name, says, outcome, verdict.evidence, 0, verdict.experiments)
+    return judge(results, "1.5 L2 and dropout", says, contests, first_behind)
 
 
 def _sparsity(results: Results) -> Verdict:
@@ -140,6 +137,7 @@ def _sparsity(results: Results) -> Verdict:
             f"L1 of {spell_value(strength, STRENGTH)}",
             "L2",
             _weight_figure(results, "near_zero"),
+            quantity="share of weights under 1e-3",
         )
         for strength in ("0.0001", "0.001")
     ]
@@ -162,7 +160,8 @@ def _leaky_relu(results: Results) -> Verdict:
 
     name, says = "1.7 leaky ReLU", "False: leaky ReLU does not train more stably than ReLU (spread over seeds)"
     found: list[tuple[str, list[float], list[float], float]] = []
-    for rate in results.experiment("claim_leaky_relu").params["optimizer.lr"]:
+    rates = results.experiment("claim_leaky_relu").params["optimizer.lr"]
+    for rate in rates:
         relu, leaky = (
             list(results.values("claim_leaky_relu", f"optimizer.lr={rate} model.activation={activation}").values())
             for activation in ("relu", "leaky_relu")
@@ -185,4 +184,9 @@ def _leaky_relu(results: Results) -> Verdict:
         different = p < 1 - CONFIDENCE
         sides.append(("smaller" if spreads[0] < spreads[1] else "larger") if different else "alike")
     outcome = FALSE if "smaller" in sides else HOLDS if "larger" in sides else NOISE
-    return Verdict(name, says, outcome, evidence, corrected.index(min(corrected)), ["claim_leaky_relu"])
+    coverage = f"only {len(found)} of {len(rates)} learning rates are tested" if len(found) < len(rates) else ""
+    if coverage:
+        outcome = FALSE if outcome == FALSE else INCOMPLETE
+        evidence.append(capital(coverage))
+    place = corrected.index(min(corrected))
+    return Verdict(name, says, outcome, evidence, place, ["claim_leaky_relu"], coverage=coverage)

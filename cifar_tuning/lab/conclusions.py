@@ -5,7 +5,7 @@ import math
 from cifar_tuning.lab.resnets import third_lab
 from cifar_tuning.lab.results import Results
 from cifar_tuning.lab.tables import STRENGTH, spell_value
-from cifar_tuning.lab.verdicts import FALSE, HOLDS, MISSING, SINGLE, Contest, Verdict, capital, judge
+from cifar_tuning.lab.verdicts import FALSE, HOLDS, MISSING, SINGLE, Contest, Verdict, capital, judge, of_all_seeds
 from cifar_tuning.reporting.statistics import compare, in_words, summarize
 
 CLASSES = 10
@@ -93,9 +93,9 @@ def _initial_loss(results: Results) -> Verdict:
     found = summarize(losses)
     spread = f" ± {found.std:.4f}" if found.std is not None else ""
     evidence = f"Validation loss before training {found.mean:.4f}{spread} (n = {found.n})"
-    return Verdict(
-        "initial loss", says, HOLDS if abs(found.mean - expected) < 0.01 else FALSE, [evidence], 0, ["lab1_baseline"]
-    )
+    near = HOLDS if abs(found.mean - expected) < 0.01 else FALSE
+    outcome = of_all_seeds(results, "lab1_baseline", found.n, near)
+    return Verdict("initial loss", says, outcome, [evidence], 0, ["lab1_baseline"])
 
 
 def _early_peak(results: Results) -> Verdict:
@@ -105,8 +105,9 @@ def _early_peak(results: Results) -> Verdict:
         return Verdict("early peak", says, MISSING, [], 0, ["lab1_baseline"])
     mean = summarize(epochs).mean
     listed = ", ".join(map(str, sorted(epochs)))
-    evidence = f"Best epochs {listed}: {mean:.0f} in the mean"
-    return Verdict("early peak", says, HOLDS if 10 <= mean <= 20 else FALSE, [evidence], 0, ["lab1_baseline"])
+    evidence = f"Best epochs {listed}: {mean:.0f} in the mean (n = {len(epochs)})"
+    outcome = of_all_seeds(results, "lab1_baseline", len(epochs), HOLDS if 10 <= mean <= 20 else FALSE)
+    return Verdict("early peak", says, outcome, [evidence], 0, ["lab1_baseline"])
 
 
 def _overfitting(results: Results) -> Verdict:
@@ -130,4 +131,5 @@ def _chance(results: Results) -> Verdict:
     if not values:
         return Verdict("rate of 1", says, MISSING, [], 0, ["lab2_lr"], True)
     evidence = f"Best validation accuracies {min(values):.4f} to {max(values):.4f} (n = {len(values)}); chance is .1000"
-    return Verdict("rate of 1", says, HOLDS if max(values) < AT_CHANCE else FALSE, [evidence], 0, ["lab2_lr"], True)
+    outcome = of_all_seeds(results, "lab2_lr", len(values), HOLDS if max(values) < AT_CHANCE else FALSE)
+    return Verdict("rate of 1", says, outcome, [evidence], 0, ["lab2_lr"], True)

@@ -71,6 +71,21 @@ class Experiment:
         """All runs of the grid: configuration and seed."""
         return [(configuration, seed) for configuration in self.configurations for seed in self.seeds]
 
+    @property
+    def jobs(self) -> list[tuple[str, int]]:
+        """All runs in the order of the sweep's jobs: the overlays sweep the seed first."""
+        return [(configuration, seed) for seed in self.seeds for configuration in self.configurations]
+
+    def restricted_to(self, runs: Iterable[tuple[str, int]]) -> list[str]:
+        """Returns the overrides that leave the smallest grid with these runs in it; none if it is the whole one."""
+        wanted = [(dict(options_of(configuration)), seed) for configuration, seed in runs]
+        overrides = []
+        for key, values in self.params.items():
+            kept = [value for value in values if any(options.get(key) == value for options, _ in wanted)]
+            overrides += [f"{key}={','.join(kept)}"] if len(kept) < len(values) else []
+        seeds = [seed for seed in self.seeds if any(seed == one for _, one in wanted)]
+        return overrides + ([f"seed={','.join(map(str, seeds))}"] if len(seeds) < len(self.seeds) else [])
+
     def has(self, configuration: str) -> bool:
         """Whether nothing but the swept options was given otherwise, and the training is not shorter."""
         options = dict(options_of(configuration))
@@ -84,6 +99,11 @@ class Experiment:
             if all(options.get(key) == text for key, text in wanted.items()):
                 return value
         return None
+
+    def sweeps(self, override: str) -> bool:
+        """Whether an override gives values, as a plain list, to something that the grid sweeps."""
+        key, _, values = override.partition("=")
+        return (key == "seed" or key in self.params) and "(" not in values
 
     def changed(self, overrides: Iterable[str]) -> "Experiment":
         """Returns the grid that is left when swept options are given otherwise, as on the command line."""

@@ -68,7 +68,8 @@ def _summary(results: Results, heading: str, verdicts: Sequence[Verdict]) -> lis
     lines = [f"## {heading}", "", "| the report says | verdict | what decided |", "|---|---|---|"]
     for verdict in verdicts:
         evidence = verdict.evidence[verdict.decisive] if verdict.evidence else _to_train(results, verdict)
-        lines.append(f"| {verdict.says} | **{verdict.outcome}** | {_in_cell(evidence)} |")
+        coverage = f"; {verdict.coverage}" if verdict.coverage else ""
+        lines.append(f"| {verdict.says} | **{verdict.outcome}** | {_in_cell(evidence + coverage)} |")
     return [*lines, ""]
 
 

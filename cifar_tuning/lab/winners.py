@@ -1,4 +1,4 @@
-"""The third lab's winner gets further seeds; the best network of all reads the test set, each checkpoint once."""
+"""The third lab's winner gets further seeds; the best configuration reads the test set, each seed's checkpoint once."""
 
 import json
 from pathlib import Path

@@ -3,14 +3,15 @@
 import itertools
 import math
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from cifar_tuning.reporting.statistics import CONFIDENCE, Comparison, compare, holm, in_words, p_in_words
 from cifar_tuning.reporting.table import Table, value_in_words
 from cifar_tuning.reporting.varying import MISSING, as_number
 
-# Up to so many values are all compared with each other; of more, the best with the others.
+# Up to so many values are all compared with each other; of more, the best with the others. Which one is the best is
+# found in the same data, so that all pairs count as tests.
 ALL_PAIRS = 4
 # More numbers than this that never meet under equal conditions were drawn from a range.
 FEW_NUMBERS = 8
@@ -28,13 +29,14 @@ class Effect:
     """Two values of a hyperparameter compared.
 
     Attributes:
-        option: the hyperparameter.
+        option: the hyperparameter; in brackets those that say the same in other words.
         names: of the two values, as a sentence has them.
         setting: of the other hyperparameters, if only one is meant.
         basis: what was compared, in words.
         comparison: the first value's runs with the second's.
         p: corrected for the number of comparisons in the report.
         text: the result as a sentence.
+        stands_for: pairs of values for each that is shown: k/2 where the best of k is compared with the k - 1 others.
     """
 
     option: str
@@ -44,6 +46,7 @@ class Effect:
     comparison: Comparison
     p: float | None = None
     text: str = ""
+    stands_for: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -69,16 +72,47 @@ class Trend:
     text: str = ""
 
 
+@dataclass(frozen=True)
+class _Factor:
+    """A hyperparameter, told from those that follow from it; all are places in the table's names.
+
+    Attributes:
+        place: the one whose values are compared.
+        twins: each has one value for each of its values and the other way round, as a model and its size.
+        followers: its value decides theirs, but not the other way round.
+        others: what may differ under one of its values.
+        drawn: whether one of the others was drawn anew for every configuration.
+    """
+
+    place: int
+    twins: Sequence[int]
+    followers: Sequence[int]
+    others: Sequence[int]
+    drawn: bool
+
+    def option(self, table: Table) -> str:
+        """Returns its name with its twins'."""
+        names = [table.names[twin] for twin in self.twins]
+        return table.names[self.place] + (f" ({', '.join(names)})" if names else "")
+
+
 def find_effects(table: Table) -> list[Effect | Trend]:
     """Compares each hyperparameter's values, corrects for their number and says it in words.
 
     Where several seeds are common, the metric is averaged over the other hyperparameters' settings seed by seed, and
     the pairs are the seeds: settings of one seed are no independent repetitions. With a single seed the pairs are the
     settings. Only what ran under both values counts. Where nothing did, the groups are compared as they are.
+    What follows from a hyperparameter is none of the others: a model's size can't stay while the model changes.
     """
-    found = [effect for place in range(len(table.names)) for effect in _effects(table, place)]
-    corrected = holm([effect.p for effect in found])
+    found = [effect for factor in _factors(table) for effect in _effects(table, factor)]
+    corrected = holm([effect.p for effect in found], count_tests(found))
     return [_said(effect, p, table) for effect, p in zip(found, corrected, strict=True)]
+
+
+def count_tests(effects: Iterable[Effect | Trend]) -> int:
+    """Returns how many tests the shown ones were picked from."""
+    tested = (effect for effect in effects if effect.p is not None)
+    return math.ceil(sum(effect.stands_for if isinstance(effect, Effect) else 1 for effect in tested))
 
 
 def _said(effect: Effect | Trend, p: float | None, table: Table) -> Effect | Trend:
@@ -91,25 +125,66 @@ def _said(effect: Effect | Trend, p: float | None, table: Table) -> Effect | Tre
     return replace(effect, p=p, text=f"{text}{shown}.")
 
 
-def _effects(table: Table, place: int) -> Iterator[Effect | Trend]:
-    points = _points(table, place)
+def _factors(table: Table) -> list[_Factor]:
+    columns = list(zip(*(c.values for c in table.configurations), strict=True))
+    places = range(len(columns))
+    # A number of its own for every configuration would decide all else by mere coincidence.
+    drawn = {place for place in places if _own_number(columns[place])}
+    follows = {
+        place: [other for other in places if other != place and place not in drawn and _decides(columns, place, other)]
+        for place in places
+    }
+    factors: list[_Factor] = []
+    told: set[int] = set()
+    # A word says more than the number that stands for it: models are compared, not their sizes.
+    for place in sorted(places, key=lambda place: (_numbers(columns[place]) is not None, place)):
+        if place in told:
+            continue
+        twins = [other for other in follows[place] if _decides(columns, other, place)]
+        followers = [other for other in follows[place] if other not in twins]
+        others = [other for other in places if other != place and other not in follows[place]]
+        factors.append(_Factor(place, twins, followers, others, bool(drawn.intersection(others))))
+        told.update(twin for twin in twins if twin not in drawn)  # the others have a trend all the same
+    return sorted(factors, key=lambda factor: factor.place)
+
+
+def _decides(columns: Sequence[Sequence[str]], a: int, b: int) -> bool:
+    return len(set(zip(columns[a], columns[b], strict=True))) == len(set(columns[a]))
+
+
+def _own_number(column: Sequence[str]) -> bool:
+    numbers = _numbers(set(column))
+    return numbers is not None and len(numbers) >= FEWEST_FOR_TREND and 2 * len(numbers) > len(column)
+
+
+def _numbers(values: Iterable[str]) -> list[float] | None:
+    """Returns the numbers that values are, those that are missing left out; None if there are words among them."""
+    found = [as_number(value) for value in values if value != MISSING]
+    numbers = [number for number in found if number is not None]
+    return numbers if len(numbers) == len(found) else None
+
+
+def _effects(table: Table, factor: _Factor) -> Iterator[Effect | Trend]:
+    points = _points(table, factor)
     if _drawn(points):
-        trend = _trend(table, place)
+        trend = _trend(table, factor.place)
         if trend is not None:
             yield trend
         return
     ordered = _best_first(points, table.maximize)
     several = len(ordered) <= ALL_PAIRS
     pairs = list(itertools.combinations(ordered, 2) if several else ((ordered[0], other) for other in ordered[1:]))
+    stands_for = 1.0 if several else len(ordered) / 2
     for a, b in pairs:
-        yield _effect(table, place, (a, b), points)
-    yield from _by_setting(table, place, pairs, points)
+        yield replace(_effect(table, factor, (a, b), points), stands_for=stands_for)
+    for effect in _by_setting(table, factor, pairs, points):
+        yield replace(effect, stands_for=stands_for)
 
 
 def _drawn(points: dict[str, list[Point]]) -> bool:
     """Whether values are numbers from a range, as a study's: never two where the others agree, or many alone."""
-    numbers = [as_number(value) for value in points if value != MISSING]
-    if len(numbers) < FEWEST_FOR_TREND or None in numbers:
+    numbers = _numbers(points)
+    if numbers is None or len(numbers) < FEWEST_FOR_TREND:
         return False
     settings = [{others for others, _, _ in found} for found in points.values()]
     if not any(a & b for a, b in itertools.combinations(settings, 2)):
@@ -118,11 +193,11 @@ def _drawn(points: dict[str, list[Point]]) -> bool:
     return len(numbers) > FEW_NUMBERS and max(len(set(a) & set(b)) for a, b in pairs) < 2
 
 
-def _points(table: Table, place: int) -> dict[str, list[Point]]:
+def _points(table: Table, factor: _Factor) -> dict[str, list[Point]]:
     points: dict[str, list[Point]] = {}
     for c in table.configurations:
-        others = c.values[:place] + c.values[place + 1 :]
-        points.setdefault(c.values[place], []).extend(
+        others = tuple(c.values[other] for other in factor.others)
+        points.setdefault(c.values[factor.place], []).extend(
             (others, seed, run.metrics[table.metric]) for seed, run in c.runs.items()
         )
     return points
@@ -137,9 +212,9 @@ def _by_context(points: Sequence[Point]) -> dict[Context, float]:
     return {(others, seed): metric for others, seed, metric in points}
 
 
-def _by_others(points: Sequence[Point]) -> dict[object, float]:
+def _by_others(group: dict[Context, float]) -> dict[object, float]:
     means: dict[object, list[float]] = {}
-    for others, _, metric in points:
+    for (others, _), metric in group.items():
         means.setdefault(others, []).append(metric)
     return {others: statistics.mean(metrics) for others, metrics in means.items()}
 
@@ -148,7 +223,7 @@ def _names(table: Table, place: int, values: tuple[str, str]) -> tuple[str, str]
     return value_in_words(table.names[place], values[0]), value_in_words(table.names[place], values[1])
 
 
-def _effect(table: Table, place: int, values: tuple[str, str], points: dict[str, list[Point]]) -> Effect:
+def _effect(table: Table, factor: _Factor, values: tuple[str, str], points: dict[str, list[Point]]) -> Effect:
     a, b = (_by_context(points[value]) for value in values)
     common = [key for key in a if key in b]
     seeds = {seed for _, seed in common}
@@ -156,18 +231,35 @@ def _effect(table: Table, place: int, values: tuple[str, str], points: dict[str,
     if len(seeds) > 1:
         comparison = compare(_over_settings(a, common), _over_settings(b, common))
         basis = "paired over seeds" + (f", averaged over {len(settings)} settings" if len(settings) > 1 else "")
-    elif len(common) == len(a) == len(b) == 1:
-        comparison, basis = compare(a, b), ""
     elif len(common) > 1:
         comparison, basis = compare(a, b), "one seed; paired over the other hyperparameters' settings"
-    elif common or len(table.names) == 1:
-        comparison, basis = compare(a, b), "unpaired"
+    elif common or not factor.others:
+        comparison = compare(a, b)
+        basis = "" if comparison.paired else "unpaired"
     else:
-        # A configuration's seeds are no independent trials of what else it chose.
-        comparison = compare(_by_others(points[values[0]]), _by_others(points[values[1]]))
-        confounded = "unpaired, and the other hyperparameters differ as well: this may be their doing"
-        basis = "no common seed; paired over the other hyperparameters' settings" if comparison.paired else confounded
-    return _made(table, place, values, "", basis, comparison)
+        comparison, basis = _never_met(factor, a, b)
+    return _made(table, factor, values, "", _with_followers(table, factor, values, basis), comparison)
+
+
+def _never_met(factor: _Factor, a: dict[Context, float], b: dict[Context, float]) -> tuple[Comparison, str]:
+    """Compares two values that never ran under the same setting of the others with the same seed."""
+    # Of settings that were drawn at random a configuration's seeds are no independent trials.
+    by_setting = compare(_by_others(a), _by_others(b))
+    if by_setting.paired:
+        return by_setting, "no common seed; paired over the other hyperparameters' settings"
+    by_seed = compare(_over_settings(a, list(a)), _over_settings(b, list(b)))
+    seeded = by_seed.paired and by_seed.n > 1 and not factor.drawn
+    how = "paired over seeds, but" if seeded else "unpaired, and"
+    basis = f"{how} the other hyperparameters differ as well: this may be their doing"
+    return (by_seed if seeded else by_setting), basis
+
+
+def _with_followers(table: Table, factor: _Factor, values: tuple[str, str], basis: str) -> str:
+    """Adds to what was compared the hyperparameters that changed with the value."""
+    a, b = (next(c.values for c in table.configurations if c.values[factor.place] == value) for value in values)
+    changed = [table.names[place] for place in factor.followers if a[place] != b[place]]
+    also = f"{' and '.join(changed)} changed with it" if changed else ""
+    return "; ".join(part for part in (basis, also) if part)
 
 
 def _over_settings(group: dict[Context, float], keys: Sequence[Context]) -> dict[object, float]:
@@ -178,7 +270,7 @@ def _over_settings(group: dict[Context, float], keys: Sequence[Context]) -> dict
 
 
 def _by_setting(
-    table: Table, place: int, pairs: Sequence[tuple[str, str]], points: dict[str, list[Point]]
+    table: Table, factor: _Factor, pairs: Sequence[tuple[str, str]], points: dict[str, list[Point]]
 ) -> Iterator[Effect]:
     """Compares under each setting of the other hyperparameters, where several have several seeds."""
     groups: dict[tuple[str, ...], dict[str, dict[object, float]]] = {}
@@ -194,19 +286,19 @@ def _by_setting(
     settings = list(dict.fromkeys(others for others, _, _ in met))
     if len(settings) < 2 or len(met) > MOST_SETTINGS:
         return
-    names = table.names[:place] + table.names[place + 1 :]
+    names = [table.names[other] for other in factor.others]
     differing = [i for i in range(len(names)) if len({others[i] for others in settings}) > 1]
     for others, a, b in met:
         where = ", ".join(value_in_words(names[i], others[i]) for i in differing)
         comparison = compare(groups[others][a], groups[others][b])
-        yield _made(table, place, (a, b), where, "paired over seeds", comparison)
+        yield _made(table, factor, (a, b), where, "paired over seeds", comparison)
 
 
 def _made(
-    table: Table, place: int, values: tuple[str, str], setting: str, basis: str, comparison: Comparison
+    table: Table, factor: _Factor, values: tuple[str, str], setting: str, basis: str, comparison: Comparison
 ) -> Effect:
-    names = _names(table, place, values)
-    return Effect(table.names[place], names, setting, basis, comparison, comparison.p)
+    names = _names(table, factor.place, values)
+    return Effect(factor.option(table), names, setting, basis, comparison, comparison.p)
 
 
 def _trend(table: Table, place: int) -> Trend | None:

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cifar_tuning.reporting.document import Block, Code, Grid, Heading, Items, Picture, Text
-from cifar_tuning.reporting.effects import Effect, Trend
-from cifar_tuning.reporting.statistics import summarize
+from cifar_tuning.reporting.effects import Effect, Trend, count_tests
+from cifar_tuning.reporting.statistics import Summary, summarize
 from cifar_tuning.reporting.table import Configuration, Table
 from cifar_tuning.reporting.varying import short
 from cifar_tuning.reporting.weights import LayerWeights
@@ -96,8 +96,7 @@ def weights_blocks(rows: Sequence[LayerWeights], picture: Path) -> list[Block]:
 def row(configuration: Configuration, table: Table) -> list[str]:
     """Returns a configuration's cells, as `header` names them."""
     summary = configuration.summary
-    spread = "" if summary.std is None else f" ± {number(summary.std)}"
-    cells = [*map(short, configuration.values), f"{number(summary.mean)}{spread}", str(summary.n)]
+    cells = [*map(short, configuration.values), mean_and_std(summary), str(summary.n)]
     cells.append("" if configuration.best_epoch is None else f"{configuration.best_epoch:.3g}")
     cells.append("" if configuration.seconds is None else duration(configuration.seconds))
     if _has_published(table):
@@ -112,8 +111,22 @@ def header(table: Table) -> list[str]:
     return columns + (["published", "difference"] if _has_published(table) else [])
 
 
-def number(value: float) -> str:
-    """Returns a metric's value with four decimals, or four digits where it is large."""
+def mean_and_std(summary: Summary) -> str:
+    """Returns `0.7056 ± 0.0072`, or the mean alone of a single run."""
+    if summary.std is None:
+        return number(summary.mean)
+    return f"{number(summary.mean)} ± {number(summary.std, beside=summary.mean)}"
+
+
+def number(value: float, beside: float | None = None) -> str:
+    """Returns a metric's value with four decimals, or four digits that count where it is large or small.
+
+    Args:
+        value: to be shown.
+        beside: the value whose spread it is, which says whether it is small.
+    """
+    if 0 < abs(value if beside is None else beside) < 0.01:
+        return f"{value:.4g}"
     return f"{value:.4f}" if abs(value) < 100 else f"{value:,.4g}"
 
 
@@ -153,8 +166,7 @@ def _table(table: Table) -> list[Block]:
 
 def _best(material: Material) -> list[Block]:
     table, best = material.table, material.table.best
-    spread = "" if best.summary.std is None else f" ± {number(best.summary.std)}"
-    text = f"`{table.metric}` {number(best.summary.mean)}{spread} (n = {best.summary.n})"
+    text = f"`{table.metric}` {mean_and_std(best.summary)} (n = {best.summary.n})"
     count = len(table.configurations)
     chosen = (
         f", the best of {count}. Being the best of {count} flatters it: judge it by new seeds." if count > 1 else "."
@@ -186,7 +198,7 @@ def _effects(material: Material) -> list[Block]:
     if material.forest is not None:
         caption = "Differences with their 95 % intervals; blue: p < 0.05 after the correction."
         parts.append(Picture(material.forest, caption))
-    tests = sum(effect.p is not None for effect in effects)
+    tests = count_tests(effects)
     corrected = f" p values are corrected for the {tests} tests of this report (Holm)." if tests > 1 else ""
     method = (
         "± is a 95 % interval of the single comparison: Student's t of paired differences, Welch's where nothing can "
@@ -212,8 +224,7 @@ def retrained_in_words(metrics: Sequence[Mapping[str, float]], metric: str) -> l
         values = [found[name] for found in metrics if name in found]
         if values:
             summary = summarize(values)
-            spread = "" if summary.std is None else f" ± {number(summary.std)}"
-            sentences.append(f"{words} {number(summary.mean)}{spread} (n = {summary.n})")
+            sentences.append(f"{words} {mean_and_std(summary)} (n = {summary.n})")
     if not sentences:
         return []
     return [f"The winner, trained again with seeds that took no part in the search: {', '.join(sentences)}."]

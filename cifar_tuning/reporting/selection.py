@@ -10,7 +10,12 @@ from cifar_tuning.errors import UserError
 
 # What a job of ours is judged by.
 USUAL = "val/acc_best"
-LESS_IS_BETTER = re.compile(r"loss|err|perplexity|mse|mae|second|time|macs|parameters", re.IGNORECASE)
+# Whole words of a metric's name: `val/terrain_acc` is no error, `sentiment_acc` no time.
+MISTAKES = frozenset(("loss", "losses", "err", "error", "errors", "perplexity", "nll", "mse", "rmse", "mae"))
+COSTS = frozenset(("second", "seconds", "time", "times", "macs", "params", "parameters"))
+ACCURACY = frozenset(("acc", "accuracy"))
+# As in `val/terrain_acc`, `top-1.error`, `valLoss`, `MSELoss`.
+WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 # Names of other people's metrics, the likeliest first.
 LIKELY = [
     re.compile(pattern, re.IGNORECASE)
@@ -97,13 +102,18 @@ def choose_metric(runs: Sequence[Run], asked: str | None) -> tuple[str, list[str
 
 
 def more_is_better(metric: str) -> bool:
-    """Guesses from a metric's name which way is better."""
-    return LESS_IS_BETTER.search(metric) is None
+    """Guesses from the words of a metric's name which way is better; an accuracy is one, whatever it is of."""
+    words = _words(metric)
+    return bool(words & ACCURACY) or not words & (MISTAKES | COSTS)
 
 
 def unit_of(metric: str, values: Sequence[float]) -> str:
     """Returns `points` for accuracies between 0 and 1, whose differences read better in percentage points."""
-    return "points" if "acc" in metric.lower() and all(0 <= value <= 1 for value in values) else ""
+    return "points" if _words(metric) & ACCURACY and all(0 <= value <= 1 for value in values) else ""
+
+
+def _words(metric: str) -> set[str]:
+    return {word.lower() for word in WORD.findall(metric)}
 
 
 def choose_runs(runs: Sequence[AnyRun], metric: str) -> tuple[list[AnyRun], list[str]]:

@@ -71,7 +71,8 @@ def compare(a: Mapping[Key, float], b: Mapping[Key, float]) -> Comparison:
     """Compares two groups of runs.
 
     Where at least two keys are common the pairs alone count: Student's paired t-test (Biometrika 6, 1908). Otherwise
-    Welch's test, which does not take the groups' spreads to be equal (Biometrika 34, 1947).
+    Welch's test, which does not take the groups' spreads to be equal (Biometrika 34, 1947). It wants two runs on either
+    side: with fewer a single common key is the fairest comparison that there is, though without a test.
 
     Args:
         a: a value for each key: the seed, or the seed with everything else that both runs have in common.
@@ -81,27 +82,51 @@ def compare(a: Mapping[Key, float], b: Mapping[Key, float]) -> Comparison:
         ValueError: a group is empty, or a value is not finite.
     """
     common = [key for key in a if key in b]
-    if len(common) >= 2:
+    if len(common) >= 2 or (common and min(len(a), len(b)) == 1):
         return _paired(_checked(a[key] for key in common), _checked(b[key] for key in common))
     return _unpaired(_checked(a.values()), _checked(b.values()))
 
 
-def holm(p_values: Sequence[float | None]) -> list[float | None]:
+def p_of_another(ours: Summary, value: float) -> float | None:
+    """Returns how likely one more run would lie at least as far from the mean of ours as a value does.
+
+    Student's t of a prediction interval: that one run differs from our mean for its own chance and for our mean's.
+
+    Args:
+        ours: runs of one configuration.
+        value: somebody's single run.
+
+    Returns:
+        two-sided p on n - 1 degrees of freedom; None where ours have no spread to judge by.
+    """
+    from scipy.stats import t
+
+    if not ours.std:
+        return None
+    distance = abs(value - ours.mean) / (ours.std * math.sqrt(1 + 1 / ours.n))
+    return float(2 * t.sf(distance, ours.n - 1))
+
+
+def holm(p_values: Sequence[float | None], tests: int = 0) -> list[float | None]:
     """Corrects p values for their number, so that the chance of any false alarm among them stays below 5 %.
 
     Holm's step-down method (Scandinavian Journal of Statistics 6, 1979): as safe as Bonferroni's, and it finds more.
+    It holds for comparisons that were chosen without a look at the results. Where some were picked by them, as those of
+    the best value are, all from which they were picked count.
 
     Args:
         p_values: of all comparisons that are read together; None for one without a test, which does not count.
+        tests: how many they were picked from, if from more; the others are taken to have larger p values, which is the
+            safe side.
 
     Returns:
         The corrected values in the same order, at most 1.
     """
     order = sorted((p, place) for place, p in enumerate(p_values) if p is not None)
     corrected: list[float | None] = [None] * len(p_values)
-    largest = 0.0
+    count, largest = max(tests, len(order)), 0.0
     for rank, (p, place) in enumerate(order):
-        largest = max(largest, min(1.0, (len(order) - rank) * p))
+        largest = max(largest, min(1.0, (count - rank) * p))
         corrected[place] = largest
     return corrected
 
@@ -113,6 +138,7 @@ def in_words(
     p: float | None = None,
     unit: str = "points",
     maximize: bool = True,
+    quantity: str = "",
 ) -> str:
     """Returns a comparison as a sentence that says no more than is known.
 
@@ -124,27 +150,30 @@ def in_words(
         unit: `points` shows a difference of fractions in percentage points; any other word, also none, shows it as
             it is.
         maximize: whether more is better.
+        quantity: what is compared, where more of it is no success: it is `larger`, and nobody `beats` anybody.
     """
     p = comparison.p if p is None else p
     if (comparison.difference < 0) is maximize:
         a_name, b_name = b_name, a_name
     difference, half = abs(comparison.difference), comparison.half_width
+    beats, leads = ("beats", "is ahead of") if not quantity else (f"has a larger {quantity} than",) * 2
+    of_it = f" in {quantity}" if quantity else ""
     size, n = _size(difference, half, unit), f"n = {comparison.n}"
     if half is None and difference == 0:
-        return f"{a_name} and {b_name} do not differ in a single comparison ({n})"
+        return f"{a_name} and {b_name} do not differ{of_it} in a single comparison ({n})"
     if half is None:
-        return f"{a_name} is ahead of {b_name} by {size} in a single comparison, which may be chance ({n})"
+        return f"{a_name} {leads} {b_name} by {size} in a single comparison, which may be chance ({n})"
     if half == 0 and difference == 0:
-        return f"{a_name} and {b_name} do not differ at all ({n})"
+        return f"{a_name} and {b_name} do not differ{of_it} at all ({n})"
     if half == 0:
         which = "every pair" if comparison.paired else "every run"
-        return f"{a_name} is ahead of {b_name} by {size} in {which}; without a spread there is no test ({n})"
+        return f"{a_name} {leads} {b_name} by {size} in {which}; without a spread there is no test ({n})"
     if difference <= half:
-        return f"no difference between {a_name} and {b_name} can be told: {size}, {p_in_words(p)}, {n}"
+        return f"no difference{of_it} between {a_name} and {b_name} can be told: {size}, {p_in_words(p)}, {n}"
     if p is not None and p >= 1 - CONFIDENCE:
         facts = f"{size} ({p_in_words(p)}, {n})"
-        return f"{a_name} is ahead of {b_name} by {facts}, which may be chance among so many tests"
-    return f"{a_name} beats {b_name} by {size} ({p_in_words(p)}, {n})"
+        return f"{a_name} {leads} {b_name} by {facts}, which may be chance among so many tests"
+    return f"{a_name} {beats} {b_name} by {size} ({p_in_words(p)}, {n})"
 
 
 def p_in_words(p: float | None) -> str:
@@ -172,6 +201,8 @@ def _paired(a: list[float], b: list[float]) -> Comparison:
     n = len(a)
     differences = [x - y for x, y in zip(a, b, strict=True)]
     mean = math.fsum(differences) / n
+    if n < 2:
+        return Comparison(mean, None, None, n, paired=True)
     if max(differences) - min(differences) <= ROUNDING * _largest(a + b):
         return _without_spread(mean, n, _largest(a + b), paired=True)
     test = ttest_rel(a, b)

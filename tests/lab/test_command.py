@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 
@@ -6,6 +7,7 @@ import pytest
 from cifar_tuning import PROJECT_ROOT
 from cifar_tuning.lab import __main__ as command
 from cifar_tuning.lab import scale as scales
+from cifar_tuning.lab.collect import Found
 from cifar_tuning.lab.experiments import EXPERIMENTS, load_experiment
 from cifar_tuning.lab.runs import save_runs
 from cifar_tuning.lab.winners import RECIPE, SWEEPS, missing_repeats, recipe_lines, to_test, winner
@@ -33,8 +35,70 @@ def test_only_what_is_missing_is_trained(scale, make_run, commands):
     assert command.train(scale, "lab1_baseline", {}, ["hydra.launcher.stack=5"], again=True)
     save_runs(runs[:4], scale.data)
     assert command.train(scale, "lab1_baseline", {}, [], again=False)
+    plain, folder = "train.py -m experiment=lab1_baseline", relative(scale.sweeps / "lab1_baseline_seed_4")
+    assert commands == [f"{plain} hydra.launcher.stack=5", f"{plain} seed=4 hydra.sweep.dir={folder}"]
+
+
+def relative(path):
+    return os.path.relpath(path, PROJECT_ROOT)
+
+
+def test_a_clone_trains_what_the_csv_lacks_and_nothing_twice(scale, make_run, commands, capsys):
+    scale.data.mkdir()
+    runs = load_experiment("lab2_bn_lr").runs
+    save_runs([make_run("lab2_bn_lr", *run) for run in runs if run[1] < 2], scale.data)
+    assert command.train(scale, "lab2_bn_lr", {}, ["trainer.device=cuda"], again=False)
+    folder = "lab2_bn_lr_seed_2_3_4"
+    assert commands.pop() == (
+        f"train.py -m experiment=lab2_bn_lr seed=2,3,4 trainer.device=cuda "
+        f"hydra.sweep.dir={relative(scale.sweeps / folder)}"
+    )
+    assert "lab2_bn_lr: 18 of 30 runs to train" in capsys.readouterr().out
+    # Killed when one seed was finished: jobs are known by their numbers, so it must be the same command again.
+    jobs = load_experiment("lab2_bn_lr").jobs
+    here = [make_run("lab2_bn_lr", *run) for run in jobs if run[1] == 2]
+    save_runs([make_run("lab2_bn_lr", *run) for run in runs if run[1] < 2] + here, scale.data)
+    found = {run.key: Found(run, {}, scale.sweeps / folder / str(number)) for number, run in enumerate(here)}
+    assert command.train(scale, "lab2_bn_lr", found, [], again=False)
+    assert f" seed=2,3,4 hydra.sweep.dir={relative(scale.sweeps / folder)}" in commands.pop()
+    assert "lab2_bn_lr: 12 of 30 runs to train" in capsys.readouterr().out
+
+
+def test_a_machine_with_its_own_first_runs_goes_on_in_their_folder(scale, make_run, commands, capsys):
+    scale.data.mkdir()
+    here = [make_run("lab2_bn_lr", *run) for run in load_experiment("lab2_bn_lr").jobs if run[1] < 2]
+    save_runs(here, scale.data)
+    found = {run.key: Found(run, {}, scale.sweeps / "lab2_bn_lr" / str(number)) for number, run in enumerate(here)}
+    assert command.train(scale, "lab2_bn_lr", found, [], again=False)
+    assert commands == ["train.py -m experiment=lab2_bn_lr"]
+    assert "lab2_bn_lr: 18 of 30 runs to train" in capsys.readouterr().out
+    # Half of them were another machine's: the whole grid would train those again.
+    half = {key: one for key, one in found.items() if "batch_norm=true" in key[1]}
+    assert command.train(scale, "lab2_bn_lr", half, [], again=False)
+    assert " seed=2,3,4 " in commands[-1]
+    assert "lab2_bn_lr: 18 of 30 runs to train" in capsys.readouterr().out
+
+
+def test_a_piece_of_a_grid_has_its_own_folder_or_the_whole_ones_numbers(scale, make_run, commands):
+    """The second seed alone would be job 0, where the first seed's run is."""
+    scale.data.mkdir()
     plain = "train.py -m experiment=lab1_baseline"
-    assert commands == [f"{plain} hydra.launcher.stack=5", plain]
+    assert command.train(scale, "lab1_baseline", {}, ["seed=1", "trainer.device=cuda"], again=False)
+    folder = relative(scale.sweeps / "lab1_baseline_seed_1")
+    assert commands.pop() == f"{plain} seed=1 trainer.device=cuda hydra.sweep.dir={folder}"
+    here = [make_run("lab1_baseline", "", seed) for seed in range(4)]
+    save_runs(here, scale.data)
+    found = {run.key: Found(run, {}, scale.sweeps / "lab1_baseline" / str(run.seed)) for run in here}
+    assert command.train(scale, "lab1_baseline", found, ["seed=2"], again=False)
+    assert commands == []
+    assert command.train(scale, "lab1_baseline", found, ["seed=4"], again=False)
+    assert commands.pop() == plain
+    # Somebody's command for the later seeds began with job 0, where the whole grid has the first one.
+    late = {run.key: Found(run, {}, scale.sweeps / "lab1_baseline" / str(run.seed - 2)) for run in here[2:]}
+    save_runs(here[2:], scale.data)
+    assert command.train(scale, "lab1_baseline", late, [], again=False)
+    folder = relative(scale.sweeps / "lab1_baseline_seed_0_1_4")
+    assert commands == [f"{plain} seed=0,1,4 hydra.sweep.dir={folder}"]
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)

@@ -1,9 +1,12 @@
+import json
+
 import pytest
 
 from cifar_tuning.lab import verdicts
 from cifar_tuning.lab.claims import claims
 from cifar_tuning.lab.conclusions import conclusions
-from cifar_tuning.lab.verdicts import FALSE, HOLDS, MISSING, NOISE, PARTLY, SINGLE, Contest, judge
+from cifar_tuning.lab.results import Results
+from cifar_tuning.lab.verdicts import FALSE, HOLDS, INCOMPLETE, MISSING, NOISE, PARTLY, SINGLE, Contest, Outcome, judge
 
 LOW, SAME, HIGH = [0.60, 0.61, 0.62, 0.61, 0.60], [0.61, 0.60, 0.62, 0.60, 0.61], [0.70, 0.72, 0.71, 0.71, 0.72]
 NONE, CROPS = ("lab2_augmentation", "augmentation=none"), ("lab2_augmentation", "augmentation=crop_flip")
@@ -22,12 +25,64 @@ NONE, CROPS = ("lab2_augmentation", "augmentation=none"), ("lab2_augmentation", 
         ("some_behind", ["behind", "ahead"], HOLDS),
         ("some_behind", ["level", "ahead"], NOISE),
         ("some_behind", ["ahead", "ahead"], FALSE),
+        ("all_ahead", ["ahead", "missing"], INCOMPLETE),
+        ("all_ahead", ["ahead", "untested"], INCOMPLETE),
+        ("all_ahead", ["level", "missing"], INCOMPLETE),
+        ("all_ahead", ["ahead", "level", "missing"], PARTLY),
+        ("all_ahead", ["behind", "missing"], FALSE),
+        ("none_behind", ["ahead", "missing"], INCOMPLETE),
+        ("none_behind", ["behind", "missing"], FALSE),
+        ("some_behind", ["ahead", "missing"], INCOMPLETE),
+        ("some_behind", ["level", "untested"], INCOMPLETE),
+        ("some_behind", ["behind", "missing"], HOLDS),
+        ("all_level", ["level", "missing"], INCOMPLETE),
+        ("all_level", ["ahead", "missing"], FALSE),
+        ("first_behind", ["behind", "missing"], HOLDS),
+        ("first_behind", ["missing", "behind"], INCOMPLETE),
         ("all_level", ["level"], NOISE),
         ("all_level", ["level", "ahead"], FALSE),
     ],
 )
 def test_a_rule_decides_both_ways(rule, sides, outcome):
-    assert getattr(verdicts, rule)(sides) == outcome
+    assert getattr(verdicts, rule)([Outcome(side, side, 0.5) for side in sides]).outcome == outcome
+
+
+@pytest.mark.parametrize(
+    ("rule", "contests", "by"),
+    [
+        ("all_ahead", ["ahead 0.01", "ahead 0.04"], 1),  # the least certain of all that were needed
+        ("all_ahead", ["ahead 0.01", "level 0.3", "level 0.9"], 2),
+        ("all_ahead", ["ahead 0.01", "behind 0.02", "behind 0.03"], 1),
+        ("all_ahead", ["level 0.9", "level 0.3"], 1),  # not even the clearest can be told
+        ("none_behind", ["level 0.9", "ahead 0.03", "ahead 0.01"], 2),
+        ("none_behind", ["ahead 0.01", "behind 0.03"], 1),
+        ("some_behind", ["ahead 0.001", "behind 0.03"], 1),
+        ("some_behind", ["ahead 0.001", "level 0.3"], 1),
+        ("some_behind", ["ahead 0.001", "ahead 0.01"], 1),
+        ("all_level", ["level 0.9", "ahead 0.03", "behind 0.01"], 2),
+        ("all_level", ["level 0.9", "level 0.1"], 1),
+        ("all_ahead", ["missing 1", "ahead 0.01"], 1),
+        ("first_behind", ["behind 0.03", "ahead 0.001"], 0),
+        ("first_behind", ["missing 1", "ahead 0.001"], 1),
+    ],
+)
+def test_the_contest_that_is_shown_is_the_one_that_decided(rule, contests, by):
+    outcomes = [Outcome(side, "", float(p)) for side, p in (contest.split() for contest in contests)]
+    assert getattr(verdicts, rule)(outcomes).by is outcomes[by]
+
+
+def test_a_gap_between_accuracies_is_no_success(make_run, scale):
+    variants = {"variant=lab3/l2_0": (0.95, 0.97), "variant=lab3/decay_0.1_50": (0.85, 0.86)}
+    runs = [
+        make_run("lab3_resnet20", variant, seed, 0.8, final_train_acc=train)
+        for variant, trains in variants.items()
+        for seed, train in enumerate(trains)
+    ]
+    (verdict,) = [v for v in conclusions(Results(scale, runs, {})) if v.name == "ResNet L2"]
+    assert verdict.outcome == HOLDS
+    assert verdict.evidence[0].startswith(
+        "No L2 has a larger gap between training and validation accuracy than L2 of 1e-4 by 10.5 ± 6.4 points"
+    )
 
 
 @pytest.mark.parametrize(
@@ -43,11 +98,16 @@ def test_a_verdict_follows_the_runs(make_results, crops, none, outcome):
         assert "rop and flip beats no augmentation by 10.4" in verdict.evidence[0]
 
 
-def test_comparisons_that_are_not_there_are_counted(make_results):
+def test_comparisons_that_are_not_there_leave_the_verdict_open(make_results):
     contests = [Contest(*CROPS, "augmentation=none", "crops", "none"), Contest(*CROPS, "augmentation=x", "crops", "x")]
     verdict = judge(make_results({CROPS: HIGH, NONE: LOW}), "name", "says", contests)
-    assert verdict.outcome == HOLDS
-    assert verdict.evidence[-1] == "only 1 of 2 comparisons are there"
+    assert verdict.outcome == INCOMPLETE
+    assert verdict.coverage == "only 1 of 2 comparisons are tested"
+    assert verdict.evidence[-1] == "Only 1 of 2 comparisons are tested"
+    lost = judge(make_results({CROPS: LOW, NONE: HIGH}), "name", "says", contests)
+    assert (lost.outcome, lost.coverage) == (FALSE, verdict.coverage)
+    single = judge(make_results({CROPS: [0.7], NONE: [0.6]}), "name", "says", contests)
+    assert (single.outcome, single.coverage) == (SINGLE, "only 1 of 2 comparisons are there")
 
 
 def test_the_longest_training_that_both_sides_have_decides(make_results):
@@ -72,7 +132,15 @@ def test_without_runs_everything_is_missing_and_says_what_to_train(make_results)
     assert len(by_name) == 9
 
 
-@pytest.mark.parametrize(("accuracies", "outcome"), [([0.1, 0.1054], HOLDS), ([0.1, 0.31], FALSE)])
+@pytest.mark.parametrize(
+    ("accuracies", "outcome"),
+    [
+        ([0.1, 0.1054, 0.1, 0.1, 0.1], HOLDS),
+        ([0.1, 0.31, 0.1, 0.1, 0.1], FALSE),
+        ([0.1, 0.1054], INCOMPLETE),
+        ([0.1], SINGLE),
+    ],
+)
 def test_a_rate_of_one_is_at_chance_or_not(make_results, accuracies, outcome):
     found = conclusions(make_results({("lab2_lr", "optimizer.lr=1"): accuracies}))
     assert [verdict.outcome for verdict in found if verdict.name == "rate of 1"] == [outcome]
@@ -85,11 +153,13 @@ def test_a_rate_of_one_is_at_chance_or_not(make_results, accuracies, outcome):
 )
 def test_leaky_relus_spread_is_judged_by_its_variance(make_results, leaky, outcome):
     relu = [0.6 + 0.01 * (i % 5) for i in range(10)]
-    options = "optimizer.lr=0.01 model.activation="
-    results = make_results(
-        {("claim_leaky_relu", f"{options}relu"): relu, ("claim_leaky_relu", f"{options}leaky_relu"): leaky}
-    )
-    assert [verdict.outcome for verdict in claims(results) if verdict.name == "1.7 leaky ReLU"] == [outcome]
+    rates = [f"optimizer.lr={rate} model.activation=" for rate in ("0.01", "0.05")]
+    rows = {("claim_leaky_relu", f"{rates[0]}relu"): relu, ("claim_leaky_relu", f"{rates[0]}leaky_relu"): leaky}
+    if outcome == HOLDS:
+        (half,) = [verdict for verdict in claims(make_results(rows)) if verdict.name == "1.7 leaky ReLU"]
+        assert (half.outcome, half.coverage) == (INCOMPLETE, "only 1 of 2 learning rates are tested")
+        rows |= {("claim_leaky_relu", f"{rates[1]}{activation}"): relu for activation in ("relu", "leaky_relu")}
+    assert [v.outcome for v in claims(make_results(rows)) if v.name == "1.7 leaky ReLU"] == [outcome]
 
 
 @pytest.mark.parametrize(("both", "outcome"), [(LOW, HOLDS), (HIGH, FALSE)])
@@ -103,3 +173,43 @@ def test_l2_with_dropout_is_judged_against_l2_alone(make_results, both, outcome)
         }
     )
     assert [verdict.outcome for verdict in claims(results) if verdict.name == "1.5 L2 and dropout"] == [outcome]
+
+
+def test_l2_with_dropout_is_not_judged_against_dropout_alone_while_l2_alone_is_missing(make_results):
+    options = {("0.001", "0.2"): LOW, ("0", "0.2"): HIGH}
+    results = make_results(
+        {
+            ("claim_l2_dropout", f"regularizer.strength={strength} model.dropout={rate}"): values
+            for (strength, rate), values in options.items()
+        }
+    )
+    (verdict,) = [verdict for verdict in claims(results) if verdict.name == "1.5 L2 and dropout"]
+    assert verdict.outcome == INCOMPLETE
+    assert verdict.evidence[0].startswith("Dropout alone beats L2 with dropout")
+
+
+@pytest.mark.parametrize(("seeds", "outcome"), [(1, SINGLE), (4, INCOMPLETE), (5, HOLDS)])
+def test_what_is_read_off_the_baseline_wants_all_its_seeds(make_results, seeds, outcome):
+    found = conclusions(make_results({("lab1_baseline", ""): [0.65] * seeds}))
+    by_name = {verdict.name: verdict for verdict in found}
+    assert [by_name[name].outcome for name in ("initial loss", "early peak")] == [outcome] * 2
+    assert by_name["early peak"].evidence[0].endswith(f"(n = {seeds})")
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "outcome"),
+    [([0.91], SINGLE), ([0.91, 0.92], INCOMPLETE), ([0.91, 0.92, 0.91], HOLDS), ([0.91, 0.92, 0.899], FALSE)],
+)
+def test_past_ninety_wants_every_seed(make_results, accuracies, outcome):
+    found = conclusions(make_results({("resnet20_fast", ""): accuracies}))
+    assert [verdict.outcome for verdict in found if verdict.name == "past 90 %"] == [outcome]
+
+
+def test_one_pair_of_surfaces_is_no_test(make_results, scale):
+    scale.data.mkdir()
+    for name, losses in (("shortcut", [[3, 1, 3]] * 3), ("plain", [[1, 3, 1]] * 3)):
+        surface = {"alphas": [-1, 0, 1], "betas": [-1, 0, 1], "losses": losses, "accuracies": [[0.1] * 3] * 3}
+        (scale.data / f"surface_{name}.json").write_text(json.dumps(surface))
+    (verdict,) = [verdict for verdict in claims(make_results({})) if verdict.name == "1.10 shortcuts"]
+    assert verdict.outcome == SINGLE
+    assert verdict.evidence[0].startswith("0% of the slice is not convex with shortcuts, 100% without")

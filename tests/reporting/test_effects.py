@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from cifar_tuning.reporting.effects import Effect, Trend, find_effects
+from cifar_tuning.reporting.effects import Effect, Trend, count_tests, find_effects
 from cifar_tuning.reporting.table import build_table
 from tests.reporting.runs import make_runs
 
@@ -55,12 +55,18 @@ def test_of_many_values_the_best_against_the_others():
     rows = [({"x": x, "seed": s}, 0.5 + 0.01 * x + 0.001 * s * x) for x in range(6) for s in range(3)]
     effects = effects_of(*rows)
     assert [e.names for e in effects] == [("x=5", f"x={x}") for x in (4, 3, 2, 1, 0)]
+    # The best was picked in the same data: five comparisons are shown, of fifteen pairs.
+    assert count_tests(effects) == 15
+    surest = min(effects, key=lambda e: e.p)
+    assert surest.p == pytest.approx(15 * surest.comparison.p)
 
 
 @pytest.mark.parametrize(
     ("rows", "basis", "n", "paired"),
     [
-        ([({"a": a, "seed": 0}, a / 10) for a in (1, 2)], "", 1, False),
+        ([({"a": a, "seed": 0}, a / 10) for a in (1, 2)], "", 1, True),
+        # Of a seed that only one side has nothing can be told.
+        ([({"a": 1, "seed": s}, s / 10) for s in (0, 1)] + [({"a": 2, "seed": 0}, 0.5)], "", 1, True),
         (
             [({"a": a, "b": b, "seed": 0}, a / 10 + a * b / 100) for a in (1, 2) for b in (1, 2, 3)],
             "one seed; paired over the other hyperparameters' settings",
@@ -91,6 +97,70 @@ def test_what_is_compared(rows, basis, n, paired):
     effect = next(e for e in effects_of(*rows) if e.option == "a")
     assert isinstance(effect, Effect)
     assert (effect.basis, effect.comparison.n, effect.comparison.paired) == (basis, n, paired)
+
+
+SEEDS = range(5)
+
+
+def seeded(s):
+    """What a seed does to a run: more than the differences that are looked for."""
+    return 0.5 + 0.02 * s + 0.001 * (s % 2)
+
+
+@pytest.mark.parametrize(
+    ("derived", "option"),
+    [
+        ({"small": {"n_params": 1000}, "large": {"n_params": 9000}}, "model (n_params)"),
+        ({"small": {"lr": 0.1}, "large": {"lr": 0.01}}, "model (lr)"),
+        ({"small": {}, "large": {"momentum": 0.9}}, "model (momentum)"),
+        ({"small": {}, "large": {}}, "model"),
+    ],
+)
+def test_what_follows_from_a_value_does_not_keep_its_seeds_apart(derived, option):
+    rows = [
+        ({"model": m, "seed": s, **more}, seeded(s) + (m == "large") * (0.02 + 0.001 * s))
+        for m, more in derived.items()
+        for s in SEEDS
+    ]
+    (effect,) = effects_of(*rows)
+    assert effect.option == option
+    assert effect.text == "large beats small by 2.2 ± 0.2 points (p < 0.001, n = 5); paired over seeds."
+
+
+def test_a_factor_with_its_derived_number_among_other_factors():
+    rows = [
+        ({"depth": d, "n_params": 100 * d, "act": act, "seed": s}, seeded(s) + 0.01 * d + 0.001 * s * d)
+        for d in (1, 2, 3, 4, 5)
+        for act in ("relu", "swish")
+        for s in SEEDS
+    ]
+    effects = effects_of(*rows)
+    assert {e.option for e in effects} == {"act", "depth (n_params)"}
+    depths = [e for e in effects if e.option != "act" and not e.setting]
+    assert {(e.basis, e.comparison.n) for e in depths} == {("paired over seeds, averaged over 2 settings", 5)}
+
+
+def test_what_follows_without_deciding_is_named():
+    """Two optimizers share a rate: the rate follows from the optimizer, not the optimizer from the rate."""
+    rates = {"adam": 0.001, "rms": 0.001, "sgd": 0.1}
+    rows = [
+        ({"opt": opt, "lr": lr, "seed": s}, seeded(s) + 0.01 * len(opt) + 0.0001 * s * len(opt) + 0.01 * (opt == "rms"))
+        for opt, lr in rates.items()
+        for s in SEEDS
+    ]
+    effects = effects_of(*rows)
+    by_names = {frozenset(e.names): e for e in effects if e.option == "opt"}
+    assert by_names[frozenset({"adam", "rms"})].basis == "paired over seeds"
+    assert by_names[frozenset({"adam", "sgd"})].basis == "paired over seeds; lr changed with it"
+    (rate,) = [e for e in effects if e.option == "lr"]
+    assert rate.basis == "paired over seeds, but the other hyperparameters differ as well: this may be their doing"
+    assert (rate.comparison.n, rate.comparison.paired) == (5, True)
+
+
+def test_a_name_of_its_own_for_every_trial_hides_no_trend():
+    rows = [({"tag": f"t{i}", "lr": 1.3**i, "seed": 0}, 0.5 + i / 100 + (i * 7 % 5) / 1000) for i in range(12)]
+    effects = effects_of(*rows)
+    assert [e.text[:11] for e in effects if isinstance(e, Trend)] == ["A larger lr"]
 
 
 def test_a_setting_that_only_one_value_has_does_not_count():

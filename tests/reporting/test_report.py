@@ -8,7 +8,8 @@ from PIL import Image
 
 from cifar_tuning.reporting import curves, document, forest
 from cifar_tuning.reporting.effects import find_effects
-from cifar_tuning.reporting.report import Material, blocks, duration, header, retrained_in_words, row
+from cifar_tuning.reporting.report import Material, blocks, duration, header, mean_and_std, retrained_in_words, row
+from cifar_tuning.reporting.statistics import Summary
 from cifar_tuning.reporting.table import build_table
 from cifar_tuning.reporting.terminal import print_report
 from tests.reporting.runs import make_runs
@@ -84,6 +85,21 @@ def test_nothing_to_compare(runs):
     text = "\n".join(block.markdown() for block in blocks(Material("s", [], alone)))
     assert "nothing to compare" in text
     assert "flatters" not in text
+
+
+@pytest.mark.parametrize(
+    ("summary", "text"),
+    [
+        (Summary(0.70123, 0.0021, 3), "0.7012 ± 0.0021"),
+        (Summary(2.345678e-5, 1.23456e-6, 3), "2.346e-05 ± 1.235e-06"),
+        (Summary(0.00123456, None, 1), "0.001235"),
+        (Summary(0.0, 0.0, 2), "0.0000 ± 0.0000"),
+        (Summary(0.5, 1e-6, 2), "0.5000 ± 0.0000"),
+        (Summary(12345.6, None, 1), "1.235e+04"),
+    ],
+)
+def test_means(summary, text):
+    assert mean_and_std(summary) == text
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(58.2, "58 s"), (751, "12 min 31 s"), (7500, "2 h 05 min")])

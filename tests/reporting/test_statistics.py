@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from cifar_tuning.reporting.statistics import Comparison, Summary, compare, holm, in_words, summarize
+from cifar_tuning.reporting.statistics import Comparison, Summary, compare, holm, in_words, p_of_another, summarize
 
 SLEEP_A = [0.7, -1.6, -0.2, -1.2, -0.1, 3.4, 3.7, 0.8, 0.0, 2.0]
 SLEEP_B = [1.9, 0.8, 1.1, 0.1, -0.1, 4.4, 5.5, 1.6, 4.6, 3.4]
@@ -48,6 +48,12 @@ def test_one_group_without_spread(recwarn):
     assert not recwarn.list
 
 
+def test_one_pair_among_several_runs_is_no_reason_to_forgo_a_test():
+    result = compare({0: 0.7, 1: 0.72, 2: 0.71}, {2: 0.6, 3: 0.61})
+    assert (result.n, result.paired) == (2, False)
+    assert result.p is not None
+
+
 def test_only_the_pairs_count():
     result = compare({0: 0.7, 1: 0.72, 2: 0.1}, {1: 0.7, 0: 0.69, 5: 0.9})
     assert (result.n, result.paired) == (2, True)
@@ -57,8 +63,10 @@ def test_only_the_pairs_count():
 @pytest.mark.parametrize(
     ("a", "b", "expected"),
     [
-        ({0: 0.7}, {0: 0.6}, (0.1, None, None, 1, False)),
-        ({0: 0.7, 1: 0.8}, {0: 0.6}, (0.15, None, None, 1, False)),
+        # A single pair is compared with itself, not with what else one side has.
+        ({0: 0.7}, {0: 0.6}, (0.1, None, None, 1, True)),
+        ({0: 0.7, 1: 0.8}, {0: 0.6}, (0.1, None, None, 1, True)),
+        ({2: 0.7, 1: 0.8}, {0: 0.6}, (0.15, None, None, 1, False)),
         ({0: 0.1, 1: 0.1}, {0: 0.1, 1: 0.1}, (0.0, 0.0, 1.0, 2, True)),
         # Differences equal but for rounding: 0.3 - 0.2 is not 0.2 - 0.1 in binary.
         ({0: 0.3, 1: 0.2}, {0: 0.2, 1: 0.1}, (0.1, 0.0, None, 2, True)),
@@ -74,6 +82,14 @@ def test_no_test_where_there_is_no_spread(a, b, expected):
     )
 
 
+def test_another_run_is_less_certain_than_the_mean():
+    # By hand: t = 3 / sqrt(1 + 1/4) = 2.683 on 3 degrees of freedom.
+    assert p_of_another(Summary(0.5, 0.01, 4), 0.53) == pytest.approx(0.0749, abs=1e-4)
+    assert p_of_another(Summary(0.5, 0.01, 4), 0.47) == pytest.approx(0.0749, abs=1e-4)
+    assert p_of_another(Summary(0.5, None, 1), 0.6) is None
+    assert p_of_another(Summary(0.5, 0.0, 3), 0.6) is None
+
+
 @pytest.mark.parametrize(
     ("given", "expected"),
     [
@@ -86,6 +102,11 @@ def test_no_test_where_there_is_no_spread(a, b, expected):
 )
 def test_holm(given, expected):
     assert holm(given) == pytest.approx(expected)
+
+
+def test_holm_counts_what_the_shown_ones_were_picked_from():
+    assert holm([0.01, None, 0.002], tests=6) == pytest.approx([0.05, None, 0.012])
+    assert holm([0.01, 0.002], tests=1) == pytest.approx([0.01, 0.004])
 
 
 @pytest.mark.parametrize(
@@ -114,6 +135,16 @@ def test_holm(given, expected):
             Comparison(0.002, 0.0, None, 3, True),
             {},
             "Swish is ahead of ReLU by 0.2 points in every pair; without a spread there is no test (n = 3)",
+        ),
+        (
+            Comparison(-0.03, 0.01, 0.01, 5, True),
+            {"quantity": "gap"},
+            "ReLU has a larger gap than Swish by 3.0 ± 1.0 points (p = 0.01, n = 5)",
+        ),
+        (
+            Comparison(0.03, 0.04, 0.2, 5, True),
+            {"quantity": "gap"},
+            "no difference in gap between Swish and ReLU can be told: 3.0 ± 4.0 points, p = 0.2, n = 5",
         ),
         (Comparison(0.0009, 0.0004, 0.01, 5, True), {}, "Swish beats ReLU by 0.09 ± 0.04 points (p = 0.01, n = 5)"),
         (

@@ -238,8 +238,20 @@ def test_short():
     ]
 
 
-def test_directions_and_units():
-    assert more_is_better("val/acc_best")
-    assert not more_is_better("val/loss")
+@pytest.mark.parametrize(
+    "metric", ["val/acc_best", "sentiment_acc", "val/terrain_acc", "f1-score", "Accuracy", "time_accuracy", "top1.acc"]
+)
+def test_more_is_better(metric):
+    assert more_is_better(metric)
+
+
+@pytest.mark.parametrize(
+    "metric", ["val/loss", "top-1.error", "test_err", "epoch_seconds", "model/macs", "valLoss", "MSELoss", "eval loss"]
+)
+def test_less_is_better(metric):
+    assert not more_is_better(metric)
+
+
+def test_units():
     assert unit_of("val/acc", [0.1, 0.9]) == "points"
-    assert unit_of("val/acc", [10.0, 90.0]) == unit_of("loss", [0.1]) == ""
+    assert unit_of("val/acc", [10.0, 90.0]) == unit_of("loss", [0.1]) == unit_of("vacc/rate", [0.1]) == ""
