@@ -114,6 +114,18 @@ def test_models_of_known_layers_need_no_code(model):
         (tied(), "layers that share a parameter"),
         (hooked(), "has hooks"),
         (nn.Sequential(nn.BatchNorm2d(3, momentum=None), nn.Flatten()), "momentum=None"),
+        (
+            nn.Sequential(nn.Dropout(0.2), nn.Conv2d(3, 4, 3), nn.Dropout(0.2), nn.Flatten(), nn.Linear(3600, 10)),
+            "a Dropout before the first layer with weights",
+        ),
+        (  # whose 3072 features can be divided by the number of models
+            nn.Sequential(nn.Flatten(), nn.Dropout(0.2), nn.Linear(3072, 10)),
+            "a Dropout before the first layer with weights",
+        ),
+        (  # as a model of rate 0 may have in a dropout's place
+            nn.Sequential(nn.Flatten(), nn.Identity(), nn.Linear(3072, 10)),
+            "an Identity before the first layer with weights",
+        ),
     ],
     ids=lambda value: type(value).__name__,
 )
