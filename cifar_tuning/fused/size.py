@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from cifar_tuning.fused.model import stack_models
 from cifar_tuning.training.loop import Trainer
-from cifar_tuning.training.precision import at_least_fp32, autocast
+from cifar_tuning.training.precision import Together, at_least_fp32, autocast
 from cifar_tuning.training.remembered import key_of, recall, remember
 
 log = logging.getLogger(__name__)
@@ -59,6 +59,8 @@ def choose(run: Trainer, jobs: int, of_a_seed: int, batch_shape: tuple[int, int,
         if count < 2 or (not by_seed and of_a_seed == jobs):
             continue
         rates = measured(run, count, by_seed, batch_shape)
+        # All in the precision that the jobs have by now. It is a stack's only where `resolve_precision` found stacks
+        # faster than one run in its own.
         alone = rates.pop("1")
         # The largest of those that are as fast as a measurement can tell: fewer stacks, fuller ones.
         needed = max(AS_FAST * max(rates.values(), default=0.0), NEEDED_GAIN * alone)
@@ -89,14 +91,15 @@ def measured(run: Trainer, jobs: int, same_seed: bool, batch_shape: tuple[int, i
     return rates
 
 
-def example(model: nn.Module) -> nn.Module | None:
+def example(model: nn.Module) -> Together | None:
     """Returns a stack of four such models, to be measured; None where they can't be stacked, or draw random numbers."""
     if any(isinstance(module, nn.Dropout) for module in model.modules()):
         return None
     try:
-        return stack_models([copy.deepcopy(model) for _ in range(EXAMPLE)])
+        stacked = stack_models([copy.deepcopy(model) for _ in range(EXAMPLE)])
     except Exception:  # why not is said where jobs are stacked
         return None
+    return Together(stacked, EXAMPLE, NEEDED_GAIN)
 
 
 def candidates(jobs: int, limit: int) -> list[int]:

@@ -207,8 +207,9 @@ class Job:
         asked = prepared.parts.trainer.precision
         if asked == "auto" and prepared.checkpoint is not None:
             asked = prepared.checkpoint.precision  # another measurement must not change a run midway
-        model = prepared.parts.model
-        together = example(model) if asked == "auto" and TOGETHER.get() is not None else None
+        model, settings = prepared.parts.model, prepared.parts.trainer
+        by_itself = TOGETHER.get() is None or settings.compile or settings.initial_scale < 1
+        together = None if asked != "auto" or by_itself else example(model)
         return resolve_precision(asked, model, device, shape, together)
 
     def _resume(self, trainer: Trainer, prepared: Prepared) -> None:

@@ -326,21 +326,65 @@ def test_whether_it_pays_is_measured_and_remembered(tiny, tmp_path, monkeypatch)
     assert [r["state"] for r in results(tmp_path / "sweep").values()] == ["complete"] * 2
 
 
-def test_the_precision_of_a_stack_is_measured_on_a_stack(tiny, tmp_path, monkeypatch):
-    measured = []
+@pytest.fixture
+def steps(monkeypatch, tmp_path):
+    """Has a training step take the seconds that a test says, by precision and kind of layer; returns what was timed."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(precision, "has_bf16", lambda device: True)
+    seconds, timed = {}, []
 
     def step(name, model, device, shape):
-        measured.append((name, type(model.fc1).__name__))
-        return {"fp32": 2.0, "bf16": 1.0}[name] if "Stacked" in type(model.fc1).__name__ else 1.0
+        timed.append((name, type(model.fc1 if hasattr(model, "fc1") else model.fc).__name__))
+        return seconds[timed[-1]]
 
     monkeypatch.setattr(precision, "measure_step", step)
-    monkeypatch.setattr(precision, "has_bf16", lambda device: True)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    auto = ["trainer.precision=auto", "optimizer.lr=0.1,0.01", "trainer.epochs=1"]
-    outcome = tiny(*FUSED, "hydra.launcher.stack=2", *auto)
+    return seconds, timed
+
+
+ALONE = {("fp32", "Linear"): 1.0, ("bf16", "Linear"): 1.0}
+AUTO = ["trainer.precision=auto", "trainer.epochs=1"]
+
+
+def precisions(folder) -> dict[int, str]:
+    files = sorted(folder.glob("*/last.pt"))
+    return {int(f.parent.name): torch.load(f, weights_only=True)["precision"] for f in files}
+
+
+def test_the_precision_of_a_stack_is_measured_on_a_stack(tiny, tmp_path, steps):
+    seconds, timed = steps
+    seconds |= ALONE | {("fp32", "StackedLinear"): 2.0, ("bf16", "StackedLinear"): 1.0}
+    outcome = tiny(*FUSED, "hydra.launcher.stack=2", *AUTO, "optimizer.lr=0.1,0.01")
     assert outcome.code == 0, outcome.err
-    assert measured == [("fp32", "StackedLinear"), ("bf16", "StackedLinear")]
-    assert {torch.load(tmp_path / f"sweep/{n}/last.pt", weights_only=True)["precision"] for n in (0, 1)} == {"bf16"}
-    measured.clear()
-    assert tiny("-m", *auto, f"hydra.sweep.dir={tmp_path}/basic").code == 0
-    assert measured == [("fp32", "Linear"), ("bf16", "Linear")]
+    assert timed == list(seconds)
+    assert precisions(tmp_path / "sweep") == {0: "bf16", 1: "bf16"}
+    timed.clear()
+    assert tiny("-m", *AUTO, "optimizer.lr=0.1,0.01", f"hydra.sweep.dir={tmp_path}/basic").code == 0
+    assert timed == list(ALONE)
+    assert precisions(tmp_path / "basic") == {0: "fp32", 1: "fp32"}
+
+
+@pytest.mark.parametrize(("of_four", "expected"), [(3.7, "fp32"), (3.5, "bf16")], ids=["too_slow", "fast_enough"])
+def test_jobs_that_are_trained_one_by_one_have_the_precision_of_one(
+    tiny, tmp_path, monkeypatch, steps, of_four, expected
+):
+    """Four models as one must be a tenth faster than one after the other: only then are they stacked."""
+    seconds, _ = steps
+    seconds |= ALONE | {("fp32", "StackedLinear"): 8.0, ("bf16", "StackedLinear"): of_four}
+    monkeypatch.setattr(launch, "choose", lambda *a: Plan(1))
+    outcome = tiny(*FUSED, *AUTO, "optimizer.lr=0.1,0.01")
+    assert outcome.code == 0, outcome.err
+    assert precisions(tmp_path / "sweep") == {0: expected, 1: expected}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [["trainer.initial_scale=0.5", "model=resnet20", "model.depth=8"], ["trainer.compile=true"]],
+    ids=["resized", "compiled"],
+)
+def test_the_precision_of_what_is_not_stacked_is_that_of_one(tiny, monkeypatch, steps, options):
+    seconds, timed = steps
+    seconds |= ALONE
+    monkeypatch.setattr(torch, "compile", lambda model, **options: model)
+    outcome = tiny(*FUSED, *AUTO, "optimizer.lr=0.1,0.01", "data.train_size=128", *options)
+    assert outcome.code == 0, outcome.err
+    assert timed == list(ALONE)
