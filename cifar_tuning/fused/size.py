@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from cifar_tuning.fused.model import stack_models
 from cifar_tuning.training.loop import Trainer
-from cifar_tuning.training.precision import Together, at_least_fp32, autocast
+from cifar_tuning.training.precision import Together, at_least_fp32, autocast, without_dropout
 from cifar_tuning.training.remembered import key_of, recall, remember
 
 log = logging.getLogger(__name__)
@@ -92,11 +92,9 @@ def measured(run: Trainer, jobs: int, same_seed: bool, batch_shape: tuple[int, i
 
 
 def example(model: nn.Module) -> Together | None:
-    """Returns a stack of four such models, to be measured; None where they can't be stacked, or draw random numbers."""
-    if any(isinstance(module, nn.Dropout) for module in model.modules()):
-        return None
+    """Returns a stack of four such models that drop nothing, to be measured; None where they can't be stacked."""
     try:
-        stacked = stack_models([copy.deepcopy(model) for _ in range(EXAMPLE)])
+        stacked = stack_models([without_dropout(model) for _ in range(EXAMPLE)])
     except Exception:  # why not is said where jobs are stacked
         return None
     return Together(stacked, EXAMPLE, NEEDED_GAIN)
@@ -137,23 +135,14 @@ def _rate(run: Trainer, size: int, same_seed: bool, batch_shape: tuple[int, int,
     """Returns the model-images/s of a forward and backward pass; the run and the generators stay untouched."""
     device, (batch, channels, height, width) = run.device, batch_shape
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        copies = [copy.deepcopy(run.model) for _ in range(size)]
-        model = copies[0] if size == 1 else stack_models(copies)
-        _without_dropout(model.train())
+        # A stack's dropouts would need generators, and the draws take no time to speak of.
+        copies = [without_dropout(run.model) for _ in range(size)]
+        model = (copies[0] if size == 1 else stack_models(copies)).train()
         shape = (batch, channels * (1 if same_seed else size), height, width)
         images = torch.randn(shape, device=device).contiguous(memory_format=torch.channels_last)
         seconds = [_step(model, images, run) for _ in range(REPEATS + 1)]
     # The fastest: what else the machine does can only slow a step down, several times where threads wait.
     return size * batch / min(seconds[1:])
-
-
-def _without_dropout(model: nn.Module) -> None:
-    # Its draws would need generators, and take no time to speak of.
-    from cifar_tuning.fused.layers import StackedDropout
-
-    for module in model.modules():
-        if isinstance(module, nn.Dropout | StackedDropout):
-            module.eval()
 
 
 def _step(model: nn.Module, images: Tensor, run: Trainer) -> float:

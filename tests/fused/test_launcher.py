@@ -363,6 +363,17 @@ def test_the_precision_of_a_stack_is_measured_on_a_stack(tiny, tmp_path, steps):
     assert precisions(tmp_path / "basic") == {0: "fp32", 1: "fp32"}
 
 
+def test_jobs_with_and_without_dropout_have_one_precision(tiny, tmp_path, steps):
+    """They share a stack, so whichever is measured stands for the other."""
+    seconds, timed = steps
+    seconds |= ALONE | {("fp32", "StackedLinear"): 2.0, ("bf16", "StackedLinear"): 1.0}
+    outcome = tiny(*FUSED, "hydra.launcher.stack=3", *AUTO, "model.dropout=0.5,0,0.2")
+    assert outcome.code == 0, outcome.err
+    assert timed == list(seconds)
+    assert precisions(tmp_path / "sweep") == dict.fromkeys(range(3), "bf16")
+    assert "#0, #1, #2 as one model" in outcome.text
+
+
 @pytest.mark.parametrize(("of_four", "expected"), [(3.7, "fp32"), (3.5, "bf16")], ids=["too_slow", "fast_enough"])
 def test_jobs_that_are_trained_one_by_one_have_the_precision_of_one(
     tiny, tmp_path, monkeypatch, steps, of_four, expected
