@@ -127,8 +127,15 @@ def affordable(run: Trainer, batch_shape: tuple[int, int, int, int]) -> int:
     weights = sum(p.numel() * p.element_size() for p in run.model.parameters())
     # The backward pass holds a gradient beside each activation; optimisers keep up to two numbers for each weight.
     each = 2 * sum(kept.values()) + 5 * weights
-    free = torch.cuda.mem_get_info(run.device)[0] if cuda else psutil.virtual_memory().available
-    return max(1, int(MEMORY_SHARE * free / each))
+    return max(1, int(MEMORY_SHARE * free_memory(run.device) / each))
+
+
+def free_memory(device: torch.device) -> int:
+    """Returns the bytes that are free; what PyTorch keeps of memory that was freed is its to use again."""
+    if device.type != "cuda":
+        return int(psutil.virtual_memory().available)
+    kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return int(torch.cuda.mem_get_info(device)[0]) + kept
 
 
 def _rate(run: Trainer, size: int, same_seed: bool, batch_shape: tuple[int, int, int, int]) -> float:

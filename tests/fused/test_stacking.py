@@ -321,6 +321,14 @@ def test_memory_bounds_the_stack(make_run, monkeypatch):
     assert 1 <= few < size.affordable(make_run(exact=False), (64, 3, 32, 32)) <= 10 * few + 10
 
 
+def test_memory_that_the_allocator_keeps_is_free(monkeypatch):
+    """Reserved by what was trained before and not in use now; the driver counts it as taken."""
+    amounts = {"mem_get_info": (100, 1000), "memory_reserved": 700, "memory_allocated": 50}
+    for name, amount in amounts.items():
+        monkeypatch.setattr(torch.cuda, name, lambda device, amount=amount: amount)
+    assert size.free_memory(torch.device("cuda")) == 750
+
+
 def test_the_measurement_leaves_the_run_as_it_is(make_run):
     run = make_run(exact=False)
     before = {name: value.clone() for name, value in run.model.state_dict().items()}
