@@ -11,6 +11,7 @@ import psutil
 import torch
 from torch import Tensor, nn
 
+from cifar_tuning.fused.layers import NotStackableError
 from cifar_tuning.fused.model import stack_models
 from cifar_tuning.training.loop import Trainer
 from cifar_tuning.training.precision import Together, at_least_fp32, autocast, without_dropout
@@ -71,21 +72,28 @@ def choose(run: Trainer, jobs: int, of_a_seed: int, batch_shape: tuple[int, int,
 
 
 def measured(run: Trainer, jobs: int, same_seed: bool, batch_shape: tuple[int, int, int, int]) -> dict[str, float]:
-    """Returns model-images/s by stack size, as far as it was worth looking and memory allows."""
+    """Returns model-images/s by stack size, as far as it was worth looking and memory allows.
+
+    Raises:
+        NotStackableError: it does not allow a single run.
+    """
     key = f"{key_of(run.model, run.device, batch_shape)} {run.precision} {'shared' if same_seed else 'apart'}"
     known: dict[str, float] = recall("stacks").get(key, {})
     limit = min(jobs, affordable(run, batch_shape))
     rates: dict[str, float] = {}
     for size in candidates(jobs, limit):
         if str(size) not in known:
-            try:
-                known[str(size)] = round(_rate(run, size, same_seed, batch_shape))
-            except torch.cuda.OutOfMemoryError:
+            rate = _rate_if_it_fits(run, size, same_seed, batch_shape)
+            if rate is None:
+                torch.cuda.empty_cache()
                 break
+            known[str(size)] = round(rate)
             remember("stacks", key, known)
         rates[str(size)] = known[str(size)]
         if rates[str(size)] < FALLING * max(rates.values()):
             break
+    if not rates:
+        raise NotStackableError("not even one run fits into the device's memory")
     shown = ", ".join(f"{size}: {rate:,.0f}" for size, rate in rates.items())
     log.info("model-images/s by the number of runs stacked: %s", shown)
     return rates
@@ -136,6 +144,13 @@ def free_memory(device: torch.device) -> int:
         return int(psutil.virtual_memory().available)
     kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     return int(torch.cuda.mem_get_info(device)[0]) + kept
+
+
+def _rate_if_it_fits(run: Trainer, size: int, same_seed: bool, batch_shape: tuple[int, int, int, int]) -> float | None:
+    try:
+        return _rate(run, size, same_seed, batch_shape)
+    except torch.cuda.OutOfMemoryError:
+        return None  # the error, which holds on to the activations, ends here
 
 
 def _rate(run: Trainer, size: int, same_seed: bool, batch_shape: tuple[int, int, int, int]) -> float:

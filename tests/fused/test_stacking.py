@@ -329,6 +329,26 @@ def test_memory_that_the_allocator_keeps_is_free(monkeypatch):
     assert size.free_memory(torch.device("cuda")) == 750
 
 
+@pytest.mark.parametrize(("fitting", "sizes"), [(2, ["1", "2"]), (0, None)])
+def test_a_measurement_that_runs_out_of_memory(make_run, monkeypatch, tmp_path, fitting, sizes):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    emptied = []
+
+    def rate(run, count, same_seed, shape):
+        if count > fitting:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+        return 100 * count
+
+    monkeypatch.setattr(size, "_rate", rate)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: emptied.append(True))
+    if sizes is None:
+        with pytest.raises(NotStackableError, match="not even one run fits into the device's memory"):
+            size.measured(make_run(exact=False), 8, False, (16, 3, 32, 32))
+    else:
+        assert list(size.measured(make_run(exact=False), 8, False, (16, 3, 32, 32))) == sizes
+    assert emptied == [True]
+
+
 def test_the_measurement_leaves_the_run_as_it_is(make_run):
     run = make_run(exact=False)
     before = {name: value.clone() for name, value in run.model.state_dict().items()}
