@@ -173,9 +173,14 @@ class Launch:
     def _train_apart(self, left: list[PausedJob], failure: Exception) -> None:
         """Trains what is left of a stack that failed: as smaller ones if memory ran out, else one by one."""
         with stopped_on_error(left):
-            for job in left:
+            for job in list(left):
                 assert job.run is not None
-                begin_again(job.run)
+                try:
+                    begin_again(job.run)
+                except Exception as error:  # its checkpoint can't be read, say: that is its own
+                    job.error = error
+                    self.returns[job.number] = job.end(None)
+                    left.remove(job)
         if isinstance(failure, torch.cuda.OutOfMemoryError):
             torch.cuda.empty_cache()
             log.warning("%d runs do not fit into the device's memory; trying half of them.", len(left))

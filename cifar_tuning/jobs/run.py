@@ -215,7 +215,7 @@ class Job:
     def _resume(self, trainer: Trainer, prepared: Prepared) -> None:
         if prepared.checkpoint is None or prepared.checkpoint_file is None:
             return
-        trainer.resume(prepared.checkpoint)
+        trainer.resume(prepared.checkpoint, prepared.checkpoint_file)
         checkpoints.adopt_best(prepared.checkpoint_file, prepared.checkpoint, self.folder)
         # A new run gets the curves from their beginning, a continued one what nobody was told when its process was
         # killed behind a checkpoint; tracker and reporter know what their stores have.

@@ -1,6 +1,7 @@
 """`hydra/launcher=fused`: what the basic launcher gives, and what becomes of jobs that can't share a stack."""
 
 import json
+import math
 import shutil
 import sqlite3
 
@@ -186,6 +187,48 @@ def test_a_stack_that_fails_goes_on_one_by_one(tiny, tmp_path, monkeypatch):
     assert outcome.code == 0, outcome.err
     assert "its jobs go on one by one: RuntimeError: no kernel for this" in outcome.text
     assert [(r["state"], r["epochs"]) for r in results(tmp_path / "sweep").values()] == [("complete", 2)] * 2
+
+
+def test_a_stack_that_fails_costs_only_the_jobs_without_a_checkpoint(tiny, tmp_path, monkeypatch):
+    """Job 1's can't be read; job 2 had no finite loss before training, so that its folder has an older experiment's."""
+    train, before_training = Stack.train, Trainer.before_training
+
+    def broken(self, epochs, display):
+        if epochs[0] == 1:
+            (tmp_path / "sweep/1/last.pt").write_bytes(b"damaged")
+            raise RuntimeError("no kernel for this")
+        return train(self, epochs, display)
+
+    def not_finite(self, loss, accuracy, val):
+        return before_training(self, math.nan if self.lr == 0.02 else loss, accuracy, val)
+
+    grid = ["hydra.launcher.stack=4", "optimizer.lr=0.1,0.05,0.02,0.01"]
+    assert tiny(*FUSED, *grid, "trainer.epochs=1").code == 0
+    monkeypatch.setattr(Stack, "train", broken)
+    monkeypatch.setattr(Trainer, "before_training", not_finite)
+    outcome = tiny(*FUSED, *grid)
+    assert outcome.code == 1
+    found = results(tmp_path / "sweep")
+    assert [r["state"] for r in found.values()] == ["complete", "failed", "failed", "complete"]
+    assert "last.pt can't be read as a checkpoint" in found[1]["error"]
+    assert "no checkpoint of this run" in found[2]["error"]
+    assert [found[n]["epochs"] for n in (0, 3)] == [2, 2]
+
+
+def test_runs_resumed_from_elsewhere_go_back_there_when_their_stack_fails(tiny, tmp_path, monkeypatch):
+    assert tiny(f"hydra.run.dir={tmp_path}/first").code == 0
+
+    def broken(self, epochs, display):
+        raise RuntimeError("no kernel for this")
+
+    monkeypatch.setattr(Stack, "train", broken)
+    more = [f"resume={tmp_path}/first", "trainer.epochs=3,4"]
+    outcome = tiny(*FUSED, "hydra.launcher.stack=2", *more)
+    assert outcome.code == 0, outcome.err
+    assert [(r["state"], r["epochs"]) for r in results(tmp_path / "sweep").values()] == [
+        ("complete", 3),
+        ("complete", 4),
+    ]
 
 
 def test_an_error_of_one_run_is_its_own(tiny, tmp_path, monkeypatch):
