@@ -118,8 +118,8 @@ class Launch:
                     if plan is None and ready:
                         left = [seeds[number] for number in [ready[0].number, *waiting]]
                         plan = self._plan(ready[0], len(left), max(map(left.count, left)))
-            for jobs in _alike(ready):
-                self._train(jobs)
+                for jobs in _alike(ready):
+                    self._train(jobs)
 
     def _begin(self, number: int, config: DictConfig, ready: list[PausedJob]) -> None:
         """Begins a job; it is ready to train then, or has ended."""
@@ -260,7 +260,7 @@ def has_own_optimizer(job: PausedJob) -> bool:
 
 
 class stopped_on_error:  # noqa: N801  a context manager
-    """Ends the jobs that wait when something else fails, so that none is left open; the error goes on its way."""
+    """Ends the jobs that still wait when something else fails, so that none is left open; the error goes on its way."""
 
     def __init__(self, jobs: list[PausedJob]) -> None:
         self.jobs = jobs
@@ -271,7 +271,8 @@ class stopped_on_error:  # noqa: N801  a context manager
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         if error is not None:
             for job in list(self.jobs):
-                job.stop(error)
+                if job.result is None:
+                    job.stop(error)
 
 
 def resolve(composed: dict[int, DictConfig]) -> tuple[dict[int, dict[str, Any]], list[int]]:

@@ -174,6 +174,30 @@ def test_ctrl_c_leaves_no_job_open(tiny, tmp_path, monkeypatch):
     assert [r["state"] for r in results(tmp_path / "sweep").values()] == ["killed", "killed"]
 
 
+def test_ctrl_c_leaves_no_job_open_that_waits_for_another_stack(tiny, tmp_path, monkeypatch, pristine_database):
+    """Two are ready at the same time, each to be trained by itself; neither is trained twice or written over."""
+    shutil.copy(pristine_database, tmp_path / "mlflow.db")
+    tracked = ["tracking=mlflow", f"tracking.uri=sqlite:///{tmp_path}/mlflow.db"]
+    end_alone, ended = launch.PausedJob.end_alone, []
+
+    def interrupted(self):
+        if ended:
+            raise KeyboardInterrupt
+        ended.append(self.number)
+        return end_alone(self)
+
+    monkeypatch.setattr(launch.PausedJob, "end_alone", interrupted)
+    monkeypatch.setattr(launch, "has_own_optimizer", lambda job: True)
+    with pytest.raises(KeyboardInterrupt):
+        tiny(*FUSED, "hydra.launcher.stack=3", "optimizer.lr=0.1,0.01,0.001", *tracked)
+    assert [r["state"] for r in results(tmp_path / "sweep").values()] == ["complete", "killed", "killed"]
+    with sqlite3.connect(tmp_path / "mlflow.db") as database:
+        states = dict(database.execute("select status, count(*) from runs group by status").fetchall())
+    assert states.pop("FINISHED") == 1
+    assert states.pop("KILLED") >= 2
+    assert set(states) <= {"RUNNING"}  # the sweep's own, which its next start marks
+
+
 def test_a_stack_that_fails_goes_on_one_by_one(tiny, tmp_path, monkeypatch):
     train = Stack.train
 
