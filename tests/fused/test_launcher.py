@@ -155,6 +155,24 @@ def test_too_little_memory_halves_the_stack(tiny, tmp_path, monkeypatch):
     assert curves_agree(curves(tmp_path / "sweep"), curves(tmp_path / "basic"))
 
 
+def test_the_next_stacks_have_the_size_that_fits(tiny, tmp_path, monkeypatch):
+    train, sizes = Stack.train, []
+
+    def hungry(self, epochs, display):
+        sizes.append(len(self.runs))
+        if len(self.runs) > 2:
+            raise torch.cuda.OutOfMemoryError("out of memory")
+        return train(self, epochs, display)
+
+    monkeypatch.setattr(Stack, "train", hungry)
+    rates = "optimizer.lr=" + ",".join(f"0.0{n}" for n in range(1, 9))
+    outcome = tiny(*FUSED, "hydra.launcher.stack=4", rates, "trainer.epochs=1")
+    assert outcome.code == 0, outcome.err
+    assert sizes == [4, 2, 2, 2, 2]
+    assert outcome.text.count("runs do not fit") == 1
+    assert [r["state"] for r in results(tmp_path / "sweep").values()] == ["complete"] * 8
+
+
 def curves_agree(ours, theirs) -> bool:
     assert ours.keys() == theirs.keys()
     for number in ours:
