@@ -97,7 +97,9 @@ def sweep_problems(config: DictConfig) -> list[str]:
         shown = "\n  - ".join(lines)
         print(f"These jobs will fail, the others are trained:\n  - {shown}", file=sys.stderr)
         lines = []
-    stack = stack_problem(config, len(jobs) if len(jobs) < CHECKED_JOBS else None) if fused else None
+    # Of another sweeper only what its jobs have in common is known, not how many they are.
+    counted = OmegaConf.select(config, "hydra.sweeper._target_") == BASIC_SWEEPER and len(jobs) < CHECKED_JOBS
+    stack = stack_problem(config, len(jobs) if counted else None) if fused else None
     return [*lines, *([stack] if stack else [])]
 
 

@@ -8,6 +8,8 @@ import sqlite3
 import pytest
 import torch
 import yaml
+from hydra.core.plugins import Plugins
+from hydra.plugins.sweeper import Sweeper
 from optuna.trial import TrialState
 
 from cifar_tuning.fused import launch
@@ -107,6 +109,8 @@ def test_only_what_is_wrong_fails(tiny, tmp_path):
         (["hydra.launcher.stack=x"], "hydra.launcher.stack=x: must be a whole number"),
         (["hydra.launcher.stack=3"], "hydra.launcher.stack=3: the sweep has 2 jobs"),
         (["hydra.launcher.stack=8", "hydra/sweeper=study", "hydra.sweeper.n_jobs=4"], "give hydra.sweeper.n_jobs=8"),
+        (["hydra.launcher.stack=2", "optimizer.lr=0.1"], "stack=2: the sweep has 1 job; give 1, or null"),
+        (["hydra.launcher.stack=2", "hydra/sweeper=study", "hydra.sweeper.n_jobs=1"], "launches 1 job at a time"),
     ],
 )
 def test_a_stack_size_that_cannot_be(tiny, tmp_path, options, message):
@@ -115,6 +119,29 @@ def test_a_stack_size_that_cannot_be(tiny, tmp_path, options, message):
     assert message in outcome.err
     assert "Traceback" not in outcome.err
     assert not results(tmp_path / "sweep")
+
+
+class Doubling(Sweeper):
+    """Somebody's sweeper: its jobs are not known before it launches them, and it has no n_jobs."""
+
+    def __init__(self, **options):
+        pass
+
+    def setup(self, *, hydra_context, task_function, config):
+        self.launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context, task_function=task_function, config=config
+        )
+
+    def sweep(self, arguments):
+        return self.launcher.launch([[*arguments, f"seed={seed}"] for seed in (0, 1)], initial_job_idx=0)
+
+
+def test_a_stack_under_another_sweeper(tiny, tmp_path, monkeypatch):
+    monkeypatch.setitem(Plugins.instance().class_name_to_class, f"{__name__}.Doubling", Doubling)
+    outcome = tiny(*FUSED, "hydra.launcher.stack=2", f"hydra.sweeper._target_={__name__}.Doubling")
+    assert outcome.code == 0, outcome.err
+    assert "#0, #1 as one model" in outcome.text
+    assert [r["state"] for r in results(tmp_path / "sweep").values()] == ["complete"] * 2
 
 
 def test_a_diverging_run_leaves_and_harms_nobody(tiny, tmp_path):
