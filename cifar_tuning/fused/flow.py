@@ -194,12 +194,13 @@ class Flow(Launch):
         self.crews.remove(crew)
         crew.computation = None
         jobs = crew.jobs + crew.newcomers
-        if isinstance(failure, torch.cuda.OutOfMemoryError):  # the next crew would be as large
-            self.plans[crew.key[0]] = Plan(max(1, len(jobs) // 2))
         for job in jobs:
             assert job.run is not None
             self.display.leave(job.run)
-        self._train_apart(list(jobs), failure)
+        fitting = self._train_apart(list(jobs), failure)
+        if fitting is None:
+            log.warning("Further jobs like these are trained one by one.")
+        self.plans[crew.key[0]] = Plan(fitting or 1)  # the next crew would fail as this one did
         for job in jobs:
             self._leave(job)
 

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -118,8 +119,10 @@ class Launch:
                     if plan is None and ready:
                         left = [seeds[number] for number in [ready[0].number, *waiting]]
                         plan = self._plan(ready[0], len(left), max(map(left.count, left)))
-            for jobs in _alike(ready):
-                self._train(jobs)
+                for jobs in _alike(ready):
+                    fitting = self._train(jobs)
+                    if fitting is not None and plan is not None:
+                        plan = replace(plan, size=min(plan.size, fitting))
 
     def _begin(self, number: int, config: DictConfig, ready: list[PausedJob]) -> None:
         """Begins a job; it is ready to train then, or has ended."""
@@ -157,29 +160,44 @@ class Launch:
             log.info("Trained one by one: stacking this model does not pay on this device.")
         return plan
 
-    def _train(self, jobs: list[PausedJob]) -> None:
-        """Trains jobs that are ready as one stack; if that fails as smaller ones, in the end one by one."""
+    def _train(self, jobs: list[PausedJob]) -> int | None:
+        """Trains jobs that are ready as one stack; if that fails as smaller ones, in the end one by one.
+
+        Returns:
+            how many runs to stack from now on, if so many ran out of memory.
+        """
         if len(jobs) == 1:
             with stopped_on_error(jobs):
                 self.returns[jobs[0].number] = jobs[0].end_alone()
-            return
+            return None
         say_together(jobs)
         left = list(jobs)
         with stopped_on_error(left):
             failure = self._train_stack(left)
-        if failure is not None:
-            self._train_apart(left, failure)
+        return None if failure is None else self._train_apart(left, failure)
 
-    def _train_apart(self, left: list[PausedJob], failure: Exception) -> None:
-        """Trains what is left of a stack that failed: as smaller ones if memory ran out, else one by one."""
-        with stopped_on_error(left):
-            for job in left:
-                assert job.run is not None
-                begin_again(job.run)
+    def _train_apart(self, left: list[PausedJob], failure: Exception) -> int | None:
+        """Trains what is left of a stack that failed: as smaller ones if memory ran out, else one by one.
+
+        Returns:
+            how many runs to stack from now on, if memory ran out.
+        """
+        fitting = None
         if isinstance(failure, torch.cuda.OutOfMemoryError):
-            torch.cuda.empty_cache()
             log.warning("%d runs do not fit into the device's memory; trying half of them.", len(left))
-            parts = [left[: len(left) // 2], left[len(left) // 2 :]]
+            fitting = max(1, -(-len(left) // 2))
+        with stopped_on_error(left):
+            for job in list(left):
+                assert job.run is not None
+                try:
+                    begin_again(job.run)
+                except Exception as error:  # its checkpoint can't be read, say: that is its own
+                    job.error = error
+                    self.returns[job.number] = job.end(None)
+                    left.remove(job)
+        if fitting is not None:
+            torch.cuda.empty_cache()
+            parts = [left[:fitting], left[fitting:]]
         else:
             log.warning("The stack failed, its jobs go on one by one: %s: %s", type(failure).__name__, failure)
             parts = [[job] for job in left]
@@ -187,7 +205,8 @@ class Launch:
         while waiting:
             part = waiting.pop(0)
             with stopped_on_error([job for other in waiting for job in other]):
-                self._train(part)
+                fitting = self._train(part) or fitting
+        return fitting
 
     def _train_stack(self, left: list[PausedJob]) -> Exception | None:
         """Trains jobs, each taken out of `left` when its run has ended; returns what stopped the others."""
@@ -255,7 +274,7 @@ def has_own_optimizer(job: PausedJob) -> bool:
 
 
 class stopped_on_error:  # noqa: N801  a context manager
-    """Ends the jobs that wait when something else fails, so that none is left open; the error goes on its way."""
+    """Ends the jobs that still wait when something else fails, so that none is left open; the error goes on its way."""
 
     def __init__(self, jobs: list[PausedJob]) -> None:
         self.jobs = jobs
@@ -266,7 +285,8 @@ class stopped_on_error:  # noqa: N801  a context manager
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         if error is not None:
             for job in list(self.jobs):
-                job.stop(error)
+                if job.result is None:
+                    job.stop(error)
 
 
 def resolve(composed: dict[int, DictConfig]) -> tuple[dict[int, dict[str, Any]], list[int]]:

@@ -16,6 +16,8 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
+from cifar_tuning.text import counted
+
 TARGET = "cifar_tuning.fused.launcher.FusedLauncher"
 
 
@@ -91,10 +93,11 @@ def stack_problem(config: DictConfig, jobs: int | None) -> str | None:
         return None
     if together is not None:
         return (
-            f"hydra.launcher.stack={stack}: the sweeper launches {known} jobs together; "
+            f"hydra.launcher.stack={stack}: the sweeper launches {counted(known, 'job')} at a time; "
             f"give hydra.sweeper.n_jobs={stack} as well"
         )
-    return f"hydra.launcher.stack={stack}: the sweep has {known} jobs; give {known} or less, or null"
+    fewer = "" if known == 1 else " or less"
+    return f"hydra.launcher.stack={stack}: the sweep has {counted(known, 'job')}; give {known}{fewer}, or null"
 
 
 def register() -> None:

@@ -115,6 +115,7 @@ def check_stackable(model: nn.Module, images: Tensor) -> None:
             own = [_outputs(pair[0], given), _outputs(pair[1], given), _outputs(pair[1], given.flip(0))]
             stacked = stack_models(pair)
             shared, apart = _outputs(stacked, given), _outputs(stacked, two)
+            _check_dropouts(stacked, given, two)
     except NotStackableError:
         raise
     except Exception as error:
@@ -123,6 +124,30 @@ def check_stackable(model: nn.Module, images: Tensor) -> None:
         for one, wanted in zip(got, (torch.cat(mode, 1) for mode in zip(*expected, strict=True)), strict=True):
             if one.shape != wanted.shape or not torch.allclose(one, wanted, rtol=1e-6, atol=1e-9):
                 raise NotStackableError(f"{type(model).__name__} computes something else over stacked features")
+
+
+def _check_dropouts(stacked: nn.Module, shared: Tensor, apart: Tensor) -> None:
+    """Looks whether features are each model's own where they are dropped: only then are they as wide with both images.
+
+    Args:
+        stacked: a stack; its dropouts are off.
+        shared: images that its models have in common.
+        apart: images of each model's own.
+
+    Raises:
+        NotStackableError: what all models share would be dropped, each model's slice of it by another one's draws.
+    """
+    seen: list[tuple[str, torch.Size]] = []
+    for module in stacked.modules():
+        if isinstance(module, StackedDropout | nn.Identity):  # a model of rate 0 may have the latter
+            kind = "a Dropout" if isinstance(module, StackedDropout) else "an Identity"
+            module.register_forward_hook(lambda _, inputs, output, kind=kind: seen.append((kind, output.shape[1:2])))
+    stacked(shared)
+    calls = len(seen)
+    stacked(apart)
+    for (kind, width), (_, other) in zip(seen[:calls], seen[calls:], strict=True):
+        if width != other:
+            raise NotStackableError(f"{kind} before the first layer with weights")
 
 
 def _outputs(model: nn.Module, images: Tensor) -> list[Tensor]:

@@ -11,9 +11,10 @@ import psutil
 import torch
 from torch import Tensor, nn
 
+from cifar_tuning.fused.layers import NotStackableError
 from cifar_tuning.fused.model import stack_models
 from cifar_tuning.training.loop import Trainer
-from cifar_tuning.training.precision import at_least_fp32, autocast
+from cifar_tuning.training.precision import Together, at_least_fp32, autocast, without_dropout
 from cifar_tuning.training.remembered import key_of, recall, remember
 
 log = logging.getLogger(__name__)
@@ -59,6 +60,8 @@ def choose(run: Trainer, jobs: int, of_a_seed: int, batch_shape: tuple[int, int,
         if count < 2 or (not by_seed and of_a_seed == jobs):
             continue
         rates = measured(run, count, by_seed, batch_shape)
+        # All in the precision that the jobs have by now. It is a stack's only where `resolve_precision` found stacks
+        # faster than one run in its own.
         alone = rates.pop("1")
         # The largest of those that are as fast as a measurement can tell: fewer stacks, fuller ones.
         needed = max(AS_FAST * max(rates.values(), default=0.0), NEEDED_GAIN * alone)
@@ -69,34 +72,40 @@ def choose(run: Trainer, jobs: int, of_a_seed: int, batch_shape: tuple[int, int,
 
 
 def measured(run: Trainer, jobs: int, same_seed: bool, batch_shape: tuple[int, int, int, int]) -> dict[str, float]:
-    """Returns model-images/s by stack size, as far as it was worth looking and memory allows."""
+    """Returns model-images/s by stack size, as far as it was worth looking and memory allows.
+
+    Raises:
+        NotStackableError: it does not allow a single run.
+    """
     key = f"{key_of(run.model, run.device, batch_shape)} {run.precision} {'shared' if same_seed else 'apart'}"
     known: dict[str, float] = recall("stacks").get(key, {})
     limit = min(jobs, affordable(run, batch_shape))
     rates: dict[str, float] = {}
     for size in candidates(jobs, limit):
         if str(size) not in known:
-            try:
-                known[str(size)] = round(_rate(run, size, same_seed, batch_shape))
-            except torch.cuda.OutOfMemoryError:
+            rate = _rate_if_it_fits(run, size, same_seed, batch_shape)
+            if rate is None:
+                torch.cuda.empty_cache()
                 break
+            known[str(size)] = round(rate)
             remember("stacks", key, known)
         rates[str(size)] = known[str(size)]
         if rates[str(size)] < FALLING * max(rates.values()):
             break
+    if not rates:
+        raise NotStackableError("not even one run fits into the device's memory")
     shown = ", ".join(f"{size}: {rate:,.0f}" for size, rate in rates.items())
     log.info("model-images/s by the number of runs stacked: %s", shown)
     return rates
 
 
-def example(model: nn.Module) -> nn.Module | None:
-    """Returns a stack of four such models, to be measured; None where they can't be stacked, or draw random numbers."""
-    if any(isinstance(module, nn.Dropout) for module in model.modules()):
-        return None
+def example(model: nn.Module) -> Together | None:
+    """Returns a stack of four such models that drop nothing, to be measured; None where they can't be stacked."""
     try:
-        return stack_models([copy.deepcopy(model) for _ in range(EXAMPLE)])
+        stacked = stack_models([without_dropout(model) for _ in range(EXAMPLE)])
     except Exception:  # why not is said where jobs are stacked
         return None
+    return Together(stacked, EXAMPLE, NEEDED_GAIN)
 
 
 def candidates(jobs: int, limit: int) -> list[int]:
@@ -126,31 +135,36 @@ def affordable(run: Trainer, batch_shape: tuple[int, int, int, int]) -> int:
     weights = sum(p.numel() * p.element_size() for p in run.model.parameters())
     # The backward pass holds a gradient beside each activation; optimisers keep up to two numbers for each weight.
     each = 2 * sum(kept.values()) + 5 * weights
-    free = torch.cuda.mem_get_info(run.device)[0] if cuda else psutil.virtual_memory().available
-    return max(1, int(MEMORY_SHARE * free / each))
+    return max(1, int(MEMORY_SHARE * free_memory(run.device) / each))
+
+
+def free_memory(device: torch.device) -> int:
+    """Returns the bytes that are free; what PyTorch keeps of memory that was freed is its to use again."""
+    if device.type != "cuda":
+        return int(psutil.virtual_memory().available)
+    kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return int(torch.cuda.mem_get_info(device)[0]) + kept
+
+
+def _rate_if_it_fits(run: Trainer, size: int, same_seed: bool, batch_shape: tuple[int, int, int, int]) -> float | None:
+    try:
+        return _rate(run, size, same_seed, batch_shape)
+    except torch.cuda.OutOfMemoryError:
+        return None  # the error, which holds on to the activations, ends here
 
 
 def _rate(run: Trainer, size: int, same_seed: bool, batch_shape: tuple[int, int, int, int]) -> float:
     """Returns the model-images/s of a forward and backward pass; the run and the generators stay untouched."""
     device, (batch, channels, height, width) = run.device, batch_shape
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        copies = [copy.deepcopy(run.model) for _ in range(size)]
-        model = copies[0] if size == 1 else stack_models(copies)
-        _without_dropout(model.train())
+        # A stack's dropouts would need generators, and the draws take no time to speak of.
+        copies = [without_dropout(run.model) for _ in range(size)]
+        model = (copies[0] if size == 1 else stack_models(copies)).train()
         shape = (batch, channels * (1 if same_seed else size), height, width)
         images = torch.randn(shape, device=device).contiguous(memory_format=torch.channels_last)
         seconds = [_step(model, images, run) for _ in range(REPEATS + 1)]
     # The fastest: what else the machine does can only slow a step down, several times where threads wait.
     return size * batch / min(seconds[1:])
-
-
-def _without_dropout(model: nn.Module) -> None:
-    # Its draws would need generators, and take no time to speak of.
-    from cifar_tuning.fused.layers import StackedDropout
-
-    for module in model.modules():
-        if isinstance(module, nn.Dropout | StackedDropout):
-            module.eval()
 
 
 def _step(model: nn.Module, images: Tensor, run: Trainer) -> float:

@@ -92,12 +92,19 @@ def alone(run: Trainer) -> Computation:
 
 
 def begin_again(run: Trainer) -> None:
-    """Puts a run whose stack failed in the middle of an epoch back to the end of its last one, memory of its own."""
+    """Puts a run whose stack failed in the middle of an epoch back to the end of its last one, memory of its own.
+
+    Raises:
+        RuntimeError: nothing holds what the run was then: its loss before training was not finite.
+        UserError: its checkpoint can't be read.
+    """
     own_memory(run)
     run.model.zero_grad(set_to_none=True)
-    if not run.progress.started or run.folder is None:
+    if not run.progress.started:
         return  # no step has been taken yet
-    run.resume(checkpoints.load(run.folder))
+    if run.saved is None:
+        raise RuntimeError("its stack failed in the first epoch, and there is no checkpoint of this run to go on from")
+    run.resume(checkpoints.load(run.saved), run.saved)
     run.generator = None
     own_generator(run)
 

@@ -97,7 +97,9 @@ def sweep_problems(config: DictConfig) -> list[str]:
         shown = "\n  - ".join(lines)
         print(f"These jobs will fail, the others are trained:\n  - {shown}", file=sys.stderr)
         lines = []
-    stack = stack_problem(config, len(jobs) if len(jobs) < CHECKED_JOBS else None) if fused else None
+    # Of another sweeper only what its jobs have in common is known, not how many they are.
+    counted = OmegaConf.select(config, "hydra.sweeper._target_") == BASIC_SWEEPER and len(jobs) < CHECKED_JOBS
+    stack = stack_problem(config, len(jobs) if counted else None) if fused else None
     return [*lines, *([stack] if stack else [])]
 
 
@@ -147,7 +149,7 @@ def _study_jobs(config: DictConfig, options: Any) -> Iterator[tuple[str, Any]]:
             composed = loader.load_sweep_config(config, overrides)
         except Exception as error:
             kind = "" if isinstance(error, HydraException) else f"{', '.join(overrides)}: {type(error).__name__}: "
-            raise ConfigError([kind + " ".join(f"{error} {error.__cause__ or ''}".split())]) from error
+            raise ConfigError([kind + _on_one_line(error)]) from error
         shown = ", ".join(f"{name}={value}" for name, value in params.items())
         yield (
             f"  (in the search space: {shown})",
@@ -155,7 +157,16 @@ def _study_jobs(config: DictConfig, options: Any) -> Iterator[tuple[str, Any]]:
         )
 
 
+def _on_one_line(error: Exception) -> str:
+    return " ".join(f"{error} {error.__cause__ or ''}".split())
+
+
 def _jobs(config: DictConfig, options: Any = None) -> Iterator[tuple[str, Any]]:
+    """The configurations to check, each with what tells it from the others.
+
+    Raises:
+        ConfigError: one can't be composed; the basic sweeper would run none then, whichever the launcher.
+    """
     if options is not None:
         yield from _study_jobs(config, options)
         return
@@ -166,10 +177,16 @@ def _jobs(config: DictConfig, options: Any = None) -> Iterator[tuple[str, Any]]:
 
     params = OmegaConf.select(config, "hydra.sweeper.params") or {}
     overrides = [*(f"{key}={value}" for key, value in params.items()), *config.hydra.overrides.task]
-    batches = BasicSweeper.split_arguments(OverridesParser.create().parse_overrides(overrides), None)
+    parsed = OverridesParser.create().parse_overrides(overrides)
+    batches = BasicSweeper.split_arguments(parsed, None)
+    swept = {override.get_key_element() for override in parsed if override.is_sweep_override()}
     loader = sweep_loader(GlobalHydra.instance().config_loader())
     for number, job in enumerate(batches[0][:CHECKED_JOBS]):
-        composed = loader.load_sweep_config(config, list(job))
+        try:
+            composed = loader.load_sweep_config(config, list(job))
+        except Exception as error:
+            own = " ".join(override for override in job if override.partition("=")[0] in swept)
+            raise ConfigError([f"job {number} ({own}) can't be composed: {_on_one_line(error)}"]) from error
         label = f"  (job {number})" if len(batches[0]) > 1 else ""
         yield label, _task(composed)
 

@@ -222,14 +222,15 @@ class Job:
         asked = prepared.parts.trainer.precision
         if asked == "auto" and prepared.checkpoint is not None:
             asked = prepared.checkpoint.precision  # another measurement must not change a run midway
-        model = prepared.parts.model
-        together = example(model) if asked == "auto" and TOGETHER.get() is not None else None
+        model, settings = prepared.parts.model, prepared.parts.trainer
+        by_itself = TOGETHER.get() is None or settings.compile or settings.initial_scale < 1
+        together = None if asked != "auto" or by_itself else example(model)
         return resolve_precision(asked, model, device, shape, together)
 
     def _resume(self, trainer: Trainer, prepared: Prepared) -> None:
         if prepared.checkpoint is None or prepared.checkpoint_file is None:
             return
-        trainer.resume(prepared.checkpoint)
+        trainer.resume(prepared.checkpoint, prepared.checkpoint_file)
         checkpoints.adopt_best(prepared.checkpoint_file, prepared.checkpoint, self.folder)
         # A new run gets the curves from their beginning, a continued one what nobody was told when its process was
         # killed behind a checkpoint; tracker and reporter know what their stores have.

@@ -100,6 +100,8 @@ class Trainer:
         self.folder, self.config, self.run_id = folder, config or {}, run_id
         self.listeners = list(listeners)
         self.progress = Progress()
+        # Holds the run as it was after its last epoch; None: nothing does.
+        self.saved: Path | None = None
         self.compile, self.label_smoothing = compile, label_smoothing
         self.average = WeightAverage(model, ema_decay) if ema_decay else None
         # Random numbers of its own, where several runs share the process's generators.
@@ -107,8 +109,13 @@ class Trainer:
         if compile:
             log.info("compiling: the first batches take a minute or more, and count into the first epoch's images/s")
 
-    def resume(self, checkpoint: Checkpoint) -> None:
-        """Goes on from a checkpoint; on a CPU to the same bits as if the run had never stopped."""
+    def resume(self, checkpoint: Checkpoint, file: Path | None = None) -> None:
+        """Goes on from a checkpoint; on a CPU to the same bits as if the run had never stopped.
+
+        Args:
+            checkpoint: of the same run or one like it.
+            file: where it lies.
+        """
         self.model.load_state_dict(checkpoint.unaveraged or checkpoint.model)
         if self.average is not None:
             self.average.model.load_state_dict(checkpoint.model)
@@ -116,7 +123,7 @@ class Trainer:
         self.optimizer.load_state_dict(checkpoint.optimizer)
         self.schedule.load_state_dict(checkpoint.schedule)
         checkpoints.restore_generators(checkpoint.generators)
-        self.progress = checkpoint.progress
+        self.progress, self.saved = checkpoint.progress, file
 
     def fit(self) -> Result:
         """Trains until the last epoch, a listener's stop, or a loss that is no longer finite.
@@ -232,6 +239,7 @@ class Trainer:
         )
         names = ["last.pt", "best.pt"] if is_best else ["last.pt"]
         checkpoints.save(state, *(self.folder / name for name in names))
+        self.saved = self.folder / "last.pt"
 
 
 # What is done for one run among several happens inside of this.

@@ -7,6 +7,7 @@ fp32. So it is never assumed.
 import copy
 import logging
 import time
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -31,12 +32,27 @@ def at_least_fp32(logits: Tensor) -> Tensor:
     return logits if logits.dtype == torch.float64 else logits.float()
 
 
+@dataclass(frozen=True)
+class Together:
+    """Several models as one, which may be how they are trained.
+
+    Attributes:
+        model: all of them.
+        count: how many.
+        needed_gain: over one after the other; below it they are trained one by one.
+    """
+
+    model: nn.Module
+    count: int
+    needed_gain: float
+
+
 def resolve_precision(
     precision: str,
     model: nn.Module,
     device: torch.device,
     batch_shape: tuple[int, int, int, int],
-    together: nn.Module | None = None,
+    together: Together | None = None,
 ) -> str:
     """Returns `fp32` or `bf16`: what was asked for, or the faster one for `auto`.
 
@@ -45,23 +61,39 @@ def resolve_precision(
         model: on the device, in the memory format it is trained in.
         device: where it is trained.
         batch_shape: N×C×H×W of a training batch.
-        together: what several such models are trained as, where they are; it decides then, because bf16 may make no
-            difference to one small model and a large one to a stack.
+        together: what several such models may be trained as. Where that pays it decides, because bf16 may make no
+            difference to one small model and a large one to a stack; where it doesn't, each is trained by itself.
     """
     if precision != "auto":
         return precision
     if not has_bf16(device):
         return "fp32"
-    key = key_of(model, device, batch_shape) + (" together" if together is not None else "")
+    key = key_of(model, device, batch_shape) + ("" if together is None else f" or {together.count} as one")
     known = recall("precision")
     if key not in known:
-        probe = model if together is None else together
-        times = {name: measure_step(name, probe, device, batch_shape) for name in ("fp32", "bf16")}
-        gain = times["fp32"] / times["bf16"]
-        known[key] = "bf16" if gain > NEEDED_GAIN else "fp32"
-        log.info("bf16 runs this model at %.2f times the speed of fp32: taking %s", gain, known[key])
+        known[key], seconds = _faster("this model", model, device, batch_shape)
+        if together is not None:
+            of_all, all_seconds = _faster(f"{together.count} of them as one", together.model, device, batch_shape)
+            gain = together.count * seconds / all_seconds
+            if pays := gain >= together.needed_gain:
+                known[key] = of_all
+            how = "as one" if pays else "one by one"
+            log.info(
+                "as one they are %.2f times as fast as one by one: taking %s, the faster %s", gain, known[key], how
+            )
         remember("precision", key, known[key])
     return str(known[key])
+
+
+def _faster(
+    what: str, model: nn.Module, device: torch.device, batch_shape: tuple[int, int, int, int]
+) -> tuple[str, float]:
+    """Returns the faster precision, and the seconds of a step in it."""
+    times = {name: measure_step(name, model, device, batch_shape) for name in ("fp32", "bf16")}
+    gain = times["fp32"] / times["bf16"]
+    faster = "bf16" if gain > NEEDED_GAIN else "fp32"
+    log.info("bf16 runs %s at %.2f times the speed of fp32: %s is the faster", what, gain, faster)
+    return faster, times[faster]
 
 
 def has_bf16(device: torch.device) -> bool:
@@ -76,14 +108,24 @@ def measure_step(
 ) -> float:
     """Returns the seconds of the fastest of several training steps; the model and generators stay untouched.
 
-    The fastest, because what else the machine does can only slow a step down.
+    The fastest, because what else the machine does can only slow a step down. Nothing is dropped: jobs that differ in
+    their rates go by one measurement.
     """
     cuda = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=cuda):
-        probe = copy.deepcopy(model).train()
+        probe = without_dropout(model).train()
         images = torch.randn(batch_shape, device=device).to(memory_format=torch.channels_last)
         seconds = [_step(probe, images, device, precision) for _ in range(REPEATS + 2)]
     return min(seconds[2:])
+
+
+def without_dropout(model: nn.Module) -> nn.Module:
+    """Returns a copy of a model that drops nothing and draws no random numbers for it."""
+    copied = copy.deepcopy(model)
+    for module in copied.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+    return copied
 
 
 def _step(probe: nn.Module, images: Tensor, device: torch.device, precision: str) -> float:

@@ -94,12 +94,16 @@ def test_seeds_of_a_trial_follow_each_other(tiny, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "error", [RuntimeError("broken"), torch.cuda.OutOfMemoryError("too much")], ids=["error", "memory"]
+    ("error", "sizes"),
+    [(RuntimeError("broken"), [3, 3]), (torch.cuda.OutOfMemoryError("too much"), [3, 3, 2, 2, 2, 2])],
+    ids=["error", "memory"],
 )
-def test_a_stack_that_fails_costs_no_trial(tiny, tmp_path, monkeypatch, error):
-    train = Stack.train
+def test_a_stack_that_fails_costs_no_trial(tiny, tmp_path, monkeypatch, error, sizes):
+    """And no later one is as large, or any at all where it is not for want of memory."""
+    train, seen = Stack.train, []
 
     def broken(self, epochs, display):
+        seen.append(len(self.runs))
         if len(self.runs) > 2 and max(epochs) == 2:
             raise error
         return train(self, epochs, display)
@@ -108,7 +112,11 @@ def test_a_stack_that_fails_costs_no_trial(tiny, tmp_path, monkeypatch, error):
     budget = ["hydra.sweeper.n_trials=5", "hydra.sweeper.n_jobs=3", "hydra.launcher.stack=3"]
     outcome = tiny(*STUDY, "optimizer.lr=interval(0.01,0.1)", "trainer.epochs=3", *budget)
     assert outcome.code == 0, outcome.err
-    assert outcome.text.count("do not fit into the device's memory") == isinstance(error, torch.cuda.OutOfMemoryError)
+    memory = isinstance(error, torch.cuda.OutOfMemoryError)
+    assert outcome.text.count("do not fit into the device's memory") == memory
+    assert outcome.text.count("Further jobs like these are trained one by one.") == (not memory)
+    assert seen[: len(sizes)] == sizes
+    assert max(seen[2:], default=1) <= (2 if memory else 1)
     assert {n: (r["state"], r["epochs"]) for n, r in results(tmp_path / "sweep").items()} == {
         str(n): ("complete", 3) for n in range(5)
     }

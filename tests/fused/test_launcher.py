@@ -1,12 +1,15 @@
 """`hydra/launcher=fused`: what the basic launcher gives, and what becomes of jobs that can't share a stack."""
 
 import json
+import math
 import shutil
 import sqlite3
 
 import pytest
 import torch
 import yaml
+from hydra.core.plugins import Plugins
+from hydra.plugins.sweeper import Sweeper
 from optuna.trial import TrialState
 
 from cifar_tuning.fused import launch
@@ -106,6 +109,8 @@ def test_only_what_is_wrong_fails(tiny, tmp_path):
         (["hydra.launcher.stack=x"], "hydra.launcher.stack=x: must be a whole number"),
         (["hydra.launcher.stack=3"], "hydra.launcher.stack=3: the sweep has 2 jobs"),
         (["hydra.launcher.stack=8", "hydra/sweeper=study", "hydra.sweeper.n_jobs=4"], "give hydra.sweeper.n_jobs=8"),
+        (["hydra.launcher.stack=2", "optimizer.lr=0.1"], "stack=2: the sweep has 1 job; give 1, or null"),
+        (["hydra.launcher.stack=2", "hydra/sweeper=study", "hydra.sweeper.n_jobs=1"], "launches 1 job at a time"),
     ],
 )
 def test_a_stack_size_that_cannot_be(tiny, tmp_path, options, message):
@@ -114,6 +119,29 @@ def test_a_stack_size_that_cannot_be(tiny, tmp_path, options, message):
     assert message in outcome.err
     assert "Traceback" not in outcome.err
     assert not results(tmp_path / "sweep")
+
+
+class Doubling(Sweeper):
+    """Somebody's sweeper: its jobs are not known before it launches them, and it has no n_jobs."""
+
+    def __init__(self, **options):
+        pass
+
+    def setup(self, *, hydra_context, task_function, config):
+        self.launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context, task_function=task_function, config=config
+        )
+
+    def sweep(self, arguments):
+        return self.launcher.launch([[*arguments, f"seed={seed}"] for seed in (0, 1)], initial_job_idx=0)
+
+
+def test_a_stack_under_another_sweeper(tiny, tmp_path, monkeypatch):
+    monkeypatch.setitem(Plugins.instance().class_name_to_class, f"{__name__}.Doubling", Doubling)
+    outcome = tiny(*FUSED, "hydra.launcher.stack=2", f"hydra.sweeper._target_={__name__}.Doubling")
+    assert outcome.code == 0, outcome.err
+    assert "#0, #1 as one model" in outcome.text
+    assert [r["state"] for r in results(tmp_path / "sweep").values()] == ["complete"] * 2
 
 
 def test_a_diverging_run_leaves_and_harms_nobody(tiny, tmp_path):
@@ -154,6 +182,24 @@ def test_too_little_memory_halves_the_stack(tiny, tmp_path, monkeypatch):
     assert curves_agree(curves(tmp_path / "sweep"), curves(tmp_path / "basic"))
 
 
+def test_the_next_stacks_have_the_size_that_fits(tiny, tmp_path, monkeypatch):
+    train, sizes = Stack.train, []
+
+    def hungry(self, epochs, display):
+        sizes.append(len(self.runs))
+        if len(self.runs) > 2:
+            raise torch.cuda.OutOfMemoryError("out of memory")
+        return train(self, epochs, display)
+
+    monkeypatch.setattr(Stack, "train", hungry)
+    rates = "optimizer.lr=" + ",".join(f"0.0{n}" for n in range(1, 9))
+    outcome = tiny(*FUSED, "hydra.launcher.stack=4", rates, "trainer.epochs=1")
+    assert outcome.code == 0, outcome.err
+    assert sizes == [4, 2, 2, 2, 2]
+    assert outcome.text.count("runs do not fit") == 1
+    assert [r["state"] for r in results(tmp_path / "sweep").values()] == ["complete"] * 8
+
+
 def curves_agree(ours, theirs) -> bool:
     assert ours.keys() == theirs.keys()
     for number in ours:
@@ -173,6 +219,30 @@ def test_ctrl_c_leaves_no_job_open(tiny, tmp_path, monkeypatch):
     assert [r["state"] for r in results(tmp_path / "sweep").values()] == ["killed", "killed"]
 
 
+def test_ctrl_c_leaves_no_job_open_that_waits_for_another_stack(tiny, tmp_path, monkeypatch, pristine_database):
+    """Two are ready at the same time, each to be trained by itself; neither is trained twice or written over."""
+    shutil.copy(pristine_database, tmp_path / "mlflow.db")
+    tracked = ["tracking=mlflow", f"tracking.uri=sqlite:///{tmp_path}/mlflow.db"]
+    end_alone, ended = launch.PausedJob.end_alone, []
+
+    def interrupted(self):
+        if ended:
+            raise KeyboardInterrupt
+        ended.append(self.number)
+        return end_alone(self)
+
+    monkeypatch.setattr(launch.PausedJob, "end_alone", interrupted)
+    monkeypatch.setattr(launch, "has_own_optimizer", lambda job: True)
+    with pytest.raises(KeyboardInterrupt):
+        tiny(*FUSED, "hydra.launcher.stack=3", "optimizer.lr=0.1,0.01,0.001", *tracked)
+    assert [r["state"] for r in results(tmp_path / "sweep").values()] == ["complete", "killed", "killed"]
+    with sqlite3.connect(tmp_path / "mlflow.db") as database:
+        states = dict(database.execute("select status, count(*) from runs group by status").fetchall())
+    assert states.pop("FINISHED") == 1
+    assert states.pop("KILLED") >= 2
+    assert set(states) <= {"RUNNING"}  # the sweep's own, which its next start marks
+
+
 def test_a_stack_that_fails_goes_on_one_by_one(tiny, tmp_path, monkeypatch):
     train = Stack.train
 
@@ -186,6 +256,48 @@ def test_a_stack_that_fails_goes_on_one_by_one(tiny, tmp_path, monkeypatch):
     assert outcome.code == 0, outcome.err
     assert "its jobs go on one by one: RuntimeError: no kernel for this" in outcome.text
     assert [(r["state"], r["epochs"]) for r in results(tmp_path / "sweep").values()] == [("complete", 2)] * 2
+
+
+def test_a_stack_that_fails_costs_only_the_jobs_without_a_checkpoint(tiny, tmp_path, monkeypatch):
+    """Job 1's can't be read; job 2 had no finite loss before training, so that its folder has an older experiment's."""
+    train, before_training = Stack.train, Trainer.before_training
+
+    def broken(self, epochs, display):
+        if epochs[0] == 1:
+            (tmp_path / "sweep/1/last.pt").write_bytes(b"damaged")
+            raise RuntimeError("no kernel for this")
+        return train(self, epochs, display)
+
+    def not_finite(self, loss, accuracy, val):
+        return before_training(self, math.nan if self.lr == 0.02 else loss, accuracy, val)
+
+    grid = ["hydra.launcher.stack=4", "optimizer.lr=0.1,0.05,0.02,0.01"]
+    assert tiny(*FUSED, *grid, "trainer.epochs=1").code == 0
+    monkeypatch.setattr(Stack, "train", broken)
+    monkeypatch.setattr(Trainer, "before_training", not_finite)
+    outcome = tiny(*FUSED, *grid)
+    assert outcome.code == 1
+    found = results(tmp_path / "sweep")
+    assert [r["state"] for r in found.values()] == ["complete", "failed", "failed", "complete"]
+    assert "last.pt can't be read as a checkpoint" in found[1]["error"]
+    assert "no checkpoint of this run" in found[2]["error"]
+    assert [found[n]["epochs"] for n in (0, 3)] == [2, 2]
+
+
+def test_runs_resumed_from_elsewhere_go_back_there_when_their_stack_fails(tiny, tmp_path, monkeypatch):
+    assert tiny(f"hydra.run.dir={tmp_path}/first").code == 0
+
+    def broken(self, epochs, display):
+        raise RuntimeError("no kernel for this")
+
+    monkeypatch.setattr(Stack, "train", broken)
+    more = [f"resume={tmp_path}/first", "trainer.epochs=3,4"]
+    outcome = tiny(*FUSED, "hydra.launcher.stack=2", *more)
+    assert outcome.code == 0, outcome.err
+    assert [(r["state"], r["epochs"]) for r in results(tmp_path / "sweep").values()] == [
+        ("complete", 3),
+        ("complete", 4),
+    ]
 
 
 def test_an_error_of_one_run_is_its_own(tiny, tmp_path, monkeypatch):
@@ -329,21 +441,76 @@ def test_whether_it_pays_is_measured_and_remembered(tiny, tmp_path, monkeypatch)
     assert [r["state"] for r in results(tmp_path / "sweep").values()] == ["complete"] * 2
 
 
-def test_the_precision_of_a_stack_is_measured_on_a_stack(tiny, tmp_path, monkeypatch):
-    measured = []
+@pytest.fixture
+def steps(monkeypatch, tmp_path):
+    """Has a training step take the seconds that a test says, by precision and kind of layer; returns what was timed."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(precision, "has_bf16", lambda device: True)
+    seconds, timed = {}, []
 
     def step(name, model, device, shape):
-        measured.append((name, type(model.fc1).__name__))
-        return {"fp32": 2.0, "bf16": 1.0}[name] if "Stacked" in type(model.fc1).__name__ else 1.0
+        timed.append((name, type(model.fc1 if hasattr(model, "fc1") else model.fc).__name__))
+        return seconds[timed[-1]]
 
     monkeypatch.setattr(precision, "measure_step", step)
-    monkeypatch.setattr(precision, "has_bf16", lambda device: True)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    auto = ["trainer.precision=auto", "optimizer.lr=0.1,0.01", "trainer.epochs=1"]
-    outcome = tiny(*FUSED, "hydra.launcher.stack=2", *auto)
+    return seconds, timed
+
+
+ALONE = {("fp32", "Linear"): 1.0, ("bf16", "Linear"): 1.0}
+AUTO = ["trainer.precision=auto", "trainer.epochs=1"]
+
+
+def precisions(folder) -> dict[int, str]:
+    files = sorted(folder.glob("*/last.pt"))
+    return {int(f.parent.name): torch.load(f, weights_only=True)["precision"] for f in files}
+
+
+def test_the_precision_of_a_stack_is_measured_on_a_stack(tiny, tmp_path, steps):
+    seconds, timed = steps
+    seconds |= ALONE | {("fp32", "StackedLinear"): 2.0, ("bf16", "StackedLinear"): 1.0}
+    outcome = tiny(*FUSED, "hydra.launcher.stack=2", *AUTO, "optimizer.lr=0.1,0.01")
     assert outcome.code == 0, outcome.err
-    assert measured == [("fp32", "StackedLinear"), ("bf16", "StackedLinear")]
-    assert {torch.load(tmp_path / f"sweep/{n}/last.pt", weights_only=True)["precision"] for n in (0, 1)} == {"bf16"}
-    measured.clear()
-    assert tiny("-m", *auto, f"hydra.sweep.dir={tmp_path}/basic").code == 0
-    assert measured == [("fp32", "Linear"), ("bf16", "Linear")]
+    assert timed == list(seconds)
+    assert precisions(tmp_path / "sweep") == {0: "bf16", 1: "bf16"}
+    timed.clear()
+    assert tiny("-m", *AUTO, "optimizer.lr=0.1,0.01", f"hydra.sweep.dir={tmp_path}/basic").code == 0
+    assert timed == list(ALONE)
+    assert precisions(tmp_path / "basic") == {0: "fp32", 1: "fp32"}
+
+
+def test_jobs_with_and_without_dropout_have_one_precision(tiny, tmp_path, steps):
+    """They share a stack, so whichever is measured stands for the other."""
+    seconds, timed = steps
+    seconds |= ALONE | {("fp32", "StackedLinear"): 2.0, ("bf16", "StackedLinear"): 1.0}
+    outcome = tiny(*FUSED, "hydra.launcher.stack=3", *AUTO, "model.dropout=0.5,0,0.2")
+    assert outcome.code == 0, outcome.err
+    assert timed == list(seconds)
+    assert precisions(tmp_path / "sweep") == dict.fromkeys(range(3), "bf16")
+    assert "#0, #1, #2 as one model" in outcome.text
+
+
+@pytest.mark.parametrize(("of_four", "expected"), [(3.7, "fp32"), (3.5, "bf16")], ids=["too_slow", "fast_enough"])
+def test_jobs_that_are_trained_one_by_one_have_the_precision_of_one(
+    tiny, tmp_path, monkeypatch, steps, of_four, expected
+):
+    """Four models as one must be a tenth faster than one after the other: only then are they stacked."""
+    seconds, _ = steps
+    seconds |= ALONE | {("fp32", "StackedLinear"): 8.0, ("bf16", "StackedLinear"): of_four}
+    monkeypatch.setattr(launch, "choose", lambda *a: Plan(1))
+    outcome = tiny(*FUSED, *AUTO, "optimizer.lr=0.1,0.01")
+    assert outcome.code == 0, outcome.err
+    assert precisions(tmp_path / "sweep") == {0: expected, 1: expected}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [["trainer.initial_scale=0.5", "model=resnet20", "model.depth=8"], ["trainer.compile=true"]],
+    ids=["resized", "compiled"],
+)
+def test_the_precision_of_what_is_not_stacked_is_that_of_one(tiny, monkeypatch, steps, options):
+    seconds, timed = steps
+    seconds |= ALONE
+    monkeypatch.setattr(torch, "compile", lambda model, **options: model)
+    outcome = tiny(*FUSED, *AUTO, "optimizer.lr=0.1,0.01", "data.train_size=128", *options)
+    assert outcome.code == 0, outcome.err
+    assert timed == list(ALONE)

@@ -114,6 +114,18 @@ def test_models_of_known_layers_need_no_code(model):
         (tied(), "layers that share a parameter"),
         (hooked(), "has hooks"),
         (nn.Sequential(nn.BatchNorm2d(3, momentum=None), nn.Flatten()), "momentum=None"),
+        (
+            nn.Sequential(nn.Dropout(0.2), nn.Conv2d(3, 4, 3), nn.Dropout(0.2), nn.Flatten(), nn.Linear(3600, 10)),
+            "a Dropout before the first layer with weights",
+        ),
+        (  # whose 3072 features can be divided by the number of models
+            nn.Sequential(nn.Flatten(), nn.Dropout(0.2), nn.Linear(3072, 10)),
+            "a Dropout before the first layer with weights",
+        ),
+        (  # as a model of rate 0 may have in a dropout's place
+            nn.Sequential(nn.Flatten(), nn.Identity(), nn.Linear(3072, 10)),
+            "an Identity before the first layer with weights",
+        ),
     ],
     ids=lambda value: type(value).__name__,
 )
@@ -307,6 +319,34 @@ def test_memory_bounds_the_stack(make_run, monkeypatch):
     few = size.affordable(make_run(exact=False), (64, 3, 32, 32))
     Memory.available *= 10
     assert 1 <= few < size.affordable(make_run(exact=False), (64, 3, 32, 32)) <= 10 * few + 10
+
+
+def test_memory_that_the_allocator_keeps_is_free(monkeypatch):
+    """Reserved by what was trained before and not in use now; the driver counts it as taken."""
+    amounts = {"mem_get_info": (100, 1000), "memory_reserved": 700, "memory_allocated": 50}
+    for name, amount in amounts.items():
+        monkeypatch.setattr(torch.cuda, name, lambda device, amount=amount: amount)
+    assert size.free_memory(torch.device("cuda")) == 750
+
+
+@pytest.mark.parametrize(("fitting", "sizes"), [(2, ["1", "2"]), (0, None)])
+def test_a_measurement_that_runs_out_of_memory(make_run, monkeypatch, tmp_path, fitting, sizes):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    emptied = []
+
+    def rate(run, count, same_seed, shape):
+        if count > fitting:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+        return 100 * count
+
+    monkeypatch.setattr(size, "_rate", rate)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: emptied.append(True))
+    if sizes is None:
+        with pytest.raises(NotStackableError, match="not even one run fits into the device's memory"):
+            size.measured(make_run(exact=False), 8, False, (16, 3, 32, 32))
+    else:
+        assert list(size.measured(make_run(exact=False), 8, False, (16, 3, 32, 32))) == sizes
+    assert emptied == [True]
 
 
 def test_the_measurement_leaves_the_run_as_it_is(make_run):

@@ -66,6 +66,13 @@ def test_the_sweep_ends_with_a_table(tiny, tmp_path):
         (["optimizer.lr=0.1,-1,0.01"], ["optimizer.lr=-1: must be a number above 0, such as 0.01  (job 1)"]),
         (["model.dropout=0,2", "optimizer.lr=0,0.1"], ["model.dropout=2: ", "optimizer.lr=0: "]),
         (["study=simplenn", "model.dropout=1.5"], ["model.dropout=1.5: must be"]),
+        *(
+            (
+                [launcher, "model=simplenn,resnet20", "model.batch_norm=true", "optimizer.lr=0.1,0.01"],
+                ["job 2 (model=resnet20 optimizer.lr=0.1) can't be composed: Could not override 'model.batch_norm'"],
+            )
+            for launcher in ("hydra/launcher=basic", "hydra/launcher=fused")
+        ),
     ],
 )
 def test_a_mistake_in_a_sweep_is_found_before_its_first_job(tiny, tmp_path, arguments, expected):

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from cifar_tuning.training import precision
-from cifar_tuning.training.remembered import cache_file
+from cifar_tuning.training.remembered import cache_file, key_of
 
 CPU = torch.device("cpu")
 SHAPE = (8, 3, 32, 32)
@@ -48,6 +48,13 @@ def test_the_measurement_is_made_once(monkeypatch, tmp_path):
     monkeypatch.setattr(precision, "measure_step", lambda *a: pytest.fail("measured again"))
     assert precision.resolve_precision("auto", Delayed(torch.bfloat16), CPU, SHAPE) == first
     assert list(json.loads(cache_file("precision").read_text()).values()) == [first]
+
+
+def test_dropout_makes_another_model_of_none():
+    """A rate of 0 may be an Identity; the time of the draws is no part of the measurement."""
+    names = [key_of(nn.Sequential(layer), CPU, SHAPE) for layer in (nn.Identity(), nn.Dropout(0.2), nn.Dropout(5e-1))]
+    assert len(set(names)) == 1
+    assert key_of(nn.Sequential(nn.Dropout2d(0.2)), CPU, SHAPE) != names[0]
 
 
 @pytest.mark.parametrize("content", ["", "{", "[1]"])
