@@ -134,12 +134,12 @@ class Job:
         return self.multirun and (fused or is_retrained(self.hydra))
 
     def _finished_value(self, cfg: DictConfig) -> float | None:
-        """Returns what an earlier call of the same command trained already; warns where another's is trained over."""
+        """Returns what an earlier call of the same command trained already; puts aside what another left."""
         known = JobResult.read(self.folder) if self.multirun else None
         if known is None or known.state not in ("complete", "diverged", "pruned"):
             return None
         if own_checkpoint(job_config(cfg), self.folder)[0] is None:  # the folder is another experiment's
-            self._warn(known)
+            self._put_aside(known)
             return None
         if not self._goes_on() or cfg.objective != "val/acc_best" or known.state == "pruned":
             return None
@@ -147,17 +147,22 @@ class Job:
         log.info("finished already: best validation accuracy %.4f in %s", known.value, self.folder)
         return known.value
 
-    def _warn(self, known: JobResult) -> None:
+    def _put_aside(self, known: JobResult) -> None:
+        """Keeps what a finished job of another configuration left in this job's folder."""
+        aside = self.folder / "earlier" / str(len(list(self.folder.glob("earlier/*"))) + 1)
+        aside.mkdir(parents=True)
+        for file in list(self.folder.iterdir()):
+            if file.is_file() and file.suffix != ".log":  # the log is this job's already
+                file.replace(aside / file.name)
         there = [override for override in known.overrides if override not in self.overrides]
         asked = [override for override in self.overrides if override not in known.overrides]
         log.warning(
-            "Training over a finished job in %s: it had %s (%s, %s), this one has %s. "
-            "Stop it and name another folder to keep both: hydra.sweep.dir=multirun/NAME",
+            "A finished job of another configuration was in %s: it had %s, this one has %s. It is kept in %s; "
+            "hydra.sweep.dir=multirun/NAME would give each its place.",
             self.folder,
             " ".join(there) or "other configuration files",
-            known.state,
-            "no value" if known.value is None else f"{known.value:.4f}",
             " ".join(asked) or "none of that",
+            aside,
         )
 
     def _reporter(self, cfg: DictConfig) -> Any:

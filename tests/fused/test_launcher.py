@@ -332,12 +332,14 @@ def test_another_experiment_in_the_same_folder_begins_anew(tiny, tmp_path):
     assert tiny(*grid, "trainer.epochs=3").code == 0
     shorter = tiny(*grid, "trainer.epochs=1")
     assert shorter.code == 0, shorter.err
-    assert f"Training over a finished job in {tmp_path}/sweep/1: it had trainer.epochs=3 (complete, 0." in shorter.text
-    assert "this one has trainer.epochs=1. Stop it and name another folder to keep both" in shorter.text
+    assert f"was in {tmp_path}/sweep/1: it had trainer.epochs=3, this one has trainer.epochs=1" in shorter.text
+    kept = tmp_path / "sweep/1/earlier/1"
+    assert json.loads((kept / "result.json").read_text())["epochs"] == 3
+    assert {"best.pt", "last.pt", "metrics.jsonl"} <= {file.name for file in kept.iterdir()}
     assert [r["epochs"] for r in results(tmp_path / "sweep").values()] == [1, 1]
     again = tiny(*grid, "trainer.epochs=1")
     assert "finished already" in again.text
-    assert "Training over" not in again.text
+    assert not (tmp_path / "sweep/1/earlier/2").exists()
     assert "2 jobs, best first" in again.text
 
 
