@@ -73,16 +73,24 @@ def resolve_precision(
     if key not in known:
         known[key], seconds = _faster("this model", model, device, batch_shape)
         if together is not None:
-            of_all, all_seconds = _faster(f"{together.count} of them as one", together.model, device, batch_shape)
-            gain = together.count * seconds / all_seconds
-            if pays := gain >= together.needed_gain:
-                known[key] = of_all
-            how = "as one" if pays else "one by one"
-            log.info(
-                "as one they are %.2f times as fast as one by one: taking %s, the faster %s", gain, known[key], how
-            )
+            known[key] = _of_all(known[key], seconds, together, device, batch_shape)
         remember("precision", key, known[key])
     return str(known[key])
+
+
+def _of_all(
+    own: str, seconds: float, together: Together, device: torch.device, batch_shape: tuple[int, int, int, int]
+) -> str:
+    """Returns the precision of several models, given that of one and the seconds of its step."""
+    try:
+        of_all, all_seconds = _faster(f"{together.count} of them as one", together.model, device, batch_shape)
+    except Exception as error:  # its code is not for features side by side, or memory is short
+        log.info("%d of them as one can't be measured (%s): taking %s", together.count, error, own)
+        return own
+    gain = together.count * seconds / all_seconds
+    chosen, how = (of_all, "as one") if gain >= together.needed_gain else (own, "one by one")
+    log.info("as one they are %.2f times as fast as one by one: taking %s, best %s", gain, chosen, how)
+    return chosen
 
 
 def _faster(
@@ -92,7 +100,7 @@ def _faster(
     times = {name: measure_step(name, model, device, batch_shape) for name in ("fp32", "bf16")}
     gain = times["fp32"] / times["bf16"]
     faster = "bf16" if gain > NEEDED_GAIN else "fp32"
-    log.info("bf16 runs %s at %.2f times the speed of fp32: %s is the faster", what, gain, faster)
+    log.info("bf16 runs %s at %.2f times the speed of fp32: best in %s", what, gain, faster)
     return faster, times[faster]
 
 

@@ -57,6 +57,14 @@ def test_dropout_makes_another_model_of_none():
     assert key_of(nn.Sequential(nn.Dropout2d(0.2)), CPU, SHAPE) != names[0]
 
 
+def test_a_stack_that_does_not_run_leaves_the_decision_to_one_model(monkeypatch, tmp_path):
+    """A model of the user's whose code is not for features side by side: why it is not stacked is said elsewhere."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(precision, "has_bf16", lambda device: True)
+    broken = precision.Together(nn.Linear(1, 1), 4, 1.1)
+    assert precision.resolve_precision("auto", Delayed(torch.float32), CPU, SHAPE, broken) == "bf16"
+
+
 @pytest.mark.parametrize("content", ["", "{", "[1]"])
 def test_a_damaged_cache_is_measured_anew(monkeypatch, tmp_path, content):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
