@@ -6,6 +6,7 @@ fp32. So it is never assumed.
 
 import copy
 import logging
+import math
 import time
 from dataclasses import dataclass
 
@@ -13,11 +14,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cifar_tuning.training.remembered import key_of, recall, remember
+from cifar_tuning.training.remembered import key_of, one_at_a_time, recall, remember
 
 log = logging.getLogger(__name__)
 
-REPEATS = 5
+ROUNDS, REPEATS = 2, 2
 # Below this advantage the choice would be noise, and fp32 is the more exact of the two.
 NEEDED_GAIN = 1.05
 
@@ -69,13 +70,16 @@ def resolve_precision(
     if not has_bf16(device):
         return "fp32"
     key = key_of(model, device, batch_shape) + ("" if together is None else f" or {together.count} as one")
-    known = recall("precision")
-    if key not in known:
-        known[key], seconds = _faster("this model", model, device, batch_shape)
+    if (known := recall("precision").get(key)) is not None:
+        return str(known)
+    with one_at_a_time("precision"):
+        if (known := recall("precision").get(key)) is not None:  # by who was measuring just now
+            return str(known)
+        found, seconds = _faster("this model", model, device, batch_shape)
         if together is not None:
-            known[key] = _of_all(known[key], seconds, together, device, batch_shape)
-        remember("precision", key, known[key])
-    return str(known[key])
+            found = _of_all(found, seconds, together, device, batch_shape)
+        remember("precision", key, found)
+    return found
 
 
 def _of_all(
@@ -97,7 +101,10 @@ def _faster(
     what: str, model: nn.Module, device: torch.device, batch_shape: tuple[int, int, int, int]
 ) -> tuple[str, float]:
     """Returns the faster precision, and the seconds of a step in it."""
-    times = {name: measure_step(name, model, device, batch_shape) for name in ("fp32", "bf16")}
+    times = dict.fromkeys(("fp32", "bf16"), math.inf)
+    for _ in range(ROUNDS):  # in turn: a disturbance of some steps must not decide
+        for name in times:
+            times[name] = min(times[name], measure_step(name, model, device, batch_shape))
     gain = times["fp32"] / times["bf16"]
     faster = "bf16" if gain > NEEDED_GAIN else "fp32"
     log.info("bf16 runs %s at %.2f times the speed of fp32: best in %s", what, gain, faster)

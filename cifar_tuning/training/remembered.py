@@ -6,16 +6,21 @@ import logging
 import os
 import platform
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 from torch import nn
 
 log = logging.getLogger(__name__)
 
 # To be raised when a layer of ours gets faster or slower: what was measured before says nothing then.
 LAYERS = 3
+# Seconds that a measurement of another process is waited for.
+PATIENCE = 60
 
 
 def cache_file(kind: str) -> Path:
@@ -36,6 +41,22 @@ def key_of(model: nn.Module, device: torch.device, batch_shape: tuple[int, int, 
     layers = re.sub(r"\b(p|momentum)=[\d.e+-]+", "", layers)
     structure = hashlib.sha256(layers.encode()).hexdigest()[:16]
     return f"{structure} {batch_shape} {processor} torch {torch.__version__} layers {LAYERS}"
+
+
+@contextmanager
+def one_at_a_time(kind: str) -> Iterator[None]:
+    """Lets one process measure at a time, undisturbed by others that were about to; they find its result."""
+    lock = FileLock(cache_file(kind).with_suffix(".lock"))
+    try:
+        cache_file(kind).parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=PATIENCE)
+    except (OSError, Timeout):
+        yield  # a folder that can't be written to, or a process that hangs
+        return
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def recall(kind: str) -> dict[str, Any]:

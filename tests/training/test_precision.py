@@ -1,5 +1,7 @@
 import json
 import time
+from functools import partial
+from threading import Thread
 
 import pytest
 import torch
@@ -84,3 +86,29 @@ def test_the_probe_leaves_model_and_generators_alone():
     assert torch.equal(state, torch.get_rng_state())
     assert all(torch.equal(before[k], v) for k, v in model.state_dict().items())
     assert all(p.grad is None for p in model.parameters())
+
+
+def test_two_processes_do_not_measure_at_once(monkeypatch, tmp_path):
+    """They would disturb each other, and might find different precisions for the trials of one study."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    at_once, most, found = [], [], []
+
+    def slowly(name, model, device, shape):
+        at_once.append(name)
+        most.append(len(at_once))
+        time.sleep(0.05)
+        at_once.pop()
+        return {"fp32": 2.0, "bf16": 1.0}[name]
+
+    monkeypatch.setattr(precision, "has_bf16", lambda device: True)
+    monkeypatch.setattr(precision, "measure_step", slowly)
+    model = torch.nn.Linear(2, 2)
+    resolve = partial(precision.resolve_precision, "auto", model, torch.device("cpu"), (1, 1, 2, 2))
+    threads = [Thread(target=lambda: found.append(resolve())) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == ["bf16", "bf16"]
+    assert max(most) == 1
+    assert len(most) == 2 * precision.ROUNDS
