@@ -472,11 +472,11 @@ def test_the_precision_of_a_stack_is_measured_on_a_stack(tiny, tmp_path, steps):
     seconds |= ALONE | {("fp32", "StackedLinear"): 2.0, ("bf16", "StackedLinear"): 1.0}
     outcome = tiny(*FUSED, "hydra.launcher.stack=2", *AUTO, "optimizer.lr=0.1,0.01")
     assert outcome.code == 0, outcome.err
-    assert timed == list(seconds)
+    assert list(dict.fromkeys(timed)) == list(seconds)
     assert precisions(tmp_path / "sweep") == {0: "bf16", 1: "bf16"}
     timed.clear()
     assert tiny("-m", *AUTO, "optimizer.lr=0.1,0.01", f"hydra.sweep.dir={tmp_path}/basic").code == 0
-    assert timed == list(ALONE)
+    assert list(dict.fromkeys(timed)) == list(ALONE)
     assert precisions(tmp_path / "basic") == {0: "fp32", 1: "fp32"}
 
 
@@ -486,7 +486,7 @@ def test_jobs_with_and_without_dropout_have_one_precision(tiny, tmp_path, steps)
     seconds |= ALONE | {("fp32", "StackedLinear"): 2.0, ("bf16", "StackedLinear"): 1.0}
     outcome = tiny(*FUSED, "hydra.launcher.stack=3", *AUTO, "model.dropout=0.5,0,0.2")
     assert outcome.code == 0, outcome.err
-    assert timed == list(seconds)
+    assert list(dict.fromkeys(timed)) == list(seconds)
     assert precisions(tmp_path / "sweep") == dict.fromkeys(range(3), "bf16")
     assert "#0, #1, #2 as one model" in outcome.text
 
@@ -515,4 +515,4 @@ def test_the_precision_of_what_is_not_stacked_is_that_of_one(tiny, monkeypatch, 
     monkeypatch.setattr(torch, "compile", lambda model, **options: model)
     outcome = tiny(*FUSED, *AUTO, "optimizer.lr=0.1,0.01", "data.train_size=128", *options)
     assert outcome.code == 0, outcome.err
-    assert timed == list(ALONE)
+    assert list(dict.fromkeys(timed)) == list(ALONE)
