@@ -74,7 +74,7 @@ def _summary(rounds: list[dict[str, Any]]) -> dict[str, float]:
     return {"times_fewer_epochs": round(statistics.mean(fewer), 2), "points_gained": round(statistics.mean(gain), 2)}
 
 
-def waiting(repeats: int = 1, train_limit: int = 5000, seeds: int = 12) -> Path:
+def waiting(repeats: int = 1, train_limit: int = 5000, seeds: int = 20) -> Path:
     """Times two workers against two jobs at a time under joblib, trials of 2 and of 20 epochs in random order.
 
     Args:
