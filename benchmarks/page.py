@@ -227,7 +227,8 @@ def _waiting(content: dict[str, Any]) -> list[str]:
         f"| stock plugin, joblib, two jobs at a time | {' | '.join(f'{s:.1f} s' for s in seconds['stock'])} |",
         f"| two workers | {' | '.join(f'{s:.1f} s' for s in seconds['study'])} |",
         "",
-        f"{content['trials']} trials in {ratio:.2f} of the time (goal 0.75: {'holds' if ratio <= 0.75 else '**missed**'}).",
+        f"{content['trials']} trials in {ratio:.2f} of the time "
+        f"(goal 0.75: {'holds' if ratio <= 0.75 else '**missed**'}).",
     ]
 
 

@@ -116,7 +116,15 @@ def _try_together(parts: Parts) -> list[str]:
         Schedule(parts.schedule, optimizer, parts.trainer.epochs, steps_per_epoch=1000)
     except Exception as error:
         return [f"schedule: {_innermost(error)}"]
-    return _try_small_images(parts)
+    return _try_small_images(parts) + _cutout_problems(parts)
+
+
+def _cutout_problems(parts: Parts) -> list[str]:
+    """Looks whether cutout leaves anything of the images."""
+    side, cutout = min(parts.data.image_shape[:2]), getattr(parts.augmentation, "cutout", 0)
+    if isinstance(cutout, int) and cutout > side:
+        return [f"augmentation.cutout={cutout}: must be at most {side}, the side of the images in pixels"]
+    return []
 
 
 def _try_small_images(parts: Parts) -> list[str]:

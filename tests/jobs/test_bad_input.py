@@ -172,6 +172,12 @@ def test_a_scale_that_makes_no_smaller_images(tiny, scale):
     assert f"trainer.initial_scale={scale}: makes no smaller images" in outcome.err
 
 
+def test_cutout_of_more_than_the_image(tiny):
+    outcome = tiny("augmentation=crop_flip", "augmentation.cutout=33")
+    assert outcome.code == 1
+    assert "augmentation.cutout=33: must be at most 32, the side of the images in pixels" in outcome.err
+
+
 def test_a_sweep_does_not_go_on_with_one_run(tiny, tmp_path):
     """Before its first job: in a study every trial but that one would fail."""
     assert tiny("trainer.epochs=1").code == 0
