@@ -1,7 +1,9 @@
 """What this process may use; which process on which machine has something, and whether it still lives."""
 
 import os
+import shutil
 import socket
+import subprocess
 from functools import lru_cache
 from pathlib import Path
 
@@ -26,6 +28,24 @@ def free_memory() -> int:
     free = int(psutil.virtual_memory().available)
     most, used = _limit("memory.max"), _limit("memory.current")
     return min(free, int(most) - int(used)) if most.isdecimal() and used.isdecimal() else free
+
+
+def free_gpu_memory(device: str) -> int | None:
+    """Returns a GPU's free memory in MiB, as nvidia-smi tells it; None without one.
+
+    Asking PyTorch would take half a gigabyte of it for a CUDA context.
+
+    Args:
+        device: `auto`, `cuda` or `cuda:N`, counted among those that CUDA_VISIBLE_DEVICES leaves visible.
+    """
+    if (program := shutil.which("nvidia-smi")) is None or os.environ.get("CUDA_VISIBLE_DEVICES") == "":
+        return None
+    index = int(device.partition(":")[2] or 0)
+    visible = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
+    name = visible[index] if index < len(visible) else str(index)
+    query = [program, f"--id={name}", "--query-gpu=memory.free", "--format=csv,noheader,nounits"]
+    answer = subprocess.run(query, capture_output=True, text=True, check=False).stdout.strip()
+    return int(answer) if answer.isdecimal() else None
 
 
 def _limit(name: str) -> str:

@@ -9,11 +9,11 @@ import torch
 from hydra.core.utils import filter_overrides
 
 from cifar_tuning.fused import grouping
-from cifar_tuning.fused.launch import Launch, failed, has_own_optimizer, resolve, say_together, stopped_on_error
+from cifar_tuning.fused.launch import Launch, failed, has_own_optimizer, say_together
 from cifar_tuning.fused.launcher import Ended, More
 from cifar_tuning.fused.size import Plan
 from cifar_tuning.fused.stack import Stack, own_generator, use_own_generator
-from cifar_tuning.fused.together import PausedJob
+from cifar_tuning.fused.together import PausedJob, stopped_on_error
 from cifar_tuning.training.computation import Computation
 from cifar_tuning.training.display import Display
 from cifar_tuning.training.events import State
@@ -109,7 +109,7 @@ class Flow(Launch):
             log.error("\t#%d can't be composed: %s", number, error)
             self.tell_ended(number, failed(overrides, error))
             return False
-        resolved, _ = resolve({number: config})
+        resolved, _ = grouping.resolve({number: config})
         if not resolved or 1 in (self.stack, self.room):
             self.tell_ended(number, self._run_alone(config))
             return False

@@ -1,10 +1,15 @@
-"""Which jobs of a sweep may share a stack: a pure function of their configurations."""
+"""Which jobs of a sweep may share a stack: by their configurations alone."""
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from omegaconf import DictConfig, OmegaConf
+
 from cifar_tuning.text import flatten
+
+log = logging.getLogger(__name__)
 
 # What the jobs of one stack may differ in. Each run keeps its own optimiser, schedule and regulariser, whichever
 # they are; of the model only numbers that change no shape.
@@ -55,3 +60,25 @@ def differences(groups: list[Group]) -> list[dict[str, str]]:
     keys = {key for one in groups for key in one.options}
     telling = sorted(key for key in keys if len({one.options.get(key) for one in groups}) > 1)
     return [{key: one.options[key] for key in telling if key in one.options} for one in groups]
+
+
+def resolve(composed: dict[int, DictConfig]) -> tuple[dict[int, dict[str, Any]], list[int]]:
+    """Returns the jobs' plain configurations, and the jobs whose can't be had (they fail when they run)."""
+    resolved, unresolved = {}, []
+    for number, config in composed.items():
+        task = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+        try:
+            resolved[number] = OmegaConf.to_container(task, resolve=True, throw_on_missing=True)
+        except Exception:
+            unresolved.append(number)
+    return resolved, unresolved  # type: ignore[return-value]
+
+
+def describe(groups: list[Group]) -> None:
+    """Logs why the jobs are several groups, if they are."""
+    if len(groups) < 2:
+        return
+    log.info("%d groups, because only models of one structure can be stacked:", len(groups))
+    for group, options in zip(groups, differences(groups), strict=True):
+        jobs = ", ".join(f"#{job}" for job in group.jobs)
+        log.info("\t%s : %s", jobs, " ".join(f"{key}={value}" for key, value in options.items()))

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from hydra.core.utils import JobReturn, JobStatus, configure_log, filter_overrides, run_job, setup_globals
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, open_dict
 
 from cifar_tuning.compose import remember_files
 from cifar_tuning.fused import grouping
@@ -18,7 +18,7 @@ from cifar_tuning.fused.layers import NotStackableError
 from cifar_tuning.fused.model import check_stackable
 from cifar_tuning.fused.size import Plan, choose, split
 from cifar_tuning.fused.stack import Stack, begin_again
-from cifar_tuning.fused.together import PausedJob, ends_one_job
+from cifar_tuning.fused.together import PausedJob, ends_one_job, stopped_on_error
 from cifar_tuning.training.display import Display
 from cifar_tuning.training.loop import run_epochs
 
@@ -51,9 +51,9 @@ class Launch:
             except Exception as error:  # the other jobs are none the worse for it
                 log.error("\t#%d can't be composed: %s", number, error)
                 self.returns[number] = failed(overrides, error)
-        resolved, unresolved = resolve(composed)
+        resolved, unresolved = grouping.resolve(composed)
         groups = grouping.group(resolved)
-        _describe(groups)
+        grouping.describe(groups)
         try:
             for group in groups:
                 self._run_group({number: composed[number] for number in group.jobs}, resolved)
@@ -271,43 +271,6 @@ def has_own_optimizer(job: PausedJob) -> bool:
         return False
     log.warning("#%d is trained by itself: %s is no optimizer of PyTorch's", job.number, kind.__name__)
     return True
-
-
-class stopped_on_error:  # noqa: N801  a context manager
-    """Ends the jobs that still wait when something else fails, so that none is left open; the error goes on its way."""
-
-    def __init__(self, jobs: list[PausedJob]) -> None:
-        self.jobs = jobs
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        if error is not None:
-            for job in list(self.jobs):
-                if job.result is None:
-                    job.stop(error)
-
-
-def resolve(composed: dict[int, DictConfig]) -> tuple[dict[int, dict[str, Any]], list[int]]:
-    """Returns the jobs' plain configurations, and the jobs whose can't be had (they fail when they run)."""
-    resolved, unresolved = {}, []
-    for number, config in composed.items():
-        task = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
-        try:
-            resolved[number] = OmegaConf.to_container(task, resolve=True, throw_on_missing=True)
-        except Exception:
-            unresolved.append(number)
-    return resolved, unresolved  # type: ignore[return-value]
-
-
-def _describe(groups: list[grouping.Group]) -> None:
-    if len(groups) < 2:
-        return
-    log.info("%d groups, because only models of one structure can be stacked:", len(groups))
-    for group, options in zip(groups, grouping.differences(groups), strict=True):
-        jobs = ", ".join(f"#{job}" for job in group.jobs)
-        log.info("\t%s : %s", jobs, " ".join(f"{key}={value}" for key, value in options.items()))
 
 
 def failed(overrides: Sequence[str], error: BaseException) -> JobReturn:

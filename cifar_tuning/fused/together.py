@@ -142,3 +142,19 @@ class PausedJob:
             own = OmegaConf.select(scene, "hydra.job.env_set") or {} if scene is not None else {}
             hub.environ |= {k: v for k, v in os.environ.items() if k not in hub.environ and k not in own}
             hub.set()
+
+
+class stopped_on_error:  # noqa: N801  a context manager
+    """Ends the jobs that still wait when something else fails, so that none is left open; the error goes on its way."""
+
+    def __init__(self, jobs: list[PausedJob]) -> None:
+        self.jobs = jobs
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if error is not None:
+            for job in list(self.jobs):
+                if job.result is None:
+                    job.stop(error)

@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from cifar_tuning.errors import ConfigError, UserError
 from cifar_tuning.jobs.export import model_from_checkpoint
+from cifar_tuning.jobs.result import ENDED
 from cifar_tuning.jobs.testing import accuracy, label_test_images
 from cifar_tuning.reporting.predictions import write_csv
 from cifar_tuning.reporting.summary import read_results
@@ -98,7 +99,5 @@ def _best_job(sweep: Path) -> str | None:
     if curve is not None:
         number = winner(curve)
         return None if number is None else str(number)
-    ended = [
-        job for job in read_results(sweep) if job["state"] in ("complete", "diverged") and job["value"] is not None
-    ]
+    ended = [job for job in read_results(sweep) if job["state"] in ENDED and job["value"] is not None]
     return str(ended[0]["job"]) if ended else None

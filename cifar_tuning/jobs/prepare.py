@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 from cifar_tuning.errors import ConfigError, UserError
 from cifar_tuning.jobs.build import Parts, build_parts, plain, seed_everything
 from cifar_tuning.jobs.checks import find_problems, find_target
-from cifar_tuning.jobs.result import JobResult
+from cifar_tuning.jobs.result import ENDED, JobResult
 from cifar_tuning.text import flatten
 from cifar_tuning.training import checkpoint as checkpoints
 from cifar_tuning.training.checkpoint import Checkpoint
@@ -190,4 +190,4 @@ def _is_given_epochs(schedule: dict[str, Any]) -> bool:
 def has_ended(folder: Path) -> bool:
     """Whether a run's folder says that it came to its end."""
     result = JobResult.read(folder)
-    return result is not None and result.state in ("complete", "diverged")
+    return result is not None and result.state in ENDED

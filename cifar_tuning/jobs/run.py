@@ -20,7 +20,7 @@ from cifar_tuning.jobs.build import Parts, make_optimizer
 from cifar_tuning.jobs.context import run_context
 from cifar_tuning.jobs.export import load_classifier, model_from_checkpoint
 from cifar_tuning.jobs.prepare import Prepared, job_config, own_checkpoint, prepare
-from cifar_tuning.jobs.result import RESULT_FILE, JobResult, objective
+from cifar_tuning.jobs.result import ENDED, RESULT_FILE, JobResult, objective
 from cifar_tuning.jobs.testing import accuracy, label_test_images
 from cifar_tuning.models.facts import count_macs, count_parameters
 from cifar_tuning.training import checkpoint as checkpoints
@@ -136,7 +136,7 @@ class Job:
     def _finished_value(self, cfg: DictConfig) -> float | None:
         """Returns what an earlier call of the same command trained already; puts aside what another left."""
         known = JobResult.read(self.folder) if self.multirun else None
-        if known is None or known.state not in ("complete", "diverged", "pruned"):
+        if known is None or known.state not in (*ENDED, "pruned"):
             return None
         if own_checkpoint(job_config(cfg), self.folder)[0] is None:  # the folder is another experiment's
             self._put_aside(known)

@@ -11,12 +11,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from cifar_tuning.jobs.result import RESULT_FILE, JobResult
+from cifar_tuning.jobs.result import ENDED, RESULT_FILE, JobResult
 from cifar_tuning.lab.experiments import EXPERIMENTS, configuration_of, load_experiment
 from cifar_tuning.lab.runs import Curves, Key, Run
 
-# A diverged run has its accuracy too; a pruned, failed or killed one is no finished run.
-FINISHED = ("complete", "diverged")
 # In a tested run's folder; `lab.winners` puts there what the predict command found.
 TEST_FILE = "test.json"
 CURVES = {"train_loss": "train/loss", "train_acc": "train/acc", "val_loss": "val/loss", "val_acc": "val/acc"}
@@ -49,7 +47,7 @@ def read_sweeps(root: Path, without: Collection[str] = ()) -> dict[Key, Found]:
 
 def _read_job(folder: Path, without: Collection[str]) -> Found | None:
     result = JobResult.read(folder)
-    if result is None or result.state not in FINISHED or result.value is None:
+    if result is None or result.state not in ENDED or result.value is None:
         return None
     names = [o.partition("=")[2] for o in result.overrides if o.startswith("experiment=")]
     if not names or names[-1] not in EXPERIMENTS:

@@ -224,8 +224,6 @@ class MLflowTracker:
         return parent
 
     def _create(self, store: Store, context: RunContext, params: Mapping[str, str], parent: str | None) -> None:
-        from mlflow.entities import Param
-
         tags = facts.run_tags(context, self.root)
         if context.run_id is not None:
             tags["resumed_from"] = context.run_id
@@ -236,9 +234,7 @@ class MLflowTracker:
         run = store.client.create_run(store.experiment_id, tags=tags, run_name=context.name)
         self.run_id = str(run.info.run_id)
         try:
-            pairs = [Param(key, value) for key, value in params.items()]
-            for start in range(0, len(pairs), 100):
-                store.client.log_batch(self.run_id, params=pairs[start : start + 100])
+            store.log_params(self.run_id, params)
             _log_texts(store, self.run_id, context)
         except BaseException:
             with contextlib.suppress(Exception):
@@ -246,7 +242,6 @@ class MLflowTracker:
             raise
 
     def _continue(self, store: Store, known: str, context: RunContext, params: Mapping[str, str]) -> bool:
-        from mlflow.entities import Param, RunTag
         from mlflow.exceptions import MlflowException
 
         try:
@@ -259,15 +254,10 @@ class MLflowTracker:
         if run.info.lifecycle_stage != "active" or not same:
             return False
         self.run_id = known
-        # Whose it is before that it runs: whoever reads it in between must not take it for a dead process's.
-        tags = {**facts.run_tags(context, self.root), "continued": "true"}
-        store.client.log_batch(self.run_id, tags=[RunTag(key, value) for key, value in tags.items()])
-        store.client.update_run(self.run_id, status="RUNNING")
+        store.reopen(self.run_id, {**facts.run_tags(context, self.root), "continued": "true"})
         if ERROR in run.data.tags:
             store.client.delete_tag(self.run_id, ERROR)  # the process before this one had it
-        missing = [Param(key, value) for key, value in params.items() if key not in run.data.params]
-        for start in range(0, len(missing), 100):
-            store.client.log_batch(self.run_id, params=missing[start : start + 100])
+        store.log_params(self.run_id, {key: value for key, value in params.items() if key not in run.data.params})
         history = store.client.get_metric_history(self.run_id, "val/acc")
         self._logged_through = max((metric.step for metric in history), default=-1)
         return True

@@ -8,7 +8,7 @@ import socket
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 HTTP = ("http", "https")
 # Databases MLflow speaks to itself, and the port each listens on unless the URI says otherwise.
 SERVERS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
+# MLflow refuses more at once.
+PARAMS_A_CALL = 100
 ADVICE = (
     "Start the server, give another store (tracking.uri=sqlite:///path/to/mlflow.db), or train without one "
     "(tracking=none)."
@@ -82,6 +84,27 @@ class Store:
     client: MlflowClient
     experiment: str
     experiment_id: str
+
+    def log_params(self, run_id: str, params: Mapping[str, str]) -> None:
+        """Log parameters, as many at a time as MLflow takes."""
+        from mlflow.entities import Param
+
+        pairs = [Param(key, value) for key, value in params.items()]
+        for start in range(0, len(pairs), PARAMS_A_CALL):
+            self.client.log_batch(run_id, params=pairs[start : start + PARAMS_A_CALL])
+
+    def reopen(self, run_id: str, tags: Mapping[str, str]) -> None:
+        """Go on with a run.
+
+        Args:
+            run_id: which.
+            tags: of the process that does; they come first, or who looks in between sees a running run of a process
+                that is gone.
+        """
+        from mlflow.entities import RunTag
+
+        self.client.log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items()])
+        self.client.update_run(run_id, status="RUNNING")
 
 
 def locate(uri: str | None, root: Path) -> Location:

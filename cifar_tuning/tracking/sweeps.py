@@ -58,8 +58,6 @@ def open_parent(
     store: Store, name: str, sweep_dir: Path, params: Mapping[str, str], root: Path, key: str | None = None
 ) -> str:
     """Create the multirun's run, or open it again where the same folder, or the sweep named `key`, is continued."""
-    from mlflow.entities import RunTag
-
     folder = facts.absolute(sweep_dir)
     tags = {
         **facts.process_tags(),
@@ -82,8 +80,7 @@ def open_parent(
             run_id, logged = str(first.info.run_id), first.data.params
     else:
         run_id, logged = str(known.info.run_id), known.data.params
-        store.client.update_run(run_id, status="RUNNING")
-        store.client.log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items()])
+        store.reopen(run_id, tags)
     _cached_parent.cache_clear()
     marker.parent.mkdir(parents=True, exist_ok=True)
     marker.write_text(run_id + "\n")
@@ -97,16 +94,14 @@ def _log_new(store: Store, run_id: str, params: Mapping[str, str], logged: Mappi
     Another machine may be logging the same: the store refuses a batch in which one parameter came first from there
     (no batch is half written), so that what is left is tried again, as long as it gets less.
     """
-    from mlflow.entities import Param
     from mlflow.exceptions import MlflowException
 
-    new = [Param(key, value) for key, value in params.items() if key not in logged]
+    new = {key: value for key, value in params.items() if key not in logged}
     try:
-        for start in range(0, len(new), 100):
-            store.client.log_batch(run_id, params=new[start : start + 100])
+        store.log_params(run_id, new)
     except MlflowException:
         there = store.client.get_run(run_id).data.params
-        if all(param.key not in there for param in new):
+        if not new.keys() & there.keys():
             raise
         _log_new(store, run_id, params, there)
 
@@ -115,12 +110,7 @@ def open_group(store: Store, folder: Path, parent: str | None, name: str, job_nu
     """Create the run of a trial that is several jobs, or open it again for the next of them."""
     group = search_parent(store, facts.absolute(folder))
     if group is not None and group.data.tags.get(facts.PARENT) == parent:
-        from mlflow.entities import RunTag
-
-        store.client.update_run(group.info.run_id, status="RUNNING")
-        # Of this process, or it would count as that of one that is gone.
-        tags = {**facts.process_tags(), facts.STATE: "running"}
-        store.client.log_batch(group.info.run_id, tags=[RunTag(key, value) for key, value in tags.items()])
+        store.reopen(group.info.run_id, {**facts.process_tags(), facts.STATE: "running"})
         return str(group.info.run_id)
     tags = {
         **facts.process_tags(),
@@ -217,7 +207,8 @@ def summarise(outbox: Outbox, children: list[Run], best: Run | None) -> None:
     states = Counter(str(run.data.tags.get(facts.STATE)) for run in children if not _is_retrained(run))
     metrics: dict[str, Any] = {f"jobs/{state}": count for state, count in states.items()}
     if best is not None:
-        metrics |= {key: best.data.metrics[key] for key in (OBJECTIVE,) if key in best.data.metrics}
+        if OBJECTIVE in best.data.metrics:
+            metrics[OBJECTIVE] = best.data.metrics[OBJECTIVE]
         outbox.add_tags(
             {
                 "best.run_id": best.info.run_id,

@@ -2,7 +2,6 @@
 
 import logging
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -18,7 +17,7 @@ from omegaconf import OmegaConf
 from optuna.trial import FrozenTrial
 
 from cifar_tuning.errors import UserError
-from cifar_tuning.processes import cores, free_memory, host
+from cifar_tuning.processes import cores, free_gpu_memory, free_memory, host
 from cifar_tuning.text import counted, without_password
 from cifar_tuning.tuning.claims import owner_of
 from cifar_tuning.tuning.options import StudyOptions
@@ -217,6 +216,7 @@ class Workers:
         except AWAY as error:
             self._wait_for_storage(error)
             return
+        self.away = False
         worker.file.close()
         del self.running[index]
         if code == 0:
@@ -296,24 +296,6 @@ class Workers:
     def _has_trained(self, worker: _Worker) -> bool:
         """Whether a worker has come so far that its model and gradients are in memory."""
         return any(t.state.is_finished() or (t.last_step or 0) > 0 for t in self._trials_of(worker))
-
-
-def free_gpu_memory(device: str) -> int | None:
-    """Returns a GPU's free memory in MiB, as nvidia-smi tells it; None without one.
-
-    Asking PyTorch would take half a gigabyte of it for a CUDA context.
-
-    Args:
-        device: `auto`, `cuda` or `cuda:N`, counted among those that CUDA_VISIBLE_DEVICES leaves visible.
-    """
-    if (program := shutil.which("nvidia-smi")) is None or os.environ.get("CUDA_VISIBLE_DEVICES") == "":
-        return None
-    index = int(device.partition(":")[2] or 0)
-    visible = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
-    name = visible[index] if index < len(visible) else str(index)
-    query = [program, f"--id={name}", "--query-gpu=memory.free", "--format=csv,noheader,nounits"]
-    answer = subprocess.run(query, capture_output=True, text=True, check=False).stdout.strip()
-    return int(answer) if answer.isdecimal() else None
 
 
 def _tail(file: Path, lines: int = 40) -> str:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from cifar_tuning.tuning.workers import free_gpu_memory
+from cifar_tuning.processes import free_gpu_memory
 
 PROGRAM = """#!/bin/sh
 case "$1" in
