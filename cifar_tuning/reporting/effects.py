@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from cifar_tuning.reporting.factors import FEWEST_FOR_TREND, Factor, find_factors, numbers_in
 from cifar_tuning.reporting.statistics import CONFIDENCE, Comparison, compare, holm, in_words, p_in_words
 from cifar_tuning.reporting.table import Table, value_in_words
 from cifar_tuning.reporting.varying import MISSING, as_number
@@ -17,8 +18,6 @@ ALL_PAIRS = 4
 FEW_NUMBERS = 8
 # Up to so many comparisons under each setting of the other hyperparameters are added.
 MOST_SETTINGS = 12
-# Fisher's interval needs n > 3, and means little long before.
-FEWEST_FOR_TREND = 5
 
 Context = tuple[tuple[str, ...], object]  # the other hyperparameters' values, the seed
 Point = tuple[tuple[str, ...], object, float]  # the same and the metric
@@ -72,30 +71,6 @@ class Trend:
     text: str = ""
 
 
-@dataclass(frozen=True)
-class _Factor:
-    """A hyperparameter, told from those that follow from it; all are places in the table's names.
-
-    Attributes:
-        place: the one whose values are compared.
-        twins: each has one value for each of its values and the other way round, as a model and its size.
-        followers: its value decides theirs, but not the other way round.
-        others: what may differ under one of its values.
-        drawn: whether one of the others was drawn anew for every configuration.
-    """
-
-    place: int
-    twins: Sequence[int]
-    followers: Sequence[int]
-    others: Sequence[int]
-    drawn: bool
-
-    def option(self, table: Table) -> str:
-        """Returns its name with its twins'."""
-        names = [table.names[twin] for twin in self.twins]
-        return table.names[self.place] + (f" ({', '.join(names)})" if names else "")
-
-
 def find_effects(table: Table) -> list[Effect | Trend]:
     """Compares each hyperparameter's values, corrects for their number and says it in words.
 
@@ -104,7 +79,7 @@ def find_effects(table: Table) -> list[Effect | Trend]:
     settings. Only what ran under both values counts. Where nothing did, the groups are compared as they are.
     What follows from a hyperparameter is none of the others: a model's size can't stay while the model changes.
     """
-    found = [effect for factor in _factors(table) for effect in _effects(table, factor)]
+    found = [effect for factor in find_factors(table) for effect in _effects(table, factor)]
     corrected = holm([effect.p for effect in found], count_tests(found))
     return [_said(effect, p, table) for effect, p in zip(found, corrected, strict=True)]
 
@@ -125,46 +100,7 @@ def _said(effect: Effect | Trend, p: float | None, table: Table) -> Effect | Tre
     return replace(effect, p=p, text=f"{text}{shown}.")
 
 
-def _factors(table: Table) -> list[_Factor]:
-    columns = list(zip(*(c.values for c in table.configurations), strict=True))
-    places = range(len(columns))
-    # A number of its own for every configuration would decide all else by mere coincidence.
-    drawn = {place for place in places if _own_number(columns[place])}
-    follows = {
-        place: [other for other in places if other != place and place not in drawn and _decides(columns, place, other)]
-        for place in places
-    }
-    factors: list[_Factor] = []
-    told: set[int] = set()
-    # A word says more than the number that stands for it: models are compared, not their sizes.
-    for place in sorted(places, key=lambda place: (_numbers(columns[place]) is not None, place)):
-        if place in told:
-            continue
-        twins = [other for other in follows[place] if _decides(columns, other, place)]
-        followers = [other for other in follows[place] if other not in twins]
-        others = [other for other in places if other != place and other not in follows[place]]
-        factors.append(_Factor(place, twins, followers, others, bool(drawn.intersection(others))))
-        told.update(twin for twin in twins if twin not in drawn)  # the others have a trend all the same
-    return sorted(factors, key=lambda factor: factor.place)
-
-
-def _decides(columns: Sequence[Sequence[str]], a: int, b: int) -> bool:
-    return len(set(zip(columns[a], columns[b], strict=True))) == len(set(columns[a]))
-
-
-def _own_number(column: Sequence[str]) -> bool:
-    numbers = _numbers(set(column))
-    return numbers is not None and len(numbers) >= FEWEST_FOR_TREND and 2 * len(numbers) > len(column)
-
-
-def _numbers(values: Iterable[str]) -> list[float] | None:
-    """Returns the numbers that values are, those that are missing left out; None if there are words among them."""
-    found = [as_number(value) for value in values if value != MISSING]
-    numbers = [number for number in found if number is not None]
-    return numbers if len(numbers) == len(found) else None
-
-
-def _effects(table: Table, factor: _Factor) -> Iterator[Effect | Trend]:
+def _effects(table: Table, factor: Factor) -> Iterator[Effect | Trend]:
     points = _points(table, factor)
     if _drawn(points):
         trend = _trend(table, factor.place)
@@ -183,7 +119,7 @@ def _effects(table: Table, factor: _Factor) -> Iterator[Effect | Trend]:
 
 def _drawn(points: dict[str, list[Point]]) -> bool:
     """Whether values are numbers from a range, as a study's: never two where the others agree, or many alone."""
-    numbers = _numbers(points)
+    numbers = numbers_in(points)
     if numbers is None or len(numbers) < FEWEST_FOR_TREND:
         return False
     settings = [{others for others, _, _ in found} for found in points.values()]
@@ -193,7 +129,7 @@ def _drawn(points: dict[str, list[Point]]) -> bool:
     return len(numbers) > FEW_NUMBERS and max(len(set(a) & set(b)) for a, b in pairs) < 2
 
 
-def _points(table: Table, factor: _Factor) -> dict[str, list[Point]]:
+def _points(table: Table, factor: Factor) -> dict[str, list[Point]]:
     points: dict[str, list[Point]] = {}
     for c in table.configurations:
         others = tuple(c.values[other] for other in factor.others)
@@ -223,7 +159,7 @@ def _names(table: Table, place: int, values: tuple[str, str]) -> tuple[str, str]
     return value_in_words(table.names[place], values[0]), value_in_words(table.names[place], values[1])
 
 
-def _effect(table: Table, factor: _Factor, values: tuple[str, str], points: dict[str, list[Point]]) -> Effect:
+def _effect(table: Table, factor: Factor, values: tuple[str, str], points: dict[str, list[Point]]) -> Effect:
     a, b = (_by_context(points[value]) for value in values)
     common = [key for key in a if key in b]
     seeds = {seed for _, seed in common}
@@ -241,7 +177,7 @@ def _effect(table: Table, factor: _Factor, values: tuple[str, str], points: dict
     return _made(table, factor, values, "", _with_followers(table, factor, values, basis), comparison)
 
 
-def _never_met(factor: _Factor, a: dict[Context, float], b: dict[Context, float]) -> tuple[Comparison, str]:
+def _never_met(factor: Factor, a: dict[Context, float], b: dict[Context, float]) -> tuple[Comparison, str]:
     """Compares two values that never ran under the same setting of the others with the same seed."""
     # Of settings that were drawn at random a configuration's seeds are no independent trials.
     by_setting = compare(_by_others(a), _by_others(b))
@@ -254,7 +190,7 @@ def _never_met(factor: _Factor, a: dict[Context, float], b: dict[Context, float]
     return (by_seed if seeded else by_setting), basis
 
 
-def _with_followers(table: Table, factor: _Factor, values: tuple[str, str], basis: str) -> str:
+def _with_followers(table: Table, factor: Factor, values: tuple[str, str], basis: str) -> str:
     """Adds to what was compared the hyperparameters that changed with the value."""
     a, b = (next(c.values for c in table.configurations if c.values[factor.place] == value) for value in values)
     changed = [table.names[place] for place in factor.followers if a[place] != b[place]]
@@ -270,7 +206,7 @@ def _over_settings(group: dict[Context, float], keys: Sequence[Context]) -> dict
 
 
 def _by_setting(
-    table: Table, factor: _Factor, pairs: Sequence[tuple[str, str]], points: dict[str, list[Point]]
+    table: Table, factor: Factor, pairs: Sequence[tuple[str, str]], points: dict[str, list[Point]]
 ) -> Iterator[Effect]:
     """Compares under each setting of the other hyperparameters, where several have several seeds."""
     groups: dict[tuple[str, ...], dict[str, dict[object, float]]] = {}
@@ -295,7 +231,7 @@ def _by_setting(
 
 
 def _made(
-    table: Table, factor: _Factor, values: tuple[str, str], setting: str, basis: str, comparison: Comparison
+    table: Table, factor: Factor, values: tuple[str, str], setting: str, basis: str, comparison: Comparison
 ) -> Effect:
     names = _names(table, factor.place, values)
     return Effect(factor.option(table), names, setting, basis, comparison, comparison.p)

@@ -1,0 +1,74 @@
+"""Which hyperparameters of a table say the same in other words, and which follow from another."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from cifar_tuning.reporting.table import Table
+from cifar_tuning.reporting.varying import MISSING, as_number
+
+# Fisher's interval of a trend needs n > 3, and means little long before.
+FEWEST_FOR_TREND = 5
+
+
+@dataclass(frozen=True)
+class Factor:
+    """A hyperparameter, told from those that follow from it; all are places in the table's names.
+
+    Attributes:
+        place: the one whose values are compared.
+        twins: each has one value for each of its values and the other way round, as a model and its size.
+        followers: its value decides theirs, but not the other way round.
+        others: what may differ under one of its values.
+        drawn: whether one of the others was drawn anew for every configuration.
+    """
+
+    place: int
+    twins: Sequence[int]
+    followers: Sequence[int]
+    others: Sequence[int]
+    drawn: bool
+
+    def option(self, table: Table) -> str:
+        """Returns its name with its twins'."""
+        names = [table.names[twin] for twin in self.twins]
+        return table.names[self.place] + (f" ({', '.join(names)})" if names else "")
+
+
+def find_factors(table: Table) -> list[Factor]:
+    """Returns the hyperparameters to compare, each with what follows from it, in the table's order."""
+    columns = list(zip(*(c.values for c in table.configurations), strict=True))
+    places = range(len(columns))
+    # A number of its own for every configuration would decide all else by mere coincidence.
+    drawn = {place for place in places if _own_number(columns[place])}
+    follows = {
+        place: [other for other in places if other != place and place not in drawn and _decides(columns, place, other)]
+        for place in places
+    }
+    factors: list[Factor] = []
+    told: set[int] = set()
+    # A word says more than the number that stands for it: models are compared, not their sizes.
+    for place in sorted(places, key=lambda place: (numbers_in(columns[place]) is not None, place)):
+        if place in told:
+            continue
+        twins = [other for other in follows[place] if _decides(columns, other, place)]
+        followers = [other for other in follows[place] if other not in twins]
+        others = [other for other in places if other != place and other not in follows[place]]
+        factors.append(Factor(place, twins, followers, others, bool(drawn.intersection(others))))
+        told.update(twin for twin in twins if twin not in drawn)  # the others have a trend all the same
+    return sorted(factors, key=lambda factor: factor.place)
+
+
+def _decides(columns: Sequence[Sequence[str]], a: int, b: int) -> bool:
+    return len(set(zip(columns[a], columns[b], strict=True))) == len(set(columns[a]))
+
+
+def _own_number(column: Sequence[str]) -> bool:
+    numbers = numbers_in(set(column))
+    return numbers is not None and len(numbers) >= FEWEST_FOR_TREND and 2 * len(numbers) > len(column)
+
+
+def numbers_in(values: Iterable[str]) -> list[float] | None:
+    """Returns the numbers that values are, those that are missing left out; None if there are words among them."""
+    found = [as_number(value) for value in values if value != MISSING]
+    numbers = [number for number in found if number is not None]
+    return numbers if len(numbers) == len(found) else None
