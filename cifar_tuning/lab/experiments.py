@@ -52,6 +52,7 @@ class Experiment:
         seeds: of every configuration.
         published: the report's accuracies, each with the options that it belongs to.
         epochs: of each run.
+        setting: what the overlay says besides these, to be compared.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Experiment:
     seeds: Sequence[int]
     published: Sequence[tuple[Mapping[str, str], float]] = field(default_factory=list)
     epochs: int = DEFAULT_EPOCHS
+    setting: str = ""
 
     @property
     def configurations(self) -> list[str]:
@@ -115,7 +117,11 @@ class Experiment:
                 params[key] = values
             elif key == "trainer.epochs":
                 epochs = int(values[0])
-        return Experiment(self.name, params, seeds, self.published, epochs)
+        return Experiment(self.name, params, seeds, self.published, epochs, self.setting)
+
+    def shares(self, run: tuple[str, int], other: "Experiment") -> bool:
+        """Whether another grid has this very run (configuration and seed) as well."""
+        return (self.setting, self.epochs) == (other.setting, other.epochs) and run in self.runs and run in other.runs
 
 
 def load_experiment(name: str) -> Experiment:
@@ -134,7 +140,10 @@ def _load(name: str) -> Experiment:
     for entry in content.get("published") or []:
         options = {str(key): spell(value) for key, value in entry.items() if key != OBJECTIVE}
         published.append((options, float(entry[OBJECTIVE])))
-    return Experiment(name, swept, seeds, published, content.get("trainer", {}).get("epochs", DEFAULT_EPOCHS))
+    epochs = content.get("trainer", {}).get("epochs", DEFAULT_EPOCHS)
+    del content.hydra.sweeper.params
+    content.pop("published", None)
+    return Experiment(name, swept, seeds, published, epochs, OmegaConf.to_yaml(content))
 
 
 def spell(value: Any) -> str:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Self
 
-from cifar_tuning.lab.experiments import LENGTH, Experiment
+from cifar_tuning.lab.experiments import EXPERIMENTS, LENGTH, Experiment
 from cifar_tuning.lab.runs import Curves, Key, Run, load_curves, load_runs
 from cifar_tuning.lab.scale import Scale
 
@@ -48,8 +48,20 @@ class Results:
     def _of(self) -> dict[tuple[str, str], list[Run]]:
         found: dict[tuple[str, str], list[Run]] = {}
         for run in self.runs:
-            found.setdefault((run.experiment, run.configuration), []).append(run)
+            for name in (run.experiment, *self._sharers(run)):
+                found.setdefault((name, run.configuration), []).append(run)
         return found
+
+    def _sharers(self, run: Run) -> list[str]:
+        """Returns the other experiments that want a run of the same options and seed: it is not trained twice."""
+        own, same = self.experiment(run.experiment), (run.configuration, run.seed)
+        others = (self.experiment(name) for name in EXPERIMENTS if name != run.experiment)
+        sharers = [other.name for other in others if own.shares(same, other)]
+        return [name for name in sharers if (name, *same) not in self._trained]
+
+    @cached_property
+    def _trained(self) -> set[tuple[str, str, int]]:
+        return {(run.experiment, run.configuration, run.seed) for run in self.runs}
 
     def experiment(self, name: str) -> Experiment:
         """Returns the grid that the experiment should have."""
@@ -93,8 +105,10 @@ class Results:
 
     def missing(self, experiment: str) -> list[tuple[str, int]]:
         """Returns the configuration and seed of each run that is not there."""
-        there = {(run.configuration, run.seed) for run in self.runs if run.experiment == experiment}
-        return [run for run in self.experiment(experiment).runs if run not in there]
+        def there(configuration: str, seed: int) -> bool:
+            return any(run.seed == seed for run in self.of(experiment, configuration))
+
+        return [run for run in self.experiment(experiment).runs if not there(*run)]
 
     def measured(self, name: str) -> Any:
         """Returns the measurement in `NAME.json`, or None if there is none."""

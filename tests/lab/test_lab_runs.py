@@ -3,6 +3,7 @@ import json
 import pytest
 
 from cifar_tuning.lab.collect import TEST_FILE, read_sweeps
+from cifar_tuning.lab.results import Results
 from cifar_tuning.lab.runs import load_curves, load_runs, merge_runs, save_curves, save_runs
 
 
@@ -78,3 +79,21 @@ def test_other_jobs_are_left_out(tmp_path, make_job, options):
     make_job(0)
     make_job(1, **options)
     assert [key[2] for key in read_sweeps(tmp_path, ["data=synthetic"])] == [0]
+
+
+def test_a_run_that_two_tables_have_is_trained_once(make_results, make_run):
+    base = "variant=lab3/decay_0.1_50"
+    results = make_results({("lab3_resnet20", base): [0.9], ("lab3_resnet20", "variant=lab3/swish"): [0.91]})
+    assert (base, 0) not in results.missing("lab3_untried")
+    assert len(results.missing("lab3_untried")) == 4
+    assert results.values("lab3_untried", base) == {0: 0.9}
+    # Its own run comes first, and a longer training is another one.
+    own = Results(results.scale, [*results.runs, make_run("lab3_untried", base, 0, 0.88)], {})
+    assert own.values("lab3_untried", base) == {0: 0.88}
+    assert own.values("lab3_resnet20", base) == {0: 0.9}
+    longer = make_results({("lab3_resnet20", f"{base} trainer.epochs=200"): [0.9]})
+    assert len(longer.missing("lab3_untried")) == 5
+
+
+def test_overlays_with_other_settings_share_nothing(make_results):
+    assert make_results({("claim_separable", "model.separable=false"): [0.8]}).missing("claim_shortcut")
