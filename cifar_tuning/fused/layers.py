@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cifar_tuning.models.activations import Swish
+from cifar_tuning.models.layers import every_nth_pixel
 from cifar_tuning.models.normalization import BatchNorm2d
 from cifar_tuning.models.resnet import PaddedShortcut
 
@@ -231,7 +232,7 @@ class StackedPaddedShortcut(Twin):
     def forward(self, x: Tensor) -> Tensor:
         """Maps N×(K·C)×H×W to N×(K·(C+added))×H/stride×W/stride."""
         before = self.added // 2
-        own = x[:, :, :: self.stride, :: self.stride].unflatten(1, (self.count, -1))
+        own = every_nth_pixel(x, self.stride).unflatten(1, (self.count, -1))
         wider = F.pad(own, (0, 0, 0, 0, before, self.added - before)).flatten(1, 2)
         return wider.contiguous(memory_format=torch.channels_last)
 

@@ -105,6 +105,7 @@ class Results:
 
     def missing(self, experiment: str) -> list[tuple[str, int]]:
         """Returns the configuration and seed of each run that is not there."""
+
         def there(configuration: str, seed: int) -> bool:
             return any(run.seed == seed for run in self.of(experiment, configuration))
 

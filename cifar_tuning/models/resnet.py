@@ -10,6 +10,8 @@ from cifar_tuning.models.layers import (
     check_flags,
     check_momentum,
     conv3x3,
+    every_nth_pixel,
+    mean_of_pixels,
     raise_all,
 )
 from cifar_tuning.models.normalization import BatchNorm2d
@@ -32,7 +34,7 @@ class PaddedShortcut(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Maps N×C×H×W to N×(C+added)×H/stride×W/stride."""
         before = self.added // 2
-        return F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, before, self.added - before))
+        return F.pad(every_nth_pixel(x, self.stride), (0, 0, 0, 0, before, self.added - before))
 
 
 class Block(nn.Module):
@@ -168,7 +170,7 @@ class ResNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Maps images N×C×H×W to logits N×`num_classes`; H and W divisible by 4."""
         x = self.blocks(self.activation(self.norm1(self.conv1(x))))
-        return self.fc(self.dropout(x.mean((2, 3))))
+        return self.fc(self.dropout(mean_of_pixels(x)))
 
     def _initialise(self) -> None:
         # He et al. 2015, "Delving Deep into Rectifiers", eq. 10: variance 2 / fan-in. That makes up for the

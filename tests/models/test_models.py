@@ -8,6 +8,7 @@ from torch import nn
 from cifar_tuning.data import CIFAR10, EvalBatches
 from cifar_tuning.models import ACTIVATIONS, ResNet, SimpleNN
 from cifar_tuning.models.facts import count_macs, count_parameters
+from cifar_tuning.models.layers import every_nth_pixel, mean_of_pixels
 
 
 def weights(model: nn.Module) -> list[int]:
@@ -153,3 +154,20 @@ def test_macs_of_simplenn_by_hand():
     model = SimpleNN()
     assert count_macs(model, (3, 32, 32)) == by_hand
     assert model.training
+
+
+@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
+@pytest.mark.parametrize(
+    ("part", "plain"),
+    [(lambda x: every_nth_pixel(x, 2), lambda x: x[:, :, ::2, ::2]), (mean_of_pixels, lambda x: x.mean((2, 3)))],
+)
+def test_a_gradient_keeps_the_layout(layout, part, plain):
+    x = torch.randn(4, 6, 8, 8).contiguous(memory_format=layout).requires_grad_()
+    seen = []
+    inner = x * 1  # a leaf's gradient is laid out like the leaf, whatever comes
+    inner.register_hook(seen.append)
+    part(inner).square().sum().backward()
+    expected = plain(x)
+    assert torch.equal(part(x), expected)
+    assert torch.equal(seen[0], torch.autograd.grad(expected.square().sum(), x)[0])
+    assert seen[0].is_contiguous(memory_format=layout)
