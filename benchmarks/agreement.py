@@ -1,4 +1,4 @@
-"""The same jobs under the fused and the basic launcher: their accuracies, in the precision used, and the time."""
+"""The same jobs trained in two ways: their accuracies job by job, and the time."""
 
 import json
 import statistics
@@ -13,27 +13,37 @@ from benchmarks.studies import run_command
 from cifar_tuning import PROJECT_ROOT
 
 GRID = ["optimizer.lr=0.1,0.05,0.03,0.02,0.01,0.005,0.003,0.001", "seed=0,1,2,3,4,5"]
+WAYS = {
+    "agreement": {"fused": ["hydra/launcher=fused"], "basic": ["hydra/launcher=basic"]},
+    "precision": {
+        one: ["hydra/launcher=fused", f"trainer.precision={one}", "hydra.launcher.stack=8"] for one in ("bf16", "fp32")
+    },
+}
+# Points of accuracy that the two may differ by on average.
+GOAL = 0.15
 COMMON = ["model.batch_norm=true", "augmentation=crop_flip", "tracking=none"]
 
 
-def run(train_limit: int | None, epochs: int = 6) -> Path:
-    """Trains 48 configurations under both launchers and compares them job by job; returns the JSON file.
+def run(name: str, train_limit: int | None, epochs: int = 6) -> Path:
+    """Trains 48 configurations in two ways and compares them job by job; returns the JSON file.
 
     Args:
+        name: a key of `WAYS`.
         train_limit: training images; None: 10,000.
         epochs: of a job.
     """
     settings = [f"data.train_limit={train_limit or 10_000}", f"trainer.epochs={epochs}"]
     values: dict[str, list[float]] = {}
     seconds: dict[str, float] = {}
-    for launcher in ("fused", "basic"):
+    for way, overrides in WAYS[name].items():
         with tempfile.TemporaryDirectory() as folder:
-            command = [sys.executable, str(PROJECT_ROOT / "train.py"), "-m", f"hydra/launcher={launcher}"]
+            command = [sys.executable, str(PROJECT_ROOT / "train.py"), "-m", *overrides]
             start = time.perf_counter()
             run_command([*command, *GRID, *COMMON, *settings, f"hydra.sweep.dir={folder}"])
-            seconds[launcher] = round(time.perf_counter() - start, 1)
-            values[launcher] = _values(Path(folder))
-    points = [100 * (a - b) for a, b in zip(values["fused"], values["basic"], strict=True)]
+            seconds[way] = round(time.perf_counter() - start, 1)
+            values[way] = _values(Path(folder))
+    first, second = values
+    points = [100 * (a - b) for a, b in zip(values[first], values[second], strict=True)]
     figures: dict[str, Any] = {
         "jobs": len(points),
         "settings": settings,
@@ -43,11 +53,11 @@ def run(train_limit: int | None, epochs: int = 6) -> Path:
         "seconds": seconds,
     }
     print(
-        f"agreement  {len(points)} jobs: fused minus basic {figures['points_mean']:+.2f} "
+        f"{name}  {len(points)} jobs: {first} minus {second} {figures['points_mean']:+.2f} "
         f"± {figures['points_standard_error']:.2f} points (standard error), at most {figures['points_largest']}; "
-        f"{seconds['fused']} against {seconds['basic']} s"
+        f"{seconds[first]} against {seconds[second]} s"
     )
-    return measure.write("agreement", figures)
+    return measure.write(name, figures)
 
 
 def _values(folder: Path) -> list[float]:

@@ -32,10 +32,10 @@ NETWORKS = {
 NAMES = {"simplenn_bn": "SimpleNN, batch norm", "simplenn": "SimpleNN", "resnet20": "ResNet-20"}
 
 
-def make_parts(*overrides: str) -> Parts:
-    """Builds what `python train.py` with these overrides would, seed 0, crop and flip, untracked."""
+def make_parts(*overrides: str, seed: int = 0) -> Parts:
+    """Builds what `python train.py` with these overrides would, crop and flip, untracked."""
     with initialize_config_dir(str(PROJECT_ROOT / "conf")), execution_whitelist(trusted_targets()):
-        seed_everything(0)
+        seed_everything(seed)
         return build(compose("config", [*overrides, "augmentation=crop_flip", "tracking=none"]))
 
 
@@ -46,12 +46,13 @@ def make_run(
     folder: Path | None = None,
     listeners: tuple[Listener, ...] = (),
     together: bool = False,
+    seed: int = 0,
 ) -> Trainer:
     """Makes a run of the parts, ready to train on the device; `together`: in the precision it has in a stack."""
     if device.type == "cpu":
         keep_freed_memory()
     model = place(parts.model, device)
-    train, val = make_batches(parts, seed=0, device=device)
+    train, val = make_batches(parts, seed, device)
     optimizer = make_optimizer(parts)
     return Trainer(
         model,
@@ -79,6 +80,7 @@ def tracked_run(
     trackers: list[MLflowTracker] | None = None,
     limits: tuple[int, int] = (9000, 1000),
     together: bool = False,
+    seed: int = 0,
 ) -> Trainer:
     """Makes a run of a network; with a folder and `trackers` one that is tracked and keeps checkpoints, as a job's.
 
@@ -90,17 +92,19 @@ def tracked_run(
         trackers: takes the run's, for whoever finishes it.
         limits: training and validation images.
         together: in the precision that the run has in a stack.
+        seed: of weights, order and augmentation.
     """
     train, val = limits
-    parts = make_parts(*NETWORKS[network], f"data.train_limit={train}", f"data.val_size={val}", f"optimizer.lr={lr}")
+    options = [f"data.train_limit={train}", f"data.val_size={val}", f"optimizer.lr={lr}"]
+    parts = make_parts(*NETWORKS[network], *options, seed=seed)
     if folder is None:
-        return make_run(parts, device, together=together)
+        return make_run(parts, device, together=together, seed=seed)
     folder.mkdir()
     tracker = MLflowTracker(root=folder.parent)
-    tracker.start(RunContext(folder.name, {"optimizer": {"lr": lr}}, [], folder, seed=0))
+    tracker.start(RunContext(folder.name, {"optimizer": {"lr": lr}}, [], folder, seed=seed))
     if trackers is not None:
         trackers.append(tracker)
-    return make_run(parts, device, folder=folder, listeners=(EpochTracking(tracker),), together=together)
+    return make_run(parts, device, folder=folder, listeners=(EpochTracking(tracker),), together=together, seed=seed)
 
 
 def whole_epoch(computation: Computation) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks import measure, start
+from benchmarks import agreement, measure, start
 from benchmarks.ours import NAMES
 from cifar_tuning import PROJECT_ROOT
 
@@ -232,6 +232,34 @@ def _waiting(content: dict[str, Any]) -> list[str]:
     ]
 
 
+def _accuracy(content: dict[str, Any]) -> list[str]:
+    rows = [
+        *(_where(content, "accuracy"), ""),
+        "| network | who | validation accuracy | seconds, median (range) | epochs | times as fast |",
+        "|---|---|---|---|---|---|",
+    ]
+    for network, figures in content["networks"].items():
+        for name in ("usual", "script", "ours"):
+            one = figures[name]
+            seconds = f"{one['median']:.1f} ({one['min']:.1f} to {one['max']:.1f})"
+            rows.append(
+                f"| {NAMES[network]} | {TITLES[name]} | {figures['target']:.0%} | {seconds} | {one['epochs']:g} "
+                f"| {one['ratio']:.2f} |"
+            )
+    return rows
+
+
+def _compared(content: dict[str, Any]) -> list[str]:
+    (a, a_seconds), (b, b_seconds) = content["seconds"].items()
+    points, error = content["points_mean"], content["points_standard_error"]
+    holds = "holds" if abs(points) <= agreement.GOAL else "**missed**"
+    return [
+        f"{_where(content, content['benchmark'])} {content['jobs']} runs ({', '.join(content['settings'])}): {a} minus "
+        f"{b} {points:+.2f} ± {error:.2f} points (standard error; goal: within {agreement.GOAL:g}: {holds}), at most "
+        f"{content['points_largest']} in a single one, in {a_seconds:.0f} s against {b_seconds:.0f} s.",
+    ]
+
+
 TABLES: dict[str, Callable[[dict[str, Any]], list[str]]] = {
     "pipeline": _pipeline,
     "loading": _loading,
@@ -243,6 +271,9 @@ TABLES: dict[str, Callable[[dict[str, Any]], list[str]]] = {
     "simulated": _simulated,
     "workers": _workers,
     "waiting": _waiting,
+    "accuracy": _accuracy,
+    "agreement": _compared,
+    "precision": _compared,
 }
 
 

@@ -13,6 +13,7 @@ from cifar_tuning.models import ResNet
 from cifar_tuning.torchvision_compat import torchvision
 
 WORKERS = 2
+LR = 0.05
 
 
 class PlainSimpleNN(nn.Module):
@@ -93,7 +94,7 @@ class DeviceBatches:
 
 def optimizer(model: nn.Module) -> torch.optim.Optimizer:
     """Returns the lab report's."""
-    return torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9, weight_decay=1e-4)
+    return torch.optim.SGD(model.parameters(), lr=LR, momentum=0.9, weight_decay=1e-4)
 
 
 Batches = Iterable[tuple[Tensor, Tensor]]
