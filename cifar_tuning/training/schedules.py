@@ -48,7 +48,13 @@ class Schedule:
         given = make.keywords if isinstance(make, functools.partial) else {}
         asked = {name: value for name, value in known.items() if name in wanted and name not in given}
         self.every_step = "steps_per_epoch" in wanted
-        self.scheduler = make(optimizer, **asked)
+        try:
+            self.scheduler = make(optimizer, **asked)
+        except ZeroDivisionError:
+            # OneCycleLR divides by the steps of its rise less one, 0 of a short run: a hair more is a rise of one step.
+            if "pct_start" not in wanted:
+                raise
+            self.scheduler = make(optimizer, **asked, pct_start=wanted["pct_start"].default * (1 + 1e-9))
 
     def after_step(self) -> None:
         """Call after each optimiser step."""

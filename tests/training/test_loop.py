@@ -5,7 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from cifar_tuning.training import L1, L2, ElasticNet, Listener, Regularizer
+from cifar_tuning.training import L1, L2, ElasticNet, Listener, Regularizer, Schedule
 from cifar_tuning.training import checkpoint as checkpoints
 from cifar_tuning.training.averaging import WeightAverage
 from cifar_tuning.training.computation import Computation
@@ -302,6 +302,25 @@ def test_one_cycle_goes_up_and_down_by_the_batch(make_trainer):
     assert rates[0] < rates[1] < rates[2]
     assert rates[2] > rates[3] > rates[4] > rates[5]
     assert trainer.schedule.scheduler.last_epoch == 5 * len(trainer.train)
+
+
+@pytest.mark.parametrize(("pct_start", "steps"), [(0.2, 5), (0.1, 10), (0.25, 4), (0.3, 4), (0.2, 1)])
+@pytest.mark.parametrize("three_phase", [False, True])
+def test_one_cycle_of_a_few_steps(pct_start, steps, three_phase):
+    """PyTorch divides by the length of the rise less one step, which is 0 where it is of one step."""
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
+    one_cycle = partial(ONE_CYCLE, pct_start=pct_start, cycle_momentum=False, three_phase=three_phase)
+    schedule, rates = Schedule(one_cycle, optimizer, 1, steps), []
+    for _ in range(steps):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        if len(rates) < steps:
+            schedule.after_step()
+    assert rates[-1] == pytest.approx(0.1 / 25 / 1e4)
+    assert max(rates) <= 0.1
+    if pct_start * steps == 1 and not three_phase:  # one step up, then down from the top
+        assert rates[0] == pytest.approx(0.1 / 25)
+        assert rates[1] == max(rates)
 
 
 def test_l1_is_a_term_of_the_loss_over_weights_only(make_trainer):
