@@ -61,9 +61,15 @@ class Schedule:
         if self.every_step:
             self.scheduler.step()
 
-    def after_epoch(self, val_loss: float) -> None:
-        """Call after each epoch with its validation loss, which `ReduceLROnPlateau` looks at."""
+    @property
+    def needs_validation(self) -> bool:
+        """Whether its steps depend on the validation loss."""
+        return isinstance(self.scheduler, ReduceLROnPlateau)
+
+    def after_epoch(self, val_loss: float | None) -> None:
+        """Call after each epoch with its validation loss, None without validation (see `needs_validation`)."""
         if isinstance(self.scheduler, ReduceLROnPlateau):
+            assert val_loss is not None
             self.scheduler.step(val_loss)
         elif not self.every_step:
             self.scheduler.step()
