@@ -40,7 +40,7 @@ class ArraySet:
 
 @dataclass(frozen=True)
 class Splits:
-    """What a run trains on and what it is judged by; the test set is apart."""
+    """What a run trains on and what it is judged by (nothing, if `val` is empty); the test set is apart."""
 
     train: ArraySet
     val: ArraySet

@@ -19,7 +19,7 @@ class CIFAR10(ImageData):
 
     Args:
         root: folder that holds the data, or files put there by hand.
-        val_size: images set apart from the 50,000 for validation, stratified by class.
+        val_size: images set apart from the 50,000 for validation, stratified by class; 0: all are trained on.
         split_seed: decides, alone, which they are.
         train_limit: use only so many training images, stratified; None for all.
         batch_size: images in a training batch.
@@ -76,8 +76,8 @@ class CIFAR10(ImageData):
         if not isinstance(root, str | Path) or not str(root).strip():
             problems.append(f"data.root={root}: must be the path of a folder")
         held_back, reason = 0, f"{TRAIN_IMAGES:,} images"
-        if not is_whole(val_size, 1, TRAIN_IMAGES - 1):
-            problems.append(f"data.val_size={val_size}: must be between 1 and {TRAIN_IMAGES - 1} ({reason})")
+        if not is_whole(val_size, 0, TRAIN_IMAGES - 1):
+            problems.append(f"data.val_size={val_size}: must be between 0 and {TRAIN_IMAGES - 1} ({reason})")
         elif isinstance(val_size, int):
             held_back, reason = val_size, f"{reason} minus data.val_size={val_size}"
         return problems + check_shared(

@@ -14,7 +14,7 @@ class Synthetic(ImageData):
     The patterns are symmetric, so that a horizontal flip keeps the class, and coarse, so that a crop does.
 
     Args:
-        train_size, val_size, test_size: number of images.
+        train_size, val_size, test_size: number of images; val_size may be 0.
         train_limit: use only so many training images, stratified; None for all.
         batch_size: images in a training batch.
         data_seed: decides the images.
@@ -72,9 +72,13 @@ class Synthetic(ImageData):
     ) -> list[str]:
         """Problems of the given settings, one line each; an empty list when the constructor takes them."""
         problems = [
-            f"data.{key}={value}: must be a whole number of at least 1"
-            for key, value in (("train_size", train_size), ("val_size", val_size), ("test_size", test_size))
-            if not is_whole(value, 1)
+            f"data.{key}={value}: must be a whole number of at least {least}"
+            for key, value, least in (
+                ("train_size", train_size, 1),
+                ("val_size", val_size, 0),
+                ("test_size", test_size, 1),
+            )
+            if not is_whole(value, least)
         ]
         if not is_whole(data_seed, 0, MAX_SEED):
             problems.append(f"data.data_seed={data_seed}: must be a whole number between 0 and {MAX_SEED}")

@@ -26,8 +26,8 @@ def _load(data: Any, device: torch.device, key: str | None) -> Any:
 
 def make_batches(
     parts: Parts, seed: int, device: torch.device, same_data: str | None = None
-) -> tuple[TrainBatches, EvalBatches]:
-    """Loads the data, onto the device, as training and validation batches.
+) -> tuple[TrainBatches, EvalBatches | None]:
+    """Loads the data, onto the device, as training and validation batches; None where no image validates.
 
     Args:
         parts: of the job.
@@ -53,5 +53,6 @@ def make_batches(
         side=None if side(1) == whole else side,  # the first epoch has the smallest
         **common,
     )
-    val = EvalBatches(splits.val.images, splits.val.labels, batch_size=EVAL_BATCH, **common)
-    return train, val
+    if not len(splits.val):
+        return train, None
+    return train, EvalBatches(splits.val.images, splits.val.labels, batch_size=EVAL_BATCH, **common)

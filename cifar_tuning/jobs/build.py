@@ -113,9 +113,14 @@ def _try_together(parts: Parts) -> list[str]:
             f"regularizer=l2: {type(optimizer).__name__} has no weight_decay; use regularizer=none, l1 or elastic_net"
         ]
     try:
-        Schedule(parts.schedule, optimizer, parts.trainer.epochs, steps_per_epoch=1000)
+        schedule = Schedule(parts.schedule, optimizer, parts.trainer.epochs, steps_per_epoch=1000)
     except Exception as error:
         return [f"schedule: {_innermost(error)}"]
+    if schedule.needs_validation and parts.data.val_size == 0:
+        return [
+            f"schedule: {type(schedule.scheduler).__name__} steps on the validation loss, and data.val_size=0 leaves "
+            "none; use another schedule, or validation images, such as data.val_size=5000"
+        ]
     return _try_small_images(parts) + _cutout_problems(parts)
 
 

@@ -68,8 +68,9 @@ def sweep_problems(config: DictConfig) -> list[str]:
     sweepers the part that all jobs share.
     """
     from cifar_tuning.jobs.build import plain
-    from cifar_tuning.jobs.checks import find_problems
+    from cifar_tuning.jobs.checks import find_problems, objective_problems
 
+    basic = OmegaConf.select(config, "hydra.sweeper._target_") == BASIC_SWEEPER
     problems: dict[str, str] = {}
     options, sound = None, 0
     if is_study(config.hydra):
@@ -85,12 +86,16 @@ def sweep_problems(config: DictConfig) -> list[str]:
     for label, job in jobs:
         settings = {key: value for key, value in job.items() if key != "hydra"}
         try:
-            found = find_problems(plain(OmegaConf.create(settings))) or resume_problems(settings)
+            options_of_job = plain(OmegaConf.create(settings))
+            found = find_problems(options_of_job) or resume_problems(settings)
+            found += [] if basic else objective_problems(options_of_job)
         except ConfigError as error:
             found = error.problems
         for problem in found:
             problems.setdefault(problem, label)
         sound += not found
+    if options is not None and not problems:
+        problems = dict.fromkeys(_retrain_problems(options), "  (with hydra.sweeper.retrain_overrides)")
     lines = [f"{problem}{label}" for problem, label in problems.items()]
     fused = OmegaConf.select(config, "hydra.launcher._target_") == FUSED_LAUNCHER
     if lines and fused and sound and options is None:
@@ -98,7 +103,7 @@ def sweep_problems(config: DictConfig) -> list[str]:
         print(f"These jobs will fail, the others are trained:\n  - {shown}", file=sys.stderr)
         lines = []
     # Of another sweeper only what its jobs have in common is known, not how many they are.
-    counted = OmegaConf.select(config, "hydra.sweeper._target_") == BASIC_SWEEPER and len(jobs) < CHECKED_JOBS
+    counted = basic and len(jobs) < CHECKED_JOBS
     stack = stack_problem(config, len(jobs) if counted else None) if fused else None
     return [*lines, *([stack] if stack else [])]
 
@@ -125,6 +130,17 @@ def _study(config: DictConfig) -> tuple[Any, list[str]]:
 
     options = StudyOptions.parse(config, list(config.hydra.overrides.task))
     return options, study_problems(options)
+
+
+def _retrain_problems(options: Any) -> list[str]:
+    """The mistakes of a winner's configuration as it is retrained, which only comes to light behind the whole study."""
+    from cifar_tuning.jobs.build import build_parts, plain
+    from cifar_tuning.jobs.checks import find_problems
+
+    if (retrained := options.retrain_config()) is None:
+        return []
+    task = _task(retrained)
+    return find_problems(plain(task)) or build_parts(task, without=set())[1]
 
 
 def _study_jobs(config: DictConfig, options: Any) -> Iterator[tuple[str, Any]]:

@@ -119,6 +119,20 @@ def _check_together(config: dict[str, Any]) -> list[str]:
     return problems
 
 
+def objective_problems(config: dict[str, Any]) -> list[str]:
+    """Returns why a sweeper that chooses by the objective can't use a job's: there is no validation to take it from."""
+    objective = config.get("objective")
+    names = [str(name) for name in (objective if isinstance(objective, list) else [objective])]
+    lacking = [name for name in names if name.startswith("val/")]
+    if not lacking or config["data"].get("val_size") != 0:
+        return []
+    return [
+        f"objective={','.join(names)}: data.val_size=0 leaves no image for {', '.join(lacking)}; search with "
+        "validation images, such as data.val_size=5000 (hydra.sweeper.retrain_overrides='[\"data.val_size=0\"]' trains "
+        "the winner on all then), or choose an objective that needs none, such as train/acc"
+    ]
+
+
 def find_target(name: str) -> Any:
     """Imports what a `_target_` names; torchvision, also a user's module that uses it, beside a CPU torch too.
 

@@ -60,5 +60,6 @@ def load_classifier(folder: Path) -> tuple[nn.Module, np.ndarray]:
     Of a trial of several seeds it is the first one's.
     """
     model, data = model_from_checkpoint((folder_of_model(Path(folder)) or Path(folder)) / "best.pt")
-    example = data.load().val.images[:2].numpy()
-    return RawImageClassifier(model, data.mean, data.std).eval(), example
+    splits = data.load()
+    shown = splits.val if len(splits.val) else splits.train
+    return RawImageClassifier(model, data.mean, data.std).eval(), shown.stored[shown.rows[:2]].numpy()

@@ -82,6 +82,10 @@ def find_checkpoint(name: str, uri: Any, scratch: Path, option: str = "run") -> 
         if job is not None and (folder := folder_of_model(path / job)) is not None:
             log.info("%s is a sweep; taking its best job, %s", path, job)
             return folder / "best.pt"
+        if any((path / result["job"] / "best.pt").is_file() for result in read_results(path)):
+            raise UserError(
+                f"{option}={name}: is a sweep without validation, so no job is the best; give a job's folder."
+            )
         raise UserError(f"{option}={name}: the folder has no best.pt; give the folder of a run or of a sweep.")
     if RUN_ID.fullmatch(name):
         from cifar_tuning.tracking import download_artifact

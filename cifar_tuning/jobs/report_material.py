@@ -160,7 +160,7 @@ def _study(
     from cifar_tuning.reporting.study import write_plots
     from cifar_tuning.tuning.finding import find_study
 
-    words = retrained_in_words([run.metrics for run in sweep.runs if run.retrained], table.metric)
+    words = _retrained(sweep, table.metric, cfg.seed_key)
     try:
         study = find_study(sweep.folder, sweep.parent.params if sweep.parent is not None else {}, cfg.storage)
     except UserError as error:
@@ -169,6 +169,23 @@ def _study(
     if files:
         words.append("`study.html`, beside this report, has these pictures to explore.")
     return words, files, []
+
+
+def _retrained(sweep: "SweepRecord", metric: str, seed_key: str) -> list[str]:
+    """Returns a sentence for each configuration that was a retrained winner: other trials', other overrides'."""
+    of_kind: dict[tuple[str, ...], list[RunRecord]] = {}
+    for run in sweep.runs:
+        if run.retrained:
+            kind = tuple(o for o in run.overrides if o.partition("=")[0] != seed_key)
+            of_kind.setdefault(kind, []).append(run)
+    common = set.intersection(*map(set, of_kind)) if of_kind else set()
+    return [
+        sentence
+        for kind, runs in of_kind.items()
+        for sentence in retrained_in_words(
+            [run.metrics for run in runs], metric, " ".join(o for o in kind if o not in common)
+        )
+    ]
 
 
 def _weights(cfg: DictConfig, table: Table, scratch: Path) -> "tuple[list[LayerWeights], Path | None, list[str]]":

@@ -21,7 +21,7 @@ class JobResult:
 
     Attributes:
         state: complete, diverged, pruned, failed or killed.
-        value: best validation accuracy; None if no epoch was evaluated.
+        value: best validation accuracy; None if no epoch was evaluated, or there is no validation.
         best_epoch: the epoch it belongs to.
         epochs: finished epochs.
         seconds: of the whole job.
@@ -59,14 +59,20 @@ class JobResult:
 def objective(asked: Any, result: "Result", figures: Mapping[str, float]) -> Any:
     """Returns what a sweep optimises: the best validation accuracy, or the figures that are asked for.
 
+    None stands for a figure of validation in a run without any.
+
     Args:
         asked: name of a metric or fact, or a list of several.
         result: of the training.
         figures: facts of the model.
     """
     history = result.progress.history
-    finite = [m for m in history if math.isfinite(m.train_loss) and math.isfinite(m.val_loss)]
+    finite = [m for m in history if math.isfinite(m.train_loss) and (m.val_loss is None or math.isfinite(m.val_loss))]
     # Of a run that diverged at once the last sound epoch is the one before training, which took no time.
-    known = {**history[-1].named(), **(finite or history)[-1].named(), **figures, "val/acc_best": result.value}
-    values = [float(known[name]) for name in ([asked] if isinstance(asked, str) else asked)]
+    known = {**history[-1].named(), **(finite or history)[-1].named(), **figures}
+    validated = {} if result.value is None else {"val/acc_best": result.value}
+    names = [asked] if isinstance(asked, str) else asked
+    values = [
+        None if result.value is None and name.startswith("val/") else float((known | validated)[name]) for name in names
+    ]
     return values[0] if isinstance(asked, str) else values

@@ -94,8 +94,8 @@ class Job:
                 # A process that died had begun it; or its launcher began it anew.
                 asked = self.reporter is not None and self.reporter.again
                 self.again = asked or (self.folder / "last.pt").is_file()
-            if self.reporter is None and (value := self._finished_value(cfg)) is not None:
-                return value
+            if self.reporter is None and (known := self._finished(cfg)) is not None:
+                return known.value
             prepared = prepare(cfg, own=self.folder if self.again else None)
             self.tracker = prepared.parts.tracking
             self.tracker.start(run_context(self.hydra, prepared, self.folder, self.again))
@@ -116,14 +116,16 @@ class Job:
         if self.reporter is not None:
             epochs = prepared.parts.trainer.epochs
             self.reporter.ended(result.state, value, result.progress.epoch, epochs)
-        log.info(
-            "%s: best validation accuracy %.4f in epoch %d; checkpoints and pictures in %s",
-            result.state,
-            result.value,
-            result.progress.best_epoch,
-            self.folder,
-        )
+        log.info("%s: %s in %s", result.state, self._in_words(result), self.folder)
         return value
+
+    def _in_words(self, result: Result) -> str:
+        if result.value is not None:
+            best = f"best validation accuracy {result.value:.4f} in epoch {result.progress.best_epoch}"
+            return f"{best}; checkpoints and pictures"
+        assert self.trainer is not None
+        images = f"trained on {self.trainer.train.count:,} images, no validation accuracy"
+        return f"{images}; the weights of epoch {result.progress.best_epoch} and learning curves"
 
     def _goes_on(self) -> bool:
         """Whether the same command in the same folder goes on with this job.
@@ -133,7 +135,7 @@ class Job:
         fused = OmegaConf.select(self.hydra, "launcher._target_") == FUSED_LAUNCHER
         return self.multirun and (fused or is_retrained(self.hydra))
 
-    def _finished_value(self, cfg: DictConfig) -> float | None:
+    def _finished(self, cfg: DictConfig) -> JobResult | None:
         """Returns what an earlier call of the same command trained already; puts aside what another left."""
         known = JobResult.read(self.folder) if self.multirun else None
         if known is None or known.state not in (*ENDED, "pruned"):
@@ -144,8 +146,9 @@ class Job:
         if not self._goes_on() or cfg.objective != "val/acc_best" or known.state == "pruned":
             return None
         (self.folder / RESULT_FILE).touch()  # it belongs to this sweep's table
-        log.info("finished already: best validation accuracy %.4f in %s", known.value, self.folder)
-        return known.value
+        value = "without validation" if known.value is None else f"best validation accuracy {known.value:.4f}"
+        log.info("finished already: %s in %s", value, self.folder)
+        return known
 
     def _put_aside(self, known: JobResult) -> None:
         """Keeps what a finished job of another configuration left in this job's folder."""
@@ -256,12 +259,12 @@ class Job:
         from cifar_tuning.reporting import plots
 
         try:
-            curves = plots.learning_curves(result.progress.history, self.folder / "learning_curves.png")
-            matrix = plots.confusion_matrix(
-                result.progress.confusion, parts.data.classes, self.folder / "confusion_matrix.png"
-            )
+            pictures = [plots.learning_curves(result.progress.history, self.folder / "learning_curves.png")]
+            if result.progress.confusion:
+                matrix = self.folder / "confusion_matrix.png"
+                pictures.append(plots.confusion_matrix(result.progress.confusion, parts.data.classes, matrix))
             best = self.folder / "best.pt"
-            files = {curves.name: curves, matrix.name: matrix, "checkpoints/best.pt": best}
+            files = {**{picture.name: picture for picture in pictures}, "checkpoints/best.pt": best}
             self.tracker.log_artifacts({name: file for name, file in files.items() if file.is_file()})
             if self.tracker.wants_model(single_run=not self.multirun) and best.is_file():
                 self.tracker.log_model(*load_classifier(self.folder))
@@ -283,11 +286,11 @@ class Job:
         return f"python train.py {shlex.join([*self.overrides, f'resume={self.folder}'])}"
 
     def _write_result(self, state: str, error: str | None = None) -> None:
-        started = self.progress.started
+        value = self.progress.best_acc if self.progress.started else None
         JobResult(
             state=state,
-            value=self.progress.best_acc if started else None,
-            best_epoch=self.progress.best_epoch if started else None,
+            value=value,
+            best_epoch=None if value is None else self.progress.best_epoch,
             epochs=self.progress.epoch,
             seconds=round(time.perf_counter() - self.start, 3),
             overrides=self.overrides,

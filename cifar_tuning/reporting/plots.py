@@ -5,36 +5,37 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
     from cifar_tuning.training.events import EpochMetrics
 
 
 def learning_curves(history: "Sequence[EpochMetrics]", file: Path) -> Path:
-    """Draws loss and accuracy over the epochs, training against validation, and marks the best epoch."""
+    """Draws loss and accuracy over the epochs, of training and, with its best epoch, of validation, if there is any."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     loss, accuracy = figure.subplots(1, 2)
     epochs = [metrics.epoch for metrics in history]
+    validated = [metrics.val_acc for metrics in history if metrics.val_acc is not None]
+    splits = {"train": "tab:blue", "val": "tab:orange"} if validated else {"train": "tab:blue"}
     for axes, name in ((loss, "loss"), (accuracy, "acc")):
-        for split, colour in (("train", "tab:blue"), ("val", "tab:orange")):
+        for split, colour in splits.items():
             axes.plot(epochs, [getattr(m, f"{split}_{name}") for m in history], color=colour, label=split)
         axes.set_xlabel("epoch")
         axes.grid(alpha=0.3)
-    best = max(history, key=lambda m: m.val_acc if m.val_acc == m.val_acc else -1.0)
-    accuracy.plot(best.epoch, best.val_acc, "o", color="tab:orange")
-    accuracy.annotate(
-        f"{best.val_acc:.4f}",
-        (best.epoch, best.val_acc),
-        textcoords="offset points",
-        xytext=(-4, -16),
-        ha="right",
-    )
+    if validated:
+        _mark(accuracy, *max(zip(validated, epochs, strict=True), key=lambda p: p[0] if p[0] == p[0] else -1.0))
     loss.set_ylabel("cross-entropy")
     accuracy.set_ylabel("accuracy")
     loss.legend()
     return _write(figure, file)
+
+
+def _mark(axes: "Axes", accuracy: float, epoch: int) -> None:
+    axes.plot(epoch, accuracy, "o", color="tab:orange")
+    axes.annotate(f"{accuracy:.4f}", (epoch, accuracy), textcoords="offset points", xytext=(-4, -16), ha="right")
 
 
 def confusion_matrix(counts: list[list[int]], classes: Sequence[str], file: Path) -> Path:

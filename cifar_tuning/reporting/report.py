@@ -217,8 +217,14 @@ def _study(material: Material) -> list[Block]:
     return parts
 
 
-def retrained_in_words(metrics: Sequence[Mapping[str, float]], metric: str) -> list[str]:
-    """Returns what a study's winner reached when it was trained again; nothing if it was not."""
+def retrained_in_words(metrics: Sequence[Mapping[str, float]], metric: str, how: str = "") -> list[str]:
+    """Returns what a study's winner reached when it was trained again; nothing if it was not.
+
+    Args:
+        metrics: of each of its seeds.
+        metric: the reported one, beside the accuracy on the test set.
+        how: overrides that tell these runs from others that a winner had.
+    """
     sentences = []
     for name, words in ((metric, f"`{metric}`"), ("test/acc", "test accuracy")):
         values = [found[name] for found in metrics if name in found]
@@ -227,4 +233,5 @@ def retrained_in_words(metrics: Sequence[Mapping[str, float]], metric: str) -> l
             sentences.append(f"{words} {mean_and_std(summary)} (n = {summary.n})")
     if not sentences:
         return []
-    return [f"The winner, trained again with seeds that took no part in the search: {', '.join(sentences)}."]
+    again = f"trained again (`{how}`)" if how else "trained again"
+    return [f"The winner, {again} with seeds that took no part in the search: {', '.join(sentences)}."]

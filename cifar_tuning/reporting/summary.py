@@ -45,13 +45,15 @@ def print_summary(sweep: Path, since: float = 0.0, ui: str | None = "make ui") -
         console.print(f"No finished job in {sweep}.")
         return
     swept, common = split_overrides([result["overrides"] for result in results])
-    table = Table(title=f"{len(results)} jobs, best first" + (f" (the first {TOP})" if len(results) > TOP else ""))
+    ranked = results[0]["value"] is not None
+    order = ", best first" if ranked else ""
+    table = Table(title=f"{len(results)} jobs{order}" + (f" (the first {TOP})" if len(results) > TOP else ""))
     for name in ("job", "val acc", "best epoch", "state", "seconds"):
         table.add_column(name, justify="left" if name == "state" else "right")
     for name in swept:
         table.add_column(name, justify="right", overflow="fold")  # a value cut short says nothing
     for result in results[:TOP]:
-        table.add_row(*_row(result, swept), style="bold" if result is results[0] else None)
+        table.add_row(*_row(result, swept), style="bold" if ranked and result is results[0] else None)
     console.print(table)
     if common:
         console.print("the same in every job: " + " ".join(common), highlight=False)
@@ -91,7 +93,9 @@ def _print_next(console: Any, sweep: Path, results: list[dict[str, Any]], ui: st
     for result in failed[:3]:
         console.print(f"job {result['job']} failed: {result['error']}", highlight=False, markup=False)
     if best["value"] is None:
-        console.print(f"No job finished. Each job's log is in {sweep}/<job>/.", highlight=False)
+        complete = any(result["state"] == "complete" for result in results)
+        why = "No job has a validation accuracy, so none is the best." if complete else "No job finished."
+        console.print(f"{why} Each job's log is in {sweep}/<job>/.", highlight=False)
         return
     # Hydra reports a deletion as ~key=null, but takes back only ~key.
     plain = [o.removesuffix("=null") if o.startswith("~") else o for o in best["overrides"]]

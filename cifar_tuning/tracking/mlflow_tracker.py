@@ -258,8 +258,9 @@ class MLflowTracker:
         if ERROR in run.data.tags:
             store.client.delete_tag(self.run_id, ERROR)  # the process before this one had it
         store.log_params(self.run_id, {key: value for key, value in params.items() if key not in run.data.params})
-        history = store.client.get_metric_history(self.run_id, "val/acc")
-        self._logged_through = max((metric.step for metric in history), default=-1)
+        # A run without validation has the other alone.
+        histories = [store.client.get_metric_history(self.run_id, name) for name in ("val/acc", "train/acc")]
+        self._logged_through = max((metric.step for history in histories for metric in history), default=-1)
         return True
 
 

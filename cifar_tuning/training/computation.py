@@ -57,12 +57,14 @@ class Computation:
         batches = self.batches([1] * len(self.runs))
         return evaluate_untrained(self.model, batches, self.device, self.precision, len(self.runs))
 
-    def evaluate(self) -> list[Evaluation]:
-        """Returns each run's figures on the validation images."""
+    def evaluate(self) -> Sequence[Evaluation | None]:
+        """Returns each run's figures on the validation images; None for each where there are none."""
+        if (val := self.runs[0].val) is None:
+            return [None] * len(self.runs)
         with ExitStack() as averaged:
             for run in self.runs:
                 averaged.enter_context(run.averaged())
-            return evaluate(self.model, self.runs[0].val, self.device, self.precision, len(self.runs))
+            return evaluate(self.model, val, self.device, self.precision, len(self.runs))
 
     def train(self, epochs: Sequence[int], display: Display) -> list[Trained]:
         """Trains one epoch of each run; the runs may be at different ones."""

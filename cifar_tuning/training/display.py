@@ -81,39 +81,39 @@ class Display:
         if len(runs) == 1:
             return
         epochs = sorted({run.progress.epoch for run in runs})
-        best = [run.progress.best_acc for run in runs]
+        best = [run.progress.best_acc for run in runs if run.progress.best_acc is not None]
+        shown = best or [run.progress.history[-1].train_acc for run in runs]
         log.info(
-            "epoch %s/%d  %d runs side by side  best accuracies %.4f to %.4f  %s model-images/s",
+            "epoch %s/%d  %d runs side by side  %s accuracies %.4f to %.4f  %s model-images/s",
             f"{epochs[0]} to {epochs[-1]}" if len(epochs) > 1 else epochs[0],
             self.epochs,
             len(runs),
-            min(best),
-            max(best),
+            "best" if best else "training",
+            min(shown),
+            max(shown),
             f"{len(runs) * runs[0].train.count / seconds:,.0f}",
         )
 
     def report(self, metrics: EpochMetrics, epochs: int) -> None:
         """Prints the line of a run's epoch, out of so many."""
         speed = f"  {metrics.images_per_second:,.0f} images/s" if metrics.epoch else "  (before training)"
+        val = {"val_loss": metrics.val_loss, "val_acc": metrics.val_acc, "best": metrics.val_acc_best}
+        known = {name: value for name, value in val.items() if value is not None}
         log.info(
-            "epoch %*d/%d  train loss %.4f acc %.4f  val loss %.4f acc %.4f  best %.4f  lr %.3g%s",
+            "epoch %*d/%d  train loss %.4f acc %.4f%s  lr %.3g%s",
             len(str(epochs)),
             metrics.epoch,
             epochs,
             metrics.train_loss,
             metrics.train_acc,
-            metrics.val_loss,
-            metrics.val_acc,
-            metrics.val_acc_best,
+            "  val loss {val_loss:.4f} acc {val_acc:.4f}  best {best:.4f}".format(**known) if known else "",
             metrics.lr,
             speed,
         )
         self._bar.set_postfix(
             loss=f"{metrics.train_loss:.3f}",
             acc=f"{metrics.train_acc:.3f}",
-            val_loss=f"{metrics.val_loss:.3f}",
-            val_acc=f"{metrics.val_acc:.3f}",
-            best=f"{metrics.val_acc_best:.3f}",
+            **{name: f"{value:.3f}" for name, value in known.items()},
             refresh=False,
         )
 

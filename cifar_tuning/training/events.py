@@ -13,15 +13,15 @@ class EpochMetrics:
 
     Losses are mean cross-entropy per image (no regularisation term), accuracies are shares from 0 to 1.
     `lr` is the learning rate of the epoch's last step. `images_per_second` counts training images over the
-    time spent training; `epoch_seconds` includes the evaluation.
+    time spent training; `epoch_seconds` includes the evaluation. What is of validation is None in a run without any.
     """
 
     epoch: int
     train_loss: float
     train_acc: float
-    val_loss: float
-    val_acc: float
-    val_acc_best: float
+    val_loss: float | None
+    val_acc: float | None
+    val_acc_best: float | None
     lr: float
     images_per_second: float
     epoch_seconds: float
@@ -32,7 +32,7 @@ class EpochMetrics:
         del values["epoch"]
         if self.epoch == 0:  # nothing was trained yet, so there is no speed to report
             del values["images_per_second"], values["epoch_seconds"]
-        return {PUBLIC_NAMES.get(name, name): value for name, value in values.items()}
+        return {PUBLIC_NAMES.get(name, name): value for name, value in values.items() if value is not None}
 
 
 PUBLIC_NAMES = {
@@ -48,11 +48,12 @@ PUBLIC_NAMES = {
 class Progress:
     """How far a run has come; what a checkpoint keeps besides weights.
 
-    `confusion` counts validation images at the best epoch: rows are labels, columns predictions.
+    `confusion` counts validation images at the best epoch: rows are labels, columns predictions. Without validation
+    the best epoch is the last one, `best_acc` is None and `confusion` stays empty.
     """
 
     history: list[EpochMetrics] = field(default_factory=list)
-    best_acc: float = 0.0
+    best_acc: float | None = 0.0
     best_epoch: int = 0
     confusion: list[list[int]] = field(default_factory=list)
 
@@ -75,8 +76,11 @@ class Result:
     progress: Progress
 
     @property
-    def value(self) -> float:
-        """The objective: best validation accuracy, epoch 0 included, so that a diverged run has one."""
+    def value(self) -> float | None:
+        """The objective: best validation accuracy, epoch 0 included, so that a diverged run has one.
+
+        None without validation.
+        """
         return self.progress.best_acc
 
 

@@ -60,7 +60,8 @@ class Trainer:
         schedule: steps the optimiser's learning rate.
         regularizer: may add a term to each batch's loss.
         train: training batches.
-        val: validation batches, the same each time.
+        val: validation batches, the same each time; None: there is no validation, and the last epoch's weights count as
+            the best.
         epochs: total number, counted from the start of the run even if resumed.
         device: where all of it is.
         precision: `fp32` or `bf16`.
@@ -81,7 +82,7 @@ class Trainer:
         schedule: Schedule,
         regularizer: Regularizer,
         train: EpochBatches,
-        val: Iterable[Batch],
+        val: Iterable[Batch] | None,
         *,
         epochs: int,
         device: torch.device,
@@ -140,15 +141,15 @@ class Trainer:
         assert state is not None
         return self.end(state)
 
-    def before_training(self, loss: float, accuracy: float, val: Evaluation) -> EpochMetrics:
-        """Returns epoch 0's figures, given those on some training batches and on the validation images."""
+    def before_training(self, loss: float, accuracy: float, val: Evaluation | None) -> EpochMetrics:
+        """Returns epoch 0's figures, given those on some training batches and on the validation images, if any."""
         self._keep_if_best(0, val)
         return EpochMetrics(
             epoch=0,
             train_loss=loss,
             train_acc=accuracy,
-            val_loss=val.loss,
-            val_acc=val.accuracy,
+            val_loss=None if val is None else val.loss,
+            val_acc=None if val is None else val.accuracy,
             val_acc_best=self.progress.best_acc,
             lr=self.lr,
             images_per_second=0.0,
@@ -160,16 +161,18 @@ class Trainer:
 
         Args:
             trained: what came of it.
-            val: on the validation images; None if that was left out because the loss is no longer finite.
+            val: on the validation images; None if there are none, or if that was left out because the loss is no longer
+                finite.
             training: seconds spent training.
             seconds: all of them.
         """
-        epoch, val_loss, val_acc = self.progress.epoch + 1, math.nan, math.nan
+        epoch = self.progress.epoch + 1
+        val_loss, val_acc = (None, None) if self.val is None else (math.nan, math.nan)
         if val is not None and math.isfinite(trained.loss):
             val_loss, val_acc = val.loss, val.accuracy
-            if math.isfinite(val_loss):
-                self._keep_if_best(epoch, val)
-                self.schedule.after_epoch(val_loss)
+        if self._is_sound(trained.loss, val_loss):
+            self._keep_if_best(epoch, val)
+            self.schedule.after_epoch(val_loss)
         return EpochMetrics(
             epoch=epoch,
             train_loss=trained.loss,
@@ -186,10 +189,11 @@ class Trainer:
         """Keeps and reports an epoch; returns how the run ended, if it did."""
         self.progress.history.append(metrics)
         display.report(metrics, self.epochs)
-        if self.folder is not None and _is_finite(metrics):
+        sound = self._is_sound(metrics.train_loss, metrics.val_loss)
+        if self.folder is not None and sound:
             self._save(is_best=self.progress.best_epoch == metrics.epoch)
         answers = [listener.on_epoch(metrics) for listener in self.listeners]  # everyone hears of it
-        if metrics.epoch > 0 and not _is_finite(metrics):
+        if metrics.epoch > 0 and not sound:
             log.warning("The loss is no longer finite in epoch %d: this run has diverged.", metrics.epoch)
             return "diverged"
         if metrics.epoch >= self.epochs:
@@ -217,8 +221,23 @@ class Trainer:
         """The learning rate of the next step."""
         return float(self.optimizer.param_groups[0]["lr"])
 
-    def _keep_if_best(self, epoch: int, val: Evaluation) -> None:
-        if epoch == 0 or val.accuracy > self.progress.best_acc:
+    def _is_sound(self, train_loss: float, val_loss: float | None) -> bool:
+        """Whether an epoch left a model that can be gone on with.
+
+        A last step may blow up the weights after all its epoch's losses were fine; validation, or else a look at the
+        weights, tells.
+        """
+        if not math.isfinite(train_loss):
+            return False
+        if val_loss is not None:
+            return math.isfinite(val_loss)
+        return all(bool(value.isfinite().all()) for value in self.model.state_dict().values())
+
+    def _keep_if_best(self, epoch: int, val: Evaluation | None) -> None:
+        best = self.progress.best_acc
+        if val is None:
+            self.progress.best_acc, self.progress.best_epoch = None, epoch
+        elif epoch == 0 or best is None or val.accuracy > best:
             self.progress.best_acc, self.progress.best_epoch = val.accuracy, epoch
             self.progress.confusion = val.confusion
 
@@ -310,8 +329,3 @@ def one_epoch(computation: Computation, display: Display, aside: Aside = lambda 
                 del ended[index]
     display.summarize(runs, training)
     return ended
-
-
-def _is_finite(metrics: EpochMetrics) -> bool:
-    # A last step may blow up the weights after all its epoch's losses were fine.
-    return math.isfinite(metrics.train_loss) and math.isfinite(metrics.val_loss)

@@ -48,16 +48,28 @@ class Schedule:
         given = make.keywords if isinstance(make, functools.partial) else {}
         asked = {name: value for name, value in known.items() if name in wanted and name not in given}
         self.every_step = "steps_per_epoch" in wanted
-        self.scheduler = make(optimizer, **asked)
+        try:
+            self.scheduler = make(optimizer, **asked)
+        except ZeroDivisionError:
+            # OneCycleLR divides by the steps of its rise less one, 0 of a short run: a hair more is a rise of one step.
+            if "pct_start" not in wanted:
+                raise
+            self.scheduler = make(optimizer, **asked, pct_start=wanted["pct_start"].default * (1 + 1e-9))
 
     def after_step(self) -> None:
         """Call after each optimiser step."""
         if self.every_step:
             self.scheduler.step()
 
-    def after_epoch(self, val_loss: float) -> None:
-        """Call after each epoch with its validation loss, which `ReduceLROnPlateau` looks at."""
+    @property
+    def needs_validation(self) -> bool:
+        """Whether its steps depend on the validation loss."""
+        return isinstance(self.scheduler, ReduceLROnPlateau)
+
+    def after_epoch(self, val_loss: float | None) -> None:
+        """Call after each epoch with its validation loss, None without validation (see `needs_validation`)."""
         if isinstance(self.scheduler, ReduceLROnPlateau):
+            assert val_loss is not None
             self.scheduler.step(val_loss)
         elif not self.every_step:
             self.scheduler.step()

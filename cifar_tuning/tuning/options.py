@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import optuna
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from optuna.exceptions import ExperimentalWarning
@@ -99,7 +102,7 @@ class StudyOptions:
 
     def pruner_config(self) -> dict[str, Any] | None:
         """Returns the pruner's constructor call; None where there can be no pruning."""
-        if len(self.directions) > 1:
+        if len(self.directions) > 1 or self.sweeper.pruner is None:
             return None
         node = OmegaConf.to_container(self.sweeper.pruner, resolve=True)
         assert isinstance(node, dict)
@@ -127,7 +130,8 @@ class StudyOptions:
                 "the search space is empty: give a key a range, as in 'optimizer.lr=tag(log,interval(0.001,0.1))' or "
                 "model.activation=relu,swish, or set hydra.sweeper.params"
             )
-        return lines + self._problems_with_parts() + self._problems_with_repeats() + self._problems_with_objective()
+        lines += self._problems_with_parts() + self._problems_with_repeats() + self._problems_with_objective()
+        return lines + self._problems_with_retraining()
 
     def _problems_with_objective(self) -> list[str]:
         """An application that names its objectives (`train.py` does) must name as many as there are directions."""
@@ -163,6 +167,45 @@ class StudyOptions:
             return ["seed: the application has no such option, which hydra.sweeper.repeats and retrain_best vary"]
         return []
 
+    def _problems_with_retraining(self) -> list[str]:
+        given = self.sweeper.retrain_overrides
+        if not given:
+            return []
+        key = "hydra.sweeper.retrain_overrides"
+        if not self.sweeper.retrain_best:
+            return [f"{key}={given}: needs hydra.sweeper.retrain_best, the number of seeds to retrain the winner with"]
+        lines = [f"{key}: {entry}: {wrong}" for entry in given if (wrong := _wrong_override(entry)) is not None]
+        try:
+            if not lines:
+                self.retrain_config()
+        except HydraException as error:
+            lines.append(f"{key}={given}: can't be composed: {' '.join(f'{error} {error.__cause__ or str()}'.split())}")
+        except ConfigError:
+            pass  # the user's search space, which is checked by itself
+        return lines
+
+    def retrain_overrides(self, winner: list[str], seed: int) -> list[str]:
+        """Returns the overrides of a job that trains the winner, whose own are given, with another seed."""
+        return [*winner, *self.sweeper.retrain_overrides, f"seed={seed}"]
+
+    def retrain_config(self) -> DictConfig | None:
+        """Composes what a winner is retrained as, with an example in the winner's place.
+
+        None: without `retrain_overrides` it is like any trial, and what a function suggests may need a trial.
+
+        Raises:
+            HydraException: an override fits no option.
+            ConfigError: the user's function raised.
+        """
+        if not self.sweeper.retrain_overrides:
+            return None
+        try:
+            example = standin.example_params(self.space, self.config)
+        except standin.NeedsTrialError:
+            return None
+        overrides = self.retrain_overrides(self.space.overrides(example), self.config.seed)
+        return GlobalHydra.instance().config_loader().load_sweep_config(self.config, overrides)
+
     def fixed(self) -> dict[str, str]:
         """Returns what all trials of the study share, to notice changes."""
         return spaces.fixed_part(self.config, self.space) | {"hydra.sweeper.repeats": str(self.sweeper.repeats)}
@@ -193,6 +236,22 @@ class StudyOptions:
         if self.grid or "defaults" not in (self.sweeper.enqueue or []):
             return None
         return standin.defaults_left_out(self.space, self.config)
+
+
+def _wrong_override(entry: object) -> str | None:
+    """Returns what is wrong with an override that a retrained winner gets."""
+    if not isinstance(entry, str):
+        return 'must be an override, in quotes, such as "data.val_size=0"'
+    try:
+        parsed = OverridesParser.create().parse_override(entry)
+    except HydraException as error:
+        return f"is no override: {' '.join(str(error).split())}"
+    if parsed.is_sweep_override():
+        return "must have one value"
+    name = parsed.key_or_group
+    if name == "seed" or name.partition(".")[0].partition("/")[0] == "hydra":
+        return f"{name} is not for the retrained winner, whose seeds and folders are given"
+    return None
 
 
 def make_pruner(config: dict[str, Any] | None) -> optuna.pruners.BasePruner:

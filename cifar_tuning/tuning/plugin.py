@@ -50,6 +50,7 @@ class StudySweeperConf(OptunaSweeperConf):
         allow_changed_space: continue a study although the search space or the configuration changed.
         repeats: seeds a trial is the mean of.
         retrain_best: seeds to train the winner with at the end, tested on the test set.
+        retrain_overrides: what is different then, such as ["data.val_size=0", "trainer.epochs=200"].
         plots: draw Optuna's plots at the end.
         heartbeat_interval: seconds between signs of life.
         grace_period: seconds of silence after which a trial counts as dead; null: twice the interval.
@@ -68,6 +69,7 @@ class StudySweeperConf(OptunaSweeperConf):
     allow_changed_space: bool = False
     repeats: int = 1
     retrain_best: int = 0
+    retrain_overrides: list[Any] = field(default_factory=list)
     plots: bool = True
     heartbeat_interval: int = 60
     grace_period: int | None = None

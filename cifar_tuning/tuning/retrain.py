@@ -41,7 +41,12 @@ def retrained(best: FrozenTrial, options: StudyOptions) -> dict[str, Any]:
     """Returns what the winner's further seeds came to, by seed."""
     file = options.place.folder / RETRAINED
     known = json.loads(file.read_text()) if file.is_file() else {}
-    return known["runs"] if known.get("trial") == best.number else {}
+    same = known.get("trial") == best.number and known.get("overrides", []) == _overrides(options)
+    return known["runs"] if same else {}
+
+
+def _overrides(options: StudyOptions) -> list[str]:
+    return list(options.sweeper.retrain_overrides)
 
 
 def _retrain(best: FrozenTrial, launcher: Launcher, options: StudyOptions) -> None:
@@ -51,18 +56,23 @@ def _retrain(best: FrozenTrial, launcher: Launcher, options: StudyOptions) -> No
     if not seeds:
         return
     folders = {seed: f"best_{best.number}/seed_{seed}" for seed in seeds}
+    winner = overrides_of(best, options)
     jobs = [
-        [*overrides_of(best, options), f"seed={seed}", f"hydra.sweep.subdir={folders[seed]}", f"+{RETRAIN}=1"]
+        [*options.retrain_overrides(winner, seed), f"hydra.sweep.subdir={folders[seed]}", f"+{RETRAIN}=1"]
         for seed in seeds
     ]
     results = launcher.launch(jobs, initial_job_idx=options.n_trials + seeds[0] - first)
     for seed, result in zip(seeds, results, strict=True):
+        left = options.place.folder / folders[seed] / "result.json"
         try:
-            value = float(result.return_value)
+            value = result.return_value
+            test = json.loads(left.read_text()).get("test_acc") if left.is_file() else None
+            # Without validation there is no value; the accuracy on the test set is what it was trained for.
+            if value is not None or test is None:
+                value = float(value)
         except Exception as error:
             log.warning("The winner could not be retrained with seed %d: %s: %s", seed, type(error).__name__, error)
             continue
-        left = options.place.folder / folders[seed] / "result.json"
-        detail = json.loads(left.read_text()) if left.is_file() else {}
-        runs[str(seed)] = {"value": value, "test": detail.get("test_acc")}
-    write_file(options.place.folder / RETRAINED, json.dumps({"trial": best.number, "runs": runs}, indent=1))
+        runs[str(seed)] = {"value": value, "test": test}
+    kept = {"trial": best.number, "overrides": _overrides(options), "runs": runs}
+    write_file(options.place.folder / RETRAINED, json.dumps(kept, indent=1))

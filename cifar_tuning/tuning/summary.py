@@ -27,7 +27,7 @@ def print_start(study: optuna.Study, options: StudyOptions) -> None:
     """Prints where the study is, how far it has come, and which defaults it can't begin with."""
     done = len(finished(study))
     print(f"Study {study.study_name} in {without_password(options.place.storage)}, folder {options.place.folder}")
-    if options.pruner_config() is None:
+    if len(options.directions) > 1:
         print(f"{len(options.directions)} objectives: there is no pruning (a curve has only one).")
     if done >= options.n_trials:
         print(f"all {counted(done, 'trial')} finished; hydra.sweeper.n_trials={2 * done} would go on with it")
@@ -131,12 +131,13 @@ def unfinished(options: StudyOptions, done: int, timed_out: bool) -> list[str]:
 
 def _retrained(best: FrozenTrial, options: StudyOptions) -> list[str]:
     runs, lines = retrained(best, options), []
+    changed = "".join(f", {override}" for override in options.sweeper.retrain_overrides)
     for name, key in ((objective_name(options), "value"), ("test accuracy", "test")):
         values = [run[key] for run in runs.values() if run[key] is not None]
         if values:
             spread = f" ± {statistics.stdev(values):.4f}" if len(values) > 1 else ""
             seeds = counted(len(values), "other seed")
-            lines.append(f"the best, retrained with {seeds}: {name} {statistics.mean(values):.4f}{spread}")
+            lines.append(f"the best, retrained with {seeds}{changed}: {name} {statistics.mean(values):.4f}{spread}")
     return lines
 
 

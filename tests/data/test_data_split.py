@@ -28,7 +28,7 @@ def test_the_split_is_the_same_on_every_machine():
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2**32 - 1])
-@pytest.mark.parametrize("val_size", [1, 7, 5000, 49_999])
+@pytest.mark.parametrize("val_size", [0, 1, 7, 5000, 49_999])
 def test_split_is_a_sorted_stratified_partition(val_size, seed):
     train, val = stratified_split(LABELS, val_size, seed)
     assert (len(train), len(val)) == (50_000 - val_size, val_size)

@@ -57,6 +57,7 @@ def make_run(splits):
         exact=True,
         stride=1,
         mixup=0.0,
+        validate=True,
         **options,
     ) -> Trainer:
         data = Synthetic(train_size=64, val_size=32, test_size=64)
@@ -76,6 +77,7 @@ def make_run(splits):
         val = EvalBatches(splits.val.images, splits.val.labels, batch_size=40, **common)
         if exact:
             built, train, val = built.double(), Exact(train, stride), Exact(val, stride)
+        val = val if validate else None
         regularizer = regularizer or L2(1e-4)
         updates = optimizer(regularizer.parameter_groups(built))
         steps = Schedule(schedule, updates, epochs, len(train))

@@ -163,11 +163,16 @@ def test_a_study(log, reporting, store, tmp_path):
         study.tell(trial, x)
         log(f"trial {trial.number}", parent, {"val/acc_best": [x / 2, x]}, x=x, seed=0)
     log("winner again", parent, {"val/acc_best": [0.9], "test/acc": [0.8]}, x=1, seed=7, tags={"role": "retrained"})
+    for seed, reached in ((7, 0.84), (8, 0.86)):
+        tags = {"role": "retrained", "cifar_tuning.overrides": f"seed={seed},data.val_size=0"}
+        log("winner on all images", parent, {"test/acc": [reached]}, x=1, seed=seed, tags=tags)
     outcome = reporting("sweep=mine", store)
     assert outcome.code == 0, outcome.text
     text = (folder / "report/report.md").read_text()
     assert "6 runs of 6 configurations" in text
     assert "test accuracy 0.8000 (n = 1)" in text
+    assert "The winner, trained again (`data.val_size=0`) with seeds that" in text
+    assert "test accuracy 0.8500 ± 0.0141 (n = 2)" in text
     assert {"history.png", "slice.png", "timeline.png", "study.html"} <= {f.name for f in (folder / "report").iterdir()}
     assert "![Optimisation history](history.png)" in text
     (folder / "optuna.db").unlink()

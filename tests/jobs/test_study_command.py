@@ -259,6 +259,13 @@ def test_a_trial_that_can_not_be_composed_fails_alone_in_its_batch(tiny, study, 
     assert ends == {("sgd", TrialState.COMPLETE), ("adam", TrialState.FAIL)}
 
 
+def test_no_pruner_at_all(tiny, study):
+    outcome = tiny(*STUDY, *MIXED, "hydra.sweeper.pruner=null", "hydra.sweeper.n_trials=2")
+    assert outcome.code == 0, outcome.text
+    assert "objectives" not in outcome.out
+    assert {trial.state for trial in study().get_trials()} == {TrialState.COMPLETE}
+
+
 def test_sampling_parameters_one_by_one(tiny, study):
     """TPE's `group`, which a function's space turns on, is a part of sampling them jointly."""
     options = [*MOMENTUM, "hydra.sweeper.sampler.multivariate=false", "hydra.sweeper.max_failure_rate=1"]

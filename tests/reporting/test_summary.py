@@ -52,6 +52,16 @@ def test_a_sweep_without_results(tmp_path, capsys, finished):
     assert ("No job finished" if finished else "No finished job") in capsys.readouterr().out
 
 
+def test_a_sweep_without_validation_has_no_best_job(tmp_path, capsys):
+    for job in range(2):
+        write(tmp_path, job, None, overrides=[f"seed={job}", "data.val_size=0"])
+    print_summary(tmp_path)
+    out = capsys.readouterr().out
+    assert "No job has a validation accuracy, so none is the best." in out
+    assert "best first" not in out
+    assert "best configuration" not in out
+
+
 def test_pictures_are_pngs_even_of_a_diverged_run(tmp_path):
     nan = float("nan")
     history = [
@@ -59,8 +69,11 @@ def test_pictures_are_pngs_even_of_a_diverged_run(tmp_path):
         EpochMetrics(1, nan, 0.1, nan, nan, 0.1, 1.0, 10.0, 1.0),
     ]
     curves = learning_curves(history, tmp_path / "c.png")
+    without = learning_curves(
+        [EpochMetrics(e, 2.3 - e, 0.1, None, None, None, 1.0, 0.0, 0.0) for e in (0, 1)], tmp_path / "w.png"
+    )
     matrix = confusion_matrix([[3, 1], [0, 0]], ["a", "b"], tmp_path / "m.png")
-    for file in (curves, matrix):
+    for file in (curves, without, matrix):
         assert file.read_bytes().startswith(b"\x89PNG")
         assert file.stat().st_size > 5000
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["c.png", "m.png"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["c.png", "m.png", "w.png"]

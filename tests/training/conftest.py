@@ -34,6 +34,7 @@ def make_trainer(splits):
         regularizer=None,
         dtype=torch.float32,
         mixup=0.0,
+        validate=True,
         **options,
     ) -> Trainer:
         data = Synthetic(train_size=256, val_size=64, test_size=64)
@@ -60,7 +61,7 @@ def make_trainer(splits):
             Schedule(schedule, built, epochs, len(train)),
             regularizer,
             train,
-            val,
+            val if validate else None,
             epochs=epochs,
             device=torch.device("cpu"),
             **options,

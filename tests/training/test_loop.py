@@ -5,11 +5,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from cifar_tuning.training import L1, L2, ElasticNet, Listener, Regularizer
+from cifar_tuning.training import L1, L2, ElasticNet, Listener, Regularizer, Schedule
 from cifar_tuning.training import checkpoint as checkpoints
 from cifar_tuning.training.averaging import WeightAverage
 from cifar_tuning.training.computation import Computation
 from cifar_tuning.training.display import Display
+from cifar_tuning.training.loop import run_epochs
 from cifar_tuning.training.resizing import sides
 from cifar_tuning.training.schedules import constant, step
 
@@ -99,6 +100,7 @@ def test_an_epoch_is_the_plain_recipe(make_trainer):
         (torch.optim.AdamW, EXPONENTIAL, {"dropout": 0.5}),
         (SGD, ONE_CYCLE, {"ema_decay": 0.9}),
         (SGD, constant, {"mixup": 0.4, "label_smoothing": 0.1}),
+        (SGD, COSINE, {"validate": False, "dropout": 0.3, "ema_decay": 0.9}),
     ],
 )
 def test_resume_goes_on_to_the_same_bits(make_trainer, tmp_path, optimizer, schedule, others):
@@ -236,6 +238,55 @@ def test_sides_grow_from_the_initial_scale_to_whole_images(settings, expected):
     assert [side(epoch) for epoch in range(1, len(expected) + 1)] == [(s, s) for s in expected]
 
 
+@pytest.mark.parametrize("options", [{}, {"ema_decay": 0.9}])
+def test_without_validation_training_is_the_same_and_the_last_epoch_is_kept(make_trainer, tmp_path, options, caplog):
+    plain = make_trainer(epochs=2, **options)
+    plain.fit()
+    recorder = Recorder()
+    trainer = make_trainer(epochs=2, validate=False, folder=tmp_path, listeners=[recorder], **options)
+    with caplog.at_level("INFO"):
+        result = trainer.fit()
+    assert (result.state, result.value) == ("complete", None)
+    assert (result.progress.best_epoch, result.progress.confusion) == (2, [])
+    best = checkpoints.load(tmp_path / "best.pt")
+    assert best.progress == checkpoints.load(tmp_path / "last.pt").progress == result.progress
+    expected = plain.model if plain.average is None else plain.average.model
+    for name, value in expected.state_dict().items():
+        assert torch.equal(best.model[name], value), name
+    assert not [name for metrics in recorder.epochs for name in metrics.named() if name.startswith("val/")]
+    lines = [record.getMessage() for record in caplog.records if record.getMessage().startswith("epoch")]
+    assert len(lines) == 3
+    assert not [line for line in lines if "val" in line or "best" in line or "nan" in line]
+
+
+@pytest.mark.parametrize("lr", [1e30, 1e12])
+def test_without_validation_a_diverging_run_keeps_its_last_sound_epoch(make_trainer, tmp_path, lr):
+    result = make_trainer(epochs=10, lr=lr, validate=False, folder=tmp_path).fit()
+    assert (result.state, result.value) == ("diverged", None)
+    assert result.progress.epoch == result.progress.best_epoch + 1
+    for name in ("best.pt", "last.pt"):
+        saved = checkpoints.load(tmp_path / name)
+        assert saved.progress.epoch == result.progress.best_epoch
+        assert all(torch.isfinite(value).all() for value in saved.model.values())
+
+
+def test_without_validation_weights_that_blow_up_in_the_last_step_are_seen(make_trainer, tmp_path):
+    trainer = make_trainer(epochs=2, validate=False, folder=tmp_path)
+    train = Computation.train_batch
+
+    class Last(Computation):
+        def train_batch(self, batch, sums, display):
+            train(self, batch, sums, display)
+            if len(batch[1]) < 48:  # an epoch's last
+                trainer.model.fc3.bias.data.fill_(math.inf)
+
+    with Display.of([trainer]) as display:
+        ((_, state),) = run_epochs(Last([trainer], trainer.model), display)
+    assert state == "diverged"
+    assert math.isfinite(trainer.progress.history[-1].train_loss)
+    assert checkpoints.load(tmp_path / "best.pt").progress.epoch == 0
+
+
 @pytest.mark.parametrize(("seeds", "same"), [((7, 7), True), ((7, 8), False)])
 def test_the_seed_decides_everything(make_trainer, seeds, same):
     first, second = (make_trainer(seed=seed, epochs=1, dropout=0.5) for seed in seeds)
@@ -302,6 +353,25 @@ def test_one_cycle_goes_up_and_down_by_the_batch(make_trainer):
     assert rates[0] < rates[1] < rates[2]
     assert rates[2] > rates[3] > rates[4] > rates[5]
     assert trainer.schedule.scheduler.last_epoch == 5 * len(trainer.train)
+
+
+@pytest.mark.parametrize(("pct_start", "steps"), [(0.2, 5), (0.1, 10), (0.25, 4), (0.3, 4), (0.2, 1)])
+@pytest.mark.parametrize("three_phase", [False, True])
+def test_one_cycle_of_a_few_steps(pct_start, steps, three_phase):
+    """PyTorch divides by the length of the rise less one step, which is 0 where it is of one step."""
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
+    one_cycle = partial(ONE_CYCLE, pct_start=pct_start, cycle_momentum=False, three_phase=three_phase)
+    schedule, rates = Schedule(one_cycle, optimizer, 1, steps), []
+    for _ in range(steps):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        if len(rates) < steps:
+            schedule.after_step()
+    assert rates[-1] == pytest.approx(0.1 / 25 / 1e4)
+    assert max(rates) <= 0.1
+    if pct_start * steps == 1 and not three_phase:  # one step up, then down from the top
+        assert rates[0] == pytest.approx(0.1 / 25)
+        assert rates[1] == max(rates)
 
 
 def test_l1_is_a_term_of_the_loss_over_weights_only(make_trainer):

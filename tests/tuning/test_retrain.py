@@ -1,6 +1,7 @@
 """The winner's further seeds: which are trained, and what is kept of them."""
 
 import json
+from functools import partial
 from types import SimpleNamespace
 
 import optuna
@@ -8,17 +9,18 @@ import pytest
 from omegaconf import OmegaConf
 
 from cifar_tuning.tuning import retrain
+from cifar_tuning.tuning.options import StudyOptions
 
 
 class Launcher:
-    """Notes what it is given; each seed's value is a hundredth of it, and an odd one fails where told to."""
+    """Notes what it is given; each seed's value is a hundredth of it, or None, and one fails where told to."""
 
-    def __init__(self, failing: int | None = None) -> None:
-        self.failing, self.calls = failing, []
+    def __init__(self, failing: int | None = None, valued: bool = True) -> None:
+        self.failing, self.valued, self.calls = failing, valued, []
 
     def launch(self, jobs, initial_job_idx):
         self.calls.append((initial_job_idx, jobs))
-        return [Return(self._seed(job), self.failing) for job in jobs]
+        return [Return(self._seed(job), self.failing, self.valued) for job in jobs]
 
     @staticmethod
     def _seed(job) -> int:
@@ -26,14 +28,14 @@ class Launcher:
 
 
 class Return:
-    def __init__(self, seed: int, failing: int | None) -> None:
-        self.seed, self.failing = seed, failing
+    def __init__(self, seed: int, failing: int | None, valued: bool) -> None:
+        self.seed, self.failing, self.valued = seed, failing, valued
 
     @property
-    def return_value(self) -> float:
+    def return_value(self) -> float | None:
         if self.seed == self.failing:
             raise RuntimeError("no such luck")
-        return self.seed / 100
+        return self.seed / 100 if self.valued else None
 
 
 @pytest.fixture
@@ -45,12 +47,14 @@ def best():
 
 @pytest.fixture
 def options(tmp_path):
-    return SimpleNamespace(
+    made = SimpleNamespace(
         config=OmegaConf.create({"seed": 4}),
-        sweeper=SimpleNamespace(repeats=2, retrain_best=3),
+        sweeper=SimpleNamespace(repeats=2, retrain_best=3, retrain_overrides=[]),
         n_trials=20,
         place=SimpleNamespace(folder=tmp_path),
     )
+    made.retrain_overrides = partial(StudyOptions.retrain_overrides, made)
+    return made
 
 
 def test_all_seeds_are_launched_together_and_none_twice(best, options, tmp_path):
@@ -81,6 +85,33 @@ def test_a_seed_that_fails_costs_only_itself(best, options, caplog):
     again = Launcher()
     retrain._retrain(best, again, options)
     assert [Launcher._seed(job) for job in again.calls[0][1]] == [6]
+
+
+def test_without_validation_the_accuracy_on_the_test_set_is_all_there_is(best, options, tmp_path, caplog):
+    (tmp_path / "best_3/seed_7").mkdir(parents=True)
+    (tmp_path / "best_3/seed_7/result.json").write_text('{"test_acc": 0.25}')
+    retrain._retrain(best, Launcher(valued=False), options)
+    assert retrain.retrained(best, options) == {"7": {"value": None, "test": 0.25}}
+    assert "seed 6: TypeError" in caplog.text  # neither a value nor a test: that was no retraining
+    assert "seed 7" not in caplog.text
+
+
+def test_other_overrides_begin_anew(best, options, tmp_path):
+    retrain._retrain(best, Launcher(), options)
+    options.sweeper.retrain_overrides = ["optimizer.lr=0.3", "data.val_size=0"]
+    assert retrain.retrained(best, options) == {}
+    again = Launcher()
+    retrain._retrain(best, again, options)
+    ((_, jobs),) = again.calls
+    assert [job[:4] for job in jobs] == [
+        ["optimizer.lr=0.1", "optimizer.lr=0.3", "data.val_size=0", f"seed={seed}"] for seed in (6, 7, 8)
+    ]
+    assert sorted(retrain.retrained(best, options)) == ["6", "7", "8"]
+
+
+def test_what_an_older_release_remembers_had_no_overrides(best, options, tmp_path):
+    (tmp_path / retrain.RETRAINED).write_text(json.dumps({"trial": 3, "runs": {"6": {"value": 1, "test": None}}}))
+    assert sorted(retrain.retrained(best, options)) == ["6"]
 
 
 def test_another_winner_begins_anew(best, options, tmp_path):
