@@ -27,7 +27,7 @@ ROUNDS, REPEATS = 2, 2
 # Below this advantage the choice would be noise, and the one that is named first the more exact or better tried.
 NEEDED_GAIN = 1.05
 # Times as slow as the fastest after the first round: not looked at again.
-HOPELESS = 1.5
+HOPELESS = 1.25
 
 
 class Formats(NamedTuple):

@@ -85,7 +85,7 @@ def test_auto_takes_the_fastest_that_the_hardware_has(monkeypatch, seconds, mach
     assert set(timed) == {one for one in ALL if said[one] is not None}
     # In turn, and nothing that is hopeless twice.
     assert timed[: len(set(timed))] == list(dict.fromkeys(timed))
-    assert all(timed.count(one) == 1 for one in set(timed) if said[one] > 1.5 * min(said[one] for one in timed))
+    assert all(timed.count(one) == 1 for one in set(timed) if said[one] > probe.HOPELESS * min(map(said.get, timed)))
 
 
 ALL = [Formats(precision, memory_format) for precision in ("fp32", "bf16") for memory_format in (LAST, FIRST)]
@@ -235,7 +235,7 @@ def test_two_processes_do_not_measure_at_once(monkeypatch, tmp_path):
         most.append(len(at_once))
         time.sleep(0.05)
         at_once.pop()
-        return {"fp32": 1.4, "bf16": 1.0}[formats.precision]
+        return {"fp32": 1.2, "bf16": 1.0}[formats.precision]
 
     monkeypatch.setattr(probe, "has_bf16", lambda device: True)
     monkeypatch.setattr(probe, "measure_step", slowly)
