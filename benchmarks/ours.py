@@ -18,7 +18,7 @@ from cifar_tuning.training.display import Display
 from cifar_tuning.training.events import Listener
 from cifar_tuning.training.loop import Trainer, one_epoch
 from cifar_tuning.training.memory import keep_freed_memory
-from cifar_tuning.training.precision import resolve_precision
+from cifar_tuning.training.probe import resolve_formats
 from cifar_tuning.training.schedules import Schedule
 from cifar_tuning.training.settings import place
 
@@ -48,10 +48,13 @@ def make_run(
     together: bool = False,
     seed: int = 0,
 ) -> Trainer:
-    """Makes a run of the parts, ready to train on the device; `together`: in the precision it has in a stack."""
+    """Makes a run of the parts, ready to train on the device; `together`: in the formats it has in a stack."""
     if device.type == "cpu":
         keep_freed_memory()
     model = place(parts.model, device)
+    stack = example(model) if together else None
+    formats = resolve_formats("auto", "auto", model, device, (parts.data.batch_size, 3, 32, 32), stack)
+    model = place(model, device, formats.memory_format)
     train, val = make_batches(parts, seed, device)
     optimizer = make_optimizer(parts)
     return Trainer(
@@ -63,9 +66,8 @@ def make_run(
         val,
         epochs=EPOCHS,
         device=device,
-        precision=resolve_precision(
-            "auto", model, device, (parts.data.batch_size, 3, 32, 32), example(model) if together else None
-        ),
+        precision=formats.precision,
+        memory_format=formats.memory_format,
         compile=compile,
         folder=folder,
         listeners=listeners,
@@ -91,7 +93,7 @@ def tracked_run(
         folder: of the run; it must not be there yet, the tracking store lies beside it.
         trackers: takes the run's, for whoever finishes it.
         limits: training and validation images.
-        together: in the precision that the run has in a stack.
+        together: in the formats that the run has in a stack.
         seed: of weights, order and augmentation.
     """
     train, val = limits

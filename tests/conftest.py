@@ -22,6 +22,7 @@ TINY = [
     "trainer.epochs=2",
     "trainer.device=cpu",
     "trainer.precision=fp32",
+    "trainer.memory_format=channels_last",
 ]
 # A study in one process, so that its trials come in order.
 STUDY = [
@@ -48,7 +49,7 @@ def configure() -> Iterator:
 
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Measured precisions are remembered per user; tests must neither see nor change them."""
+    """What is measured is remembered per user; tests must neither see nor change them."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
 
 

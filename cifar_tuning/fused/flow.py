@@ -23,8 +23,8 @@ log = logging.getLogger(__name__)
 
 # The options that the jobs of a crew agree in.
 Structure = tuple[tuple[str, str], ...]
-# These, and what is known of a job when it is ready to train: its precision and device.
-Key = tuple[Structure, str, torch.device]
+# These, and what is known of a job when it is ready to train: its precision, memory format and device.
+Key = tuple[Structure, str, str, torch.device]
 
 
 class Crew:
@@ -128,7 +128,7 @@ class Flow(Launch):
             job.end_alone()
             self._leave(job)
             return False
-        self._join((structure, job.run.precision, job.run.device), size, job)
+        self._join((structure, job.run.precision, job.run.memory_format, job.run.device), size, job)
         return True
 
     def _join(self, key: Key, size: int, job: PausedJob) -> None:

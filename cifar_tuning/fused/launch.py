@@ -254,8 +254,9 @@ def _alike(jobs: list[PausedJob]) -> list[list[PausedJob]]:
     groups: dict[tuple[object, ...], list[PausedJob]] = {}
     for job in jobs:
         assert job.run is not None
-        # A resumed run keeps its precision.
-        key = (job.run.precision, job.run.device, job.number if has_own_optimizer(job) else None)
+        # A resumed run keeps its precision and memory format.
+        own = job.number if has_own_optimizer(job) else None
+        key = (job.run.precision, job.run.memory_format, job.run.device, own)
         groups.setdefault(key, []).append(job)
     return list(groups.values())
 

@@ -79,6 +79,11 @@ def _part(joined: Tensor, index: int, like: Tensor) -> Tensor:
     return joined[index] if like.ndim == 0 else joined[index * len(like) : (index + 1) * len(like)]
 
 
+def _memory_format(x: Tensor) -> torch.memory_format:
+    channels_last = x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last)
+    return torch.channels_last if channels_last else torch.contiguous_format
+
+
 @dataclass
 class Given:
     """What a stack is given: images that some of its models have in common.
@@ -123,7 +128,7 @@ class StackedConv2d(Twin):
         for models in sharing:
             images = x[:, first * self.channels : (first + 1) * self.channels]
             own = slice(first * features, (first + models) * features)
-            images = images.contiguous(memory_format=torch.channels_last)
+            images = images.contiguous(memory_format=_memory_format(x))
             bias = None if self.bias is None else self.bias[own]
             outputs.append(F.conv2d(images, self.weight[own], bias, groups=1, **self.first))  # type: ignore[arg-type]
             first += models
@@ -214,9 +219,7 @@ class StackedDropout(Twin):
     def _keep(self, x: Tensor, rate: float, generator: torch.Generator) -> Tensor:
         """Returns 0 for what one model drops and 1/(1-rate) for what it keeps."""
         shape = (len(x), x.shape[1] // self.count, *x.shape[2:])
-        channels_last = x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last)
-        layout = torch.channels_last if channels_last else torch.contiguous_format
-        noise = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=layout)
+        noise = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=_memory_format(x))
         if rate == 0:
             return noise.fill_(1)
         return noise.bernoulli_(1 - rate, generator=generator).div_(1 - rate) if rate < 1 else noise.zero_()
@@ -234,7 +237,7 @@ class StackedPaddedShortcut(Twin):
         before = self.added // 2
         own = every_nth_pixel(x, self.stride).unflatten(1, (self.count, -1))
         wider = F.pad(own, (0, 0, 0, 0, before, self.added - before)).flatten(1, 2)
-        return wider.contiguous(memory_format=torch.channels_last)
+        return wider.contiguous(memory_format=_memory_format(x))
 
 
 # Which class does for several of each type; subclasses don't count, because they may do anything.

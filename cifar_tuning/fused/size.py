@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from cifar_tuning.fused.layers import NotStackableError
 from cifar_tuning.fused.model import stack_models
 from cifar_tuning.training.loop import Trainer
-from cifar_tuning.training.precision import Together, at_least_fp32, autocast, without_dropout
+from cifar_tuning.training.precision import at_least_fp32, autocast
+from cifar_tuning.training.probe import Together, without_dropout
 from cifar_tuning.training.remembered import key_of, recall, remember
 
 log = logging.getLogger(__name__)
@@ -60,7 +61,7 @@ def choose(run: Trainer, jobs: int, of_a_seed: int, batch_shape: tuple[int, int,
         if count < 2 or (not by_seed and of_a_seed == jobs):
             continue
         rates = measured(run, count, by_seed, batch_shape)
-        # All in the precision that the jobs have by now. It is a stack's only where `resolve_precision` found stacks
+        # All in the precision that the jobs have by now. It is a stack's only where `resolve_formats` found stacks
         # faster than one run in its own.
         alone = rates.pop("1")
         # The largest of those that are as fast as a measurement can tell: fewer stacks, fuller ones.
@@ -77,7 +78,8 @@ def measured(run: Trainer, jobs: int, same_seed: bool, batch_shape: tuple[int, i
     Raises:
         NotStackableError: it does not allow a single run.
     """
-    key = f"{key_of(run.model, run.device, batch_shape)} {run.precision} {'shared' if same_seed else 'apart'}"
+    formats = f"{run.precision} {run.memory_format}"
+    key = f"{key_of(run.model, run.device, batch_shape)} {formats} {'shared' if same_seed else 'apart'}"
     known: dict[str, float] = recall("stacks").get(key, {})
     limit = min(jobs, affordable(run, batch_shape))
     rates: dict[str, float] = {}
@@ -161,7 +163,7 @@ def _rate(run: Trainer, size: int, same_seed: bool, batch_shape: tuple[int, int,
         copies = [without_dropout(run.model) for _ in range(size)]
         model = (copies[0] if size == 1 else stack_models(copies)).train()
         shape = (batch, channels * (1 if same_seed else size), height, width)
-        images = torch.randn(shape, device=device).contiguous(memory_format=torch.channels_last)
+        images = torch.randn(shape, device=device).contiguous(memory_format=getattr(torch, run.memory_format))
         seconds = [_step(model, images, run) for _ in range(REPEATS + 1)]
     # The fastest: what else the machine does can only slow a step down, several times where threads wait.
     return size * batch / min(seconds[1:])

@@ -18,23 +18,23 @@ class Stack(Computation):
     updates, and each checkpoint keeps, exactly what it does when its run is alone.
 
     Args:
-        runs: of one structure, data, device and precision; two or more.
+        runs: of one structure, data, device, precision and memory format; two or more.
 
     Raises:
         NotStackableError: their models can't be stacked.
     """
 
     def __init__(self, runs: Sequence[Trainer]) -> None:
-        kinds = {(run.precision, run.device) for run in runs}
+        kinds = {(run.precision, run.memory_format, run.device) for run in runs}
         if len(kinds) > 1:
-            raise NotStackableError(f"runs of different precision or device: {kinds}")
+            raise NotStackableError(f"runs of different precision, memory format or device: {kinds}")
         # Runs of one seed that are at the same epoch share their batches: neighbours, and they stay so.
         streams = [(run.train.seed, run.progress.epoch) for run in runs]
         runs = [run for _, run in sorted(zip(streams, runs, strict=True), key=lambda one: streams.index(one[0]))]
         self.stacked = stack_models([run.model for run in runs])
         super().__init__(runs, self.stacked)
         # Compiled anew whenever a run leaves, it would lose more than it gains.
-        self.model = self.stacked
+        self.compiled = None
         self.gradients = [p.grad for p in self.stacked.parameters() if p.grad is not None]
         self._own_generators = [own_generator(run) for run in runs]
         self.given = Given()
@@ -49,13 +49,13 @@ class Stack(Computation):
         of = {(run.train.seed, epoch): run for run, epoch in zip(self.runs, epochs, strict=True)}
         each = [run.train.epoch(epoch) for (_, epoch), run in of.items()]
         if len(each) == 1:
-            yield from each[0]
+            yield from self._laid_out(each[0])
             return
         order = [list(of).index((run.train.seed, epoch)) for run, epoch in zip(self.runs, epochs, strict=True)]
         together = order == sorted(order) and len(each) < len(order)
         self.given.sharing = tuple(order.count(i) for i in range(len(each)))
         for several in zip(*each, strict=True):
-            images = torch.cat([several[i][0] for i in order], 1).contiguous(memory_format=torch.channels_last)
+            images = torch.cat([several[i][0] for i in order], 1).contiguous(memory_format=self.memory_format)
             self.given.images = images if together else None
             yield images, torch.stack([several[i][1] for i in order], 1)
         self.given.images = None

@@ -24,11 +24,12 @@ from cifar_tuning.jobs.result import ENDED, RESULT_FILE, JobResult, objective
 from cifar_tuning.jobs.testing import accuracy, label_test_images
 from cifar_tuning.models.facts import count_macs, count_parameters
 from cifar_tuning.training import checkpoint as checkpoints
+from cifar_tuning.training.compilation import resolve_compile
 from cifar_tuning.training.display import describe_device, memory_in_use
 from cifar_tuning.training.events import EpochMetrics, Listener, Progress, Result
 from cifar_tuning.training.loop import TOGETHER, Trainer
 from cifar_tuning.training.memory import keep_freed_memory
-from cifar_tuning.training.precision import resolve_precision
+from cifar_tuning.training.probe import Formats, resolve_formats
 from cifar_tuning.training.schedules import Schedule
 from cifar_tuning.training.settings import place, resolve_device
 from cifar_tuning.tuning.place import LostTrial, is_retrained, is_study, repeat_of
@@ -199,9 +200,12 @@ class Job:
         same_data = json.dumps(prepared.config["data"], default=str)
         train, val = make_batches(parts, prepared.config["seed"], device, same_data)
         height, width, channels = train.image_shape
-        precision = self._precision(prepared, device, (parts.data.batch_size, channels, height, width))
-        self._log_facts(parts, (channels, height, width), device, precision)
-        log.info(describe_device(device, precision, before))
+        shape = (parts.data.batch_size, channels, height, width)
+        formats = self._formats(prepared, device, shape)
+        model = place(model, device, formats.memory_format)
+        self._log_facts(parts, (channels, height, width), device, formats)
+        log.info(describe_device(device, *formats, before))
+        compile = self._compile(prepared, device, formats, shape, parts.trainer.epochs * len(train))
         optimizer = make_optimizer(parts)
         trainer = Trainer(
             model,
@@ -212,8 +216,9 @@ class Job:
             val,
             epochs=parts.trainer.epochs,
             device=device,
-            precision=precision,
-            compile=parts.trainer.compile,
+            precision=formats.precision,
+            memory_format=formats.memory_format,
+            compile=compile,
             label_smoothing=parts.trainer.label_smoothing,
             ema_decay=parts.trainer.ema_decay,
             folder=self.folder,
@@ -226,14 +231,25 @@ class Job:
         return trainer.fit()
 
     @staticmethod
-    def _precision(prepared: Prepared, device: torch.device, shape: tuple[int, int, int, int]) -> str:
-        asked = prepared.parts.trainer.precision
-        if asked == "auto" and prepared.checkpoint is not None:
-            asked = prepared.checkpoint.precision  # another measurement must not change a run midway
-        model, settings = prepared.parts.model, prepared.parts.trainer
-        by_itself = TOGETHER.get() is None or settings.compile or settings.initial_scale < 1
-        together = None if asked != "auto" or by_itself else example(model)
-        return resolve_precision(asked, model, device, shape, together)
+    def _formats(prepared: Prepared, device: torch.device, shape: tuple[int, int, int, int]) -> Formats:
+        model, settings, checkpoint = prepared.parts.model, prepared.parts.trainer, prepared.checkpoint
+        asked = Formats(settings.precision, settings.memory_format)
+        if checkpoint is not None:  # another measurement must not change a run midway
+            began = Formats(checkpoint.precision, checkpoint.memory_format)
+            asked = Formats(*(kept if one == "auto" else one for one, kept in zip(asked, began, strict=True)))
+        by_itself = TOGETHER.get() is None or settings.compile is True or settings.initial_scale < 1
+        together = None if "auto" not in asked or by_itself else example(model)
+        return resolve_formats(*asked, model, device, shape, together)
+
+    @staticmethod
+    def _compile(
+        prepared: Prepared, device: torch.device, formats: Formats, shape: tuple[int, int, int, int], steps: int
+    ) -> bool:
+        model, settings, checkpoint = prepared.parts.model, prepared.parts.trainer, prepared.checkpoint
+        if settings.compile == "auto" and (TOGETHER.get() is not None or settings.initial_scale < 1):
+            return False  # stacks are not compiled, and images of other sizes would be compiled for anew
+        began = None if checkpoint is None else checkpoint.compile
+        return resolve_compile(settings.compile, model, device, formats, shape, steps, began)
 
     def _resume(self, trainer: Trainer, prepared: Prepared) -> None:
         if prepared.checkpoint is None or prepared.checkpoint_file is None:
@@ -247,11 +263,11 @@ class Job:
                 listener.on_epoch(metrics)
         log.info("resuming after epoch %d of %d", prepared.checkpoint.progress.epoch, trainer.epochs)
 
-    def _log_facts(self, parts: Parts, shape: tuple[int, int, int], device: torch.device, precision: str) -> None:
+    def _log_facts(self, parts: Parts, shape: tuple[int, int, int], device: torch.device, formats: Formats) -> None:
         parameters, macs = count_parameters(parts.model), count_macs(parts.model, shape)
         self.figures = {"model/parameters": float(parameters), "model/macs": float(macs)}
-        facts = {"model/parameters": parameters, "model/macs": macs, "device": str(device), "precision": precision}
-        self.tracker.log_facts(facts)
+        facts = {"model/parameters": parameters, "model/macs": macs, "device": str(device)}
+        self.tracker.log_facts(facts | formats._asdict())
         log.info("%s: %s parameters, %s MACs per image", type(parts.model).__name__, f"{parameters:,}", f"{macs:,}")
 
     def _keep(self, result: Result, parts: Parts) -> None:

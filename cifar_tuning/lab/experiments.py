@@ -35,7 +35,9 @@ CLAIMS = (
 )
 EXPERIMENTS = REPORT + CLAIMS
 # What neither makes a run another experiment's nor another configuration.
-IGNORED = re.compile(r"(experiment|seed|tracking.*|resume|published|data\.root|trainer\.(device|precision|compile))$")
+IGNORED = re.compile(
+    r"(experiment|seed|tracking.*|resume|published|data\.root|trainer\.(device|precision|memory_format|compile))$"
+)
 OBJECTIVE = "val/acc_best"
 # As in conf/trainer/default.yaml.
 DEFAULT_EPOCHS = 30

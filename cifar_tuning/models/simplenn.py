@@ -102,7 +102,8 @@ class SimpleNN(nn.Module):
         """Maps images N×C×32×32 to logits N×`num_classes`."""
         x = self._convolve(self.conv1, self.norm1, x)
         x = self._convolve(self.conv2, self.norm2, x)
-        if x.requires_grad and not self._pool_first and not torch.compiler.is_compiling():
+        channels_last = x.is_contiguous(memory_format=torch.channels_last)
+        if channels_last and x.requires_grad and not self._pool_first and not torch.compiler.is_compiling():
             # The gradient of `flatten` is contiguous; put in order before pooling, it is a quarter as large as behind.
             x.register_hook(_as_channels_last)
         x = self.activation(self.fc1(self.dropout(x.flatten(1))))

@@ -22,7 +22,8 @@ class Checkpoint:
     `model` is what predicts; where that is an average of the weights of `averaged_steps` steps, `unaveraged` is what is
     trained on.
     `config` is the job's whole resolved configuration, so that the model can be built again from the file
-    alone; `run_id` is its MLflow run, if it has one; `precision` is what `auto` came to.
+    alone; `run_id` is its MLflow run, if it has one; `precision`, `memory_format` and
+    `compile` are what `auto` came to.
     """
 
     model: dict[str, Any]
@@ -33,6 +34,8 @@ class Checkpoint:
     config: dict[str, Any]
     run_id: str | None = None
     precision: str = "fp32"
+    memory_format: str = "channels_last"
+    compile: bool = False
     unaveraged: dict[str, Any] | None = None
     averaged_steps: int = 0
 

@@ -1,6 +1,6 @@
 """How an epoch is computed: training, evaluation and the look before training, for one run or several side by side."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -38,11 +38,15 @@ class Computation:
         self.runs = list(runs)
         first = self.runs[0]
         self.device, self.precision = first.device, first.precision
+        self.memory_format: torch.memory_format = getattr(torch, first.memory_format)
         smoothing = [run.label_smoothing for run in self.runs]
         # Made here: a tensor that is made of numbers within a step waits for the device.
         self.alike = smoothing[0] if len(set(smoothing)) == 1 else None
         self.smoothing = torch.tensor(smoothing, device=self.device, dtype=torch.float64).unsqueeze(1)
-        self.model: nn.Module = torch.compile(model) if first.compile else model  # type: ignore[assignment]
+        self.model = model
+        # Each mode and shape would be compiled anew: only whole training batches are worth it.
+        self.compiled: nn.Module | None = torch.compile(model) if first.compile else None  # type: ignore[assignment]
+        self.whole = 0
 
     def batches(self, epochs: Sequence[int]) -> Iterable[Batch]:
         """Returns the training batches, given the number of each run's epoch.
@@ -50,7 +54,12 @@ class Computation:
         Images are float N×C×H×W, the same for all runs, or N×(K·C)×H×W; labels accordingly N or N×K, or the
         shares of the classes, float N×classes or N×K×classes.
         """
-        return self.runs[0].train.epoch(epochs[0])
+        return self._laid_out(self.runs[0].train.epoch(epochs[0]))
+
+    def _laid_out(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+        """Yields batches with their images in the runs' memory format; what is in it already is not copied."""
+        for images, labels in batches:
+            yield images.contiguous(memory_format=self.memory_format), labels
 
     def untrained(self) -> list[tuple[float, float]]:
         """Returns each run's loss and accuracy on some training batches before anything is learnt."""
@@ -64,6 +73,7 @@ class Computation:
         with ExitStack() as averaged:
             for run in self.runs:
                 averaged.enter_context(run.averaged())
+            val = self._laid_out(val)
             return evaluate(self.model, val, self.device, self.precision, len(self.runs))
 
     def train(self, epochs: Sequence[int], display: Display) -> list[Trained]:
@@ -91,7 +101,7 @@ class Computation:
         """Takes one step of every run; nothing in it waits for the device."""
         images, labels = batch
         with autocast(self.device, self.precision):
-            logits = at_least_fp32(self.model(images))
+            logits = at_least_fp32(self._model_for(len(images))(images))
         logits = logits.view(len(images), len(self.runs), -1)
         losses = self._losses(logits, labels)
         penalties = [run.regularizer.penalty(run.model) for run in self.runs]
@@ -106,6 +116,11 @@ class Computation:
             sums[0].add_(losses, alpha=len(images))
             sums[1].add_((logits.argmax(2) == class_of(labels)).sum(0))
         display.advance(len(images) * len(self.runs))
+
+    def _model_for(self, images: int) -> nn.Module:
+        """Returns what computes a training batch of so many images; an epoch's last one may be smaller."""
+        self.whole = max(self.whole, images)
+        return self.model if self.compiled is None or images < self.whole else self.compiled
 
     def zero_grad(self) -> None:
         """Forgets the last step's gradients."""

@@ -118,20 +118,21 @@ class Display:
         )
 
 
-def describe_device(device: torch.device, precision: str, before: int) -> str:
+def describe_device(device: torch.device, precision: str, memory_format: str, before: int) -> str:
     """Returns the start-up line: the device, and on CUDA its memory before and after the model moved there.
 
     Args:
         device: where the model is now.
         precision: `fp32` or `bf16`.
+        memory_format: `channels_last` or `contiguous_format`.
         before: bytes in use on the device before the model moved (see `memory_in_use`).
     """
     if device.type != "cuda":
-        return f"device cpu, {torch.get_num_threads()} threads, {precision}, channels_last"
+        return f"device cpu, {torch.get_num_threads()} threads, {precision}, {memory_format}"
     mib = 2**20
     total = torch.cuda.get_device_properties(device).total_memory
     return (
-        f"device {torch.cuda.get_device_name(device)}, {precision}, channels_last, "
+        f"device {torch.cuda.get_device_name(device)}, {precision}, {memory_format}, "
         f"memory {before / mib:,.0f} MiB before the model, {memory_in_use(device) / mib:,.0f} MiB after, "
         f"of {total / mib:,.0f} MiB"
     )

@@ -65,7 +65,8 @@ class Trainer:
         epochs: total number, counted from the start of the run even if resumed.
         device: where all of it is.
         precision: `fp32` or `bf16`.
-        compile: run the model through `torch.compile`.
+        memory_format: `channels_last` or `contiguous_format`, as the model's; the batches are brought into it.
+        compile: run the model through `torch.compile` in training.
         label_smoothing: share of each label that is spread over all classes, in training.
         ema_decay: what the exponential moving average of weights and statistics keeps of itself at each step; it is
             what is validated and predicts then. 0: there is none.
@@ -87,6 +88,7 @@ class Trainer:
         epochs: int,
         device: torch.device,
         precision: str = "fp32",
+        memory_format: str = "channels_last",
         compile: bool = False,
         label_smoothing: float = 0.0,
         ema_decay: float = 0.0,
@@ -97,7 +99,7 @@ class Trainer:
     ) -> None:
         self.model, self.optimizer, self.schedule, self.regularizer = model, optimizer, schedule, regularizer
         self.train, self.val, self.epochs = train, val, epochs
-        self.device, self.precision = device, precision
+        self.device, self.precision, self.memory_format = device, precision, memory_format
         self.folder, self.config, self.run_id = folder, config or {}, run_id
         self.listeners = list(listeners)
         self.progress = Progress()
@@ -255,6 +257,8 @@ class Trainer:
             config=self.config,
             run_id=self.run_id,
             precision=self.precision,
+            memory_format=self.memory_format,
+            compile=self.compile,
         )
         names = ["last.pt", "best.pt"] if is_best else ["last.pt"]
         checkpoints.save(state, *(self.folder / name for name in names))

@@ -8,6 +8,8 @@ import torch
 from torch import nn
 
 PRECISIONS = ("auto", "fp32", "bf16")
+# By the names that they have in `torch`.
+MEMORY_FORMATS = ("auto", "channels_last", "contiguous_format")
 # Beta(α, α) is a spike at one half long before that.
 MAX_MIXUP = 100
 # What is right for each option that is a number, and the end of the sentence that says so.
@@ -30,7 +32,10 @@ class TrainerSettings:
         device: `auto` (a GPU if there is one), `cpu`, `cuda` or `cuda:1` and so on.
         precision: `fp32`, `bf16` (autocast; weights stay fp32) or `auto`, the faster of the two by a short
             measurement that is remembered per model and machine.
-        compile: run the model through `torch.compile`.
+        memory_format: `channels_last` (N×H×W×C in memory), `contiguous_format` (N×C×H×W) or `auto`, the faster of the
+            two by the same measurement.
+        compile: run the model through `torch.compile` in training; `auto`: where that pays within the run, by a
+            measurement that is taken where the run is long enough for it.
         deterministic: ask for bitwise repeatable kernels on CUDA too, at some cost in speed. On a CPU the
             same seed on the same machine always repeats.
         label_smoothing: share of each label that is spread over all classes in training (Szegedy et al. 2016);
@@ -52,7 +57,8 @@ class TrainerSettings:
     epochs: int = 30
     device: str = "auto"
     precision: str = "auto"
-    compile: bool = False
+    memory_format: str = "auto"
+    compile: bool | str = False
     deterministic: bool = False
     label_smoothing: float = 0.0
     mixup: float = 0.0
@@ -70,6 +76,7 @@ class TrainerSettings:
         epochs: object = 30,
         device: object = "auto",
         precision: object = "auto",
+        memory_format: object = "auto",
         compile: object = False,
         deterministic: object = False,
         label_smoothing: object = 0.0,
@@ -86,9 +93,12 @@ class TrainerSettings:
         problems += check_device(device)
         if precision not in PRECISIONS:
             problems.append(f"trainer.precision={precision}: must be one of {', '.join(PRECISIONS)}")
-        for name, value in (("compile", compile), ("deterministic", deterministic)):
-            if not isinstance(value, bool):
-                problems.append(f"trainer.{name}={value}: must be true or false")
+        if memory_format not in MEMORY_FORMATS:
+            problems.append(f"trainer.memory_format={memory_format}: must be one of {', '.join(MEMORY_FORMATS)}")
+        if not isinstance(compile, bool) and compile != "auto":
+            problems.append(f"trainer.compile={compile}: must be true, false or auto")
+        if not isinstance(deterministic, bool):
+            problems.append(f"trainer.deterministic={deterministic}: must be true or false")
         numbers = {"label_smoothing": label_smoothing, "mixup": mixup, "ema_decay": ema_decay}
         numbers |= {"initial_scale": initial_scale}
         numbers |= {"delay_fraction": delay_fraction, "finetune_fraction": finetune_fraction}
@@ -125,6 +135,6 @@ def resolve_device(device: str) -> torch.device:
     return torch.device(device)
 
 
-def place(model: nn.Module, device: torch.device) -> nn.Module:
-    """Moves a model to the device, in the layout in which convolutions are fastest there."""
-    return model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+def place(model: nn.Module, device: torch.device, memory_format: str = "channels_last") -> nn.Module:
+    """Moves a model to the device, into a memory format: `channels_last` or `contiguous_format`."""
+    return model.to(device=device, memory_format=getattr(torch, memory_format))  # type: ignore[call-overload]

@@ -4,13 +4,13 @@ from functools import partial
 
 import pytest
 import torch
-from torch import nn
 
 from cifar_tuning.data import EvalBatches, Synthetic, TrainBatches
 from cifar_tuning.data.augmentation import CropFlip
 from cifar_tuning.models import SimpleNN
 from cifar_tuning.training import L2, Schedule, Trainer
 from cifar_tuning.training.schedules import constant
+from cifar_tuning.training.settings import place
 
 SGD = partial(torch.optim.SGD, lr=0.01, momentum=0.9)
 
@@ -58,11 +58,12 @@ def make_run(splits):
         stride=1,
         mixup=0.0,
         validate=True,
+        memory_format="channels_last",
         **options,
     ) -> Trainer:
         data = Synthetic(train_size=64, val_size=32, test_size=64)
         torch.manual_seed(seed)
-        built: nn.Module = model().to(memory_format=torch.channels_last)
+        built = place(model(), torch.device("cpu"), memory_format)
         common = {"mean": data.mean, "std": data.std}
         train = TrainBatches(
             splits.train.images,
@@ -81,8 +82,7 @@ def make_run(splits):
         regularizer = regularizer or L2(1e-4)
         updates = optimizer(regularizer.parameter_groups(built))
         steps = Schedule(schedule, updates, epochs, len(train))
-        return Trainer(
-            built, updates, steps, regularizer, train, val, epochs=epochs, device=torch.device("cpu"), **options
-        )
+        options |= {"epochs": epochs, "device": torch.device("cpu"), "memory_format": memory_format}
+        return Trainer(built, updates, steps, regularizer, train, val, **options)
 
     return make

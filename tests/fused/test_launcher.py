@@ -15,7 +15,7 @@ from optuna.trial import TrialState
 from cifar_tuning.fused import launch
 from cifar_tuning.fused.size import Plan
 from cifar_tuning.fused.stack import Stack
-from cifar_tuning.training import Trainer, precision
+from cifar_tuning.training import Trainer, probe
 from cifar_tuning.tuning.place import LostTrial
 from cifar_tuning.tuning.trial import TrialReporter
 
@@ -447,14 +447,14 @@ def test_whether_it_pays_is_measured_and_remembered(tiny, tmp_path, monkeypatch)
 def steps(monkeypatch, tmp_path):
     """Has a training step take the seconds that a test says, by precision and kind of layer; returns what was timed."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(precision, "has_bf16", lambda device: True)
+    monkeypatch.setattr(probe, "has_bf16", lambda device: True)
     seconds, timed = {}, []
 
-    def step(name, model, device, shape):
-        timed.append((name, type(model.fc1 if hasattr(model, "fc1") else model.fc).__name__))
+    def step(formats, model, device, shape):
+        timed.append((formats.precision, type(model.fc1 if hasattr(model, "fc1") else model.fc).__name__))
         return seconds[timed[-1]]
 
-    monkeypatch.setattr(precision, "measure_step", step)
+    monkeypatch.setattr(probe, "measure_step", step)
     return seconds, timed
 
 

@@ -4,6 +4,7 @@ from functools import partial
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from cifar_tuning.fused.stack import Stack, own_generator
 from cifar_tuning.models import ResNet, SimpleNN
@@ -102,6 +103,41 @@ def test_the_same_numbers(make_run, options):
                 torch.testing.assert_close(value, averages[name], rtol=0, atol=1e-9)
         assert run.progress.confusion == result.progress.confusion
         assert (run.progress.best_acc, run.progress.best_epoch) == (result.value, result.progress.best_epoch)
+
+
+@pytest.mark.parametrize(
+    "case",
+    ["plain", "seeds_some_alike", "dropout", "mixup", "separable", "activation_swish", "shortcut_A", "shortcut_B"],
+)
+def test_the_memory_format_changes_no_number(make_run, monkeypatch, case):
+    """Alone and stacked; and what is asked for is what the convolutions compute in."""
+    stride = 4 if case.startswith("shortcut") else 1
+    options = [{"model": NET, **one, "epochs": 1, "stride": stride} for one in CASES[case]]
+    expected, contiguous, stacked = ([], [], [])
+    for one in options:
+        expected.append(make_run(**one))
+        expected[-1].fit_alone()
+    convolve, seen = F.conv2d, []
+
+    def watched(x, *args, **options):
+        y = convolve(x, *args, **options)
+        seen.extend([x, y])
+        return y
+
+    monkeypatch.setattr(F, "conv2d", watched)
+    for one in options:
+        contiguous.append(make_run(**one, memory_format="contiguous_format"))
+        contiguous[-1].fit_alone()
+        stacked.append(make_run(**one, memory_format="contiguous_format"))
+        own_generator(stacked[-1])
+    dict(run_epochs(Stack(stacked), Display(1, 1)))
+    assert seen
+    assert all(x.is_contiguous() for x in seen)
+    for runs in (contiguous, stacked):
+        for run, reference in zip(runs, expected, strict=True):
+            assert_same_state(run, reference)
+            assert [m.val_acc for m in run.progress.history] == [m.val_acc for m in reference.progress.history]
+            assert run.progress.confusion == reference.progress.confusion
 
 
 def assert_same_state(run, solo):

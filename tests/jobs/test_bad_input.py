@@ -20,6 +20,11 @@ from cifar_tuning.jobs.checks import RULES
         (["trainer.epochs=0"], "trainer.epochs=0: must be a whole number, 1 or above"),
         (["trainer.epochs=1.5"], "trainer.epochs=1.5: must be a whole number"),
         (["trainer.precision=fp8"], "trainer.precision=fp8: must be one of auto, fp32, bf16"),
+        (
+            ["trainer.memory_format=contiguous"],
+            "trainer.memory_format=contiguous: must be one of auto, channels_last, contiguous_format",
+        ),
+        (["trainer.compile=maybe"], "trainer.compile=maybe: must be true, false or auto"),
         (["trainer.device=tpu"], "trainer.device=tpu: must be auto, cpu, cuda or cuda:N"),
         (["regularizer.strength=-1"], "regularizer.strength=-1: must be a number, 0 or above"),
         (["regularizer=l1", "regularizer.strength=x"], "regularizer.strength=x: must be a number"),

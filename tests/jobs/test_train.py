@@ -9,6 +9,7 @@ import torch
 
 from cifar_tuning import PROJECT_ROOT
 from cifar_tuning.training import checkpoint as checkpoints
+from cifar_tuning.training import probe
 from cifar_tuning.training.evaluation import Evaluation
 from tests.conftest import TINY
 
@@ -59,6 +60,40 @@ def test_resume_is_bitwise_the_uninterrupted_run(tiny, tmp_path, options):
     assert "resuming after epoch 2 of 4" in outcome.out
     assert same_weights(tmp_path / "whole/last.pt", tmp_path / "resumed/last.pt")
     assert [s["val/acc"] for s in history(tmp_path / "whole")] == [s["val/acc"] for s in history(tmp_path / "resumed")]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("memory_format", ["channels_last", "contiguous_format"])
+def test_a_resumed_run_keeps_what_was_measured_when_it_began(tiny, tmp_path, monkeypatch, precision, memory_format):
+    """Another measurement may come out another way, and so would the numbers."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(probe, "has_bf16", lambda device: True)
+    fastest = (precision, memory_format)
+    monkeypatch.setattr(probe, "measure_step", lambda formats, *rest: 1.0 if formats == fastest else 2.0)
+    auto = ["trainer.precision=auto", "trainer.memory_format=auto", "model.batch_norm=true"]
+    begun = tiny(*auto)
+    assert begun.code == 0, begun.err
+    assert f"threads, {precision}, {memory_format}" in begun.out
+    kept = checkpoints.load(tmp_path / "run")
+    assert (kept.precision, kept.memory_format, kept.compile) == (*fastest, False)
+    monkeypatch.setattr(probe, "measure_step", lambda *a: pytest.fail("measured again"))
+    resumed = tiny(*auto, "trainer.epochs=3", f"resume={tmp_path}/run", f"hydra.run.dir={tmp_path}/longer")
+    assert resumed.code == 0, resumed.err
+    assert f"threads, {precision}, {memory_format}" in resumed.out
+    assert checkpoints.load(tmp_path / "longer").memory_format == memory_format
+
+
+@pytest.mark.parametrize("pays", [True, False])
+def test_a_resumed_run_is_compiled_as_it_began(tiny, tmp_path, monkeypatch, pays):
+    asked = []
+    monkeypatch.setattr(torch, "compile", lambda model: model)
+    monkeypatch.setattr("cifar_tuning.jobs.run.resolve_compile", lambda *a: asked.append(a) or pays)
+    assert tiny("trainer.compile=auto").code == 0
+    assert checkpoints.load(tmp_path / "run").compile is pays
+    resumed = tiny("trainer.compile=auto", "trainer.epochs=3", f"resume={tmp_path}/run")
+    assert resumed.code == 0, resumed.err
+    batches = 8  # of an epoch
+    assert [(one[0], *one[-2:]) for one in asked] == [("auto", 2 * batches, None), ("auto", 3 * batches, pays)]
 
 
 def test_a_checkpoint_of_an_older_release_lacks_the_options_that_came_since(tiny, tmp_path):

@@ -86,8 +86,10 @@ def test_of_equal_pixels_the_first_has_the_gradient(dtype):
 
 def test_only_where_it_is_the_same():
     conv, norm = layers(8, 5, False)
-    x = torch.zeros(2, 3, 8, 8, dtype=torch.double)
+    contiguous = torch.zeros(2, 3, 8, 8, dtype=torch.double)
+    x = contiguous.to(memory_format=torch.channels_last)
     assert phases.applies(conv, norm, x)
+    assert not phases.applies(conv, norm, contiguous)
     for other in (
         nn.Conv2d(3, 16, 5),
         nn.Conv2d(3, 8, 5, stride=2),
@@ -116,6 +118,9 @@ def test_simplenn_takes_it_in_training_only(monkeypatch):
     monkeypatch.setattr(phases, "pooled", lambda *a: calls.append(1) or pooled(*a))
     model = SimpleNN(batch_norm=True).to(memory_format=torch.channels_last)
     x = torch.randn(4, 3, 32, 32)
+    model(x)
+    assert len(calls) == 0  # it is made for channels_last
+    x = x.to(memory_format=torch.channels_last)
     model(x)
     assert len(calls) == 1
     model.eval()

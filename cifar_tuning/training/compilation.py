@@ -1,0 +1,101 @@
+"""Whether `torch.compile` pays within a run: measured where the run is long enough for it, then remembered."""
+
+import logging
+import math
+import os
+import shutil
+
+import torch
+from torch import nn
+
+from cifar_tuning.training.probe import NEEDED_GAIN, ROUNDS, Formats, Probe
+from cifar_tuning.training.remembered import key_of, one_at_a_time, recall, remember
+
+log = logging.getLogger(__name__)
+
+STORE = "compile"
+# Seconds that a compilation takes at most on two cores (ResNet-20; a busy machine may take longer).
+EXPECTED = 60.0
+# Of a run's time in eager mode; to find out must not cost more, because most often it doesn't pay.
+SHARE = 0.05
+
+
+def resolve_compile(
+    asked: bool | str,
+    model: nn.Module,
+    device: torch.device,
+    formats: Formats,
+    batch_shape: tuple[int, int, int, int],
+    steps: int,
+    began: bool | None = None,
+) -> bool:
+    """Returns whether to compile: what was asked for, or what makes the run shorter for `auto`.
+
+    Args:
+        asked: true, false or `auto`.
+        model: on the device, in its memory format.
+        device: where it is trained.
+        formats: what it is computed in.
+        batch_shape: N×C×H×W of a training batch.
+        steps: that the run takes, all its epochs'.
+        began: whether a resumed run was compiled; `auto` keeps to that. None: it is a new one.
+    """
+    if isinstance(asked, bool):
+        return asked
+    if (compiler := missing_compiler()) is not None:
+        log.info("not compiled: there is no C++ compiler (%s) here", compiler)
+        return False
+    if began is not None:
+        return began
+    key = f"{key_of(model, device, batch_shape)} {formats}"
+    found = recall(STORE).get(key)
+    if found is None:
+        eager = Probe(formats, model, device, batch_shape).seconds()
+        if SHARE * eager * steps < EXPECTED:
+            log.info("not compiled: a run of about %.0f s is too short to find out whether that pays", eager * steps)
+            return False
+        with one_at_a_time(STORE):
+            found = recall(STORE).get(key)  # by who was measuring just now
+            if found is None:
+                try:
+                    found = _measure(model, device, formats, batch_shape)
+                except Exception as error:
+                    reason = str(error).strip().split("\n")[0][:200]
+                    log.info("not compiled: that failed (%s: %s)", type(error).__name__, reason)
+                    return False
+                remember(STORE, key, found)
+    return _pays(found, steps)
+
+
+def missing_compiler() -> str | None:
+    """Returns the name of the C++ compiler that PyTorch would call and that is not there; None if there is one."""
+    names = [os.environ["CXX"]] if os.environ.get("CXX") else ["g++", "clang++"]
+    return None if any(shutil.which(name) for name in names) else " or ".join(names)
+
+
+def _measure(
+    model: nn.Module, device: torch.device, formats: Formats, batch_shape: tuple[int, int, int, int]
+) -> dict[str, float]:
+    """Returns the seconds of a compilation, and of a training step with and without; the model stays untouched."""
+    log.info("finding out once whether to compile: this takes up to a minute or two")
+    eager = Probe(formats, model, device, batch_shape)
+    compiled = Probe(formats, model, device, batch_shape)
+    compiled.model = torch.compile(compiled.model)  # type: ignore[assignment]
+    seconds = {"compilation": compiled.step(), "compiled": math.inf, "eager": math.inf}
+    for _ in range(ROUNDS):
+        seconds["eager"] = min(seconds["eager"], eager.seconds())
+        seconds["compiled"] = min(seconds["compiled"], compiled.seconds())
+    return {name: round(value, 6) for name, value in seconds.items()}
+
+
+def _pays(found: dict[str, float], steps: int) -> bool:
+    with_it, without = found["compilation"] + steps * found["compiled"], steps * found["eager"]
+    pays = without > NEEDED_GAIN * with_it
+    log.info(
+        "compiling takes %.0f s and makes a step %.2f times as fast: %scompiled for %d steps",
+        found["compilation"],
+        found["eager"] / found["compiled"],
+        "" if pays else "not ",
+        steps,
+    )
+    return pays

@@ -1,0 +1,223 @@
+"""Which precision and memory format are faster for this model on this machine: measured once, then remembered.
+
+bf16 needs hardware for it, and even with that some PyTorch releases run a convolution slower in bf16 than in
+fp32. Which memory format is faster depends on the processor, the precision and the layers. So neither is assumed.
+"""
+
+import copy
+import logging
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from cifar_tuning.training.precision import at_least_fp32, autocast, has_bf16
+from cifar_tuning.training.remembered import key_of, one_at_a_time, recall, remember
+from cifar_tuning.training.settings import MEMORY_FORMATS, PRECISIONS
+
+log = logging.getLogger(__name__)
+
+STORE = "precision"
+ROUNDS, REPEATS = 2, 2
+# Below this advantage the choice would be noise, and the one that is named first the more exact or better tried.
+NEEDED_GAIN = 1.05
+# Times as slow as the fastest after the first round: not looked at again.
+HOPELESS = 1.25
+
+
+class Formats(NamedTuple):
+    """How a model is computed: numbers of a precision, in a memory format.
+
+    Attributes:
+        precision: `fp32` or `bf16`.
+        memory_format: `channels_last` or `contiguous_format`.
+    """
+
+    precision: str
+    memory_format: str
+
+    def __str__(self) -> str:
+        return " ".join(self)
+
+
+@dataclass(frozen=True)
+class Together:
+    """Several models as one, which may be how they are trained.
+
+    Attributes:
+        model: all of them.
+        count: how many.
+        needed_gain: over one after the other; below it they are trained one by one.
+    """
+
+    model: nn.Module
+    count: int
+    needed_gain: float
+
+
+def resolve_formats(
+    precision: str,
+    memory_format: str,
+    model: nn.Module,
+    device: torch.device,
+    batch_shape: tuple[int, int, int, int],
+    together: Together | None = None,
+) -> Formats:
+    """Returns what was asked for; where that is `auto`, the fastest.
+
+    Args:
+        precision: `auto`, `fp32` or `bf16`.
+        memory_format: `auto`, `channels_last` or `contiguous_format`.
+        model: on the device.
+        device: where it is trained.
+        batch_shape: N×C×H×W of a training batch.
+        together: what several such models may be trained as. Where that pays it decides, because bf16 may make no
+            difference to one small model and a large one to a stack; where it doesn't, each is trained by itself.
+    """
+    candidates = _candidates(precision, memory_format, device)
+    if len(candidates) == 1:
+        return candidates[0]
+    key = key_of(model, device, batch_shape) + ("" if together is None else f" or {together.count} as one")
+    key += f" of {', '.join(map(str, candidates))}"
+    if (known := _known(key, candidates)) is not None:
+        return known
+    with one_at_a_time(STORE):
+        if (known := _known(key, candidates)) is not None:  # by who was measuring just now
+            return known
+        found, seconds = _fastest("this model", candidates, model, device, batch_shape)
+        if together is not None:
+            found = _of_all(found, seconds, candidates, together, device, batch_shape)
+        remember(STORE, key, str(found))
+    return found
+
+
+def _candidates(precision: str, memory_format: str, device: torch.device) -> list[Formats]:
+    """Returns what may be chosen, in the order in which it is preferred where it makes no difference."""
+    precisions = [precision]
+    if precision == "auto":
+        precisions = [name for name in PRECISIONS[1:] if name == "fp32" or has_bf16(device)]
+    memory_formats = MEMORY_FORMATS[1:] if memory_format == "auto" else (memory_format,)
+    return [Formats(one, other) for one in precisions for other in memory_formats]
+
+
+def _known(key: str, candidates: Sequence[Formats]) -> Formats | None:
+    remembered = recall(STORE).get(key)
+    return next((one for one in candidates if str(one) == remembered), None)
+
+
+def _of_all(
+    own: Formats,
+    seconds: float,
+    candidates: Sequence[Formats],
+    together: Together,
+    device: torch.device,
+    batch_shape: tuple[int, int, int, int],
+) -> Formats:
+    """Returns the formats of several models, given those of one and the seconds of its step."""
+    # Stacks are faster in channels_last by far; that is not measured anew each time.
+    offered = [one for one in candidates if one.memory_format == "channels_last"] or list(candidates)
+    if offered == [own]:
+        return own
+    what = f"{together.count} of them as one"
+    try:
+        of_all, all_seconds = _fastest(what, offered, together.model, device, batch_shape)
+    except Exception as error:  # its code is not for features side by side, or memory is short
+        log.info("%d of them as one can't be measured (%s): taking %s", together.count, error, own)
+        return own
+    gain = together.count * seconds / all_seconds
+    chosen, how = (of_all, "as one") if gain >= together.needed_gain else (own, "one by one")
+    log.info("as one they are %.2f times as fast as one by one: taking %s, best %s", gain, chosen, how)
+    return chosen
+
+
+def _fastest(
+    what: str,
+    candidates: Sequence[Formats],
+    model: nn.Module,
+    device: torch.device,
+    batch_shape: tuple[int, int, int, int],
+) -> tuple[Formats, float]:
+    """Returns the formats in which a training step is fastest, and its seconds."""
+    times = dict.fromkeys(candidates, math.inf)
+    for _ in range(ROUNDS):  # in turn: a disturbance of some steps must not decide
+        hopeful = [one for one in candidates if times[one] <= HOPELESS * min(times.values())]
+        if len(hopeful) == 1 < len(candidates):
+            break
+        for one in hopeful:
+            times[one] = min(times[one], measure_step(one, model, device, batch_shape))
+    best = min(times.values())
+    found = next(one for one in candidates if times[one] <= NEEDED_GAIN * best)
+    shown = ", ".join(f"{one} {1000 * seconds:.1f}" for one, seconds in times.items())
+    log.info("milliseconds of a step of %s: %s; best in %s", what, shown, found)
+    return found, times[found]
+
+
+def measure_step(
+    formats: Formats, model: nn.Module, device: torch.device, batch_shape: tuple[int, int, int, int]
+) -> float:
+    """Returns the seconds of a training step; see `Probe`."""
+    return Probe(formats, model, device, batch_shape).seconds()
+
+
+class Probe:
+    """A copy of a model to take training steps with; the model and the random generators stay untouched.
+
+    Nothing is dropped: jobs that differ in their rates go by one measurement.
+
+    Args:
+        formats: what it is computed in.
+        model: on the device.
+        device: where it is trained.
+        batch_shape: N×C×H×W of a training batch.
+    """
+
+    def __init__(
+        self, formats: Formats, model: nn.Module, device: torch.device, batch_shape: tuple[int, int, int, int]
+    ) -> None:
+        self.device, self.precision = device, formats.precision
+        self.memory_format: torch.memory_format = getattr(torch, formats.memory_format)
+        self.model: nn.Module = without_dropout(model).to(memory_format=self.memory_format)  # type: ignore[call-overload]
+        self.model.train()
+        generator = torch.Generator(device).manual_seed(0)
+        images = torch.randn(batch_shape, device=device, generator=generator)
+        self.images = images.to(memory_format=torch.channels_last)  # as batches are made
+
+    def seconds(self) -> float:
+        """Returns the seconds of the fastest of several steps.
+
+        The fastest, because what else the machine does can only slow a step down.
+        """
+        self.step()  # allocates, and looks for kernels
+        return min(self.step() for _ in range(REPEATS))
+
+    def step(self) -> float:
+        """Takes a forward and backward pass; returns its seconds."""
+        cuda = [self.device] if self.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=cuda):
+            return self._step()
+
+    def _step(self) -> float:
+        if self.device.type == "cuda":  # what was queued before is none of this step's
+            torch.cuda.synchronize(self.device)
+        start = time.perf_counter()
+        with autocast(self.device, self.precision):
+            logits = self.model(self.images.contiguous(memory_format=self.memory_format))
+        target = torch.zeros(len(logits), dtype=torch.long, device=self.device)
+        F.cross_entropy(at_least_fp32(logits), target).backward()
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return time.perf_counter() - start
+
+
+def without_dropout(model: nn.Module) -> nn.Module:
+    """Returns a copy of a model that drops nothing and draws no random numbers for it."""
+    copied = copy.deepcopy(model)
+    for module in copied.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+    return copied

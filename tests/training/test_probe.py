@@ -1,0 +1,251 @@
+import json
+import math
+import time
+from functools import partial
+from threading import Thread
+
+import pytest
+import torch
+from torch import nn
+
+from cifar_tuning.models import ResNet, SimpleNN
+from cifar_tuning.training import probe
+from cifar_tuning.training.probe import Formats, resolve_formats
+from cifar_tuning.training.remembered import cache_file, key_of
+from cifar_tuning.training.settings import place
+
+CPU = torch.device("cpu")
+SHAPE = (8, 3, 32, 32)
+LAST, FIRST = "channels_last", "contiguous_format"
+
+
+class Delayed(nn.Module):
+    """Takes longer in one precision, so that the probe has something to find."""
+
+    def __init__(self, slow: torch.dtype) -> None:
+        super().__init__()
+        self.layer, self.slow = nn.Linear(3 * 32 * 32, 10), slow
+
+    def forward(self, x):
+        y = self.layer(x.flatten(1))
+        if y.dtype == self.slow:
+            time.sleep(0.02)
+        return y
+
+
+class Strided(Delayed):
+    """Takes longer in one memory format of its images."""
+
+    def forward(self, x):
+        if x.is_contiguous(memory_format=getattr(torch, self.slow)):
+            time.sleep(0.02)
+        return self.layer(x.flatten(1))
+
+
+@pytest.fixture
+def seconds(monkeypatch, tmp_path):
+    """Has a training step take the seconds that a test says, by precision and memory format; returns what was timed."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    said, timed = {}, []
+
+    def step(formats, model, device, shape):
+        timed.append(formats)
+        return said[formats]
+
+    monkeypatch.setattr(probe, "measure_step", step)
+    return said, timed
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("memory_format", [LAST, FIRST])
+def test_what_is_asked_for_is_taken(precision, memory_format):
+    assert resolve_formats(precision, memory_format, nn.Identity(), CPU, SHAPE) == (precision, memory_format)
+
+
+# Milliseconds of a step: fp32 in channels_last and contiguous_format, bf16 likewise.
+MACHINES = {
+    "fast bf16": (12.0, 17.0, 9.0, 24.0, ("bf16", LAST)),
+    "bf16 hardware, but a torch with slow bf16 convolutions": (12.0, 17.0, 30.0, 31.0, ("fp32", LAST)),
+    "bf16 that gains too little to tell": (12.0, 17.0, 11.6, 17.0, ("fp32", LAST)),
+    "faster contiguous, slow bf16": (12.0, 9.0, 30.0, 31.0, ("fp32", FIRST)),
+    "bf16 that is fast in one memory format only": (12.0, 12.0, 30.0, 8.0, ("bf16", FIRST)),
+    "contiguous that gains too little to tell": (12.0, 11.6, 30.0, 30.0, ("fp32", LAST)),
+    "no bf16": (12.0, 17.0, None, None, ("fp32", LAST)),
+    "no bf16, faster contiguous": (12.0, 9.0, None, None, ("fp32", FIRST)),
+}
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+def test_auto_takes_the_fastest_that_the_hardware_has(monkeypatch, seconds, machine):
+    said, timed = seconds
+    *times, expected = MACHINES[machine]
+    said |= zip(ALL, times, strict=True)
+    monkeypatch.setattr(probe, "has_bf16", lambda device: None not in times)
+    assert resolve_formats("auto", "auto", nn.Linear(2, 2), CPU, SHAPE) == expected
+    assert set(timed) == {one for one in ALL if said[one] is not None}
+    # In turn, and nothing that is hopeless twice.
+    assert timed[: len(set(timed))] == list(dict.fromkeys(timed))
+    assert all(timed.count(one) == 1 for one in set(timed) if said[one] > probe.HOPELESS * min(map(said.get, timed)))
+
+
+ALL = [Formats(precision, memory_format) for precision in ("fp32", "bf16") for memory_format in (LAST, FIRST)]
+
+
+@pytest.mark.parametrize(
+    ("precision", "memory_format", "expected"),
+    [("auto", FIRST, ("bf16", FIRST)), ("auto", LAST, ("fp32", LAST)), ("bf16", "auto", ("bf16", FIRST))],
+)
+def test_what_is_asked_for_is_not_measured(monkeypatch, seconds, precision, memory_format, expected):
+    said, timed = seconds
+    said |= zip(ALL, (3.0, 4.0, 5.0, 1.0), strict=True)
+    monkeypatch.setattr(probe, "has_bf16", lambda device: True)
+    assert resolve_formats(precision, memory_format, nn.Linear(2, 2), CPU, SHAPE) == expected
+    assert {one.precision for one in timed} == ({"fp32", "bf16"} if precision == "auto" else {precision})
+    assert {one.memory_format for one in timed} == ({LAST, FIRST} if memory_format == "auto" else {memory_format})
+    # Another question has an answer of its own.
+    assert resolve_formats("fp32", "auto", nn.Linear(2, 2), CPU, SHAPE) == ("fp32", LAST)
+
+
+@pytest.mark.parametrize(
+    ("model", "expected"),
+    [
+        (Delayed(torch.float32), ("bf16", LAST)),
+        (Delayed(torch.bfloat16), ("fp32", LAST)),
+        (Strided(LAST), ("fp32", FIRST)),
+        (Strided(FIRST), ("fp32", LAST)),
+    ],
+    ids=["slow fp32", "slow bf16", "slow channels_last", "slow contiguous"],
+)
+def test_real_steps_are_timed(monkeypatch, tmp_path, model, expected):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(probe, "has_bf16", lambda device: True)
+    # What makes no difference to a model may come out either way on a busy machine.
+    found = resolve_formats("auto", "auto", model, CPU, SHAPE)
+    assert [one for one, other in zip(found, expected, strict=True) if one == other]
+    decides = 0 if isinstance(model.slow, torch.dtype) else 1
+    assert found[decides] == expected[decides]
+
+
+def test_the_measurement_is_made_once(monkeypatch, seconds):
+    said, timed = seconds
+    said |= zip(ALL, (3.0, 4.0, 5.0, 1.0), strict=True)
+    monkeypatch.setattr(probe, "has_bf16", lambda device: True)
+    first = resolve_formats("auto", "auto", nn.Linear(2, 2), CPU, SHAPE)
+    timed.clear()
+    assert resolve_formats("auto", "auto", nn.Linear(2, 2), CPU, SHAPE) == first == ("bf16", FIRST)
+    assert timed == []
+    assert list(json.loads(cache_file("precision").read_text()).values()) == ["bf16 contiguous_format"]
+
+
+def test_dropout_makes_another_model_of_none():
+    """A rate of 0 may be an Identity; the time of the draws is no part of the measurement."""
+    names = [key_of(nn.Sequential(layer), CPU, SHAPE) for layer in (nn.Identity(), nn.Dropout(0.2), nn.Dropout(5e-1))]
+    assert len(set(names)) == 1
+    assert key_of(nn.Sequential(nn.Dropout2d(0.2)), CPU, SHAPE) != names[0]
+
+
+def test_a_stack_that_does_not_run_leaves_the_decision_to_one_model(monkeypatch, tmp_path):
+    """A model of the user's whose code is not for features side by side: why it is not stacked is said elsewhere."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(probe, "has_bf16", lambda device: True)
+    broken = probe.Together(nn.Linear(1, 1), 4, 1.1)
+    assert resolve_formats("auto", LAST, Delayed(torch.float32), CPU, SHAPE, broken) == ("bf16", LAST)
+
+
+@pytest.mark.parametrize("pays", [True, False])
+def test_a_stack_is_measured_in_channels_last_alone(monkeypatch, tmp_path, pays):
+    """There it is faster; one by one its models may be faster in the other."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(probe, "has_bf16", lambda device: False)
+    alone, stack, timed = nn.Linear(2, 2), nn.Linear(2, 8), []
+
+    def step(formats, model, device, shape):
+        timed.append((model is stack, formats.memory_format))
+        return {LAST: 2.0, FIRST: 1.0}[formats.memory_format] if model is alone else (3.0 if pays else 3.9)
+
+    monkeypatch.setattr(probe, "measure_step", step)
+    found = resolve_formats("auto", "auto", alone, CPU, SHAPE, probe.Together(stack, 4, 1.1))
+    assert found == ("fp32", LAST if pays else FIRST)
+    assert set(timed) == {(False, LAST), (False, FIRST), (True, LAST)}
+
+
+@pytest.mark.parametrize("content", ["", "{", "[1]"])
+def test_a_damaged_cache_is_measured_anew(monkeypatch, seconds, content):
+    said, timed = seconds
+    said |= zip(ALL, (3.0, 4.0, 1.0, 4.0), strict=True)
+    monkeypatch.setattr(probe, "has_bf16", lambda device: True)
+    cache_file("precision").parent.mkdir(parents=True)
+    cache_file("precision").write_text(content)
+    assert resolve_formats("auto", "auto", nn.Linear(2, 2), CPU, SHAPE) == ("bf16", LAST)
+    assert timed
+
+
+@pytest.mark.parametrize("formats", ALL, ids=str)
+def test_the_probe_leaves_model_and_generators_alone(formats):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Dropout(), nn.Flatten(), nn.LazyLinear(10))
+    model(torch.zeros(SHAPE))
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    state = torch.get_rng_state()
+    probe.measure_step(formats, model, CPU, SHAPE)
+    assert torch.equal(state, torch.get_rng_state())
+    assert all(torch.equal(before[k], v) for k, v in model.state_dict().items())
+    assert all(p.grad is None for p in model.parameters())
+    assert model[0].weight.is_contiguous()
+
+
+@pytest.mark.parametrize("memory_format", [LAST, FIRST])
+def test_what_is_timed_is_what_a_run_computes(memory_format):
+    """Given images in channels_last, a model would compute in channels_last whatever its weights."""
+    seen = []
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 10))
+    model[0].register_forward_hook(lambda layer, images, y: seen.extend([images[0], layer.weight, y]))
+    probe.measure_step(Formats("fp32", memory_format), place(model, CPU), CPU, SHAPE)
+    assert seen
+    assert all(x.is_contiguous(memory_format=getattr(torch, memory_format)) for x in seen)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("make", [partial(SimpleNN, batch_norm=True), ResNet])
+def test_on_a_gpu_all_are_measured_and_one_is_found(monkeypatch, tmp_path, make):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    device, timed = torch.device("cuda"), {}
+    measure, waited, synchronize = probe.measure_step, [], torch.cuda.synchronize
+
+    def step(formats, *args):
+        timed[formats] = min(timed.get(formats, math.inf), measure(formats, *args))
+        return timed[formats]
+
+    monkeypatch.setattr(probe, "measure_step", step)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda *a: waited.append(1) or synchronize(*a))
+    found = resolve_formats("auto", "auto", place(make(), device), device, (128, 3, 32, 32))
+    assert set(timed) == {one for one in ALL if one.precision == "fp32" or probe.has_bf16(device)}
+    assert found in timed
+    assert timed[found] <= probe.NEEDED_GAIN * min(timed.values())
+    assert len(waited) >= 2 * len(timed) * (probe.REPEATS + 1)
+
+
+def test_two_processes_do_not_measure_at_once(monkeypatch, tmp_path):
+    """They would disturb each other, and might find different precisions for the trials of one study."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    at_once, most, found = [], [], []
+
+    def slowly(formats, model, device, shape):
+        at_once.append(formats)
+        most.append(len(at_once))
+        time.sleep(0.05)
+        at_once.pop()
+        return {"fp32": 1.2, "bf16": 1.0}[formats.precision]
+
+    monkeypatch.setattr(probe, "has_bf16", lambda device: True)
+    monkeypatch.setattr(probe, "measure_step", slowly)
+    model = torch.nn.Linear(2, 2)
+    resolve = partial(resolve_formats, "auto", LAST, model, torch.device("cpu"), (1, 1, 2, 2))
+    threads = [Thread(target=lambda: found.append(resolve())) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == [("bf16", LAST)] * 2
+    assert max(most) == 1
+    assert len(most) == 2 * probe.ROUNDS
