@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.metadata
 import tempfile
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -51,7 +53,7 @@ def log_classifier(client: MlflowClient, run_id: str, model: nn.Module, example:
     )
     status: Literal["READY", "FAILED"] = "FAILED"
     try:
-        with tempfile.TemporaryDirectory() as temporary, warnings.catch_warnings():
+        with tempfile.TemporaryDirectory() as temporary, warnings.catch_warnings(), _unchecked_requirements():
             warnings.simplefilter("ignore")  # torch.export's and MLflow's, about their own insides
             folder = Path(temporary) / NAME
             mlflow.pytorch.save_model(
@@ -92,3 +94,24 @@ def _signature(model: nn.Module, example: np.ndarray) -> Any:
 
 def _requirements() -> list[str]:
     return [f"{name}=={importlib.metadata.version(name)}" for name in ("mlflow", "torch", "numpy")]
+
+
+@contextmanager
+def _unchecked_requirements() -> Iterator[None]:
+    """Keeps MLflow from comparing the requirements with what is installed, where `_requirements` has them from.
+
+    MLflow reads the metadata of every installed package for it, 0.4 s, and has no option not to. The function is not
+    of its public interface; a version that has it elsewhere compares them.
+    """
+    from mlflow.utils import environment
+
+    name = "warn_dependency_requirement_mismatches"
+    compare = getattr(environment, name, None)
+    if compare is None:
+        yield
+        return
+    setattr(environment, name, lambda requirements: None)
+    try:
+        yield
+    finally:
+        setattr(environment, name, compare)

@@ -17,6 +17,7 @@ from optuna.storages import RDBStorage
 from sqlalchemy.exc import SQLAlchemyError
 
 from cifar_tuning.errors import UserError
+from cifar_tuning.processes import close_databases_at_exit
 from cifar_tuning.text import without_password
 from cifar_tuning.tuning.place import sqlite_file
 
@@ -161,6 +162,7 @@ def _listen(storage: RDBStorage) -> None:
         connection.execute("PRAGMA synchronous=NORMAL")  # safe in WAL mode, and saves a disk flush per commit
 
     sqlalchemy.event.listen(storage.engine, "connect", on_connect)
+    close_databases_at_exit()
     storage.engine.dispose()  # connections made before this line
 
 

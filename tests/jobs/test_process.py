@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import pytest
 
 from cifar_tuning.jobs.process import TRUST_VARIABLE, trusted_targets
@@ -33,3 +36,43 @@ def test_what_is_not_trusted_is_not_called(tiny):
     assert "scipy.special.expit" in outcome.err
     assert TRUST_VARIABLE in outcome.err
     assert "Traceback" not in outcome.err
+
+
+USES = {
+    "runs": """
+from cifar_tuning.tracking import MLflowTracker, RunContext
+user = MLflowTracker(uri=uri)
+user.start(RunContext(name="run", config={}, overrides=[], folder=file.parent, seed=0))
+user.finish("complete")
+""",
+    "trials": """
+import optuna
+from cifar_tuning.tuning.storage import open_storage
+user = optuna.create_study(storage=open_storage(uri))
+user.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=1)
+""",
+}
+
+
+@pytest.mark.parametrize("use", USES)
+def test_a_command_takes_nothing_apart_at_its_end_but_closes_its_database(tmp_path, use):
+    """A SQLite file whose last connection was not closed leaves what was written last beside it."""
+    file = tmp_path / "store.db"
+    script = f"""
+import atexit, gc
+from pathlib import Path
+atexit.register(lambda: print(gc.get_freeze_count(), gc.get_threshold()[0]))  # comes last
+from cifar_tuning.jobs.process import start
+start()
+file = Path("{file}")
+uri = f"sqlite:///{{file}}"
+{USES[use]}
+cycle = [user]
+cycle.append(cycle)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    frozen, collect_after = map(int, done.stdout.split())
+    assert frozen > 100_000
+    assert collect_after > 10_000
+    assert file.is_file()
+    assert not list(tmp_path.glob("*-wal"))

@@ -2,10 +2,13 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import nn
+
+from cifar_tuning.tracking.logged_model import _unchecked_requirements
 
 
 class Swish(torch.autograd.Function):
@@ -103,3 +106,28 @@ def test_a_model_that_cannot_be_exported_costs_a_warning(started, client, caplog
     tracker.finish("complete")
     assert "The model was not logged" in caplog.text
     assert client.get_run(tracker.run_id).info.status == "FINISHED"
+
+
+def test_the_requirements_are_not_compared_with_what_they_were_read_from(started, monkeypatch):
+    """Relies on a function of MLflow's that is not of its public interface."""
+    from mlflow.utils import environment
+
+    compared = []
+    monkeypatch.setattr(environment, "warn_dependency_requirement_mismatches", compared.append)
+    tracker = started()
+    model_id = tracker.log_model(Classifier().eval(), np.ones((2, 32, 32, 3), np.uint8))
+    tracker.finish("complete")
+    assert compared == []
+    kept = Path(tracker.open_store().client.get_logged_model(model_id).artifact_location)
+    assert f"torch=={torch.__version__}" in (kept / "requirements.txt").read_text()
+    environment.warn_dependency_requirement_mismatches("others'")
+    assert compared == ["others'"]
+
+
+def test_an_mlflow_that_compares_requirements_elsewhere_is_left_alone(monkeypatch):
+    from mlflow.utils import environment
+
+    monkeypatch.delattr(environment, "warn_dependency_requirement_mismatches")
+    with _unchecked_requirements():
+        assert not hasattr(environment, "warn_dependency_requirement_mismatches")
+    assert not hasattr(environment, "warn_dependency_requirement_mismatches")
