@@ -30,7 +30,7 @@ class Scale:
     data: Path
     pictures: Path
     surface_points: int = 21
-    surface_images: int = 1000
+    surface_images: int = 500
     timing_rounds: int = 20
     quick: bool = False
 
