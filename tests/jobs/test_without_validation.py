@@ -139,7 +139,7 @@ SEVERAL = ["objective=[val/acc,model/macs]", "hydra.sweeper.direction=[maximize,
 
 
 @pytest.mark.parametrize(
-    "command",
+    "search",
     [
         [*STUDY, ALL],
         [*STUDY, ALL, "objective=val/loss"],
@@ -150,8 +150,8 @@ SEVERAL = ["objective=[val/acc,model/macs]", "hydra.sweeper.direction=[maximize,
     ],
     ids=["study", "loss", "several", "swept", "optuna", "optuna_several"],
 )
-def test_a_search_needs_what_it_optimises(tiny, tmp_path, command):
-    outcome = tiny(*command)
+def test_a_search_needs_what_it_optimises(tiny, tmp_path, search):
+    outcome = tiny(*search)
     assert outcome.code == 1
     assert "data.val_size=0 leaves no image for val/" in outcome.err
     assert "Traceback" not in outcome.err
