@@ -244,6 +244,7 @@ def test_without_validation_training_is_the_same_and_the_last_epoch_is_kept(make
     plain.fit()
     recorder = Recorder()
     trainer = make_trainer(epochs=2, validate=False, folder=tmp_path, listeners=[recorder], **options)
+    caplog.clear()
     with caplog.at_level("INFO"):
         result = trainer.fit()
     assert (result.state, result.value) == ("complete", None)
