@@ -36,6 +36,14 @@ def missing_repeats(results: Results) -> tuple[Run, list[int]] | None:
     return (best, lacking) if lacking else None
 
 
+def best_recipe(results: Results) -> str:
+    """Returns the recipe's best configuration in the mean of those with all seeds: the grid's, or a longer one."""
+    grid, *longer = results.configurations(RECIPE)
+    seeds = len(results.experiment(RECIPE).seeds)
+    whole = [one for one in (grid, *longer) if len(results.of(RECIPE, one)) >= seeds]
+    return max(whole, key=lambda one: summarize(results.values(RECIPE, one).values()).mean, default=grid)
+
+
 def to_test(results: Results) -> list[Run]:
     """Returns the runs that may read the test set: those of the configuration with the best mean validation accuracy.
 
@@ -45,7 +53,7 @@ def to_test(results: Results) -> list[Run]:
     if best is None or missing_repeats(results) or results.missing(RECIPE):
         return []
     seeds = set(results.experiment(RECIPE).seeds)
-    pairs = [(best.experiment, best.configuration), (RECIPE, results.experiment(RECIPE).configurations[0])]
+    pairs = [(best.experiment, best.configuration), (RECIPE, best_recipe(results))]
     candidates = [[run for run in results.of(*pair) if run.seed in seeds] for pair in pairs]
     return max(candidates, key=lambda runs: summarize(run.val_acc for run in runs).mean)
 
@@ -54,7 +62,7 @@ def recipe_lines(results: Results) -> list[str]:
     """Returns a sentence for the recipe and one for the grids' winner: validation, and test where it was read."""
     best = winner(results)
     lines = []
-    pairs = [(RECIPE, results.experiment(RECIPE).configurations[0])]
+    pairs = [(RECIPE, best_recipe(results))]
     pairs += [(best.experiment, best.configuration)] if best is not None else []
     for experiment, configuration in pairs:
         runs = results.of(experiment, configuration)

@@ -205,6 +205,14 @@ def test_past_ninety_wants_every_seed(make_results, accuracies, outcome):
     assert [verdict.outcome for verdict in found if verdict.name == "past 90 %"] == [outcome]
 
 
+@pytest.mark.parametrize(("longer", "outcome"), [([0.91], FALSE), ([0.91] * 2, INCOMPLETE), ([0.91] * 3, HOLDS)])
+def test_past_ninety_may_take_longer(make_results, longer, outcome):
+    recipe = {("resnet20_fast", ""): [0.91, 0.92, 0.899], ("resnet20_fast", "trainer.epochs=25"): longer}
+    (verdict,) = [one for one in conclusions(make_results(recipe)) if one.name == "past 90 %"]
+    assert verdict.outcome == outcome
+    assert len(verdict.evidence) == 2
+
+
 def test_one_pair_of_surfaces_is_no_test(make_results, scale):
     scale.data.mkdir()
     for name, losses in (("shortcut", [[3, 1, 3]] * 3), ("plain", [[1, 3, 1]] * 3)):
