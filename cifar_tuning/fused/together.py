@@ -118,8 +118,11 @@ class PausedJob:
             hub.set()
 
     def _whole(self) -> None:
-        TOGETHER.set(self._pause)
-        self.result = self._work()
+        token = TOGETHER.set(self._pause)
+        try:
+            self.result = self._work()
+        finally:  # or the job, and with it its run's memory, would be the garbage collector's to find
+            TOGETHER.reset(token)
 
     def _pause(self, run: Trainer) -> Result:
         own_generator(run)  # the next job to begin seeds the process's generators for itself

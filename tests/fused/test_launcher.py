@@ -1,5 +1,7 @@
 """`hydra/launcher=fused`: what the basic launcher gives, and what becomes of jobs that can't share a stack."""
 
+import gc
+import importlib
 import json
 import math
 import shutil
@@ -37,6 +39,29 @@ def curves(folder) -> dict[int, list]:
         ]
         for f in sorted(folder.glob("*/metrics.jsonl"))
     }
+
+
+def test_an_ended_jobs_memory_is_not_left_to_the_garbage_collector(tiny, monkeypatch):
+    """It comes by rarely, and on a GPU it is not told when the memory runs out."""
+    for name in ("matplotlib.figure", "torch._dynamo"):
+        importlib.import_module(name)  # the errors that they catch meanwhile keep hold of whoever imports them
+
+    alive = []
+    begin = launch.Launch._begin
+
+    def begun(self, *arguments):
+        alive.append(sum(isinstance(thing, Trainer) for thing in gc.get_objects()))
+        begin(self, *arguments)
+
+    monkeypatch.setattr(launch.Launch, "_begin", begun)
+    gc.collect()
+    gc.disable()
+    try:
+        done = tiny(*FUSED, "hydra.launcher.stack=2", "optimizer.lr=0.1,0.01", "model.activation=relu,swish,elu")
+    finally:
+        gc.enable()
+    assert done.code == 0, done.err
+    assert alive == [0, 1] * 3  # the first of a stack, when its second begins
 
 
 def test_the_same_as_the_basic_launcher(tiny, tmp_path, pristine_database):
