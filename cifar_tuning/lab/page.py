@@ -14,6 +14,7 @@ from cifar_tuning.lab.texts import HOW, INTRODUCTION, QUICK, SECTIONS, Section
 from cifar_tuning.lab.verdicts import MISSING, Verdict
 from cifar_tuning.lab.weights import weights_table
 from cifar_tuning.lab.winners import recipe_lines
+from cifar_tuning.text import counted
 
 NOTES = "notes.md"
 
@@ -51,7 +52,7 @@ def _introduction(results: Results) -> list[str]:
     wanted = sum(len(results.experiment(name).runs) for name in EXPERIMENTS)
     missing = sum(len(results.missing(name)) for name in EXPERIMENTS)
     machines = Counter(f"{run.machine}, {run.precision}" for run in runs)
-    where = "; ".join(f"{name} ({count} runs)" for name, count in machines.most_common())
+    where = "; ".join(f"{name} ({counted(count, 'run')})" for name, count in machines.most_common())
     folder = results.scale.data.name
     files = f"`runs.csv`, `curves.csv` and the measurements in [{folder}/]({folder}/)"
     lines = [
