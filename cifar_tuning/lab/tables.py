@@ -103,7 +103,7 @@ def table(results: Results, experiment: str) -> list[str]:
     lines = [line(header), "|" + "---|" * len(header)]
     seeds = len(results.experiment(experiment).seeds)
     for row in rows:
-        options = dict(options_of(row.configuration))
+        options = {"trainer.epochs": str(row.epochs or ""), **dict(options_of(row.configuration))}
         cells = [spell_value(options.get(key, ""), key) for key in keys]
         cells += [accuracy(row.published)] if published else []
         cells.append(mean_and_std(row.ours, seeds))
