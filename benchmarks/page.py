@@ -6,12 +6,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks import agreement, measure, start
+from benchmarks import agreement, measure, picture, start
 from benchmarks.ours import NAMES
 from cifar_tuning import PROJECT_ROOT
 
 PAGE = PROJECT_ROOT / "docs" / "performance.md"
-PICTURE = PROJECT_ROOT / "docs" / "images" / "performance.png"
 MARKED = re.compile(r"(<!-- figures: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 # With fewer rounds than that a median says little.
 FEW = 5
@@ -44,7 +43,7 @@ def write() -> Path:
         partial.write_text(text, encoding="utf-8")
         partial.replace(PAGE)
     if {"pipeline", "stacks"} <= known.keys():
-        _draw(known["pipeline"]["networks"], known["stacks"]["networks"])
+        picture.draw(known["pipeline"]["networks"], known["stacks"]["networks"])
     return PAGE
 
 
@@ -275,33 +274,3 @@ TABLES: dict[str, Callable[[dict[str, Any]], list[str]]] = {
     "agreement": _compared,
     "precision": _compared,
 }
-
-
-def _draw(single: dict[str, Any], stacked: dict[str, Any]) -> None:
-    """Bars: how many times the images of the usual pipeline each way trains."""
-    from matplotlib import pyplot
-
-    ways = ["usual", "script", "ours", "stacked"]
-    labels = [
-        "usual pipeline (PIL, DataLoader, fp32)",
-        "plain script, data on the device",
-        "ours",
-        "ours, eight stacked",
-    ]
-    figure, axes = pyplot.subplots(figsize=(7, 3.6), layout="constrained")
-    width = 0.8 / len(ways)
-    for index, (way, label) in enumerate(zip(ways, labels, strict=True)):
-        where, heights = [], []
-        for place, network in enumerate(single):
-            source = stacked.get(network, {}) if way == "stacked" else single[network]
-            if way in source:
-                where.append(place + (index - (len(ways) - 1) / 2) * width)
-                heights.append(source[way]["ratio"])
-        bars = axes.bar(where, heights, width, label=label)
-        axes.bar_label(bars, fmt="%.1f", fontsize=8)
-    axes.set_xticks(range(len(single)), [NAMES[network] for network in single])
-    axes.set(ylabel="times the usual pipeline's images/s")
-    axes.grid(axis="y", alpha=0.3)
-    axes.legend(fontsize=8)
-    figure.savefig(PICTURE, dpi=120)
-    pyplot.close(figure)

@@ -14,9 +14,9 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from cifar_tuning.fused.launcher import TARGET as FUSED_LAUNCHER
-from cifar_tuning.fused.size import example
 from cifar_tuning.jobs.batches import make_batches
 from cifar_tuning.jobs.build import Parts, make_optimizer
+from cifar_tuning.jobs.computing import choose_compile, choose_formats
 from cifar_tuning.jobs.context import run_context
 from cifar_tuning.jobs.export import load_classifier, model_from_checkpoint
 from cifar_tuning.jobs.prepare import Prepared, job_config, own_checkpoint, prepare
@@ -24,12 +24,11 @@ from cifar_tuning.jobs.result import ENDED, RESULT_FILE, JobResult, objective
 from cifar_tuning.jobs.testing import accuracy, label_test_images
 from cifar_tuning.models.facts import count_macs, count_parameters
 from cifar_tuning.training import checkpoint as checkpoints
-from cifar_tuning.training.compilation import resolve_compile
 from cifar_tuning.training.display import describe_device, memory_in_use
 from cifar_tuning.training.events import EpochMetrics, Listener, Progress, Result
-from cifar_tuning.training.loop import TOGETHER, Trainer
+from cifar_tuning.training.loop import Trainer
 from cifar_tuning.training.memory import keep_freed_memory
-from cifar_tuning.training.probe import Formats, resolve_formats
+from cifar_tuning.training.probe import Formats
 from cifar_tuning.training.schedules import Schedule
 from cifar_tuning.training.settings import place, resolve_device
 from cifar_tuning.tuning.place import LostTrial, is_retrained, is_study, repeat_of
@@ -201,11 +200,11 @@ class Job:
         train, val = make_batches(parts, prepared.config["seed"], device, same_data)
         height, width, channels = train.image_shape
         shape = (parts.data.batch_size, channels, height, width)
-        formats = self._formats(prepared, device, shape)
+        formats = choose_formats(prepared, device, shape)
         model = place(model, device, formats.memory_format)
         self._log_facts(parts, (channels, height, width), device, formats)
         log.info(describe_device(device, *formats, before))
-        compile = self._compile(prepared, device, formats, shape, parts.trainer.epochs * len(train))
+        compile = choose_compile(prepared, device, formats, shape, parts.trainer.epochs * len(train))
         optimizer = make_optimizer(parts)
         trainer = Trainer(
             model,
@@ -229,27 +228,6 @@ class Job:
         self._resume(trainer, prepared)
         self.trainer = trainer
         return trainer.fit()
-
-    @staticmethod
-    def _formats(prepared: Prepared, device: torch.device, shape: tuple[int, int, int, int]) -> Formats:
-        model, settings, checkpoint = prepared.parts.model, prepared.parts.trainer, prepared.checkpoint
-        asked = Formats(settings.precision, settings.memory_format)
-        if checkpoint is not None:  # another measurement must not change a run midway
-            began = Formats(checkpoint.precision, checkpoint.memory_format)
-            asked = Formats(*(kept if one == "auto" else one for one, kept in zip(asked, began, strict=True)))
-        by_itself = TOGETHER.get() is None or settings.compile is True or settings.initial_scale < 1
-        together = None if "auto" not in asked or by_itself else example(model)
-        return resolve_formats(*asked, model, device, shape, together)
-
-    @staticmethod
-    def _compile(
-        prepared: Prepared, device: torch.device, formats: Formats, shape: tuple[int, int, int, int], steps: int
-    ) -> bool:
-        model, settings, checkpoint = prepared.parts.model, prepared.parts.trainer, prepared.checkpoint
-        if settings.compile == "auto" and (TOGETHER.get() is not None or settings.initial_scale < 1):
-            return False  # stacks are not compiled, and images of other sizes would be compiled for anew
-        began = None if checkpoint is None else checkpoint.compile
-        return resolve_compile(settings.compile, model, device, formats, shape, steps, began)
 
     def _resume(self, trainer: Trainer, prepared: Prepared) -> None:
         if prepared.checkpoint is None or prepared.checkpoint_file is None:

@@ -49,6 +49,9 @@ def to_test(results: Results) -> list[Run]:
 
     Empty until the winner of the grids and the recipe have all their seeds, so that nothing is chosen afterwards.
     """
+    if (tested := next((run for run in results.runs if run.test_acc is not None), None)) is not None:
+        # A longer training may be better by now, but the images are read once.
+        return results.of(tested.experiment, tested.configuration)
     best = winner(results)
     if best is None or missing_repeats(results) or results.missing(RECIPE):
         return []

@@ -8,8 +8,8 @@ import sqlite3
 from functools import lru_cache
 from pathlib import Path
 
+from cifar_tuning.databases import close_databases_at_exit
 from cifar_tuning.errors import TrackingError
-from cifar_tuning.processes import close_databases_at_exit
 
 # Journalling per file. NORMAL is safe in WAL mode (a power cut may cost the last metrics, never the
 # database) and saves a disk flush per commit, of which one batch of metrics makes three.

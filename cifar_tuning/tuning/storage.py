@@ -16,8 +16,8 @@ from optuna.exceptions import ExperimentalWarning, StorageInternalError
 from optuna.storages import RDBStorage
 from sqlalchemy.exc import SQLAlchemyError
 
+from cifar_tuning.databases import close_databases_at_exit
 from cifar_tuning.errors import UserError
-from cifar_tuning.processes import close_databases_at_exit
 from cifar_tuning.text import without_password
 from cifar_tuning.tuning.place import sqlite_file
 

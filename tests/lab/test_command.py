@@ -141,3 +141,15 @@ def test_the_third_labs_winner_gets_further_seeds_and_the_best_network_the_test_
     assert recipe_lines(results)[0] == (
         "The fast recipe: validation 0.9000 ± 0.0000 (n = 3), test 0.8950 ± 0.0000 (n = 3)."
     )
+
+
+def test_the_test_set_stays_with_the_configuration_that_read_it(make_results, make_run):
+    from cifar_tuning.lab.results import Results
+
+    grids = {(name, one): [0.8] * 3 for name in SWEEPS for one in load_experiment(name).configurations}
+    recipe = {(RECIPE, ""): [0.90] * 3, (RECIPE, "trainer.epochs=25"): [0.91] * 3}
+    results = make_results(grids | recipe)
+    assert {run.configuration for run in to_test(results)} == {"trainer.epochs=25"}
+    tested = [make_run(RECIPE, "", seed, 0.90, test_acc=0.89) for seed in range(3)]
+    others = [run for run in results.runs if (run.experiment, run.configuration) != (RECIPE, "")]
+    assert to_test(Results(results.scale, [*tested, *others], {})) == tested

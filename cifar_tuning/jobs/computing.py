@@ -1,0 +1,46 @@
+"""How a job is computed: precision, memory format, compiled or not; asked for, measured, or as the run began."""
+
+import torch
+
+from cifar_tuning.fused.size import example
+from cifar_tuning.jobs.prepare import Prepared
+from cifar_tuning.training.compilation import resolve_compile
+from cifar_tuning.training.loop import TOGETHER
+from cifar_tuning.training.probe import Formats, resolve_formats
+
+
+def choose_formats(prepared: Prepared, device: torch.device, shape: tuple[int, int, int, int]) -> Formats:
+    """Returns a job's precision and memory format.
+
+    Args:
+        prepared: the job, its model on the device.
+        device: where it is trained.
+        shape: N×C×H×W of a training batch.
+    """
+    model, settings, checkpoint = prepared.parts.model, prepared.parts.trainer, prepared.checkpoint
+    asked = Formats(settings.precision, settings.memory_format)
+    if checkpoint is not None:  # another measurement must not change a run midway
+        began = Formats(checkpoint.precision, checkpoint.memory_format)
+        asked = Formats(*(kept if one == "auto" else one for one, kept in zip(asked, began, strict=True)))
+    by_itself = TOGETHER.get() is None or settings.compile is True or settings.initial_scale < 1
+    together = None if "auto" not in asked or by_itself else example(model)
+    return resolve_formats(*asked, model, device, shape, together)
+
+
+def choose_compile(
+    prepared: Prepared, device: torch.device, formats: Formats, shape: tuple[int, int, int, int], steps: int
+) -> bool:
+    """Returns whether a job's model is compiled.
+
+    Args:
+        prepared: the job, its model on the device, in its memory format.
+        device: where it is trained.
+        formats: what it is computed in.
+        shape: N×C×H×W of a training batch.
+        steps: of the whole run.
+    """
+    model, settings, checkpoint = prepared.parts.model, prepared.parts.trainer, prepared.checkpoint
+    if settings.compile == "auto" and (TOGETHER.get() is not None or settings.initial_scale < 1):
+        return False  # stacks are not compiled, and images of other sizes would be compiled for anew
+    began = None if checkpoint is None else checkpoint.compile
+    return resolve_compile(settings.compile, model, device, formats, shape, steps, began)
