@@ -87,7 +87,7 @@ def test_a_resumed_run_keeps_what_was_measured_when_it_began(tiny, tmp_path, mon
 def test_a_resumed_run_is_compiled_as_it_began(tiny, tmp_path, monkeypatch, pays):
     asked = []
     monkeypatch.setattr(torch, "compile", lambda model: model)
-    monkeypatch.setattr("cifar_tuning.jobs.run.resolve_compile", lambda *a: asked.append(a) or pays)
+    monkeypatch.setattr("cifar_tuning.jobs.computing.resolve_compile", lambda *a: asked.append(a) or pays)
     assert tiny("trainer.compile=auto").code == 0
     assert checkpoints.load(tmp_path / "run").compile is pays
     resumed = tiny("trainer.compile=auto", "trainer.epochs=3", f"resume={tmp_path}/run")
