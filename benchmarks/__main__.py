@@ -8,15 +8,27 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import accuracy, agreement, page, pipeline, simulated, stacks, start, studies, tracking, workers
+from benchmarks import (
+    accuracy,
+    agreement,
+    page,
+    pipeline,
+    simulated,
+    stacks,
+    start,
+    studies,
+    techniques,
+    tracking,
+    workers,
+)
 from benchmarks.ours import NETWORKS
 from cifar_tuning.errors import UserError
 
 # In minutes on two cores: tracking 0.3, overhead 1, loading 0.5, start 2, pipeline 3, stacks 6; waiting 10, agreement
-# 7, workers 2, stack_sizes 3, simulated 5, accuracy 9, precision 6;
-# pruning hours (`--train-limit` less).
+# 7, workers 2, stack_sizes 3, simulated 5, accuracy 9, precision 6, techniques an hour; pruning hours (`--train-limit`
+# less).
 SHORT = ("tracking", "overhead", "loading", "start", "pipeline", "stacks")
-LONG = ("stack_sizes", "waiting", "pruning", "agreement", "workers", "simulated", "accuracy", "precision")
+LONG = ("stack_sizes", "waiting", "pruning", "agreement", "workers", "simulated", "accuracy", "precision", "techniques")
 
 
 def main() -> None:
@@ -30,7 +42,7 @@ def main() -> None:
     parser.add_argument(
         "--train-limit",
         type=int,
-        help="training images of `pruning` (all of them), `agreement` and `precision` (10,000)",
+        help="training images of `pruning` (all of them), `agreement`, `precision` and `techniques` (10,000)",
     )
     parser.add_argument("--stack", type=int, default=8, help="runs that `stacks` stacks")
     pipeline.add_arguments(parser)
@@ -56,6 +68,7 @@ def main() -> None:
         "accuracy": lambda: accuracy.run(networks or ["simplenn_bn"], repeats or 5),
         "agreement": lambda: agreement.run("agreement", options.train_limit),
         "precision": lambda: agreement.run("precision", options.train_limit),
+        "techniques": lambda: techniques.run(repeats or 3, options.train_limit),
         "pruning": lambda: studies.pruning(repeats or 3, options.train_limit),
         "page": page.write,
     }

@@ -259,6 +259,26 @@ def _compared(content: dict[str, Any]) -> list[str]:
     ]
 
 
+def _techniques(content: dict[str, Any]) -> list[str]:
+    rows = [
+        f"{_where(content, 'techniques')[:-1]}; {', '.join(content['settings'])}, {content['seeds']} seeds:",
+        *(
+            "",
+            "| | validation accuracy | gain in points, 95 % | p, corrected | seconds a run |",
+            "|---|---|---|---|---|",
+        ),
+    ]
+    for name, one in content["techniques"].items():
+        accuracy = f"{one['accuracy']:.4f}" + ("" if one["std"] is None else f" ± {one['std']:.4f}")
+        gain = p = ""
+        if "points" in one:
+            gain = f"{one['points']:+.2f}" + ("" if one["half_width"] is None else f" ± {one['half_width']:.2f}")
+            p = "" if one["p"] is None else f"{one['p']:.2g}"
+        title = "none of them" if name == "none" else name.replace("_", " ")
+        rows.append(f"| {title} | {accuracy} | {gain} | {p} | {one['seconds']:.0f} |")
+    return rows
+
+
 TABLES: dict[str, Callable[[dict[str, Any]], list[str]]] = {
     "pipeline": _pipeline,
     "loading": _loading,
@@ -273,4 +293,5 @@ TABLES: dict[str, Callable[[dict[str, Any]], list[str]]] = {
     "accuracy": _accuracy,
     "agreement": _compared,
     "precision": _compared,
+    "techniques": _techniques,
 }

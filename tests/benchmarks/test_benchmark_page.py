@@ -6,9 +6,10 @@ import sys
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 from torch import nn
 
-from benchmarks import measure, page, roofline, usual
+from benchmarks import measure, page, roofline, techniques, usual
 from cifar_tuning import PROJECT_ROOT
 from cifar_tuning.data import Synthetic
 
@@ -104,3 +105,38 @@ def test_bad_input(arguments, expected):
     assert done.returncode == 2
     assert expected in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_each_technique_changes_one_option(configure):
+    params = OmegaConf.load(PROJECT_ROOT / "conf" / "experiment" / "techniques.yaml").hydra.sweeper.params
+    names = [one.removeprefix("technique/") for one in params.variant.split(",")]
+    assert names == [techniques.BASE, *techniques.TECHNIQUES]
+
+    def options(name):
+        config = configure("experiment=techniques", f"variant=technique/{name}")
+        return {
+            key: OmegaConf.to_container(config[key], resolve=True) for key in ("model", "augmentation", "trainer")
+        } | {"regularizer": OmegaConf.to_container(config.regularizer, resolve=True)}
+
+    base = options(techniques.BASE)
+    for name in techniques.TECHNIQUES:
+        other = options(name)
+        changed = [(group, key) for group in base for key in base[group] if base[group][key] != other[group][key]]
+        assert len(changed) == 1, (name, changed)
+
+
+def test_a_technique_is_compared_seed_by_seed():
+    def runs(*values):
+        return {seed: {"value": value, "seconds": 10.0 + seed} for seed, value in enumerate(values)}
+
+    results = {name: runs(0.5, 0.6, 0.7) for name in techniques.TECHNIQUES} | {
+        techniques.BASE: runs(0.5, 0.6, 0.7),
+        "swish": runs(0.52, 0.61, 0.73),
+    }
+    figures = techniques.compared(results)
+    assert figures["swish"]["points"] == pytest.approx(2.0)
+    assert figures["swish"]["half_width"] == pytest.approx(2.48, abs=0.01)  # t of 2 degrees of freedom, s = 1 point
+    assert figures["swish"]["accuracy"] == pytest.approx(0.62)
+    assert figures["swish"]["seconds"] == 11
+    assert "points" not in figures[techniques.BASE]
+    assert figures["mixup"]["points"] == 0
