@@ -1,7 +1,6 @@
 """What each technique gives ResNet-20 by itself: the sweep `experiment=techniques`, compared seed by seed."""
 
 import json
-import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,6 +12,7 @@ from tqdm import tqdm
 from benchmarks import measure
 from benchmarks.studies import run_command
 from cifar_tuning import PROJECT_ROOT
+from cifar_tuning.processes import cores
 from cifar_tuning.reporting.statistics import compare, holm, summarize
 
 BASE = "none"
@@ -36,7 +36,7 @@ def run(repeats: int, train_limit: int | None, epochs: int = 10) -> Path:
     folder = PROJECT_ROOT / "multirun" / "_".join(["techniques", *(one.partition("=")[2] for one in settings)])
     jobs = [(name, seed) for seed in range(repeats) for name in (BASE, *TECHNIQUES)]
     # On a CPU a run a core: accuracies are what counts, and two threads would train fewer of them.
-    cores = 1 if torch.cuda.is_available() else os.cpu_count() or 1
+    together = 1 if torch.cuda.is_available() else cores()
 
     def train(job: tuple[str, int]) -> dict[str, Any]:
         name, seed = job
@@ -44,10 +44,10 @@ def run(repeats: int, train_limit: int | None, epochs: int = 10) -> Path:
         if not (own / "0" / "result.json").is_file():
             which = ["experiment=techniques", f"variant=technique/{name}", f"seed={seed}", f"hydra.sweep.dir={own}"]
             command = [sys.executable, str(PROJECT_ROOT / "train.py"), "-m", "tracking=none", *which, *settings]
-            run_command(command, threads=1 if cores > 1 else None)
+            run_command(command, threads=1 if together > 1 else None)
         return dict(json.loads((own / "0" / "result.json").read_text()))
 
-    with ThreadPoolExecutor(cores) as pool:
+    with ThreadPoolExecutor(together) as pool:
         results = dict(zip(jobs, tqdm(pool.map(train, jobs), desc="techniques", total=len(jobs)), strict=True))
     figures = compared({name: {seed: results[name, seed] for seed in range(repeats)} for name in (BASE, *TECHNIQUES)})
     for name, one in figures.items():
