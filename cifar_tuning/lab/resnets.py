@@ -79,4 +79,5 @@ def _past_ninety(results: Results) -> Verdict:
         outcomes.append(of_all_seeds(results, RECIPE, found.n, HOLDS if min(values) > GOAL else FALSE))
     # One length that gets there is enough, and one that is not whole yet may.
     outcome = next((one for one in (HOLDS, INCOMPLETE, *outcomes) if one in outcomes), MISSING)
-    return Verdict("past 90 %", says, outcome, evidence, 0, [RECIPE])
+    decisive = outcomes.index(outcome) if outcome in outcomes else 0
+    return Verdict("past 90 %", says, outcome, evidence, decisive, [RECIPE])

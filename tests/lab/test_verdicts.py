@@ -211,6 +211,8 @@ def test_past_ninety_may_take_longer(make_results, longer, outcome):
     (verdict,) = [one for one in conclusions(make_results(recipe)) if one.name == "past 90 %"]
     assert verdict.outcome == outcome
     assert len(verdict.evidence) == 2
+    # What the page shows as decisive is the length that has this outcome.
+    assert verdict.decisive == (outcome != FALSE)
 
 
 def test_one_pair_of_surfaces_is_no_test(make_results, scale):
