@@ -54,7 +54,7 @@ def run(networks: list[str], repeats: int) -> Path:
                 "as the usual",
                 flush=True,
             )
-    content = {"repeats": repeats, "unit": "seconds", "networks": measure.with_known("accuracy", figures)}
+    content = {"repeats": repeats, "unit": "seconds", "networks": measure.with_known("accuracy", figures, repeats)}
     return measure.write("accuracy", content)
 
 

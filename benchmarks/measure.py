@@ -71,13 +71,16 @@ def machine() -> dict[str, Any]:
     }
 
 
-def with_known(name: str, figures: Mapping[str, Any]) -> dict[str, Any]:
+def with_known(name: str, figures: Mapping[str, dict[str, Any]], repeats: int) -> dict[str, Any]:
     """Returns a benchmark's networks with those that were measured before, if that was on this machine.
 
     Args:
         name: of the benchmark.
-        figures: by network.
+        figures: by network; each gets the commit and the rounds that it was measured with.
+        repeats: rounds that count.
     """
+    commit = _commit()
+    figures = {network: one | {"commit": commit, "repeats": repeats} for network, one in figures.items()}
     file = RESULTS / f"{name}.json"
     known = json.loads(file.read_text()) if file.is_file() else {}
     here = {key: value for key, value in machine().items() if key != "commit"}

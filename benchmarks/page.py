@@ -54,10 +54,27 @@ def _known() -> dict[str, Any]:
 def _where(content: Mapping[str, Any], name: str) -> str:
     machine = content["machine"]
     processor = machine["gpu"] or f"{machine['processor']}, {machine['threads']} threads"
-    versions = f"PyTorch {machine['versions']['torch']}, commit {machine['commit']}"
-    rounds = content.get("repeats")
-    few = f"; only {rounds} rounds" if isinstance(rounds, int) and rounds < FEW else ""
+    versions = f"PyTorch {machine['versions']['torch']}, {_commits(content)}"
+    measured = [content, *content.get("networks", {}).values()]
+    rounds = min((one["repeats"] for one in measured if isinstance(one.get("repeats"), int)), default=FEW)
+    few = f"; only {rounds} rounds" if rounds < FEW else ""
     return f"`python -m benchmarks {name}` on {processor}, {versions}{few}:"
+
+
+def _commits(content: Mapping[str, Any]) -> str:
+    """Returns which commit was measured; a network that was measured before keeps its own."""
+    networks: dict[str, list[str]] = {}
+    for network, one in content.get("networks", {}).items():
+        networks.setdefault(one.get("commit", content["machine"]["commit"]), []).append(_label(network))
+    if len(networks) < 2:
+        return f"commit {next(iter(networks), content['machine']['commit'])}"
+    return "commits " + ", ".join(f"{commit} ({'; '.join(labels)})" for commit, labels in networks.items())
+
+
+def _label(network: str) -> str:
+    """Returns the name of a network, or of `network, size` stacked."""
+    name, _, size = network.partition(", ")
+    return NAMES[name] + (f", {size} stacked" if size not in ("", "1") else "")
 
 
 def _spread(figure: Mapping[str, float]) -> str:
@@ -95,7 +112,7 @@ def _pipeline(content: dict[str, Any]) -> list[str]:
     return [
         *rows,
         "",
-        f"Ceilings, by a matrix product of 2048×2048 and a copy of 256 MB after each network: {'; '.join(ceilings)}.",
+        f"Ceilings, by a large matrix product and a copy of 256 MB after each network: {'; '.join(ceilings)}.",
     ]
 
 
@@ -154,6 +171,7 @@ def _stacks(content: dict[str, Any]) -> list[str]:
     ]
     for network, figures in content["networks"].items():
         goals = figures["goals"] or (None, None)
+        size = f", {figures['stack']} runs" if "stack" in figures else ""
         for name in ("usual", "one by one", "stacked"):
             figure = figures[name]
             ratio, own = f"{figure['ratio']:.2f}", ""
@@ -162,7 +180,7 @@ def _stacks(content: dict[str, Any]) -> list[str]:
                     _against(figure[key], goal)
                     for key, goal in zip(("ratio", "ratio_to_one_by_one"), goals, strict=True)
                 )
-            rows.append(f"| {NAMES[network]} | {TITLES[name]} | {_spread(figure)} | {ratio} | {own} |")
+            rows.append(f"| {NAMES[network]}{size} | {TITLES[name]} | {_spread(figure)} | {ratio} | {own} |")
     return rows
 
 
@@ -209,10 +227,8 @@ def _workers(content: dict[str, Any]) -> list[str]:
         "|---|---|---|---|",
     ]
     for title, figures in content["networks"].items():
-        network, _, size = title.partition(", ")
-        one, several = figures.values()
-        label = NAMES[network] + (f", {size} stacked" if size != "1" else "")
-        rows.append(f"| {label} | {one['median']:,.0f} | {several['median']:,.0f} | {several['ratio']:.2f} |")
+        one, several = (figure for figure in figures.values() if isinstance(figure, dict))
+        rows.append(f"| {_label(title)} | {one['median']:,.0f} | {several['median']:,.0f} | {several['ratio']:.2f} |")
     return rows
 
 

@@ -59,7 +59,7 @@ def run(networks: list[str], repeats: int) -> Path:
     content = {
         "repeats": repeats,
         "unit": "images/s, whole epochs",
-        "networks": measure.with_known("pipeline", figures),
+        "networks": measure.with_known("pipeline", figures, repeats),
     }
     return measure.write("pipeline", content)
 

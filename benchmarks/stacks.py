@@ -17,23 +17,34 @@ from cifar_tuning.training.settings import resolve_device
 
 RATES = (0.1, 0.05, 0.03, 0.02, 0.01, 0.005, 0.003, 0.001)
 SIZES = (1, 2, 3, 4, 6, 8, 12, 16)
-# Against the usual pipeline and against our runs one by one, on a two-core bf16 CPU.
-GOALS = {"simplenn_bn": (7.0, 1.7), "simplenn": (8.0, 1.4)}
+Goals = tuple[float | None, float | None]
+# Runs in a stack, and the goals against the usual pipeline and against our runs one by one: on a two-core bf16 CPU, on
+# a GPU.
+ON_CPU: dict[str, tuple[int, Goals]] = {"simplenn_bn": (8, (7.0, 1.7)), "simplenn": (8, (8.0, 1.4))}
+ON_GPU: dict[str, tuple[int, Goals]] = {
+    "simplenn_bn": (32, (None, 10.0)),
+    "simplenn": (32, (None, 10.0)),
+    "resnet20": (8, (None, 3.0)),
+}
+MOST = 64
 
 
-def run(networks: list[str], stack: int, repeats: int) -> Path:
+def run(networks: list[str] | None, stack: int | None, repeats: int) -> Path:
     """Measures each network and prints the table; returns the JSON file.
 
     Args:
-        networks: keys of `NETWORKS`.
-        stack: runs stacked, each with a learning rate of its own.
+        networks: keys of `NETWORKS`; None: those that have goals here.
+        stack: runs stacked, their learning rates those of `RATES` in turn; None: as many as the goals are for.
         repeats: rounds that count.
     """
     figures: dict[str, Any] = {}
-    for network in networks:
+    known = ON_GPU if resolve_device("auto").type == "cuda" else ON_CPU
+    for network in networks or known:
+        runs, goals = known.get(network, (8, (None, None)))
+        count = stack or runs
         with tempfile.TemporaryDirectory() as folder:
             trackers: list[MLflowTracker] = []
-            rates = measure.alternate(contestants(network, stack, Path(folder), trackers), repeats)
+            rates = measure.alternate(contestants(network, count, Path(folder), trackers), repeats)
             for tracker in trackers:
                 tracker.finish("complete")
         compared = measure.compare(rates, "usual")
@@ -46,16 +57,16 @@ def run(networks: list[str], stack: int, repeats: int) -> Path:
                 f"{figure['ratio_to_one_by_one']:.2f} of one by one",
                 flush=True,
             )
-        figures[network] = compared | {"goals": GOALS.get(network)}
-    networks_known = measure.with_known("stacks", figures)
-    content = {"repeats": repeats, "stack": stack, "unit": "model-images/s, whole epochs", "networks": networks_known}
+        figures[network] = compared | {"goals": goals if count == runs else None, "stack": count}
+    networks_known = measure.with_known("stacks", figures, repeats)
+    content = {"repeats": repeats, "unit": "model-images/s, whole epochs", "networks": networks_known}
     return measure.write("stacks", content)
 
 
-def sizes(networks: list[str], repeats: int) -> Path:
+def sizes(networks: list[str] | None, repeats: int) -> Path:
     """Measures training by stack size, draws it into docs/images, and returns the JSON file."""
     device, figures = resolve_device("auto"), {}
-    for network in networks:
+    for network in networks or list(ON_CPU):
         work = {}
         for size in SIZES:
             runs = [tracked_run(network, RATES[i % len(RATES)], device, together=True) for i in range(size)]
@@ -94,7 +105,8 @@ def contestants(network: str, stack: int, folder: Path, trackers: list[MLflowTra
     """Whole epochs, evaluation included; ours with checkpoints and an MLflow run each as well, left in `trackers`."""
     device = resolve_device("auto")
     side_by_side = [
-        tracked_run(network, lr, device, folder / f"stacked_{lr}", trackers, together=True) for lr in RATES[:stack]
+        tracked_run(network, RATES[i % len(RATES)], device, folder / f"stacked_{i}", trackers, together=True)
+        for i in range(stack)
     ]
     single = tracked_run(network, RATES[0], device, folder / "single", trackers)
     splits = (data := make_parts(*NETWORKS[network], "data.train_limit=9000", "data.val_size=1000").data).load()

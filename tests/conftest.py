@@ -7,6 +7,8 @@ from pathlib import Path
 # Before torch is imported: processes that share the cores are ten times slower with threads of their own on each.
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+# cuBLAS reads it once a process; `train.py` sets it at its start, which here comes after other tests.
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 import pytest
 from hydra import compose, initialize_config_dir

@@ -111,6 +111,7 @@ def check_stackable(model: nn.Module, images: Tensor) -> None:
     given = images.detach().to("cpu", torch.float64)
     two = torch.cat([given, given.flip(0)], 1).contiguous(memory_format=torch.channels_last)
     try:
+        _check_all_are_used(pair[0], given)
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             own = [_outputs(pair[0], given), _outputs(pair[1], given), _outputs(pair[1], given.flip(0))]
             stacked = stack_models(pair)
@@ -124,6 +125,22 @@ def check_stackable(model: nn.Module, images: Tensor) -> None:
         for one, wanted in zip(got, (torch.cat(mode, 1) for mode in zip(*expected, strict=True)), strict=True):
             if one.shape != wanted.shape or not torch.allclose(one, wanted, rtol=1e-6, atol=1e-9):
                 raise NotStackableError(f"{type(model).__name__} computes something else over stacked features")
+
+
+def _check_all_are_used(model: nn.Module, images: Tensor) -> None:
+    """Looks whether each parameter gets a gradient.
+
+    By itself one without is left alone by its optimizer. In a stack it would have a gradient of zero, and decay.
+
+    Raises:
+        NotStackableError: some don't.
+    """
+    with torch.enable_grad():
+        model(images).sum().backward()
+    unused = [name for name, value in model.named_parameters() if value.requires_grad and value.grad is None]
+    model.zero_grad(set_to_none=True)
+    if unused:
+        raise NotStackableError(f"{type(model).__name__} does not use its {', '.join(unused)}")
 
 
 def _check_dropouts(stacked: nn.Module, shared: Tensor, apart: Tensor) -> None:

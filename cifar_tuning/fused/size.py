@@ -7,10 +7,10 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import psutil
 import torch
 from torch import Tensor, nn
 
+from cifar_tuning import processes
 from cifar_tuning.fused.layers import NotStackableError
 from cifar_tuning.fused.model import stack_models
 from cifar_tuning.training.loop import Trainer
@@ -143,7 +143,7 @@ def affordable(run: Trainer, batch_shape: tuple[int, int, int, int]) -> int:
 def free_memory(device: torch.device) -> int:
     """Returns the bytes that are free; what PyTorch keeps of memory that was freed is its to use again."""
     if device.type != "cuda":
-        return int(psutil.virtual_memory().available)
+        return processes.free_memory()
     kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     return int(torch.cuda.mem_get_info(device)[0]) + kept
 

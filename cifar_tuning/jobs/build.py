@@ -1,6 +1,6 @@
 """From a configuration to the objects that train, each built by the constructor its `_target_` names."""
 
-import os
+import inspect
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,9 @@ from cifar_tuning.jobs.process import TRUST_VARIABLE
 from cifar_tuning.training.regularizers import Regularizer
 from cifar_tuning.training.resizing import STEP, sides
 from cifar_tuning.training.settings import TrainerSettings
+
+# Batches in an epoch, where a schedule is only tried out.
+TRIED_STEPS = 1000
 
 
 @dataclass
@@ -105,6 +108,12 @@ def _try_together(parts: Parts) -> list[str]:
         optimizer = make_optimizer(parts)
     except Exception as error:
         return [f"optimizer: {_innermost(error)}"]
+    closure = inspect.signature(type(optimizer).step).parameters.get("closure")
+    if closure is not None and closure.default is inspect.Parameter.empty:
+        return [
+            f"optimizer: {type(optimizer).__name__} wants a closure, to evaluate the loss several times a "
+            "step, which this training loop does not; use one that takes a gradient a step, such as optimizer=sgd"
+        ]
     undecayed = [
         g for g in optimizer.param_groups if g.get("weight_decay") and "weight_decay" not in optimizer.defaults
     ]
@@ -113,9 +122,16 @@ def _try_together(parts: Parts) -> list[str]:
             f"regularizer=l2: {type(optimizer).__name__} has no weight_decay; use regularizer=none, l1 or elastic_net"
         ]
     try:
-        schedule = Schedule(parts.schedule, optimizer, parts.trainer.epochs, steps_per_epoch=1000)
+        schedule = Schedule(parts.schedule, optimizer, parts.trainer.epochs, steps_per_epoch=TRIED_STEPS)
     except Exception as error:
         return [f"schedule: {_innermost(error)}"]
+    steps = getattr(schedule.scheduler, "total_steps", None)
+    own_steps = getattr(parts.schedule, "keywords", {}).get("total_steps") is not None
+    if steps is not None and not own_steps and steps < TRIED_STEPS * parts.trainer.epochs:
+        return [
+            f"schedule: {type(schedule.scheduler).__name__} ends after {steps // TRIED_STEPS} of "
+            f"{parts.trainer.epochs} epochs; leave its epochs to trainer.epochs"
+        ]
     if schedule.needs_validation and parts.data.val_size == 0:
         return [
             f"schedule: {type(schedule.scheduler).__name__} steps on the validation loss, and data.val_size=0 leaves "
@@ -179,8 +195,6 @@ def _innermost(error: BaseException) -> str:
 def seed_everything(seed: int, deterministic: bool = False) -> None:
     """Seeds PyTorch's global generators, which draw initial weights and dropout."""
     torch.manual_seed(seed)
-    if deterministic is True:  # cuBLAS repeats itself only with a fixed workspace, read when CUDA starts
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     if torch.are_deterministic_algorithms_enabled() != (deterministic is True):  # it imports the compiler: a second
         torch.use_deterministic_algorithms(deterministic is True)
     torch.backends.cudnn.deterministic = deterministic

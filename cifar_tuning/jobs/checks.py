@@ -60,7 +60,7 @@ RULES = [
     ),
     Rule("schedule.decay_epochs", lambda v: v is None or _whole(1)(v), "a whole number of epochs, 1 or above, or null"),
     Rule("schedule.decay", lambda v: is_number(v) and 0 < v <= 1, "a number above 0 and at most 1, such as 0.1"),
-    Rule("schedule.pct_start", lambda v: is_number(v) and 0 <= v <= 1, "a number from 0 to 1"),
+    Rule("schedule.pct_start", lambda v: is_number(v) and 0 < v < 1, "a number between 0 and 1, such as 0.3"),
     Rule("schedule.eta_min", lambda v: is_number(v) and v >= 0, "a number, 0 or above"),
     Rule("schedule.max_lr", lambda v: is_number(v) and v > 0, "a number above 0"),
 ]

@@ -76,6 +76,9 @@ def start() -> None:
     # The default would end the process at once and leave its MLflow run RUNNING.
     signal.signal(signal.SIGTERM, _exit_on_signal)
     gc.set_threshold(*_COLLECT_AFTER)
+    # cuBLAS repeats itself (trainer.deterministic=true) only with a fixed workspace, which it reads once a process: a
+    # sweep's second job would be too late.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     # Python would look for cycles in all that is still there, and free it object by object.
     atexit.register(gc.freeze)
 

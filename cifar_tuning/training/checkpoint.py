@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import logging
 import os
 import shutil
 from pathlib import Path
@@ -11,6 +12,8 @@ import torch
 
 from cifar_tuning.errors import UserError
 from cifar_tuning.training.events import EpochMetrics, Progress
+
+log = logging.getLogger(__name__)
 
 FORMAT = 1
 
@@ -40,26 +43,26 @@ class Checkpoint:
     averaged_steps: int = 0
 
 
-def generator_states(own: torch.Generator | None = None) -> dict[str, Any]:
-    """Returns the states of PyTorch's global random generators (dropout draws from them).
+def generator_states(device: torch.device, own: torch.Generator | None = None) -> dict[str, Any]:
+    """Returns the states of PyTorch's global random generators, which dropout draws from: the CPU's, the run's GPU's.
 
     Args:
-        own: what a run draws from instead of its device's global one.
+        device: of the run.
+        own: what the run draws from instead of its device's global one.
     """
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
-    if own is None:
-        return {"cpu": torch.get_rng_state(), "cuda": cuda}
-    if own.device.type == "cpu":
-        return {"cpu": own.get_state(), "cuda": cuda}
-    cuda[own.device.index or 0] = own.get_state()
-    return {"cpu": torch.get_rng_state(), "cuda": cuda}
+    if device.type == "cpu":
+        return {"cpu": torch.get_rng_state() if own is None else own.get_state(), "cuda": []}
+    state = torch.cuda.get_rng_state(device) if own is None else own.get_state()
+    return {"cpu": torch.get_rng_state(), "cuda": [state]}
 
 
-def restore_generators(states: dict[str, Any]) -> None:
-    """Restores what `generator_states` returned; CUDA's only where there are as many devices."""
+def restore_generators(states: dict[str, Any], device: torch.device) -> None:
+    """Restores what `generator_states` returned; a GPU's state on whichever GPU the run has now."""
     torch.set_rng_state(states["cpu"])
-    if states["cuda"] and torch.cuda.device_count() == len(states["cuda"]):
-        torch.cuda.set_rng_state_all(states["cuda"])
+    if device.type == "cuda" and states["cuda"]:
+        torch.cuda.set_rng_state(states["cuda"][0], device)
+    elif device.type == "cuda" or states["cuda"]:
+        log.warning("The run began on another kind of device: dropout, if it has any, draws other numbers from now on.")
 
 
 def save(checkpoint: Checkpoint, *paths: Path) -> None:

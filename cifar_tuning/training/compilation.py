@@ -8,6 +8,7 @@ import shutil
 import torch
 from torch import nn
 
+from cifar_tuning.errors import UserError
 from cifar_tuning.training.probe import NEEDED_GAIN, ROUNDS, Formats, Probe
 from cifar_tuning.training.remembered import key_of, one_at_a_time, recall, remember
 
@@ -39,10 +40,19 @@ def resolve_compile(
         batch_shape: N×C×H×W of a training batch.
         steps: that the run takes, all its epochs'.
         began: whether a resumed run was compiled; `auto` keeps to that. None: it is a new one.
+
+    Raises:
+        UserError: `true` on a CPU, without the compiler that PyTorch would call.
     """
+    compiler = missing_compiler()
+    if asked is True and compiler is not None and device.type == "cpu":
+        raise UserError(
+            f"trainer.compile=true: torch.compile needs a C++ compiler, and {compiler} is not here; install one "
+            "(Debian and Ubuntu: apt-get install g++), name another one in CXX, or leave trainer.compile=false."
+        )
     if isinstance(asked, bool):
         return asked
-    if (compiler := missing_compiler()) is not None:
+    if compiler is not None:
         log.info("not compiled: there is no C++ compiler (%s) here", compiler)
         return False
     if began is not None:

@@ -125,7 +125,7 @@ class Trainer:
             self.average.steps = checkpoint.averaged_steps
         self.optimizer.load_state_dict(checkpoint.optimizer)
         self.schedule.load_state_dict(checkpoint.schedule)
-        checkpoints.restore_generators(checkpoint.generators)
+        checkpoints.restore_generators(checkpoint.generators, self.device)
         self.progress, self.saved = checkpoint.progress, file
 
     def fit(self) -> Result:
@@ -252,7 +252,7 @@ class Trainer:
             averaged_steps=0 if self.average is None else self.average.steps,
             optimizer=self.optimizer.state_dict(),
             schedule=self.schedule.state_dict(),
-            generators=checkpoints.generator_states(self.generator),
+            generators=checkpoints.generator_states(self.device, self.generator),
             progress=self.progress,
             config=self.config,
             run_id=self.run_id,

@@ -17,5 +17,6 @@ def at_least_fp32(logits: Tensor) -> Tensor:
 def has_bf16(device: torch.device) -> bool:
     """Whether the device computes in bf16 by itself rather than by emulation."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        with torch.cuda.device(device):  # it answers for the current one, which need not be ours
+            return torch.cuda.is_bf16_supported(including_emulation=False)
     return any(value is True for name, value in torch.cpu.get_capabilities().items() if name.endswith("bf16"))

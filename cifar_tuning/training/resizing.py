@@ -4,6 +4,8 @@ from collections.abc import Callable
 
 # Sides grow in steps of so many pixels: a model's pooling halves them twice, and every size is measured anew by cuDNN.
 STEP = 4
+# Shares of the epochs that agree to this are equal: 1 - 0.7 is more than 3/10 in binary fractions.
+ROUNDING = 1e-9
 
 
 def sides(
@@ -25,7 +27,7 @@ def sides(
 
     def side(epoch: int) -> tuple[int, int]:
         done = min(max((epoch - 1) / epochs, 0.0), 1.0)
-        if done >= 1 - finetune_fraction:
+        if done >= 1 - finetune_fraction - ROUNDING:
             return image_shape
         grown = max(done - delay_fraction, 0.0) / growing if growing > 0 else 0.0
         scale = initial_scale + (1 - initial_scale) * grown

@@ -13,6 +13,8 @@ from benchmarks import measure, page, roofline, techniques, usual
 from cifar_tuning import PROJECT_ROOT
 from cifar_tuning.data import Synthetic
 
+WAYS = ("usual", "one by one", "stacked")
+
 
 def test_operations_and_numbers_of_each_layer():
     model = nn.Sequential(nn.Conv2d(3, 8, 3, bias=False), nn.ReLU(), nn.Conv2d(8, 4, 1, bias=False), nn.Flatten())
@@ -85,6 +87,18 @@ def test_the_page_keeps_its_words_and_gets_its_tables(tmp_path, monkeypatch):
     assert file.read_text() == text
 
 
+def test_a_network_that_was_measured_before_keeps_its_commit_and_its_rounds(tmp_path, monkeypatch):
+    monkeypatch.setattr(measure, "RESULTS", tmp_path)
+    sides = {name: {"median": 1.0, "min": 1.0, "max": 1.0, "ratio": 1.0, "ratio_to_one_by_one": 1.0} for name in WAYS}
+    for commit, network, repeats in (("old", "simplenn", 1), ("new", "resnet20", 5)):
+        monkeypatch.setattr(measure, "_commit", lambda commit=commit: commit)
+        known = measure.with_known("stacks", {network: sides | {"goals": None, "stack": 8}}, repeats)
+        measure.write("stacks", {"repeats": repeats, "networks": known})
+    head, *rows = page.TABLES["stacks"](json.loads((tmp_path / "stacks.json").read_text()))
+    assert head.endswith("commits old (SimpleNN), new (ResNet-20); only 1 rounds:")
+    assert sum("ResNet-20, 8 runs" in row for row in rows) == len(WAYS)
+
+
 def test_every_marker_of_the_page_has_a_table():
     assert {name for _, name, _ in page.MARKED.findall(page.PAGE.read_text())} == set(page.TABLES)
 
@@ -94,7 +108,7 @@ def test_every_marker_of_the_page_has_a_table():
     [
         (["nothing"], "invalid choice: 'nothing'"),
         (["pipeline", "--repeats", "0"], "--repeats 0: must be 1 or above"),
-        (["stacks", "--stack", "99"], "--stack 99: must be from 2 to 8"),
+        (["stacks", "--stack", "99"], "--stack 99: must be from 2 to 64"),
         (["pipeline", "--networks", "vgg"], "invalid choice: 'vgg'"),
     ],
 )

@@ -312,12 +312,11 @@ def test_which_jobs_share_a_stack(plan, stacks):
 
 
 def test_memory_bounds_the_stack(make_run, monkeypatch):
-    class Memory:
-        available = 40 * 2**20
-
-    monkeypatch.setattr(size.psutil, "virtual_memory", Memory)
+    """What this process may have of it: a container's limit counts."""
+    free = [40 * 2**20]
+    monkeypatch.setattr(size.processes, "free_memory", lambda: free[0])
     few = size.affordable(make_run(exact=False), (64, 3, 32, 32))
-    Memory.available *= 10
+    free[0] *= 10
     assert 1 <= few < size.affordable(make_run(exact=False), (64, 3, 32, 32)) <= 10 * few + 10
 
 
@@ -359,3 +358,21 @@ def test_the_measurement_leaves_the_run_as_it_is(make_run):
     assert torch.equal(generator, torch.get_rng_state())
     for name, value in run.model.state_dict().items():
         assert torch.equal(value, before[name])
+
+
+def test_a_model_with_a_layer_that_it_does_not_use_is_refused():
+    """By itself such a layer keeps its weights; in a stack its gradient would be zero, and weight decay move them."""
+
+    class Unused(nn.Sequential):
+        def __init__(self) -> None:
+            super().__init__(nn.Flatten(), nn.Linear(3072, 10))
+            self.auxiliary = nn.Linear(4, 4)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self[1](self[0](x))
+
+    model = Unused()
+    with pytest.raises(NotStackableError, match=r"does not use its auxiliary.weight, auxiliary.bias"):
+        check_stackable(model, IMAGES)
+    model.auxiliary.requires_grad_(False)
+    check_stackable(model, IMAGES)

@@ -35,7 +35,7 @@ def make_checkpoint(tmp_path) -> Iterator:
             model=model.state_dict(),
             optimizer={},
             schedule={},
-            generators=checkpoints.generator_states(),
+            generators=checkpoints.generator_states(torch.device("cpu")),
             progress=Progress(),
             config={"model": {"_target_": "cifar_tuning.models.SimpleNN", **options}, "data": data},
         )

@@ -15,7 +15,7 @@ def make(model) -> checkpoints.Checkpoint:
         model=model.state_dict(),
         optimizer={},
         schedule={},
-        generators=checkpoints.generator_states(),
+        generators=checkpoints.generator_states(torch.device("cpu")),
         progress=Progress(),
         config={"model": {"_target_": "SimpleNN"}},
     )
@@ -84,3 +84,24 @@ def test_a_failed_write_leaves_the_old_checkpoint(tmp_path, monkeypatch):
     with pytest.raises((AttributeError, pickle.PicklingError)):
         checkpoints.save(bad, file)
     assert file.read_bytes() == old
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_a_gpus_random_numbers_go_on_on_whichever_gpu_the_run_has_now(monkeypatch, own):
+    """Dropout draws from the run's device alone: what other devices there are, and which of them it is, may change."""
+    begun, now, restored = torch.device("cuda:1"), torch.device("cuda"), {}
+    stream = torch.Generator().manual_seed(7)
+    monkeypatch.setattr(torch.cuda, "get_rng_state", {begun: stream.get_state()}.__getitem__)
+    monkeypatch.setattr(torch.cuda, "set_rng_state", lambda state, device: restored.update({device: state}))
+    states = checkpoints.generator_states(begun, stream if own else None)
+    checkpoints.restore_generators(states, now)
+    assert list(restored) == [now]
+    assert torch.equal(restored[now], stream.get_state())
+
+
+def test_a_run_that_goes_on_on_another_kind_of_device_says_so(caplog):
+    states = checkpoints.generator_states(torch.device("cpu"))
+    checkpoints.restore_generators(states, torch.device("cpu"))
+    assert caplog.text == ""
+    checkpoints.restore_generators(states, torch.device("cuda"))
+    assert "dropout, if it has any, draws other numbers" in caplog.text

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from cifar_tuning.errors import UserError
 from cifar_tuning.models import SimpleNN
 from cifar_tuning.training import compilation, probe
 from cifar_tuning.training.compilation import resolve_compile
@@ -44,7 +45,14 @@ def machine(monkeypatch, tmp_path):
 @pytest.mark.parametrize("asked", [True, False])
 def test_what_is_asked_for_is_taken(monkeypatch, asked):
     monkeypatch.setattr(compilation, "missing_compiler", lambda: "g++")
-    assert resolve_compile(asked, nn.Identity(), CPU, FORMATS, (1, 1, 2, 2), 10**9) is asked
+    device = torch.device("cuda") if asked else CPU
+    assert resolve_compile(asked, nn.Identity(), device, FORMATS, (1, 1, 2, 2), 10**9) is asked
+
+
+def test_asked_for_without_a_compiler_it_is_an_error(monkeypatch):
+    monkeypatch.setattr(compilation, "missing_compiler", lambda: "g++ or clang++")
+    with pytest.raises(UserError, match=r"trainer.compile=true: .* needs a C\+\+ compiler"):
+        resolve_compile(True, nn.Identity(), CPU, FORMATS, (1, 1, 2, 2), 10**9)
 
 
 @pytest.mark.parametrize(

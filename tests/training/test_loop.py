@@ -231,6 +231,7 @@ def test_the_loss_of_mixed_images_is_the_mixed_loss(make_trainer, smoothing):
         ((4, 0.5, 1.0, 0.0), [16] * 4),
         ((4, 0.01, 0.5, 0.5), [4, 4, 32, 32]),
         ((4, 0.5, 0.0, 1.0), [32] * 4),
+        ((10, 0.5, 0.3, 0.7), [16] * 3 + [32] * 7),
     ],
 )
 def test_sides_grow_from_the_initial_scale_to_whole_images(settings, expected):

@@ -1,0 +1,52 @@
+"""Whole jobs on a GPU; each piece of them is tested without one."""
+
+import json
+
+import pytest
+
+from tests.jobs.test_train import history, same_weights, stop_after
+
+pytestmark = pytest.mark.gpu
+
+ON_GPU = [
+    "trainer.device=cuda",
+    "model.dropout=0.3",
+    "model.batch_norm=true",
+    "augmentation=crop_flip",
+    "trainer.epochs=4",
+]
+
+
+def test_a_run_that_goes_on_is_the_uninterrupted_one_to_the_bit(tiny, predicting, tmp_path):
+    options = [*ON_GPU, "trainer.deterministic=true"]
+    assert tiny(*options, f"hydra.run.dir={tmp_path}/whole").code == 0
+    assert stop_after(2, tiny, *options, f"hydra.run.dir={tmp_path}/broken") == "KeyboardInterrupt"
+    outcome = tiny(*options, f"resume={tmp_path}/broken", f"hydra.run.dir={tmp_path}/resumed")
+    assert outcome.code == 0, outcome.err
+    assert "resuming after epoch 2 of 4" in outcome.out
+    assert same_weights(tmp_path / "whole/last.pt", tmp_path / "resumed/last.pt")
+    # What a GPU trained predicts on a CPU.
+    predicted = predicting(f"run={tmp_path}/whole", f"output={tmp_path}/predictions.csv", "device=cpu")
+    assert predicted.code == 0, predicted.err
+
+
+def test_a_sweeps_second_job_may_be_deterministic(tiny, tmp_path):
+    """cuBLAS reads what it needs for that once a process, before its first job."""
+    outcome = tiny(*ON_GPU, "trainer.epochs=1", "-m", "trainer.deterministic=false,true")
+    assert outcome.code == 0, outcome.err
+    results = [json.loads((tmp_path / "sweep" / str(job) / "result.json").read_text()) for job in (0, 1)]
+    assert [result["state"] for result in results] == ["complete"] * 2
+
+
+def test_stacked_jobs_are_the_single_ones(tiny, tmp_path):
+    grid = [*ON_GPU, "-m", "optimizer.lr=0.01,0.02", "seed=0,1"]
+    assert tiny(*grid, f"hydra.sweep.dir={tmp_path}/basic").code == 0
+    outcome = tiny(*grid, "hydra/launcher=fused", "hydra.launcher.stack=4", f"hydra.sweep.dir={tmp_path}/fused")
+    assert outcome.code == 0, outcome.err
+    assert "as one model" in outcome.out
+    for job in range(4):
+        one, other = (history(tmp_path / way / str(job)) for way in ("basic", "fused"))
+        # The same draws in another order of summation: what rounding makes of it stays small in a few epochs.
+        assert [epoch["train/loss"] for epoch in one] == pytest.approx(
+            [epoch["train/loss"] for epoch in other], rel=0.02
+        )
