@@ -2,7 +2,7 @@
 
 import inspect
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,6 +39,9 @@ def _share(value: Any) -> bool:
 
 # What a study can optimise.
 FIGURES = (*PUBLIC_NAMES.values(), "epoch_seconds", "images_per_second", "model/macs", "model/parameters")
+
+# The others are better when larger.
+SMALLER_IS_BETTER = ("train/loss", "val/loss", "epoch_seconds", "model/macs", "model/parameters")
 
 # PyTorch's optimisers and schedulers check little of this themselves (lr=0 and decay_epochs=0 pass), and late.
 RULES = [
@@ -130,6 +133,30 @@ def objective_problems(config: dict[str, Any]) -> list[str]:
         f"objective={','.join(names)}: data.val_size=0 leaves no image for {', '.join(lacking)}; search with "
         "validation images, such as data.val_size=5000 (hydra.sweeper.retrain_overrides='[\"data.val_size=0\"]' trains "
         "the winner on all then), or choose an objective that needs none, such as train/acc"
+    ]
+
+
+def direction_problems(objective: str | Sequence[str], direction: Any) -> list[str]:
+    """Returns a line for each objective whose worst a sweeper would look for.
+
+    Args:
+        objective: a figure's name, or a list of several.
+        direction: `minimize` or `maximize` for each.
+    """
+    names = [objective] if isinstance(objective, str) else list(objective)
+    several = not isinstance(direction, str) and isinstance(direction, Sequence)
+    given = [getattr(each, "name", each) for each in (direction if several else [direction])]
+    if len(names) != len(given):
+        return []
+    right = ["minimize" if name in SMALLER_IS_BETTER else "maximize" for name in names]
+    advice = f"hydra.sweeper.direction={right[0]}"
+    if several:
+        advice = f"'hydra.sweeper.direction=[{','.join(right)}]'"
+    return [
+        f"objective={name}: is better when {'smaller' if best == 'minimize' else 'larger'}, but "
+        f"hydra.sweeper.direction is {asked}; add {advice}"
+        for name, asked, best in zip(names, given, right, strict=True)
+        if name in FIGURES and asked in ("minimize", "maximize") and asked != best
     ]
 
 

@@ -58,6 +58,16 @@ def is_study(hydra: Any) -> bool:
     return OmegaConf.select(hydra, "sweeper._target_") == TARGET
 
 
+def given_options(hydra: Any) -> set[str]:
+    """Returns the names of Hydra's own options that the command line gives.
+
+    Their values are left alone: they may refer to what only a job has.
+    """
+    written = OmegaConf.to_container(hydra.overrides.hydra, resolve=False)
+    assert isinstance(written, list)
+    return {str(override).partition("=")[0].lstrip("+") for override in written}
+
+
 def is_trial(hydra: Any) -> bool:
     """Whether a job is a trial of a study (or one of a trial's seeds)."""
     return is_study(hydra) and not is_retrained(hydra) and OmegaConf.select(hydra, "job.num") is not None

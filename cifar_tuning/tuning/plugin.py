@@ -191,6 +191,7 @@ def register() -> None:
     # Twice, so that an application's own conf/hydra/sweeper/study.yaml can begin with the options as they are.
     for name in ("study", "study_options"):
         store.store(group="hydra/sweeper", name=name, node=StudySweeperConf, provider="cifar_tuning")
+    store.store(group="hydra/sweeper", name="optuna_options", node=OptunaSweeperConf, provider="cifar_tuning")
     for name, node in PRUNERS.items():
         store.store(group="hydra/sweeper/pruner", name=name, node=node, provider="cifar_tuning")
 
