@@ -83,10 +83,19 @@ def repeat_of(hydra: Any) -> int:
     return int(OmegaConf.select(hydra, REPEAT.removeprefix("hydra.")) or 0)
 
 
+def _cwd(hydra: Any) -> Path:
+    """Returns where the command was typed; with `hydra.job.chdir` a job is elsewhere."""
+    return Path(OmegaConf.select(hydra, "runtime.cwd") or Path.cwd())
+
+
+def sweep_folder(hydra: Any) -> Path:
+    """Returns the folder of a multirun, absolute, for its jobs too."""
+    return _cwd(hydra) / str(hydra.sweep.dir)
+
+
 def study_place(hydra: Any) -> StudyPlace:
     """Returns where the study of this Hydra configuration lives."""
-    cwd = Path(OmegaConf.select(hydra, "runtime.cwd") or Path.cwd())
-    folder = cwd / str(hydra.sweep.dir)
+    cwd, folder = _cwd(hydra), sweep_folder(hydra)
     storage = hydra.sweeper.storage
     if storage is None:
         storage = f"sqlite:///{folder / STORAGE_FILE}"
