@@ -11,7 +11,8 @@ from omegaconf import DictConfig
 from cifar_tuning.errors import ConfigError, UserError
 from cifar_tuning.jobs.build import Parts, build_parts, plain, seed_everything
 from cifar_tuning.jobs.checks import find_problems, find_target
-from cifar_tuning.jobs.result import ENDED, JobResult
+from cifar_tuning.jobs.result import JobResult
+from cifar_tuning.ranking import ENDED
 from cifar_tuning.text import flatten
 from cifar_tuning.training import checkpoint as checkpoints
 from cifar_tuning.training.checkpoint import Checkpoint

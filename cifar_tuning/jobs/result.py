@@ -11,8 +11,6 @@ if TYPE_CHECKING:
     from cifar_tuning.training.events import Result
 
 RESULT_FILE = "result.json"
-# States of a job that came to its end: a diverged one has its accuracy too; pruned, failed and killed ones have not.
-ENDED = ("complete", "diverged")
 
 
 @dataclass(frozen=True)

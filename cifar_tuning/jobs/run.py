@@ -20,9 +20,10 @@ from cifar_tuning.jobs.computing import choose_compile, choose_formats
 from cifar_tuning.jobs.context import run_context
 from cifar_tuning.jobs.export import load_classifier, model_from_checkpoint
 from cifar_tuning.jobs.prepare import Prepared, job_config, own_checkpoint, prepare
-from cifar_tuning.jobs.result import ENDED, RESULT_FILE, JobResult, objective
+from cifar_tuning.jobs.result import RESULT_FILE, JobResult, objective
 from cifar_tuning.jobs.testing import accuracy, label_test_images
 from cifar_tuning.models.facts import count_macs, count_parameters
+from cifar_tuning.ranking import ENDED
 from cifar_tuning.training import checkpoint as checkpoints
 from cifar_tuning.training.display import describe_device, memory_in_use
 from cifar_tuning.training.events import EpochMetrics, Listener, Progress, Result
