@@ -17,7 +17,7 @@ from cifar_tuning.errors import ConfigError, UserError
 from cifar_tuning.fused.launcher import TARGET as FUSED_LAUNCHER
 from cifar_tuning.fused.launcher import stack_problem
 from cifar_tuning.tracking.callback import WORKER_VARIABLE
-from cifar_tuning.tuning.place import given_options, is_study
+from cifar_tuning.tuning.place import given_options, is_study, objectives_of
 
 # The keys that the sweep fixes; what a job overrides beyond them is what tells it from the others.
 OVERRIDES_FILE = "fixed_overrides.yaml"
@@ -132,7 +132,7 @@ def _direction_problems(config: DictConfig) -> list[str]:
     direction = OmegaConf.select(config, "hydra.sweeper.direction")
     if direction is None or "hydra.sweeper.direction" in given_options(config.hydra):
         return []
-    return direction_problems(config.objective, direction)
+    return direction_problems(objectives_of(config), direction)
 
 
 def _study(config: DictConfig) -> tuple[Any, list[str]]:

@@ -2,14 +2,16 @@
 
 import inspect
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from hydra.utils import get_object
+from omegaconf import OmegaConf
 
 from cifar_tuning.models.layers import is_number
 from cifar_tuning.training.events import PUBLIC_NAMES
+from cifar_tuning.tuning.place import objectives_of
 
 GROUPS = ("data", "augmentation", "model", "optimizer", "schedule", "regularizer", "trainer", "tracking")
 
@@ -124,8 +126,7 @@ def _check_together(config: dict[str, Any]) -> list[str]:
 
 def objective_problems(config: dict[str, Any]) -> list[str]:
     """Returns why a sweeper that chooses by the objective can't use a job's: there is no validation to take it from."""
-    objective = config.get("objective")
-    names = [str(name) for name in (objective if isinstance(objective, list) else [objective])]
+    names = objectives_of(config)
     lacking = [name for name in names if name.startswith("val/")]
     if not lacking or config["data"].get("val_size") != 0:
         return []
@@ -136,15 +137,14 @@ def objective_problems(config: dict[str, Any]) -> list[str]:
     ]
 
 
-def direction_problems(objective: str | Sequence[str], direction: Any) -> list[str]:
+def direction_problems(names: list[str], direction: Any) -> list[str]:
     """Returns a line for each objective whose worst a sweeper would look for.
 
     Args:
-        objective: a figure's name, or a list of several.
-        direction: `minimize` or `maximize` for each.
+        names: of the figures.
+        direction: `minimize` or `maximize`, or a list of one for each.
     """
-    names = [objective] if isinstance(objective, str) else list(objective)
-    several = not isinstance(direction, str) and isinstance(direction, Sequence)
+    several = OmegaConf.is_list(direction)
     given = [getattr(each, "name", each) for each in (direction if several else [direction])]
     if len(names) != len(given):
         return []

@@ -68,6 +68,14 @@ def given_options(hydra: Any) -> set[str]:
     return {str(override).partition("=")[0].lstrip("+") for override in written}
 
 
+def objectives_of(config: Any) -> list[str]:
+    """Returns what a job's return values are called, as far as the application says; a list of one is the one."""
+    named = config.get("objective")
+    if named is None:
+        return []
+    return [str(name) for name in (named if OmegaConf.is_list(named) or isinstance(named, list) else [named])]
+
+
 def is_trial(hydra: Any) -> bool:
     """Whether a job is a trial of a study (or one of a trial's seeds)."""
     return is_study(hydra) and not is_retrained(hydra) and OmegaConf.select(hydra, "job.num") is not None

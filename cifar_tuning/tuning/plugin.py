@@ -108,7 +108,9 @@ def name_of(overrides: Any, hydras: Any, job: str) -> str:
 
     Of Hydra's own options those count that make it another study; a study may be given more trials or workers.
     """
-    counting = [o for o in map(str, hydras) if o.lstrip("+").startswith(SAME_STUDY)]
+    # As they are written: they may refer to what only a job has.
+    written: Any = OmegaConf.to_container(hydras, resolve=False) if OmegaConf.is_config(hydras) else hydras
+    counting = [o for o in map(str, written) if o.lstrip("+").startswith(SAME_STUDY)]
     digest = hashlib.sha256("\n".join(sorted([*map(str, overrides), *counting])).encode())
     return f"{job}-{digest.hexdigest()[:6]}"
 

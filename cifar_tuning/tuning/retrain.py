@@ -23,7 +23,7 @@ RETRAINED = "retrained.json"
 def retrain_best(study: optuna.Study, options: StudyOptions, context: HydraContext, task: TaskFunction) -> None:
     """Trains the winner with `retrain_best` seeds that took no part in the search, and tests each once."""
     count = options.sweeper.retrain_best
-    if not count or len(options.directions) > 1 or len(finished(study)) < options.n_trials:
+    if not count or len(finished(study)) < options.n_trials:
         return
     if not any(trial.state == TrialState.COMPLETE for trial in finished(study)):
         return

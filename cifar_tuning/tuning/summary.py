@@ -122,9 +122,7 @@ def unfinished(options: StudyOptions, done: int, timed_out: bool) -> list[str]:
     if timed_out:
         shown = int(timeout) if timeout == int(timeout) else timeout
         lines.append(f"stopped by hydra.sweeper.timeout={shown}; the same command goes on")
-    if options.sweeper.retrain_best and len(options.directions) > 1:
-        lines.append("hydra.sweeper.retrain_best: several objectives have no single winner to retrain")
-    elif options.sweeper.retrain_best and done < options.n_trials:
+    if options.sweeper.retrain_best and done < options.n_trials:
         lines.append(f"the winner is retrained once all n_trials={options.n_trials} are finished")
     return lines
 
