@@ -40,11 +40,11 @@ class Sweep(Callback):
         """Makes the sweep's folder, which a study's SQLite file needs, and checks the jobs' configurations."""
         if WORKER_VARIABLE in os.environ:  # its supervisor has done all this
             return
-        self._start = time.time()
         if problems := sweep_problems(config):
             print(f"error: {ConfigError(problems)}", file=sys.stderr)
             raise SystemExit(1)
         folder = make_folder(config.hydra.sweep.dir, "hydra.sweep.dir")
+        self._start = time.time()  # what was refused has no end to tell of
         fixed = [o.get_key_element() for o in _parse(config) if not o.is_sweep_override()]
         OmegaConf.save(OmegaConf.create(fixed), folder / OVERRIDES_FILE)
 
