@@ -39,7 +39,7 @@ class StudySweeperConf(OptunaSweeperConf):
         n_trials: finished trials of the study in total, over all commands and processes.
         n_jobs: trials that a launcher which runs several has at the same time; the basic one takes one. The fused one,
             for which it is made 8 (or its `stack`), takes another trial whenever one ends, and all workers share the
-            number; others (2) train batch after batch.
+            number, though each has room for a whole `hydra.launcher.stack`; others (2) train batch after batch.
         max_failure_rate: the command stops when more than this share of `n_trials` failed since it began.
         pruner: a choice of the group hydra/sweeper/pruner.
         workers: processes that take one trial after the other; null: one a core on a CPU (of which the fused launcher
