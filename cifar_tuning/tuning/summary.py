@@ -16,7 +16,7 @@ from cifar_tuning.tuning.display import number, reason
 from cifar_tuning.tuning.options import StudyOptions
 from cifar_tuning.tuning.outcome import PLOTS, experiment, finished, objective_name, overrides_of
 from cifar_tuning.tuning.place import folder_of_model
-from cifar_tuning.tuning.retrain import retrained
+from cifar_tuning.tuning.retrain import retrained, subfolder
 from cifar_tuning.tuning.trial import outcome_key
 
 # Failed trials that are listed, and characters of their reasons.
@@ -149,7 +149,11 @@ def _next(best: FrozenTrial, options: StudyOptions) -> list[str]:
     lines.append("Where to look next:")
     if (folder / PLOTS).is_dir():
         lines.append(f"  {folder / PLOTS}  Optuna's plots; study.html has them to explore")
-    if (run := folder_of_model(folder / str(best.number))) is not None:
+    if seeds := sorted(map(int, retrained(best, options))):
+        # The first: whoever takes the best of them has chosen on the test set.
+        final = folder / subfolder(best, seeds[0])
+        lines.append(f"  python predict.py run={final}  predictions of the winner as it was retrained")
+    elif (run := folder_of_model(folder / str(best.number))) is not None:
         lines.append(f"  python predict.py run={run}  its test accuracy")
     if "MLflow" in str(OmegaConf.select(options.config, "tracking._target_")):
         lines.append(f"  python report.py sweep={folder}  all of it on one page, with comparisons")

@@ -179,7 +179,7 @@ def test_repeats_and_the_retrained_winner(tiny, folder, study, tracked):
     assert all(0 <= run["test"] <= 1 for run in retrained["runs"].values())
     assert "retrained with 2 other seeds: validation accuracy" in outcome.out
     assert "test accuracy" in outcome.out
-    assert f"predict.py run={folder / str(study().best_trial.number)}/seed_3" in outcome.out
+    assert f"predict.py run={folder}/best_{study().best_trial.number}/seed_5" in outcome.out
     client = MlflowClient(tracked.overrides[1].partition("=")[2])
     runs = client.search_runs([e.experiment_id for e in client.search_experiments()])
     names = {r.info.run_id: r.info.run_name for r in runs}
