@@ -139,6 +139,17 @@ def _retrained(best: FrozenTrial, options: StudyOptions) -> list[str]:
     return lines
 
 
+def _model(best: FrozenTrial, options: StudyOptions) -> list[str]:
+    """Returns the line that says what predicts with the winner: as it was retrained, if it was."""
+    folder = options.place.folder
+    # Of several the first: whoever takes the best of them has chosen on the test set.
+    for seed in sorted(map(int, retrained(best, options))):
+        if (run := folder_of_model(folder / subfolder(best, seed))) is not None:
+            return [f"  python predict.py run={run}  predictions of the winner as it was retrained"]
+    run = folder_of_model(folder / str(best.number))
+    return [] if run is None else [f"  python predict.py run={run}  its test accuracy"]
+
+
 def _next(best: FrozenTrial, options: StudyOptions) -> list[str]:
     folder = options.place.folder
     program = Path(sys.argv[0]).name or "train.py"
@@ -149,12 +160,7 @@ def _next(best: FrozenTrial, options: StudyOptions) -> list[str]:
     lines.append("Where to look next:")
     if (folder / PLOTS).is_dir():
         lines.append(f"  {folder / PLOTS}  Optuna's plots; study.html has them to explore")
-    if seeds := sorted(map(int, retrained(best, options))):
-        # The first: whoever takes the best of them has chosen on the test set.
-        final = folder / subfolder(best, seeds[0])
-        lines.append(f"  python predict.py run={final}  predictions of the winner as it was retrained")
-    elif (run := folder_of_model(folder / str(best.number))) is not None:
-        lines.append(f"  python predict.py run={run}  its test accuracy")
+    lines += _model(best, options)
     if "MLflow" in str(OmegaConf.select(options.config, "tracking._target_")):
         lines.append(f"  python report.py sweep={folder}  all of it on one page, with comparisons")
     storage = without_password(options.place.storage)
