@@ -17,7 +17,7 @@ from cifar_tuning.errors import ConfigError, UserError
 from cifar_tuning.fused.launcher import TARGET as FUSED_LAUNCHER
 from cifar_tuning.fused.launcher import stack_problem
 from cifar_tuning.tracking.callback import WORKER_VARIABLE
-from cifar_tuning.tuning.place import is_study
+from cifar_tuning.tuning.place import given_options, is_study, objectives_of
 
 # The keys that the sweep fixes; what a job overrides beyond them is what tells it from the others.
 OVERRIDES_FILE = "fixed_overrides.yaml"
@@ -40,11 +40,11 @@ class Sweep(Callback):
         """Makes the sweep's folder, which a study's SQLite file needs, and checks the jobs' configurations."""
         if WORKER_VARIABLE in os.environ:  # its supervisor has done all this
             return
-        self._start = time.time()
         if problems := sweep_problems(config):
             print(f"error: {ConfigError(problems)}", file=sys.stderr)
             raise SystemExit(1)
         folder = make_folder(config.hydra.sweep.dir, "hydra.sweep.dir")
+        self._start = time.time()  # what was refused has no end to tell of
         fixed = [o.get_key_element() for o in _parse(config) if not o.is_sweep_override()]
         OmegaConf.save(OmegaConf.create(fixed), folder / OVERRIDES_FILE)
 
@@ -83,6 +83,7 @@ def sweep_problems(config: DictConfig) -> list[str]:
         jobs = list(_jobs(config, options))
     except ConfigError as error:
         return list(dict.fromkeys([*problems, *error.problems]))
+    problems |= dict.fromkeys(_direction_problems(config), "")
     for label, job in jobs:
         settings = {key: value for key, value in job.items() if key != "hydra"}
         try:
@@ -122,6 +123,16 @@ def resume_problems(settings: dict[str, Any]) -> list[str]:
     except UserError as error:
         return [f"resume={source}: {error}"]
     return differences(job_config(OmegaConf.create(settings)), found, source, has_ended(file.parent))
+
+
+def _direction_problems(config: DictConfig) -> list[str]:
+    """Returns what a sweeper with a direction would look for the wrong way; who gives one by hand means it."""
+    from cifar_tuning.jobs.checks import direction_problems
+
+    direction = OmegaConf.select(config, "hydra.sweeper.direction")
+    if direction is None or "hydra.sweeper.direction" in given_options(config.hydra):
+        return []
+    return direction_problems(objectives_of(config), direction)
 
 
 def _study(config: DictConfig) -> tuple[Any, list[str]]:

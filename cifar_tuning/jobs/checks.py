@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from hydra.utils import get_object
+from omegaconf import OmegaConf
 
 from cifar_tuning.models.layers import is_number
 from cifar_tuning.training.events import PUBLIC_NAMES
+from cifar_tuning.tuning.place import objectives_of
 
 GROUPS = ("data", "augmentation", "model", "optimizer", "schedule", "regularizer", "trainer", "tracking")
 
@@ -39,6 +41,9 @@ def _share(value: Any) -> bool:
 
 # What a study can optimise.
 FIGURES = (*PUBLIC_NAMES.values(), "epoch_seconds", "images_per_second", "model/macs", "model/parameters")
+
+# The others are better when larger.
+SMALLER_IS_BETTER = ("train/loss", "val/loss", "epoch_seconds", "model/macs", "model/parameters")
 
 # PyTorch's optimisers and schedulers check little of this themselves (lr=0 and decay_epochs=0 pass), and late.
 RULES = [
@@ -121,8 +126,7 @@ def _check_together(config: dict[str, Any]) -> list[str]:
 
 def objective_problems(config: dict[str, Any]) -> list[str]:
     """Returns why a sweeper that chooses by the objective can't use a job's: there is no validation to take it from."""
-    objective = config.get("objective")
-    names = [str(name) for name in (objective if isinstance(objective, list) else [objective])]
+    names = objectives_of(config)
     lacking = [name for name in names if name.startswith("val/")]
     if not lacking or config["data"].get("val_size") != 0:
         return []
@@ -130,6 +134,29 @@ def objective_problems(config: dict[str, Any]) -> list[str]:
         f"objective={','.join(names)}: data.val_size=0 leaves no image for {', '.join(lacking)}; search with "
         "validation images, such as data.val_size=5000 (hydra.sweeper.retrain_overrides='[\"data.val_size=0\"]' trains "
         "the winner on all then), or choose an objective that needs none, such as train/acc"
+    ]
+
+
+def direction_problems(names: list[str], direction: Any) -> list[str]:
+    """Returns a line for each objective whose worst a sweeper would look for.
+
+    Args:
+        names: of the figures.
+        direction: `minimize` or `maximize`, or a list of one for each.
+    """
+    several = OmegaConf.is_list(direction)
+    given = [getattr(each, "name", each) for each in (direction if several else [direction])]
+    if len(names) != len(given):
+        return []
+    right = ["minimize" if name in SMALLER_IS_BETTER else "maximize" for name in names]
+    advice = f"hydra.sweeper.direction={right[0]}"
+    if several:
+        advice = f"'hydra.sweeper.direction=[{','.join(right)}]'"
+    return [
+        f"objective={name}: is better when {'smaller' if best == 'minimize' else 'larger'}, but "
+        f"hydra.sweeper.direction is {asked}; add {advice}"
+        for name, asked, best in zip(names, given, right, strict=True)
+        if name in FIGURES and asked in ("minimize", "maximize") and asked != best
     ]
 
 

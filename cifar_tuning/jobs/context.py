@@ -8,7 +8,7 @@ from omegaconf import OmegaConf
 
 from cifar_tuning.jobs.callback import OVERRIDES_FILE
 from cifar_tuning.jobs.prepare import Prepared
-from cifar_tuning.tuning.place import is_retrained, is_trial, sweep_key
+from cifar_tuning.tuning.place import is_retrained, is_trial, sweep_folder, sweep_key
 
 
 def run_context(hydra: Any, prepared: Prepared, folder: Path, again: bool) -> Any:
@@ -41,7 +41,7 @@ def run_context(hydra: Any, prepared: Prepared, folder: Path, again: bool) -> An
 
 def _sweep(hydra: Any) -> dict[str, Any]:
     """Returns where a multirun's job belongs: its sweep, and its trial if that is several jobs."""
-    folder = Path(hydra.sweep.dir).absolute()
+    folder = sweep_folder(hydra)
     several = is_trial(hydra) and hydra.sweeper.repeats > 1
     return {
         "sweep_dir": folder,
@@ -52,7 +52,7 @@ def _sweep(hydra: Any) -> dict[str, Any]:
 
 def _name(hydra: Any) -> str:
     """Returns the job's number and the overrides that tell it from the sweep's other jobs."""
-    file = Path(hydra.sweep.dir) / OVERRIDES_FILE
+    file = sweep_folder(hydra) / OVERRIDES_FILE
     fixed = list(OmegaConf.load(file)) if file.is_file() else []  # another host may not see the folder
     own = [override for override in hydra.overrides.task if override.partition("=")[0] not in fixed]
     return f"{hydra.job.num}: {' '.join(own)}"[:200]

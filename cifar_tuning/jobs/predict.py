@@ -10,10 +10,10 @@ from omegaconf import DictConfig, OmegaConf
 
 from cifar_tuning.errors import ConfigError, UserError
 from cifar_tuning.jobs.export import model_from_checkpoint
-from cifar_tuning.jobs.result import ENDED
 from cifar_tuning.jobs.testing import accuracy, label_test_images
+from cifar_tuning.ranking import ENDED
 from cifar_tuning.reporting.predictions import write_csv
-from cifar_tuning.reporting.summary import read_results
+from cifar_tuning.reporting.summary import best_job, read_results
 from cifar_tuning.tracking.sweeps import best_values, winner
 from cifar_tuning.training.settings import check_device, resolve_device
 from cifar_tuning.tuning.place import folder_of_model
@@ -82,10 +82,8 @@ def find_checkpoint(name: str, uri: Any, scratch: Path, option: str = "run") -> 
         if job is not None and (folder := folder_of_model(path / job)) is not None:
             log.info("%s is a sweep; taking its best job, %s", path, job)
             return folder / "best.pt"
-        if any((path / result["job"] / "best.pt").is_file() for result in read_results(path)):
-            raise UserError(
-                f"{option}={name}: is a sweep without validation, so no job is the best; give a job's folder."
-            )
+        if (why := _without_best(path)) is not None:
+            raise UserError(f"{option}={name}: is {why}.")
         raise UserError(f"{option}={name}: the folder has no best.pt; give the folder of a run or of a sweep.")
     if RUN_ID.fullmatch(name):
         from cifar_tuning.tracking import download_artifact
@@ -103,5 +101,15 @@ def _best_job(sweep: Path) -> str | None:
     if curve is not None:
         number = winner(curve)
         return None if number is None else str(number)
-    ended = [job for job in read_results(sweep) if job["state"] in ENDED and job["value"] is not None]
-    return str(ended[0]["job"]) if ended else None
+    best = best_job(read_results(sweep))
+    return None if best is None else str(best["job"])
+
+
+def _without_best(sweep: Path) -> str | None:
+    """Returns what a sweep is none of whose jobs is the best; None where there is nothing to choose from."""
+    if best_values(sweep) == []:
+        return "a study of several objectives, so no trial is the best; give a trial's folder, of its Pareto front say"
+    results = [result for result in read_results(sweep) if (sweep / result["job"] / "best.pt").is_file()]
+    if any(result["state"] in ENDED for result in results):
+        return "a sweep without validation, so no job is the best; give a job's folder"
+    return "a sweep of which no job ended; give a job's folder" if results else None

@@ -11,7 +11,8 @@ from omegaconf import DictConfig
 from cifar_tuning.errors import ConfigError, UserError
 from cifar_tuning.jobs.build import Parts, build_parts, plain, seed_everything
 from cifar_tuning.jobs.checks import find_problems, find_target
-from cifar_tuning.jobs.result import ENDED, JobResult
+from cifar_tuning.jobs.result import JobResult
+from cifar_tuning.ranking import ENDED
 from cifar_tuning.text import flatten
 from cifar_tuning.training import checkpoint as checkpoints
 from cifar_tuning.training.checkpoint import Checkpoint
@@ -48,7 +49,8 @@ def prepare(cfg: DictConfig, own: Path | None = None) -> Prepared:
 
     Args:
         cfg: the job's configuration.
-        own: the job's folder, if the job may have been begun before: it goes on from its last checkpoint.
+        own: the job's folder, if the job may have been begun before: it goes on from its last checkpoint, which is
+            newer than the one of `resume` that it was begun from.
 
     Raises:
         ConfigError: with every mistake that was found.
@@ -56,19 +58,18 @@ def prepare(cfg: DictConfig, own: Path | None = None) -> Prepared:
     """
     config = job_config(cfg)
     problems = find_problems(config)
-    checkpoint, file = None, None
-    if cfg.resume is not None:
+    checkpoint, file = (None, None) if own is None else own_checkpoint(config, own)
+    if checkpoint is not None and cfg.resume not in (None, checkpoint.config.get("resume")):
+        checkpoint, file = None, None  # what it has was not begun there
+    if checkpoint is None and cfg.resume is not None:
         try:
             file = checkpoints.find(cfg.resume)
             checkpoint = checkpoints.load(file)
         except UserError as error:
             problems.append(f"resume={cfg.resume}: {error}")
-    if checkpoint is not None and not problems:
-        checkpoints.check_same_model(config["model"], checkpoint, str(cfg.resume))
-        assert file is not None
-        problems += differences(config, checkpoint, str(cfg.resume), has_ended(file.parent))
-    if checkpoint is None and own is not None:
-        checkpoint, file = own_checkpoint(config, own)
+        if checkpoint is not None and file is not None and not problems:
+            checkpoints.check_same_model(config["model"], checkpoint, str(cfg.resume))
+            problems += differences(config, checkpoint, str(cfg.resume), has_ended(file.parent))
     if not any(problem.startswith(("seed=", "trainer.")) for problem in problems):
         seed_everything(config["seed"], deterministic=config["trainer"].get("deterministic", False))
     # A group whose options are wrong can't be built; the others are, to find what only their constructors know.

@@ -11,8 +11,6 @@ if TYPE_CHECKING:
     from cifar_tuning.training.events import Result
 
 RESULT_FILE = "result.json"
-# States of a job that came to its end: a diverged one has its accuracy too; pruned, failed and killed ones have not.
-ENDED = ("complete", "diverged")
 
 
 @dataclass(frozen=True)
@@ -56,13 +54,13 @@ class JobResult:
             return None
 
 
-def objective(asked: Any, result: "Result", figures: Mapping[str, float]) -> Any:
-    """Returns what a sweep optimises: the best validation accuracy, or the figures that are asked for.
+def objective(names: list[str], result: "Result", figures: Mapping[str, float]) -> Any:
+    """Returns what a sweep optimises: the figure that is asked for, or a list of several.
 
     None stands for a figure of validation in a run without any.
 
     Args:
-        asked: name of a metric or fact, or a list of several.
+        names: of metrics or facts.
         result: of the training.
         figures: facts of the model.
     """
@@ -71,8 +69,7 @@ def objective(asked: Any, result: "Result", figures: Mapping[str, float]) -> Any
     # Of a run that diverged at once the last sound epoch is the one before training, which took no time.
     known = {**history[-1].named(), **(finite or history)[-1].named(), **figures}
     validated = {} if result.value is None else {"val/acc_best": result.value}
-    names = [asked] if isinstance(asked, str) else asked
     values = [
         None if result.value is None and name.startswith("val/") else float((known | validated)[name]) for name in names
     ]
-    return values[0] if isinstance(asked, str) else values
+    return values[0] if len(values) == 1 else values

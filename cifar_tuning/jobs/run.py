@@ -20,9 +20,10 @@ from cifar_tuning.jobs.computing import choose_compile, choose_formats
 from cifar_tuning.jobs.context import run_context
 from cifar_tuning.jobs.export import load_classifier, model_from_checkpoint
 from cifar_tuning.jobs.prepare import Prepared, job_config, own_checkpoint, prepare
-from cifar_tuning.jobs.result import ENDED, RESULT_FILE, JobResult, objective
+from cifar_tuning.jobs.result import RESULT_FILE, JobResult, objective
 from cifar_tuning.jobs.testing import accuracy, label_test_images
 from cifar_tuning.models.facts import count_macs, count_parameters
+from cifar_tuning.ranking import ENDED
 from cifar_tuning.training import checkpoint as checkpoints
 from cifar_tuning.training.display import describe_device, memory_in_use
 from cifar_tuning.training.events import EpochMetrics, Listener, Progress, Result
@@ -31,7 +32,7 @@ from cifar_tuning.training.memory import keep_freed_memory
 from cifar_tuning.training.probe import Formats
 from cifar_tuning.training.schedules import Schedule
 from cifar_tuning.training.settings import place, resolve_device
-from cifar_tuning.tuning.place import LostTrial, is_retrained, is_study, repeat_of
+from cifar_tuning.tuning.place import LostTrial, is_retrained, is_study, objectives_of, repeat_of
 
 log = logging.getLogger(__name__)
 
@@ -100,7 +101,7 @@ class Job:
             self.tracker = prepared.parts.tracking
             self.tracker.start(run_context(self.hydra, prepared, self.folder, self.again))
             result = self._train(prepared)
-            value = objective(cfg.objective, result, self.figures)
+            value = objective(objectives_of(cfg), result, self.figures)
             self._keep(result, prepared.parts)
             if self.multirun and is_retrained(self.hydra):
                 self._test(prepared)
@@ -143,7 +144,7 @@ class Job:
         if own_checkpoint(job_config(cfg), self.folder)[0] is None:  # the folder is another experiment's
             self._put_aside(known)
             return None
-        if not self._goes_on() or cfg.objective != "val/acc_best" or known.state == "pruned":
+        if not self._goes_on() or objectives_of(cfg) != ["val/acc_best"] or known.state == "pruned":
             return None
         (self.folder / RESULT_FILE).touch()  # it belongs to this sweep's table
         value = "without validation" if known.value is None else f"best validation accuracy {known.value:.4f}"
@@ -179,7 +180,7 @@ class Job:
             return None
         repeat = repeat_of(self.hydra)
         last = repeat + 1 >= self.hydra.sweeper.repeats
-        return TrialReporter(trial, int(cfg.trainer.epochs), repeat, cfg.objective, last)
+        return TrialReporter(trial, int(cfg.trainer.epochs), repeat, objectives_of(cfg), last)
 
     def _test(self, prepared: Prepared) -> None:
         """Reads the test set: once for each seed of a study's winner, which nothing was chosen by."""

@@ -11,9 +11,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from cifar_tuning.jobs.result import ENDED, RESULT_FILE, JobResult
+from cifar_tuning.jobs.result import RESULT_FILE, JobResult
 from cifar_tuning.lab.experiments import EXPERIMENTS, configuration_of, load_experiment
 from cifar_tuning.lab.runs import Curves, Key, Run
+from cifar_tuning.ranking import ENDED
 
 # In a tested run's folder; `lab.winners` puts there what the predict command found.
 TEST_FILE = "test.json"

@@ -6,13 +6,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from cifar_tuning.ranking import ENDED, competes, rank
+
 TOP = 10
 # Columns of a log file, which has no width of its own; a table takes what it needs.
 WIDE = 240
 
 
 def read_results(sweep: Path, since: float = 0.0) -> list[dict[str, Any]]:
-    """Returns the results of a sweep's jobs, each with its `job` number, the best first; those without a value last.
+    """Returns the results of a sweep's jobs, each with its `job` number, the best first; those that did not end last.
 
     Args:
         sweep: the sweep's folder.
@@ -24,7 +26,12 @@ def read_results(sweep: Path, since: float = 0.0) -> list[dict[str, Any]]:
             continue
         result = json.loads(file.read_text())
         results.append({**result, "job": file.parent.name})
-    return sorted(results, key=lambda r: (r["value"] is None, -(r["value"] or 0.0), r["job"]))
+    return sorted(results, key=lambda r: rank(r["state"], r["value"], r["job"]))
+
+
+def best_job(results: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """Returns the first of the results, best first, unless it is none to choose: it did not end, or has no value."""
+    return results[0] if results and competes(results[0]["state"], results[0]["value"]) else None
 
 
 def print_summary(sweep: Path, since: float = 0.0, ui: str | None = "make ui") -> None:
@@ -45,15 +52,15 @@ def print_summary(sweep: Path, since: float = 0.0, ui: str | None = "make ui") -
         console.print(f"No finished job in {sweep}.")
         return
     swept, common = split_overrides([result["overrides"] for result in results])
-    ranked = results[0]["value"] is not None
-    order = ", best first" if ranked else ""
+    best = best_job(results)
+    order = ", best first" if best else ""
     table = Table(title=f"{len(results)} jobs{order}" + (f" (the first {TOP})" if len(results) > TOP else ""))
     for name in ("job", "val acc", "best epoch", "state", "seconds"):
         table.add_column(name, justify="left" if name == "state" else "right")
     for name in swept:
         table.add_column(name, justify="right", overflow="fold")  # a value cut short says nothing
     for result in results[:TOP]:
-        table.add_row(*_row(result, swept), style="bold" if ranked and result is results[0] else None)
+        table.add_row(*_row(result, swept), style="bold" if result is best else None)
     console.print(table)
     if common:
         console.print("the same in every job: " + " ".join(common), highlight=False)
@@ -88,13 +95,13 @@ def _short(text: str) -> str:
 
 
 def _print_next(console: Any, sweep: Path, results: list[dict[str, Any]], ui: str | None) -> None:
-    best = results[0]
+    best = best_job(results)
     failed = [result for result in results if result["state"] == "failed"]
     for result in failed[:3]:
         console.print(f"job {result['job']} failed: {result['error']}", highlight=False, markup=False)
-    if best["value"] is None:
-        complete = any(result["state"] == "complete" for result in results)
-        why = "No job has a validation accuracy, so none is the best." if complete else "No job finished."
+    if best is None:
+        ended = any(result["state"] in ENDED for result in results)
+        why = "No job has a validation accuracy, so none is the best." if ended else "No job finished."
         console.print(f"{why} Each job's log is in {sweep}/<job>/.", highlight=False)
         return
     # Hydra reports a deletion as ~key=null, but takes back only ~key.

@@ -10,6 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cifar_tuning.ranking import ENDED, competes, rank
 from cifar_tuning.tracking import facts
 from cifar_tuning.tracking.base import STATUS_OF_STATE
 from cifar_tuning.tracking.outbox import Outbox
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
 OBJECTIVE = "val/acc_best"
 # In the sweep's folder: the id of its run.
 MARKER = "mlflow_run_id"
-# A pruned run's best accuracy is that of an unfinished training: it doesn't compete.
-COMPETING = ("complete", "diverged")
 
 
 def find_parent(store: Store, sweep_dir: Path, key: str | None = None) -> str | None:
@@ -157,18 +156,22 @@ def children_of(store: Store, parent: str) -> list[Run]:
 
 def best_of(children: list[Run]) -> Run | None:
     """Pick the job with the highest best validation accuracy."""
-    competing = [
-        run
-        for run in children
-        if run.data.tags.get(facts.STATE) in COMPETING and OBJECTIVE in run.data.metrics and not _is_retrained(run)
-    ]
-    return max(competing, key=lambda run: run.data.metrics[OBJECTIVE], default=None)
+    competing = [run for run in children if competes(*_end(run)) and not _is_retrained(run)]
+    return min(competing, key=lambda run: rank(*_end(run), run.data.tags.get(facts.JOB_NUM)), default=None)
+
+
+def _end(run: Run) -> tuple[str | None, float | None]:
+    return run.data.tags.get(facts.STATE), run.data.metrics.get(OBJECTIVE)
 
 
 def of_number(children: list[Run], number: int | None) -> Run | None:
-    """Find the run of a job, or of a trial of several."""
+    """Find the run of a job, or of a trial of several.
+
+    A trial that was interrupted and then repeated with several seeds has two: the one that ended is meant.
+    """
     same = [run for run in children if run.data.tags.get(facts.JOB_NUM) == str(number) and not _is_retrained(run)]
-    return same[-1] if same else None
+    ended = [run for run in same if run.data.tags.get(facts.STATE) in ENDED]
+    return next(reversed(ended or same), None)
 
 
 def _is_retrained(run: Run) -> bool:

@@ -17,11 +17,13 @@ from optuna.exceptions import ExperimentalWarning
 from cifar_tuning.errors import ConfigError
 from cifar_tuning.tuning import space as spaces
 from cifar_tuning.tuning import standin
-from cifar_tuning.tuning.place import StudyPlace, study_place
+from cifar_tuning.tuning.place import StudyPlace, given_options, objectives_of, study_place
 from cifar_tuning.tuning.space import SearchSpace
 
 # These cover one space together: their processes must agree on its order.
 _ONE_SEQUENCE = ("optuna.samplers.GridSampler", "optuna.samplers.QMCSampler")
+# Hydra's own default.
+TRIAL_FOLDER = "${hydra.job.num}"
 # The samplers of the stock plugin's options, and whatever else Optuna offers; never other code.
 _TRUSTED = (
     *("hydra_plugins.hydra_optuna_sweeper.*", "optuna.samplers.*"),
@@ -86,7 +88,7 @@ class StudyOptions:
         """
         node = OmegaConf.to_container(self.sweeper.sampler, resolve=True)
         assert isinstance(node, dict)
-        said = {str(o).partition("=")[0].lstrip("+") for o in self.config.hydra.overrides.hydra}
+        said = given_options(self.config.hydra)
         if node.get("_target_") == "optuna.samplers.TPESampler":
             for key in ("multivariate", "constant_liar"):
                 if f"hydra.sweeper.sampler.{key}" not in said:
@@ -125,6 +127,12 @@ class StudyOptions:
             lines.append(f"hydra.sweeper.max_failure_rate={sweeper.max_failure_rate}: must be from 0 to 1")
         if bad := [d for d in self.directions if d not in ("minimize", "maximize")]:
             lines.append(f"hydra.sweeper.direction={bad[0]}: must be minimize or maximize, or a list of them")
+        folders = OmegaConf.to_container(self.config.hydra.sweep, resolve=False)
+        if isinstance(folders, dict) and folders.get("subdir") != TRIAL_FOLDER:
+            lines.append(
+                f"hydra.sweep.subdir={folders.get('subdir')}: must be {TRIAL_FOLDER}, because a trial's folder is its "
+                "number in the study; hydra.sweep.dir is the study's folder"
+            )
         if self.space.empty:
             lines.append(
                 "the search space is empty: give a key a range, as in 'optimizer.lr=tag(log,interval(0.001,0.1))' or "
@@ -135,16 +143,11 @@ class StudyOptions:
 
     def _problems_with_objective(self) -> list[str]:
         """An application that names its objectives (`train.py` does) must name as many as there are directions."""
-        named = self.config.get("objective")
-        if named is None:
+        names = objectives_of(self.config)
+        if not names or len(names) == len(self.directions):
             return []
-        names = [named] if isinstance(named, str) else list(named)
-        if len(names) == len(self.directions) and (len(names) > 1) == OmegaConf.is_list(named):
-            return []
-        return [
-            f"hydra.sweeper.direction={','.join(self.directions)}: objective={named} needs "
-            f"{len(names)} of them, as a list if it is one"
-        ]
+        directions = ",".join(self.directions)
+        return [f"hydra.sweeper.direction={directions}: objective={','.join(names)} needs {len(names)} of them"]
 
     def _problems_with_parts(self) -> list[str]:
         """Builds sampler and pruner once, so that a wrong option shows now."""
@@ -169,6 +172,9 @@ class StudyOptions:
 
     def _problems_with_retraining(self) -> list[str]:
         given = self.sweeper.retrain_overrides
+        if self.sweeper.retrain_best and len(self.directions) > 1:
+            count = self.sweeper.retrain_best
+            return [f"hydra.sweeper.retrain_best={count}: several objectives have no single winner to retrain"]
         if not given:
             return []
         key = "hydra.sweeper.retrain_overrides"

@@ -15,6 +15,7 @@ from cifar_tuning.text import without_password
 from cifar_tuning.tuning.engine import OVERRIDES
 from cifar_tuning.tuning.options import StudyOptions
 from cifar_tuning.tuning.overlays import as_overlay
+from cifar_tuning.tuning.place import objectives_of
 
 log = logging.getLogger(__name__)
 
@@ -59,8 +60,8 @@ def _plots_are_old(folder: Path, ended: list[FrozenTrial]) -> bool:
 
 def objective_name(options: StudyOptions) -> str:
     """Returns what the one objective is called, as far as the application says."""
-    named = options.config.get("objective")
-    return {"val/acc_best": "validation accuracy"}.get(named, named) if isinstance(named, str) else "objective"
+    names = objectives_of(options.config)
+    return {"val/acc_best": "validation accuracy"}.get(names[0], names[0]) if len(names) == 1 else "objective"
 
 
 def finished(study: optuna.Study) -> list[FrozenTrial]:

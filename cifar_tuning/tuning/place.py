@@ -58,6 +58,24 @@ def is_study(hydra: Any) -> bool:
     return OmegaConf.select(hydra, "sweeper._target_") == TARGET
 
 
+def given_options(hydra: Any) -> set[str]:
+    """Returns the names of Hydra's own options that the command line gives.
+
+    Their values are left alone: they may refer to what only a job has.
+    """
+    written = OmegaConf.to_container(hydra.overrides.hydra, resolve=False)
+    assert isinstance(written, list)
+    return {str(override).partition("=")[0].lstrip("+") for override in written}
+
+
+def objectives_of(config: Any) -> list[str]:
+    """Returns what a job's return values are called, as far as the application says; a list of one is the one."""
+    named = config.get("objective")
+    if named is None:
+        return []
+    return [str(name) for name in (named if OmegaConf.is_list(named) or isinstance(named, list) else [named])]
+
+
 def is_trial(hydra: Any) -> bool:
     """Whether a job is a trial of a study (or one of a trial's seeds)."""
     return is_study(hydra) and not is_retrained(hydra) and OmegaConf.select(hydra, "job.num") is not None
@@ -73,10 +91,19 @@ def repeat_of(hydra: Any) -> int:
     return int(OmegaConf.select(hydra, REPEAT.removeprefix("hydra.")) or 0)
 
 
+def _cwd(hydra: Any) -> Path:
+    """Returns where the command was typed; with `hydra.job.chdir` a job is elsewhere."""
+    return Path(OmegaConf.select(hydra, "runtime.cwd") or Path.cwd())
+
+
+def sweep_folder(hydra: Any) -> Path:
+    """Returns the folder of a multirun, absolute, for its jobs too."""
+    return _cwd(hydra) / str(hydra.sweep.dir)
+
+
 def study_place(hydra: Any) -> StudyPlace:
     """Returns where the study of this Hydra configuration lives."""
-    cwd = Path(OmegaConf.select(hydra, "runtime.cwd") or Path.cwd())
-    folder = cwd / str(hydra.sweep.dir)
+    cwd, folder = _cwd(hydra), sweep_folder(hydra)
     storage = hydra.sweeper.storage
     if storage is None:
         storage = f"sqlite:///{folder / STORAGE_FILE}"

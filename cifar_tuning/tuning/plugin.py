@@ -39,7 +39,7 @@ class StudySweeperConf(OptunaSweeperConf):
         n_trials: finished trials of the study in total, over all commands and processes.
         n_jobs: trials that a launcher which runs several has at the same time; the basic one takes one. The fused one,
             for which it is made 8 (or its `stack`), takes another trial whenever one ends, and all workers share the
-            number; others (2) train batch after batch.
+            number, though each has room for a whole `hydra.launcher.stack`; others (2) train batch after batch.
         max_failure_rate: the command stops when more than this share of `n_trials` failed since it began.
         pruner: a choice of the group hydra/sweeper/pruner.
         workers: processes that take one trial after the other; null: one a core on a CPU (of which the fused launcher
@@ -108,7 +108,9 @@ def name_of(overrides: Any, hydras: Any, job: str) -> str:
 
     Of Hydra's own options those count that make it another study; a study may be given more trials or workers.
     """
-    counting = [o for o in map(str, hydras) if o.lstrip("+").startswith(SAME_STUDY)]
+    # As they are written: they may refer to what only a job has.
+    written: Any = OmegaConf.to_container(hydras, resolve=False) if OmegaConf.is_config(hydras) else hydras
+    counting = [o for o in map(str, written) if o.lstrip("+").startswith(SAME_STUDY)]
     digest = hashlib.sha256("\n".join(sorted([*map(str, overrides), *counting])).encode())
     return f"{job}-{digest.hexdigest()[:6]}"
 
@@ -191,6 +193,7 @@ def register() -> None:
     # Twice, so that an application's own conf/hydra/sweeper/study.yaml can begin with the options as they are.
     for name in ("study", "study_options"):
         store.store(group="hydra/sweeper", name=name, node=StudySweeperConf, provider="cifar_tuning")
+    store.store(group="hydra/sweeper", name="optuna_options", node=OptunaSweeperConf, provider="cifar_tuning")
     for name, node in PRUNERS.items():
         store.store(group="hydra/sweeper/pruner", name=name, node=node, provider="cifar_tuning")
 

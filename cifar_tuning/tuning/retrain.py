@@ -23,7 +23,7 @@ RETRAINED = "retrained.json"
 def retrain_best(study: optuna.Study, options: StudyOptions, context: HydraContext, task: TaskFunction) -> None:
     """Trains the winner with `retrain_best` seeds that took no part in the search, and tests each once."""
     count = options.sweeper.retrain_best
-    if not count or len(options.directions) > 1 or len(finished(study)) < options.n_trials:
+    if not count or len(finished(study)) < options.n_trials:
         return
     if not any(trial.state == TrialState.COMPLETE for trial in finished(study)):
         return
@@ -45,6 +45,11 @@ def retrained(best: FrozenTrial, options: StudyOptions) -> dict[str, Any]:
     return known["runs"] if same else {}
 
 
+def subfolder(best: FrozenTrial, seed: int | str) -> str:
+    """Returns where in the study's folder one of the winner's further seeds is."""
+    return f"best_{best.number}/seed_{seed}"
+
+
 def _overrides(options: StudyOptions) -> list[str]:
     return list(options.sweeper.retrain_overrides)
 
@@ -55,15 +60,14 @@ def _retrain(best: FrozenTrial, launcher: Launcher, options: StudyOptions) -> No
     seeds = [seed for seed in range(first, first + options.sweeper.retrain_best) if str(seed) not in runs]
     if not seeds:
         return
-    folders = {seed: f"best_{best.number}/seed_{seed}" for seed in seeds}
     winner = overrides_of(best, options)
     jobs = [
-        [*options.retrain_overrides(winner, seed), f"hydra.sweep.subdir={folders[seed]}", f"+{RETRAIN}=1"]
+        [*options.retrain_overrides(winner, seed), f"hydra.sweep.subdir={subfolder(best, seed)}", f"+{RETRAIN}=1"]
         for seed in seeds
     ]
     results = launcher.launch(jobs, initial_job_idx=options.n_trials + seeds[0] - first)
     for seed, result in zip(seeds, results, strict=True):
-        left = options.place.folder / folders[seed] / "result.json"
+        left = options.place.folder / subfolder(best, seed) / "result.json"
         try:
             value = result.return_value
             test = json.loads(left.read_text()).get("test_acc") if left.is_file() else None

@@ -16,7 +16,7 @@ from cifar_tuning.tuning.display import number, reason
 from cifar_tuning.tuning.options import StudyOptions
 from cifar_tuning.tuning.outcome import PLOTS, experiment, finished, objective_name, overrides_of
 from cifar_tuning.tuning.place import folder_of_model
-from cifar_tuning.tuning.retrain import retrained
+from cifar_tuning.tuning.retrain import retrained, subfolder
 from cifar_tuning.tuning.trial import outcome_key
 
 # Failed trials that are listed, and characters of their reasons.
@@ -122,9 +122,7 @@ def unfinished(options: StudyOptions, done: int, timed_out: bool) -> list[str]:
     if timed_out:
         shown = int(timeout) if timeout == int(timeout) else timeout
         lines.append(f"stopped by hydra.sweeper.timeout={shown}; the same command goes on")
-    if options.sweeper.retrain_best and len(options.directions) > 1:
-        lines.append("hydra.sweeper.retrain_best: several objectives have no single winner to retrain")
-    elif options.sweeper.retrain_best and done < options.n_trials:
+    if options.sweeper.retrain_best and done < options.n_trials:
         lines.append(f"the winner is retrained once all n_trials={options.n_trials} are finished")
     return lines
 
@@ -141,6 +139,17 @@ def _retrained(best: FrozenTrial, options: StudyOptions) -> list[str]:
     return lines
 
 
+def _model(best: FrozenTrial, options: StudyOptions) -> list[str]:
+    """Returns the line that says what predicts with the winner: as it was retrained, if it was."""
+    folder = options.place.folder
+    # Of several the first: whoever takes the best of them has chosen on the test set.
+    for seed in sorted(map(int, retrained(best, options))):
+        if (run := folder_of_model(folder / subfolder(best, seed))) is not None:
+            return [f"  python predict.py run={run}  predictions of the winner as it was retrained"]
+    run = folder_of_model(folder / str(best.number))
+    return [] if run is None else [f"  python predict.py run={run}  its test accuracy"]
+
+
 def _next(best: FrozenTrial, options: StudyOptions) -> list[str]:
     folder = options.place.folder
     program = Path(sys.argv[0]).name or "train.py"
@@ -151,8 +160,7 @@ def _next(best: FrozenTrial, options: StudyOptions) -> list[str]:
     lines.append("Where to look next:")
     if (folder / PLOTS).is_dir():
         lines.append(f"  {folder / PLOTS}  Optuna's plots; study.html has them to explore")
-    if (run := folder_of_model(folder / str(best.number))) is not None:
-        lines.append(f"  python predict.py run={run}  its test accuracy")
+    lines += _model(best, options)
     if "MLflow" in str(OmegaConf.select(options.config, "tracking._target_")):
         lines.append(f"  python report.py sweep={folder}  all of it on one page, with comparisons")
     storage = without_password(options.place.storage)

@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -81,12 +81,17 @@ class TrialReporter(Listener):
         trial: this job's.
         epochs: of a whole run; with several seeds a trial, the next one's steps follow.
         repeat: which of the trial's seeds this is.
-        objective: the figure that the study optimises; its curve is what the pruner sees.
+        objectives: the figures that the study optimises; the curve of a single one is what the pruner sees.
         last: whether no further seed of the trial follows.
     """
 
     def __init__(
-        self, trial: Trial, epochs: int, repeat: int = 0, objective: Any = "val/acc_best", last: bool = True
+        self,
+        trial: Trial,
+        epochs: int,
+        repeat: int = 0,
+        objectives: Sequence[str] = ("val/acc_best",),
+        last: bool = True,
     ) -> None:
         self.trial, self.offset, self.last, self.hopeless = trial, repeat * epochs, last, False
         self.storage = trial.study._storage
@@ -96,7 +101,7 @@ class TrialReporter(Listener):
         self.again: bool = attributes.get(AGAIN, False)  # an earlier process began this trial
         self.reported = set(frozen.intermediate_values)
         # The best so far never falls, so the accuracy itself says more of a curve.
-        self.curve = {"val/acc_best": "val/acc"}.get(objective, objective) if isinstance(objective, str) else None
+        self.curve = {"val/acc_best": "val/acc"}.get(objectives[0], objectives[0]) if len(objectives) == 1 else None
 
     def on_epoch(self, metrics: EpochMetrics) -> bool:
         """Reports; true when the pruner says that the trial is hopeless."""

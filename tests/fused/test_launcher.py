@@ -325,6 +325,33 @@ def test_runs_resumed_from_elsewhere_go_back_there_when_their_stack_fails(tiny, 
     ]
 
 
+def test_runs_resumed_from_elsewhere_go_on_from_their_own_checkpoints_when_interrupted(tiny, tmp_path, monkeypatch):
+    """Not from where they began, over newer work; unless another beginning is asked for."""
+    assert tiny(f"hydra.run.dir={tmp_path}/first").code == 0
+    train, called = Stack.train, []
+
+    def interrupted(self, epochs, display):
+        if called:
+            raise KeyboardInterrupt
+        called.append(epochs)
+        return train(self, epochs, display)
+
+    command = [*FUSED, "hydra.launcher.stack=2", f"resume={tmp_path}/first", "trainer.epochs=4,5"]
+    with monkeypatch.context() as patched:
+        patched.setattr(Stack, "train", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            tiny(*command)
+    assert [r["epochs"] for r in results(tmp_path / "sweep").values()] == [3, 3]
+    shutil.copytree(tmp_path / "sweep", tmp_path / "other")
+    again = tiny(*command)
+    assert again.code == 0, again.err
+    assert [r["epochs"] for r in results(tmp_path / "sweep").values()] == [4, 5]
+    assert "resuming after epoch 3 of" in again.text
+    assert "resuming after epoch 2 of" not in again.text
+    other = tiny(*command, f"resume={tmp_path}/first/last.pt", f"hydra.sweep.dir={tmp_path}/other")
+    assert "resuming after epoch 2 of" in other.text
+
+
 def test_an_error_of_one_run_is_its_own(tiny, tmp_path, monkeypatch):
     """Its checkpoint can't be written, say; its neighbours don't notice."""
     finish = Trainer.finish_epoch

@@ -47,6 +47,18 @@ def test_a_grid_is_a_parent_with_a_child_for_each_job(tiny, tmp_path, store):
     assert {r["run_id"] for r in results(tmp_path).values()} == {tags["run"] for _, tags, _ in children}
 
 
+@pytest.mark.parametrize("launcher", ["basic", "fused"])
+def test_jobs_that_change_their_folder_find_their_parent(command, tmp_path, store, monkeypatch, launcher):
+    """A relative folder is one below where the command was typed."""
+    monkeypatch.chdir(tmp_path)
+    options = [f"hydra/launcher={launcher}", "hydra.job.chdir=true", "hydra.sweep.dir=sweep", "trainer.epochs=1"]
+    outcome = command(*TINY, "-m", "optimizer.lr=0.1,0.01", *options, *store)
+    assert outcome.code == 0, outcome.err
+    assert len({tags.get("mlflow.parentRunId") for _, tags, _ in runs(tmp_path)}) == 2
+    names = {tags["mlflow.runName"] for _, tags, _ in runs(tmp_path) if "mlflow.parentRunId" in tags}
+    assert names == {"0: optimizer.lr=0.1", "1: optimizer.lr=0.01"}
+
+
 def test_the_sweep_ends_with_a_table(tiny, tmp_path):
     outcome = tiny("-m", "optimizer.lr=0.1,0.001", "model.activation=relu,swish", "trainer.epochs=1")
     assert outcome.code == 0, outcome.err

@@ -98,6 +98,25 @@ def test_a_job_that_did_not_end_is_not_a_sweeps_best(tiny, predicting, tmp_path)
 
 
 @pytest.mark.parametrize(
+    ("state", "value", "curve", "expected"),
+    [
+        ("killed", 0.9, None, "is a sweep of which no job ended; give a job's folder."),
+        ("complete", None, None, "is a sweep without validation, so no job is the best; give a job's folder."),
+        ("complete", 0.9, [], "is a study of several objectives, so no trial is the best; give a trial's folder"),
+    ],
+)
+def test_a_sweep_without_a_best_job(predicting, tmp_path, state, value, curve, expected):
+    (tmp_path / "0").mkdir()
+    (tmp_path / "0" / "best.pt").touch()
+    (tmp_path / "0" / "result.json").write_text(json.dumps({"state": state, "value": value}))
+    if curve is not None:
+        (tmp_path / "best_values.json").write_text(json.dumps(curve))
+    outcome = predicting(f"run={tmp_path}")
+    assert outcome.code == 1
+    assert f"run={tmp_path}: {expected}" in outcome.err
+
+
+@pytest.mark.parametrize(
     ("arguments", "expected"),
     [
         ([], "run: is missing"),

@@ -32,6 +32,7 @@ MIXED = [
     "hydra.sweeper.enqueue=[{optimizer.lr:0.05},{optimizer.lr:1e-6},{optimizer.lr:0.05},{optimizer.lr:1.1e-6}]",
 ]
 
+SEVERAL = ["objective=[val/acc_best,model/macs]", "hydra.sweeper.direction=[maximize,minimize]"]
 MOMENTUM = ["hydra.sweeper.custom_search_space=tests.jobs.test_study_command.momentum"]
 
 
@@ -178,7 +179,7 @@ def test_repeats_and_the_retrained_winner(tiny, folder, study, tracked):
     assert all(0 <= run["test"] <= 1 for run in retrained["runs"].values())
     assert "retrained with 2 other seeds: validation accuracy" in outcome.out
     assert "test accuracy" in outcome.out
-    assert f"predict.py run={folder / str(study().best_trial.number)}/seed_3" in outcome.out
+    assert f"predict.py run={folder}/best_{study().best_trial.number}/seed_5" in outcome.out
     client = MlflowClient(tracked.overrides[1].partition("=")[2])
     runs = client.search_runs([e.experiment_id for e in client.search_experiments()])
     names = {r.info.run_id: r.info.run_name for r in runs}
@@ -226,8 +227,7 @@ def test_mlflow_names_the_studys_winner(tiny, study, tracked):
 
 
 def test_several_objectives_have_no_best_run(tiny, tracked):
-    options = ["objective=[val/acc_best,model/macs]", "hydra.sweeper.direction=[maximize,minimize]"]
-    outcome = tiny(*STUDY, *tracked.overrides, *options, "trainer.epochs=1", "hydra.sweeper.n_trials=2")
+    outcome = tiny(*STUDY, *tracked.overrides, *SEVERAL, "trainer.epochs=1", "hydra.sweeper.n_trials=2")
     assert outcome.code == 0, outcome.text
     (parent,) = tracked()[1].values()
     assert "best.run_id" not in parent.data.tags
@@ -315,8 +315,7 @@ def test_a_diverged_trial_counts_with_its_best_value(tiny, study):
 
 
 def test_several_objectives_are_not_pruned(tiny, study, folder):
-    objectives = ["objective=[val/acc_best,model/macs]", "hydra.sweeper.direction=[maximize,minimize]"]
-    outcome = tiny(*STUDY, *objectives, *STRICT, PLOTS, "model.separable=true,false", "hydra.sweeper.n_trials=4")
+    outcome = tiny(*STUDY, *SEVERAL, *STRICT, PLOTS, "model.separable=true,false", "hydra.sweeper.n_trials=4")
     assert outcome.code == 0, outcome.text
     assert "there is no pruning" in outcome.out
     trials = study().get_trials()
@@ -325,6 +324,16 @@ def test_several_objectives_are_not_pruned(tiny, study, folder):
     front = OmegaConf.load(folder / "optimization_results.yaml").solutions
     assert len(front) == len(study().best_trials)
     assert (folder / "plots" / "pareto_front.png").is_file()
+
+
+def test_a_list_of_one_objective_is_the_one(tiny, study):
+    """It is pruned too."""
+    one = ["objective=[val/acc_best]", "hydra.sweeper.direction=[maximize]", "hydra.sweeper.n_trials=4"]
+    outcome = tiny(*STUDY, *STRICT, *MIXED, *one)
+    assert outcome.code == 0, outcome.text
+    assert study().best_trial.value is not None
+    assert TrialState.PRUNED in {trial.state for trial in study().get_trials()}
+    assert TrialState.FAIL not in {trial.state for trial in study().get_trials()}
 
 
 @pytest.mark.parametrize(
@@ -407,7 +416,10 @@ BAD = [
     (["hydra.sweeper.storage=mysql://127.0.0.1:9/x"], "hydra.sweeper.storage=mysql://127.0.0.1:9/x"),
     (["model.activation=relu,swisch"], "model.activation=swisch"),
     (["objective=val/accc"], "objective=val/accc: must be one of train/loss"),
-    (["objective=[val/acc_best,model/macs]"], "objective=['val/acc_best', 'model/macs'] needs 2 of them"),
+    (["objective=[val/acc_best,model/macs]"], "objective=val/acc_best,model/macs needs 2 of them"),
+    (["objective=3"], "objective=3: must be one of train/loss"),
+    ([*SEVERAL, "hydra.sweeper.retrain_best=2"], "retrain_best=2: several objectives have no single winner"),
+    (["hydra.sweep.subdir=t${hydra.job.num}_seed${seed}"], "subdir=t${hydra.job.num}_seed${seed}: must be ${hydra.job"),
     (["hydra.sweeper.custom_search_space=tests.nope"], "hydra.sweeper.custom_search_space=tests.nope"),
     (["seed=1,2", "hydra.sweeper.repeats=2"], "seed: is swept"),
 ]
@@ -420,6 +432,20 @@ def test_bad_input_is_refused_before_anything_is_written(tiny, folder, options, 
     assert message in outcome.err
     assert "Traceback" not in outcome.err
     assert not (folder / "optuna.db").exists()
+
+
+def test_a_refused_study_ends_with_its_error(tiny, tracked):
+    outcome = tiny(*STUDY, *tracked.overrides, "hydra.sweeper.n_trials=0")
+    assert outcome.code == 1
+    assert "compares all runs" not in outcome.text
+    assert tracked.all() == []
+
+
+def test_an_option_of_hydras_may_refer_to_what_only_a_job_has(tiny):
+    command = ["-m", "hydra/sweeper=study", "hydra.sweeper.workers=1", "hydra.sweeper.plots=false"]
+    command += ["optimizer.lr=0.1,0.01", "hydra.sweeper.n_trials=1", "trainer.epochs=1"]
+    outcome = tiny(*command, "+hydra.job.env_set.NUMBER=${hydra.job.num}")
+    assert outcome.code == 0, outcome.text
 
 
 def test_an_empty_space_is_refused(tiny):

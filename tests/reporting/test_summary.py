@@ -44,12 +44,26 @@ def test_the_table_names_failures_and_the_next_step(tmp_path, capsys):
     assert "python train.py optimizer.lr=0.123456789 'x='\"'\"'a b'\"'\"''" in out
 
 
-@pytest.mark.parametrize("finished", [False, True])
-def test_a_sweep_without_results(tmp_path, capsys, finished):
-    if finished:
-        write(tmp_path, 0, None, "failed", error="E: x")
+@pytest.mark.parametrize(
+    ("job", "text"),
+    [(None, "No finished job"), ((None, "failed"), "No job finished"), ((0.9, "killed"), "No job finished")],
+)
+def test_a_sweep_without_results(tmp_path, capsys, job, text):
+    if job is not None:
+        write(tmp_path, 0, *job, error="E: x")
     print_summary(tmp_path)
-    assert ("No job finished" if finished else "No finished job") in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert text in out
+    assert "best configuration" not in out
+
+
+def test_a_job_that_did_not_end_is_not_the_best(tmp_path, capsys):
+    for job, (value, state) in enumerate([(0.9, "killed"), (0.5, "complete"), (0.5, "complete"), (0.8, "pruned")]):
+        write(tmp_path, job, value, state, overrides=[f"seed={job}"])
+    print_summary(tmp_path)
+    out = capsys.readouterr().out
+    assert "python train.py seed=1" in out
+    assert f"predict.py run={tmp_path}/1 " in out
 
 
 def test_a_sweep_without_validation_has_no_best_job(tmp_path, capsys):

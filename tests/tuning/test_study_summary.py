@@ -88,11 +88,6 @@ def test_the_latest_failures_are_listed_with_their_reasons():
                 "the winner is retrained once all n_trials=50 are finished",
             ],
         ),
-        (
-            {"sweeper": {"retrain_best": 3}, "directions": ["maximize", "minimize"]},
-            False,
-            ["hydra.sweeper.retrain_best: several objectives have no single winner to retrain"],
-        ),
     ],
 )
 def test_what_is_left_undone_is_said(facts, timed_out, lines):

@@ -1,0 +1,79 @@
+"""What a sweeper looks for: the best, unless the command line says otherwise."""
+
+import pytest
+from omegaconf import OmegaConf
+
+from tests.conftest import STUDY
+
+OPTUNA = ["-m", "hydra/sweeper=optuna", "optimizer.lr=tag(log,interval(0.01,0.1))"]
+# As a user's own overlay may have it, not the command line.
+OVERLAY = "# @package _global_\ndefaults:\n  - override /hydra/sweeper: {sweeper}\nhydra:\n  sweeper:\n    {options}\n"
+
+
+@pytest.mark.parametrize("study", [None, "simplenn", "resnet20"])
+@pytest.mark.parametrize("sweeper", ["optuna", "study"])
+def test_accuracy_is_maximised_whichever_the_sweeper(study, sweeper):
+    from hydra import compose, initialize_config_dir
+
+    from cifar_tuning import PROJECT_ROOT
+
+    with initialize_config_dir(str(PROJECT_ROOT / "conf")):
+        overrides = [*([] if study is None else [f"study={study}"]), f"hydra/sweeper={sweeper}"]
+        sweep = compose("config", overrides, return_hydra_config=True).hydra.sweeper
+    assert sweep.direction == "maximize"
+    assert sweep._target_.endswith({"optuna": ".OptunaSweeper", "study": ".StudySweeper"}[sweeper])
+    assert sweep.sampler._target_ == "optuna.samplers.TPESampler"
+
+
+def test_the_stock_sweeper_keeps_the_highest_accuracy(tiny, tmp_path):
+    options = ["hydra.sweeper.n_trials=3", "hydra.sweeper.n_jobs=1", "trainer.epochs=1"]
+    outcome = tiny("-m", "study=simplenn", "hydra/sweeper=optuna", "hydra.sweeper.study_name=null", *options)
+    assert outcome.code == 0, outcome.text
+    values = [OmegaConf.load(file)["value"] for file in tmp_path.glob("sweep/*/result.json")]
+    assert len(values) == 3
+    assert OmegaConf.load(tmp_path / "sweep/optimization_results.yaml").best_value == max(values)
+
+
+SMALLER, LARGER = "is better when smaller", "is better when larger"
+
+
+@pytest.mark.parametrize(
+    ("search", "message"),
+    [
+        ([*STUDY, "objective=val/loss"], f"objective=val/loss: {SMALLER}"),
+        ([*STUDY, "objective=epoch_seconds"], f"objective=epoch_seconds: {SMALLER}"),
+        ([*STUDY, "objective=model/macs"], "add hydra.sweeper.direction=minimize"),
+        ([*OPTUNA, "objective=train/loss"], f"objective=train/loss: {SMALLER}"),
+        (["-m", "study=upside_down"], f"objective=val/acc_best: {LARGER}"),
+        (["-m", "study=upside_down", "hydra/sweeper=optuna"], "add hydra.sweeper.direction=maximize"),
+        (["-m", "study=upside_down", "objective=images_per_second"], f"objective=images_per_second: {LARGER}"),
+        (["-m", "study=two"], "objective=val/loss: is better when smaller, but hydra.sweeper.direction is maximize"),
+        (["-m", "study=two"], "add 'hydra.sweeper.direction=[maximize,minimize]'"),
+    ],
+)
+def test_the_wrong_way_is_refused_before_the_first_job(tiny, tmp_path, search, message):
+    folder = tmp_path / "conf" / "study"
+    folder.mkdir(parents=True)
+    space = "params: {optimizer.lr: 'interval(0.01, 0.1)'}"
+    minimised = OVERLAY.format(sweeper="study", options=f"direction: minimize\n    {space}")
+    (folder / "upside_down.yaml").write_text(minimised)
+    both = OVERLAY.format(sweeper="study", options=f"direction: [maximize, maximize]\n    {space}")
+    (folder / "two.yaml").write_text(f"{both}objective: [val/acc, val/loss]\n")
+    outcome = tiny(*search, f"hydra.searchpath=[studies://{tmp_path},{tmp_path}/conf]")
+    assert outcome.code == 1
+    assert message in outcome.err
+    assert "Traceback" not in outcome.err
+    assert not (tmp_path / "sweep").exists()
+
+
+@pytest.mark.parametrize(
+    "search",
+    [
+        [*STUDY, "hydra.sweeper.study_name=down", "hydra.sweeper.direction=minimize"],
+        [*STUDY, "objective=val/loss", "hydra.sweeper.direction=maximize"],
+        [*OPTUNA, "hydra.sweeper.direction=minimize"],
+    ],
+)
+def test_who_asks_for_the_wrong_way_gets_it(tiny, search):
+    outcome = tiny(*search, "hydra.sweeper.n_trials=1", "hydra.sweeper.n_jobs=1", "trainer.epochs=1")
+    assert outcome.code == 0, outcome.text
