@@ -26,12 +26,20 @@ CROP = {"augmentation._target_": "a.CropFlip", "augmentation.padding": 4}
         ([{"weights": "/a/b.pt", "x": 1}, {"weights": "/c.pt", "x": 2}], {"x": ["1", "2"]}),
         ([{"id": "a" * 32}, {"id": "b" * 32}], {}),
         ([{"tracking.uri": "x", "hydra.run": "y"}, {"tracking.uri": "z", "hydra.run": "w"}], {}),
+        ([{"model.drop_path": "0.0"}, {"model.drop_path": "0.5"}], {"model.drop_path": ["0", "0.5"]}),
+        ([{"drop_path": "null"}, {"drop_path": "0.5"}], {"drop_path": ["null", "0.5"]}),
+        ([{"square_root": "true"}, {"square_root": "False"}], {"square_root": ["true", "false"]}),
+        ([{"expiry_date": 1, "to-file": 3}, {"expiry_date": 2, "to-file": 4}], {"expiry_date": "12", "to-file": "34"}),
+        ([{"log_path": "a"}, {"log_path": "0.5"}], {}),
+        ([{"log_path": "null"}, {}], {}),
+        ([{"run_id": 1, "timestamp": 1.5, "x._partial_": "true"}, {"run_id": 2, "timestamp": 2.5}], {}),
     ],
 )
 def test_what_varies_by_parameters_alone(rows, expected):
     runs = make_runs(*((row, 0.5) for row in rows))
     options = find_options(runs)
-    assert {name: [options.values[run.run_id][i] for run in runs] for i, name in enumerate(options.names)} == expected
+    found = {name: [options.values[run.run_id][i] for run in runs] for i, name in enumerate(options.names)}
+    assert found == {name: list(values) for name, values in expected.items()}
 
 
 @pytest.mark.parametrize(
@@ -70,6 +78,15 @@ def test_what_varies_by_parameters_alone(rows, expected):
             {"optimizer.lr": ["0.1", "0.01"], "augmentation": ["CropFlip", "none"]},
         ),
         ([("optimizer.lr=0.1", {"optimizer.lr": 0.1}), ("", {"optimizer.lr": 0.1})], {}),
+        # A rate, whatever its name, and a path.
+        (
+            [
+                (f"model.drop_path={rate} log.path=/{rate} seed={seed}", {"model.drop_path": rate, "seed": seed})
+                for rate in (0.0, 0.5)
+                for seed in (0, 1)
+            ],
+            {"model.drop_path": ["0", "0", "0.5", "0.5"]},
+        ),
         # Nobody asked for anything: a class stands for its options, as far as they follow from it.
         (
             [("", CROP | {"lr": 1}), ("", {"augmentation": "null", "lr": 1}), ("", CROP | {"lr": 2})],
