@@ -93,7 +93,10 @@ def count_tests(effects: Iterable[Effect | Trend]) -> int:
 def _said(effect: Effect | Trend, p: float | None, table: Table) -> Effect | Trend:
     if isinstance(effect, Trend):
         return replace(effect, p=p, text=_trend_in_words(effect, p, table))
-    sentence = in_words(*effect.names, effect.comparison, p, table.unit, table.maximize)
+    if table.has_best:
+        sentence = in_words(*effect.names, effect.comparison, p, table.unit, table.maximize)
+    else:
+        sentence = in_words(*effect.names, effect.comparison, p, table.unit, quantity=table.metric)
     # A value's name keeps its spelling, also at the beginning.
     text = f"At {effect.setting}: {sentence}" if effect.setting else sentence.replace("no diff", "No diff", 1)
     shown = "" if effect.setting or not effect.basis else f"; {effect.basis}"

@@ -6,7 +6,14 @@ import math
 import pytest
 
 from cifar_tuning.errors import UserError
-from cifar_tuning.reporting.selection import choose_metric, choose_runs, more_is_better, unit_of
+from cifar_tuning.reporting.selection import (
+    choose_metric,
+    choose_runs,
+    more_is_better,
+    objectives_of,
+    of_training,
+    unit_of,
+)
 from cifar_tuning.reporting.table import build_table, value_in_words, write_csv
 from cifar_tuning.reporting.varying import find_options, short, spell
 from tests.reporting.runs import FakeRun, make_asked, make_runs
@@ -166,17 +173,32 @@ def test_published_values_find_their_configurations():
     ]
 
 
+BOTH = {"val/acc_best": 1, "val/loss": 1, "model/macs": 1}
+
+
 @pytest.mark.parametrize(
-    ("asked", "metrics", "expected", "said"),
+    ("asked", "objective", "metrics", "expected", "said"),
     [
-        (None, [{"val/acc_best": 1}, {}], "val/acc_best", ""),
-        ("b", [{"b": 1, "val/acc_best": 1}], "b", ""),
-        (None, [{"loss": 1, "test_accuracy": 1}, {"loss": 1}], "test_accuracy", "`metric=…` chooses another: `loss`"),
-        (None, [{"score": 1}], "score", "the last value of `score` is reported."),
+        (None, None, [{"val/acc_best": 1}, {}], "val/acc_best", ""),
+        ("b", None, [{"b": 1, "val/acc_best": 1}], "b", ""),
+        (None, None, [{"loss": 1, "test_accuracy": 1}, {"loss": 1}], "test_accuracy", "chooses another: `loss`"),
+        (None, None, [{"score": 1}], "score", "the last value of `score` is reported."),
+        # What was trained on is the last thing to judge by.
+        (None, None, [{"train/acc": 1, "val/loss": 1}], "val/loss", "No run has `val/acc_best`"),
+        (None, None, [{"train/acc": 1, "lr": 1}], "train/acc", "No run has `val/acc_best`"),
+        # What the runs were optimised for.
+        (None, "val/loss", [BOTH, BOTH, {}], "val/loss", ""),
+        ("val/acc_best", "val/loss", [BOTH], "val/acc_best", ""),
+        (None, '["model/macs", "val/acc_best"]', [BOTH], "val/acc_best", "`model/macs`, `val/acc_best` `val/acc_best`"),
+        (None, '["model/macs", "val/loss"]', [BOTH], "model/macs", "Of the objectives"),
+        (None, "val/loss", [{"val/acc_best": 1}], "val/acc_best", "No run has `val/loss`, so"),
+        (None, "[broken", [BOTH], "val/acc_best", ""),
     ],
 )
-def test_the_metric(asked, metrics, expected, said):
-    name, notes = choose_metric([FakeRun("r", {}, found) for found in metrics], asked)
+def test_the_metric(asked, objective, metrics, expected, said):
+    params = {} if objective is None else {"objective": objective}
+    runs = [FakeRun("r", params if found else {}, found) for found in metrics]
+    name, notes = choose_metric(runs, asked, objectives_of(runs))
     assert name == expected
     assert said in " ".join(notes)
     assert bool(said) == bool(notes)
@@ -267,6 +289,18 @@ def test_more_is_better(metric):
 )
 def test_less_is_better(metric):
     assert not more_is_better(metric)
+
+
+def test_objectives_that_differ_are_none():
+    assert objectives_of([FakeRun("r", {"objective": name}, {"a": 1}) for name in "ab"]) == []
+
+
+@pytest.mark.parametrize(
+    ("metric", "expected"),
+    [("train/acc", True), ("training_loss", True), ("val/acc", False), ("train_val_acc", False), ("accuracy", False)],
+)
+def test_metrics_of_training(metric, expected):
+    assert of_training(metric) is expected
 
 
 def test_units():
