@@ -36,17 +36,22 @@ def find_parent(client: MlflowClient, name: str, root: Path) -> Run | None:
     return run
 
 
-def leaves(client: MlflowClient, parent: Run) -> list[Run]:
-    """Returns the runs below a run that have none below them, in the order they began; the run itself without any."""
+def leaves(client: MlflowClient, parent: Run) -> list[tuple[Run, Run | None]]:
+    """Returns the runs below a run that have none below them, in the order they began; the run itself without any.
+
+    Each comes with the run that it is nested in, if that is not the one asked for: the trial whose seed it is.
+    """
     # One search for the whole experiment: a search for each of 300 jobs would take a minute.
     return _below(search(client, [parent.info.experiment_id]), parent)
 
 
-def leaves_of_experiment(client: MlflowClient, experiment: str) -> list[Run]:
-    """Returns an experiment's runs that have none below them."""
+def leaves_of_experiment(client: MlflowClient, experiment: str) -> list[tuple[Run, Run | None]]:
+    """Returns an experiment's runs that have none below them, each with the run that it is nested in."""
     everything = search(client, [experiment])
-    parents = {run.data.tags.get(facts.PARENT) for run in everything}
-    return [run for run in everything if run.info.run_id not in parents]
+    known = {run.info.run_id: run for run in everything}
+    within = {run.info.run_id: known.get(run.data.tags.get(facts.PARENT, "")) for run in everything}
+    parents = {run.info.run_id for run in within.values() if run is not None}
+    return [(run, within[run.info.run_id]) for run in everything if run.info.run_id not in parents]
 
 
 def search(client: MlflowClient, experiments: list[str], query: str = "") -> list[Run]:
@@ -130,15 +135,16 @@ def _by_name(client: MlflowClient, name: str) -> Run | None:
     return None
 
 
-def _below(everything: list[Run], parent: Run) -> list[Run]:
+def _below(everything: list[Run], parent: Run) -> list[tuple[Run, Run | None]]:
     nested: dict[str, list[Run]] = {}
     for run in everything:
         nested.setdefault(run.data.tags.get(facts.PARENT, ""), []).append(run)
-    found, open_ = [], [parent]
+    found: list[tuple[Run, Run | None]] = []
+    open_: list[tuple[Run, Run | None]] = [(parent, None)]
     while open_:
-        run = open_.pop()
+        run, within = open_.pop()
         children = nested.get(run.info.run_id, [])
-        open_ += reversed(children)
+        open_ += [(child, None if run is parent else run) for child in reversed(children)]
         if not children:
-            found.append(run)
+            found.append((run, within))
     return found

@@ -81,6 +81,42 @@ def test_a_multirun_by_its_folder(started, root, client, tmp_path):
         assert run.overrides == ["a=[1,2]", "b=x"]
 
 
+@pytest.mark.parametrize("by", ["sweep", "experiment", "trial"])
+@pytest.mark.parametrize(
+    ("of_trial", "of_seed", "expected"),
+    [
+        ("complete", "complete", "complete"),
+        ("diverged", "complete", "complete"),
+        ("running", "complete", "complete"),
+        ("pruned", "complete", "pruned"),
+        ("failed", "complete", "failed"),
+        ("killed", "diverged", "killed"),
+        ("pruned", "failed", "failed"),
+        ("Bavaria", "complete", "complete"),
+    ],
+)
+def test_a_seed_of_a_trial_that_was_stopped(client, root, of_trial, of_seed, expected, by):
+    """The sweep was stopped too, which says nothing about the jobs that it has."""
+    experiment = client.create_experiment("e")
+
+    def log(state, parent=None):
+        tags = {"state": state, **({"mlflow.parentRunId": parent} if parent else {})}
+        return client.create_run(experiment, run_name=state, tags=tags).info.run_id
+
+    sweep = log("killed")
+    log("complete", sweep)
+    trial = log(of_trial, sweep)
+    seed = log(of_seed, trial)
+    found = {
+        run.run_id: run.state for run in read_sweep({"sweep": sweep, "experiment": "e"}.get(by, trial), root=root).runs
+    }
+    if by == "trial":
+        assert found == {seed: of_seed}
+    else:
+        assert found.pop(seed) == expected
+        assert list(found.values()) == ["complete"]
+
+
 @pytest.mark.parametrize("rows", [1, 100])
 def test_published_values_of_any_length(client, root, rows):
     published = [{"optimizer.lr": 1e-5, "variant": f"row {number}", "val/acc_best": 0.5} for number in range(rows)]
