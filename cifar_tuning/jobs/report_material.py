@@ -76,7 +76,7 @@ def make_material(cfg: DictConfig, sweep: "SweepRecord", scratch: Path) -> Mater
         title=f"Sweep {sweep.name}",
         sources=[_source(sweep, table)],
         table=table,
-        notes=[*notes, *_no_best(table), *left_out, *table.notes, *aim.lost, *without, *_few(table)],
+        notes=[*sweep.notes, *notes, *_no_best(table), *left_out, *table.notes, *aim.lost, *without, *_few(table)],
         effects=effects,
         command=command,
         overlay=overlay,

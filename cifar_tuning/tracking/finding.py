@@ -14,10 +14,12 @@ if TYPE_CHECKING:
 
 # Names that an error proposes, and how many of the newest runs it looks at for them.
 PROPOSED, LOOKED_AT = 12, 1000
+# Sweeps of one name that a note tells, each with its folder.
+NAMESAKES = 5
 
 
-def find_parent(client: MlflowClient, name: str, root: Path) -> Run | None:
-    """Returns the run that a sweep's runs are nested in; None if the name is no sweep's.
+def find_parent(client: MlflowClient, name: str, root: Path) -> tuple[Run | None, list[Run]]:
+    """Returns the run that a sweep's runs are nested in, and older ones of the same name; None if it is no sweep's.
 
     Args:
         client: of the store.
@@ -27,13 +29,32 @@ def find_parent(client: MlflowClient, name: str, root: Path) -> Run | None:
     Raises:
         UserError: it means a sweep that can't be read from this store.
     """
-    run = _by_folder(client, name, root) or _get(client, name) or _by_name(client, name)
+    run, others = _by_folder(client, name, root) or _get(client, name), []
+    if run is None and (named := _by_name(client, name)):
+        run, *others = named
     if run is not None and run.info.lifecycle_stage == "deleted":
         raise UserError(
             f"sweep={name}: its run {run.info.run_id} was deleted. `mlflow gc` has not removed it yet: "
             f"`mlflow runs restore --run-id {run.info.run_id}` brings it back."
         )
-    return run
+    return run, others
+
+
+def namesakes_in_words(name: str, taken: Run, others: list[Run]) -> list[str]:
+    """Returns a sentence that says which of several sweeps of one name was taken; none if there is one only."""
+    if not others:
+        return []
+    folders = [_place(run) for run in others[:NAMESAKES]]
+    more = f" and {len(others) - NAMESAKES} more" if len(others) > NAMESAKES else ""
+    return [
+        f"{len(others) + 1} sweeps are called `{name}`: this is the newest, {_place(taken)}; "
+        f"`sweep=` with another's folder or run reports that: {', '.join(folders)}{more}."
+    ]
+
+
+def _place(run: Run) -> str:
+    where = f"`{run.data.tags[facts.FOLDER]}` " if facts.FOLDER in run.data.tags else ""
+    return f"{where}(run `{run.info.run_id}`)"
 
 
 def leaves(client: MlflowClient, parent: Run) -> list[tuple[Run, Run | None]]:
@@ -120,19 +141,24 @@ def _get(client: MlflowClient, run_id: str) -> Run | None:
         raise
 
 
-def _by_name(client: MlflowClient, name: str) -> Run | None:
+def _by_name(client: MlflowClient, name: str) -> list[Run]:
+    """Returns the sweeps, or else the studies, of a name, the newest first."""
     quote = '"' if "'" in name else "'"
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
     for query in (
         f"tags.`mlflow.runName` = {quote}{name}{quote}",
         f"params.`hydra.sweeper.study_name` = {quote}{name}{quote}",
     ):
-        # A job has the name of its overrides; a sweep is what others are nested in, the newest if there are several.
-        for run in client.search_runs(experiments, query, order_by=["attributes.start_time DESC"], max_results=50):
-            nested = f"tags.`{facts.PARENT}` = '{run.info.run_id}'"
-            if client.search_runs([run.info.experiment_id], nested, max_results=1):
-                return run
-    return None
+        # A job has the name of its overrides; a sweep is what others are nested in.
+        runs = client.search_runs(experiments, query, order_by=["attributes.start_time DESC"], max_results=50)
+        if found := [run for run in runs if _has_nested(client, run)]:
+            return found
+    return []
+
+
+def _has_nested(client: MlflowClient, run: Run) -> bool:
+    query = f"tags.`{facts.PARENT}` = '{run.info.run_id}'"
+    return bool(client.search_runs([run.info.experiment_id], query, max_results=1))
 
 
 def _below(everything: list[Run], parent: Run) -> list[tuple[Run, Run | None]]:

@@ -76,6 +76,7 @@ class SweepRecord:
         parent: the run that the others are nested in; None for all runs of an experiment.
         runs: those that trained something; a trial of several seeds is its seeds.
         location: the store.
+        notes: sentences about what else the name could have meant.
     """
 
     name: str
@@ -83,6 +84,7 @@ class SweepRecord:
     runs: list[RunRecord]
     location: Location
     _client: MlflowClient = field(repr=False)
+    notes: list[str] = field(default_factory=list)
 
     @property
     def folder(self) -> Path | None:
@@ -156,11 +158,12 @@ def read_sweep(name: str, uri: str | None = None, root: Path = PROJECT_ROOT) -> 
         raise TrackingError(f"tracking.uri={location.shown}: {problem}. {ADVICE}")
     client = connect(location)
     with store_errors(location, ADVICE):
-        parent = finding.find_parent(client, name, root)
+        parent, others = finding.find_parent(client, name, root)
         experiment = client.get_experiment_by_name(name) if parent is None else None
         if parent is not None:
             runs = [_record(run, within) for run, within in finding.leaves(client, parent)]
-            return SweepRecord(parent.info.run_name, _record(parent), runs, location, client)
+            notes = finding.namesakes_in_words(name, parent, others)
+            return SweepRecord(parent.info.run_name, _record(parent), runs, location, client, notes)
         if experiment is None:
             raise UserError(finding.unknown(client, name, root, location.shown))
         found = finding.leaves_of_experiment(client, experiment.experiment_id)

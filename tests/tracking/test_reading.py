@@ -81,6 +81,26 @@ def test_a_multirun_by_its_folder(started, root, client, tmp_path):
         assert run.overrides == ["a=[1,2]", "b=x"]
 
 
+@pytest.mark.parametrize("by", ["mlflow.runName", "hydra.sweeper.study_name"])
+def test_of_several_sweeps_of_one_name_the_newest_and_it_is_said(client, root, by):
+    experiment = client.create_experiment("e")
+    made = []
+    for number, folder in enumerate(("/a/old", None, "/b/new"), start=1):
+        tags = {"cifar_tuning.folder": folder} if folder else {}
+        name = "twice" if by == "mlflow.runName" else f"sweep {number}"
+        run = client.create_run(experiment, number, tags, name).info.run_id
+        client.log_param(run, "hydra.sweeper.study_name", "twice")
+        client.create_run(experiment, number, {"mlflow.parentRunId": run}, "twice")
+        made.append(run)
+    sweep = read_sweep("twice", root=root)
+    assert sweep.parent.run_id == made[2]
+    assert sweep.notes == [
+        f"3 sweeps are called `twice`: this is the newest, `/b/new` (run `{made[2]}`); `sweep=` with another's folder "
+        f"or run reports that: (run `{made[1]}`), `/a/old` (run `{made[0]}`)."
+    ]
+    assert read_sweep(made[0], root=root).notes == []
+
+
 @pytest.mark.parametrize("by", ["sweep", "experiment", "trial"])
 @pytest.mark.parametrize(
     ("of_trial", "of_seed", "expected"),
