@@ -5,9 +5,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cifar_tuning.reporting.document import Block, Code, Grid, Heading, Items, Picture, Text
-from cifar_tuning.reporting.effects import Effect, Trend, count_tests
+from cifar_tuning.reporting.effects import Effect, count_tests
 from cifar_tuning.reporting.statistics import Summary, summarize
 from cifar_tuning.reporting.table import Configuration, Table
+from cifar_tuning.reporting.trends import Trend
 from cifar_tuning.reporting.varying import short
 from cifar_tuning.reporting.weights import LayerWeights
 
@@ -195,7 +196,9 @@ def _effects(material: Material) -> list[Block]:
     parts: list[Block] = [Heading("What each hyperparameter does")]
     if not effects:
         why = "There is one run only" if len(table.runs) == 1 else "All runs have the same hyperparameters"
-        return [*parts, Text(f"{why}, so there is nothing to compare.")]
+        nothing = f"{why}, so there is nothing to compare."
+        unlike = "No two values could be compared, and no trend can be told."
+        return [*parts, Text(unlike if len(table.configurations) > 1 else nothing)]
     options = dict.fromkeys(effect.option for effect in effects)
     for option in options:
         parts += [Heading(f"{option}", 3), Items([e.text for e in effects if e.option == option])]
