@@ -142,6 +142,8 @@ def _retrained(best: FrozenTrial, options: StudyOptions) -> list[str]:
 
 
 def _next(best: FrozenTrial, options: StudyOptions) -> list[str]:
+    from cifar_tuning.reporting.summary import report_command
+
     folder = options.place.folder
     program = Path(sys.argv[0]).name or "train.py"
     overrides = [shlex.quote(o) for o in overrides_of(best, options) if not o.startswith("hydra.")]
@@ -154,6 +156,7 @@ def _next(best: FrozenTrial, options: StudyOptions) -> list[str]:
     if (run := folder_of_model(folder / str(best.number))) is not None:
         lines.append(f"  python predict.py run={run}  its test accuracy")
     if "MLflow" in str(OmegaConf.select(options.config, "tracking._target_")):
-        lines.append(f"  python report.py sweep={folder}  all of it on one page, with comparisons")
+        command = report_command(folder, OmegaConf.select(options.config, "tracking.uri"))
+        lines.append(f"  {command}  all of it on one page, with comparisons")
     storage = without_password(options.place.storage)
     return [*lines, f"  optuna-dashboard {storage}  the study in a browser (pip install optuna-dashboard)"]
