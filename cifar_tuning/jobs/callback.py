@@ -52,13 +52,14 @@ class Sweep(Callback):
         """Prints the table of the sweep's jobs."""
         if not self._start:
             return
-        if is_study(config.hydra):  # which sums itself up
-            if ui := _ui(config):
-                print(f"  {ui}  compares all runs in MLflow's UI")
-            return
-        from cifar_tuning.reporting.summary import print_summary
+        from cifar_tuning.reporting.summary import print_summary, viewer
 
-        print_summary(Path(config.hydra.sweep.dir), since=self._start, ui=_ui(config))
+        tracked = "MLflow" in str(OmegaConf.select(config, "tracking._target_"))
+        uri = OmegaConf.select(config, "tracking.uri")
+        if not is_study(config.hydra):
+            print_summary(Path(config.hydra.sweep.dir), since=self._start, tracked=tracked, uri=uri)
+        elif tracked:  # it sums itself up
+            print(f"  {viewer(uri)}  compares all runs in MLflow's UI")
 
 
 def sweep_problems(config: DictConfig) -> list[str]:
@@ -224,16 +225,6 @@ def _task(config: Any) -> Any:
 
 def _parse(config: DictConfig) -> Any:
     return OverridesParser.create().parse_overrides(list(config.hydra.overrides.task))
-
-
-def _ui(config: DictConfig) -> str | None:
-    """Returns the command or address that shows the sweep's runs, if they are tracked."""
-    if "MLflow" not in str(OmegaConf.select(config, "tracking._target_")):
-        return None
-    uri = OmegaConf.select(config, "tracking.uri")
-    if uri is None:
-        return "make ui"
-    return uri if str(uri).startswith("http") else f"mlflow ui --backend-store-uri {uri}"
 
 
 def make_folder(folder: str, option: str) -> Path:

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,10 +15,11 @@ from cifar_tuning.jobs.report_weights import best_histograms, named_histograms
 from cifar_tuning.reporting import curves, forest
 from cifar_tuning.reporting.effects import Effect, find_effects
 from cifar_tuning.reporting.report import Material, number, retrained_in_words
-from cifar_tuning.reporting.selection import choose_metric, choose_runs, more_is_better
+from cifar_tuning.reporting.selection import choose_metric, choose_runs, more_is_better, objectives_of, of_training
 from cifar_tuning.reporting.table import Table, build_table, write_csv
 
 if TYPE_CHECKING:
+    import optuna
     from tqdm import tqdm
 
     from cifar_tuning.reporting.weights import LayerWeights
@@ -27,6 +29,15 @@ log = logging.getLogger(__name__)
 
 # What the progress bar counts besides the runs.
 STEPS = ("comparing", "drawing curves", "drawing the study", "drawing weights")
+
+
+@dataclass(frozen=True)
+class _Aim:
+    """What a sweep was after: its study, why that can't be read, and whether more of each objective is better."""
+
+    study: "optuna.Study | None"
+    lost: list[str]
+    objectives: dict[str, bool]
 
 
 def make_material(cfg: DictConfig, sweep: "SweepRecord", scratch: Path) -> Material:
@@ -43,10 +54,11 @@ def make_material(cfg: DictConfig, sweep: "SweepRecord", scratch: Path) -> Mater
     from tqdm import tqdm
 
     searched = [run for run in sweep.runs if not run.retrained]
-    metric, notes = choose_metric(searched, cfg.metric)
+    aim = _aim(cfg, sweep, searched)
+    metric, notes = choose_metric(searched, cfg.metric, list(aim.objectives))
     runs, left_out = choose_runs(searched, metric)
     with tqdm(total=len(runs) + len(STEPS), desc="reading", leave=False, disable=None) as bar:  # on a terminal only
-        table = _table(cfg, sweep, runs, metric, bar)
+        table = _table(cfg, sweep, runs, metric, aim, bar)
         command, overlay = _best(cfg, sweep, table)
         write_csv(table, scratch / "table.csv")
         _step(bar, 0)
@@ -57,14 +69,14 @@ def make_material(cfg: DictConfig, sweep: "SweepRecord", scratch: Path) -> Mater
         panels = _panels(sweep, table)
         lines = curves.draw(panels, scratch / "curves.png") if panels else None
         _step(bar, 2)
-        study, study_pictures, lost = _study(cfg, sweep, table, scratch)
+        study, study_pictures = _study(cfg, sweep, table, aim, scratch)
         _step(bar, 3)
         weights, histograms, without = _weights(cfg, table, scratch)
     return Material(
         title=f"Sweep {sweep.name}",
         sources=[_source(sweep, table)],
         table=table,
-        notes=[*notes, *left_out, *table.notes, *lost, *without, *_few(table)],
+        notes=[*sweep.notes, *notes, *_no_best(table), *left_out, *table.notes, *aim.lost, *without, *_few(table)],
         effects=effects,
         command=command,
         overlay=overlay,
@@ -79,13 +91,31 @@ def make_material(cfg: DictConfig, sweep: "SweepRecord", scratch: Path) -> Mater
     )
 
 
+def _aim(cfg: DictConfig, sweep: "SweepRecord", runs: "Sequence[RunRecord]") -> _Aim:
+    from cifar_tuning.tuning.finding import find_study, maximized
+
+    params = sweep.parent.params if sweep.parent is not None else {}
+    study, lost = None, []
+    try:
+        study = find_study(sweep.folder, params, cfg.storage)
+    except UserError as error:
+        lost.append(str(error))
+    names = (study.metric_names if study is not None else None) or objectives_of(runs)
+    more = maximized(study, params)
+    # Without a study the words of a name tell which way is better.
+    ways = more if len(more) == len(names) else [more_is_better(name) for name in names]
+    return _Aim(study, lost, dict(zip(names, ways, strict=True)))
+
+
 def _step(bar: "tqdm[Any]", number: int) -> None:
     bar.set_description(STEPS[number])
     bar.update()
 
 
-def _table(cfg: DictConfig, sweep: "SweepRecord", runs: "Sequence[RunRecord]", metric: str, bar: "tqdm[Any]") -> Table:
-    maximize = more_is_better(metric) if cfg.maximize is None else cfg.maximize
+def _table(
+    cfg: DictConfig, sweep: "SweepRecord", runs: "Sequence[RunRecord]", metric: str, aim: _Aim, bar: "tqdm[Any]"
+) -> Table:
+    maximize = aim.objectives.get(metric, more_is_better(metric)) if cfg.maximize is None else cfg.maximize
     epochs = {}
     for record in runs:
         step = curves.best_step(sweep.curves(metric, [record])[record.run_id], maximize)
@@ -93,7 +123,13 @@ def _table(cfg: DictConfig, sweep: "SweepRecord", runs: "Sequence[RunRecord]", m
             epochs[record.run_id] = step
         bar.update()
     return build_table(
-        runs, metric, maximize=maximize, seed_key=cfg.seed_key, best_epochs=epochs, published=sweep.published
+        runs,
+        metric,
+        maximize=maximize,
+        seed_key=cfg.seed_key,
+        best_epochs=epochs,
+        published=sweep.published,
+        has_best=metric in (cfg.metric, *aim.objectives) or not of_training(metric),
     )
 
 
@@ -103,6 +139,15 @@ def _source(sweep: "SweepRecord", table: Table) -> str:
     way = "more" if table.maximize else "less"
     now = datetime.now().strftime("%Y-%m-%d %H:%M")
     return f"{runs}, judged by `{table.metric}` ({way} is better). Read from `{sweep.location.shown}` on {now}."
+
+
+def _no_best(table: Table) -> list[str]:
+    if table.has_best:
+        return []
+    return [
+        f"`{table.metric}` is of the images that were trained on: by it no configuration is called the best. "
+        f"`metric={table.metric}` chooses by it all the same."
+    ]
 
 
 def _few(table: Table) -> list[str]:
@@ -116,7 +161,11 @@ def _few(table: Table) -> list[str]:
 
 
 def _best(cfg: DictConfig, sweep: "SweepRecord", table: Table) -> tuple[str | None, str]:
-    """Returns the best configuration as a command, if train.py made it, and as YAML."""
+    """Returns the best configuration as a command, if train.py made it, and as YAML; nothing where none is the best."""
+    if not table.has_best:
+        if cfg.export is not None:
+            raise UserError(f"export={cfg.export}: {' '.join(_no_best(table)).replace('`', '')}")
+        return None, ""
     overrides = best.best_overrides(next(iter(table.best.runs.values())), cfg.seed_key)
     if overrides is None:
         if cfg.export is not None:
@@ -154,21 +203,23 @@ def _panels(sweep: "SweepRecord", table: Table) -> dict[str, dict[str, curves.Ba
 
 
 def _study(
-    cfg: DictConfig, sweep: "SweepRecord", table: Table, scratch: Path
-) -> tuple[list[str], list[Path], list[str]]:
-    """Returns sentences about the study, its pictures, and sentences about what is missing."""
+    cfg: DictConfig, sweep: "SweepRecord", table: Table, aim: _Aim, scratch: Path
+) -> tuple[list[str], list[Path]]:
+    """Returns sentences about the study, and its pictures."""
     from cifar_tuning.reporting.study import write_plots
-    from cifar_tuning.tuning.finding import find_study
 
     words = _retrained(sweep, table.metric, cfg.seed_key)
-    try:
-        study = find_study(sweep.folder, sweep.parent.params if sweep.parent is not None else {}, cfg.storage)
-    except UserError as error:
-        return words, [], [str(error)]
-    files = write_plots(study, scratch, table.metric) if study is not None else []
+    if aim.study is None:
+        return words, []
+    # The pictures are of the values that its trials returned, whatever the report is judged by.
+    name, *more = aim.objectives or ["objective"]
+    files = write_plots(aim.study, scratch, "objective" if more else name)
+    if files and not more and name in aim.objectives and name != table.metric:
+        does = "maximises" if aim.objectives[name] else "minimises"
+        words.append(f"The study's pictures show `{name}`, which the study {does}, and not `{table.metric}`.")
     if files:
         words.append("`study.html`, beside this report, has these pictures to explore.")
-    return words, files, []
+    return words, files
 
 
 def _retrained(sweep: "SweepRecord", metric: str, seed_key: str) -> list[str]:

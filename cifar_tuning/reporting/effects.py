@@ -3,13 +3,15 @@
 import itertools
 import math
 import statistics
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from cifar_tuning.reporting.factors import FEWEST_FOR_TREND, Factor, find_factors, numbers_in
-from cifar_tuning.reporting.statistics import CONFIDENCE, Comparison, compare, holm, in_words, p_in_words
+from cifar_tuning.reporting.pairs import Context, Point, Side, two_sides
+from cifar_tuning.reporting.statistics import Comparison, compare, holm, in_words
 from cifar_tuning.reporting.table import Table, value_in_words
-from cifar_tuning.reporting.varying import MISSING, as_number
+from cifar_tuning.reporting.trends import Trend, find_trend, trend_in_words
+from cifar_tuning.reporting.varying import MISSING
 
 # Up to so many values are all compared with each other; of more, the best with the others. Which one is the best is
 # found in the same data, so that all pairs count as tests.
@@ -18,9 +20,6 @@ ALL_PAIRS = 4
 FEW_NUMBERS = 8
 # Up to so many comparisons under each setting of the other hyperparameters are added.
 MOST_SETTINGS = 12
-
-Context = tuple[tuple[str, ...], object]  # the other hyperparameters' values, the seed
-Point = tuple[tuple[str, ...], object, float]  # the same and the metric
 
 
 @dataclass(frozen=True)
@@ -48,36 +47,15 @@ class Effect:
     stands_for: float = 1.0
 
 
-@dataclass(frozen=True)
-class Trend:
-    """How the metric goes with a hyperparameter whose values were drawn from a range.
-
-    Attributes:
-        option: the hyperparameter.
-        rho: Spearman's rank correlation with the metric.
-        low: lower end of its 95 % interval.
-        high: upper end.
-        n: configurations.
-        p: corrected for the number of comparisons in the report.
-        text: the result as a sentence.
-    """
-
-    option: str
-    rho: float
-    low: float
-    high: float
-    n: int
-    p: float | None = None
-    text: str = ""
-
-
 def find_effects(table: Table) -> list[Effect | Trend]:
     """Compares each hyperparameter's values, corrects for their number and says it in words.
 
     Where several seeds are common, the metric is averaged over the other hyperparameters' settings seed by seed, and
     the pairs are the seeds: settings of one seed are no independent repetitions. With a single seed the pairs are the
     settings. Only what ran under both values counts. Where nothing did, the groups are compared as they are.
-    What follows from a hyperparameter is none of the others: a model's size can't stay while the model changes.
+    What follows from a hyperparameter is none of the others: a model's size can't stay while the model changes, nor
+    SGD's momentum while Adam comes in its place. That a value is missing is no value where another option decides it,
+    or where there are two to compare.
     """
     found = [effect for factor in find_factors(table) for effect in _effects(table, factor)]
     corrected = holm([effect.p for effect in found], count_tests(found))
@@ -92,8 +70,11 @@ def count_tests(effects: Iterable[Effect | Trend]) -> int:
 
 def _said(effect: Effect | Trend, p: float | None, table: Table) -> Effect | Trend:
     if isinstance(effect, Trend):
-        return replace(effect, p=p, text=_trend_in_words(effect, p, table))
-    sentence = in_words(*effect.names, effect.comparison, p, table.unit, table.maximize)
+        return replace(effect, p=p, text=trend_in_words(effect, p, table.metric))
+    if table.has_best:
+        sentence = in_words(*effect.names, effect.comparison, p, table.unit, table.maximize)
+    else:
+        sentence = in_words(*effect.names, effect.comparison, p, table.unit, quantity=table.metric)
     # A value's name keeps its spelling, also at the beginning.
     text = f"At {effect.setting}: {sentence}" if effect.setting else sentence.replace("no diff", "No diff", 1)
     shown = "" if effect.setting or not effect.basis else f"; {effect.basis}"
@@ -102,8 +83,10 @@ def _said(effect: Effect | Trend, p: float | None, table: Table) -> Effect | Tre
 
 def _effects(table: Table, factor: Factor) -> Iterator[Effect | Trend]:
     points = _points(table, factor)
+    if factor.place in factor.conditional or len(points) > 2:
+        points.pop(MISSING, None)
     if _drawn(points):
-        trend = _trend(table, factor.place)
+        trend = find_trend(table, factor.place)
         if trend is not None:
             yield trend
         return
@@ -117,16 +100,17 @@ def _effects(table: Table, factor: Factor) -> Iterator[Effect | Trend]:
         yield replace(effect, stands_for=stands_for)
 
 
-def _drawn(points: dict[str, list[Point]]) -> bool:
-    """Whether values are numbers from a range, as a study's: never two where the others agree, or many alone."""
+def _drawn(points: Mapping[str, Sequence[Point]]) -> bool:
+    """Whether values are numbers from a range, as a study's: never two where the others agree, or many alone.
+
+    Seeds say nothing about that: a study trains each configuration with the same ones.
+    """
     numbers = numbers_in(points)
     if numbers is None or len(numbers) < FEWEST_FOR_TREND:
         return False
     settings = [{others for others, _, _ in found} for found in points.values()]
-    if not any(a & b for a, b in itertools.combinations(settings, 2)):
-        return True
-    pairs = itertools.combinations(map(_by_context, points.values()), 2)
-    return len(numbers) > FEW_NUMBERS and max(len(set(a) & set(b)) for a, b in pairs) < 2
+    common = max(len(a & b) for a, b in itertools.combinations(settings, 2))
+    return common < (2 if len(numbers) > FEW_NUMBERS else 1)
 
 
 def _points(table: Table, factor: Factor) -> dict[str, list[Point]]:
@@ -144,15 +128,16 @@ def _best_first(points: dict[str, list[Point]], maximize: bool) -> list[str]:
     return sorted(means, key=lambda value: -means[value] if maximize else means[value])
 
 
-def _by_context(points: Sequence[Point]) -> dict[Context, float]:
-    return {(others, seed): metric for others, seed, metric in points}
+def _by_others(metrics: Mapping[Context, float]) -> dict[tuple[str, ...], dict[object, float]]:
+    """Returns the metrics of each setting by their seeds."""
+    found: dict[tuple[str, ...], dict[object, float]] = {}
+    for (others, seed), metric in metrics.items():
+        found.setdefault(others, {})[seed] = metric
+    return found
 
 
-def _by_others(group: dict[Context, float]) -> dict[object, float]:
-    means: dict[object, list[float]] = {}
-    for (others, _), metric in group.items():
-        means.setdefault(others, []).append(metric)
-    return {others: statistics.mean(metrics) for others, metrics in means.items()}
+def _over_seeds(metrics: Mapping[Context, float]) -> dict[tuple[str, ...], float]:
+    return {others: statistics.mean(seeds.values()) for others, seeds in _by_others(metrics).items()}
 
 
 def _names(table: Table, place: int, values: tuple[str, str]) -> tuple[str, str]:
@@ -160,7 +145,8 @@ def _names(table: Table, place: int, values: tuple[str, str]) -> tuple[str, str]
 
 
 def _effect(table: Table, factor: Factor, values: tuple[str, str], points: dict[str, list[Point]]) -> Effect:
-    a, b = (_by_context(points[value]) for value in values)
+    sides = two_sides(values, points)
+    a, b = (side.metrics for side in sides)
     common = [key for key in a if key in b]
     seeds = {seed for _, seed in common}
     settings = {others for others, _ in common}
@@ -169,18 +155,18 @@ def _effect(table: Table, factor: Factor, values: tuple[str, str], points: dict[
         basis = "paired over seeds" + (f", averaged over {len(settings)} settings" if len(settings) > 1 else "")
     elif len(common) > 1:
         comparison, basis = compare(a, b), "one seed; paired over the other hyperparameters' settings"
-    elif common or not factor.others:
+    elif common or len(_by_others(a).keys() | _by_others(b).keys()) == 1:
         comparison = compare(a, b)
         basis = "" if comparison.paired else "unpaired"
     else:
         comparison, basis = _never_met(factor, a, b)
-    return _made(table, factor, values, "", _with_followers(table, factor, values, basis), comparison)
+    return _made(table, factor, values, "", _with_followers(table, factor, sides, basis), comparison)
 
 
 def _never_met(factor: Factor, a: dict[Context, float], b: dict[Context, float]) -> tuple[Comparison, str]:
     """Compares two values that never ran under the same setting of the others with the same seed."""
     # Of settings that were drawn at random a configuration's seeds are no independent trials.
-    by_setting = compare(_by_others(a), _by_others(b))
+    by_setting = compare(_over_seeds(a), _over_seeds(b))
     if by_setting.paired:
         return by_setting, "no common seed; paired over the other hyperparameters' settings"
     by_seed = compare(_over_settings(a, list(a)), _over_settings(b, list(b)))
@@ -190,12 +176,20 @@ def _never_met(factor: Factor, a: dict[Context, float], b: dict[Context, float])
     return (by_seed if seeded else by_setting), basis
 
 
-def _with_followers(table: Table, factor: Factor, values: tuple[str, str], basis: str) -> str:
+def _with_followers(table: Table, factor: Factor, sides: tuple[Side, Side], basis: str) -> str:
     """Adds to what was compared the hyperparameters that changed with the value."""
-    a, b = (next(c.values for c in table.configurations if c.values[factor.place] == value) for value in values)
+    a, b = (next(c.values for c in table.configurations if c.values[factor.place] == side.value) for side in sides)
     changed = [table.names[place] for place in factor.followers if a[place] != b[place]]
+    means = []
+    for side in sides:
+        own = [table.names[factor.others[place]] for place in side.own]
+        if own and side.settings > 1:
+            word = value_in_words(table.names[factor.place], side.value)
+            means.append(f"of {word} the mean over {side.settings} settings of {' and '.join(own)}")
+        else:
+            changed += own
     also = f"{' and '.join(changed)} changed with it" if changed else ""
-    return "; ".join(part for part in (basis, also) if part)
+    return "; ".join(part for part in (basis, *means, also) if part)
 
 
 def _over_settings(group: dict[Context, float], keys: Sequence[Context]) -> dict[object, float]:
@@ -209,25 +203,25 @@ def _by_setting(
     table: Table, factor: Factor, pairs: Sequence[tuple[str, str]], points: dict[str, list[Point]]
 ) -> Iterator[Effect]:
     """Compares under each setting of the other hyperparameters, where several have several seeds."""
-    groups: dict[tuple[str, ...], dict[str, dict[object, float]]] = {}
-    for value, found in points.items():
-        for others, seed, metric in found:
-            groups.setdefault(others, {}).setdefault(value, {})[seed] = metric
-    met = [
-        (others, a, b)
-        for others, by_value in groups.items()
-        for a, b in pairs
-        if len(set(by_value.get(a, ())) & set(by_value.get(b, ()))) > 1
-    ]
-    settings = list(dict.fromkeys(others for others, _, _ in met))
-    if len(settings) < 2 or len(met) > MOST_SETTINGS:
+    met = []
+    for values in pairs:
+        sides = two_sides(values, points)
+        a, b = (_by_others(side.metrics) for side in sides)
+        several = [others for others in a if len(set(a[others]) & set(b.get(others, ()))) > 1]
+        own = {place for side in sides for place in side.own if side.settings > 1}
+        # A single setting would say what the comparison over all of them says already.
+        met += [(others, values, own, a[others], b[others]) for others in several if len(several) > 1]
+    if len(met) > MOST_SETTINGS:
         return
+    settings = list(dict.fromkeys(others for others, *_ in met))
     names = [table.names[other] for other in factor.others]
     differing = [i for i in range(len(names)) if len({others[i] for others in settings}) > 1]
-    for others, a, b in met:
-        where = ", ".join(value_in_words(names[i], others[i]) for i in differing)
-        comparison = compare(groups[others][a], groups[others][b])
-        yield _made(table, factor, (a, b), where, "paired over seeds", comparison)
+    for others, values, own, a_runs, b_runs in sorted(met, key=lambda found: settings.index(found[0])):
+        # That Adam has no momentum goes without saying.
+        unsaid = {i for i in differing if others[i] == MISSING and factor.others[i] in factor.conditional} | own
+        where = [value_in_words(names[i], others[i]) for i in differing if i not in unsaid]
+        where += [f"{names[i]} averaged" for i in sorted(own)]
+        yield _made(table, factor, values, ", ".join(where), "paired over seeds", compare(a_runs, b_runs))
 
 
 def _made(
@@ -235,29 +229,3 @@ def _made(
 ) -> Effect:
     names = _names(table, factor.place, values)
     return Effect(factor.option(table), names, setting, basis, comparison, comparison.p)
-
-
-def _trend(table: Table, place: int) -> Trend | None:
-    from scipy.stats import norm, spearmanr
-
-    found = [(as_number(c.values[place]), c.summary.mean) for c in table.configurations if c.values[place] != MISSING]
-    numbers, metrics = [number for number, _ in found], [metric for _, metric in found]
-    n = len(found)
-    if n < FEWEST_FOR_TREND or len(set(metrics)) < 2:
-        return None
-    result = spearmanr(numbers, metrics)
-    rho = float(result.statistic)
-    # Bonett and Wright, Psychometrika 65 (2000): the standard error of Fisher's z of a rank correlation.
-    z, error = math.atanh(max(-0.9999, min(0.9999, rho))), math.sqrt((1 + rho**2 / 2) / (n - 3))
-    width = float(norm.ppf((1 + CONFIDENCE) / 2)) * error
-    low, high = min(rho, math.tanh(z - width)), max(rho, math.tanh(z + width))
-    return Trend(table.names[place], rho, low, high, n, float(result.pvalue))
-
-
-def _trend_in_words(trend: Trend, p: float | None, table: Table) -> str:
-    facts = f"rank correlation {trend.rho:+.2f}, {trend.low:+.2f} to {trend.high:+.2f}, {p_in_words(p)}, n = {trend.n}"
-    if trend.low <= 0 <= trend.high:
-        return f"No rising or falling trend of {table.metric} with {trend.option} can be told ({facts})."
-    way = "higher" if (trend.rho > 0) else "lower"
-    doubt = ", which may be chance among so many tests" if p is not None and p >= 1 - CONFIDENCE else ""
-    return f"A larger {trend.option} goes with a {way} {table.metric} ({facts}){doubt}."

@@ -1,6 +1,6 @@
 """Which hyperparameters of a table say the same in other words, and which follow from another."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass
 
 from cifar_tuning.reporting.table import Table
@@ -20,6 +20,7 @@ class Factor:
         followers: its value decides theirs, but not the other way round.
         others: what may differ under one of its values.
         drawn: whether one of the others was drawn anew for every configuration.
+        conditional: of all, those that are there under some values of another one only, as an optimizer's momentum.
     """
 
     place: int
@@ -27,6 +28,7 @@ class Factor:
     followers: Sequence[int]
     others: Sequence[int]
     drawn: bool
+    conditional: Set[int]
 
     def option(self, table: Table) -> str:
         """Returns its name with its twins'."""
@@ -44,16 +46,27 @@ def find_factors(table: Table) -> list[Factor]:
         place: [other for other in places if other != place and place not in drawn and _decides(columns, place, other)]
         for place in places
     }
+    conditional = {
+        place
+        for place in places
+        if any(other != place and other not in drawn and _decides_presence(columns, other, place) for other in places)
+    }
     factors: list[Factor] = []
     told: set[int] = set()
-    # A word says more than the number that stands for it: models are compared, not their sizes.
-    for place in sorted(places, key=lambda place: (numbers_in(columns[place]) is not None, place)):
+
+    # A word says more than the number that stands for it: models are compared, not their sizes; and an option that
+    # is always there more than one that comes with it.
+    def rank(place: int) -> tuple[bool, bool, int]:
+        return place in conditional, numbers_in(columns[place]) is not None, place
+
+    for place in sorted(places, key=rank):
         if place in told:
             continue
         twins = [other for other in follows[place] if _decides(columns, other, place)]
         followers = [other for other in follows[place] if other not in twins]
         others = [other for other in places if other != place and other not in follows[place]]
-        factors.append(Factor(place, twins, followers, others, bool(drawn.intersection(others))))
+        new = bool(drawn.intersection(others))
+        factors.append(Factor(place, twins, followers, others, new, conditional))
         told.update(twin for twin in twins if twin not in drawn)  # the others have a trend all the same
     return sorted(factors, key=lambda factor: factor.place)
 
@@ -62,9 +75,17 @@ def _decides(columns: Sequence[Sequence[str]], a: int, b: int) -> bool:
     return len(set(zip(columns[a], columns[b], strict=True))) == len(set(columns[a]))
 
 
+def _decides_presence(columns: Sequence[Sequence[str]], a: int, b: int) -> bool:
+    """Whether a choice among several values decides if another option, which some configurations lack, is there."""
+    pairs = {(value, other != MISSING) for value, other in zip(columns[a], columns[b], strict=True)}
+    choices = set(columns[a])
+    return MISSING in columns[b] and len(choices - {MISSING}) > 1 and len(pairs) == len(choices)
+
+
 def _own_number(column: Sequence[str]) -> bool:
-    numbers = numbers_in(set(column))
-    return numbers is not None and len(numbers) >= FEWEST_FOR_TREND and 2 * len(numbers) > len(column)
+    there = [value for value in column if value != MISSING]
+    numbers = numbers_in(set(there))
+    return numbers is not None and len(numbers) >= FEWEST_FOR_TREND and 2 * len(numbers) > len(there)
 
 
 def numbers_in(values: Iterable[str]) -> list[float] | None:

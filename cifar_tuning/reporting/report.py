@@ -5,9 +5,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cifar_tuning.reporting.document import Block, Code, Grid, Heading, Items, Picture, Text
-from cifar_tuning.reporting.effects import Effect, Trend, count_tests
+from cifar_tuning.reporting.effects import Effect, count_tests
 from cifar_tuning.reporting.statistics import Summary, summarize
 from cifar_tuning.reporting.table import Configuration, Table
+from cifar_tuning.reporting.trends import Trend
 from cifar_tuning.reporting.varying import short
 from cifar_tuning.reporting.weights import LayerWeights
 
@@ -74,7 +75,8 @@ def blocks(material: Material) -> list[Block]:
     parts += _effects(material)
     if material.curves is not None:
         count = len(material.table.configurations)
-        which = "" if material.shown >= count else f" of the best {material.shown} of {count} configurations"
+        of_all = f" of the {material.table.leading} {material.shown} of {count} configurations"
+        which = "" if material.shown >= count else of_all
         caption = f"Learning curves{which}: mean over the seeds; the band is one standard deviation."
         parts += [Heading("Learning curves"), Picture(material.curves, caption)]
     parts += _study(material)
@@ -157,15 +159,18 @@ def _table(table: Table) -> list[Block]:
     shown = table.configurations[:TOP]
     texts: list[Block] = []
     if len(shown) < len(table.configurations):
-        texts.append(Text(f"The best {TOP} of {len(table.configurations)}; `table.csv` has all, with all digits."))
+        count = f"{TOP} of {len(table.configurations)}"
+        texts.append(Text(f"The {table.leading} {count}; `table.csv` has all, with all digits."))
     spread = "mean ± standard deviation over n runs that differ in their seed alone"
     epochs = "; best epoch and time are means" if any(c.best_epoch is not None for c in shown) else ""
     texts.append(Text(f"`{table.metric}`: {spread}{epochs}."))
-    return [Grid(header(table), [row(c, table) for c in shown], left=len(table.names), ranked=True), *texts]
+    return [Grid(header(table), [row(c, table) for c in shown], left=len(table.names), ranked=table.has_best), *texts]
 
 
 def _best(material: Material) -> list[Block]:
     table, best = material.table, material.table.best
+    if not table.has_best:
+        return []
     text = f"`{table.metric}` {mean_and_std(best.summary)} (n = {best.summary.n})"
     count = len(table.configurations)
     chosen = (
@@ -191,7 +196,9 @@ def _effects(material: Material) -> list[Block]:
     parts: list[Block] = [Heading("What each hyperparameter does")]
     if not effects:
         why = "There is one run only" if len(table.runs) == 1 else "All runs have the same hyperparameters"
-        return [*parts, Text(f"{why}, so there is nothing to compare.")]
+        nothing = f"{why}, so there is nothing to compare."
+        unlike = "No two values could be compared, and no trend can be told."
+        return [*parts, Text(unlike if len(table.configurations) > 1 else nothing)]
     options = dict.fromkeys(effect.option for effect in effects)
     for option in options:
         parts += [Heading(f"{option}", 3), Items([e.text for e in effects if e.option == option])]

@@ -1,5 +1,6 @@
 """What of a sweep can be reported: the metric, which way is better, the runs that have it, and what is missing."""
 
+import json
 import math
 import re
 from collections import Counter
@@ -7,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol, TypeVar
 
 from cifar_tuning.errors import UserError
+from cifar_tuning.ranking import ENDED
 
 # What a job of ours is judged by.
 USUAL = "val/acc_best"
@@ -14,6 +16,7 @@ USUAL = "val/acc_best"
 MISTAKES = frozenset(("loss", "losses", "err", "error", "errors", "perplexity", "nll", "mse", "rmse", "mae"))
 COSTS = frozenset(("second", "seconds", "time", "times", "macs", "params", "parameters"))
 ACCURACY = frozenset(("acc", "accuracy"))
+TRAINING, HELD_OUT = frozenset(("train", "training")), frozenset(("val", "valid", "validation", "test", "eval"))
 # As in `val/terrain_acc`, `top-1.error`, `valLoss`, `MSELoss`.
 WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 # Names of other people's metrics, the likeliest first.
@@ -27,8 +30,8 @@ LIKELY = [
         r"val.*loss",
     )
 ]
-# Ends after which a figure stands for the whole training; then those that are better than nothing.
-ENDED, UNFINISHED = ("complete", "diverged"), ("running", "killed", "pruned")
+# Ends whose figures are better than nothing, where none stands for a whole training.
+UNFINISHED = ("running", "killed", "pruned")
 # Names in a sentence.
 SHOWN = 5
 
@@ -68,21 +71,24 @@ class Run(Protocol):
 AnyRun = TypeVar("AnyRun", bound=Run)
 
 
-def choose_metric(runs: Sequence[Run], asked: str | None) -> tuple[str, list[str]]:
-    """Returns the metric to report, and a sentence where it is not the one that is usual here.
+def choose_metric(runs: Sequence[Run], asked: str | None, objectives: Sequence[str] = ()) -> tuple[str, list[str]]:
+    """Returns the metric to report, and a sentence where it is not the one that is expected.
 
     Args:
         runs: of the sweep.
-        asked: the user's choice; None leaves it to the names.
+        asked: the user's choice; None leaves it to the objectives, and without any to the names.
+        objectives: what the runs were optimised for; of several our usual metric, or else the first.
 
     Raises:
         UserError: no run has it, or none has any, or all failed.
     """
     _check_states(runs)
     counts = Counter(name for run in runs for name, value in run.metrics.items() if math.isfinite(value))
-    wanted = asked or USUAL
+    aims = sorted(objectives, key=lambda name: name != USUAL) or [USUAL]
+    wanted = asked or next((name for name in aims if counts[name]), aims[0])
     if counts[wanted]:
-        return wanted, []
+        several = f"Of the objectives {', '.join(f'`{name}`' for name in objectives)} `{wanted}` is reported"
+        return wanted, [f"{several}; `metric=…` chooses another."] if asked is None and len(aims) > 1 else []
     if not counts:
         raise UserError(
             f"None of the {len(runs)} runs has a metric ({_states(runs)}), so there is nothing to report. "
@@ -92,13 +98,31 @@ def choose_metric(runs: Sequence[Run], asked: str | None) -> tuple[str, list[str
         raise UserError(
             f"metric={asked}: none of the {len(runs)} runs has it; they have {', '.join(sorted(counts))}. Choose one."
         )
-    name = next(
-        (name for pattern in LIKELY for name, _ in counts.most_common() if pattern.search(name)),
-        counts.most_common(1)[0][0],
-    )
+    common = [name for name, _ in counts.most_common()]
+    held_out = [name for name in common if not of_training(name)]
+    likely = (name for names in (held_out, common) for pattern in LIKELY for name in names if pattern.search(name))
+    name = next(likely, common[0])
     others = ", ".join(f"`{other}`" for other in sorted(counts) if other != name)
     choice = f"; `metric=…` chooses another: {others}" if others else ""
-    return name, [f"No run has `{USUAL}`, so the last value of `{name}` is reported{choice}."]
+    return name, [f"No run has `{wanted}`, so the last value of `{name}` is reported{choice}."]
+
+
+def objectives_of(runs: Sequence[Run]) -> list[str]:
+    """Returns what runs were optimised for, as their parameter `objective` says; nothing where they do not agree."""
+    texts = {run.params.get("objective") for run in runs if run.metrics}
+    text = texts.pop() if len(texts) == 1 else None
+    if text is None or not text.startswith("["):
+        return [] if text in (None, "", "null") else [str(text)]
+    try:
+        return [str(name) for name in json.loads(text)]
+    except ValueError:  # somebody else's parameter of this name
+        return []
+
+
+def of_training(metric: str) -> bool:
+    """Whether a metric's name says that it is of the images that were trained on, which nothing should be chosen by."""
+    words = _words(metric)
+    return bool(words & TRAINING) and not words & HELD_OUT
 
 
 def more_is_better(metric: str) -> bool:

@@ -2,11 +2,13 @@
 
 import json
 import shlex
+import statistics
 import sys
 from pathlib import Path
 from typing import Any
 
 from cifar_tuning.ranking import ENDED, competes, rank
+from cifar_tuning.text import without_password
 
 TOP = 10
 # Columns of a log file, which has no width of its own; a table takes what it needs.
@@ -16,17 +18,31 @@ WIDE = 240
 def read_results(sweep: Path, since: float = 0.0) -> list[dict[str, Any]]:
     """Returns the results of a sweep's jobs, each with its `job` number, the best first; those that did not end last.
 
+    A study's trial of several seeds is one job: the mean over its seeds, which are counted as `seeds`. What came to no
+    end, or has fewer seeds than others, stands behind what has.
+
     Args:
         sweep: the sweep's folder.
         since: leaves out what was written before this time (seconds since the epoch), by an earlier sweep.
     """
-    results = []
-    for file in sweep.glob("*/result.json"):
-        if file.stat().st_mtime < since:
-            continue
-        result = json.loads(file.read_text())
-        results.append({**result, "job": file.parent.name})
-    return sorted(results, key=lambda r: rank(r["state"], r["value"], r["job"]))
+    results = [
+        {**json.loads(file.read_text()), "job": file.parent.name, "seeds": 1}
+        for file in sweep.glob("*/result.json")
+        if file.stat().st_mtime >= since
+    ]
+    trials: dict[str, list[dict[str, Any]]] = {}
+    for file in sorted(sweep.glob("*/seed_*/result.json")):
+        job = file.parent.parent.name
+        if job.isdigit() and file.stat().st_mtime >= since:  # best_3 is the winner, trained once more
+            trials.setdefault(job, []).append(json.loads(file.read_text()))
+    results += [{**_over_seeds(seeds), "job": job} for job, seeds in trials.items()]
+    most = max((result["seeds"] for result in results), default=1)
+
+    def order(result: dict[str, Any]) -> tuple[Any, ...]:
+        unfinished, *rest = rank(result["state"], result["value"], result["job"])
+        return unfinished, result["seeds"] < most, *rest
+
+    return sorted(results, key=order)
 
 
 def best_job(results: list[dict[str, Any]]) -> dict[str, Any] | None:
@@ -34,13 +50,44 @@ def best_job(results: list[dict[str, Any]]) -> dict[str, Any] | None:
     return results[0] if results and competes(results[0]["state"], results[0]["value"]) else None
 
 
-def print_summary(sweep: Path, since: float = 0.0, ui: str | None = "make ui") -> None:
+def _over_seeds(seeds: list[dict[str, Any]]) -> dict[str, Any]:
+    """Returns a trial's result, given those of its seeds."""
+    found = {key: [seed[key] for seed in seeds if seed[key] is not None] for key in ("value", "best_epoch", "error")}
+    means = {key: statistics.mean(found[key]) if found[key] else None for key in ("value", "best_epoch")}
+    states = [seed["state"] for seed in seeds]
+    common = [o for o in seeds[0]["overrides"] if all(o in seed["overrides"] for seed in seeds)]
+    return {
+        **means,
+        "state": next((state for state in ("failed", "killed", "pruned", "diverged") if state in states), "complete"),
+        "seconds": sum(seed["seconds"] for seed in seeds),
+        "overrides": [o for o in common if _key(o) != "seed"],
+        "error": next(iter(found["error"]), None),
+        "seeds": len(seeds),
+    }
+
+
+def viewer(uri: str | None) -> str:
+    """Returns the command or address that shows the runs of an MLflow store; None is the project's."""
+    if uri is None:
+        return "make ui"
+    shown = without_password(uri)
+    return shown if shown.startswith("http") else f"mlflow ui --backend-store-uri {shlex.quote(shown)}"
+
+
+def report_command(sweep: Path, uri: str | None) -> str:
+    """Returns the command that reports a sweep, given the MLflow store that its command named."""
+    store = [] if uri is None else [f"tracking.uri={without_password(uri)}"]
+    return " ".join(["python report.py", *map(shlex.quote, [f"sweep={sweep}", *store])])
+
+
+def print_summary(sweep: Path, since: float = 0.0, tracked: bool = True, uri: str | None = None) -> None:
     """Prints the best configurations of a sweep as a table, and where to look next.
 
     Args:
         sweep: the sweep's folder.
         since: leaves out earlier results, see `read_results`.
-        ui: what shows the runs; None if they are not tracked.
+        tracked: whether its runs are in MLflow.
+        uri: the store, if it is not the project's; None asks the jobs' command lines.
     """
     from rich.console import Console
     from rich.table import Table
@@ -55,16 +102,17 @@ def print_summary(sweep: Path, since: float = 0.0, ui: str | None = "make ui") -
     best = best_job(results)
     order = ", best first" if best else ""
     table = Table(title=f"{len(results)} jobs{order}" + (f" (the first {TOP})" if len(results) > TOP else ""))
-    for name in ("job", "val acc", "best epoch", "state", "seconds"):
+    several = any(result["seeds"] > 1 for result in results)
+    for name in ("job", "val acc", *(["seeds"] if several else []), "best epoch", "state", "seconds"):
         table.add_column(name, justify="left" if name == "state" else "right")
     for name in swept:
         table.add_column(name, justify="right", overflow="fold")  # a value cut short says nothing
     for result in results[:TOP]:
-        table.add_row(*_row(result, swept), style="bold" if result is best else None)
+        table.add_row(*_row(result, swept, several), style="bold" if result is best else None)
     console.print(table)
     if common:
         console.print("the same in every job: " + " ".join(common), highlight=False)
-    _print_next(console, sweep, results, ui)
+    _print_next(console, sweep, results, tracked, uri)
 
 
 def split_overrides(jobs: list[list[str]]) -> tuple[list[str], list[str]]:
@@ -78,11 +126,12 @@ def _key(override: str) -> str:
     return override.partition("=")[0].lstrip("+")
 
 
-def _row(result: dict[str, Any], swept: list[str]) -> list[str]:
+def _row(result: dict[str, Any], swept: list[str], several: bool) -> list[str]:
     values = {_key(override): override.partition("=")[2] for override in result["overrides"]}
     value = "" if result["value"] is None else f"{result['value']:.4f}"
-    epoch = "" if result["best_epoch"] is None else str(result["best_epoch"])
-    cells = [result["job"], value, epoch, result["state"], f"{result['seconds']:.0f}"]
+    epoch = "" if result["best_epoch"] is None else f"{round(result['best_epoch'], 1):g}"
+    seeds = [str(result["seeds"])] if several else []
+    cells = [result["job"], value, *seeds, epoch, result["state"], f"{result['seconds']:.0f}"]
     return cells + [_short(values.get(key, "")) for key in swept]
 
 
@@ -94,7 +143,7 @@ def _short(text: str) -> str:
         return text
 
 
-def _print_next(console: Any, sweep: Path, results: list[dict[str, Any]], ui: str | None) -> None:
+def _print_next(console: Any, sweep: Path, results: list[dict[str, Any]], tracked: bool, uri: str | None) -> None:
     best = best_job(results)
     failed = [result for result in results if result["state"] == "failed"]
     for result in failed[:3]:
@@ -110,10 +159,12 @@ def _print_next(console: Any, sweep: Path, results: list[dict[str, Any]], ui: st
     console.print("\nThe best configuration once more, in full:", style="bold")
     console.print(f"  python train.py {overrides}", highlight=False, markup=False, soft_wrap=True)
     console.print("Where to look next:", style="bold")
-    if ui:
-        console.print(f"  {ui}  compares all runs in MLflow's UI", highlight=False, soft_wrap=True)
-        report = f"  python report.py sweep={sweep}  all of it on one page, with comparisons"
-        console.print(report, highlight=False, soft_wrap=True)
+    asked = {_key(override): override.partition("=")[2] for override in best["overrides"]}
+    uri = uri or asked.get("tracking.uri")
+    if tracked and asked.get("tracking") != "none":
+        console.print(f"  {viewer(uri)}  compares all runs in MLflow's UI", highlight=False, soft_wrap=True)
+        report = f"  {report_command(sweep, uri)}  all of it on one page, with comparisons"
+        console.print(report, highlight=False, markup=False, soft_wrap=True)
     console.print(f"  {sweep / best['job']}  its checkpoint, curves and log", highlight=False, soft_wrap=True)
     console.print(f"  python predict.py run={sweep / best['job']}  its test accuracy", highlight=False, soft_wrap=True)
 

@@ -45,6 +45,7 @@ class Table:
         names: the hyperparameters that vary.
         configurations: sorted by the metric's mean.
         notes: sentences about what is missing.
+        has_best: whether the first is called the best; not where the metric can't choose, as one of the training.
     """
 
     metric: str
@@ -53,11 +54,17 @@ class Table:
     names: list[str]
     configurations: list[Configuration]
     notes: list[str] = field(default_factory=list)
+    has_best: bool = True
 
     @property
     def best(self) -> Configuration:
         """The configuration with the best mean."""
         return self.configurations[0]
+
+    @property
+    def leading(self) -> str:
+        """What the configurations at the top are called."""
+        return "best" if self.has_best else "first"
 
     @property
     def runs(self) -> list[Run]:
@@ -86,6 +93,7 @@ def build_table(
     seed_key: str = "seed",
     best_epochs: Mapping[str, int] | None = None,
     published: Sequence[Mapping[str, Any]] = (),
+    has_best: bool = True,
 ) -> Table:
     """Groups runs into configurations.
 
@@ -96,6 +104,7 @@ def build_table(
         seed_key: the parameter that tells repetitions apart.
         best_epochs: by run id.
         published: rows of an overlay.
+        has_best: whether the metric can choose among them.
     """
     maximize = more_is_better(metric) if maximize is None else maximize
     options = find_options(runs, seed_key)
@@ -115,7 +124,7 @@ def build_table(
     examples = [(next(iter(c.runs.values())), dict(zip(options.names, c.values, strict=True))) for c in configurations]
     notes += [f"The published row {row} has no counterpart among these runs." for row in unmatched(published, examples)]
     unit = unit_of(metric, [run.metrics[metric] for run in runs])
-    return Table(metric, maximize, unit, options.names, configurations, notes)
+    return Table(metric, maximize, unit, options.names, configurations, notes, has_best)
 
 
 def write_csv(table: Table, file: Path) -> Path:

@@ -20,11 +20,11 @@ def print_report(material: Material, folder: Path) -> None:
     console = Console() if sys.stdout.isatty() else Console(width=WIDE)
     table = material.table
     count = len(table.configurations)
-    grid = Grid(title=f"{material.title}: the best {TOP} of {count}" if count > TOP else material.title)
+    grid = Grid(title=f"{material.title}: the {table.leading} {TOP} of {count}" if count > TOP else material.title)
     for place, name in enumerate(header(table)):
         grid.add_column(name, justify="left" if place < len(table.names) else "right", overflow="fold")
     for place, configuration in enumerate(table.configurations[:TOP]):
-        grid.add_row(*row(configuration, table), style="bold" if place == 0 else None)
+        grid.add_row(*row(configuration, table), style="bold" if place == 0 and table.has_best else None)
     console.print(grid)
     for effect in material.effects[:SENTENCES]:
         console.print(effect.text, highlight=False, markup=False, soft_wrap=True)

@@ -11,9 +11,11 @@ MISSING = "–"
 # Where files lie and who is asked for them changes nothing that is learnt; an overlay is what it sets.
 ELSEWHERE = re.compile(
     r"^(hydra|tracking|mlflow)([./_]|$)|^(resume|published|objective|study|experiment)$"
-    r"|(^|[._/-])(dir|directory|folder|path|root|file|run_?id|run_?name|uri|url|host|date|timestamp|_partial_)$",
+    r"|(^|[._/-])(run_?id|run_?name|timestamp|_partial_)$",
     re.IGNORECASE,
 )
+# The same of names that a number or a switch may have as well: `drop_path` is a rate, `data_path` is none.
+PLACE = re.compile(r"(^|[._/-])(dir|directory|folder|path|root|file|uri|url|host|date)$", re.IGNORECASE)
 SEED = re.compile(r"(^|[._/-])seed$", re.IGNORECASE)
 NOT_VALUES = re.compile(r"(/|~|[A-Za-z]:\\|file:|s3:|gs:).*|[0-9a-f]{32}")
 
@@ -110,7 +112,7 @@ def _columns(runs: Sequence[Run], counted: Sequence[str], seed_key: str) -> dict
     """Returns how to read each hyperparameter that varies: what was asked for first, then what does not follow."""
     columns: dict[str, Callable[[Run], str]] = {}
     for key in _asked(runs):
-        if key == seed_key or SEED.search(key) or ELSEWHERE.search(key):
+        if key == seed_key or SEED.search(key) or _named_elsewhere(runs, key):
             continue
         read = _choice(runs, key) if _is_group(runs, key) else _param(key)
         if _varies(runs, read):
@@ -162,7 +164,14 @@ def _varies(runs: Sequence[Run], read: Callable[[Run], str]) -> bool:
 
 def _elsewhere(runs: Sequence[Run], key: str) -> bool:
     values = [run.params[key] for run in runs if key in run.params]
-    return bool(ELSEWHERE.search(key)) or all(NOT_VALUES.fullmatch(value) for value in values)
+    return _named_elsewhere(runs, key) or all(NOT_VALUES.fullmatch(value) for value in values)
+
+
+def _named_elsewhere(runs: Sequence[Run], key: str) -> bool:
+    if ELSEWHERE.search(key) or not PLACE.search(key):
+        return bool(ELSEWHERE.search(key))
+    values = {spell(run.params[key]) for run in runs if key in run.params} - {"null"}
+    return not values or any(as_number(value) is None and value not in ("true", "false") for value in values)
 
 
 def _follows(runs: Sequence[Run], reads: Sequence[Callable[[Run], str]], read: Callable[[Run], str]) -> bool:

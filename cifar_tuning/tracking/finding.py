@@ -14,10 +14,12 @@ if TYPE_CHECKING:
 
 # Names that an error proposes, and how many of the newest runs it looks at for them.
 PROPOSED, LOOKED_AT = 12, 1000
+# Sweeps of one name that a note tells, each with its folder.
+NAMESAKES = 5
 
 
-def find_parent(client: MlflowClient, name: str, root: Path) -> Run | None:
-    """Returns the run that a sweep's runs are nested in; None if the name is no sweep's.
+def find_parent(client: MlflowClient, name: str, root: Path) -> tuple[Run | None, list[Run]]:
+    """Returns the run that a sweep's runs are nested in, and older ones of the same name; None if it is no sweep's.
 
     Args:
         client: of the store.
@@ -27,26 +29,50 @@ def find_parent(client: MlflowClient, name: str, root: Path) -> Run | None:
     Raises:
         UserError: it means a sweep that can't be read from this store.
     """
-    run = _by_folder(client, name, root) or _get(client, name) or _by_name(client, name)
+    run, others = _by_folder(client, name, root) or _get(client, name), []
+    if run is None and (named := _by_name(client, name)):
+        run, *others = named
     if run is not None and run.info.lifecycle_stage == "deleted":
         raise UserError(
             f"sweep={name}: its run {run.info.run_id} was deleted. `mlflow gc` has not removed it yet: "
             f"`mlflow runs restore --run-id {run.info.run_id}` brings it back."
         )
-    return run
+    return run, others
 
 
-def leaves(client: MlflowClient, parent: Run) -> list[Run]:
-    """Returns the runs below a run that have none below them, in the order they began; the run itself without any."""
+def namesakes_in_words(name: str, taken: Run, others: list[Run]) -> list[str]:
+    """Returns a sentence that says which of several sweeps of one name was taken; none if there is one only."""
+    if not others:
+        return []
+    folders = [_place(run) for run in others[:NAMESAKES]]
+    more = f" and {len(others) - NAMESAKES} more" if len(others) > NAMESAKES else ""
+    return [
+        f"{len(others) + 1} sweeps are called `{name}`: this is the newest, {_place(taken)}; "
+        f"`sweep=` with another's folder or run reports that: {', '.join(folders)}{more}."
+    ]
+
+
+def _place(run: Run) -> str:
+    where = f"`{run.data.tags[facts.FOLDER]}` " if facts.FOLDER in run.data.tags else ""
+    return f"{where}(run `{run.info.run_id}`)"
+
+
+def leaves(client: MlflowClient, parent: Run) -> list[tuple[Run, Run | None]]:
+    """Returns the runs below a run that have none below them, in the order they began; the run itself without any.
+
+    Each comes with the run that it is nested in, if that is not the one asked for: the trial whose seed it is.
+    """
     # One search for the whole experiment: a search for each of 300 jobs would take a minute.
     return _below(search(client, [parent.info.experiment_id]), parent)
 
 
-def leaves_of_experiment(client: MlflowClient, experiment: str) -> list[Run]:
-    """Returns an experiment's runs that have none below them."""
+def leaves_of_experiment(client: MlflowClient, experiment: str) -> list[tuple[Run, Run | None]]:
+    """Returns an experiment's runs that have none below them, each with the run that it is nested in."""
     everything = search(client, [experiment])
-    parents = {run.data.tags.get(facts.PARENT) for run in everything}
-    return [run for run in everything if run.info.run_id not in parents]
+    known = {run.info.run_id: run for run in everything}
+    within = {run.info.run_id: known.get(run.data.tags.get(facts.PARENT, "")) for run in everything}
+    parents = {run.info.run_id for run in within.values() if run is not None}
+    return [(run, within[run.info.run_id]) for run in everything if run.info.run_id not in parents]
 
 
 def search(client: MlflowClient, experiments: list[str], query: str = "") -> list[Run]:
@@ -115,30 +141,36 @@ def _get(client: MlflowClient, run_id: str) -> Run | None:
         raise
 
 
-def _by_name(client: MlflowClient, name: str) -> Run | None:
+def _by_name(client: MlflowClient, name: str) -> list[Run]:
+    """Returns the sweeps, or else the studies, of a name, the newest first."""
     quote = '"' if "'" in name else "'"
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
     for query in (
         f"tags.`mlflow.runName` = {quote}{name}{quote}",
         f"params.`hydra.sweeper.study_name` = {quote}{name}{quote}",
     ):
-        # A job has the name of its overrides; a sweep is what others are nested in, the newest if there are several.
-        for run in client.search_runs(experiments, query, order_by=["attributes.start_time DESC"], max_results=50):
-            nested = f"tags.`{facts.PARENT}` = '{run.info.run_id}'"
-            if client.search_runs([run.info.experiment_id], nested, max_results=1):
-                return run
-    return None
+        # A job has the name of its overrides; a sweep is what others are nested in.
+        runs = client.search_runs(experiments, query, order_by=["attributes.start_time DESC"], max_results=50)
+        if found := [run for run in runs if _has_nested(client, run)]:
+            return found
+    return []
 
 
-def _below(everything: list[Run], parent: Run) -> list[Run]:
+def _has_nested(client: MlflowClient, run: Run) -> bool:
+    query = f"tags.`{facts.PARENT}` = '{run.info.run_id}'"
+    return bool(client.search_runs([run.info.experiment_id], query, max_results=1))
+
+
+def _below(everything: list[Run], parent: Run) -> list[tuple[Run, Run | None]]:
     nested: dict[str, list[Run]] = {}
     for run in everything:
         nested.setdefault(run.data.tags.get(facts.PARENT, ""), []).append(run)
-    found, open_ = [], [parent]
+    found: list[tuple[Run, Run | None]] = []
+    open_: list[tuple[Run, Run | None]] = [(parent, None)]
     while open_:
-        run = open_.pop()
+        run, within = open_.pop()
         children = nested.get(run.info.run_id, [])
-        open_ += reversed(children)
+        open_ += [(child, None if run is parent else run) for child in reversed(children)]
         if not children:
-            found.append(run)
+            found.append((run, within))
     return found

@@ -13,6 +13,7 @@ from cifar_tuning.errors import TrackingError, UserError
 from cifar_tuning.tracking import facts
 from cifar_tuning.tracking.base import STATUS_OF_STATE
 from cifar_tuning.tracking.store import connect, locate, store_errors
+from cifar_tuning.tracking.sweeps import COMPETING
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from cifar_tuning.tracking.store import Location
 
 STATE_OF_STATUS = {"FINISHED": "complete", "FAILED": "failed", "KILLED": "killed", "RUNNING": "running"}
+# Ends of a trial before all of its seeds were trained.
+STOPPED = ("pruned", "failed", "killed")
 ADVICE = (
     "Start the server, or give the store in which the sweep was tracked (tracking.uri=sqlite:///path/to/mlflow.db)."
 )
@@ -33,7 +36,7 @@ class RunRecord:
     Attributes:
         run_id: its id in the store.
         name: its name.
-        state: complete, pruned, diverged, failed, killed or running.
+        state: complete, pruned, diverged, failed, killed or running; of a seed whose trial was stopped, the trial's.
         params: its parameters, as text.
         tags: its tags.
         metrics: the last value of each metric.
@@ -73,6 +76,7 @@ class SweepRecord:
         parent: the run that the others are nested in; None for all runs of an experiment.
         runs: those that trained something; a trial of several seeds is its seeds.
         location: the store.
+        notes: sentences about what else the name could have meant.
     """
 
     name: str
@@ -80,6 +84,7 @@ class SweepRecord:
     runs: list[RunRecord]
     location: Location
     _client: MlflowClient = field(repr=False)
+    notes: list[str] = field(default_factory=list)
 
     @property
     def folder(self) -> Path | None:
@@ -153,14 +158,16 @@ def read_sweep(name: str, uri: str | None = None, root: Path = PROJECT_ROOT) -> 
         raise TrackingError(f"tracking.uri={location.shown}: {problem}. {ADVICE}")
     client = connect(location)
     with store_errors(location, ADVICE):
-        parent = finding.find_parent(client, name, root)
+        parent, others = finding.find_parent(client, name, root)
         experiment = client.get_experiment_by_name(name) if parent is None else None
         if parent is not None:
-            runs = [_record(run) for run in finding.leaves(client, parent)]
-            return SweepRecord(parent.info.run_name, _record(parent), runs, location, client)
+            runs = [_record(run, within) for run, within in finding.leaves(client, parent)]
+            notes = finding.namesakes_in_words(name, parent, others)
+            return SweepRecord(parent.info.run_name, _record(parent), runs, location, client, notes)
         if experiment is None:
             raise UserError(finding.unknown(client, name, root, location.shown))
-        runs = [_record(run) for run in finding.leaves_of_experiment(client, experiment.experiment_id)]
+        found = finding.leaves_of_experiment(client, experiment.experiment_id)
+        runs = [_record(run, within) for run, within in found]
     if not runs:
         raise UserError(
             f"sweep={name}: this experiment in {location.shown} has no runs, so there is nothing to report."
@@ -192,10 +199,14 @@ def _natural(key: str) -> tuple[int, str]:
     return (int(number) if number.isdigit() else -1, key)
 
 
-def _record(run: Run) -> RunRecord:
+def _record(run: Run, within: Run | None = None) -> RunRecord:
     info, data = run.info, run.data
     seconds = (info.end_time - info.start_time) / 1000 if info.end_time and info.start_time else None
     # Anybody may have a tag of this name: only our own words count.
     tag = data.tags.get(facts.STATE)
     state = tag if tag in (*STATUS_OF_STATE, "running") else STATE_OF_STATUS.get(info.status, info.status.lower())
+    # A seed may have come to its end and its trial not: then there are too few of them, and the study chose without it.
+    if state in COMPETING and within is not None and facts.PARENT in within.data.tags:  # no trial is a whole sweep
+        of_trial = within.data.tags.get(facts.STATE)
+        state = of_trial if of_trial in STOPPED else state
     return RunRecord(info.run_id, info.run_name, state, dict(data.params), dict(data.tags), dict(data.metrics), seconds)

@@ -1,5 +1,6 @@
 """The study of a sweep that is over, found from what the sweep left; read, never changed."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -50,6 +51,24 @@ def find_study(folder: Path | None, params: Mapping[str, str], storage: str | No
         raise UserError(
             f"The study {name} can't be read from {shown} ({reason}): start the server, or give storage=…"
         ) from error
+
+
+def maximized(study: optuna.Study | None, params: Mapping[str, str]) -> list[bool]:
+    """Returns for each objective of a sweep whether more of it is better, as far as is known: nothing of a grid's.
+
+    Args:
+        study: the sweep's; None where it can't be read.
+        params: of the sweep's run: the sweeper's options, which say it as well.
+    """
+    if study is not None:
+        return [direction == optuna.study.StudyDirection.MAXIMIZE for direction in study.directions]
+    text = params.get(f"{SWEEPER}direction", "[]")
+    try:
+        given = json.loads(text) if text.startswith("[") else [text]
+    except ValueError:
+        return []
+    # The stock plugin's option is one of an enumeration: Direction.maximize.
+    return [str(direction).rpartition(".")[2] == "maximize" for direction in given]
 
 
 def _place(folder: Path | None, params: Mapping[str, str]) -> tuple[str | None, str | None]:

@@ -151,6 +151,8 @@ def _model(best: FrozenTrial, options: StudyOptions) -> list[str]:
 
 
 def _next(best: FrozenTrial, options: StudyOptions) -> list[str]:
+    from cifar_tuning.reporting.summary import report_command
+
     folder = options.place.folder
     program = Path(sys.argv[0]).name or "train.py"
     overrides = [shlex.quote(o) for o in overrides_of(best, options) if not o.startswith("hydra.")]
@@ -162,6 +164,7 @@ def _next(best: FrozenTrial, options: StudyOptions) -> list[str]:
         lines.append(f"  {folder / PLOTS}  Optuna's plots; study.html has them to explore")
     lines += _model(best, options)
     if "MLflow" in str(OmegaConf.select(options.config, "tracking._target_")):
-        lines.append(f"  python report.py sweep={folder}  all of it on one page, with comparisons")
+        command = report_command(folder, OmegaConf.select(options.config, "tracking.uri"))
+        lines.append(f"  {command}  all of it on one page, with comparisons")
     storage = without_password(options.place.storage)
     return [*lines, f"  optuna-dashboard {storage}  the study in a browser (pip install optuna-dashboard)"]

@@ -82,7 +82,9 @@ def others(filled):
 
 def test_a_sweep_of_ours(tiny, command, reporting, store, tmp_path):
     sweep = ["optimizer.lr=0.0001,0.05", "seed=0,1", "tracking=mlflow", "tracking.log_model=false", store]
-    assert tiny("-m", *sweep).code == 0
+    trained = tiny("-m", *sweep)
+    assert trained.code == 0
+    assert f"python report.py sweep={tmp_path}/sweep {store}  all of it" in trained.out
     overlay = tmp_path / "conf/experiment/best.yaml"
     overlay.parent.mkdir(parents=True)
     outcome = reporting(f"sweep={tmp_path}/sweep", store, "weights=true", f"export={overlay}")
@@ -179,6 +181,69 @@ def test_a_study(log, reporting, store, tmp_path):
     outcome = reporting("sweep=mine", store, f"output={tmp_path}/out", "keep=false")
     assert outcome.code == 0, outcome.text
     assert "which is not there: give storage=" in outcome.out
+
+
+ACC, LOSS = ("val/acc_best", "maximize"), ("val/loss", "minimize")
+
+
+@pytest.mark.parametrize(
+    ("objective", "arguments", "best", "said"),
+    [
+        (ACC, [], "x=0.8: `val/acc_best` 0.8000", "judged by `val/acc_best` (more"),
+        (LOSS, [], "x=0.2: `val/loss` 0.2000", "judged by `val/loss` (less"),
+        (LOSS, ["metric=val/acc_best"], "x=0.8: `val/acc_best`", "show `val/loss`, which the study minimises, and not"),
+        (ACC, ["metric=val/loss"], "x=0.2: `val/loss`", "show `val/acc_best`, which the study maximises, and not"),
+        # Which way is better the study knows, not the name.
+        (("epoch_seconds", "maximize"), [], "x=0.8: `epoch_seconds`", "judged by `epoch_seconds` (more"),
+        (LOSS, ["maximize=true"], "x=0.8: `val/loss`", "judged by `val/loss` (more"),
+    ],
+)
+def test_a_study_is_judged_by_its_objective(log, reporting, store, tmp_path, objective, arguments, best, said):
+    name, direction = objective
+    folder = tmp_path / "study"
+    folder.mkdir()
+    (folder / "study.yaml").write_text("study_name: mine\nstorage: sqlite:///optuna.db\n")
+    parent = log("mine", tags={"cifar_tuning.folder": str(folder)})
+    study = optuna.create_study(study_name="mine", storage=f"sqlite:///{folder}/optuna.db", direction=direction)
+    for x in (0.2, 0.8):
+        study.enqueue_trial({"x": x})
+        trial = study.ask()
+        study.tell(trial, trial.suggest_float("x", 0, 1))
+        curves = {metric: [x] for metric in ("val/acc_best", "val/loss", "epoch_seconds")}
+        log(f"trial {trial.number}", parent, curves, x=x, seed=0, objective=name)
+    outcome = reporting("sweep=mine", store, *arguments)
+    assert outcome.code == 0, outcome.text
+    text = (folder / "report/report.md").read_text()
+    assert best in text
+    assert said in text
+    page = (folder / "report/study.html").read_text().replace("\\u002f", "/")
+    assert {metric for metric in ("val/acc_best", "val/loss") if f'"text":"{metric}"' in page} <= {name}
+    assert f'"text":"{name}"' in page
+
+
+def test_nothing_is_the_best_by_what_was_trained_on(log, reporting, store, tmp_path):
+    parent = log("all images", tags={"cifar_tuning.overrides": ""})
+    for lr, reached in ((0.1, 0.7), (0.01, 0.9)):
+        for seed in (0, 1):
+            tags = {"cifar_tuning.overrides": f"optimizer.lr={lr},seed={seed},data.val_size=0"}
+            params = {"optimizer.lr": lr, "objective": "val/acc_best"}
+            log(f"{lr} {seed}", parent, {"train/acc": [0.1, reached + seed / 50]}, tags=tags, seed=seed, **params)
+    outcome = reporting("sweep=all images", store, f"output={tmp_path}/out")
+    assert outcome.code == 0, outcome.text
+    text = (tmp_path / "out/report.md").read_text()
+    for said in (outcome.out.replace("note: ", ""), text.replace("`", "")):
+        assert "No run has val/acc_best, so the last value of train/acc is reported" in said
+        assert "train/acc is of the images that were trained on: by it no configuration is called the best." in said
+        assert "lr=0.01 has a larger train/acc than lr=0.1" in said
+        assert "best configuration" not in said
+        assert "python train.py" not in said
+    refused = reporting("sweep=all images", store, f"output={tmp_path}/none", f"export={tmp_path}/best.yaml")
+    assert refused.code == 1
+    assert "best.yaml: train/acc is of the images that were trained on" in refused.err
+    assert not (tmp_path / "best.yaml").exists()
+    asked = reporting("sweep=all images", store, f"output={tmp_path}/out", "metric=train/acc")
+    assert "python train.py optimizer.lr=0.01 data.val_size=0" in asked.out
+    assert "lr=0.01 is ahead of lr=0.1" in asked.out or "lr=0.01 beats lr=0.1" in asked.out
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,8 @@ from omegaconf import OmegaConf
 from optuna.exceptions import StorageInternalError
 from optuna.trial import TrialState
 
+from cifar_tuning.reporting.summary import read_results
+from cifar_tuning.tracking.reading import read_sweep
 from cifar_tuning.tuning.claims import OWNER, RETRIES
 from cifar_tuning.tuning.storage import open_storage
 from cifar_tuning.tuning.trial import TrialReporter
@@ -180,6 +182,10 @@ def test_repeats_and_the_retrained_winner(tiny, folder, study, tracked):
     assert "retrained with 2 other seeds: validation accuracy" in outcome.out
     assert "test accuracy" in outcome.out
     assert f"predict.py run={folder}/best_{study().best_trial.number}/seed_5" in outcome.out
+    assert f"python report.py sweep={folder} {tracked.overrides[1]}  all of it" in outcome.out
+    summed_up = [(r["job"], r["seeds"], r["value"]) for r in read_results(folder)]
+    ranked = sorted(study().get_trials(), key=lambda trial: -trial.value)
+    assert summed_up == [(str(t.number), 2, pytest.approx(t.value)) for t in ranked]
     client = MlflowClient(tracked.overrides[1].partition("=")[2])
     runs = client.search_runs([e.experiment_id for e in client.search_experiments()])
     names = {r.info.run_id: r.info.run_name for r in runs}
@@ -208,9 +214,13 @@ def test_a_trial_that_is_hopeless_after_a_whole_seed_gets_no_other(tiny, study, 
     runs = {run.info.run_name: run for run in tracked.all()}
     assert (runs["trial 1"].info.status, runs["trial 1"].data.tags["state"]) == ("KILLED", "pruned")
     assert runs["trial 0"].info.status == "FINISHED"
+    # Its one seed came to its end, and is no configuration of the report all the same.
+    sweep = read_sweep(str(folder), tracked.overrides[1].partition("=")[2])
+    assert {run.state for run in sweep.runs if "/1/seed_" in str(run.folder)} == {"pruned"}
+    assert {run.state for run in sweep.runs if "/0/seed_" in str(run.folder)} == {"complete"}
 
 
-def test_mlflow_names_the_studys_winner(tiny, study, tracked):
+def test_mlflow_and_the_report_name_the_studys_winner(tiny, study, tracked, reporting, folder):
     """Not the highest accuracy, which is nothing that this study looks for."""
     options = ["objective=val/loss", "hydra.sweeper.direction=minimize", "hydra/sweeper/pruner=none"]
     outcome = tiny(*STUDY, *tracked.overrides, *options, "trainer.epochs=1", "hydra.sweeper.n_trials=4")
@@ -224,6 +234,13 @@ def test_mlflow_names_the_studys_winner(tiny, study, tracked):
     assert falling == sorted(falling, reverse=True)
     ends = sorted(trial.datetime_complete.timestamp() * 1000 for trial in study().get_trials())
     assert [point.timestamp for point in history] == pytest.approx(ends, abs=1)
+    outcome = reporting(f"sweep={folder}", tracked.overrides[1], "keep=false")
+    assert outcome.code == 0, outcome.text
+    text = (folder / "report/report.md").read_text()
+    assert "judged by `val/loss` (less is better)" in text
+    best = text.partition("## The best configuration\n")[2]
+    assert f"`val/loss` {study().best_value:.4f} (n = 1)" in best.partition("##")[0]
+    assert f"optimizer.lr={study().best_trial.params['optimizer.lr']} " in best.partition("##")[0]
 
 
 def test_several_objectives_have_no_best_run(tiny, tracked):

@@ -4,8 +4,9 @@ import itertools
 
 import pytest
 
-from cifar_tuning.reporting.effects import Effect, Trend, count_tests, find_effects
+from cifar_tuning.reporting.effects import Effect, count_tests, find_effects
 from cifar_tuning.reporting.table import build_table
+from cifar_tuning.reporting.trends import Trend
 from tests.reporting.runs import make_runs
 
 
@@ -191,6 +192,108 @@ def test_a_study_whose_trials_are_several_seeds():
     rows = [({"lr": 0.1 + i, "l2": 1 / (i + 1), "seed": s}, 0.5 + i / 100 + s / 1000) for i in range(6) for s in (0, 1)]
     effects = effects_of(*rows)
     assert [(type(e), e.option, e.n) for e in effects] == [(Trend, "l2", 6), (Trend, "lr", 6)]
+
+
+@pytest.mark.parametrize("more", [{}, {"act": "relu swish"}, {"momentum": "0.9 0.8 0.7 0.6 0.5 0.4"}])
+def test_drawn_numbers_have_a_trend_however_many_seeds_repeat_them(more):
+    rows = [
+        (
+            {"lr": 1.3**i, "seed": s, **{key: values.split()[i % len(values.split())] for key, values in more.items()}},
+            0.5 + i / 100 + (i * 7 % 5) / 50 + s / 1000,
+        )
+        for i in range(20)
+        for s in range(3)
+    ]
+    effects = effects_of(*rows)
+    (trend,) = [e for e in effects if e.option == "lr"]
+    assert isinstance(trend, Trend)
+    assert trend.n == 20
+    assert count_tests(effects) <= 1 + 15
+
+
+SGD_ADAM = [
+    ({"opt": opt, "lr": lr, "seed": s, **own}, seeded(s) + (0.1 + 0.01 * s) * (opt == "sgd") + lr + bonus)
+    for s in range(4)
+    for lr in (0.1, 0.2)
+    for opt, own, bonus in (("adam", {}, 0), ("sgd", {"momentum": 0.8}, 0.03), ("sgd", {"momentum": 0.9}, 0.05))
+]
+
+
+def test_an_option_that_one_value_alone_has_is_averaged_over():
+    effects = effects_of(*SGD_ADAM)
+    assert not [e.text for e in effects if "–" in e.text or "differ as well" in e.text]
+    of = {option: [e for e in effects if e.option == option] for option in ("opt", "lr", "momentum")}
+    overall, *by_setting = of["opt"]
+    assert overall.names == ("sgd", "adam")
+    assert (overall.comparison.n, overall.comparison.paired) == (4, True)
+    assert overall.comparison.difference == pytest.approx(0.1 + 0.015 + 0.04)
+    assert overall.basis == "paired over seeds, averaged over 2 settings; of sgd the mean over 2 settings of momentum"
+    assert {e.setting for e in by_setting} == {"lr=0.1, momentum averaged", "lr=0.2, momentum averaged"}
+    assert [e.names for e in of["momentum"] if not e.setting] == [("momentum=0.9", "momentum=0.8")]
+    assert of["momentum"][0].comparison.difference == pytest.approx(0.02)
+    assert len(effects) == 4 + 3 + 3
+
+
+def test_an_average_is_over_the_same_settings_with_every_seed():
+    """One of the momenta ran with two of four seeds: it is left out where all seeds are compared."""
+    rows = [(params, value) for params, value in SGD_ADAM if params.get("momentum") != 0.9 or params["seed"] < 2]
+    effect = next(e for e in effects_of(*rows) if e.option == "opt")
+    assert effect.comparison.n == 4
+    assert effect.comparison.difference == pytest.approx(0.1 + 0.015 + 0.03)
+    assert effect.basis == "paired over seeds, averaged over 2 settings; momentum changed with it"
+
+
+def test_an_option_that_some_values_have():
+    """Neither regularizer's strengths are anything to the runs without one; with each other they are compared."""
+    rows = [
+        (
+            {"reg": reg, "seed": s} | ({} if strength is None else {"strength": strength}),
+            seeded(s) + len(reg) * (0.01 + 0.001 * s) + (strength or 0) / 10,
+        )
+        for reg, strengths in (("no", [None]), ("l1", [0.1, 0.2]), ("l2x", [0.1, 0.2]))
+        for strength in strengths
+        for s in SEEDS
+    ]
+    effects = effects_of(*rows)
+    by_names = {frozenset(e.names): e.basis for e in effects if e.option == "reg" and not e.setting}
+    assert by_names == {
+        frozenset({"l1", "l2x"}): "paired over seeds, averaged over 2 settings",
+        frozenset({"l1", "no"}): "paired over seeds; of l1 the mean over 2 settings of strength",
+        frozenset({"l2x", "no"}): "paired over seeds; of l2x the mean over 2 settings of strength",
+    }
+    assert {e.setting for e in effects if e.option == "reg" and e.setting} == {"strength=0.1", "strength=0.2"}
+    strengths = [e for e in effects if e.option == "strength"]
+    assert {(*sorted(e.names), e.setting) for e in strengths} == {
+        ("strength=0.1", "strength=0.2", setting) for setting in ("", "l2x", "l1")
+    }
+
+
+def test_a_number_drawn_for_one_value_alone_has_a_trend():
+    rows = [
+        ({"opt": "sgd", "momentum": 0.8 + i / 100, "lr": 1.3**i, "seed": 0}, 0.5 + i / 50)
+        if i % 2
+        else ({"opt": "adam", "lr": 1.3**i, "seed": 0}, 0.5 + i / 100)
+        for i in range(24)
+    ]
+    effects = effects_of(*rows)
+    assert [(e.option, e.n) for e in effects if isinstance(e, Trend)] == [("lr", 24), ("momentum", 12)]
+    (optimizer,) = [e for e in effects if isinstance(e, Effect)]
+    assert "the other hyperparameters differ as well" in optimizer.basis  # the learning rates do
+
+
+@pytest.mark.parametrize(
+    ("rows", "names"),
+    [
+        # Nothing decides that it is missing: to have it is the choice.
+        ([({"nesterov": "true"}, 0.5), ({}, 0.4)], [{"nesterov=true", "nesterov=–"}]),
+        ([({"x": 1}, 0.5), ({"x": 2}, 0.4), ({}, 0.3)], [{"x=1", "x=2"}]),
+        # The one that is always there stands for the one that comes with it.
+        ([({"a": 5, "b": 1}, 0.5), ({"b": 2}, 0.4)], [{"b=1", "b=2"}]),
+        ([({"a": 5}, 0.5), ({"b": 2}, 0.4)], [{"a=5", "a=–"}]),
+    ],
+)
+def test_a_missing_value(rows, names):
+    assert [set(e.names) for e in effects_of(*rows)] == names
 
 
 @pytest.mark.parametrize("rows", [[({"lr": 1}, 0.5)], [({"lr": 1, "seed": s}, 0.5) for s in (0, 1)]])

@@ -87,6 +87,13 @@ def test_nothing_to_compare(runs):
     assert "flatters" not in text
 
 
+def test_configurations_of_which_no_two_can_be_compared():
+    table = build_table(make_runs(*(({"lr": 1.3**i}, 0.5) for i in range(9))), "val/acc_best")
+    texts = [block.text for block in blocks(Material("t", [], table)) if isinstance(block, document.Text)]
+    assert "No two values could be compared, and no trend can be told." in texts
+    assert not [text for text in texts if "same hyperparameters" in text]
+
+
 @pytest.mark.parametrize(
     ("summary", "text"),
     [

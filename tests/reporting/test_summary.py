@@ -9,7 +9,7 @@ from cifar_tuning.training import EpochMetrics
 
 def write(sweep, job, value, state="complete", overrides=(), error=None):
     folder = sweep / str(job)
-    folder.mkdir()
+    folder.mkdir(parents=True)
     result = {"state": state, "value": value, "best_epoch": 1, "epochs": 2, "seconds": 3.2, "run_id": None}
     (folder / "result.json").write_text(json.dumps({**result, "overrides": list(overrides), "error": error}))
 
@@ -19,6 +19,63 @@ def test_best_first_failed_last(tmp_path):
     write(tmp_path, 1, None, "failed")
     write(tmp_path, 2, 0.7)
     assert [r["job"] for r in read_results(tmp_path)] == ["2", "0", "1"]
+
+
+def test_what_did_not_end_is_behind_what_did(tmp_path):
+    for job, (value, state) in enumerate([(0.9, "pruned"), (0.5, "complete"), (0.6, "diverged"), (None, "failed")]):
+        write(tmp_path, job, value, state)
+    assert [r["job"] for r in read_results(tmp_path)] == ["2", "1", "0", "3"]
+
+
+def test_a_trial_of_several_seeds_is_their_mean(tmp_path, capsys):
+    for job, values in {0: [0.5, 0.7], 1: [0.6, 0.8], 2: [0.9]}.items():
+        for seed, value in enumerate(values):
+            overrides = [f"optimizer.lr=0.{job + 1}", "trainer.epochs=2", f"seed={seed}"]
+            write(tmp_path, f"{job}/seed_{seed}", value, overrides=overrides)
+    write(tmp_path, "3/seed_0", 0.99, "pruned", overrides=["optimizer.lr=0.4", "trainer.epochs=2", "seed=0"])
+    write(tmp_path, "best_1/seed_2", 0.95, overrides=["optimizer.lr=0.2", "seed=2"])
+    results = read_results(tmp_path)
+    # One seed of two is no whole trial: it was pruned behind it, or trains on.
+    assert [(r["job"], r["seeds"], r["state"]) for r in results] == [
+        ("1", 2, "complete"),
+        ("0", 2, "complete"),
+        ("3", 1, "pruned"),
+        ("2", 1, "complete"),
+    ]
+    assert results[0]["value"] == pytest.approx(0.7)
+    print_summary(tmp_path)
+    out = capsys.readouterr().out
+    assert "python train.py optimizer.lr=0.2 trainer.epochs=2\n" in out
+    assert f"python predict.py run={tmp_path}/1  its test accuracy" in out
+    assert "the same in every job: trainer.epochs=2" in out
+
+
+@pytest.mark.parametrize(
+    ("uri", "report", "ui"),
+    [
+        (None, "", "make ui"),
+        ("sqlite:////a b/m.db", " 'tracking.uri=sqlite:////a b/m.db'", "mlflow ui --backend-store-uri 'sqlite:////a b"),
+        ("http://me:secret@host:5000", " 'tracking.uri=http://me:***@host:5000'", "http://me:***@host:5000  compares"),
+    ],
+)
+@pytest.mark.parametrize("known", ["given", "on the command line"])
+def test_the_next_commands_name_the_store(tmp_path, capsys, uri, report, ui, known):
+    asked = known == "on the command line"
+    write(tmp_path, 0, 0.5, overrides=[f"tracking.uri={uri}"] if asked and uri else [])
+    print_summary(tmp_path, uri=None if asked else uri)
+    next_ = capsys.readouterr().out.partition("Where to look next:")[2]
+    assert f"python report.py sweep={tmp_path}{report}  all of it" in next_
+    assert f"  {ui}" in next_
+    assert "secret" not in next_
+
+
+@pytest.mark.parametrize("how", ["given", "on the command line"])
+def test_without_tracking_there_is_no_report(tmp_path, capsys, how):
+    write(tmp_path, 0, 0.5, overrides=["tracking=none"] if how == "on the command line" else [])
+    print_summary(tmp_path, tracked=how == "on the command line")
+    out = capsys.readouterr().out
+    assert "report.py" not in out
+    assert "make ui" not in out
 
 
 @pytest.mark.parametrize(

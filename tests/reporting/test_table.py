@@ -6,7 +6,14 @@ import math
 import pytest
 
 from cifar_tuning.errors import UserError
-from cifar_tuning.reporting.selection import choose_metric, choose_runs, more_is_better, unit_of
+from cifar_tuning.reporting.selection import (
+    choose_metric,
+    choose_runs,
+    more_is_better,
+    objectives_of,
+    of_training,
+    unit_of,
+)
 from cifar_tuning.reporting.table import build_table, value_in_words, write_csv
 from cifar_tuning.reporting.varying import find_options, short, spell
 from tests.reporting.runs import FakeRun, make_asked, make_runs
@@ -26,12 +33,20 @@ CROP = {"augmentation._target_": "a.CropFlip", "augmentation.padding": 4}
         ([{"weights": "/a/b.pt", "x": 1}, {"weights": "/c.pt", "x": 2}], {"x": ["1", "2"]}),
         ([{"id": "a" * 32}, {"id": "b" * 32}], {}),
         ([{"tracking.uri": "x", "hydra.run": "y"}, {"tracking.uri": "z", "hydra.run": "w"}], {}),
+        ([{"model.drop_path": "0.0"}, {"model.drop_path": "0.5"}], {"model.drop_path": ["0", "0.5"]}),
+        ([{"drop_path": "null"}, {"drop_path": "0.5"}], {"drop_path": ["null", "0.5"]}),
+        ([{"square_root": "true"}, {"square_root": "False"}], {"square_root": ["true", "false"]}),
+        ([{"expiry_date": 1, "to-file": 3}, {"expiry_date": 2, "to-file": 4}], {"expiry_date": "12", "to-file": "34"}),
+        ([{"log_path": "a"}, {"log_path": "0.5"}], {}),
+        ([{"log_path": "null"}, {}], {}),
+        ([{"run_id": 1, "timestamp": 1.5, "x._partial_": "true"}, {"run_id": 2, "timestamp": 2.5}], {}),
     ],
 )
 def test_what_varies_by_parameters_alone(rows, expected):
     runs = make_runs(*((row, 0.5) for row in rows))
     options = find_options(runs)
-    assert {name: [options.values[run.run_id][i] for run in runs] for i, name in enumerate(options.names)} == expected
+    found = {name: [options.values[run.run_id][i] for run in runs] for i, name in enumerate(options.names)}
+    assert found == {name: list(values) for name, values in expected.items()}
 
 
 @pytest.mark.parametrize(
@@ -70,6 +85,15 @@ def test_what_varies_by_parameters_alone(rows, expected):
             {"optimizer.lr": ["0.1", "0.01"], "augmentation": ["CropFlip", "none"]},
         ),
         ([("optimizer.lr=0.1", {"optimizer.lr": 0.1}), ("", {"optimizer.lr": 0.1})], {}),
+        # A rate, whatever its name, and a path.
+        (
+            [
+                (f"model.drop_path={rate} log.path=/{rate} seed={seed}", {"model.drop_path": rate, "seed": seed})
+                for rate in (0.0, 0.5)
+                for seed in (0, 1)
+            ],
+            {"model.drop_path": ["0", "0", "0.5", "0.5"]},
+        ),
         # Nobody asked for anything: a class stands for its options, as far as they follow from it.
         (
             [("", CROP | {"lr": 1}), ("", {"augmentation": "null", "lr": 1}), ("", CROP | {"lr": 2})],
@@ -149,17 +173,32 @@ def test_published_values_find_their_configurations():
     ]
 
 
+BOTH = {"val/acc_best": 1, "val/loss": 1, "model/macs": 1}
+
+
 @pytest.mark.parametrize(
-    ("asked", "metrics", "expected", "said"),
+    ("asked", "objective", "metrics", "expected", "said"),
     [
-        (None, [{"val/acc_best": 1}, {}], "val/acc_best", ""),
-        ("b", [{"b": 1, "val/acc_best": 1}], "b", ""),
-        (None, [{"loss": 1, "test_accuracy": 1}, {"loss": 1}], "test_accuracy", "`metric=…` chooses another: `loss`"),
-        (None, [{"score": 1}], "score", "the last value of `score` is reported."),
+        (None, None, [{"val/acc_best": 1}, {}], "val/acc_best", ""),
+        ("b", None, [{"b": 1, "val/acc_best": 1}], "b", ""),
+        (None, None, [{"loss": 1, "test_accuracy": 1}, {"loss": 1}], "test_accuracy", "chooses another: `loss`"),
+        (None, None, [{"score": 1}], "score", "the last value of `score` is reported."),
+        # What was trained on is the last thing to judge by.
+        (None, None, [{"train/acc": 1, "val/loss": 1}], "val/loss", "No run has `val/acc_best`"),
+        (None, None, [{"train/acc": 1, "lr": 1}], "train/acc", "No run has `val/acc_best`"),
+        # What the runs were optimised for.
+        (None, "val/loss", [BOTH, BOTH, {}], "val/loss", ""),
+        ("val/acc_best", "val/loss", [BOTH], "val/acc_best", ""),
+        (None, '["model/macs", "val/acc_best"]', [BOTH], "val/acc_best", "`model/macs`, `val/acc_best` `val/acc_best`"),
+        (None, '["model/macs", "val/loss"]', [BOTH], "model/macs", "Of the objectives"),
+        (None, "val/loss", [{"val/acc_best": 1}], "val/acc_best", "No run has `val/loss`, so"),
+        (None, "[broken", [BOTH], "val/acc_best", ""),
     ],
 )
-def test_the_metric(asked, metrics, expected, said):
-    name, notes = choose_metric([FakeRun("r", {}, found) for found in metrics], asked)
+def test_the_metric(asked, objective, metrics, expected, said):
+    params = {} if objective is None else {"objective": objective}
+    runs = [FakeRun("r", params if found else {}, found) for found in metrics]
+    name, notes = choose_metric(runs, asked, objectives_of(runs))
     assert name == expected
     assert said in " ".join(notes)
     assert bool(said) == bool(notes)
@@ -250,6 +289,18 @@ def test_more_is_better(metric):
 )
 def test_less_is_better(metric):
     assert not more_is_better(metric)
+
+
+def test_objectives_that_differ_are_none():
+    assert objectives_of([FakeRun("r", {"objective": name}, {"a": 1}) for name in "ab"]) == []
+
+
+@pytest.mark.parametrize(
+    ("metric", "expected"),
+    [("train/acc", True), ("training_loss", True), ("val/acc", False), ("train_val_acc", False), ("accuracy", False)],
+)
+def test_metrics_of_training(metric, expected):
+    assert of_training(metric) is expected
 
 
 def test_units():

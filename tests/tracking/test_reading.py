@@ -81,6 +81,62 @@ def test_a_multirun_by_its_folder(started, root, client, tmp_path):
         assert run.overrides == ["a=[1,2]", "b=x"]
 
 
+@pytest.mark.parametrize("by", ["mlflow.runName", "hydra.sweeper.study_name"])
+def test_of_several_sweeps_of_one_name_the_newest_and_it_is_said(client, root, by):
+    experiment = client.create_experiment("e")
+    made = []
+    for number, folder in enumerate(("/a/old", None, "/b/new"), start=1):
+        tags = {"cifar_tuning.folder": folder} if folder else {}
+        name = "twice" if by == "mlflow.runName" else f"sweep {number}"
+        run = client.create_run(experiment, number, tags, name).info.run_id
+        client.log_param(run, "hydra.sweeper.study_name", "twice")
+        client.create_run(experiment, number, {"mlflow.parentRunId": run}, "twice")
+        made.append(run)
+    sweep = read_sweep("twice", root=root)
+    assert sweep.parent.run_id == made[2]
+    assert sweep.notes == [
+        f"3 sweeps are called `twice`: this is the newest, `/b/new` (run `{made[2]}`); `sweep=` with another's folder "
+        f"or run reports that: (run `{made[1]}`), `/a/old` (run `{made[0]}`)."
+    ]
+    assert read_sweep(made[0], root=root).notes == []
+
+
+@pytest.mark.parametrize("by", ["sweep", "experiment", "trial"])
+@pytest.mark.parametrize(
+    ("of_trial", "of_seed", "expected"),
+    [
+        ("complete", "complete", "complete"),
+        ("diverged", "complete", "complete"),
+        ("running", "complete", "complete"),
+        ("pruned", "complete", "pruned"),
+        ("failed", "complete", "failed"),
+        ("killed", "diverged", "killed"),
+        ("pruned", "failed", "failed"),
+        ("Bavaria", "complete", "complete"),
+    ],
+)
+def test_a_seed_of_a_trial_that_was_stopped(client, root, of_trial, of_seed, expected, by):
+    """The sweep was stopped too, which says nothing about the jobs that it has."""
+    experiment = client.create_experiment("e")
+
+    def log(state, parent=None):
+        tags = {"state": state, **({"mlflow.parentRunId": parent} if parent else {})}
+        return client.create_run(experiment, run_name=state, tags=tags).info.run_id
+
+    sweep = log("killed")
+    log("complete", sweep)
+    trial = log(of_trial, sweep)
+    seed = log(of_seed, trial)
+    found = {
+        run.run_id: run.state for run in read_sweep({"sweep": sweep, "experiment": "e"}.get(by, trial), root=root).runs
+    }
+    if by == "trial":
+        assert found == {seed: of_seed}
+    else:
+        assert found.pop(seed) == expected
+        assert list(found.values()) == ["complete"]
+
+
 @pytest.mark.parametrize("rows", [1, 100])
 def test_published_values_of_any_length(client, root, rows):
     published = [{"optimizer.lr": 1e-5, "variant": f"row {number}", "val/acc_best": 0.5} for number in range(rows)]

@@ -5,7 +5,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from cifar_tuning.errors import UserError
-from cifar_tuning.tuning.finding import find_study
+from cifar_tuning.tuning.finding import find_study, maximized
 
 OURS = {"hydra.sweeper._target_": "cifar_tuning.tuning.plugin.StudySweeper", "hydra.sweeper.study_name": "mine"}
 STOCK = {
@@ -63,3 +63,22 @@ def test_lost(url, params, expected):
     with pytest.raises(UserError, match=expected) as error:
         find_study(None, given)
     assert "***" in str(error.value) or "me:" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("direction", "expected"),
+    [
+        (None, []),
+        ("minimize", [False]),
+        ("Direction.maximize", [True]),
+        ('["maximize", "minimize"]', [True, False]),
+        ("[broken", []),
+    ],
+)
+def test_which_way_is_better_without_the_study(direction, expected):
+    assert maximized(None, {} if direction is None else {"hydra.sweeper.direction": direction}) == expected
+
+
+def test_which_way_is_better_the_study_knows_best():
+    study = optuna.create_study(directions=["minimize", "maximize"])
+    assert maximized(study, {"hydra.sweeper.direction": "maximize"}) == [False, True]
