@@ -9,7 +9,7 @@ from cifar_tuning.lab.conclusions import conclusions
 from cifar_tuning.lab.experiments import CLAIMS, EXPERIMENTS, REPORT
 from cifar_tuning.lab.pictures import Picture
 from cifar_tuning.lab.results import Results
-from cifar_tuning.lab.tables import offsets, order, shortfalls, table
+from cifar_tuning.lab.tables import offsets, order, shortfalls, table, untrained
 from cifar_tuning.lab.texts import HOW, INTRODUCTION, QUICK, SECTIONS, Section
 from cifar_tuning.lab.verdicts import MISSING, Verdict
 from cifar_tuning.lab.weights import weights_table
@@ -110,7 +110,7 @@ def _section(
             f"`{results.scale.make} ONLY={name}` trains the rest.",
             "",
         ]
-    sentences = []
+    sentences = untrained(results, name)
     if not results.scale.quick:
         sentences += [*shortfalls(results, name, section.published_epochs), *order(results, name)]
     if name in REPORT:

@@ -113,6 +113,20 @@ def table(results: Results, experiment: str) -> list[str]:
     return lines
 
 
+def untrained(results: Results, experiment: str) -> list[str]:
+    """Returns a sentence for each row with runs whose best accuracy is the one before training."""
+    sentences = []
+    for row in rows_of(results, experiment):
+        runs = results.of(experiment, row.configuration)
+        if never := sum(run.best_epoch == 0 for run in runs):
+            name = describe(row.configuration) or "the only row"
+            sentences.append(
+                f"{name[:1].upper()}{name[1:]}: epoch 0 is the network before training. In {never} of "
+                f"{counted(len(runs), 'run')} no epoch was better, so their accuracy is that of untrained weights."
+            )
+    return sentences
+
+
 def shortfalls(results: Results, experiment: str, published_epochs: int) -> list[str]:
     """Returns a sentence for each row that lies more than two points below the published value, saying why.
 

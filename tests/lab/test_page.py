@@ -7,7 +7,7 @@ from cifar_tuning.lab.page import write_page
 from cifar_tuning.lab.pictures import draw_all
 from cifar_tuning.lab.results import Results
 from cifar_tuning.lab.runs import save_curves, save_runs
-from cifar_tuning.lab.tables import describe, offsets, order, published_chances, shortfalls, table
+from cifar_tuning.lab.tables import describe, offsets, order, published_chances, shortfalls, table, untrained
 
 
 def test_a_table_has_all_rows_and_says_what_is_missing(make_results):
@@ -26,6 +26,16 @@ def test_longer_trainings_get_rows_of_their_own(make_results):
         "| Swish | 200 |  | .9200 (1) |  | 20 of 30 |"
     ]
     assert len(table(results, "lab3_resnet20")) == 2 + 8 + 1
+
+
+def test_a_best_epoch_of_0_is_explained(make_run, scale):
+    runs = [make_run("lab2_lr", "optimizer.lr=1", seed, 0.1, best_epoch=int(seed == 2)) for seed in range(3)]
+    runs.append(make_run("lab2_lr", "optimizer.lr=0.1", 0, 0.7))
+    results = Results(scale, runs, {})
+    (sentence,) = untrained(results, "lab2_lr")
+    assert sentence.startswith("Learning rate 1: epoch 0 is the network before training. In 2 of 3 runs no epoch was")
+    write_page(results, {})
+    assert f"- {sentence}" in scale.page.read_text()
 
 
 @pytest.mark.parametrize(

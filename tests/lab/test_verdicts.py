@@ -133,17 +133,30 @@ def test_without_runs_everything_is_missing_and_says_what_to_train(make_results)
 
 
 @pytest.mark.parametrize(
-    ("accuracies", "outcome"),
+    ("ends", "outcome", "evidence"),
     [
-        ([0.1, 0.1054, 0.1, 0.1, 0.1], HOLDS),
-        ([0.1, 0.31, 0.1, 0.1, 0.1], FALSE),
-        ([0.1, 0.1054], INCOMPLETE),
-        ([0.1], SINGLE),
+        (["0.1", "0.1054", "0.1", "0.1", "0.1"], HOLDS, "Last epoch .1000 to .1054 in 5 runs (n = 5); chance is .1000"),
+        # What one run had for one epoch, and what an untrained network has, are no training.
+        (
+            ["0.1", "0.1", "0.1", "0.1 after 0.1302", "diverged"],
+            HOLDS,
+            "Last epoch .1000 in 4 runs, 1 diverged (n = 5); chance is .1000; seed 3 was at .1302 in epoch 1",
+        ),
+        (["diverged"] * 5, HOLDS, "5 diverged (n = 5); chance is .1000"),
+        (["0.1", "0.31", "0.1", "0.1", "0.1"], FALSE, "Last epoch .1000 to .3100 in 5 runs (n = 5); chance is .1000"),
+        (["0.1", "0.1054"], INCOMPLETE, "Last epoch .1000 to .1054 in 2 runs (n = 2); chance is .1000"),
+        (["0.1"], SINGLE, "Last epoch .1000 in 1 run (n = 1); chance is .1000"),
     ],
 )
-def test_a_rate_of_one_is_at_chance_or_not(make_results, accuracies, outcome):
-    found = conclusions(make_results({("lab2_lr", "optimizer.lr=1"): accuracies}))
-    assert [verdict.outcome for verdict in found if verdict.name == "rate of 1"] == [outcome]
+def test_a_rate_of_one_ends_at_chance_or_not(make_run, scale, ends, outcome, evidence):
+    runs = []
+    for seed, (end, _, best) in enumerate(text.partition(" after ") for text in ends):
+        last = None if end == "diverged" else float(end)
+        runs.append(
+            make_run("lab2_lr", "optimizer.lr=1", seed, float(best or last or 0.0852), final_val_acc=last, best_epoch=1)
+        )
+    (verdict,) = [one for one in conclusions(Results(scale, runs, {})) if one.name == "rate of 1"]
+    assert (verdict.outcome, verdict.evidence) == (outcome, [evidence])
 
 
 @pytest.mark.parametrize(
