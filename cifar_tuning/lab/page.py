@@ -8,8 +8,9 @@ from cifar_tuning.lab.claims import claims
 from cifar_tuning.lab.conclusions import conclusions
 from cifar_tuning.lab.experiments import CLAIMS, EXPERIMENTS, REPORT
 from cifar_tuning.lab.pictures import Picture
+from cifar_tuning.lab.published import offsets, order, shortfalls
 from cifar_tuning.lab.results import Results
-from cifar_tuning.lab.tables import offsets, order, shortfalls, table, untrained
+from cifar_tuning.lab.tables import table, untrained
 from cifar_tuning.lab.texts import HOW, INTRODUCTION, QUICK, SECTIONS, Section
 from cifar_tuning.lab.verdicts import MISSING, Verdict
 from cifar_tuning.lab.weights import weights_table
@@ -27,7 +28,7 @@ def write_page(results: Results, pictures: Mapping[str, list[Picture]]) -> None:
         *_summary(results, "The report's conclusions", found),
         *_summary(results, "The ten statements of its first section", statements),
         *_picture_lines(results, pictures.get("", [])),
-        *([sentence, ""] if not results.scale.quick and (sentence := offsets(results)) else []),
+        *([" ".join(sentences), ""] if not results.scale.quick and (sentences := offsets(results)) else []),
         *_order(results, found),
         "## The report's tables",
         "",

@@ -14,7 +14,8 @@ Differences are taken seed by seed, with 95 % intervals and p values of Student'
 these for the comparisons that one verdict rests on. The verdicts are computed by rule from the numbers: *holds*, *holds
 in part*, *does not hold*, *within noise* (no difference can be told), *incomplete* (runs that may turn the verdict are
 still to come), *not tested* (single runs). Whether a published run could be one more of ours is asked of three runs or
-more, by Student's t for one further value, corrected for all published rows.
+more, by Student's t for one further value: once for each run of the report, by the least sure of the tables that it
+stands in, corrected for all of them.
 """
 QUICK = """# A quick look at the results
 
