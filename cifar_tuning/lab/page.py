@@ -138,9 +138,10 @@ def _picture_lines(results: Results, pictures: Sequence[Picture]) -> list[str]:
 
 
 def _by_experiment(verdicts: Sequence[Verdict]) -> dict[str, list[Verdict]]:
+    """Returns the verdicts by the section that they stand in, which is the first of their experiments'."""
     found: dict[str, list[Verdict]] = {}
     for verdict in verdicts:
-        for experiment in verdict.experiments:
+        for experiment in verdict.experiments[:1]:
             found.setdefault(experiment, []).append(verdict)
     return found
 

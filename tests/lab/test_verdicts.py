@@ -159,6 +159,51 @@ def test_a_rate_of_one_ends_at_chance_or_not(make_run, scale, ends, outcome, evi
     assert (verdict.outcome, verdict.evidence) == (outcome, [evidence])
 
 
+def batch_norm_runs(gains, normed=(0.72, 0.70, 0.68, 0.60)):
+    """Accuracies of five seeds at 0.01, 0.05, 0.1 and 0.2, with batch norm and so many points lower without."""
+    rows = {}
+    for place, (rate, gain, mean) in enumerate(zip(("0.01", "0.05", "0.1", "0.2"), gains, normed, strict=True)):
+        for norm, value, step in (("true", mean, 1), ("false", mean - gain, place + 1)):
+            key = ("lab2_bn_lr", f"model.batch_norm={norm} optimizer.lr={rate}")
+            key = ("lab2_batch_norm", f"model.batch_norm={norm}") if rate == "0.01" else key
+            rows[key] = [value + 0.001 * (step * seed % 5 - 2) for seed in range(5)]  # each rate's seeds vary otherwise
+    return rows
+
+
+@pytest.mark.parametrize(
+    ("gains", "outcome"),
+    [
+        ((0.02, 0.06, 0.15, 0.32), HOLDS),
+        ((0.06, 0.06, 0.06, 0.06), NOISE),  # batch norm is better everywhere, which says nothing of rates
+        ((0.02, 0.06, 0.15, -0.1), PARTLY),
+        ((0.06, 0.02, 0.02, 0.02), FALSE),
+    ],
+)
+def test_batch_norm_allows_large_rates_if_its_gain_grows(make_results, gains, outcome):
+    results = make_results(batch_norm_runs(gains))
+    (verdict,) = [one for one in conclusions(results) if one.name == "large rates"]
+    assert verdict.outcome == outcome
+    if outcome == HOLDS:
+        assert verdict.evidence[0].startswith(
+            "A rate of 0.05 has a larger gain by batch norm than a rate of 0.01 by 4.0"
+        )
+    assert verdict.evidence[-1] == (
+        "With batch norm the mean accuracy itself falls with the rate: .7200 at 0.01, .7000 at 0.05, .6800 at 0.1, "
+        ".6000 at 0.2"
+    )
+    assert list(verdict.experiments) == ["lab2_bn_lr", "lab2_batch_norm"]
+
+
+@pytest.mark.parametrize(("mean", "outcome"), [(0.68, FALSE), (0.71, HOLDS), (0.699, NOISE)])
+def test_batch_norm_at_a_rate_of_a_tenth_against_seventy_percent(make_results, mean, outcome):
+    results = make_results(batch_norm_runs((0.02, 0.06, 0.15, 0.32), (0.72, 0.7, mean, 0.75)))
+    found = {one.name: one for one in conclusions(results)}
+    assert found["above 70 %"].outcome == outcome
+    if outcome == FALSE:
+        assert found["above 70 %"].evidence[0].startswith("A constant 70 % beats batch norm at 0.1 by 2.0 ±")
+    assert found["large rates"].evidence[-1].startswith("With batch norm the mean accuracy itself is: ")
+
+
 @pytest.mark.parametrize(
     ("leaky", "outcome"),
     [([0.1 * i for i in range(10)], HOLDS), ([0.5 + 1e-5 * i for i in range(10)], FALSE), ([0.6] * 2, SINGLE)],
