@@ -1,27 +1,24 @@
 """The ten statements of the report's first section, each judged by what was measured."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from cifar_tuning.lab.counted import separable, shortcuts, squeezenet
 from cifar_tuning.lab.measure import BATCH_NORM
 from cifar_tuning.lab.results import Results
-from cifar_tuning.lab.tables import STRENGTH, spell_value
-from cifar_tuning.lab.verdicts import (
+from cifar_tuning.lab.rules import (
     FALSE,
     HOLDS,
     INCOMPLETE,
     MISSING,
     NOISE,
     SINGLE,
-    Contest,
-    Figure,
-    Verdict,
-    capital,
     first_behind,
-    judge,
     none_behind,
     some_behind,
 )
+from cifar_tuning.lab.tables import STRENGTH, spell_value
+from cifar_tuning.lab.verdicts import Contest, Figure, Verdict, capital, judge, lacking_seeds
 from cifar_tuning.lab.weights import WEIGHTS
 from cifar_tuning.reporting.statistics import CONFIDENCE, holm, p_in_words, summarize
 from cifar_tuning.reporting.weights import ALL_LAYERS
@@ -156,37 +153,58 @@ def _weight_figure(results: Results, name: str) -> Figure:
 
 
 def _leaky_relu(results: Results) -> Verdict:
-    from scipy.stats import levene
-
     name, says = "1.7 leaky ReLU", "False: leaky ReLU does not train more stably than ReLU (spread over seeds)"
-    found: list[tuple[str, list[float], list[float], float]] = []
-    rates = results.experiment("claim_leaky_relu").params["optimizer.lr"]
-    for rate in rates:
-        relu, leaky = (
-            list(results.values("claim_leaky_relu", f"optimizer.lr={rate} model.activation={activation}").values())
-            for activation in ("relu", "leaky_relu")
-        )
-        if min(len(relu), len(leaky)) > 2:
-            # Brown and Forsythe's form of Levene's test (JASA 69, 1974): an outlier alone does not decide it.
-            found.append((rate, relu, leaky, float(levene(relu, leaky, center="median").pvalue)))
+    grid = results.experiment("claim_leaky_relu")
+    rates = grid.params["optimizer.lr"]
+    found = [spreads for rate in rates if (spreads := _spreads_at(results, rate)) is not None]
     if not found:
         there = any(run.experiment == "claim_leaky_relu" for run in results.runs)
         evidence = ["A spread wants three seeds at least"] if there else []
         return Verdict(name, says, SINGLE if there else MISSING, evidence, 0, ["claim_leaky_relu"])
-    corrected = [1.0 if p is None else p for p in holm([p for *_, p in found])]
-    evidence, sides = [], []
-    for (rate, relu, leaky, _), p in zip(found, corrected, strict=True):
-        spreads = [100 * (summarize(values).std or 0.0) for values in (leaky, relu)]
-        evidence.append(
-            f"Standard deviations at learning rate {rate}: {spreads[0]:.2f} points with leaky ReLU, {spreads[1]:.2f} "
-            f"with ReLU ({p_in_words(p)}, n = {min(len(relu), len(leaky))})"
-        )
-        different = p < 1 - CONFIDENCE
-        sides.append(("smaller" if spreads[0] < spreads[1] else "larger") if different else "alike")
-    outcome = FALSE if "smaller" in sides else HOLDS if "larger" in sides else NOISE
-    coverage = f"only {len(found)} of {len(rates)} learning rates are tested" if len(found) < len(rates) else ""
+    corrected = [1.0 if p is None else p for p in holm([spreads.p for spreads in found])]
+    evidence = [spreads.in_words(p) for spreads, p in zip(found, corrected, strict=True)]
+    different = [spreads for spreads, p in zip(found, corrected, strict=True) if p < 1 - CONFIDENCE]
+    calmer = [spreads for spreads in different if spreads.leaky < spreads.relu]
+    outcome = FALSE if calmer else HOLDS if different else NOISE
+    parts = [f"only {len(found)} of {len(rates)} learning rates are tested"] if len(found) < len(rates) else []
+    coverage = ", ".join(parts + lacking_seeds([(spreads.n, len(grid.seeds)) for spreads in found]))
     if coverage:
-        outcome = FALSE if outcome == FALSE else INCOMPLETE
+        # Where all seeds have run, leaky ReLU's smaller spread at one rate refutes it whatever is still to come.
+        outcome = FALSE if any(spreads.n >= len(grid.seeds) for spreads in calmer) else INCOMPLETE
         evidence.append(capital(coverage))
     place = corrected.index(min(corrected))
     return Verdict(name, says, outcome, evidence, place, ["claim_leaky_relu"], coverage=coverage)
+
+
+@dataclass(frozen=True)
+class _Spreads:
+    """Standard deviations over the seeds at a learning rate, in points; p of their difference, n of the fewer seeds."""
+
+    rate: str
+    leaky: float
+    relu: float
+    p: float
+    n: int
+
+    def in_words(self, p: float) -> str:
+        return (
+            f"Standard deviations at learning rate {self.rate}: {self.leaky:.2f} points with leaky ReLU, "
+            f"{self.relu:.2f} with ReLU ({p_in_words(p)}, n = {self.n})"
+        )
+
+
+def _spreads_at(results: Results, rate: str) -> _Spreads | None:
+    """Compares the two activations' spreads; None where one has fewer than three seeds."""
+    from scipy.stats import levene
+
+    leaky, relu = (
+        list(results.values("claim_leaky_relu", f"optimizer.lr={rate} model.activation={activation}").values())
+        for activation in ("leaky_relu", "relu")
+    )
+    n = min(len(leaky), len(relu))
+    if n < 3:
+        return None
+    # Brown and Forsythe's form of Levene's test (JASA 69, 1974): an outlier alone does not decide it.
+    p = float(levene(relu, leaky, center="median").pvalue)
+    spreads = [100 * (summarize(values).std or 0.0) for values in (leaky, relu)]
+    return _Spreads(rate, spreads[0], spreads[1], p, n)

@@ -6,9 +6,10 @@ from dataclasses import replace
 
 from cifar_tuning.lab.resnets import third_lab
 from cifar_tuning.lab.results import Results
+from cifar_tuning.lab.rules import FALSE, HOLDS, MISSING, SINGLE
 from cifar_tuning.lab.runs import Run
 from cifar_tuning.lab.tables import STRENGTH, accuracy, spell_value
-from cifar_tuning.lab.verdicts import FALSE, HOLDS, MISSING, SINGLE, Contest, Verdict, capital, judge, of_all_seeds
+from cifar_tuning.lab.verdicts import Contest, Verdict, capital, judge, of_all_seeds
 from cifar_tuning.reporting.statistics import compare, in_words, summarize
 from cifar_tuning.text import counted
 
@@ -178,6 +179,7 @@ def _overfitting(results: Results) -> Verdict:
     outcome = SINGLE
     if found.half_width is not None:
         outcome = HOLDS if found.difference > found.half_width else FALSE
+        outcome = of_all_seeds(results, "lab1_baseline", len(results.of("lab1_baseline", "")), outcome)
     evidence = in_words("the last training accuracy", "the last validation accuracy", found)
     return Verdict("overfitting", says, outcome, [capital(evidence)], 0, ["lab1_baseline"])
 

@@ -10,9 +10,10 @@ from cifar_tuning.lab.experiments import CLAIMS, EXPERIMENTS, REPORT
 from cifar_tuning.lab.pictures import Picture
 from cifar_tuning.lab.published import offsets, order, shortfalls
 from cifar_tuning.lab.results import Results
+from cifar_tuning.lab.rules import MISSING
 from cifar_tuning.lab.tables import table, untrained
 from cifar_tuning.lab.texts import HOW, INTRODUCTION, QUICK, SECTIONS, Section
-from cifar_tuning.lab.verdicts import MISSING, Verdict
+from cifar_tuning.lab.verdicts import Verdict
 from cifar_tuning.lab.weights import weights_table
 from cifar_tuning.lab.winners import recipe_lines
 from cifar_tuning.text import counted

@@ -135,22 +135,27 @@ def _shortfall(row: Row, published_epochs: int, p: float | None) -> str:
 
 
 def order(results: Results, experiment: str) -> list[str]:
-    """Returns sentences on whether the published order is reproduced; none where nothing can be ordered."""
+    """Returns sentences on whether the published order is reproduced; none where nothing can be ordered.
+
+    All pairs are tested and corrected together: the runs themselves say which lie as published and which do not.
+    """
     pairs = _ordered_pairs(results, experiment)
     if not pairs:
         return []
-    means = {row.configuration: row.ours.mean for row in rows_of(results, experiment) if row.ours}
-    reversed_pairs = [(a, b) for a, b in pairs if means[a.configuration] < means[b.configuration]]
-    if not reversed_pairs:
-        which = "both rows lie" if len(pairs) == 1 else f"all {len(pairs)} pairs of rows lie"
-        return [f"The published order is reproduced: {which} as there."]
-    found = [
-        compare_seeds(results.values(experiment, b.configuration), results.values(experiment, a.configuration))
-        for a, b in reversed_pairs
+    found = [compare_seeds(*(results.values(experiment, row.configuration) for row in pair)) for pair in pairs]
+    corrected = holm([comparison.p for comparison in found], tests=len(pairs))
+    tested = list(zip(pairs, found, corrected, strict=True))
+    agreeing = [p for _, comparison, p in tested if comparison.difference >= 0]
+    sure = sum(p is not None and p < 1 - CONFIDENCE for p in agreeing)
+    if len(agreeing) == len(pairs):
+        return [_all_agree(len(pairs), sure)]
+    sentences = [
+        f"{len(agreeing)} of {len(pairs)} pairs of rows lie as published, {sure or 'none'} of them beyond chance "
+        "(corrected for all pairs). The others:"
     ]
-    count = f"{len(pairs) - len(reversed_pairs)} of {len(pairs)} pairs of rows lie as published. The others:"
-    sentences = [count]
-    for (a, b), comparison, p in zip(reversed_pairs, found, holm([c.p for c in found]), strict=True):
+    for (a, b), comparison, p in tested:
+        if comparison.difference >= 0:
+            continue
         if p is None:
             judged = f"which is not tested (n = {comparison.n})"
         else:
@@ -158,9 +163,17 @@ def order(results: Results, experiment: str) -> list[str]:
         sentences.append(
             f"{describe(a.configuration)} before {describe(b.configuration)} there, by "
             f"{100 * ((a.published or 0) - (b.published or 0)):.1f} points; here the other way round by "
-            f"{100 * comparison.difference:.1f}, {judged}"
+            f"{-100 * comparison.difference:.1f}, {judged}"
         )
     return sentences
+
+
+def _all_agree(pairs: int, sure: int) -> str:
+    which = "both rows lie" if pairs == 1 else f"all {pairs} pairs of rows lie"
+    if sure == pairs:
+        return f"The published order is reproduced: {which} as there, {'' if pairs == 1 else 'each '}beyond chance."
+    how = "which may be chance" if pairs == 1 else f"{sure or 'none'} of them beyond chance (corrected for all pairs)"
+    return f"{capital(which)} as published, {how}."
 
 
 def _ordered_pairs(results: Results, experiment: str) -> list[tuple[Row, Row]]:

@@ -128,7 +128,18 @@ def test_many_rows_on_one_side_are_no_chance_even_if_each_may_be(make_results):
 @pytest.mark.parametrize(
     ("accuracies", "expected"),
     [
-        ({"null": [0.65, 0.66], "10": [0.70, 0.71], "15": [0.67, 0.68]}, "all 3 pairs"),
+        (
+            {"null": [0.65, 0.651, 0.652], "10": [0.70, 0.7012, 0.7019], "15": [0.67, 0.6711, 0.6722]},
+            "The published order is reproduced: all 3 pairs of rows lie as there, each beyond chance.",
+        ),
+        (
+            {"null": [0.65, 0.66, 0.67], "10": [0.70, 0.7102, 0.7199], "15": [0.64, 0.68, 0.665]},
+            "All 3 pairs of rows lie as published, 1 of them beyond chance (corrected for all pairs).",
+        ),
+        # Without a spread nothing is tested.
+        ({"null": [0.65, 0.66], "10": [0.70, 0.71], "15": [0.67, 0.68]}, "as published, none of them beyond chance"),
+        ({"null": [0.65, 0.66, 0.67], "10": [0.66, 0.655, 0.68]}, "Both rows lie as published, which may be chance."),
+        ({"null": [0.65, 0.66, 0.67], "10": [0.70, 0.711, 0.72]}, "both rows lie as there, beyond chance."),
         ({"null": [0.65, 0.66], "10": [0.67, 0.68], "15": [0.675, 0.678]}, "within noise"),
         ({"null": [0.65, 0.66], "10": [0.67, 0.68], "15": [0.7001, 0.71]}, "no chance"),
         ({"null": [0.65], "10": [0.67], "15": [0.675]}, "by 0.5, which is not tested (n = 1)"),
@@ -140,3 +151,12 @@ def test_the_published_order_is_compared_pair_by_pair(make_results, accuracies, 
     sentences = order(make_results(values), "lab1_decay")
     assert bool(sentences) == (expected is not None)
     assert expected is None or expected in sentences[-1]
+
+
+def test_a_pair_the_other_way_round_was_picked_from_all_pairs(make_results):
+    """Here p = 0.037 by itself: among three pairs such a one is no news."""
+    accuracies = {"null": [0.60, 0.61, 0.62], "10": [0.67, 0.68, 0.69], "15": [0.68, 0.685, 0.697]}
+    values = {("lab1_decay", f"schedule.decay_epochs={epochs}"): found for epochs, found in accuracies.items()}
+    count, other = order(make_results(values), "lab1_decay")
+    assert count.startswith("2 of 3 pairs of rows lie as published, ")
+    assert "within noise" in other
