@@ -326,6 +326,30 @@ def test_past_ninety_may_take_longer(make_results, longer, outcome):
     assert verdict.decisive == (outcome != FALSE)
 
 
+@pytest.mark.parametrize(
+    ("seen", "new", "outcome", "reason"),
+    [
+        (0.206, 0.200, HOLDS, "running averages"),  # other images add nothing
+        (0.05, 0.20, HOLDS, None),
+        (0.0, 0.0, FALSE, None),
+    ],
+)
+def test_batch_norms_means_are_read_on_both_sets_of_images(make_results, scale, seen, new, outcome, reason):
+    scale.data.mkdir()
+    means = {("training", "train"): 0.0, ("training", "eval"): seen, ("validation", "train"): 0.0}
+    means[("validation", "eval")] = new
+    entries = [
+        {"layer": "norm1", "images": images, "mode": mode, "normalised": [0.0, -mean], "output": [0.3, 0.1 - mean]}
+        for (images, mode), mean in means.items()
+    ]
+    (scale.data / "batch_norm.json").write_text(json.dumps({"0": entries}))
+    (verdict,) = [verdict for verdict in claims(make_results({})) if verdict.name == "1.1 batch norm"]
+    assert verdict.outcome == outcome
+    assert f"{seen:.3f} on training images and {new:.3f} on validation images (1 network)" in verdict.evidence[1]
+    assert (reason is not None) == (len(verdict.evidence) == 3)
+    assert reason is None or reason in verdict.evidence[2]
+
+
 def test_one_pair_of_surfaces_is_no_test(make_results, scale):
     scale.data.mkdir()
     for name, losses in (("shortcut", [[3, 1, 3]] * 3), ("plain", [[1, 3, 1]] * 3)):
