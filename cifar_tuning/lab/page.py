@@ -51,19 +51,22 @@ def write_page(results: Results, pictures: Mapping[str, list[Picture]]) -> None:
 
 def _introduction(results: Results) -> list[str]:
     runs = results.runs
-    wanted = sum(len(results.experiment(name).runs) for name in EXPERIMENTS)
-    missing = sum(len(results.missing(name)) for name in EXPERIMENTS)
+    there, wanted = results.count()
+    more = f", and {len(runs) - there} more than the tables ask for, such as longer ones" if len(runs) > there else ""
     machines = Counter(f"{run.machine}, {run.precision}" for run in runs)
     where = "; ".join(f"{name} ({counted(count, 'run')})" for name, count in machines.most_common())
     folder = results.scale.data.name
     files = f"`runs.csv`, `curves.csv` and the measurements in [{folder}/]({folder}/)"
     lines = [
         QUICK if results.scale.quick else INTRODUCTION,
-        f"{wanted - missing} of {wanted} runs are there. {'Trained on ' + where + '.' if where else ''}".rstrip(),
+        f"{there} of {wanted} runs are there{more}. {'Trained on ' + where + '.' if where else ''}".rstrip(),
         f"This page is made by `make results` from {files}.",
     ]
-    if missing:
-        lines += ["", f"**{missing} runs are missing**; the sections say which, the commands at the end train them."]
+    if there < wanted:
+        lines += [
+            "",
+            f"**{wanted - there} runs are missing**; the sections say which, the commands at the end train them.",
+        ]
     return [*lines, ""]
 
 
@@ -154,7 +157,8 @@ def _commands(results: Results) -> list[str]:
         # Runs of one stack have the same epochs' seconds.
         seconds = sum({run.seconds for run in results.runs if run.experiment == name})
         command = "python " + " ".join(results.scale.command(name))
-        lines.append(f"| {name} | {wanted - missing} of {wanted} | {seconds / 60:.0f} | `{command}` |")
+        more = f", {outside} more" if (outside := len(results.outside(name))) else ""
+        lines.append(f"| {name} | {wanted - missing} of {wanted}{more} | {seconds / 60:.0f} | `{command}` |")
     return lines
 
 

@@ -39,6 +39,15 @@ def test_a_best_epoch_of_0_is_explained(make_run, scale):
 
 
 @pytest.mark.parametrize(
+    ("ours", "difference"),
+    [(0.6570, "+.0000"), (0.65698, "+.0000"), (0.65706, "+.0001"), (0.6559, "−.0011")],
+)
+def test_a_difference_that_rounds_to_nothing_has_no_minus(make_results, ours, difference):
+    lines = table(make_results({("lab1_baseline", ""): [ours]}), "lab1_baseline")
+    assert lines[-1].split(" | ")[2] == difference
+
+
+@pytest.mark.parametrize(
     ("configuration", "words"),
     [
         ("model.batch_norm=false optimizer.lr=0.2", "no batch norm, learning rate 0.2"),
@@ -71,6 +80,17 @@ def test_the_page_says_which_checkpoints_read_the_test_set(make_results, scale):
 def test_an_incomplete_experiment_says_how_many_runs_are_there(make_results, scale):
     write_page(make_results({("lab2_lr", "optimizer.lr=1"): [0.1, 0.1, 0.1]}), {})
     assert "**lab2_lr is incomplete**: 3 of 30 runs are there" in scale.page.read_text()
+
+
+def test_runs_beyond_the_grids_are_counted_by_themselves(make_results, scale):
+    write_page(
+        make_results({("resnet20_fast", ""): [0.90] * 3, ("resnet20_fast", "trainer.epochs=25"): [0.91] * 3}), {}
+    )
+    page = scale.page.read_text()
+    assert "3 of 305 runs are there, and 3 more than the tables ask for, such as longer ones. Trained on" in page
+    assert "a laptop, 1 thread, fp32 (6 runs)" in page
+    assert "| resnet20_fast | 3 of 3, 3 more | 2 |" in page
+    assert "**302 runs are missing**" in page
 
 
 def test_the_summary_says_how_many_comparisons_a_verdict_rests_on(make_results, scale):
@@ -106,7 +126,8 @@ def test_page_and_pictures_are_drawn_from_the_files_alone(make_run, scale):
     pictures = draw_all(results)
     write_page(results, pictures)
     page = scale.page.read_text()
-    assert f"{len(runs)} of {len(runs)} runs are there" in page
+    # Here both of the third lab's tables have trained the run that they share.
+    assert f"{len(runs) - 1} of {len(runs) - 1} runs are there, and 1 more than the tables ask for" in page
     assert "missing |" not in page
     assert "runs are missing" not in page
     assert page.endswith("## A note\n")
