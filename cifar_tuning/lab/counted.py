@@ -5,9 +5,10 @@ from typing import Any
 
 from cifar_tuning.lab.measure import SEPARABLE, STAGES, SURFACES
 from cifar_tuning.lab.results import Results
+from cifar_tuning.lab.rules import FALSE, HOLDS, MISSING, PARTLY, SINGLE
 from cifar_tuning.lab.stages import Stage, share_of_first_half
 from cifar_tuning.lab.surface import Surface, curvature
-from cifar_tuning.lab.verdicts import FALSE, HOLDS, MISSING, PARTLY, SINGLE, Verdict
+from cifar_tuning.lab.verdicts import Verdict
 
 NINE = 9.0
 # Nearer to nine than this many times is "approximately".

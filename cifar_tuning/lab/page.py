@@ -8,10 +8,12 @@ from cifar_tuning.lab.claims import claims
 from cifar_tuning.lab.conclusions import conclusions
 from cifar_tuning.lab.experiments import CLAIMS, EXPERIMENTS, REPORT
 from cifar_tuning.lab.pictures import Picture
+from cifar_tuning.lab.published import offsets, order, shortfalls
 from cifar_tuning.lab.results import Results
-from cifar_tuning.lab.tables import offsets, order, shortfalls, table
+from cifar_tuning.lab.rules import MISSING
+from cifar_tuning.lab.tables import table, untrained
 from cifar_tuning.lab.texts import HOW, INTRODUCTION, QUICK, SECTIONS, Section
-from cifar_tuning.lab.verdicts import MISSING, Verdict
+from cifar_tuning.lab.verdicts import Verdict
 from cifar_tuning.lab.weights import weights_table
 from cifar_tuning.lab.winners import recipe_lines
 from cifar_tuning.text import counted
@@ -27,7 +29,7 @@ def write_page(results: Results, pictures: Mapping[str, list[Picture]]) -> None:
         *_summary(results, "The report's conclusions", found),
         *_summary(results, "The ten statements of its first section", statements),
         *_picture_lines(results, pictures.get("", [])),
-        *([sentence, ""] if not results.scale.quick and (sentence := offsets(results)) else []),
+        *([" ".join(sentences), ""] if not results.scale.quick and (sentences := offsets(results)) else []),
         *_order(results, found),
         "## The report's tables",
         "",
@@ -49,19 +51,22 @@ def write_page(results: Results, pictures: Mapping[str, list[Picture]]) -> None:
 
 def _introduction(results: Results) -> list[str]:
     runs = results.runs
-    wanted = sum(len(results.experiment(name).runs) for name in EXPERIMENTS)
-    missing = sum(len(results.missing(name)) for name in EXPERIMENTS)
+    there, wanted = results.count()
+    more = f", and {len(runs) - there} more than the tables ask for, such as longer ones" if len(runs) > there else ""
     machines = Counter(f"{run.machine}, {run.precision}" for run in runs)
     where = "; ".join(f"{name} ({counted(count, 'run')})" for name, count in machines.most_common())
     folder = results.scale.data.name
     files = f"`runs.csv`, `curves.csv` and the measurements in [{folder}/]({folder}/)"
     lines = [
         QUICK if results.scale.quick else INTRODUCTION,
-        f"{wanted - missing} of {wanted} runs are there. {'Trained on ' + where + '.' if where else ''}".rstrip(),
+        f"{there} of {wanted} runs are there{more}. {'Trained on ' + where + '.' if where else ''}".rstrip(),
         f"This page is made by `make results` from {files}.",
     ]
-    if missing:
-        lines += ["", f"**{missing} runs are missing**; the sections say which, the commands at the end train them."]
+    if there < wanted:
+        lines += [
+            "",
+            f"**{wanted - there} runs are missing**; the sections say which, the commands at the end train them.",
+        ]
     return [*lines, ""]
 
 
@@ -110,7 +115,7 @@ def _section(
             f"`{results.scale.make} ONLY={name}` trains the rest.",
             "",
         ]
-    sentences = []
+    sentences = untrained(results, name)
     if not results.scale.quick:
         sentences += [*shortfalls(results, name, section.published_epochs), *order(results, name)]
     if name in REPORT:
@@ -137,9 +142,10 @@ def _picture_lines(results: Results, pictures: Sequence[Picture]) -> list[str]:
 
 
 def _by_experiment(verdicts: Sequence[Verdict]) -> dict[str, list[Verdict]]:
+    """Returns the verdicts by the section that they stand in, which is the first of their experiments'."""
     found: dict[str, list[Verdict]] = {}
     for verdict in verdicts:
-        for experiment in verdict.experiments:
+        for experiment in verdict.experiments[:1]:
             found.setdefault(experiment, []).append(verdict)
     return found
 
@@ -151,7 +157,8 @@ def _commands(results: Results) -> list[str]:
         # Runs of one stack have the same epochs' seconds.
         seconds = sum({run.seconds for run in results.runs if run.experiment == name})
         command = "python " + " ".join(results.scale.command(name))
-        lines.append(f"| {name} | {wanted - missing} of {wanted} | {seconds / 60:.0f} | `{command}` |")
+        more = f", {outside} more" if (outside := len(results.outside(name))) else ""
+        lines.append(f"| {name} | {wanted - missing} of {wanted}{more} | {seconds / 60:.0f} | `{command}` |")
     return lines
 
 

@@ -10,8 +10,9 @@ import numpy as np
 from cifar_tuning.lab.counted import layer_speedups, load_surface
 from cifar_tuning.lab.experiments import REPORT
 from cifar_tuning.lab.measure import BATCH_NORM, SEPARABLE, SURFACES
+from cifar_tuning.lab.published import TOLERANCE
 from cifar_tuning.lab.results import Results
-from cifar_tuning.lab.tables import TOLERANCE, describe, rows_of
+from cifar_tuning.lab.tables import describe, rows_of
 from cifar_tuning.lab.weights import draw_weights
 from cifar_tuning.reporting.plots import _write as write_figure
 

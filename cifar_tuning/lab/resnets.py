@@ -3,17 +3,8 @@
 from collections.abc import Mapping
 
 from cifar_tuning.lab.results import Results, gap
-from cifar_tuning.lab.verdicts import (
-    FALSE,
-    HOLDS,
-    INCOMPLETE,
-    MISSING,
-    Contest,
-    Verdict,
-    all_level,
-    judge,
-    of_all_seeds,
-)
+from cifar_tuning.lab.rules import FALSE, HOLDS, INCOMPLETE, MISSING, all_level
+from cifar_tuning.lab.verdicts import Contest, Verdict, judge, of_all_seeds
 from cifar_tuning.lab.winners import RECIPE
 from cifar_tuning.reporting.statistics import summarize
 

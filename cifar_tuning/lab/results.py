@@ -111,6 +111,21 @@ class Results:
 
         return [run for run in self.experiment(experiment).runs if not there(*run)]
 
+    def count(self) -> tuple[int, int]:
+        """Returns how many of the grids' runs are there and how many there should be, a shared one counted once."""
+        lacking = {(name, *run) for name in EXPERIMENTS for run in self.missing(name)}
+        grids, wanted = [self.experiment(name) for name in EXPERIMENTS], set()
+        for number, grid in enumerate(grids):
+            earlier = grids[:number]
+            wanted |= {(grid.name, *run) for run in grid.runs if not any(grid.shares(run, one) for one in earlier)}
+        return len(wanted - lacking), len(wanted)
+
+    def outside(self, experiment: str) -> list[Run]:
+        """Returns an experiment's runs that its grid does not ask for: longer ones, or of further seeds."""
+        wanted = set(self.experiment(experiment).runs)
+        runs = (run for run in self.runs if run.experiment == experiment)
+        return [run for run in runs if (run.configuration, run.seed) not in wanted]
+
     def measured(self, name: str) -> Any:
         """Returns the measurement in `NAME.json`, or None if there is none."""
         file = self.scale.data / f"{name}.json"

@@ -14,7 +14,11 @@ Differences are taken seed by seed, with 95 % intervals and p values of Student'
 these for the comparisons that one verdict rests on. The verdicts are computed by rule from the numbers: *holds*, *holds
 in part*, *does not hold*, *within noise* (no difference can be told), *incomplete* (runs that may turn the verdict are
 still to come), *not tested* (single runs). Whether a published run could be one more of ours is asked of three runs or
-more, by Student's t for one further value, corrected for all published rows.
+more, by Student's t for one further value: once for each run of the report, by the least sure of the tables that it
+stands in, corrected for all of them.
+
+Where two tables have the same configuration their runs may differ a little: they were trained in stacks of other runs,
+which add up the same numbers in another order ([performance.md](performance.md#stacked-runs)).
 """
 QUICK = """# A quick look at the results
 
@@ -29,7 +33,8 @@ HOW = """## How this page is made
 - `make results AGAIN=1` trains also what is in the CSV but not on this machine: everything from nothing.
 - `make results QUICK=1` does two epochs of everything on few images, in multirun/quick, in under a quarter of an hour.
 
-Minutes are the epochs' on the machine named above, those of runs trained in one stack counted once."""
+Minutes are the epochs' on the machine named above, those of runs trained in one stack counted once. Runs beyond those
+that a table asks for are longer trainings or further seeds; a run that two tables share is trained for one of them."""
 
 
 @dataclass(frozen=True)

@@ -2,17 +2,22 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from cifar_tuning.lab.results import Results
+from cifar_tuning.lab.rules import (
+    INCOMPLETE,
+    MISSING,
+    SINGLE,
+    Outcome,
+    Rule,
+    Ruling,
+    Side,
+    all_ahead,
+    is_tested,
+    rule_on,
+)
 from cifar_tuning.reporting.statistics import CONFIDENCE, Comparison, compare, holm, in_words
 
-HOLDS, PARTLY, FALSE = "holds", "holds in part", "does not hold"
-NOISE, SINGLE, MISSING = "within noise", "not tested", "not yet measured"
-# Runs or comparisons that the statement is about are still to come, and they may turn the verdict.
-INCOMPLETE = "incomplete"
-
-Side = Literal["ahead", "behind", "level", "untested", "missing"]
 # A figure of each run of an experiment's configuration, by seed.
 Figure = Callable[[Results, str, str], Mapping[int, float]]
 
@@ -72,40 +77,40 @@ class Contest:
     quantity: str = ""
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """How a contest ended.
-
-    Attributes:
-        side: which side the first one is on; `untested` where there are single runs, `missing` where there are none.
-        sentence: the same with figures; empty if missing.
-        p: corrected for all contests that are read together; 1 without a test.
-    """
-
-    side: Side
-    sentence: str
-    p: float
-
-
 NOT_HELD = Outcome("missing", "", 1.0)
 
 
 def hold(results: Results, contests: Sequence[Contest]) -> list[Outcome]:
     """Holds the contests, each at the longest training that both sides have; one outcome for each, in their order."""
     found = [_sides(results, contest) for contest in contests]
-    comparisons = [compare_seeds(*sides) if sides is not None else None for sides in found]
+    comparisons = [compare_seeds(sides.a, sides.b) if sides is not None else None for sides in found]
     corrected = holm([comparison.p if comparison is not None else None for comparison in comparisons])
     return [
-        _outcome(contest, comparison, p) if comparison is not None else NOT_HELD
-        for contest, comparison, p in zip(contests, comparisons, corrected, strict=True)
+        _outcome(contest, comparison, p, sides.seeds) if sides is not None and comparison is not None else NOT_HELD
+        for contest, sides, comparison, p in zip(contests, found, comparisons, corrected, strict=True)
     ]
 
 
-def _sides(results: Results, contest: Contest) -> tuple[Mapping[int, float], Mapping[int, float]] | None:
-    for length in results.lengths(contest.experiment):
-        a, b = (contest.figure(results, contest.experiment, one + length) for one in (contest.a, contest.b))
+@dataclass(frozen=True)
+class _Sides:
+    """A contest's figures by seed, and the seeds as in `Outcome`."""
+
+    a: Mapping[int, float]
+    b: Mapping[int, float]
+    seeds: tuple[int, int]
+
+
+def _sides(results: Results, contest: Contest) -> _Sides | None:
+    name, wanted = contest.experiment, results.experiment(contest.experiment).seeds
+    for length in results.lengths(name):
+        a, b = (contest.figure(results, name, one + length) for one in (contest.a, contest.b))
         if a and b:
-            return a, b
+            # Of a run that diverged there may be no figure, and none is to come.
+            ended = [
+                {*figures, *(run.seed for run in results.of(name, one + length) if run.state == "diverged")}
+                for one, figures in ((contest.a, a), (contest.b, b))
+            ]
+            return _Sides(a, b, (sum(seed in ended[0] & ended[1] for seed in wanted), len(wanted)))
     return None
 
 
@@ -115,7 +120,7 @@ def compare_seeds(a: Mapping[int, float], b: Mapping[int, float]) -> Comparison:
     return compare(*keyed)
 
 
-def _outcome(contest: Contest, found: Comparison, p: float | None) -> Outcome:
+def _outcome(contest: Contest, found: Comparison, p: float | None, seeds: tuple[int, int]) -> Outcome:
     sentence = in_words(
         contest.a_name,
         contest.b_name,
@@ -130,90 +135,7 @@ def _outcome(contest: Contest, found: Comparison, p: float | None) -> Outcome:
         side = "untested"
     elif p is not None and p < 1 - CONFIDENCE:
         side = "ahead" if (found.difference > 0) is contest.maximize else "behind"
-    return Outcome(side, sentence, 1.0 if p is None else p)
-
-
-@dataclass(frozen=True)
-class Ruling:
-    """What a rule makes of contests.
-
-    Attributes:
-        outcome: one of this module's words.
-        by: the contest that decided, which the summary shows.
-    """
-
-    outcome: str
-    by: Outcome
-
-
-# Decides by the outcomes of all contests, in their order, at least one of which was tested.
-Rule = Callable[[Sequence[Outcome]], Ruling]
-
-
-def all_ahead(outcomes: Sequence[Outcome]) -> Ruling:
-    """The statement: the first is ahead in every contest. A loss refutes it, whatever is still to come."""
-    ahead, behind, level = _sorted(outcomes)
-    if behind:
-        return Ruling(PARTLY if ahead else FALSE, behind[0])
-    if ahead and level:
-        return Ruling(PARTLY, level[-1])
-    if not _complete(outcomes):
-        return Ruling(INCOMPLETE, (ahead or level)[-1])
-    return Ruling(HOLDS, ahead[-1]) if ahead else Ruling(NOISE, level[0])
-
-
-def none_behind(outcomes: Sequence[Outcome]) -> Ruling:
-    """The statement: the first is never behind. That nothing can be told does not prove it."""
-    ahead, behind, level = _sorted(outcomes)
-    if behind:
-        return Ruling(FALSE, behind[0])
-    clearest = (ahead or level)[0]
-    if not _complete(outcomes):
-        return Ruling(INCOMPLETE, clearest)
-    return Ruling(HOLDS if ahead else NOISE, clearest)
-
-
-def some_behind(outcomes: Sequence[Outcome]) -> Ruling:
-    """The statement: the first is not always ahead, there is a contest in which it is behind."""
-    ahead, behind, level = _sorted(outcomes)
-    if behind:
-        return Ruling(HOLDS, behind[0])
-    if not _complete(outcomes):
-        return Ruling(INCOMPLETE, (level or ahead)[0])
-    return Ruling(NOISE, level[0]) if level else Ruling(FALSE, ahead[-1])
-
-
-def all_level(outcomes: Sequence[Outcome]) -> Ruling:
-    """The statement: nobody is ahead. A test can refute this, and never prove it."""
-    ahead, behind, level = _sorted(outcomes)
-    if ahead or behind:
-        return Ruling(FALSE, min(ahead + behind, key=_p))
-    return Ruling(NOISE if _complete(outcomes) else INCOMPLETE, level[0])
-
-
-def first_behind(outcomes: Sequence[Outcome]) -> Ruling:
-    """The statement: the first is behind in the first contest; the others are there to be read."""
-    outcome = {"behind": HOLDS, "ahead": FALSE, "level": NOISE}.get(outcomes[0].side, INCOMPLETE)
-    return Ruling(outcome, next(one for one in outcomes if one.side != "missing"))
-
-
-def _sorted(outcomes: Sequence[Outcome]) -> tuple[list[Outcome], list[Outcome], list[Outcome]]:
-    """Returns the outcomes with the first ahead, behind and level, each the surest first."""
-    sides: tuple[Side, ...] = ("ahead", "behind", "level")
-    ahead, behind, level = (sorted((one for one in outcomes if one.side == side), key=_p) for side in sides)
-    return ahead, behind, level
-
-
-def _p(outcome: Outcome) -> float:
-    return outcome.p
-
-
-def _complete(outcomes: Sequence[Outcome]) -> bool:
-    return all(map(_tested, outcomes))
-
-
-def _tested(outcome: Outcome) -> bool:
-    return outcome.side not in ("untested", "missing")
+    return Outcome(side, sentence, 1.0 if p is None else p, seeds)
 
 
 def judge(
@@ -230,7 +152,7 @@ def judge(
     there = [one for one in outcomes if one.side != "missing"]
     if not there:
         return Verdict(name, says, MISSING, [], 0, experiments, ordered)
-    ruling = rule(outcomes) if any(map(_tested, outcomes)) else Ruling(SINGLE, there[0])
+    ruling = rule_on(outcomes, rule) if any(map(is_tested, outcomes)) else Ruling(SINGLE, there[0])
     evidence = [capital(one.sentence) for one in there]
     coverage = _coverage(outcomes)
     if coverage:
@@ -246,10 +168,20 @@ def of_all_seeds(results: Results, experiment: str, runs: int, outcome: str) -> 
 
 
 def _coverage(outcomes: Sequence[Outcome]) -> str:
-    """Returns how many contests were tested, or, if none was, could be held; nothing if it is all of them."""
-    tested, there = sum(map(_tested, outcomes)), sum(one.side != "missing" for one in outcomes)
+    """Returns how many contests were tested, or, if none was, could be held, and on how many seeds those rest.
+
+    Nothing if it is all of them.
+    """
+    tested, there = sum(map(is_tested, outcomes)), sum(one.side != "missing" for one in outcomes)
     count, what = (tested, "tested") if tested else (there, "there")
-    return f"only {count} of {len(outcomes)} comparisons are {what}" if count < len(outcomes) else ""
+    parts = [f"only {count} of {len(outcomes)} comparisons are {what}"] if count < len(outcomes) else []
+    return ", ".join(parts + lacking_seeds([one.seeds for one in outcomes if is_tested(one)]))
+
+
+def lacking_seeds(seeds: Sequence[tuple[int, int]]) -> list[str]:
+    """Returns, in words, the fewest seeds that one of several figures rests on; nothing if all have all of them."""
+    there, wanted = min(seeds, default=(0, 0))
+    return [f"only {there} of {wanted} seeds are there"] if there < wanted else []
 
 
 def capital(text: str) -> str:

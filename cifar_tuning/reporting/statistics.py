@@ -107,6 +107,20 @@ def p_of_another(ours: Summary, value: float) -> float | None:
     return float(2 * t.sf(distance, ours.n - 1))
 
 
+def sign_test(differences: Iterable[float]) -> float | None:
+    """Returns how likely chance alone would put so many of several independent differences on one side.
+
+    Exact and two-sided, of the signs alone (Dixon and Mood, JASA 41, 1946).
+
+    Returns:
+        p; None where no difference is left when those of zero, which have no sign, are dropped.
+    """
+    from scipy.stats import binomtest
+
+    signs = [difference > 0 for difference in differences if difference != 0]
+    return float(binomtest(sum(signs), len(signs)).pvalue) if signs else None
+
+
 def holm(p_values: Sequence[float | None], tests: int = 0) -> list[float | None]:
     """Corrects p values for their number, so that the chance of any false alarm among them stays below 5 %.
 

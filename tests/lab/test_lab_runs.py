@@ -3,6 +3,7 @@ import json
 import pytest
 
 from cifar_tuning.lab.collect import TEST_FILE, read_sweeps
+from cifar_tuning.lab.experiments import EXPERIMENTS, load_experiment
 from cifar_tuning.lab.results import Results
 from cifar_tuning.lab.runs import load_curves, load_runs, merge_runs, save_curves, save_runs
 
@@ -93,6 +94,26 @@ def test_a_run_that_two_tables_have_is_trained_once(make_results, make_run):
     assert own.values("lab3_resnet20", base) == {0: 0.9}
     longer = make_results({("lab3_resnet20", f"{base} trainer.epochs=200"): [0.9]})
     assert len(longer.missing("lab3_untried")) == 5
+
+
+def test_counts_add_up(make_results, make_run):
+    base, grids = "variant=lab3/decay_0.1_50", sum(len(load_experiment(name).runs) for name in EXPERIMENTS)
+    results = make_results(
+        {
+            ("lab3_resnet20", base): [0.9],
+            ("lab1_baseline", ""): [0.65] * 6,
+            ("resnet20_fast", "trainer.epochs=25"): [0.9],
+        }
+    )
+    # The run that two tables have is one of the wanted ones; the sixth seed and the longer training are none.
+    assert results.count() == (1 + 5, grids - 1)
+    assert [run.seed for run in results.outside("lab1_baseline")] == [5]
+    assert len(results.outside("resnet20_fast")) == 1
+    assert results.outside("lab3_resnet20") == results.outside("lab3_untried") == []
+    # Wherever it was trained, and if it was trained for both.
+    other = make_results({("lab3_untried", base): [0.9]})
+    assert other.count() == (1, grids - 1)
+    assert make_results({(name, base): [0.9] for name in ("lab3_untried", "lab3_resnet20")}).count() == (1, grids - 1)
 
 
 def test_overlays_with_other_settings_share_nothing(make_results):

@@ -2,11 +2,12 @@ import json
 
 import pytest
 
-from cifar_tuning.lab import verdicts
+from cifar_tuning.lab import rules
 from cifar_tuning.lab.claims import claims
 from cifar_tuning.lab.conclusions import conclusions
 from cifar_tuning.lab.results import Results
-from cifar_tuning.lab.verdicts import FALSE, HOLDS, INCOMPLETE, MISSING, NOISE, PARTLY, SINGLE, Contest, Outcome, judge
+from cifar_tuning.lab.rules import FALSE, HOLDS, INCOMPLETE, MISSING, NOISE, PARTLY, SINGLE, Outcome
+from cifar_tuning.lab.verdicts import Contest, judge
 
 LOW, SAME, HIGH = [0.60, 0.61, 0.62, 0.61, 0.60], [0.61, 0.60, 0.62, 0.60, 0.61], [0.70, 0.72, 0.71, 0.71, 0.72]
 NONE, CROPS = ("lab2_augmentation", "augmentation=none"), ("lab2_augmentation", "augmentation=crop_flip")
@@ -44,7 +45,7 @@ NONE, CROPS = ("lab2_augmentation", "augmentation=none"), ("lab2_augmentation", 
     ],
 )
 def test_a_rule_decides_both_ways(rule, sides, outcome):
-    assert getattr(verdicts, rule)([Outcome(side, side, 0.5) for side in sides]).outcome == outcome
+    assert getattr(rules, rule)([Outcome(side, side, 0.5) for side in sides]).outcome == outcome
 
 
 @pytest.mark.parametrize(
@@ -68,7 +69,7 @@ def test_a_rule_decides_both_ways(rule, sides, outcome):
 )
 def test_the_contest_that_is_shown_is_the_one_that_decided(rule, contests, by):
     outcomes = [Outcome(side, "", float(p)) for side, p in (contest.split() for contest in contests)]
-    assert getattr(verdicts, rule)(outcomes).by is outcomes[by]
+    assert getattr(rules, rule)(outcomes).by is outcomes[by]
 
 
 def test_a_gap_between_accuracies_is_no_success(make_run, scale):
@@ -110,6 +111,51 @@ def test_comparisons_that_are_not_there_leave_the_verdict_open(make_results):
     assert (single.outcome, single.coverage) == (SINGLE, "only 1 of 2 comparisons are there")
 
 
+@pytest.mark.parametrize(
+    ("rule", "sides", "outcome"),
+    [
+        ("all_ahead", ["ahead", "ahead lacks seeds"], INCOMPLETE),
+        ("all_ahead", ["ahead", "level lacks seeds"], INCOMPLETE),
+        ("all_ahead", ["level lacks seeds"], INCOMPLETE),
+        ("all_ahead", ["behind lacks seeds"], INCOMPLETE),
+        ("all_ahead", ["ahead lacks seeds", "ahead", "level"], PARTLY),
+        ("all_ahead", ["level lacks seeds", "behind"], FALSE),
+        ("some_behind", ["behind", "ahead lacks seeds"], HOLDS),
+        ("some_behind", ["behind lacks seeds", "ahead"], INCOMPLETE),
+        ("all_level", ["level", "level lacks seeds"], INCOMPLETE),
+        ("first_behind", ["behind", "level lacks seeds"], HOLDS),
+        ("first_behind", ["behind lacks seeds", "behind"], INCOMPLETE),
+    ],
+)
+def test_a_ruling_stands_without_the_contests_that_lack_seeds(rule, sides, outcome):
+    outcomes = [
+        Outcome(side, "", 0.5, (4 if lacks else 5, 5))
+        for side, lacks, _ in (text.partition(" lacks") for text in sides)
+    ]
+    ruling = rules.rule_on(outcomes, getattr(rules, rule))
+    assert ruling.outcome == outcome
+    assert ruling.by == getattr(rules, rule)(outcomes).by
+
+
+def test_a_verdict_waits_for_its_seeds_and_shows_what_is_there(make_results):
+    (verdict,) = [v for v in conclusions(make_results({CROPS: HIGH[:4], NONE: LOW})) if v.name == "augmentation"]
+    assert (verdict.outcome, verdict.coverage) == (INCOMPLETE, "only 4 of 5 seeds are there")
+    assert verdict.evidence[verdict.decisive].startswith("Crop and flip beats no augmentation by 10.0")
+    assert verdict.evidence[-1] == "Only 4 of 5 seeds are there"
+
+
+def test_nobody_waits_for_the_figures_of_a_run_that_diverged(make_run, scale):
+    def early(results, experiment, configuration):
+        return {run.seed: run.final_val_acc for run in results.of(experiment, configuration) if run.final_val_acc}
+
+    values = {CROPS: HIGH, NONE: LOW}
+    for state, outcome in (("diverged", HOLDS), ("complete", INCOMPLETE)):
+        runs = [make_run(*key, seed, value) for key, found in values.items() for seed, value in enumerate(found)]
+        runs[4] = make_run(*CROPS, 4, 0.1, state=state, final_val_acc=None)
+        contest = Contest(*CROPS, NONE[1], "crops", "none", early)
+        assert judge(Results(scale, runs, {}), "name", "says", [contest]).outcome == outcome
+
+
 def test_the_longest_training_that_both_sides_have_decides(make_results):
     swish, relu = "variant=lab3/swish", "variant=lab3/decay_0.1_50"
     short = {("lab3_resnet20", swish): LOW, ("lab3_resnet20", relu): HIGH}
@@ -133,17 +179,75 @@ def test_without_runs_everything_is_missing_and_says_what_to_train(make_results)
 
 
 @pytest.mark.parametrize(
-    ("accuracies", "outcome"),
+    ("ends", "outcome", "evidence"),
     [
-        ([0.1, 0.1054, 0.1, 0.1, 0.1], HOLDS),
-        ([0.1, 0.31, 0.1, 0.1, 0.1], FALSE),
-        ([0.1, 0.1054], INCOMPLETE),
-        ([0.1], SINGLE),
+        (["0.1", "0.1054", "0.1", "0.1", "0.1"], HOLDS, "Last epoch .1000 to .1054 in 5 runs (n = 5); chance is .1000"),
+        # What one run had for one epoch, and what an untrained network has, are no training.
+        (
+            ["0.1", "0.1", "0.1", "0.1 after 0.1302", "diverged"],
+            HOLDS,
+            "Last epoch .1000 in 4 runs, 1 diverged (n = 5); chance is .1000; seed 3 was at .1302 in epoch 1",
+        ),
+        (["diverged"] * 5, HOLDS, "5 diverged (n = 5); chance is .1000"),
+        (["0.1", "0.31", "0.1", "0.1", "0.1"], FALSE, "Last epoch .1000 to .3100 in 5 runs (n = 5); chance is .1000"),
+        (["0.1", "0.1054"], INCOMPLETE, "Last epoch .1000 to .1054 in 2 runs (n = 2); chance is .1000"),
+        (["0.1"], SINGLE, "Last epoch .1000 in 1 run (n = 1); chance is .1000"),
     ],
 )
-def test_a_rate_of_one_is_at_chance_or_not(make_results, accuracies, outcome):
-    found = conclusions(make_results({("lab2_lr", "optimizer.lr=1"): accuracies}))
-    assert [verdict.outcome for verdict in found if verdict.name == "rate of 1"] == [outcome]
+def test_a_rate_of_one_ends_at_chance_or_not(make_run, scale, ends, outcome, evidence):
+    runs = []
+    for seed, (end, _, best) in enumerate(text.partition(" after ") for text in ends):
+        last = None if end == "diverged" else float(end)
+        runs.append(
+            make_run("lab2_lr", "optimizer.lr=1", seed, float(best or last or 0.0852), final_val_acc=last, best_epoch=1)
+        )
+    (verdict,) = [one for one in conclusions(Results(scale, runs, {})) if one.name == "rate of 1"]
+    assert (verdict.outcome, verdict.evidence) == (outcome, [evidence])
+
+
+def batch_norm_runs(gains, normed=(0.72, 0.70, 0.68, 0.60)):
+    """Accuracies of five seeds at 0.01, 0.05, 0.1 and 0.2, with batch norm and so many points lower without."""
+    rows = {}
+    for place, (rate, gain, mean) in enumerate(zip(("0.01", "0.05", "0.1", "0.2"), gains, normed, strict=True)):
+        for norm, value, step in (("true", mean, 1), ("false", mean - gain, place + 1)):
+            key = ("lab2_bn_lr", f"model.batch_norm={norm} optimizer.lr={rate}")
+            key = ("lab2_batch_norm", f"model.batch_norm={norm}") if rate == "0.01" else key
+            rows[key] = [value + 0.001 * (step * seed % 5 - 2) for seed in range(5)]  # each rate's seeds vary otherwise
+    return rows
+
+
+@pytest.mark.parametrize(
+    ("gains", "outcome"),
+    [
+        ((0.02, 0.06, 0.15, 0.32), HOLDS),
+        ((0.06, 0.06, 0.06, 0.06), NOISE),  # batch norm is better everywhere, which says nothing of rates
+        ((0.02, 0.06, 0.15, -0.1), PARTLY),
+        ((0.06, 0.02, 0.02, 0.02), FALSE),
+    ],
+)
+def test_batch_norm_allows_large_rates_if_its_gain_grows(make_results, gains, outcome):
+    results = make_results(batch_norm_runs(gains))
+    (verdict,) = [one for one in conclusions(results) if one.name == "large rates"]
+    assert verdict.outcome == outcome
+    if outcome == HOLDS:
+        assert verdict.evidence[0].startswith(
+            "A rate of 0.05 has a larger gain by batch norm than a rate of 0.01 by 4.0"
+        )
+    assert verdict.evidence[-1] == (
+        "With batch norm the mean accuracy itself falls with the rate: .7200 at 0.01, .7000 at 0.05, .6800 at 0.1, "
+        ".6000 at 0.2"
+    )
+    assert list(verdict.experiments) == ["lab2_bn_lr", "lab2_batch_norm"]
+
+
+@pytest.mark.parametrize(("mean", "outcome"), [(0.68, FALSE), (0.71, HOLDS), (0.699, NOISE)])
+def test_batch_norm_at_a_rate_of_a_tenth_against_seventy_percent(make_results, mean, outcome):
+    results = make_results(batch_norm_runs((0.02, 0.06, 0.15, 0.32), (0.72, 0.7, mean, 0.75)))
+    found = {one.name: one for one in conclusions(results)}
+    assert found["above 70 %"].outcome == outcome
+    if outcome == FALSE:
+        assert found["above 70 %"].evidence[0].startswith("A constant 70 % beats batch norm at 0.1 by 2.0 ±")
+    assert found["large rates"].evidence[-1].startswith("With batch norm the mean accuracy itself is: ")
 
 
 @pytest.mark.parametrize(
@@ -156,6 +260,12 @@ def test_leaky_relus_spread_is_judged_by_its_variance(make_results, leaky, outco
     rates = [f"optimizer.lr={rate} model.activation=" for rate in ("0.01", "0.05")]
     rows = {("claim_leaky_relu", f"{rates[0]}relu"): relu, ("claim_leaky_relu", f"{rates[0]}leaky_relu"): leaky}
     if outcome == HOLDS:
+        # Six of ten seeds show the same, and four more may turn it.
+        some = {(name, rate): values[:6] for (name, rate), values in rows.items()}
+        some |= {("claim_leaky_relu", f"{rates[1]}{activation}"): relu for activation in ("relu", "leaky_relu")}
+        (early,) = [verdict for verdict in claims(make_results(some)) if verdict.name == "1.7 leaky ReLU"]
+        assert (early.outcome, early.coverage) == (INCOMPLETE, "only 6 of 10 seeds are there")
+        assert early.evidence[early.decisive].startswith("Standard deviations at learning rate 0.01: ")
         (half,) = [verdict for verdict in claims(make_results(rows)) if verdict.name == "1.7 leaky ReLU"]
         assert (half.outcome, half.coverage) == (INCOMPLETE, "only 1 of 2 learning rates are tested")
         rows |= {("claim_leaky_relu", f"{rates[1]}{activation}"): relu for activation in ("relu", "leaky_relu")}
@@ -190,9 +300,10 @@ def test_l2_with_dropout_is_not_judged_against_dropout_alone_while_l2_alone_is_m
 
 @pytest.mark.parametrize(("seeds", "outcome"), [(1, SINGLE), (4, INCOMPLETE), (5, HOLDS)])
 def test_what_is_read_off_the_baseline_wants_all_its_seeds(make_results, seeds, outcome):
-    found = conclusions(make_results({("lab1_baseline", ""): [0.65] * seeds}))
+    found = conclusions(make_results({("lab1_baseline", ""): [0.65 + 0.001 * seed for seed in range(seeds)]}))
     by_name = {verdict.name: verdict for verdict in found}
     assert [by_name[name].outcome for name in ("initial loss", "early peak")] == [outcome] * 2
+    assert by_name["overfitting"].outcome == outcome
     assert by_name["early peak"].evidence[0].endswith(f"(n = {seeds})")
 
 
@@ -213,6 +324,30 @@ def test_past_ninety_may_take_longer(make_results, longer, outcome):
     assert len(verdict.evidence) == 2
     # What the page shows as decisive is the length that has this outcome.
     assert verdict.decisive == (outcome != FALSE)
+
+
+@pytest.mark.parametrize(
+    ("seen", "new", "outcome", "reason"),
+    [
+        (0.206, 0.200, HOLDS, "running averages"),  # other images add nothing
+        (0.05, 0.20, HOLDS, None),
+        (0.0, 0.0, FALSE, None),
+    ],
+)
+def test_batch_norms_means_are_read_on_both_sets_of_images(make_results, scale, seen, new, outcome, reason):
+    scale.data.mkdir()
+    means = {("training", "train"): 0.0, ("training", "eval"): seen, ("validation", "train"): 0.0}
+    means[("validation", "eval")] = new
+    entries = [
+        {"layer": "norm1", "images": images, "mode": mode, "normalised": [0.0, -mean], "output": [0.3, 0.1 - mean]}
+        for (images, mode), mean in means.items()
+    ]
+    (scale.data / "batch_norm.json").write_text(json.dumps({"0": entries}))
+    (verdict,) = [verdict for verdict in claims(make_results({})) if verdict.name == "1.1 batch norm"]
+    assert verdict.outcome == outcome
+    assert f"{seen:.3f} on training images and {new:.3f} on validation images (1 network)" in verdict.evidence[1]
+    assert (reason is not None) == (len(verdict.evidence) == 3)
+    assert reason is None or reason in verdict.evidence[2]
 
 
 def test_one_pair_of_surfaces_is_no_test(make_results, scale):
