@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from cifar_tuning import PROJECT_ROOT
 from cifar_tuning.errors import TrackingError, UserError
+from cifar_tuning.ranking import ENDED
 from cifar_tuning.tracking import facts
 from cifar_tuning.tracking.base import STATUS_OF_STATE
 from cifar_tuning.tracking.store import connect, locate, store_errors
-from cifar_tuning.tracking.sweeps import COMPETING
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -206,7 +206,7 @@ def _record(run: Run, within: Run | None = None) -> RunRecord:
     tag = data.tags.get(facts.STATE)
     state = tag if tag in (*STATUS_OF_STATE, "running") else STATE_OF_STATUS.get(info.status, info.status.lower())
     # A seed may have come to its end and its trial not: then there are too few of them, and the study chose without it.
-    if state in COMPETING and within is not None and facts.PARENT in within.data.tags:  # no trial is a whole sweep
+    if state in ENDED and within is not None and facts.PARENT in within.data.tags:  # no trial is a whole sweep
         of_trial = within.data.tags.get(facts.STATE)
         state = of_trial if of_trial in STOPPED else state
     return RunRecord(info.run_id, info.run_name, state, dict(data.params), dict(data.tags), dict(data.metrics), seconds)

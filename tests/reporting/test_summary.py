@@ -39,8 +39,8 @@ def test_a_trial_of_several_seeds_is_their_mean(tmp_path, capsys):
     assert [(r["job"], r["seeds"], r["state"]) for r in results] == [
         ("1", 2, "complete"),
         ("0", 2, "complete"),
-        ("3", 1, "pruned"),
         ("2", 1, "complete"),
+        ("3", 1, "pruned"),
     ]
     assert results[0]["value"] == pytest.approx(0.7)
     print_summary(tmp_path)
