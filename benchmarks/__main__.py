@@ -25,7 +25,7 @@ from benchmarks.ours import NETWORKS
 from cifar_tuning.errors import UserError
 
 # In minutes on two cores: tracking 0.3, overhead 1, loading 0.5, start 2, pipeline 3, stacks 6; waiting 10, agreement
-# 7, workers 2, stack_sizes 3, simulated 5, accuracy 9, precision 6, techniques an hour; pruning hours (`--train-limit`
+# 7, workers 2, stack_sizes 3, simulated 5, accuracy 25, precision 6, techniques an hour; pruning hours (`--train-limit`
 # less).
 SHORT = ("tracking", "overhead", "loading", "start", "pipeline", "stacks")
 LONG = ("stack_sizes", "waiting", "pruning", "agreement", "workers", "simulated", "accuracy", "precision", "techniques")

@@ -34,7 +34,7 @@ def run(networks: list[str], repeats: int) -> Path:
     A repeat begins with the first batch and ends with the evaluation that reaches the target; ours has its checkpoints
     and its run in MLflow as well. Starting is measured by `start`.
     """
-    device, figures = resolve_device("auto"), dict[str, Any]()
+    device, file = resolve_device("auto"), Path()
     for network in networks:
         target = TARGETS[network]
         taken: dict[str, list[tuple[float, int]]] = {USUAL: [], SCRIPT: [], OURS: []}
@@ -42,20 +42,19 @@ def run(networks: list[str], repeats: int) -> Path:
             for name, make in _contestants(network, device, repeat).items():
                 with tempfile.TemporaryDirectory() as folder:
                     taken[name].append(_until(target, make(Path(folder) / "run")))
-        figures[network] = {"target": target} | {name: _figures(rounds) for name, rounds in taken.items()}
+            # A round takes minutes: those that are there are kept.
+            figures = _compared(taken)
+            known = measure.with_known("accuracy", {network: {"target": target, **figures}}, repeat + 1)
+            file = measure.write("accuracy", {"unit": "seconds", "networks": known})
         for name in taken:
-            one = figures[network][name]
-            one["ratio"] = round(
-                statistics.median(u / t for (u, _), (t, _) in zip(taken[USUAL], taken[name], strict=True)), 3
-            )
+            one = figures[name]
             print(
                 f"accuracy  {network:11} {name:6} {target:.0%} after {one['median']:.1f} s "
                 f"({one['min']:.1f} to {one['max']:.1f}, {one['epochs']:g} epochs), {one['ratio']:.2f} times as fast "
                 "as the usual",
                 flush=True,
             )
-    content = {"repeats": repeats, "unit": "seconds", "networks": measure.with_known("accuracy", figures, repeats)}
-    return measure.write("accuracy", content)
+    return file
 
 
 def _until(target: float, epoch: Epoch) -> tuple[float, int]:
@@ -69,6 +68,15 @@ def _until(target: float, epoch: Epoch) -> tuple[float, int]:
         if epoch() >= target:
             return time.perf_counter() - start, number
     raise RuntimeError(f"a contestant had not reached {target:.0%} after {MOST_EPOCHS} epochs")
+
+
+def _compared(taken: dict[str, list[tuple[float, int]]]) -> dict[str, dict[str, Any]]:
+    """Returns each contestant's figures, with how many times as fast as the usual pipeline it was, the median round."""
+    figures = {name: _figures(rounds) for name, rounds in taken.items()}
+    for name, rounds in taken.items():
+        ratios = [usual / own for (usual, _), (own, _) in zip(taken[USUAL], rounds, strict=True)]
+        figures[name]["ratio"] = round(statistics.median(ratios), 3)
+    return figures
 
 
 def _figures(rounds: list[tuple[float, int]]) -> dict[str, Any]:
