@@ -14,6 +14,7 @@ from benchmarks import measure, usual
 from benchmarks.ours import NETWORKS, make_parts, tracked_run
 from benchmarks.pipeline import OURS, SCRIPT, USUAL
 from cifar_tuning.data import ArraySet
+from cifar_tuning.tracking import MLflowTracker
 from cifar_tuning.training.computation import Computation
 from cifar_tuning.training.display import Display
 from cifar_tuning.training.loop import one_epoch
@@ -39,9 +40,12 @@ def run(networks: list[str], repeats: int) -> Path:
         target = TARGETS[network]
         taken: dict[str, list[tuple[float, int]]] = {USUAL: [], SCRIPT: [], OURS: []}
         for repeat in tqdm(range(repeats), desc=f"{network} to {target:.0%}", leave=False):
-            for name, make in _contestants(network, device, repeat).items():
+            trackers: list[MLflowTracker] = []
+            for name, make in _contestants(network, device, repeat, trackers).items():
                 with tempfile.TemporaryDirectory() as folder:
                     taken[name].append(_until(target, make(Path(folder) / "run")))
+                    while trackers:  # or it would look for its store, which goes with the folder
+                        trackers.pop().finish("complete")
             # A round takes minutes: those that are there are kept.
             figures = _compared(taken)
             known = measure.with_known("accuracy", {network: {"target": target, **figures}}, repeat + 1)
@@ -89,8 +93,10 @@ def _figures(rounds: list[tuple[float, int]]) -> dict[str, Any]:
     }
 
 
-def _contestants(network: str, device: torch.device, seed: int) -> dict[str, Callable[[Path], Epoch]]:
-    """Returns what makes each contestant anew, given the folder of a run."""
+def _contestants(
+    network: str, device: torch.device, seed: int, trackers: list[MLflowTracker]
+) -> dict[str, Callable[[Path], Epoch]]:
+    """Returns what makes each contestant anew, given the folder of a run; ours leaves its tracker in `trackers`."""
     parts = make_parts(*NETWORKS[network])
     splits = parts.data.load()
 
@@ -108,7 +114,7 @@ def _contestants(network: str, device: torch.device, seed: int) -> dict[str, Cal
 
     def ours(folder: Path) -> Epoch:
         limits = (len(splits.train.labels), len(splits.val.labels))
-        run = tracked_run(network, usual.LR, device, folder, limits=limits, seed=seed)
+        run = tracked_run(network, usual.LR, device, folder, trackers, limits, seed=seed)
         computation = Computation([run], run.model)
 
         def epoch() -> float:
