@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tests.jobs.test_train import history, same_weights, stop_after
+from tests.jobs.test_train import check_that_it_goes_on, history
 
 pytestmark = pytest.mark.gpu
 
@@ -18,13 +18,7 @@ ON_GPU = [
 
 
 def test_a_run_that_goes_on_is_the_uninterrupted_one_to_the_bit(tiny, predicting, tmp_path):
-    options = [*ON_GPU, "trainer.deterministic=true"]
-    assert tiny(*options, f"hydra.run.dir={tmp_path}/whole").code == 0
-    assert stop_after(2, tiny, *options, f"hydra.run.dir={tmp_path}/broken") == "KeyboardInterrupt"
-    outcome = tiny(*options, f"resume={tmp_path}/broken", f"hydra.run.dir={tmp_path}/resumed")
-    assert outcome.code == 0, outcome.err
-    assert "resuming after epoch 2 of 4" in outcome.out
-    assert same_weights(tmp_path / "whole/last.pt", tmp_path / "resumed/last.pt")
+    check_that_it_goes_on(tiny, tmp_path, *ON_GPU, "trainer.deterministic=true")
     # What a GPU trained predicts on a CPU.
     predicted = predicting(f"run={tmp_path}/whole", f"output={tmp_path}/predictions.csv", "device=cpu")
     assert predicted.code == 0, predicted.err

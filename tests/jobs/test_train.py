@@ -51,6 +51,11 @@ def test_the_same_seed_gives_the_same_run(tiny, tmp_path):
 
 @pytest.mark.parametrize("options", [[], ["model.dropout=0.3", "schedule=onecycle", "augmentation=crop_flip"]])
 def test_resume_is_bitwise_the_uninterrupted_run(tiny, tmp_path, options):
+    check_that_it_goes_on(tiny, tmp_path, *options)
+
+
+def check_that_it_goes_on(tiny, tmp_path, *options) -> None:
+    """Trains four epochs at once, in `whole`, and in two parts, and compares bit by bit."""
     options = [*options, "trainer.epochs=4"]
     assert tiny(*options, f"hydra.run.dir={tmp_path}/whole").code == 0
     # The schedule has the whole run's length in both; the first is stopped after two epochs.

@@ -1,0 +1,279 @@
+"""Each benchmark's figures as lines of Markdown."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from benchmarks import agreement, start
+from benchmarks.ours import NAMES
+
+# With fewer rounds than that a median says little.
+FEW = 5
+TITLES = {
+    "usual": "usual pipeline",
+    "script": "plain script",
+    "ours": "**ours**",
+    "one by one": "ours, one by one",
+    "stacked": "**ours, stacked**",
+}
+
+
+def _where(content: Mapping[str, Any], name: str) -> str:
+    machine = content["machine"]
+    processor = machine["gpu"] or f"{machine['processor']}, {machine['threads']} threads"
+    versions = f"PyTorch {machine['versions']['torch']}, {_commits(content)}"
+    measured = [content, *content.get("networks", {}).values()]
+    rounds = min((one["repeats"] for one in measured if isinstance(one.get("repeats"), int)), default=FEW)
+    few = f"; only {rounds} rounds" if rounds < FEW else ""
+    return f"`python -m benchmarks {name}` on {processor}, {versions}{few}:"
+
+
+def _commits(content: Mapping[str, Any]) -> str:
+    """Returns which commit was measured; a network that was measured before keeps its own."""
+    networks: dict[str, list[str]] = {}
+    for network, one in content.get("networks", {}).items():
+        networks.setdefault(one.get("commit", content["machine"]["commit"]), []).append(_label(network))
+    if len(networks) < 2:
+        return f"commit {next(iter(networks), content['machine']['commit'])}"
+    return "commits " + ", ".join(f"{commit} ({'; '.join(labels)})" for commit, labels in networks.items())
+
+
+def _label(network: str) -> str:
+    """Returns the name of a network, or of `network, size` stacked."""
+    name, _, size = network.partition(", ")
+    return NAMES[name] + (f", {size} stacked" if size not in ("", "1") else "")
+
+
+def _spread(figure: Mapping[str, float]) -> str:
+    return f"{figure['median']:,.0f} ({figure['min']:,.0f} to {figure['max']:,.0f})"
+
+
+def _against(ratio: float, goal: float | None) -> str:
+    if goal is None:
+        return f"{ratio:.2f}"
+    return f"{ratio:.2f} (goal {goal:g}: {'holds' if ratio >= goal else '**missed**'})"
+
+
+def _pipeline(content: dict[str, Any]) -> list[str]:
+    rows = [
+        *(_where(content, "pipeline"), ""),
+        "| network | who | images/s, whole epochs, median (range) | ratio to the usual | of the roofline "
+        "| of the matrix product |",
+        "|---|---|---|---|---|---|",
+    ]
+    for network, figures in content["networks"].items():
+        for name in ("usual", "script", "ours"):
+            ours, line = name == "ours", figures["roofline"]
+            ratio = _against(figures[name]["ratio"], figures["goal"]) if ours else f"{figures[name]['ratio']:.2f}"
+            flops, goal = f"{line['of_flops']:.0%}", figures["flops_goal"]
+            if goal is not None:
+                flops += f" (goal {goal:.0%}: {'holds' if line['of_flops'] >= goal else '**missed**'})"
+            shares = f"{line['of_roofline']:.0%} | {flops}" if ours else " | "
+            title = f"{TITLES[name]}, {figures['precision']}" if ours else TITLES[name]
+            rows.append(f"| {NAMES[network]} | {title} | {_spread(figures[name])} | {ratio} | {shares} |")
+    ceilings = [
+        f"{NAMES[network]} in {figures['precision']} {figures['roofline']['ceiling_gflops']:,.0f} GFLOP/s, "
+        f"{figures['roofline']['ceiling_gbytes']:.0f} GB/s"
+        for network, figures in content["networks"].items()
+    ]
+    return [
+        *rows,
+        "",
+        f"Ceilings, by a large matrix product and a copy of 256 MB after each network: {'; '.join(ceilings)}.",
+    ]
+
+
+def _loading(content: dict[str, Any]) -> list[str]:
+    figures = content["contestants"]
+    return [
+        *(_where(content, "loading"), ""),
+        "| who | images/s, median (range) | ratio |",
+        "|---|---|---|",
+        f"| usual loader | {_spread(figures['usual'])} | 1 |",
+        f"| **ours** | {_spread(figures['ours'])} | {_against(figures['ours']['ratio'], 20)} |",
+        "",
+        f"{content['of_step']:.1%} of a training step of SimpleNN with batch norm (goal: 10 %).",
+    ]
+
+
+def _start(content: dict[str, Any]) -> list[str]:
+    seconds, memory = content["median"], content["peak_mb"]
+    holds = "holds" if content["over_imports"] <= 1 else "**missed**"
+    return [
+        *(_where(content, "start"), ""),
+        "| process | seconds, median | peak memory |",
+        "|---|---|---|",
+        f"| `python -c 'import torch, mlflow'` | {seconds['imports']:.2f} | {memory['imports']:,} MB |",
+        f"| `python train.py {start.SHORT_JOB}` | {seconds['job']:.2f} | {memory['job']:,} MB |",
+        f"| the usual pipeline, ten batches (without its workers) | {seconds['usual']:.2f} | {memory['usual']:,} MB |",
+        f"| `python train.py --help` | {seconds['help']:.2f} | {memory['help']:,} MB |",
+        "",
+        f"The job takes {content['over_imports']:.2f} s more than the imports alone (goal 1.0: {holds}).",
+    ]
+
+
+def _tracking(content: dict[str, Any]) -> list[str]:
+    rows = [*(_where(content, "tracking"), ""), "| call | median | nine in ten under |", "|---|---|---|"]
+    for name, figure in content["calls"].items():
+        rows.append(f"| `{name}` | {figure['median_ms']:.1f} ms | {figure['ninth_decile_ms']:.1f} ms |")
+    for network, milliseconds in content.get("checkpoints_ms", {}).items():
+        rows.append(f"| both checkpoints of an epoch, {NAMES[network]} | {milliseconds:.1f} ms | |")
+    return rows
+
+
+def _overhead(content: dict[str, Any]) -> list[str]:
+    holds = "holds" if content["ms_per_trial"] < 150 else "**missed**"
+    return [
+        f"{_where(content, 'overhead')} {content['trials']} trials of a millisecond, each with a run in MLflow, "
+        f"{content['workers']} workers on one SQLite file. {content['complete']} complete, all {content['different']} "
+        f"different, **{content['ms_per_trial']:.0f} ms a trial** (goal 150: {holds}).",
+    ]
+
+
+def _stacks(content: dict[str, Any]) -> list[str]:
+    rows = [
+        *(_where(content, "stacks"), ""),
+        "| network | who | model-images/s, whole epochs, median (range) | ratio to the usual | ratio to one by one |",
+        "|---|---|---|---|---|",
+    ]
+    for network, figures in content["networks"].items():
+        goals = figures["goals"] or (None, None)
+        size = f", {figures['stack']} runs" if "stack" in figures else ""
+        for name in ("usual", "one by one", "stacked"):
+            figure = figures[name]
+            ratio, own = f"{figure['ratio']:.2f}", ""
+            if name == "stacked":
+                ratio, own = (
+                    _against(figure[key], goal)
+                    for key, goal in zip(("ratio", "ratio_to_one_by_one"), goals, strict=True)
+                )
+            rows.append(f"| {NAMES[network]}{size} | {TITLES[name]} | {_spread(figure)} | {ratio} | {own} |")
+    return rows
+
+
+def _pruning(content: dict[str, Any]) -> list[str]:
+    images = content["train_limit"] or "all 45,000"
+    lengths = f"{content['trials']} trials of up to {content['epochs']} epochs"
+    rows = [
+        f"{_where(content, 'pruning')[:-1]}, {lengths}, {images} training images:",
+        "",
+        "| sampler seed | epochs, stock | epochs, study | fewer | best, stock | best, study | difference, points |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for one in content["rounds"]:
+        if not {"stock", "study"} <= one.keys():
+            continue
+        stock, ours = one["stock"], one["study"]
+        rows.append(
+            f"| {one['seed']} | {stock['epochs']} | {ours['epochs']} | {stock['epochs'] / ours['epochs']:.2f}x | "
+            f"{stock['best']:.4f} | {ours['best']:.4f} | {100 * (ours['best'] - stock['best']):+.2f} |"
+        )
+    if summary := content["summary"]:
+        fewer, points = summary["times_fewer_epochs"], summary["points_gained"]
+        holds = "holds" if points >= -0.5 else "**missed**"
+        rows.append(f"| mean | | | {_against(fewer, 2)} | | | {points:+.2f} (goal −0.5: {holds}) |")
+    return rows
+
+
+def _simulated(content: dict[str, Any]) -> list[str]:
+    rows = [
+        f"{_where(content, 'simulated')[:-1]}: {content['studies']} studies with each pruner:",
+        *("", "| pruner | epochs, fewer | best, points from the stock plugin's |", "|---|---|---|"),
+    ]
+    for name, one in content["pruners"].items():
+        rows.append(
+            f"| {name} | {one['times_fewer_epochs']:.2f}x | {one['points']:+.2f} ± {one['standard_error']:.2f} |"
+        )
+    return rows
+
+
+def _workers(content: dict[str, Any]) -> list[str]:
+    rows = [
+        *(_where(content, "workers"), ""),
+        "| in a process | one process | a process a core | ratio |",
+        "|---|---|---|---|",
+    ]
+    for title, figures in content["networks"].items():
+        one, several = (figure for figure in figures.values() if isinstance(figure, dict))
+        rows.append(f"| {_label(title)} | {one['median']:,.0f} | {several['median']:,.0f} | {several['ratio']:.2f} |")
+    return rows
+
+
+def _waiting(content: dict[str, Any]) -> list[str]:
+    seconds = content["seconds"]
+    ratio = content["ratio"]
+    return [
+        *(_where(content, "waiting"), ""),
+        f"| | {' | '.join(f'order {i}' for i in range(len(seconds['stock'])))} |",
+        f"|---|{'---|' * len(seconds['stock'])}",
+        f"| stock plugin, joblib, two jobs at a time | {' | '.join(f'{s:.1f} s' for s in seconds['stock'])} |",
+        f"| two workers | {' | '.join(f'{s:.1f} s' for s in seconds['study'])} |",
+        "",
+        f"{content['trials']} trials in {ratio:.2f} of the time "
+        f"(goal 0.75: {'holds' if ratio <= 0.75 else '**missed**'}).",
+    ]
+
+
+def _accuracy(content: dict[str, Any]) -> list[str]:
+    rows = [
+        *(_where(content, "accuracy"), ""),
+        "| network | who | validation accuracy | seconds, median (range) | epochs | times as fast |",
+        "|---|---|---|---|---|---|",
+    ]
+    for network, figures in content["networks"].items():
+        for name in ("usual", "script", "ours"):
+            one = figures[name]
+            seconds = f"{one['median']:.1f} ({one['min']:.1f} to {one['max']:.1f})"
+            rows.append(
+                f"| {NAMES[network]} | {TITLES[name]} | {figures['target']:.0%} | {seconds} | {one['epochs']:g} "
+                f"| {one['ratio']:.2f} |"
+            )
+    return rows
+
+
+def _compared(content: dict[str, Any]) -> list[str]:
+    (a, a_seconds), (b, b_seconds) = content["seconds"].items()
+    points, error = content["points_mean"], content["points_standard_error"]
+    holds = "holds" if abs(points) <= agreement.GOAL else "**missed**"
+    return [
+        f"{_where(content, content['benchmark'])} {content['jobs']} runs ({', '.join(content['settings'])}): {a} minus "
+        f"{b} {points:+.2f} ± {error:.2f} points (standard error; goal: within {agreement.GOAL:g}: {holds}), at most "
+        f"{content['points_largest']} in a single one, in {a_seconds:.0f} s against {b_seconds:.0f} s.",
+    ]
+
+
+def _techniques(content: dict[str, Any]) -> list[str]:
+    rows = [
+        f"{_where(content, 'techniques')[:-1]}; {', '.join(content['settings'])}, {content['seeds']} seeds:",
+        *(
+            "",
+            "| | validation accuracy | gain in points, 95 % | p, corrected | seconds a run |",
+            "|---|---|---|---|---|",
+        ),
+    ]
+    for name, one in content["techniques"].items():
+        accuracy = f"{one['accuracy']:.4f}" + ("" if one["std"] is None else f" ± {one['std']:.4f}")
+        gain = p = ""
+        if "points" in one:
+            gain = f"{one['points']:+.2f}" + ("" if one["half_width"] is None else f" ± {one['half_width']:.2f}")
+            p = "" if one["p"] is None else f"{one['p']:.2g}"
+        title = "none of them" if name == "none" else name.replace("_", " ")
+        rows.append(f"| {title} | {accuracy} | {gain} | {p} | {one['seconds']:.0f} |")
+    return rows
+
+
+TABLES: dict[str, Callable[[dict[str, Any]], list[str]]] = {
+    "pipeline": _pipeline,
+    "loading": _loading,
+    "start": _start,
+    "tracking": _tracking,
+    "overhead": _overhead,
+    "stacks": _stacks,
+    "pruning": _pruning,
+    "simulated": _simulated,
+    "workers": _workers,
+    "waiting": _waiting,
+    "accuracy": _accuracy,
+    "agreement": _compared,
+    "precision": _compared,
+    "techniques": _techniques,
+}
