@@ -19,6 +19,7 @@ from cifar_tuning.training.events import Listener
 from cifar_tuning.training.loop import Trainer, one_epoch
 from cifar_tuning.training.memory import keep_freed_memory
 from cifar_tuning.training.probe import resolve_formats
+from cifar_tuning.training.recorded import resolve_recording
 from cifar_tuning.training.schedules import Schedule
 from cifar_tuning.training.settings import place
 
@@ -69,6 +70,7 @@ def make_run(
         precision=formats.precision,
         memory_format=formats.memory_format,
         compile=compile,
+        record=resolve_recording("auto", model, device),
         folder=folder,
         listeners=listeners,
     )

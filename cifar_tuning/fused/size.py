@@ -4,7 +4,7 @@ import copy
 import itertools
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,6 +16,7 @@ from cifar_tuning.fused.model import stack_models
 from cifar_tuning.training.loop import Trainer
 from cifar_tuning.training.precision import at_least_fp32, autocast
 from cifar_tuning.training.probe import Together, without_dropout
+from cifar_tuning.training.recorded import seconds_when_recorded
 from cifar_tuning.training.remembered import key_of, recall, remember
 
 log = logging.getLogger(__name__)
@@ -164,18 +165,26 @@ def _rate(run: Trainer, size: int, same_seed: bool, batch_shape: tuple[int, int,
         model = (copies[0] if size == 1 else stack_models(copies)).train()
         shape = (batch, channels * (1 if same_seed else size), height, width)
         images = torch.randn(shape, device=device).contiguous(memory_format=getattr(torch, run.memory_format))
-        seconds = [_step(model, images, run) for _ in range(REPEATS + 1)]
-    # The fastest: what else the machine does can only slow a step down, several times where threads wait.
-    return size * batch / min(seconds[1:])
+
+        def step() -> None:
+            with autocast(run.device, run.precision):
+                logits = at_least_fp32(model(images))
+            logits.log_softmax(1).sum().backward()
+
+        # The fastest: what else the machine does can only slow a step down, several times where threads wait.
+        seconds = (
+            seconds_when_recorded(step, device)
+            if run.record
+            else min([_timed(step, device) for _ in range(REPEATS + 1)][1:])
+        )
+        return size * batch / seconds
 
 
-def _step(model: nn.Module, images: Tensor, run: Trainer) -> float:
+def _timed(step: Callable[[], None], device: torch.device) -> float:
     start = time.perf_counter()
-    with autocast(run.device, run.precision):
-        logits = at_least_fp32(model(images))
-    logits.log_softmax(1).sum().backward()
-    if run.device.type == "cuda":
-        torch.cuda.synchronize(run.device)
+    step()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
     return time.perf_counter() - start
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 import torch
+from torch import Tensor
 
 from cifar_tuning.fused.layers import Given, NotStackableError, StackedConv2d, StackedDropout
 from cifar_tuning.fused.model import stack_models, twins
@@ -32,17 +33,21 @@ class Stack(Computation):
         streams = [(run.train.seed, run.progress.epoch) for run in runs]
         runs = [run for _, run in sorted(zip(streams, runs, strict=True), key=lambda one: streams.index(one[0]))]
         self.stacked = stack_models([run.model for run in runs])
+        self._own_generators = [own_generator(run) for run in runs]
         super().__init__(runs, self.stacked)
         # Compiled anew whenever a run leaves, it would lose more than it gains.
         self.compiled = None
         self.gradients = [p.grad for p in self.stacked.parameters() if p.grad is not None]
-        self._own_generators = [own_generator(run) for run in runs]
         self.given = Given()
         for twin in twins(self.stacked):
             if isinstance(twin, StackedDropout):
                 twin.generators = self._own_generators
             elif isinstance(twin, StackedConv2d):
                 twin.given = self.given
+
+    def generators(self) -> list[torch.Generator]:
+        """Returns what the runs draw random numbers from."""
+        return self._own_generators
 
     def batches(self, epochs: Sequence[int]) -> Iterator[Batch]:
         """Returns the training batches: shared by runs of one seed that are at the same epoch."""
@@ -59,6 +64,15 @@ class Stack(Computation):
             self.given.images = images if together else None
             yield images, torch.stack([several[i][1] for i in order], 1)
         self.given.images = None
+
+    def key(self) -> object:
+        """Returns what else than its images a step depends on: which runs have them in common."""
+        return self.given.sharing, self.given.images is None
+
+    def _learn(self, images: Tensor, labels: Tensor) -> None:
+        if self.given.images is not None:  # they may be a copy, in a recording's memory
+            self.given.images = images
+        super()._learn(images, labels)
 
     def untrained(self) -> list[tuple[float, float]]:
         """Returns each run's loss and accuracy on some training batches before anything is learnt."""
@@ -81,6 +95,7 @@ class Stack(Computation):
 
     def release(self) -> None:
         """Gives every run its own memory back."""
+        super().release()
         for run in self.runs:
             own_memory(run)
 

@@ -30,6 +30,7 @@ from cifar_tuning.training.events import EpochMetrics, Listener, Progress, Resul
 from cifar_tuning.training.loop import Trainer
 from cifar_tuning.training.memory import keep_freed_memory
 from cifar_tuning.training.probe import Formats
+from cifar_tuning.training.recorded import resolve_recording
 from cifar_tuning.training.schedules import Schedule
 from cifar_tuning.training.settings import place, resolve_device
 from cifar_tuning.tuning.place import LostTrial, is_retrained, is_study, objectives_of, repeat_of
@@ -219,6 +220,7 @@ class Job:
             precision=formats.precision,
             memory_format=formats.memory_format,
             compile=compile,
+            record=resolve_recording(parts.trainer.cuda_graphs, model, device),
             label_smoothing=parts.trainer.label_smoothing,
             ema_decay=parts.trainer.ema_decay,
             folder=self.folder,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import math
 import tempfile
 import time
 from collections.abc import Mapping
@@ -91,6 +92,7 @@ class Outbox:
         self.pending = Pending()
         self._down = False
         self._ask_again_at = 0.0
+        self._called_at = -math.inf
 
     def add_metrics(self, metrics: Mapping[str, float], step: int, milliseconds: int | None = None) -> None:
         """Queue one epoch's metrics; of now, unless the time is given in milliseconds since the epoch."""
@@ -122,10 +124,18 @@ class Outbox:
             self.folder / UNSENT,
         )
 
-    def flush(self, last: bool = False) -> bool:
-        """Send what is pending; returns whether everything has arrived."""
+    def flush(self, last: bool = False, pause: float = 0.0) -> bool:
+        """Send what is pending; returns whether everything has arrived.
+
+        Args:
+            last: try even a store that was found dead a moment ago.
+            pause: seconds; leave it for later where the last call was less than so many ago.
+        """
         if not self.pending:
             return True
+        if time.monotonic() < self._called_at + pause:
+            return False
+        self._called_at = time.monotonic()
         if (self._down or self.store.location.file) and not self._reachable(last):
             return False
         try:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from cifar_tuning.training.display import Display
 from cifar_tuning.training.evaluation import Evaluation, class_of, evaluate, evaluate_untrained
 from cifar_tuning.training.precision import at_least_fp32, autocast
+from cifar_tuning.training.recorded import Recorded
 
 if TYPE_CHECKING:
     from cifar_tuning.training.loop import Trainer
@@ -47,6 +48,23 @@ class Computation:
         # Each mode and shape would be compiled anew: only whole training batches are worth it.
         self.compiled: nn.Module | None = torch.compile(model) if first.compile else None  # type: ignore[assignment]
         self.whole = 0
+        # Zeroed for each epoch: what is recorded works in memory that stays.
+        self.sums = (
+            torch.zeros(len(runs), device=self.device),
+            torch.zeros(len(runs), dtype=torch.long, device=self.device),
+        )
+        # What a GPU replays: gradients of a batch, and what the optimisers make of them.
+        self.learning = self.updating = None
+        if first.record:
+            self.learning = Recorded(self.device, self.generators())
+            # Others than SGD count their steps on the host, and some schedules change the numbers in each of them.
+            if all(type(run.optimizer) is torch.optim.SGD and not run.schedule.every_step for run in self.runs):
+                self.updating = Recorded(self.device)
+        self._numbers: object = None
+
+    def generators(self) -> list[torch.Generator]:
+        """Returns what the runs draw random numbers from, where that is not the device's own generator."""
+        return []
 
     def batches(self, epochs: Sequence[int]) -> Iterable[Batch]:
         """Returns the training batches, given the number of each run's epoch.
@@ -79,27 +97,48 @@ class Computation:
     def train(self, epochs: Sequence[int], display: Display) -> list[Trained]:
         """Trains one epoch of each run; the runs may be at different ones."""
         self.model.train()
-        sums, rates = self.new_sums(), [run.lr for run in self.runs]
+        self.begin_epoch()
+        rates = [run.lr for run in self.runs]
         for batch in self.batches(epochs):
             rates = [run.lr for run in self.runs]
-            self.train_batch(batch, sums, display)
+            self.train_batch(batch, display)
         count = self.runs[0].train.count
-        losses, correct = (total.tolist() for total in sums)
+        # They are read here only: reading one waits for all the work that is queued.
+        losses, correct = (total.tolist() for total in self.sums)
         return [
             Trained(loss / count, right / count, lr) for loss, right, lr in zip(losses, correct, rates, strict=True)
         ]
 
-    def new_sums(self) -> tuple[Tensor, Tensor]:
-        """Returns zeros to sum an epoch's losses and right answers in, one for each run, on the device.
+    def begin_epoch(self) -> None:
+        """Forgets the last epoch's losses and right answers."""
+        for total in self.sums:
+            total.zero_()
+        groups = [group for run in self.runs for group in run.optimizer.param_groups]
+        self._numbers = tuple(value for group in groups for name, value in group.items() if name != "params")
 
-        They are read at the epoch's end only: reading one waits for all the work that is queued.
-        """
-        runs = len(self.runs)
-        return torch.zeros(runs, device=self.device), torch.zeros(runs, dtype=torch.long, device=self.device)
-
-    def train_batch(self, batch: Batch, sums: tuple[Tensor, Tensor], display: Display) -> None:
+    def train_batch(self, batch: Batch, display: Display) -> None:
         """Takes one step of every run; nothing in it waits for the device."""
         images, labels = batch
+        self.whole = max(self.whole, len(images))
+        if self.learning is None or len(images) < self.whole:  # an epoch's last batch may be smaller
+            self._learn(images, labels)
+        else:
+            self.learning(self._learn, images, labels, key=self.key())
+        if self.updating is None or self.learning is None or self.learning.recording is None:
+            self._update()
+        else:
+            self.updating(self._update, key=(self._numbers, self.learning.recording))
+        for run in self.runs:
+            run.schedule.after_step()
+            run.update_average()
+        display.advance(len(images) * len(self.runs))
+
+    def key(self) -> object:
+        """Returns what else than its images a step depends on."""
+        return None
+
+    def _learn(self, images: Tensor, labels: Tensor) -> None:
+        """Computes the gradients of a batch, and adds up losses and right answers."""
         with autocast(self.device, self.precision):
             logits = at_least_fp32(self._model_for(len(images))(images))
         logits = logits.view(len(images), len(self.runs), -1)
@@ -108,24 +147,23 @@ class Computation:
         self.zero_grad()
         # Each weight belongs to one run, so the gradient of the sum is every run's own.
         sum((penalty for penalty in penalties if penalty is not None), losses.sum()).backward()
+        with torch.no_grad():
+            self.sums[0].add_(losses, alpha=len(images))
+            self.sums[1].add_((logits.argmax(2) == class_of(labels)).sum(0))
+
+    def _update(self) -> None:
         for run in self.runs:
             run.optimizer.step()
-            run.schedule.after_step()
-            run.update_average()
-        with torch.no_grad():
-            sums[0].add_(losses, alpha=len(images))
-            sums[1].add_((logits.argmax(2) == class_of(labels)).sum(0))
-        display.advance(len(images) * len(self.runs))
 
     def _model_for(self, images: int) -> nn.Module:
         """Returns what computes a training batch of so many images; an epoch's last one may be smaller."""
-        self.whole = max(self.whole, images)
         return self.model if self.compiled is None or images < self.whole else self.compiled
 
     def zero_grad(self) -> None:
-        """Forgets the last step's gradients."""
+        """Forgets the last step's gradients; where a recording has them in its memory, they must stay there."""
+        recorded = self.learning is not None and self.learning.recording is not None
         for run in self.runs:
-            run.optimizer.zero_grad(set_to_none=True)
+            run.optimizer.zero_grad(set_to_none=not recorded)
 
     def without(self, gone: Sequence[int]) -> "Computation":
         """Returns what computes the runs that stay.
@@ -137,6 +175,9 @@ class Computation:
 
     def release(self) -> None:
         """Gives every run its own memory back, where they share it."""
+        for recorded in (self.learning, self.updating):
+            if recorded is not None:
+                recorded.forget()
 
     def _losses(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Returns each run's mean cross-entropy, K, from logits N×K×classes; its label smoothing included."""

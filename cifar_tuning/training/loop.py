@@ -67,6 +67,7 @@ class Trainer:
         precision: `fp32` or `bf16`.
         memory_format: `channels_last` or `contiguous_format`, as the model's; the batches are brought into it.
         compile: run the model through `torch.compile` in training.
+        record: replay the steps as CUDA graphs; see `Recorded`.
         label_smoothing: share of each label that is spread over all classes, in training.
         ema_decay: what the exponential moving average of weights and statistics keeps of itself at each step; it is
             what is validated and predicts then. 0: there is none.
@@ -90,6 +91,7 @@ class Trainer:
         precision: str = "fp32",
         memory_format: str = "channels_last",
         compile: bool = False,
+        record: bool = False,
         label_smoothing: float = 0.0,
         ema_decay: float = 0.0,
         folder: Path | None = None,
@@ -105,7 +107,7 @@ class Trainer:
         self.progress = Progress()
         # Holds the run as it was after its last epoch; None: nothing does.
         self.saved: Path | None = None
-        self.compile, self.label_smoothing = compile, label_smoothing
+        self.compile, self.record, self.label_smoothing = compile, record, label_smoothing
         self.average = WeightAverage(model, ema_decay) if ema_decay else None
         # Random numbers of its own, where several runs share the process's generators.
         self.generator: torch.Generator | None = None

@@ -9,6 +9,7 @@ import logging
 import math
 import time
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -17,6 +18,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from cifar_tuning.training.precision import at_least_fp32, autocast, has_bf16
+from cifar_tuning.training.recorded import resolve_recording, seconds_when_recorded
 from cifar_tuning.training.remembered import key_of, one_at_a_time, recall, remember
 from cifar_tuning.training.settings import MEMORY_FORMATS, PRECISIONS
 
@@ -180,6 +182,7 @@ class Probe:
         self, formats: Formats, model: nn.Module, device: torch.device, batch_shape: tuple[int, int, int, int]
     ) -> None:
         self.device, self.precision = device, formats.precision
+        self.record = resolve_recording("auto", model, device)
         self.memory_format: torch.memory_format = getattr(torch, formats.memory_format)
         self.model: nn.Module = without_dropout(model).to(memory_format=self.memory_format)  # type: ignore[call-overload]
         self.model.train()
@@ -188,30 +191,36 @@ class Probe:
         self.images = images.to(memory_format=torch.channels_last)  # as batches are made
 
     def seconds(self) -> float:
-        """Returns the seconds of the fastest of several steps.
+        """Returns the seconds of the fastest of several steps, which are recorded where training records them.
 
         The fastest, because what else the machine does can only slow a step down.
         """
+        if self.record:
+            with self._generators_untouched():
+                return seconds_when_recorded(self._step, self.device)
         self.step()  # allocates, and looks for kernels
         return min(self.step() for _ in range(REPEATS))
 
     def step(self) -> float:
         """Takes a forward and backward pass; returns its seconds."""
-        cuda = [self.device] if self.device.type == "cuda" else []
-        with torch.random.fork_rng(devices=cuda):
-            return self._step()
+        with self._generators_untouched():
+            if self.device.type == "cuda":  # what was queued before is none of this step's
+                torch.cuda.synchronize(self.device)
+            start = time.perf_counter()
+            self._step()
+            if self.device.type == "cuda":
+                torch.cuda.synchronize(self.device)
+            return time.perf_counter() - start
 
-    def _step(self) -> float:
-        if self.device.type == "cuda":  # what was queued before is none of this step's
-            torch.cuda.synchronize(self.device)
-        start = time.perf_counter()
+    def _generators_untouched(self) -> AbstractContextManager[None]:
+        return torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else [])
+
+    def _step(self) -> None:
+        self.model.zero_grad(set_to_none=True)
         with autocast(self.device, self.precision):
             logits = self.model(self.images.contiguous(memory_format=self.memory_format))
         target = torch.zeros(len(logits), dtype=torch.long, device=self.device)
         F.cross_entropy(at_least_fp32(logits), target).backward()
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-        return time.perf_counter() - start
 
 
 def without_dropout(model: nn.Module) -> nn.Module:

@@ -36,6 +36,9 @@ class TrainerSettings:
             two by the same measurement.
         compile: run the model through `torch.compile` in training; `auto`: where that pays within the run, by a
             measurement that is taken where the run is long enough for it.
+        cuda_graphs: record the steps on a GPU and replay them, so that the host need not launch each kernel; `auto`:
+            where all layers are PyTorch's, torchvision's or ours. A model whose code does something else in each step
+            must not be recorded.
         deterministic: ask for bitwise repeatable kernels on CUDA too, at some cost in speed. On a CPU the
             same seed on the same machine always repeats.
         label_smoothing: share of each label that is spread over all classes in training (Szegedy et al. 2016);
@@ -59,6 +62,7 @@ class TrainerSettings:
     precision: str = "auto"
     memory_format: str = "auto"
     compile: bool | str = False
+    cuda_graphs: bool | str = "auto"
     deterministic: bool = False
     label_smoothing: float = 0.0
     mixup: float = 0.0
@@ -78,6 +82,7 @@ class TrainerSettings:
         precision: object = "auto",
         memory_format: object = "auto",
         compile: object = False,
+        cuda_graphs: object = "auto",
         deterministic: object = False,
         label_smoothing: object = 0.0,
         mixup: object = 0.0,
@@ -95,8 +100,9 @@ class TrainerSettings:
             problems.append(f"trainer.precision={precision}: must be one of {', '.join(PRECISIONS)}")
         if memory_format not in MEMORY_FORMATS:
             problems.append(f"trainer.memory_format={memory_format}: must be one of {', '.join(MEMORY_FORMATS)}")
-        if not isinstance(compile, bool) and compile != "auto":
-            problems.append(f"trainer.compile={compile}: must be true, false or auto")
+        for name, value in (("compile", compile), ("cuda_graphs", cuda_graphs)):
+            if not isinstance(value, bool) and value != "auto":
+                problems.append(f"trainer.{name}={value}: must be true, false or auto")
         if not isinstance(deterministic, bool):
             problems.append(f"trainer.deterministic={deterministic}: must be true or false")
         numbers = {"label_smoothing": label_smoothing, "mixup": mixup, "ema_decay": ema_decay}

@@ -277,8 +277,8 @@ def test_without_validation_weights_that_blow_up_in_the_last_step_are_seen(make_
     train = Computation.train_batch
 
     class Last(Computation):
-        def train_batch(self, batch, sums, display):
-            train(self, batch, sums, display)
+        def train_batch(self, batch, display):
+            train(self, batch, display)
             if len(batch[1]) < 48:  # an epoch's last
                 trainer.model.fc3.bias.data.fill_(math.inf)
 
@@ -403,7 +403,7 @@ def test_l2_is_coupled_weight_decay(make_trainer):
     batch = next(iter(with_l2.train.epoch(1)))
     for trainer in (with_l2, without):
         computation = Computation([trainer], trainer.model)
-        computation.train_batch(batch, computation.new_sums(), Display(1, 256))
+        computation.train_batch(batch, Display(1, 256))
     difference = without.model.fc1.weight - with_l2.model.fc1.weight
     torch.testing.assert_close(difference, 1e-4 * 0.1 * start, rtol=0.05, atol=2e-8)
 
@@ -438,13 +438,12 @@ def test_on_a_gpu_nothing_waits_for_the_device_inside_an_epoch(make_trainer):
     computation = Computation([trainer], trainer.model)
     computation.train([1], Display(1, 256))  # warms up
     batches = iter(trainer.train.epoch(1))  # an epoch's only transfers come before its first batch
-    sums = computation.new_sums()
-    computation.train_batch(next(batches), sums, Display(1, 256))
+    computation.train_batch(next(batches), Display(1, 256))
     torch.cuda.synchronize()
     torch.cuda.set_sync_debug_mode("error")
     try:
         for batch in batches:
-            computation.train_batch(batch, sums, Display(1, 256))
+            computation.train_batch(batch, Display(1, 256))
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert torch.isfinite(next(trainer.model.parameters())).all()

@@ -1,0 +1,144 @@
+"""CUDA graphs: what a step does on a GPU is recorded once and then replayed, so that the host launches nothing."""
+
+import gc
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+log = logging.getLogger(__name__)
+
+# Calls before a recording: libraries choose their kernels and allocate, optimisers make their buffers.
+WARM_UP = 3
+# Whose layers and models do the same in every step; what a user's own code does may depend on anything.
+KNOWN_PACKAGES = ("torch.nn.", "cifar_tuning.", "torchvision.")
+# Steps timed together, and how often, of which the fastest counts.
+TIMED, ROUNDS = 5, 3
+
+Work = Callable[..., None]
+
+
+def resolve_recording(asked: bool | str, model: nn.Module, device: torch.device) -> bool:
+    """Returns whether to record the steps of a model.
+
+    Args:
+        asked: true, false or `auto`: where all of its code is known to do the same each time.
+        model: what is trained.
+        device: where.
+    """
+    if device.type != "cuda" or asked is False:
+        return False
+    return asked is True or all(f"{type(module).__module__}.".startswith(KNOWN_PACKAGES) for module in model.modules())
+
+
+class Recorded:
+    """Does the same work on a GPU again and again: the first times as it is, then as a CUDA graph.
+
+    The kernels of a small network take a GPU a few microseconds each, and the host as long to launch each of them; a
+    graph is launched as a whole (PyTorch's documentation, "CUDA semantics", CUDA Graphs).
+
+    Args:
+        device: a GPU.
+        generators: that the work draws from, besides the device's own.
+    """
+
+    def __init__(self, device: torch.device, generators: Sequence[torch.Generator] = ()) -> None:
+        self.device, self.generators = device, list(generators)
+        self.recordings = 0
+        self._stream = torch.cuda.Stream(device)
+        self._like: object = None
+        self._calls = 0
+        self._graph: torch.cuda.CUDAGraph | None = None
+        self._inputs: list[Tensor] = []
+        self._possible = True
+
+    @property
+    def recording(self) -> int | None:
+        """The number of the recording that is replayed now; None: there is none."""
+        return None if self._graph is None else self.recordings
+
+    def __call__(self, work: Work, *inputs: Tensor, key: object = None) -> None:
+        """Does the work, or replays it.
+
+        Args:
+            work: always does the same with its inputs, keeps none of them, and never waits for the device.
+            inputs: on the device. Once recorded, the work is given copies whose memory stays.
+            key: what else the work depends on; whenever it or the inputs' shapes change, the work is recorded anew.
+
+        Raises:
+            OutOfMemoryError: the graph does not fit into the device's memory.
+        """
+        like = (key, *((tuple(one.shape), one.stride(), one.dtype) for one in inputs))
+        if like != self._like:
+            self._like, self._calls = like, 0
+            self.forget()
+        if self._graph is None:
+            self._calls += 1
+            if self._calls > WARM_UP and self._possible:
+                self._record(work, inputs)
+        if self._graph is None:
+            with self._aside():
+                work(*inputs)
+            return
+        for mine, given in zip(self._inputs, inputs, strict=True):
+            mine.copy_(given)
+        self._graph.replay()
+
+    def forget(self) -> None:
+        """Frees the graph and the memory that it works in."""
+        self._graph, self._inputs = None, []
+
+    def _record(self, work: Work, inputs: Sequence[Tensor]) -> None:
+        graph = torch.cuda.CUDAGraph()
+        for generator in self.generators:
+            graph.register_generator_state(generator)
+        copies = [one.clone() for one in inputs]
+        torch.cuda.synchronize(self.device)
+        collects = gc.isenabled()
+        gc.disable()  # it might free another graph's memory meanwhile, which CUDA takes for an error
+        try:
+            with torch.cuda.device(self.device), torch.cuda.stream(self._stream):
+                graph.capture_begin(capture_error_mode="thread_local")
+                try:
+                    work(*copies)
+                finally:
+                    graph.capture_end()
+        except torch.cuda.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            self._possible = False
+            reason = str(error).strip().split("\n")[0][:200]
+            log.warning("Trained without CUDA graphs, which is slower: a step could not be recorded (%s).", reason)
+            return
+        finally:
+            if collects:
+                gc.enable()
+        self._graph, self._inputs = graph, copies
+        self.recordings += 1
+
+    @contextmanager
+    def _aside(self) -> Iterator[None]:
+        """Has what is done be queued where it will be recorded: autograd remembers where a weight was first used."""
+        here = torch.cuda.current_stream(self.device)
+        self._stream.wait_stream(here)
+        with torch.cuda.stream(self._stream):
+            yield
+        here.wait_stream(self._stream)
+
+
+def seconds_when_recorded(work: Callable[[], None], device: torch.device) -> float:
+    """Returns the seconds that recorded work takes on a GPU, the fastest of several measurements."""
+    recorded = Recorded(device)
+
+    def several() -> float:
+        start = time.perf_counter()
+        for _ in range(TIMED):
+            recorded(work)
+        torch.cuda.synchronize(device)
+        return (time.perf_counter() - start) / TIMED
+
+    several()
+    return min(several() for _ in range(ROUNDS))
