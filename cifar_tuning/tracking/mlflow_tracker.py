@@ -141,7 +141,7 @@ class MLflowTracker:
         _register(self)
 
     def log_epoch(self, metrics: Mapping[str, float], step: int) -> None:
-        """Write one line of `metrics.jsonl` and make one call to the store, where epochs are short for several of them."""
+        """Write one line of `metrics.jsonl` and make one call to the store; where epochs are short, for several of them."""
         outbox, file = self._running()
         file.write(metrics, step)
         # Continuing repeats what lies between the checkpoint and the interruption.

@@ -20,6 +20,9 @@ TIMED, ROUNDS = 5, 3
 
 Work = Callable[..., None]
 
+# One for all that is recorded on a device: cuBLAS keeps some 60 MiB for each stream that it has ever worked in.
+_streams: dict[torch.device, torch.cuda.Stream] = {}
+
 
 def resolve_recording(asked: bool | str, model: nn.Module, device: torch.device) -> bool:
     """Returns whether to record the steps of a model.
@@ -48,7 +51,7 @@ class Recorded:
     def __init__(self, device: torch.device, generators: Sequence[torch.Generator] = ()) -> None:
         self.device, self.generators = device, list(generators)
         self.recordings = 0
-        self._stream = torch.cuda.Stream(device)
+        self._stream = _streams.setdefault(device, torch.cuda.Stream(device))
         self._like: object = None
         self._calls = 0
         self._graph: torch.cuda.CUDAGraph | None = None
@@ -110,6 +113,11 @@ class Recorded:
             raise
         except RuntimeError as error:
             self._possible = False
+            default = torch.cuda.default_generators[
+                torch.cuda.current_device() if self.device.index is None else self.device.index
+            ]
+            for generator in (default, *self.generators):  # they take it that they are still being recorded
+                generator.graphsafe_set_state(generator.clone_state())
             reason = str(error).strip().split("\n")[0][:200]
             log.warning("Trained without CUDA graphs, which is slower: a step could not be recorded (%s).", reason)
             return

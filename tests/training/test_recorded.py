@@ -8,6 +8,7 @@ from cifar_tuning.data import TrainBatches
 from cifar_tuning.fused.stack import Stack
 from cifar_tuning.models import ResNet, SimpleNN
 from cifar_tuning.training import L1, Schedule
+from cifar_tuning.training.averaging import WeightAverage
 from cifar_tuning.training.computation import Computation
 from cifar_tuning.training.display import Display
 from cifar_tuning.training.loop import run_epochs
@@ -63,6 +64,8 @@ def on_gpu(trainer, record, schedule=step, **numbers):
     )
     trainer.val = None
     trainer.device, trainer.record = device, record
+    if trainer.average is not None:
+        trainer.average = WeightAverage(trainer.model, trainer.average.decay)
     groups = trainer.regularizer.parameter_groups(trainer.model)
     optimizer = type(trainer.optimizer)(groups, **numbers)
     kept = {"decay_epochs": 2, "decay": 0.5} if schedule is step else {}
@@ -124,6 +127,7 @@ def test_a_recorded_stack_is_the_other_to_the_bit(make_trainer, deterministic, s
 def test_images_of_another_size_are_recorded_anew(make_trainer, deterministic):
     made = []
     for record in (False, True):
+        torch.manual_seed(0)
         trainer = make_trainer(epochs=4, model=ResNet(depth=8))
         trainer.train.side = lambda epoch: (16, 16) if epoch < 3 else (32, 32)
         on_gpu(trainer, record, lr=0.01)
