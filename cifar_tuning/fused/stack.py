@@ -7,9 +7,14 @@ from torch import Tensor
 
 from cifar_tuning.fused.layers import Given, NotStackableError, StackedConv2d, StackedDropout
 from cifar_tuning.fused.model import stack_models, twins
+from cifar_tuning.fused.sgd import StackedSGD
 from cifar_tuning.training import checkpoint as checkpoints
 from cifar_tuning.training.computation import Batch, Computation
 from cifar_tuning.training.loop import Trainer
+from cifar_tuning.training.recorded import Recorded
+
+# Where a few long kernels are faster than many short ones; on a CPU the runs' own optimisers are as fast.
+STEP_AS_ONE = ("cuda",)
 
 
 class Stack(Computation):
@@ -38,6 +43,9 @@ class Stack(Computation):
         # Compiled anew whenever a run leaves, it would lose more than it gains.
         self.compiled = None
         self.gradients = [p.grad for p in self.stacked.parameters() if p.grad is not None]
+        self.sgd = StackedSGD(runs, self.stacked) if self.device.type in STEP_AS_ONE and StackedSGD.fits(runs) else None
+        if self.sgd is not None and self.learning is not None:
+            self.updating = Recorded(self.device)
         self.given = Given()
         for twin in twins(self.stacked):
             if isinstance(twin, StackedDropout):
@@ -85,7 +93,23 @@ class Stack(Computation):
 
     def zero_grad(self) -> None:
         """Forgets the last step's gradients; the runs' own are views of the stacked ones, which must stay."""
-        torch._foreach_zero_(self.gradients)
+        if self.sgd is not None:
+            self.sgd.zero_grad()
+        else:
+            torch._foreach_zero_(self.gradients)
+
+    def _begin_update(self) -> object:
+        """Has the optimisers' numbers where an update finds them; returns what else it depends on."""
+        if self.sgd is None:
+            return super()._begin_update()
+        self.sgd.take_numbers()
+        return self.sgd.nesterov
+
+    def _update(self) -> None:
+        if self.sgd is None:
+            super()._update()
+        else:
+            self.sgd.step()
 
     def without(self, gone: Sequence[int]) -> Computation:
         """Returns a smaller stack, or one run by itself, with the weights as they are now."""
@@ -128,6 +152,8 @@ def own_memory(run: Trainer) -> None:
     """Gives a run's model memory of its own, with what is in the stack's now."""
     for value in [*run.model.parameters(), *run.model.buffers()]:
         value.data, value.grad = value.data.clone(), None
+    for state in run.optimizer.state.values():
+        state |= {name: value.clone() for name, value in state.items() if isinstance(value, Tensor)}
 
 
 def use_own_generator(run: Trainer) -> None:

@@ -33,8 +33,6 @@ log = logging.getLogger(__name__)
 
 # Tag of a run that failed: what it failed of, in a line.
 ERROR = "error"
-# Seconds between two calls for epochs: a GPU trains several of a small network in the time that one call takes.
-PAUSE = 1.0
 # What may differ between a run and its continuation without making it another experiment.
 NOT_COMPARED = ("resume", "tracking.")
 
@@ -141,13 +139,13 @@ class MLflowTracker:
         _register(self)
 
     def log_epoch(self, metrics: Mapping[str, float], step: int) -> None:
-        """Write one line of `metrics.jsonl` and make one call to the store; where epochs are short, for several of them."""
+        """Write one line of `metrics.jsonl` and tell the store, where epochs are short about several at once."""
         outbox, file = self._running()
         file.write(metrics, step)
         # Continuing repeats what lies between the checkpoint and the interruption.
         if step > self._logged_through:
             outbox.add_metrics(metrics, step)
-            outbox.flush(pause=PAUSE)
+            outbox.flush(may_wait=True)
 
     def log_facts(self, facts: Mapping[str, float | str]) -> None:
         """Log numbers as metrics at step 0 (the UI sorts by them) and texts as tags, in one call."""

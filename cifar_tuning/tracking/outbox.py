@@ -27,6 +27,9 @@ METRICS_A_CALL = 1000
 TAGS_A_CALL = 100
 # Of the training time, at most one part in this many goes into asking a dead store whether it is back.
 PATIENCE = 50
+# Of the training time, about one part in this many goes into telling stores about epochs that are short for it; but
+# what a store is told is at most so many seconds late.
+PART, LATEST = 10, 10.0
 
 
 @dataclass
@@ -85,6 +88,9 @@ class Outbox:
         folder: where to leave what the store never took.
     """
 
+    # Of all runs of the process.
+    _quiet_until = -math.inf
+
     def __init__(self, store: Store, run_id: str, folder: Path) -> None:
         self.store = store
         self.run_id = run_id
@@ -124,18 +130,26 @@ class Outbox:
             self.folder / UNSENT,
         )
 
-    def flush(self, last: bool = False, pause: float = 0.0) -> bool:
+    def flush(self, last: bool = False, may_wait: bool = False) -> bool:
         """Send what is pending; returns whether everything has arrived.
 
         Args:
             last: try even a store that was found dead a moment ago.
-            pause: seconds; leave it for later where the last call was less than so many ago.
+            may_wait: leave it for later where it would take too much of the training time: a GPU trains several epochs
+                of a small network in the time that one call takes.
         """
         if not self.pending:
             return True
-        if time.monotonic() < self._called_at + pause:
+        began = time.monotonic()
+        if may_wait and began < min(Outbox._quiet_until, self._called_at + LATEST):
             return False
-        self._called_at = time.monotonic()
+        try:
+            return self._send(last)
+        finally:
+            self._called_at = time.monotonic()
+            Outbox._quiet_until = self._called_at + (PART - 1) * (self._called_at - began)
+
+    def _send(self, last: bool) -> bool:
         if (self._down or self.store.location.file) and not self._reachable(last):
             return False
         try:

@@ -73,9 +73,8 @@ def save(checkpoint: Checkpoint, *paths: Path) -> None:
     """
     content = {f.name: getattr(checkpoint, f.name) for f in dataclasses.fields(checkpoint)}
     # A view (a run in a stack has only those) would be written with the whole storage behind it.
-    for weights in ("model", "unaveraged"):
-        if content[weights] is not None:
-            content[weights] = {name: value.clone() for name, value in content[weights].items()}
+    for name in ("model", "unaveraged", "optimizer"):
+        content[name] = _own_memory(content[name])
     content["progress"] = dataclasses.asdict(checkpoint.progress)
     content["format"] = FORMAT
     buffer = io.BytesIO()
@@ -84,6 +83,15 @@ def save(checkpoint: Checkpoint, *paths: Path) -> None:
         partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         partial.write_bytes(buffer.getbuffer())
         partial.replace(path)
+
+
+def _own_memory(value: Any) -> Any:
+    """Returns a copy of what may hold tensors, in dictionaries and lists."""
+    if isinstance(value, torch.Tensor):
+        return value.clone()
+    if isinstance(value, dict):
+        return type(value)((key, _own_memory(one)) for key, one in value.items())
+    return [_own_memory(one) for one in value] if isinstance(value, list) else value
 
 
 def find(path: str | Path) -> Path:

@@ -124,10 +124,11 @@ class Computation:
             self._learn(images, labels)
         else:
             self.learning(self._learn, images, labels, key=self.key())
+        numbers = self._begin_update()
         if self.updating is None or self.learning is None or self.learning.recording is None:
             self._update()
         else:
-            self.updating(self._update, key=(self._numbers, self.learning.recording))
+            self.updating(self._update, key=(numbers, self.learning.recording))
         for run in self.runs:
             run.schedule.after_step()
             run.update_average()
@@ -150,6 +151,10 @@ class Computation:
         with torch.no_grad():
             self.sums[0].add_(losses, alpha=len(images))
             self.sums[1].add_((logits.argmax(2) == class_of(labels)).sum(0))
+
+    def _begin_update(self) -> object:
+        """Returns what else than the gradients an update depends on."""
+        return self._numbers
 
     def _update(self) -> None:
         for run in self.runs:

@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from cifar_tuning.fused import stack
 from cifar_tuning.fused.stack import Stack, own_generator
 from cifar_tuning.models import ResNet, SimpleNN
 from cifar_tuning.training import L1, L2, ElasticNet, Regularizer
@@ -69,6 +70,19 @@ CASES = {
     "resnet_dropout": [{"model": partial(SMALL, dropout=p), "seed": 1} for p in (0.1, 0.5)],
     "resnet_swish": [{"model": partial(SMALL, activation="swish", batch_norm_momentum=m)} for m in (0.1, 0.2)],
 }
+
+
+STEPPED_AS_ONE = (
+    *("lr", "seeds_some_alike", "momentum", "nesterov", "dampening", "optimizers", "l2", "schedules", "onecycle"),
+    *("epochs", "ema_decay", "no_validation", "separable", "shortcut_A"),
+)
+
+
+@pytest.mark.parametrize("case", STEPPED_AS_ONE)
+def test_the_same_numbers_where_all_are_stepped_as_one(make_run, monkeypatch, case):
+    """As on a GPU."""
+    monkeypatch.setattr(stack, "STEP_AS_ONE", ("cpu",))
+    test_the_same_numbers(make_run, CASES[case])
 
 
 @pytest.mark.parametrize("options", CASES.values(), ids=CASES.keys())

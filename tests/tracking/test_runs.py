@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 
 from cifar_tuning import PROJECT_ROOT
 from cifar_tuning.errors import TrackingError
-from cifar_tuning.tracking import MLflowTracker, NoTracker, facts
+from cifar_tuning.tracking import MLflowTracker, NoTracker, facts, outbox
 
 
 def lines_of(folder):
@@ -250,3 +250,24 @@ def test_importing_the_room_imports_neither_mlflow_nor_torch():
 )
 def test_flattening(config, params):
     assert facts.as_params(config) == params
+
+
+def test_epochs_that_are_short_for_it_are_told_several_at_once(started, client, tmp_path, monkeypatch):
+    monkeypatch.setattr(outbox, "LATEST", 1000.0)
+    monkeypatch.setattr(outbox, "PART", 10**6)
+    tracker = started()
+
+    def told():
+        return [metric.step for metric in client.get_metric_history(tracker.run_id, "val/acc")]
+
+    for step in range(5):
+        tracker.log_epoch({"val/acc": step / 10}, step)
+    assert told() == [0]
+    assert len(lines_of(tmp_path / "job")) == 5
+    monkeypatch.setattr(outbox, "LATEST", 0.0)
+    tracker.log_epoch({"val/acc": 0.9}, 5)
+    assert told() == list(range(6))
+    monkeypatch.setattr(outbox, "LATEST", 1000.0)
+    tracker.log_epoch({"val/acc": 0.9}, 6)
+    tracker.finish("complete")
+    assert told() == list(range(7))

@@ -1,0 +1,109 @@
+"""SGD of a stack's runs as one: each operation works on all runs' weights at once, each with its own numbers."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from cifar_tuning.training.loop import Trainer
+
+# Of each parameter group of each run: learning rate, momentum, weight decay, whether the momentum is Nesterov's.
+Numbers = list[tuple[float, float, float, bool]]
+
+
+class StackedSGD:
+    """Steps all runs of a stack with a handful of kernels, where K optimisers launch a handful each.
+
+    With g the gradient, λ weight decay, μ momentum and η learning rate, as in PyTorch's SGD (Sutskever et al. 2013, "On
+    the importance of initialization and momentum in deep learning"):
+
+        d = g + λw,  b = μb + d,  w = w - η·b,  or with Nesterov's momentum  w = w - η·(d + μb)
+
+    The stacked parameters, their gradients and the runs' momentum buffers become parts of three long vectors; the runs'
+    own parameters and optimiser states become views of them, so that checkpoints keep what they do of a run by itself.
+
+    Args:
+        runs: in the order in which they are stacked.
+        stacked: their models as one; its parameters have gradients.
+    """
+
+    def __init__(self, runs: Sequence[Trainer], stacked: nn.Module) -> None:
+        named = {name: p for name, p in stacked.named_parameters() if p.requires_grad}
+        self.weights = _flat([p.data for p in named.values()])
+        self.gradients, self.buffers = torch.zeros_like(self.weights), torch.zeros_like(self.weights)
+        self.groups = [group for run in runs for group in run.optimizer.param_groups]
+        of_group = {id(p): index for index, group in enumerate(self.groups) for p in group["params"]}
+        owners = [(run, dict(run.model.named_parameters())) for run in runs]
+        indices, counts, begin = [], [], 0
+        for name, p in named.items():
+            p.data, p.grad, buffer = (_like(p, v, begin) for v in (self.weights, self.gradients, self.buffers))
+            begin += p.numel()
+            for number, (run, parameters) in enumerate(owners):
+                own = parameters[name]
+                rows = slice(number * len(own), (number + 1) * len(own))
+                own.data, own.grad = p.data[rows], p.grad[rows]
+                index = of_group[id(own)]
+                _adopt_buffer(run, own, buffer[rows], bool(self.groups[index]["momentum"]))
+                indices.append(index)
+                counts.append(own.numel())
+        # Which group each number of the vectors belongs to.
+        self.of_group = torch.tensor(indices).repeat_interleave(torch.tensor(counts)).to(self.weights.device)
+        self.numbers: Numbers = []
+        self.rows = torch.zeros((4, len(self.weights)), dtype=self.weights.dtype, device=self.weights.device)
+        self.nesterov = False
+
+    @staticmethod
+    def fits(runs: Sequence[Trainer]) -> bool:
+        """Whether all runs' optimisers are plain SGD, whose state is what is kept here."""
+        return all(
+            type(run.optimizer) is torch.optim.SGD
+            and not any(g["dampening"] or g["maximize"] or g["differentiable"] for g in run.optimizer.param_groups)
+            for run in runs
+        )
+
+    def take_numbers(self) -> None:
+        """Looks what the runs' optimisers say now; their schedules change it."""
+        numbers = [(g["lr"], g["momentum"], g["weight_decay"], g["nesterov"]) for g in self.groups]
+        if numbers == self.numbers:
+            return
+        self.numbers, self.nesterov = numbers, any(nesterov for *_, nesterov in numbers)
+        table = torch.tensor(
+            [(lr * mu if nesterov else lr, mu, decay, lr if nesterov else 0.0) for lr, mu, decay, nesterov in numbers],
+            dtype=self.weights.dtype,
+        ).T
+        # Into the same memory, because that is what a recorded step reads; the only transfer.
+        torch.index_select(table.to(self.weights.device), 1, self.of_group, out=self.rows)
+
+    def step(self) -> None:
+        """Takes one step of every run; nothing in it waits for the device."""
+        rate, momentum, decay, of_step = self.rows
+        with torch.no_grad():
+            step = torch.addcmul(self.gradients, self.weights, decay)
+            torch.addcmul(step, self.buffers, momentum, out=self.buffers)
+            self.weights.addcmul_(self.buffers, rate, value=-1)
+            if self.nesterov:
+                self.weights.addcmul_(step, of_step, value=-1)
+
+    def zero_grad(self) -> None:
+        """Forgets the last step's gradients, which keep their memory."""
+        self.gradients.zero_()
+
+
+def _adopt_buffer(run: Trainer, own: nn.Parameter, part: Tensor, momentum: bool) -> None:
+    """Has a run's momentum buffer lie in a part of the vector; where it has not begun, that is zeros."""
+    run.optimizer._opt_called = True  # type: ignore[attr-defined]  # or its schedule would warn
+    state = run.optimizer.state
+    if own in state and (known := state[own].get("momentum_buffer")) is not None:
+        part.copy_(known)
+    if momentum:
+        state[own]["momentum_buffer"] = part
+
+
+def _flat(tensors: Sequence[Tensor]) -> Tensor:
+    """Returns the tensors' memory one after the other, each in the order that it has there."""
+    return torch.cat([tensor.as_strided((tensor.numel(),), (1,)) for tensor in tensors])
+
+
+def _like(tensor: Tensor, vector: Tensor, begin: int) -> Tensor:
+    """Returns a part of a vector in the shape and memory order of a tensor."""
+    return vector.as_strided(tensor.shape, tensor.stride(), begin)
