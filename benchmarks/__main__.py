@@ -17,6 +17,7 @@ from benchmarks import (
     stacks,
     start,
     studies,
+    targets,
     techniques,
     tracking,
     workers,
@@ -26,9 +27,12 @@ from cifar_tuning.errors import UserError
 
 # In minutes on two cores: tracking 0.3, overhead 1, loading 0.5, start 2, pipeline 3, stacks 6; waiting 10, agreement
 # 7, workers 2, stack_sizes 3, simulated 5, accuracy 25, precision 6, techniques an hour; pruning hours (`--train-limit`
-# less).
+# less). targets are for a GPU.
 SHORT = ("tracking", "overhead", "loading", "start", "pipeline", "stacks")
-LONG = ("stack_sizes", "waiting", "pruning", "agreement", "workers", "simulated", "accuracy", "precision", "techniques")
+LONG = (
+    *("stack_sizes", "waiting", "pruning", "agreement", "workers", "simulated", "accuracy", "precision", "techniques"),
+    "targets",
+)
 
 
 def main() -> None:
@@ -65,6 +69,7 @@ def main() -> None:
         "waiting": lambda: studies.waiting(repeats or 1),
         "workers": lambda: workers.run(networks or list(NETWORKS), repeats or 5),
         "simulated": lambda: simulated.run(repeats or 100),
+        "targets": targets.run,
         "accuracy": lambda: accuracy.run(networks or ["simplenn_bn"], repeats or 5),
         "agreement": lambda: agreement.run("agreement", options.train_limit),
         "precision": lambda: agreement.run("precision", options.train_limit),

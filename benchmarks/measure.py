@@ -15,6 +15,8 @@ import torch
 from tqdm import tqdm
 
 RESULTS = Path(__file__).parent / "results"
+# The folder of a GPU's figures.
+GPU = "gpu"
 PACKAGES = ("torch", "torchvision", "numpy", "mlflow", "optuna", "hydra-core")
 
 
@@ -81,17 +83,22 @@ def with_known(name: str, figures: Mapping[str, dict[str, Any]], repeats: int) -
     """
     commit = _commit()
     figures = {network: one | {"commit": commit, "repeats": repeats} for network, one in figures.items()}
-    file = RESULTS / f"{name}.json"
+    file = file_of(name)
     known = json.loads(file.read_text()) if file.is_file() else {}
     here = {key: value for key, value in machine().items() if key != "commit"}
     there = {key: value for key, value in known.get("machine", {}).items() if key != "commit"}
     return {**(known.get("networks", {}) if here == there else {}), **figures}
 
 
+def file_of(name: str) -> Path:
+    """Returns where a benchmark's figures go; a GPU's lie apart."""
+    return RESULTS / (GPU if torch.cuda.is_available() else "") / f"{name}.json"
+
+
 def write(name: str, content: Mapping[str, Any]) -> Path:
     """Writes a benchmark's figures and the machine's as JSON; returns the file."""
-    RESULTS.mkdir(exist_ok=True)
-    file = RESULTS / f"{name}.json"
+    file = file_of(name)
+    file.parent.mkdir(parents=True, exist_ok=True)
     partial = file.with_suffix(".tmp")
     partial.write_text(json.dumps({"benchmark": name, **content, "machine": machine()}, indent=2) + "\n")
     return partial.replace(file)

@@ -24,7 +24,10 @@ def write() -> Path:
 
     def filled(match: re.Match[str]) -> str:
         name = match[2]
-        table = TABLES[name](known[name]) if name in known else [f"Not measured yet: `python -m benchmarks {name}`."]
+        benchmark = name.removeprefix(f"{measure.GPU}_")
+        here = "" if name == benchmark else " on a GPU"
+        absent = f"Not measured yet{here}: `python -m benchmarks {benchmark}`."
+        table = TABLES[benchmark](known[name]) if name in known else [absent]
         return "\n".join([match[1], *table, "", match[3]])
 
     text = MARKED.sub(filled, page)
@@ -38,4 +41,8 @@ def write() -> Path:
 
 
 def _known() -> dict[str, Any]:
-    return {file.stem: json.loads(file.read_text()) for file in sorted(measure.RESULTS.glob("*.json"))}
+    """Returns all figures by the names that the page has for them: those of a GPU are `gpu_pipeline` and so on."""
+    of_gpu = sorted((measure.RESULTS / measure.GPU).glob("*.json"))
+    known = {file.stem: file for file in sorted(measure.RESULTS.glob("*.json"))}
+    known |= {f"{measure.GPU}_{file.stem}": file for file in of_gpu}
+    return {name: json.loads(file.read_text()) for name, file in known.items()}

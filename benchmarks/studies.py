@@ -33,7 +33,7 @@ def pruning(repeats: int, train_limit: int | None, trials: int = 40, epochs: int
         epochs: of a whole trial.
     """
     settings = {"trials": trials, "epochs": epochs, "train_limit": train_limit}
-    file = measure.RESULTS / "pruning.json"
+    file = measure.file_of("pruning")
     # A study takes up to an hour: those that are there stay. To measure one again, take it out of the file.
     known = json.loads(file.read_text()) if file.is_file() else {}
     rounds: list[dict[str, Any]] = known["rounds"] if settings.items() <= known.items() else []

@@ -10,9 +10,11 @@ from torch.utils.data import DataLoader
 
 from cifar_tuning.data import ArraySet, ImageData, ImageDataset
 from cifar_tuning.models import ResNet
+from cifar_tuning.processes import cores
 from cifar_tuning.torchvision_compat import torchvision
 
-WORKERS = 2
+# As many as the machine has cores for, up to what people take.
+MOST_WORKERS = 8
 LR = 0.05
 
 
@@ -41,7 +43,7 @@ MODELS: dict[str, Callable[[], nn.Module]] = {
 
 
 def loader(data: ImageData, images: ArraySet, train: bool = True) -> DataLoader:
-    """A DataLoader with two workers that stay, over crop and flip (in training), tensor and normalisation per image."""
+    """A DataLoader with workers that stay, over crop and flip (in training), tensor and normalisation per image."""
     transforms = torchvision.transforms
     augment = [transforms.RandomCrop(32, padding=4), transforms.RandomHorizontalFlip()] if train else []
     transform = transforms.Compose([*augment, transforms.ToTensor(), transforms.Normalize(data.mean, data.std)])
@@ -50,7 +52,7 @@ def loader(data: ImageData, images: ArraySet, train: bool = True) -> DataLoader:
         dataset,
         batch_size=data.batch_size,
         shuffle=train,
-        num_workers=WORKERS,
+        num_workers=min(cores(), MOST_WORKERS),
         persistent_workers=True,
         pin_memory=torch.cuda.is_available(),
     )

@@ -72,7 +72,7 @@ class StackedSGD:
             dtype=self.weights.dtype,
         ).T
         # Into the same memory, because that is what a recorded step reads; the only transfer.
-        torch.index_select(table.to(self.weights.device), 1, self.of_group, out=self.rows)
+        torch.index_select(table.to(self.weights.device, non_blocking=True), 1, self.of_group, out=self.rows)
 
     def step(self) -> None:
         """Takes one step of every run; nothing in it waits for the device."""
