@@ -74,12 +74,14 @@ def _pipeline(content: dict[str, Any]) -> list[str]:
         f"{NAMES[network]} in {figures['precision']} {figures['roofline']['ceiling_gflops']:,.0f} GFLOP/s, "
         f"{figures['roofline']['ceiling_gbytes']:.0f} GB/s"
         for network, figures in content["networks"].items()
+        if "ceiling_gflops" in figures["roofline"]
     ]
-    return [
-        *rows,
-        "",
-        f"Ceilings, by a large matrix product and a copy of 256 MB after each network: {'; '.join(ceilings)}.",
-    ]
+    if ceilings:
+        rows += [
+            "",
+            f"Ceilings, by a large matrix product and a copy of 256 MB after each network: {'; '.join(ceilings)}.",
+        ]
+    return rows
 
 
 def _loading(content: dict[str, Any]) -> list[str]:
