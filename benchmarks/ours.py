@@ -16,12 +16,13 @@ from cifar_tuning.tracking import MLflowTracker, RunContext
 from cifar_tuning.training.computation import Computation
 from cifar_tuning.training.display import Display
 from cifar_tuning.training.events import Listener
-from cifar_tuning.training.loop import Trainer, one_epoch
+from cifar_tuning.training.loop import one_epoch
 from cifar_tuning.training.memory import keep_freed_memory
 from cifar_tuning.training.probe import resolve_formats
 from cifar_tuning.training.recorded import resolve_recording
 from cifar_tuning.training.schedules import Schedule
 from cifar_tuning.training.settings import place
+from cifar_tuning.training.trainer import Trainer
 
 # A benchmark trains as many as it needs.
 EPOCHS = 1000

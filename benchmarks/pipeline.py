@@ -14,8 +14,8 @@ from benchmarks import measure, roofline, usual
 from benchmarks.ours import NAMES, NETWORKS, make_parts, tracked_run, whole_epoch
 from cifar_tuning.tracking import MLflowTracker
 from cifar_tuning.training.computation import Computation
-from cifar_tuning.training.loop import Trainer
 from cifar_tuning.training.settings import resolve_device
+from cifar_tuning.training.trainer import Trainer
 
 # Training and validation images of a round, in the proportion of a whole run's epoch.
 IMAGES = {"simplenn_bn": (9000, 1000), "simplenn": (9000, 1000), "resnet20": (2304, 256)}

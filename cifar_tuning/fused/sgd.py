@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from cifar_tuning.training.loop import Trainer
+from cifar_tuning.training.trainer import Trainer
 
 # Of each parameter group of each run: learning rate, momentum, weight decay, whether the momentum is Nesterov's.
 Numbers = list[tuple[float, float, float, bool]]

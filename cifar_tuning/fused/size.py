@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from cifar_tuning import processes
 from cifar_tuning.fused.layers import NotStackableError
 from cifar_tuning.fused.model import stack_models
-from cifar_tuning.training.loop import Trainer
 from cifar_tuning.training.precision import at_least_fp32, autocast
 from cifar_tuning.training.probe import Together, without_dropout
 from cifar_tuning.training.recorded import seconds_when_recorded
 from cifar_tuning.training.remembered import key_of, recall, remember
+from cifar_tuning.training.trainer import Trainer
 
 log = logging.getLogger(__name__)
 

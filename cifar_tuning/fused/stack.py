@@ -10,8 +10,8 @@ from cifar_tuning.fused.model import stack_models, twins
 from cifar_tuning.fused.sgd import StackedSGD
 from cifar_tuning.training import checkpoint as checkpoints
 from cifar_tuning.training.computation import Batch, Computation
-from cifar_tuning.training.loop import Trainer
 from cifar_tuning.training.recorded import Recorded
+from cifar_tuning.training.trainer import Trainer
 
 # Where a few long kernels are faster than many short ones; on a CPU the runs' own optimisers are as fast.
 STEP_AS_ONE = ("cuda",)

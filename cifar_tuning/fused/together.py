@@ -19,7 +19,7 @@ from omegaconf import OmegaConf
 
 from cifar_tuning.fused.stack import own_generator, use_own_generator
 from cifar_tuning.training.events import Result, State
-from cifar_tuning.training.loop import TOGETHER, Trainer
+from cifar_tuning.training.trainer import TOGETHER, Trainer
 
 # Sent to a job in place of a state: nobody has trained it.
 ALONE = object()

@@ -5,8 +5,8 @@ import torch
 from cifar_tuning.fused.size import example
 from cifar_tuning.jobs.prepare import Prepared
 from cifar_tuning.training.compilation import resolve_compile
-from cifar_tuning.training.loop import TOGETHER
 from cifar_tuning.training.probe import Formats, resolve_formats
+from cifar_tuning.training.trainer import TOGETHER
 
 
 def choose_formats(prepared: Prepared, device: torch.device, shape: tuple[int, int, int, int]) -> Formats:

@@ -27,12 +27,12 @@ from cifar_tuning.ranking import ENDED
 from cifar_tuning.training import checkpoint as checkpoints
 from cifar_tuning.training.display import describe_device, memory_in_use
 from cifar_tuning.training.events import EpochMetrics, Listener, Progress, Result
-from cifar_tuning.training.loop import Trainer
 from cifar_tuning.training.memory import keep_freed_memory
 from cifar_tuning.training.probe import Formats
 from cifar_tuning.training.recorded import resolve_recording
 from cifar_tuning.training.schedules import Schedule
 from cifar_tuning.training.settings import place, resolve_device
+from cifar_tuning.training.trainer import Trainer
 from cifar_tuning.tuning.place import LostTrial, is_retrained, is_study, objectives_of, repeat_of
 
 log = logging.getLogger(__name__)

@@ -36,7 +36,8 @@ CLAIMS = (
 EXPERIMENTS = REPORT + CLAIMS
 # What neither makes a run another experiment's nor another configuration.
 IGNORED = re.compile(
-    r"(experiment|seed|tracking.*|resume|published|data\.root|trainer\.(device|precision|memory_format|compile))$"
+    r"(experiment|seed|tracking.*|resume|published|data\.root|"
+    r"trainer\.(device|precision|memory_format|compile|cuda_graphs))$"
 )
 OBJECTIVE = "val/acc_best"
 # As in conf/trainer/default.yaml.

@@ -14,7 +14,7 @@ from cifar_tuning.training.precision import at_least_fp32, autocast
 from cifar_tuning.training.recorded import Recorded
 
 if TYPE_CHECKING:
-    from cifar_tuning.training.loop import Trainer
+    from cifar_tuning.training.trainer import Trainer
 
 Batch = tuple[Tensor, Tensor]
 

@@ -13,7 +13,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from cifar_tuning.training.events import EpochMetrics
 
 if TYPE_CHECKING:
-    from cifar_tuning.training.loop import Trainer
+    from cifar_tuning.training.trainer import Trainer
 
 log = logging.getLogger(__name__)
 

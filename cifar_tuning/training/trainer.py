@@ -1,0 +1,267 @@
+"""One run: what is trained, how far it has come, what is kept of it; whoever wants to know passes a `Listener`."""
+
+import logging
+import math
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from contextvars import ContextVar
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from cifar_tuning.training import checkpoint as checkpoints
+from cifar_tuning.training.averaging import WeightAverage
+from cifar_tuning.training.checkpoint import Checkpoint
+from cifar_tuning.training.computation import Batch, Computation, Trained
+from cifar_tuning.training.display import Display
+from cifar_tuning.training.evaluation import Evaluation
+from cifar_tuning.training.events import EpochMetrics, Listener, Progress, Result, State
+from cifar_tuning.training.loop import run_epochs
+from cifar_tuning.training.regularizers import Regularizer
+from cifar_tuning.training.schedules import Schedule
+
+log = logging.getLogger(__name__)
+
+# What trains a run in place of `fit_alone`, set by a launcher that trains several together.
+TOGETHER: "ContextVar[Callable[[Trainer], Result] | None]" = ContextVar("TOGETHER", default=None)
+
+
+class EpochBatches(Protocol):
+    """The training images in a new order each epoch: float N×C×H×W with labels N or shares N×classes, on the device.
+
+    Attributes:
+        seed: decides, with the epoch's number, the order and the augmentation.
+        side: returns an epoch's height and width of the images; None: they are whole in every epoch.
+    """
+
+    seed: int
+    side: Callable[[int], tuple[int, int]] | None
+
+    def __len__(self) -> int:
+        """Number of batches."""
+
+    @property
+    def count(self) -> int:
+        """Number of images."""
+
+    def epoch(self, epoch: int) -> Iterable[Batch]:
+        """The batches of an epoch, decided by the seed and the epoch's number alone."""
+
+
+class Trainer:
+    """One run: a model with what it is trained by, how far it has come, its checkpoints and listeners.
+
+    Args:
+        model: on the device.
+        optimizer: over the model's parameters.
+        schedule: steps the optimiser's learning rate.
+        regularizer: may add a term to each batch's loss.
+        train: training batches.
+        val: validation batches, the same each time; None: there is no validation, and the last epoch's weights count as
+            the best.
+        epochs: total number, counted from the start of the run even if resumed.
+        device: where all of it is.
+        precision: `fp32` or `bf16`.
+        memory_format: `channels_last` or `contiguous_format`, as the model's; the batches are brought into it.
+        compile: run the model through `torch.compile` in training.
+        record: replay the steps as CUDA graphs; see `Recorded`.
+        label_smoothing: share of each label that is spread over all classes, in training.
+        ema_decay: what the exponential moving average of weights and statistics keeps of itself at each step; it is
+            what is validated and predicts then. 0: there is none.
+        folder: where `best.pt` and `last.pt` go; None writes no checkpoints.
+        config: the resolved configuration, kept in the checkpoints.
+        run_id: the tracking run, kept in the checkpoints.
+        listeners: told about every epoch.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: Optimizer,
+        schedule: Schedule,
+        regularizer: Regularizer,
+        train: EpochBatches,
+        val: Iterable[Batch] | None,
+        *,
+        epochs: int,
+        device: torch.device,
+        precision: str = "fp32",
+        memory_format: str = "channels_last",
+        compile: bool = False,
+        record: bool = False,
+        label_smoothing: float = 0.0,
+        ema_decay: float = 0.0,
+        folder: Path | None = None,
+        config: dict[str, Any] | None = None,
+        run_id: str | None = None,
+        listeners: Sequence[Listener] = (),
+    ) -> None:
+        self.model, self.optimizer, self.schedule, self.regularizer = model, optimizer, schedule, regularizer
+        self.train, self.val, self.epochs = train, val, epochs
+        self.device, self.precision, self.memory_format = device, precision, memory_format
+        self.folder, self.config, self.run_id = folder, config or {}, run_id
+        self.listeners = list(listeners)
+        self.progress = Progress()
+        # Holds the run as it was after its last epoch; None: nothing does.
+        self.saved: Path | None = None
+        self.compile, self.record, self.label_smoothing = compile, record, label_smoothing
+        self.average = WeightAverage(model, ema_decay) if ema_decay else None
+        # Random numbers of its own, where several runs share the process's generators.
+        self.generator: torch.Generator | None = None
+        if compile:
+            log.info("compiling: the first batches take a minute or more, and count into the first epoch's images/s")
+
+    def resume(self, checkpoint: Checkpoint, file: Path | None = None) -> None:
+        """Goes on from a checkpoint; on a CPU to the same bits as if the run had never stopped.
+
+        Args:
+            checkpoint: of the same run or one like it.
+            file: where it lies.
+        """
+        self.model.load_state_dict(checkpoint.unaveraged or checkpoint.model)
+        if self.average is not None:
+            self.average.model.load_state_dict(checkpoint.model)
+            self.average.steps = checkpoint.averaged_steps
+        self.optimizer.load_state_dict(checkpoint.optimizer)
+        self.schedule.load_state_dict(checkpoint.schedule)
+        checkpoints.restore_generators(checkpoint.generators, self.device)
+        self.progress, self.saved = checkpoint.progress, file
+
+    def fit(self) -> Result:
+        """Trains until the last epoch, a listener's stop, or a loss that is no longer finite.
+
+        Where a launcher trains several runs together, it takes this one among them.
+        """
+        together = TOGETHER.get()
+        return self.fit_alone() if together is None else together(self)
+
+    def fit_alone(self) -> Result:
+        """Trains by itself, whatever the launcher."""
+        with Display.of([self]) as display:
+            ((_, state),) = run_epochs(Computation([self], self.model), display)
+        assert state is not None
+        return self.end(state)
+
+    def before_training(self, loss: float, accuracy: float, val: Evaluation | None) -> EpochMetrics:
+        """Returns epoch 0's figures, given those on some training batches and on the validation images, if any."""
+        self._keep_if_best(0, val)
+        return EpochMetrics(
+            epoch=0,
+            train_loss=loss,
+            train_acc=accuracy,
+            val_loss=None if val is None else val.loss,
+            val_acc=None if val is None else val.accuracy,
+            val_acc_best=self.progress.best_acc,
+            lr=self.lr,
+            images_per_second=0.0,
+            epoch_seconds=0.0,
+        )
+
+    def after_epoch(self, trained: Trained, val: Evaluation | None, training: float, seconds: float) -> EpochMetrics:
+        """Returns the figures of the epoch after the last one, and moves the schedule on.
+
+        Args:
+            trained: what came of it.
+            val: on the validation images; None if there are none, or if that was left out because the loss is no longer
+                finite.
+            training: seconds spent training.
+            seconds: all of them.
+        """
+        epoch = self.progress.epoch + 1
+        val_loss, val_acc = (None, None) if self.val is None else (math.nan, math.nan)
+        if val is not None and math.isfinite(trained.loss):
+            val_loss, val_acc = val.loss, val.accuracy
+        if self._is_sound(trained.loss, val_loss):
+            self._keep_if_best(epoch, val)
+            self.schedule.after_epoch(val_loss)
+        return EpochMetrics(
+            epoch=epoch,
+            train_loss=trained.loss,
+            train_acc=trained.accuracy,
+            val_loss=val_loss,
+            val_acc=val_acc,
+            val_acc_best=self.progress.best_acc,
+            lr=trained.lr,
+            images_per_second=self.train.count / training,
+            epoch_seconds=seconds,
+        )
+
+    def finish_epoch(self, metrics: EpochMetrics, display: Display) -> State | None:
+        """Keeps and reports an epoch; returns how the run ended, if it did."""
+        self.progress.history.append(metrics)
+        display.report(metrics, self.epochs)
+        sound = self._is_sound(metrics.train_loss, metrics.val_loss)
+        if self.folder is not None and sound:
+            self._save(is_best=self.progress.best_epoch == metrics.epoch)
+        answers = [listener.on_epoch(metrics) for listener in self.listeners]  # everyone hears of it
+        if metrics.epoch > 0 and not sound:
+            log.warning("The loss is no longer finite in epoch %d: this run has diverged.", metrics.epoch)
+            return "diverged"
+        if metrics.epoch >= self.epochs:
+            return "complete"
+        return "pruned" if metrics.epoch > 0 and any(answers) else None
+
+    def end(self, state: State) -> Result:
+        """Tells the listeners how the run ended."""
+        result = Result(state, self.progress)
+        for listener in self.listeners:
+            listener.on_end(result)
+        return result
+
+    def update_average(self) -> None:
+        """Takes the weights of the step that was just done into their average, if the run keeps one."""
+        if self.average is not None:
+            self.average.update(self.model)
+
+    def averaged(self) -> AbstractContextManager[None]:
+        """Has the average, if the run keeps one, stand in the model's place."""
+        return nullcontext() if self.average is None else self.average.in_place_of(self.model)
+
+    @property
+    def lr(self) -> float:
+        """The learning rate of the next step."""
+        return float(self.optimizer.param_groups[0]["lr"])
+
+    def _is_sound(self, train_loss: float, val_loss: float | None) -> bool:
+        """Whether an epoch left a model that can be gone on with.
+
+        A last step may blow up the weights after all its epoch's losses were fine; validation, or else a look at the
+        weights, tells.
+        """
+        if not math.isfinite(train_loss):
+            return False
+        if val_loss is not None:
+            return math.isfinite(val_loss)
+        return all(bool(value.isfinite().all()) for value in self.model.state_dict().values())
+
+    def _keep_if_best(self, epoch: int, val: Evaluation | None) -> None:
+        best = self.progress.best_acc
+        if val is None:
+            self.progress.best_acc, self.progress.best_epoch = None, epoch
+        elif epoch == 0 or best is None or val.accuracy > best:
+            self.progress.best_acc, self.progress.best_epoch = val.accuracy, epoch
+            self.progress.confusion = val.confusion
+
+    def _save(self, is_best: bool) -> None:
+        assert self.folder is not None
+        trained = self.model.state_dict()
+        state = Checkpoint(
+            model=trained if self.average is None else self.average.model.state_dict(),
+            unaveraged=None if self.average is None else trained,
+            averaged_steps=0 if self.average is None else self.average.steps,
+            optimizer=self.optimizer.state_dict(),
+            schedule=self.schedule.state_dict(),
+            generators=checkpoints.generator_states(self.device, self.generator),
+            progress=self.progress,
+            config=self.config,
+            run_id=self.run_id,
+            precision=self.precision,
+            memory_format=self.memory_format,
+            compile=self.compile,
+        )
+        names = ["last.pt", "best.pt"] if is_best else ["last.pt"]
+        checkpoints.save(state, *(self.folder / name for name in names))
+        self.saved = self.folder / "last.pt"
