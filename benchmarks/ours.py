@@ -55,7 +55,8 @@ def make_run(
         keep_freed_memory()
     model = place(parts.model, device)
     stack = example(model) if together else None
-    formats = resolve_formats("auto", "auto", model, device, (parts.data.batch_size, 3, 32, 32), stack)
+    record = resolve_recording("auto", model, parts.regularizer, device)
+    formats = resolve_formats("auto", "auto", model, device, (parts.data.batch_size, 3, 32, 32), stack, record)
     model = place(model, device, formats.memory_format)
     train, val = make_batches(parts, seed, device)
     optimizer = make_optimizer(parts)
@@ -71,7 +72,7 @@ def make_run(
         precision=formats.precision,
         memory_format=formats.memory_format,
         compile=compile,
-        record=resolve_recording("auto", model, device),
+        record=record,
         folder=folder,
         listeners=listeners,
     )

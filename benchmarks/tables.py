@@ -24,6 +24,7 @@ def _where(content: Mapping[str, Any], name: str) -> str:
     measured = [content, *content.get("networks", {}).values()]
     rounds = min((one["repeats"] for one in measured if isinstance(one.get("repeats"), int)), default=FEW)
     few = f"; only {rounds} rounds" if rounds < FEW else ""
+    few += f" ({content['note']})" if "note" in content else ""
     return f"`python -m benchmarks {name}` on {processor}, {versions}{few}:"
 
 

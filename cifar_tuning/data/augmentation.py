@@ -58,7 +58,14 @@ class Plan:
 
 
 class Augmentation(ABC):
-    """Makes an epoch's batches more varied; each image of a batch independently of the others."""
+    """Makes an epoch's batches more varied; each image of a batch independently of the others.
+
+    Attributes:
+        ahead: a GPU may have several batches made as one larger one, because what becomes of an image depends on its
+            place in the epoch alone.
+    """
+
+    ahead = False
 
     @abstractmethod
     def start(self, plan: Plan) -> Augment:
@@ -67,6 +74,8 @@ class Augmentation(ABC):
 
 class NoAugmentation(Augmentation):
     """The images as they are; `conf/augmentation/none.yaml` is this constructor."""
+
+    ahead = True
 
     @staticmethod
     def check() -> list[str]:
@@ -106,6 +115,8 @@ class CropFlip(Augmentation):
     Raises:
         ValueError: every problem that `check` finds.
     """
+
+    ahead = True
 
     def __init__(self, *, padding: int = 4, flip: float | bool | str = 0.5, cutout: int = 0) -> None:
         problems = self.check(padding=padding, flip=flip, cutout=cutout)

@@ -11,8 +11,9 @@ from torch import Tensor
 from cifar_tuning.data.augmentation import MIXUP_STREAM, ORDER_STREAM, Augmentation, Plan, epoch_bits
 
 Batch = tuple[Tensor, Tensor]
-# Batches that a GPU makes at once: each kernel of one is over before the host has launched the next.
-AHEAD = 16
+# Where batches are made as one of at most so many images: each kernel of a single one is over before the host has
+# launched the next.
+AHEAD_ON, AHEAD = ("cuda",), 2048
 
 
 class Normalizer:
@@ -173,8 +174,7 @@ class TrainBatches(_Batches):
         With mixup labels are float32 B×classes: the share of each class.
         """
         order = self.order(epoch)
-        # A GPU makes several batches in the time of one.
-        several = self.batch_size * (AHEAD if self.device.type == "cuda" else 1)
+        several = self.batch_size * self._ahead()
         plan = Plan(self.count, several, self.image_shape, self.seed, epoch, self.device, order, self._mean)
         augment = self.augmentation.start(plan)
         side = self.side(epoch) if self.side is not None else self.image_shape[:2]
@@ -191,6 +191,11 @@ class TrainBatches(_Batches):
                 if side != self.image_shape[:2]:
                     images = F.interpolate(images, side, mode="bilinear", antialias=True)
                 yield images, labels
+
+    def _ahead(self) -> int:
+        """Returns how many batches are made as one."""
+        ahead = self.device.type in AHEAD_ON and getattr(self.augmentation, "ahead", False)
+        return max(1, min(AHEAD // self.batch_size, len(self))) if ahead else 1
 
     def _shares(self, epoch: int) -> list[float]:
         """How much of themselves the images of each batch keep: from Beta(α, α), 0 to 1."""

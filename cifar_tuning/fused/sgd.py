@@ -47,19 +47,19 @@ class StackedSGD:
                 indices.append(index)
                 counts.append(own.numel())
         # Which group each number of the vectors belongs to.
-        self.of_group = torch.tensor(indices).repeat_interleave(torch.tensor(counts)).to(self.weights.device)
+        each = torch.tensor(indices, dtype=torch.int32).repeat_interleave(torch.tensor(counts))
+        self.of_group = each.to(self.weights.device)
         self.numbers: Numbers = []
         self.rows = torch.zeros((4, len(self.weights)), dtype=self.weights.dtype, device=self.weights.device)
         self.nesterov = False
 
     @staticmethod
     def fits(runs: Sequence[Trainer]) -> bool:
-        """Whether all runs' optimisers are plain SGD, whose state is what is kept here."""
-        return all(
-            type(run.optimizer) is torch.optim.SGD
-            and not any(g["dampening"] or g["maximize"] or g["differentiable"] for g in run.optimizer.param_groups)
-            for run in runs
-        )
+        """Whether all runs' optimisers are plain SGD over all their weights, so that what is kept here is their state.
+
+        PyTorch's leaves a buffer alone while momentum is 0, which a schedule may make it.
+        """
+        return all(type(run.optimizer) is torch.optim.SGD and _is_plain(run) for run in runs)
 
     def take_numbers(self) -> None:
         """Looks what the runs' optimisers say now; their schedules change it."""
@@ -70,6 +70,7 @@ class StackedSGD:
         table = torch.tensor(
             [(lr * mu if nesterov else lr, mu, decay, lr if nesterov else 0.0) for lr, mu, decay, nesterov in numbers],
             dtype=self.weights.dtype,
+            pin_memory=self.weights.is_cuda,  # or the copy may wait for the device
         ).T
         # Into the same memory, because that is what a recorded step reads; the only transfer.
         torch.index_select(table.to(self.weights.device, non_blocking=True), 1, self.of_group, out=self.rows)
@@ -87,6 +88,15 @@ class StackedSGD:
     def zero_grad(self) -> None:
         """Forgets the last step's gradients, which keep their memory."""
         self.gradients.zero_()
+
+
+def _is_plain(run: Trainer) -> bool:
+    groups = run.optimizer.param_groups
+    stepped = {id(p) for group in groups for p in group["params"]}
+    unusual = any(
+        g["dampening"] or g["maximize"] or g["differentiable"] or g.get("base_momentum", 1) <= 0 for g in groups
+    )
+    return not unusual and all(id(p) in stepped for p in run.model.parameters() if p.requires_grad)
 
 
 def _adopt_buffer(run: Trainer, own: nn.Parameter, part: Tensor, momentum: bool) -> None:

@@ -79,7 +79,7 @@ def measured(run: Trainer, jobs: int, same_seed: bool, batch_shape: tuple[int, i
     Raises:
         NotStackableError: it does not allow a single run.
     """
-    formats = f"{run.precision} {run.memory_format}"
+    formats = f"{run.precision} {run.memory_format}" + (" recorded" if run.record else "")
     key = f"{key_of(run.model, run.device, batch_shape)} {formats} {'shared' if same_seed else 'apart'}"
     known: dict[str, float] = recall("stacks").get(key, {})
     limit = min(jobs, affordable(run, batch_shape))
@@ -136,8 +136,9 @@ def affordable(run: Trainer, batch_shape: tuple[int, int, int, int]) -> int:
         with autocast(run.device, run.precision):
             probe(torch.randn(batch_shape, device=run.device)).sum()
     weights = sum(p.numel() * p.element_size() for p in run.model.parameters())
-    # The backward pass holds a gradient beside each activation; optimisers keep up to two numbers for each weight.
-    each = 2 * sum(kept.values()) + 5 * weights
+    # The backward pass holds a gradient beside each activation; optimisers keep up to two numbers for each weight, and
+    # a stack's SGD on a GPU five more (`fused.sgd`).
+    each = 2 * sum(kept.values()) + 10 * weights
     return max(1, int(MEMORY_SHARE * free_memory(run.device) / each))
 
 

@@ -42,8 +42,8 @@ class Stack(Computation):
         super().__init__(runs, self.stacked)
         # Compiled anew whenever a run leaves, it would lose more than it gains.
         self.compiled = None
-        self.gradients = [p.grad for p in self.stacked.parameters() if p.grad is not None]
         self.sgd = StackedSGD(runs, self.stacked) if self.device.type in STEP_AS_ONE and StackedSGD.fits(runs) else None
+        self.gradients = [p.grad for p in self.stacked.parameters() if p.grad is not None]
         if self.sgd is not None and self.learning is not None:
             self.updating = Recorded(self.device)
         self.given = Given()

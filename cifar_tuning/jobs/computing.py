@@ -9,13 +9,16 @@ from cifar_tuning.training.probe import Formats, resolve_formats
 from cifar_tuning.training.trainer import TOGETHER
 
 
-def choose_formats(prepared: Prepared, device: torch.device, shape: tuple[int, int, int, int]) -> Formats:
+def choose_formats(
+    prepared: Prepared, device: torch.device, shape: tuple[int, int, int, int], record: bool = False
+) -> Formats:
     """Returns a job's precision and memory format.
 
     Args:
         prepared: the job, its model on the device.
         device: where it is trained.
         shape: N×C×H×W of a training batch.
+        record: whether its steps will be replayed as CUDA graphs.
     """
     model, settings, checkpoint = prepared.parts.model, prepared.parts.trainer, prepared.checkpoint
     asked = Formats(settings.precision, settings.memory_format)
@@ -24,11 +27,16 @@ def choose_formats(prepared: Prepared, device: torch.device, shape: tuple[int, i
         asked = Formats(*(kept if one == "auto" else one for one, kept in zip(asked, began, strict=True)))
     by_itself = TOGETHER.get() is None or settings.compile is True or settings.initial_scale < 1
     together = None if "auto" not in asked or by_itself else example(model)
-    return resolve_formats(*asked, model, device, shape, together)
+    return resolve_formats(*asked, model, device, shape, together, record)
 
 
 def choose_compile(
-    prepared: Prepared, device: torch.device, formats: Formats, shape: tuple[int, int, int, int], steps: int
+    prepared: Prepared,
+    device: torch.device,
+    formats: Formats,
+    shape: tuple[int, int, int, int],
+    steps: int,
+    record: bool = False,
 ) -> bool:
     """Returns whether a job's model is compiled.
 
@@ -38,9 +46,10 @@ def choose_compile(
         formats: what it is computed in.
         shape: N×C×H×W of a training batch.
         steps: of the whole run.
+        record: whether they will be replayed as CUDA graphs.
     """
     model, settings, checkpoint = prepared.parts.model, prepared.parts.trainer, prepared.checkpoint
     if settings.compile == "auto" and (TOGETHER.get() is not None or settings.initial_scale < 1):
         return False  # stacks are not compiled, and images of other sizes would be compiled for anew
     began = None if checkpoint is None else checkpoint.compile
-    return resolve_compile(settings.compile, model, device, formats, shape, steps, began)
+    return resolve_compile(settings.compile, model, device, formats, shape, steps, began, record)

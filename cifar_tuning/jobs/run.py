@@ -202,11 +202,12 @@ class Job:
         train, val = make_batches(parts, prepared.config["seed"], device, same_data)
         height, width, channels = train.image_shape
         shape = (parts.data.batch_size, channels, height, width)
-        formats = choose_formats(prepared, device, shape)
+        record = resolve_recording(parts.trainer.cuda_graphs, model, parts.regularizer, device)
+        formats = choose_formats(prepared, device, shape, record)
         model = place(model, device, formats.memory_format)
         self._log_facts(parts, (channels, height, width), device, formats)
         log.info(describe_device(device, *formats, before))
-        compile = choose_compile(prepared, device, formats, shape, parts.trainer.epochs * len(train))
+        compile = choose_compile(prepared, device, formats, shape, parts.trainer.epochs * len(train), record)
         optimizer = make_optimizer(parts)
         trainer = Trainer(
             model,
@@ -220,7 +221,7 @@ class Job:
             precision=formats.precision,
             memory_format=formats.memory_format,
             compile=compile,
-            record=resolve_recording(parts.trainer.cuda_graphs, model, device),
+            record=record,
             label_smoothing=parts.trainer.label_smoothing,
             ema_decay=parts.trainer.ema_decay,
             folder=self.folder,

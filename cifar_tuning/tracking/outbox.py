@@ -11,7 +11,8 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
+from weakref import WeakSet
 
 from cifar_tuning.tracking import facts
 
@@ -27,9 +28,9 @@ METRICS_A_CALL = 1000
 TAGS_A_CALL = 100
 # Of the training time, at most one part in this many goes into asking a dead store whether it is back.
 PATIENCE = 50
-# Of the training time, about one part in this many goes into telling stores about epochs that are short for it; but
-# what a store is told is at most so many seconds late.
-PART, LATEST = 10, 10.0
+# Of the training time, at most one part in this many goes into telling stores about epochs that are short for it,
+# unless a run would wait longer than so many seconds.
+PART, LATEST = 10, 30.0
 
 
 @dataclass
@@ -88,8 +89,8 @@ class Outbox:
         folder: where to leave what the store never took.
     """
 
-    # Of all runs of the process.
-    _quiet_until = -math.inf
+    # Of this process: each run waits for the others' calls, too.
+    _open: ClassVar[WeakSet[Outbox]] = WeakSet()
 
     def __init__(self, store: Store, run_id: str, folder: Path) -> None:
         self.store = store
@@ -98,7 +99,8 @@ class Outbox:
         self.pending = Pending()
         self._down = False
         self._ask_again_at = 0.0
-        self._called_at = -math.inf
+        self._not_before = -math.inf
+        Outbox._open.add(self)
 
     def add_metrics(self, metrics: Mapping[str, float], step: int, milliseconds: int | None = None) -> None:
         """Queue one epoch's metrics; of now, unless the time is given in milliseconds since the epoch."""
@@ -115,6 +117,7 @@ class Outbox:
 
     def close(self, status: str, tags: Mapping[str, str]) -> None:
         """Queue the run's end, try once more, and leave on disk what can't be sent."""
+        Outbox._open.discard(self)
         self.add_tags(tags)
         self.pending.status = status
         self.pending.end_time = int(time.time() * 1000)
@@ -141,13 +144,13 @@ class Outbox:
         if not self.pending:
             return True
         began = time.monotonic()
-        if may_wait and began < min(Outbox._quiet_until, self._called_at + LATEST):
+        if may_wait and began < self._not_before:
             return False
         try:
             return self._send(last)
         finally:
-            self._called_at = time.monotonic()
-            Outbox._quiet_until = self._called_at + (PART - 1) * (self._called_at - began)
+            ended = time.monotonic()
+            self._not_before = began + min(LATEST, PART * len(Outbox._open) * (ended - began))
 
     def _send(self, last: bool) -> bool:
         if (self._down or self.store.location.file) and not self._reachable(last):

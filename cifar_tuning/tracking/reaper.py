@@ -64,6 +64,8 @@ def _close(store: Store, run: Run) -> None:
         tags={facts.STATE: "killed"}, status=STATUS_OF_STATE["killed"], end_time=_last_sign(folder)
     )
     try:
+        if unsent is None:
+            pending.metrics = _untold(store, run, folder)
         pending.deliver(store.client, run.info.run_id)
     except Exception as error:  # the next process tries again; today's run is what matters
         log.warning("Could not close run %s: %s", run.info.run_id, error)
@@ -74,6 +76,21 @@ def _close(store: Store, run: Run) -> None:
     log.warning("Run %s (%s): delivered what its store had missed.", run.info.run_name, run.info.run_id)
     with contextlib.suppress(OSError):
         (folder / UNSENT).unlink()
+
+
+def _untold(store: Store, run: Run, folder: Path) -> list[tuple[str, float, int, int]]:
+    """Returns the epochs that are in the run's folder alone; short ones are told several at once."""
+    lines = MetricsFile(folder).read()
+    names = {name for line in lines for name in line} - {"step"}
+    histories = [store.client.get_metric_history(run.info.run_id, facts.safe_key(name)) for name in names]
+    told = max((metric.step for history in histories for metric in history), default=-1)
+    when = _last_sign(folder)
+    return [
+        (facts.safe_key(name), float(value), when, int(line["step"]))
+        for line in lines
+        for name, value in line.items()
+        if name != "step" and value is not None and line["step"] > told
+    ]
 
 
 def _last_sign(folder: Path) -> int:

@@ -86,12 +86,14 @@ def save(checkpoint: Checkpoint, *paths: Path) -> None:
 
 
 def _own_memory(value: Any) -> Any:
-    """Returns a copy of what may hold tensors, in dictionaries and lists."""
+    """Returns a copy of what may hold tensors, in dictionaries, lists and tuples."""
     if isinstance(value, torch.Tensor):
         return value.clone()
     if isinstance(value, dict):
-        return type(value)((key, _own_memory(one)) for key, one in value.items())
-    return [_own_memory(one) for one in value] if isinstance(value, list) else value
+        return {key: _own_memory(one) for key, one in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(_own_memory(one) for one in value)
+    return value
 
 
 def find(path: str | Path) -> Path:

@@ -29,6 +29,7 @@ def resolve_compile(
     batch_shape: tuple[int, int, int, int],
     steps: int,
     began: bool | None = None,
+    record: bool = False,
 ) -> bool:
     """Returns whether to compile: what was asked for, or what makes the run shorter for `auto`.
 
@@ -40,6 +41,7 @@ def resolve_compile(
         batch_shape: N×C×H×W of a training batch.
         steps: that the run takes, all its epochs'.
         began: whether a resumed run was compiled; `auto` keeps to that. None: it is a new one.
+        record: whether steps will be replayed as CUDA graphs.
 
     Raises:
         UserError: `true` on a CPU, without the compiler that PyTorch would call.
@@ -57,10 +59,10 @@ def resolve_compile(
         return False
     if began is not None:
         return began
-    key = f"{key_of(model, device, batch_shape)} {formats}"
+    key = f"{key_of(model, device, batch_shape)} {formats}" + (" recorded" if record else "")
     found = recall(STORE).get(key)
     if found is None:
-        eager = Probe(formats, model, device, batch_shape).seconds()
+        eager = Probe(formats, model, device, batch_shape, record).seconds()
         if SHARE * eager * steps < EXPECTED:
             log.info("not compiled: a run of about %.0f s is too short to find out whether that pays", eager * steps)
             return False
@@ -68,7 +70,7 @@ def resolve_compile(
             found = recall(STORE).get(key)  # by who was measuring just now
             if found is None:
                 try:
-                    found = _measure(model, device, formats, batch_shape)
+                    found = _measure(model, device, formats, batch_shape, record)
                 except Exception as error:
                     reason = str(error).strip().split("\n")[0][:200]
                     log.info("not compiled: that failed (%s: %s)", type(error).__name__, reason)
@@ -84,12 +86,12 @@ def missing_compiler() -> str | None:
 
 
 def _measure(
-    model: nn.Module, device: torch.device, formats: Formats, batch_shape: tuple[int, int, int, int]
+    model: nn.Module, device: torch.device, formats: Formats, batch_shape: tuple[int, int, int, int], record: bool
 ) -> dict[str, float]:
     """Returns the seconds of a compilation, and of a training step with and without; the model stays untouched."""
     log.info("finding out once whether to compile: this takes up to a minute or two")
-    eager = Probe(formats, model, device, batch_shape)
-    compiled = Probe(formats, model, device, batch_shape)
+    eager = Probe(formats, model, device, batch_shape, record)
+    compiled = Probe(formats, model, device, batch_shape, record)
     compiled.model = torch.compile(compiled.model)  # type: ignore[assignment]
     seconds = {"compilation": compiled.step(), "compiled": math.inf, "eager": math.inf}
     for _ in range(ROUNDS):

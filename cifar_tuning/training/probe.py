@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from cifar_tuning.training.precision import at_least_fp32, autocast, has_bf16
-from cifar_tuning.training.recorded import resolve_recording, seconds_when_recorded
+from cifar_tuning.training.recorded import seconds_when_recorded
 from cifar_tuning.training.remembered import key_of, one_at_a_time, recall, remember
 from cifar_tuning.training.settings import MEMORY_FORMATS, PRECISIONS
 
@@ -69,6 +69,7 @@ def resolve_formats(
     device: torch.device,
     batch_shape: tuple[int, int, int, int],
     together: Together | None = None,
+    record: bool = False,
 ) -> Formats:
     """Returns what was asked for; where that is `auto`, the fastest.
 
@@ -80,20 +81,21 @@ def resolve_formats(
         batch_shape: N×C×H×W of a training batch.
         together: what several such models may be trained as. Where that pays it decides, because bf16 may make no
             difference to one small model and a large one to a stack; where it doesn't, each is trained by itself.
+        record: whether steps will be replayed as CUDA graphs.
     """
     candidates = _candidates(precision, memory_format, device)
     if len(candidates) == 1:
         return candidates[0]
     key = key_of(model, device, batch_shape) + ("" if together is None else f" or {together.count} as one")
-    key += f" of {', '.join(map(str, candidates))}"
+    key += f" of {', '.join(map(str, candidates))}" + (" recorded" if record else "")
     if (known := _known(key, candidates)) is not None:
         return known
     with one_at_a_time(STORE):
         if (known := _known(key, candidates)) is not None:  # by who was measuring just now
             return known
-        found, seconds = _fastest("this model", candidates, model, device, batch_shape)
+        found, seconds = _fastest("this model", candidates, model, device, batch_shape, record)
         if together is not None:
-            found = _of_all(found, seconds, candidates, together, device, batch_shape)
+            found = _of_all(found, seconds, candidates, together, device, batch_shape, record)
         remember(STORE, key, str(found))
     return found
 
@@ -119,6 +121,7 @@ def _of_all(
     together: Together,
     device: torch.device,
     batch_shape: tuple[int, int, int, int],
+    record: bool,
 ) -> Formats:
     """Returns the formats of several models, given those of one and the seconds of its step."""
     # Stacks are faster in channels_last by far; that is not measured anew each time.
@@ -127,7 +130,7 @@ def _of_all(
         return own
     what = f"{together.count} of them as one"
     try:
-        of_all, all_seconds = _fastest(what, offered, together.model, device, batch_shape)
+        of_all, all_seconds = _fastest(what, offered, together.model, device, batch_shape, record)
     except Exception as error:  # its code is not for features side by side, or memory is short
         log.info("%d of them as one can't be measured (%s): taking %s", together.count, error, own)
         return own
@@ -143,6 +146,7 @@ def _fastest(
     model: nn.Module,
     device: torch.device,
     batch_shape: tuple[int, int, int, int],
+    record: bool,
 ) -> tuple[Formats, float]:
     """Returns the formats in which a training step is fastest, and its seconds."""
     times = dict.fromkeys(candidates, math.inf)
@@ -151,7 +155,7 @@ def _fastest(
         if len(hopeful) == 1 < len(candidates):
             break
         for one in hopeful:
-            times[one] = min(times[one], measure_step(one, model, device, batch_shape))
+            times[one] = min(times[one], measure_step(one, model, device, batch_shape, record))
     best = min(times.values())
     found = next(one for one in candidates if times[one] <= NEEDED_GAIN * best)
     shown = ", ".join(f"{one} {1000 * seconds:.1f}" for one, seconds in times.items())
@@ -160,10 +164,14 @@ def _fastest(
 
 
 def measure_step(
-    formats: Formats, model: nn.Module, device: torch.device, batch_shape: tuple[int, int, int, int]
+    formats: Formats,
+    model: nn.Module,
+    device: torch.device,
+    batch_shape: tuple[int, int, int, int],
+    record: bool = False,
 ) -> float:
     """Returns the seconds of a training step; see `Probe`."""
-    return Probe(formats, model, device, batch_shape).seconds()
+    return Probe(formats, model, device, batch_shape, record).seconds()
 
 
 class Probe:
@@ -176,13 +184,18 @@ class Probe:
         model: on the device.
         device: where it is trained.
         batch_shape: N×C×H×W of a training batch.
+        record: whether steps will be replayed as CUDA graphs.
     """
 
     def __init__(
-        self, formats: Formats, model: nn.Module, device: torch.device, batch_shape: tuple[int, int, int, int]
+        self,
+        formats: Formats,
+        model: nn.Module,
+        device: torch.device,
+        batch_shape: tuple[int, int, int, int],
+        record: bool = False,
     ) -> None:
-        self.device, self.precision = device, formats.precision
-        self.record = resolve_recording("auto", model, device)
+        self.device, self.precision, self.record = device, formats.precision, record
         self.memory_format: torch.memory_format = getattr(torch, formats.memory_format)
         self.model: nn.Module = without_dropout(model).to(memory_format=self.memory_format)  # type: ignore[call-overload]
         self.model.train()

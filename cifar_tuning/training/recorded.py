@@ -4,7 +4,8 @@ import gc
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,22 +20,47 @@ KNOWN_PACKAGES = ("torch.nn.", "cifar_tuning.", "torchvision.")
 TIMED, ROUNDS = 5, 3
 
 Work = Callable[..., None]
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
-# One for all that is recorded on a device: cuBLAS keeps some 60 MiB for each stream that it has ever worked in.
-_streams: dict[torch.device, torch.cuda.Stream] = {}
+# One for all that is recorded on a device: cuBLAS keeps some 60 MiB for each stream that it has ever worked in, and
+# memory that one graph works in can be the next one's too, because they are replayed one after the other.
+_places: dict[int, tuple[torch.cuda.Stream, Any]] = {}
 
 
-def resolve_recording(asked: bool | str, model: nn.Module, device: torch.device) -> bool:
-    """Returns whether to record the steps of a model.
+def resolve_recording(asked: bool | str, model: nn.Module, regularizer: object, device: torch.device) -> bool:
+    """Returns whether to record the steps of a run.
 
     Args:
-        asked: true, false or `auto`: where all of its code is known to do the same each time.
+        asked: true, false or `auto`: where all code of a step is known to do the same each time.
         model: what is trained.
+        regularizer: takes part in each step's loss.
         device: where.
     """
     if device.type != "cuda" or asked is False:
         return False
-    return asked is True or all(f"{type(module).__module__}.".startswith(KNOWN_PACKAGES) for module in model.modules())
+    if asked is True:
+        return True
+    own = [part for part in (*model.modules(), regularizer) if not _is_known(part)]
+    if own:
+        log.info(
+            "steps are not recorded as CUDA graphs, which is slower for small networks: %s has code of its own; "
+            "trainer.cuda_graphs=true records them if that does the same in every step",
+            type(own[0]).__name__,
+        )
+    return not own
+
+
+def _is_known(part: object) -> bool:
+    hooked = isinstance(part, nn.Module) and any(getattr(part, hooks) for hooks in _HOOKS)
+    return f"{type(part).__module__}.".startswith(KNOWN_PACKAGES) and not hooked
+
+
+def _place(device: torch.device) -> tuple[torch.cuda.Stream, Any]:
+    """Returns the stream in which a device's recordings are made, and the pool of their memory."""
+    index = torch.cuda.current_device() if device.index is None else device.index
+    if index not in _places:
+        _places[index] = torch.cuda.Stream(index), torch.cuda.graph_pool_handle()
+    return _places[index]
 
 
 class Recorded:
@@ -51,7 +77,7 @@ class Recorded:
     def __init__(self, device: torch.device, generators: Sequence[torch.Generator] = ()) -> None:
         self.device, self.generators = device, list(generators)
         self.recordings = 0
-        self._stream = _streams.setdefault(device, torch.cuda.Stream(device))
+        self._stream, self._pool = _place(device)
         self._like: object = None
         self._calls = 0
         self._graph: torch.cuda.CUDAGraph | None = None
@@ -72,7 +98,7 @@ class Recorded:
             key: what else the work depends on; whenever it or the inputs' shapes change, the work is recorded anew.
 
         Raises:
-            OutOfMemoryError: the graph does not fit into the device's memory.
+            OutOfMemoryError: the work does not fit into the device's memory even as it is.
         """
         like = (key, *((tuple(one.shape), one.stride(), one.dtype) for one in inputs))
         if like != self._like:
@@ -95,29 +121,25 @@ class Recorded:
         self._graph, self._inputs = None, []
 
     def _record(self, work: Work, inputs: Sequence[Tensor]) -> None:
+        """Makes the graph; where that fails the work is done as it is from then on."""
         graph = torch.cuda.CUDAGraph()
         for generator in self.generators:
             graph.register_generator_state(generator)
         copies = [one.clone() for one in inputs]
         torch.cuda.synchronize(self.device)
+        torch.cuda.empty_cache()  # a graph gets no memory that others keep for later
         collects = gc.isenabled()
         gc.disable()  # it might free another graph's memory meanwhile, which CUDA takes for an error
         try:
             with torch.cuda.device(self.device), torch.cuda.stream(self._stream):
-                graph.capture_begin(capture_error_mode="thread_local")
+                graph.capture_begin(self._pool, capture_error_mode="thread_local")
                 try:
                     work(*copies)
                 finally:
                     graph.capture_end()
-        except torch.cuda.OutOfMemoryError:
-            raise
-        except RuntimeError as error:
+        except RuntimeError as error:  # out of memory is one, too
             self._possible = False
-            default = torch.cuda.default_generators[
-                torch.cuda.current_device() if self.device.index is None else self.device.index
-            ]
-            for generator in (default, *self.generators):  # they take it that they are still being recorded
-                generator.graphsafe_set_state(generator.clone_state())
+            self._mend()
             reason = str(error).strip().split("\n")[0][:200]
             log.warning("Trained without CUDA graphs, which is slower: a step could not be recorded (%s).", reason)
             return
@@ -126,6 +148,16 @@ class Recorded:
                 gc.enable()
         self._graph, self._inputs = graph, copies
         self.recordings += 1
+
+    def _mend(self) -> None:
+        """Puts right what a recording that CUDA broke off leaves: PyTorch takes it that it still goes on."""
+        index = self._stream.device_index
+        for generator in (torch.cuda.default_generators[index], *self.generators):
+            generator.graphsafe_set_state(generator.clone_state())
+        _places.pop(index, None)
+        for end in ("_cuda_endAllocateToPool", "_cuda_releasePool"):
+            with suppress(Exception):  # the recording may have come so far that it was done
+                getattr(torch._C, end)(index, self._pool)
 
     @contextmanager
     def _aside(self) -> Iterator[None]:

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from cifar_tuning.data import CIFAR10, CropFlip, EvalBatches, ImageDataset, NoAugmentation, TrainBatches
+from cifar_tuning.data import batches as made_here
 from cifar_tuning.data.augmentation import Plan
 from cifar_tuning.data.batches import shared_on_device
 from cifar_tuning.torchvision_compat import torchvision
@@ -152,6 +153,24 @@ def test_shapes_and_the_last_batch(images, labels, batch_size):
     for x, y in drawn:
         assert (x.shape, x.dtype, y.dtype) == ((len(y), 3, 32, 32), torch.float32, torch.int64)
         assert x.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 64, 1000])
+@pytest.mark.parametrize("options", [{}, {"mixup": 0.5}, {"side": lambda epoch: (16, 16)}], ids=["", "mixup", "side"])
+@pytest.mark.parametrize(
+    "augmentation", [NoAugmentation(), CropFlip(cutout=8), CropFlip(flip="alternating")], ids=["none", "cut", "flip"]
+)
+def test_batches_that_are_made_as_one_are_those_made_one_by_one(
+    images, labels, monkeypatch, batch_size, options, augmentation
+):
+    made = []
+    for where in (("cuda",), ("cuda", "cpu")):
+        monkeypatch.setattr(made_here, "AHEAD_ON", where)
+        monkeypatch.setattr(made_here, "AHEAD", 30)
+        given = {"batch_size": batch_size, "augmentation": augmentation, "classes": 1 + int(labels.max()), "seed": 3}
+        made.append(list(TrainBatches(images, labels, mean=(0.5,) * 3, std=(0.25,) * 3, **given, **options).epoch(2)))
+    for one, other in zip(*made, strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
 
 
 def test_rows_choose_among_the_stored_images(images, labels):

@@ -502,7 +502,7 @@ def steps(monkeypatch, tmp_path):
     monkeypatch.setattr(probe, "has_bf16", lambda device: True)
     seconds, timed = {}, []
 
-    def step(formats, model, device, shape):
+    def step(formats, model, device, shape, record):
         timed.append((formats.precision, type(model.fc1 if hasattr(model, "fc1") else model.fc).__name__))
         return seconds[timed[-1]]
 

@@ -85,6 +85,30 @@ def test_the_same_numbers_where_all_are_stepped_as_one(make_run, monkeypatch, ca
     test_the_same_numbers(make_run, CASES[case])
 
 
+class OnlyTheLast(L2):
+    """Leaves most weights to nobody."""
+
+    def parameter_groups(self, model):
+        return [{"params": list(model.fc3.parameters()), "weight_decay": self.strength}]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"regularizer": OnlyTheLast(1e-3)},
+        {"schedule": partial(torch.optim.lr_scheduler.CyclicLR, base_lr=1e-3, max_lr=1e-2, base_momentum=0.0)},
+        {"optimizer": partial(SGD, lr=0.01, momentum=0.9, dampening=0.5)},
+        {"optimizer": partial(ADAM, lr=0.001)},
+    ],
+    ids=["few weights", "momentum to 0 and back", "dampening", "Adam"],
+)
+def test_other_optimizers_take_their_own_steps(make_run, monkeypatch, options):
+    monkeypatch.setattr(stack, "STEP_AS_ONE", ("cpu",))
+    given = {"optimizer": partial(SGD, lr=0.01, momentum=0.9), **options}
+    assert Stack([make_run(model=NET, seed=seed, **given) for seed in (0, 1)]).sgd is None
+    test_the_same_numbers(make_run, [{**given, "seed": seed} for seed in (0, 1)])
+
+
 @pytest.mark.parametrize("options", CASES.values(), ids=CASES.keys())
 def test_the_same_numbers(make_run, options):
     options = [{"model": NET, **one} for one in options]

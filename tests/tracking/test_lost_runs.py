@@ -12,7 +12,7 @@ import time
 import pytest
 
 from cifar_tuning.processes import started as started_at
-from cifar_tuning.tracking import MLflowTracker, facts, reaper
+from cifar_tuning.tracking import MLflowTracker, facts, outbox, reaper
 from cifar_tuning.tracking.outbox import read_unsent
 from cifar_tuning.tracking.store import locate
 
@@ -123,6 +123,24 @@ def test_a_store_that_stays_away_gets_everything_later(started, client, tmp_path
     assert (run.info.status, run.data.tags["state"]) == ("FINISHED", "diverged")
     assert run.data.metrics == {"val/acc": 0.2}
     assert read_unsent(tmp_path / "job") is None
+
+
+def test_epochs_that_a_killed_process_had_not_told_are_told_for_it(started, client, tmp_path, monkeypatch):
+    monkeypatch.setattr(outbox, "LATEST", 1000.0)
+    monkeypatch.setattr(outbox, "PART", 10**6)
+    tracker = started()
+    for step in range(4):
+        tracker.log_epoch({"val/acc": step / 10, "val/loss": float("nan") if step == 2 else 1.0}, step)
+    with (tmp_path / "job" / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 4, "val/a')  # it was killed while it wrote
+    assert [point.step for point in client.get_metric_history(tracker.run_id, "val/acc")] == [0]
+    client.set_tag(tracker.run_id, facts.PROCESS_STARTED, "1000.00")  # as if that process were gone
+    tracker.abandon()
+    assert reaper.reap(tracker.open_store()) == [tracker.run_id]
+    history = client.get_metric_history(tracker.run_id, "val/acc")
+    assert [(point.step, point.value) for point in history] == [(0, 0.0), (1, 0.1), (2, 0.2), (3, 0.3)]
+    assert [point.step for point in client.get_metric_history(tracker.run_id, "val/loss")] == [0, 1, 3]
+    assert client.get_run(tracker.run_id).info.status == "KILLED"
 
 
 def test_a_vanished_database_is_noticed(started, root, caplog):

@@ -264,10 +264,30 @@ def test_epochs_that_are_short_for_it_are_told_several_at_once(started, client, 
         tracker.log_epoch({"val/acc": step / 10}, step)
     assert told() == [0]
     assert len(lines_of(tmp_path / "job")) == 5
-    monkeypatch.setattr(outbox, "LATEST", 0.0)
+    tracker._outbox._not_before = 0.0  # its time has come
     tracker.log_epoch({"val/acc": 0.9}, 5)
     assert told() == list(range(6))
-    monkeypatch.setattr(outbox, "LATEST", 1000.0)
     tracker.log_epoch({"val/acc": 0.9}, 6)
+    assert told() == list(range(6))
     tracker.finish("complete")
     assert told() == list(range(7))
+
+
+def test_many_runs_wait_for_each_others_calls(started, tmp_path, monkeypatch):
+    """A tenth of the time goes into calls, however many runs there are."""
+    monkeypatch.setattr(outbox, "LATEST", 1000.0)
+    clock = [0.0]
+    monkeypatch.setattr(outbox.time, "monotonic", lambda: clock[0])
+    trackers = [started(folder=tmp_path / str(i)) for i in range(3)]
+    calls = []
+    for number, tracker in enumerate(trackers):
+        monkeypatch.setattr(
+            tracker._outbox, "_send", lambda last, n=number: (calls.append(n), clock.__setitem__(0, clock[0] + 0.1))
+        )
+    began = clock[0]
+    for step in range(200):
+        for tracker in trackers:
+            tracker.log_epoch({"val/acc": 0.5}, step)
+        clock[0] += 0.2
+    assert 0.05 < 0.1 * len(calls) / (clock[0] - began) < 0.15
+    assert max(map(calls.count, range(3))) <= min(map(calls.count, range(3))) + 1

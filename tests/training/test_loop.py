@@ -417,10 +417,12 @@ def test_l2_may_leave_norm_and_biases_alone(make_trainer):
 
 
 @pytest.mark.gpu
-def test_on_a_gpu_nothing_waits_for_the_device_inside_an_epoch(make_trainer):
+@pytest.mark.parametrize("record", [False, True])
+def test_on_a_gpu_nothing_waits_for_the_device_inside_an_epoch(make_trainer, record):
     from cifar_tuning.data import TrainBatches
 
     trainer = make_trainer(epochs=1)
+    trainer.record = record
     device = torch.device("cuda")
     trainer.model.to(device)
     trainer.device = device
@@ -436,7 +438,8 @@ def test_on_a_gpu_nothing_waits_for_the_device_inside_an_epoch(make_trainer):
         device=device,
     )
     computation = Computation([trainer], trainer.model)
-    computation.train([1], Display(1, 256))  # warms up
+    for _ in range(3):
+        computation.train([1], Display(1, 256))  # warms up, and is recorded
     batches = iter(trainer.train.epoch(1))  # an epoch's only transfers come before its first batch
     computation.train_batch(next(batches), Display(1, 256))
     torch.cuda.synchronize()

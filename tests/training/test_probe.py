@@ -48,7 +48,7 @@ def seconds(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     said, timed = {}, []
 
-    def step(formats, model, device, shape):
+    def step(formats, model, device, shape, record):
         timed.append(formats)
         return said[formats]
 
@@ -159,7 +159,7 @@ def test_a_stack_is_measured_in_channels_last_alone(monkeypatch, tmp_path, pays)
     monkeypatch.setattr(probe, "has_bf16", lambda device: False)
     alone, stack, timed = nn.Linear(2, 2), nn.Linear(2, 8), []
 
-    def step(formats, model, device, shape):
+    def step(formats, model, device, shape, record):
         timed.append((model is stack, formats.memory_format))
         return {LAST: 2.0, FIRST: 1.0}[formats.memory_format] if model is alone else (3.0 if pays else 3.9)
 
@@ -230,7 +230,7 @@ def test_two_processes_do_not_measure_at_once(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     at_once, most, found = [], [], []
 
-    def slowly(formats, model, device, shape):
+    def slowly(formats, model, device, shape, record):
         at_once.append(formats)
         most.append(len(at_once))
         time.sleep(0.05)

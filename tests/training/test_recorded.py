@@ -1,4 +1,5 @@
 import gc
+from functools import partial
 
 import pytest
 import torch
@@ -21,19 +22,33 @@ class OwnModel(nn.Module):
     pass
 
 
+class Ramp(L1):
+    """Its strength depends on the step; a recording would keep the first one's."""
+
+
+def hooked():
+    model = SimpleNN()
+    model.fc1.register_forward_hook(lambda *args: None)
+    return model
+
+
 @pytest.mark.parametrize(
-    ("asked", "model", "device", "expected"),
+    ("asked", "model", "regularizer", "device", "expected"),
     [
-        ("auto", SimpleNN(), "cuda", True),
-        ("auto", ResNet(), "cuda", True),
-        ("auto", nn.Sequential(nn.Flatten(), OwnModel()), "cuda", False),
-        (True, OwnModel(), "cuda", True),
-        (False, SimpleNN(), "cuda", False),
-        (True, SimpleNN(), "cpu", False),
+        ("auto", SimpleNN(), L1(1e-4), "cuda", True),
+        ("auto", ResNet(), L1(1e-4), "cuda", True),
+        ("auto", nn.Sequential(nn.Flatten(), OwnModel()), L1(1e-4), "cuda", False),
+        ("auto", SimpleNN(), Ramp(1e-4), "cuda", False),
+        ("auto", hooked(), L1(1e-4), "cuda", False),
+        (True, OwnModel(), Ramp(1e-4), "cuda", True),
+        (False, SimpleNN(), L1(1e-4), "cuda", False),
+        (True, SimpleNN(), L1(1e-4), "cpu", False),
     ],
 )
-def test_what_is_recorded(asked, model, device, expected):
-    assert resolve_recording(asked, model, torch.device(device)) is expected
+def test_what_is_recorded(asked, model, regularizer, device, expected, caplog):
+    with caplog.at_level("INFO"):
+        assert resolve_recording(asked, model, regularizer, torch.device(device)) is expected
+    assert ("has code of its own" in caplog.text) == (asked == "auto" and not expected)
 
 
 @pytest.fixture
@@ -80,8 +95,10 @@ def train(computation):
     return [value.detach().cpu() for run in runs for value in run.model.state_dict().values()]
 
 
+MOMENTUM = {"momentum": 0.9, "nesterov": True}
 CASES = {
     "sgd": {},
+    "momentum": {"numbers": MOMENTUM},
     "dropout": {"dropout": 0.4},
     "mixup": {"mixup": 0.3},
     "smoothing": {"label_smoothing": 0.1},
@@ -95,26 +112,36 @@ CASES = {
 @pytest.mark.gpu
 @pytest.mark.parametrize("options", CASES.values(), ids=CASES)
 def test_recorded_steps_are_the_others_to_the_bit(make_trainer, deterministic, options):
-    made = []
+    made, numbers = [], options.get("numbers", {})
+    options = {name: value for name, value in options.items() if name != "numbers"}
     for record in (False, True):
-        trainer = on_gpu(make_trainer(epochs=4, **options), record, lr=0.01)
+        trainer = on_gpu(make_trainer(epochs=4, **options), record, lr=0.01, **numbers)
         torch.manual_seed(1)
         computation = Computation([trainer], trainer.model)
         made.append(train(computation))
         if record:
             assert computation.learning.recordings == 1
-            assert (computation.updating is None) == (options.get("optimizer") is torch.optim.Adam)
+            if options.get("optimizer") is torch.optim.Adam:
+                assert computation.updating is None
+            else:
+                assert computation.updating.recordings == 2  # the rate decays once
     for one, other in zip(*made, strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=0)
 
 
+ONE_CYCLE = partial(torch.optim.lr_scheduler.OneCycleLR, max_lr=0.02, total_steps=60)
+
+
 @pytest.mark.gpu
+@pytest.mark.parametrize("schedule", [step, ONE_CYCLE], ids=["step", "one_cycle"])
 @pytest.mark.parametrize("seeds", [(0, 0, 0), (0, 0, 1), (0, 1, 2)], ids=str)
-def test_a_recorded_stack_is_the_other_to_the_bit(make_trainer, deterministic, seeds):
+def test_a_recorded_stack_is_the_other_to_the_bit(make_trainer, deterministic, seeds, schedule):
     made = []
     for record in (False, True):
         runs = [
-            on_gpu(make_trainer(seed=seed, epochs=4 + i, dropout=0.1 * i), record, lr=0.01 * (i + 1))
+            on_gpu(
+                make_trainer(seed=seed, epochs=4 + i, dropout=0.1 * i), record, schedule, lr=0.01 * (i + 1), **MOMENTUM
+            )
             for i, seed in enumerate(seeds)
         ]
         torch.manual_seed(1)
@@ -153,6 +180,12 @@ def test_what_can_not_be_recorded_is_done_as_it_is(caplog):
     assert total.tolist() == [6, 6]
     assert "could not be recorded" in caplog.text
     torch.nn.functional.dropout(torch.ones(4, device=device))  # the generator is sound
+    torch.cuda.empty_cache()  # and so is the allocator
+    again = Recorded(device)
+    for _ in range(6):
+        again(lambda x: total.add_(x), torch.ones(2, device=device))
+    assert again.recording == 1
+    assert total.tolist() == [12, 12]
 
 
 @pytest.mark.gpu
@@ -163,11 +196,12 @@ def test_memory_is_free_when_a_run_has_ended(make_trainer):
 
     once()
     gc.collect()
-    before = torch.cuda.memory_allocated()
+    before = torch.cuda.memory_allocated(), torch.cuda.memory_reserved()
     gc.disable()
     try:
         for _ in range(3):
             once()
     finally:
         gc.enable()
-    assert torch.cuda.memory_allocated() <= before + 2**20
+    assert torch.cuda.memory_allocated() <= before[0] + 2**20
+    assert torch.cuda.memory_reserved() <= before[1] + 2**25
