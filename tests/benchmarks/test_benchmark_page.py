@@ -99,6 +99,26 @@ def test_a_network_that_was_measured_before_keeps_its_commit_and_its_rounds(tmp_
     assert sum("ResNet-20, 8 runs" in row for row in rows) == len(WAYS)
 
 
+def test_what_a_gpu_trains_within_seconds(tmp_path, monkeypatch):
+    machine = {"gpu": "some GPU", "versions": {"torch": "2.0"}, "commit": "abc"}
+    table = {"seconds": 9.94, "wall": 31.2, "best": {"1.0": 0.1, "0.01": 0.7319}}
+    resnet = {"epochs": 25, "accuracy": 0.9102, "to_90": None, "epoch": 0.9012, "whole": 180.2}
+    (tmp_path / "results" / "gpu").mkdir(parents=True)
+    figures = {"table": table, "resnet20": resnet, "machine": machine, "note": "by hand"}
+    (tmp_path / "results" / "gpu" / "targets.json").write_text(json.dumps(figures))
+    file = tmp_path / "performance.md"
+    file.write_text("<!-- figures: gpu_targets -->\n<!-- end -->\n<!-- figures: gpu_stacks -->\n<!-- end -->\n")
+    monkeypatch.setattr(measure, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(page, "PAGE", file)
+    page.write()
+    text = file.read_text()
+    assert "`python -m benchmarks targets` on some GPU, PyTorch 2.0, commit abc (by hand):" in text
+    assert "(best: 1.0 0.1000, 0.01 0.7319) | 9.9, 31 with everything around | 10: holds |" in text
+    assert "(at the end 0.9102) | not reached | 30: **missed** |" in text
+    assert "200 epochs at 0.90 s each, the recipe's median | 180 | 180: **missed** |" in text
+    assert "Not measured yet on a GPU: `python -m benchmarks stacks`." in text
+
+
 def test_every_marker_of_the_page_has_a_table():
     named = {name.removeprefix("gpu_") for _, name, _ in page.MARKED.findall(page.PAGE.read_text())}
     assert named == set(page.TABLES)
