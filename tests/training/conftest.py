@@ -68,3 +68,20 @@ def make_trainer(splits):
         )
 
     return make
+
+
+def moved(source, device):
+    """Returns the training batches of a trainer of `make_trainer` on another device."""
+    return TrainBatches(
+        source._images.view(-1, *source.image_shape).cpu(),
+        source._labels.cpu(),
+        batch_size=source.batch_size,
+        augmentation=source.augmentation,
+        mean=(0.5,) * 3,
+        std=(0.25,) * 3,
+        seed=source.seed,
+        device=device,
+        mixup=source.mixup,
+        classes=source.classes,
+        side=source.side,
+    )

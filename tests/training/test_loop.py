@@ -13,6 +13,7 @@ from cifar_tuning.training.display import Display
 from cifar_tuning.training.loop import run_epochs
 from cifar_tuning.training.resizing import sides
 from cifar_tuning.training.schedules import constant, step
+from tests.training.conftest import moved
 
 SGD = partial(torch.optim.SGD, momentum=0.9)
 NESTEROV = partial(torch.optim.SGD, momentum=0.9, nesterov=True)
@@ -419,24 +420,12 @@ def test_l2_may_leave_norm_and_biases_alone(make_trainer):
 @pytest.mark.gpu
 @pytest.mark.parametrize("record", [False, True])
 def test_on_a_gpu_nothing_waits_for_the_device_inside_an_epoch(make_trainer, record):
-    from cifar_tuning.data import TrainBatches
-
     trainer = make_trainer(epochs=1)
     trainer.record = record
     device = torch.device("cuda")
     trainer.model.to(device)
     trainer.device = device
-    source = trainer.train
-    trainer.train = TrainBatches(
-        source._images.view(-1, *source.image_shape).cpu(),
-        source._labels.cpu(),
-        batch_size=48,
-        augmentation=source.augmentation,
-        mean=(0.5,) * 3,
-        std=(0.25,) * 3,
-        seed=0,
-        device=device,
-    )
+    trainer.train = moved(trainer.train, device)
     computation = Computation([trainer], trainer.model)
     for _ in range(3):
         computation.train([1], Display(1, 256))  # warms up, and is recorded

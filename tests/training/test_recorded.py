@@ -5,7 +5,6 @@ import pytest
 import torch
 from torch import nn
 
-from cifar_tuning.data import TrainBatches
 from cifar_tuning.fused.stack import Stack
 from cifar_tuning.models import ResNet, SimpleNN
 from cifar_tuning.training import L1, Schedule
@@ -16,6 +15,7 @@ from cifar_tuning.training.loop import run_epochs
 from cifar_tuning.training.recorded import Recorded, resolve_recording
 from cifar_tuning.training.schedules import step
 from cifar_tuning.training.settings import place
+from tests.training.conftest import moved
 
 
 class OwnModel(nn.Module):
@@ -63,20 +63,7 @@ def on_gpu(trainer, record, schedule=step, **numbers):
     """Moves a trainer made for the CPU to the GPU."""
     device = torch.device("cuda")
     place(trainer.model, device)
-    source = trainer.train
-    trainer.train = TrainBatches(
-        source._images.view(-1, *source.image_shape).cpu(),
-        source._labels.cpu(),
-        batch_size=48,
-        augmentation=source.augmentation,
-        mean=(0.5,) * 3,
-        std=(0.25,) * 3,
-        seed=source.seed,
-        device=device,
-        mixup=source.mixup,
-        classes=10,
-        side=source.side,
-    )
+    trainer.train = moved(trainer.train, device)
     trainer.val = None
     trainer.device, trainer.record = device, record
     if trainer.average is not None:
