@@ -4,7 +4,7 @@ import gc
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -122,12 +122,29 @@ class Recorded:
 
     def _record(self, work: Work, inputs: Sequence[Tensor]) -> None:
         """Makes the graph; where that fails the work is done as it is from then on."""
+        reason = ""
+        for _ in range(2):
+            try:
+                self._capture(work, inputs)
+                return
+            except torch.cuda.OutOfMemoryError as error:
+                reason = str(error)
+            except RuntimeError as error:
+                reason = str(error)
+                break
+            # While it records PyTorch gives nothing back of what it keeps for later. Here it does; the error, which would
+            # hold on to what was computed, is gone.
+            torch.cuda.empty_cache()
+        self._possible = False
+        first_line = reason.strip().split("\n")[0][:200]
+        log.warning("Trained without CUDA graphs, which is slower: a step could not be recorded (%s).", first_line)
+
+    def _capture(self, work: Work, inputs: Sequence[Tensor]) -> None:
         graph = torch.cuda.CUDAGraph()
         for generator in self.generators:
             graph.register_generator_state(generator)
         copies = [one.clone() for one in inputs]
         torch.cuda.synchronize(self.device)
-        torch.cuda.empty_cache()  # a graph gets no memory that others keep for later
         collects = gc.isenabled()
         gc.disable()  # it might free another graph's memory meanwhile, which CUDA takes for an error
         try:
@@ -136,28 +153,24 @@ class Recorded:
                 try:
                     work(*copies)
                 finally:
-                    graph.capture_end()
-        except RuntimeError as error:  # out of memory is one, too
-            self._possible = False
-            self._mend()
-            reason = str(error).strip().split("\n")[0][:200]
-            log.warning("Trained without CUDA graphs, which is slower: a step could not be recorded (%s).", reason)
-            return
+                    self._end(graph)
         finally:
             if collects:
                 gc.enable()
         self._graph, self._inputs = graph, copies
         self.recordings += 1
 
-    def _mend(self) -> None:
-        """Puts right what a recording that CUDA broke off leaves: PyTorch takes it that it still goes on."""
-        index = self._stream.device_index
-        for generator in (torch.cuda.default_generators[index], *self.generators):
-            generator.graphsafe_set_state(generator.clone_state())
-        _places.pop(index, None)
-        for end in ("_cuda_endAllocateToPool", "_cuda_releasePool"):
-            with suppress(Exception):  # the recording may have come so far that it was done
-                getattr(torch._C, end)(index, self._pool)
+    def _end(self, graph: torch.cuda.CUDAGraph) -> None:
+        try:
+            graph.capture_end()
+        except RuntimeError:
+            # CUDA had broken it off, and PyTorch takes it that it still goes on: generators and allocator must be told.
+            index = self._stream.device_index
+            for generator in (torch.cuda.default_generators[index], *self.generators):
+                generator.graphsafe_set_state(generator.clone_state())
+            torch._C._cuda_endAllocateToPool(index, self._pool)
+            torch._C._cuda_releasePool(index, self._pool)
+            raise
 
     @contextmanager
     def _aside(self) -> Iterator[None]:
