@@ -132,8 +132,8 @@ class Recorded:
             except RuntimeError as error:
                 reason = str(error)
                 break
-            # While it records PyTorch gives nothing back of what it keeps for later. Here it does; the error, which would
-            # hold on to what was computed, is gone.
+            # While it records PyTorch gives nothing back of what it keeps for later. Here it does, because the error,
+            # which held on to what was computed, is gone.
             torch.cuda.empty_cache()
         self._possible = False
         first_line = reason.strip().split("\n")[0][:200]
