@@ -22,7 +22,7 @@ REPORT = (
     "lab2_l1",
     "lab3_resnet20",
     "lab3_untried",
-    "resnet20_fast",
+    "lab3_past_90",
 )
 CLAIMS = (
     "claim_bn_mean",

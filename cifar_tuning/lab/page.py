@@ -15,7 +15,7 @@ from cifar_tuning.lab.tables import table, untrained
 from cifar_tuning.lab.texts import HOW, INTRODUCTION, QUICK, SECTIONS, Section
 from cifar_tuning.lab.verdicts import Verdict
 from cifar_tuning.lab.weights import weights_table
-from cifar_tuning.lab.winners import recipe_lines
+from cifar_tuning.lab.winners import RECIPE, recipe_lines
 from cifar_tuning.text import counted
 
 NOTES = "notes.md"
@@ -124,7 +124,7 @@ def _section(
             for v in verdicts.get(name, [])
             if v.outcome != MISSING
         ]
-    if name == "resnet20_fast":
+    if name == RECIPE:
         sentences += recipe_lines(results)
     lines += [f"- {sentence}" for sentence in sentences]
     lines += [""] if sentences else []

@@ -178,7 +178,7 @@ PICTURES: Sequence[Picture] = (
     Picture("baseline", "lab1_baseline", "The baseline: mean over the seeds, and their range", draw_baseline),
     *(
         Picture(name, name, OF_SEEDS, _curves_of(name))
-        for name in ("lab1_decay", "lab2_bn_lr", "lab2_lr", "lab3_resnet20", "lab3_untried", "resnet20_fast")
+        for name in ("lab1_decay", "lab2_bn_lr", "lab2_lr", "lab3_resnet20", "lab3_untried", "lab3_past_90")
     ),
     Picture("weights", "lab2_l1", "The weights of one seed's networks, logarithmic counts", draw_weights),
     Picture("batch_norm", "claim_bn_mean", "Each channel's mean, by layer, one network", draw_batch_norm),

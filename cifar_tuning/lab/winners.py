@@ -10,7 +10,7 @@ from cifar_tuning.lab.tables import describe
 from cifar_tuning.reporting.statistics import summarize
 
 SWEEPS = ("lab3_resnet20", "lab3_untried")
-RECIPE = "resnet20_fast"
+RECIPE = "lab3_past_90"
 FOLDER = "lab3_winner"
 
 

@@ -147,9 +147,9 @@ def test_the_test_set_stays_with_the_configuration_that_read_it(make_results, ma
     from cifar_tuning.lab.results import Results
 
     grids = {(name, one): [0.8] * 3 for name in SWEEPS for one in load_experiment(name).configurations}
-    recipe = {(RECIPE, ""): [0.90] * 3, (RECIPE, "trainer.epochs=25"): [0.91] * 3}
+    recipe = {(RECIPE, ""): [0.90] * 3, (RECIPE, "trainer.epochs=60"): [0.91] * 3}
     results = make_results(grids | recipe)
-    assert {run.configuration for run in to_test(results)} == {"trainer.epochs=25"}
+    assert {run.configuration for run in to_test(results)} == {"trainer.epochs=60"}
     tested = [make_run(RECIPE, "", seed, 0.90, test_acc=0.89) for seed in range(3)]
     others = [run for run in results.runs if (run.experiment, run.configuration) != (RECIPE, "")]
     assert to_test(Results(results.scale, [*tested, *others], {})) == tested

@@ -102,13 +102,13 @@ def test_counts_add_up(make_results, make_run):
         {
             ("lab3_resnet20", base): [0.9],
             ("lab1_baseline", ""): [0.65] * 6,
-            ("resnet20_fast", "trainer.epochs=25"): [0.9],
+            ("lab3_past_90", "trainer.epochs=60"): [0.9],
         }
     )
     # The run that two tables have is one of the wanted ones; the sixth seed and the longer training are none.
     assert results.count() == (1 + 5, grids - 1)
     assert [run.seed for run in results.outside("lab1_baseline")] == [5]
-    assert len(results.outside("resnet20_fast")) == 1
+    assert len(results.outside("lab3_past_90")) == 1
     assert results.outside("lab3_resnet20") == results.outside("lab3_untried") == []
     # Wherever it was trained, and if it was trained for both.
     other = make_results({("lab3_untried", base): [0.9]})

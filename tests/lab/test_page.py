@@ -84,12 +84,12 @@ def test_an_incomplete_experiment_says_how_many_runs_are_there(make_results, sca
 
 def test_runs_beyond_the_grids_are_counted_by_themselves(make_results, scale):
     write_page(
-        make_results({("resnet20_fast", ""): [0.90] * 3, ("resnet20_fast", "trainer.epochs=25"): [0.91] * 3}), {}
+        make_results({("lab3_past_90", ""): [0.90] * 3, ("lab3_past_90", "trainer.epochs=60"): [0.91] * 3}), {}
     )
     page = scale.page.read_text()
     assert "3 of 305 runs are there, and 3 more than the tables ask for, such as longer ones. Trained on" in page
     assert "a laptop, 1 thread, fp32 (6 runs)" in page
-    assert "| resnet20_fast | 3 of 3, 3 more | 2 |" in page
+    assert "| lab3_past_90 | 3 of 3, 3 more | 2 |" in page
     assert "**302 runs are missing**" in page
 
 

@@ -312,13 +312,13 @@ def test_what_is_read_off_the_baseline_wants_all_its_seeds(make_results, seeds, 
     [([0.91], SINGLE), ([0.91, 0.92], INCOMPLETE), ([0.91, 0.92, 0.91], HOLDS), ([0.91, 0.92, 0.899], FALSE)],
 )
 def test_past_ninety_wants_every_seed(make_results, accuracies, outcome):
-    found = conclusions(make_results({("resnet20_fast", ""): accuracies}))
+    found = conclusions(make_results({("lab3_past_90", ""): accuracies}))
     assert [verdict.outcome for verdict in found if verdict.name == "past 90 %"] == [outcome]
 
 
 @pytest.mark.parametrize(("longer", "outcome"), [([0.91], FALSE), ([0.91] * 2, INCOMPLETE), ([0.91] * 3, HOLDS)])
 def test_past_ninety_may_take_longer(make_results, longer, outcome):
-    recipe = {("resnet20_fast", ""): [0.91, 0.92, 0.899], ("resnet20_fast", "trainer.epochs=25"): longer}
+    recipe = {("lab3_past_90", ""): [0.91, 0.92, 0.899], ("lab3_past_90", "trainer.epochs=60"): longer}
     (verdict,) = [one for one in conclusions(make_results(recipe)) if one.name == "past 90 %"]
     assert verdict.outcome == outcome
     assert len(verdict.evidence) == 2
