@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import statistics
+import time
 from collections import Counter
 from collections.abc import Mapping
 from functools import lru_cache
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from cifar_tuning.tracking.store import Store
 
 OBJECTIVE = "val/acc_best"
+# Seconds that a run may take from its start time into the store.
+ON_ITS_WAY = 0.5
 # In the sweep's folder: the id of its run.
 MARKER = "mlflow_run_id"
 
@@ -73,8 +76,8 @@ def open_parent(
     if known is None:
         run_id = str(store.client.create_run(store.experiment_id, tags=tags, run_name=name).info.run_id)
         logged: Mapping[str, str] = {}
-        first = search_parent(store, key, oldest=True) if key else None
-        if first is not None and first.info.run_id != run_id:  # another machine was faster
+        first = _first(store, key, run_id) if key else None
+        if first is not None and first.info.run_id != run_id:  # another process was faster
             store.client.delete_run(run_id)
             run_id, logged = str(first.info.run_id), first.data.params
     else:
@@ -85,6 +88,18 @@ def open_parent(
     marker.write_text(run_id + "\n")
     _log_new(store, run_id, params, logged)
     return run_id
+
+
+def _first(store: Store, key: str, own: str) -> Run | None:
+    """Returns the oldest run of a sweep that several processes may have begun at the same moment, each with one.
+
+    Looks twice: an older one may have been on its way into the store still.
+    """
+    first = search_parent(store, key, oldest=True)
+    if first is not None and first.info.run_id == own:
+        time.sleep(ON_ITS_WAY)
+        first = search_parent(store, key, oldest=True)
+    return first
 
 
 def _log_new(store: Store, run_id: str, params: Mapping[str, str], logged: Mapping[str, str]) -> None:
