@@ -83,9 +83,7 @@ def test_an_incomplete_experiment_says_how_many_runs_are_there(make_results, sca
 
 
 def test_runs_beyond_the_grids_are_counted_by_themselves(make_results, scale):
-    write_page(
-        make_results({("lab3_past_90", ""): [0.90] * 3, ("lab3_past_90", "trainer.epochs=60"): [0.91] * 3}), {}
-    )
+    write_page(make_results({("lab3_past_90", ""): [0.90] * 3, ("lab3_past_90", "trainer.epochs=60"): [0.91] * 3}), {})
     page = scale.page.read_text()
     assert "3 of 305 runs are there, and 3 more than the tables ask for, such as longer ones. Trained on" in page
     assert "a laptop, 1 thread, fp32 (6 runs)" in page
