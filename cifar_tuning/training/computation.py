@@ -110,7 +110,7 @@ class Computation:
         ]
 
     def begin_epoch(self) -> None:
-        """Forgets the last epoch's losses and right answers."""
+        """Forgets the last epoch's losses and right answers, and looks at the numbers that its updates will have."""
         for total in self.sums:
             total.zero_()
         groups = [group for run in self.runs for group in run.optimizer.param_groups]
