@@ -187,17 +187,23 @@ class StackedBatchNorm2d(Twin):
         x = self.side_by_side(x, self.channels)
         if not self.training:
             return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
-        self.num_batches_tracked.add_(1)
         if self.momentum is not None:
+            self.num_batches_tracked.add_(1)
             return F.batch_norm(
                 x, self.running_mean, self.running_var, self.weight, self.bias, True, self.momentum, self.eps
             )
         # With momentum 1 the running statistics become the batch's own.
         mean, var = torch.zeros_like(self.running_mean), torch.zeros_like(self.running_var)
         y = F.batch_norm(x, mean, var, self.weight, self.bias, True, 1.0, self.eps)
-        self.running_mean.lerp_(mean, self.momenta)  # type: ignore[arg-type]
-        self.running_var.lerp_(var, self.momenta)  # type: ignore[arg-type]
+        self.take_in(mean, var)
         return y
+
+    def take_in(self, mean: Tensor, var: Tensor) -> None:
+        """Moves the running statistics towards a batch's mean and unbiased variance, K·C each."""
+        momenta = self.momenta if self.momentum is None else self.momentum
+        self.num_batches_tracked.add_(1)
+        self.running_mean.lerp_(mean.to(self.running_mean.dtype), momenta)  # type: ignore[arg-type]
+        self.running_var.lerp_(var.to(self.running_var.dtype), momenta)  # type: ignore[arg-type]
 
 
 class StackedDropout(Twin):

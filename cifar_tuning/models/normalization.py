@@ -39,16 +39,13 @@ class _NarrowBatchNorm(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, mean, invstd = ctx.saved_tensors
         channels, count = x.shape[1], x.numel() // x.shape[1]
-        pixels = pixels_per_line(count, channels)
-
-        def lines(tensor: Tensor) -> Tensor:
-            pixel_rows = tensor.contiguous(memory_format=torch.channels_last).permute(0, 2, 3, 1)
-            return pixel_rows.reshape(-1, pixels * channels)
+        dy, lines = as_lines(grad.contiguous(memory_format=torch.channels_last)), as_lines(x)
+        pixels = lines.shape[1] // channels
+        centred = lines - mean.repeat(pixels)
 
         def fold(line: Tensor) -> Tensor:
             return line.view(pixels, channels).sum(0)
 
-        dy, centred = lines(grad), lines(x) - mean.repeat(pixels)
         grad_bias = fold(dy.sum(0))
         grad_weight = fold((dy * centred).sum(0)) * invstd
         # dx = w/σ · (dy - mean(dy) - x̂·mean(dy·x̂)), Ioffe and Szegedy 2015, section 3
@@ -61,12 +58,20 @@ class _NarrowBatchNorm(torch.autograd.Function):
         return dx, grad_weight, grad_bias, None, None, None, None
 
 
-def pixels_per_line(count: int, channels: int) -> int:
-    """Returns how many pixels make a line: a power of two that divides their number, up to `LINE` numbers."""
-    pixels = 1
+def as_lines(x: Tensor) -> Tensor:
+    """Several pixels as one long line: what differs by channel only is done in whole registers then.
+
+    Args:
+        x: N×C×H×W in channels_last.
+
+    Returns:
+        a view of it, lines × (pixels·C): a power of two that divides the number of pixels, up to `LINE` numbers.
+    """
+    channels, pixels = x.shape[1], 1
+    count = x.numel() // channels
     while count % (2 * pixels) == 0 and 2 * pixels * channels <= LINE:
         pixels *= 2
-    return pixels
+    return x.permute(0, 2, 3, 1).view(-1, pixels * channels)
 
 
 class BatchNorm2d(nn.BatchNorm2d):
@@ -90,6 +95,21 @@ class BatchNorm2d(nn.BatchNorm2d):
             x, self.weight, self.bias, self.running_mean, self.running_var, self.momentum, self.eps
         )
         return y
+
+    def take_in(self, mean: Tensor, var: Tensor) -> None:
+        """Moves the running statistics towards a batch's.
+
+        Args:
+            mean: of each channel, C.
+            var: of each channel, unbiased, C.
+        """
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        assert self.num_batches_tracked is not None
+        momentum = float(self.momentum or 0.0)
+        self.num_batches_tracked.add_(1)
+        self.running_mean.lerp_(mean.to(self.running_mean.dtype), momentum)
+        self.running_var.lerp_(var.to(self.running_var.dtype), momentum)
 
     def _takes_the_narrow_way(self, x: Tensor) -> bool:
         return (

@@ -3,7 +3,6 @@
 import torch
 from torch import Tensor, nn
 
-from cifar_tuning.models import phases
 from cifar_tuning.models.activations import MONOTONE, check_activation, make_activation
 from cifar_tuning.models.layers import (
     check_count,
@@ -14,6 +13,7 @@ from cifar_tuning.models.layers import (
     raise_all,
 )
 from cifar_tuning.models.normalization import BatchNorm2d
+from cifar_tuning.models.pooling import normalized_and_pooled
 
 
 def _as_channels_last(x: Tensor) -> Tensor:
@@ -112,7 +112,5 @@ class SimpleNN(nn.Module):
 
     def _convolve(self, conv: nn.Module, norm: nn.Module, x: Tensor) -> Tensor:
         if self._pool_first:  # the same values and gradients, a quarter of the element-wise work
-            if phases.applies(conv, norm, x):
-                return self.activation(phases.pooled(conv, norm, x))  # type: ignore[arg-type]
-            return self.activation(self.pool(norm(conv(x))))
+            return self.activation(normalized_and_pooled(norm, self.pool, conv(x)))
         return self.pool(self.activation(norm(conv(x))))
