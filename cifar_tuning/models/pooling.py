@@ -12,7 +12,15 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from cifar_tuning.models.normalization import as_lines
+from cifar_tuning.models.normalization import (
+    as_lines,
+    as_wide_image,
+    normalized,
+    repeated,
+    statistics,
+    summed,
+    terms_of_statistics,
+)
 
 # Pixels of a batch from which on what is gained outweighs a dozen small operations more. Between those of SimpleNN's
 # two batch norms at the batch of 128: 100,352 (a fifth of the step is gained) and 18,432 (it would be slower).
@@ -94,31 +102,6 @@ def _is_watched(layer: nn.Module) -> bool:
     return bool(layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks or layer._backward_pre_hooks)
 
 
-def _wide(x: Tensor) -> Tensor:
-    """Sees few channels as more, of a part of the pixels each: 1×(k·C)×(N·H·W/k)×1. Fast kernels want 16 at least."""
-    lines = as_lines(x)
-    return lines.view(1, len(lines), 1, -1).permute(0, 3, 1, 2)
-
-
-def _repeated(each: Tensor, wide: Tensor) -> Tensor:
-    return each.repeat(wide.shape[1] // len(each))
-
-
-def _summed(wide: Tensor, channels: int) -> Tensor:
-    return wide.view(-1, channels).sum(0)
-
-
-def _statistics(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns the mean and the biased variance of each channel (put together after Chan, Golub and LeVeque 1979)."""
-    wide = _wide(x)
-    # Running statistics that are not moved; without any, the results would be of the images' precision.
-    exact = torch.float64 if x.dtype == torch.float64 else torch.float32
-    unused = torch.zeros(wide.shape[1], dtype=exact)
-    means, variances = (s.view(-1, x.shape[1]) for s in torch.batch_norm_update_stats(wide, unused, unused, 0.0))
-    mean = means.mean(0)
-    return mean, (variances + (means - mean).square_()).mean(0)
-
-
 class _NormalizedMaximum(torch.autograd.Function):
     """Batch norm in training, then max-pooling; computed the other way round."""
 
@@ -132,39 +115,29 @@ class _NormalizedMaximum(torch.autograd.Function):
         take_in: Callable[[Tensor, Tensor], None],
         pool: tuple[Any, ...],
     ) -> Tensor:
-        count = x.numel() // x.shape[1]
-        mean, var = _statistics(x)
+        mean, var, count = statistics(x)
         take_in(mean, var * (count / max(count - 1, 1)))
         largest, places = torch.ops.aten.max_pool2d_with_indices(x, *pool)
-        y = torch.empty_like(largest)  # what follows may change it in place, so it must not be a view
-        wide = _wide(largest)
-        w, b, m, v = (_repeated(each, wide) for each in (weight, bias, mean, var))
-        unused = torch.empty(0, dtype=mean.dtype)
-        torch.native_batch_norm(wide, w, b, m, v, False, 0.0, eps, out=(_wide(y), unused, unused.clone()))
         ctx.save_for_backward(x, largest, places, weight, mean, var)
         ctx.eps, ctx.pool = eps, pool
-        return y
+        return normalized(largest, weight, bias, mean, var, eps)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, largest, places, weight, mean, var = ctx.saved_tensors
         channels, count = x.shape[1], x.numel() // x.shape[1]
-        dy, wide = _wide(grad.contiguous(memory_format=torch.channels_last)), _wide(largest)
+        dy, wide = as_wide_image(grad.contiguous(memory_format=torch.channels_last)), as_wide_image(largest)
         # By statistics that are given: w/σ · dy and the sums of dy·x̂ and dy.
-        given = [_repeated(each, wide) for each in (weight, mean, var)]
+        w, m, v = (repeated(each, wide) for each in (weight, mean, var))
         scaled, *sums = torch.ops.aten.native_batch_norm_backward(
-            dy, wide, *given, None, None, False, ctx.eps, [True, True, True]
+            dy, wide, w, m, v, None, None, False, ctx.eps, [True, True, True]
         )
-        grad_weight, grad_bias = (_summed(each, channels) for each in sums)
+        grad_weight, grad_bias = (summed(each, channels) for each in sums)
         scaled = scaled.permute(0, 2, 3, 1).view(largest.permute(0, 2, 3, 1).shape).permute(0, 3, 1, 2)
         dx = torch.ops.aten.max_pool2d_with_indices_backward(scaled, x, *ctx.pool, places)
-        # dx = w/σ · (dy - mean(dy) - x̂·mean(dy·x̂)), Ioffe and Szegedy 2015, section 3; dy is zero but where a pixel is
-        # the largest
-        invstd = (var + ctx.eps).rsqrt_()
-        slope = -weight * invstd.square() * grad_weight / count
-        shift = -weight * invstd * grad_bias / count - slope * mean
+        terms = terms_of_statistics(weight, grad_weight, grad_bias, mean, var, ctx.eps, count)
         pixels = as_lines(x)
-        shift, slope = (each.to(x.dtype).repeat(pixels.shape[1] // channels) for each in (shift, slope))
+        shift, slope = (each.to(x.dtype).repeat(pixels.shape[1] // channels) for each in terms)
         as_lines(dx).add_(torch.addcmul(shift, pixels, slope))
         return dx, grad_weight, grad_bias, None, None, None

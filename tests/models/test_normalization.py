@@ -30,24 +30,28 @@ def test_is_pytorchs_batch_norm(channels, shape, offset):
         torch.testing.assert_close(mine, reference, rtol=1e-9, atol=1e-9)
 
 
-def test_float32_gradients_are_as_exact_as_pytorchs():
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_values_and_gradients_are_as_exact_as_pytorchs(dtype):
     """Against float64, with a mean far from zero, where sums lose digits."""
     torch.manual_seed(0)
-    x = torch.randn(64, 8, 28, 28) + 5
+    x = (torch.randn(64, 8, 28, 28) + 5).to(dtype)
     grad = torch.randn_like(x)
     exact = None
     errors = {}
-    for name, module, dtype in (
-        ("exact", nn.BatchNorm2d(8), torch.double),
-        ("ours", BatchNorm2d(8), torch.float),
-        ("theirs", nn.BatchNorm2d(8), torch.float),
+    for name, module, precision in (
+        ("exact", nn.BatchNorm2d(8).double(), torch.double),
+        ("ours", BatchNorm2d(8), dtype),
+        ("theirs", nn.BatchNorm2d(8), dtype),
     ):
-        given = x.to(dtype).contiguous(memory_format=torch.channels_last).requires_grad_()
-        module.to(dtype)(given).backward(grad.to(dtype))
-        if exact is None:
-            exact = given.grad
-        errors[name] = (given.grad - exact).norm() / exact.norm()
-    assert errors["ours"] < 2 * errors["theirs"] + 1e-7
+        given = x.to(precision).contiguous(memory_format=torch.channels_last).requires_grad_()
+        y = module(given)
+        y.backward(grad.to(precision))
+        assert y.dtype == given.grad.dtype == precision
+        got = [value.double() for value in (y.detach(), given.grad, module.weight.grad, module.bias.grad)]
+        exact = exact or got
+        errors[name] = [((a - b).norm() / b.norm()).item() for a, b in zip(got, exact, strict=True)]
+    for ours, theirs in zip(errors["ours"], errors["theirs"], strict=True):
+        assert ours < 2 * theirs + 1e-7
 
 
 def test_the_narrow_way_is_taken_only_where_it_helps():
@@ -55,7 +59,8 @@ def test_the_narrow_way_is_taken_only_where_it_helps():
     norm = BatchNorm2d(8)
     assert norm._takes_the_narrow_way(channels_last)
     assert not norm._takes_the_narrow_way(channels_last.contiguous())
-    assert not norm._takes_the_narrow_way(channels_last.bfloat16())
+    assert norm._takes_the_narrow_way(channels_last.bfloat16())
+    assert not norm._takes_the_narrow_way(channels_last.half())
     assert not BatchNorm2d(16)._takes_the_narrow_way(torch.zeros(2, 16, 4, 4).to(memory_format=torch.channels_last))
     with torch.no_grad():
         assert not norm._takes_the_narrow_way(channels_last)
