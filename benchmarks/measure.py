@@ -15,6 +15,8 @@ import torch
 from tqdm import tqdm
 
 RESULTS = Path(__file__).parent / "results"
+# What benchmarks write themselves, in Git's eyes.
+WRITTEN = ("benchmarks/results", "docs")
 # The folder of a GPU's figures.
 GPU = "gpu"
 PACKAGES = ("torch", "torchvision", "numpy", "mlflow", "optuna", "hydra-core")
@@ -105,8 +107,15 @@ def write(name: str, content: Mapping[str, Any]) -> Path:
 
 
 def _commit() -> str:
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
+    """Names the commit that is measured; `-dirty` where files are changed but for those that benchmarks write."""
     try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+        commit = _git("describe", "--always")
+        changed = _git("status", "--porcelain", "--untracked-files=no", "--", ".", *(f":!{path}" for path in WRITTEN))
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
+    return f"{commit}-dirty" if changed else commit
+
+
+def _git(*arguments: str) -> str:
+    command = ["git", "-C", str(Path(__file__).parent.parent), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()

@@ -4,6 +4,10 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+# Beginnings of the options that say where a run is trained and kept, or from where it goes on: whatever they are, it is
+# the same experiment.
+ELSEWHERE = ("tracking.", "resume", "trainer.device", "data.root")
+
 
 def flatten(config: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Walks nested options as dotted keys; lists and empty mappings stay values."""

@@ -1,6 +1,10 @@
 """What an installed package holds."""
 
+import ast
 import configparser
+import importlib.metadata
+import re
+import sys
 
 import pytest
 from setuptools import find_packages
@@ -23,3 +27,27 @@ def test_the_plugins_entry_points_can_be_loaded(name: str) -> None:
 
     (point,) = entry_points(group="hydra.plugins", name=name)
     assert isinstance(point.load(), type)
+
+
+def test_everything_that_is_imported_is_asked_for() -> None:
+    """A package that comes with another one may go with its next version."""
+    options = configparser.ConfigParser()
+    options.read(PROJECT_ROOT / "setup.cfg")
+    names = options["options"]["install_requires"] + options["options.extras_require"]["postgresql"]
+    asked = {canonical(line) for line in names.split("\n") if line.strip()}
+    imported = set[str]()
+    for file in (PROJECT_ROOT / "cifar_tuning").rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Import):
+                imported |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                imported.add(node.module.partition(".")[0])
+    packages = importlib.metadata.packages_distributions()
+    foreign = imported - set(sys.stdlib_module_names) - {"cifar_tuning", "hydra_plugins"}
+    assert len(foreign) > 10
+    assert {name: packages.get(name) for name in foreign if not asked & {canonical(p) for p in packages[name]}} == {}
+
+
+def canonical(requirement: str) -> str:
+    """Returns the name of a requirement as package indices write it."""
+    return re.sub(r"[-_.]+", "-", re.split(r"[ <>=!~;\[]", requirement.strip())[0]).lower()

@@ -36,8 +36,8 @@ class Scene:
     def set(self) -> None:
         """Puts it in place."""
         HydraConfig.instance().cfg = self.hydra
-        logging.root.handlers[:], logging.root.level = self.handlers, self.level
-        logging.root.manager._clear_cache()  # type: ignore[attr-defined]  # of the level each logger goes by
+        logging.root.handlers[:] = self.handlers
+        logging.root.setLevel(self.level)
         if dict(os.environ) != self.environ:
             os.environ.clear()
             os.environ.update(self.environ)

@@ -13,7 +13,7 @@ from cifar_tuning.jobs.build import Parts, build_parts, plain, seed_everything
 from cifar_tuning.jobs.checks import find_problems, find_target
 from cifar_tuning.jobs.result import JobResult
 from cifar_tuning.ranking import ENDED
-from cifar_tuning.text import flatten
+from cifar_tuning.text import ELSEWHERE, flatten
 from cifar_tuning.training import checkpoint as checkpoints
 from cifar_tuning.training.checkpoint import Checkpoint
 from cifar_tuning.training.settings import TrainerSettings
@@ -27,11 +27,8 @@ SAME_OF_TRAINER = (
     *("label_smoothing", "mixup", "ema_decay"),
     *("initial_scale", "delay_fraction", "finetune_fraction"),
 )
-# Where the files lie changes nothing that is learnt.
-FREE = ("data.root",)
 # Says how a report presents the sweep; nothing that a job does depends on it.
 OF_THE_SWEEP = ("published",)
-ELSEWHERE = ("tracking.", "resume", "trainer.device", *FREE)
 
 
 @dataclass
@@ -168,7 +165,7 @@ def changed_options(config: dict[str, Any], checkpoint: Checkpoint, source: str)
         f"{key}={now.get(key, '(absent)')}: {source} was trained with {was.get(key, '(absent)')}; "
         "a resumed run must keep it"
         for key in sorted(was.keys() | now.keys())
-        if key not in FREE and was.get(key) != now.get(key)
+        if not key.startswith(ELSEWHERE) and was.get(key) != now.get(key)
     ]
 
 

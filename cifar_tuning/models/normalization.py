@@ -44,11 +44,6 @@ def repeated(each: Tensor, wide: Tensor) -> Tensor:
     return each.repeat(wide.shape[1] // len(each))
 
 
-def summed(wide: Tensor, channels: int) -> Tensor:
-    """The sums k·C of a wide image as those of its C channels."""
-    return wide.view(-1, channels).sum(0)
-
-
 def exact(dtype: torch.dtype) -> torch.dtype:
     """The precision that statistics of images of a precision are kept in."""
     return torch.float64 if dtype == torch.float64 else torch.float32
@@ -76,20 +71,50 @@ def normalized(x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, var: Tenso
     return y
 
 
-def terms_of_statistics(
-    weight: Tensor, grad_weight: Tensor, grad_bias: Tensor, mean: Tensor, var: Tensor, eps: float, count: int
+def gradient_sums(
+    grad: Tensor, x: Tensor, weight: Tensor, mean: Tensor, var: Tensor, eps: float
 ) -> tuple[Tensor, Tensor]:
-    """Returns shift and slope of a gradient's part that comes by way of the statistics: shift + slope·x, C each.
+    """Returns the gradients of a normalisation's weight and bias, C each: the sums of dy·x̂ and of dy."""
+    wide = as_wide_image(x)
+    w, m, v = (repeated(each, wide) for each in (weight, mean, var))
+    _, *sums = torch.ops.aten.native_batch_norm_backward(
+        as_wide_image(grad), wide, w, m, v, None, None, False, eps, [False, True, True]
+    )
+    grad_weight, grad_bias = (each.view(-1, x.shape[1]).sum(0) for each in sums)
+    return grad_weight, grad_bias
 
-    dx = w/σ · (dy - mean(dy) - x̂·mean(dy·x̂)), Ioffe and Szegedy 2015, section 3.
+
+def terms_of_statistics(
+    x: Tensor, count: int, scale: Tensor, sums: tuple[Tensor, Tensor], mean: Tensor, var: Tensor, eps: float
+) -> Tensor:
+    """Returns the part of a gradient that comes by way of the statistics, which were the batch's own.
+
+    dx = w/σ · (dy - mean(dy) - x̂·mean(dy·x̂)), Ioffe and Szegedy 2015, section 3: the last two of the three. Whoever
+    adds the first must round but once: beside a larger one, what is lost of these would be the same for all pixels.
+
+    Args:
+        x: what was normalised, or some pixels of it, N×C×H×W.
+        count: all pixels.
+        scale: w/σ.
+        sums: `gradient_sums` over all pixels.
+        mean: of the batch.
+        var: of the batch.
+        eps: added to it.
     """
-    invstd = (var + eps).rsqrt()
-    slope = -weight * invstd.square() * grad_weight / count
-    return -weight * invstd * grad_bias / count - slope * mean, slope
+    grad_weight, grad_bias = sums
+    slope, offset = -scale * (var + eps).rsqrt() * grad_weight / count, -scale * grad_bias / count
+    return normalized(x, slope, offset, mean, torch.full_like(var, 1 - eps), eps)
+
+
+def keeps_statistics(norm: nn.Module) -> bool:
+    """Whether a layer has what the ways around need: weights in full precision, and running statistics."""
+    weight = getattr(norm, "weight", None)
+    whole = weight is not None and weight.dtype in (torch.float32, torch.float64)
+    return whole and getattr(norm, "running_mean", None) is not None
 
 
 class _NarrowBatchNorm(torch.autograd.Function):
-    """Batch normalisation in training mode for few channels."""
+    """Batch normalisation in training mode for few channels; has first derivatives only."""
 
     @staticmethod
     def forward(
@@ -105,20 +130,14 @@ class _NarrowBatchNorm(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, mean, var = ctx.saved_tensors
-        channels, count = x.shape[1], x.numel() // x.shape[1]
         grad = grad.contiguous(memory_format=torch.channels_last)
-        dy, wide = as_wide_image(grad), as_wide_image(x)
-        w, m, v = (repeated(each, wide) for each in (weight, mean, var))
-        _, *sums = torch.ops.aten.native_batch_norm_backward(
-            dy, wide, w, m, v, None, None, False, ctx.eps, [False, True, True]
-        )
-        grad_weight, grad_bias = (summed(each, channels) for each in sums)
-        terms = terms_of_statistics(weight, grad_weight, grad_bias, mean, var, ctx.eps, count)
-        scale = weight * (var + ctx.eps).rsqrt()
-        shift, slope, scale = (repeated(each, wide).to(x.dtype) for each in (*terms, scale))
-        dx = torch.empty_like(x)
-        torch.addcmul(shift, as_lines(x), slope, out=as_lines(dx)).addcmul_(as_lines(grad), scale)
-        return dx, grad_weight, grad_bias, None, None
+        sums = gradient_sums(grad, x, weight, mean, var, ctx.eps)
+        # Rounded before the other terms are made with it, so that they still cancel out.
+        scale = (weight * (var + ctx.eps).rsqrt()).to(x.dtype)
+        count = x.numel() // x.shape[1]
+        dx = terms_of_statistics(x, count, scale.to(mean.dtype), sums, mean, var, ctx.eps)
+        as_wide_image(dx).addcmul_(as_wide_image(grad), repeated(scale, as_wide_image(x)).view(1, -1, 1, 1))
+        return dx, *sums, None, None
 
 
 class BatchNorm2d(nn.BatchNorm2d):
@@ -149,14 +168,16 @@ class BatchNorm2d(nn.BatchNorm2d):
         assert self.running_mean is not None
         assert self.running_var is not None
         assert self.num_batches_tracked is not None
-        momentum = float(self.momentum or 0.0)
         self.num_batches_tracked.add_(1)
+        # Without one, the mean of all batches.
+        momentum = 1.0 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
         self.running_mean.lerp_(mean.to(self.running_mean.dtype), momentum)
         self.running_var.lerp_(var.to(self.running_var.dtype), momentum)
 
     def _takes_the_narrow_way(self, x: Tensor) -> bool:
         return (
             self.training
+            and keeps_statistics(self)
             and x.device.type == "cpu"
             and x.dtype in (torch.bfloat16, torch.float32, torch.float64)
             and self.num_features < VECTOR

@@ -1,8 +1,8 @@
 """Batch norm and max-pooling as one, the pooling first: what normalises, and its gradient, see a quarter of the pixels.
 
 Where all factors of a batch norm are positive, normalising keeps the order of pixels, so the largest may be found
-before. The batch's statistics are still those of all pixels. In the backward pass what differs by pixel is scattered
-to the largest of each window, and the two terms that come by way of the statistics are added in one pass.
+before. The batch's statistics are still those of all pixels. In the backward pass all pixels have what comes by way of
+the statistics, and only the largest of each window has more.
 """
 
 from collections.abc import Callable
@@ -13,12 +13,10 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from cifar_tuning.models.normalization import (
-    as_lines,
-    as_wide_image,
+    gradient_sums,
+    keeps_statistics,
     normalized,
-    repeated,
     statistics,
-    summed,
     terms_of_statistics,
 )
 
@@ -33,7 +31,7 @@ class Normalization(Protocol):
     """A batch norm that may be pooled first: PyTorch's attributes, and a way to hand it a batch's statistics.
 
     Attributes:
-        weight: factor of each channel, C; None for one without.
+        weight: factor of each channel, C.
         bias: what is added to each channel, C.
         eps: added to the variance.
         training: whether it normalises by the batch's statistics.
@@ -60,9 +58,7 @@ def normalized_and_pooled(norm: nn.Module, pool: nn.Module, x: Tensor) -> Tensor
         return cast(Tensor, pool(norm(x)))
     assert isinstance(norm, Normalization)
     assert isinstance(pool, nn.MaxPool2d)
-    sizes = (pool.kernel_size, pool.stride, pool.padding, pool.dilation)
-    numbers = (*(_pair(size) for size in sizes), pool.ceil_mode)
-    y = _NormalizedMaximum.apply(x, norm.weight, norm.bias, norm.eps, norm.take_in, numbers)
+    y = _NormalizedMaximum.apply(x, norm.weight, norm.bias, norm.eps, norm.take_in, _numbers(pool))
     return cast(Tensor, y)
 
 
@@ -81,11 +77,13 @@ def pools_first(norm: nn.Module, pool: nn.Module, x: Tensor) -> bool:
         and x.is_contiguous(memory_format=torch.channels_last)
         and not (torch.compiler.is_compiling() or torch.compiler.is_exporting())
         and isinstance(norm, Normalization)
+        and _is_itself(norm)
+        and keeps_statistics(norm)
         and norm.training
-        and norm.weight is not None
         and len(norm.weight) == x.shape[1]
         and type(pool) is nn.MaxPool2d
         and not pool.return_indices
+        and _is_apart(pool)
         and not _is_watched(norm)
         and not _is_watched(pool)
     ):
@@ -94,16 +92,38 @@ def pools_first(norm: nn.Module, pool: nn.Module, x: Tensor) -> bool:
     return bool((norm.weight.detach() > 0).all())
 
 
+def _numbers(pool: nn.MaxPool2d) -> tuple[Any, ...]:
+    sizes = (pool.kernel_size, pool.stride, pool.padding, pool.dilation)
+    return *(_pair(size) for size in sizes), pool.ceil_mode
+
+
+def _is_apart(pool: nn.MaxPool2d) -> bool:
+    """Whether no pixel is in two windows, and may be the largest of both."""
+    kernel, stride, _, dilation, _ = _numbers(pool)
+    return dilation == [1, 1] and all(size <= step for size, step in zip(kernel, stride, strict=True))
+
+
 def _pair(size: int | tuple[int, ...]) -> list[int]:
     return [size, size] if isinstance(size, int) else list(size)
+
+
+def _is_itself(norm: nn.Module) -> bool:
+    """Whether a layer does what the class with `take_in` says: no subclass or owner has given it another forward."""
+    owner = next(one for one in type(norm).__mro__ if "take_in" in vars(one))
+    return getattr(type(norm), "forward", None) is vars(owner).get("forward") and "forward" not in vars(norm)
 
 
 def _is_watched(layer: nn.Module) -> bool:
     return bool(layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks or layer._backward_pre_hooks)
 
 
+def _pixels(x: Tensor) -> Tensor:
+    """N×C×H×W in channels_last as N×(H·W)×C."""
+    return x.permute(0, 2, 3, 1).flatten(1, 2)
+
+
 class _NormalizedMaximum(torch.autograd.Function):
-    """Batch norm in training, then max-pooling; computed the other way round."""
+    """Batch norm in training, then max-pooling; computed the other way round. Has first derivatives only."""
 
     @staticmethod
     def forward(
@@ -126,18 +146,12 @@ class _NormalizedMaximum(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, largest, places, weight, mean, var = ctx.saved_tensors
-        channels, count = x.shape[1], x.numel() // x.shape[1]
-        dy, wide = as_wide_image(grad.contiguous(memory_format=torch.channels_last)), as_wide_image(largest)
-        # By statistics that are given: w/σ · dy and the sums of dy·x̂ and dy.
-        w, m, v = (repeated(each, wide) for each in (weight, mean, var))
-        scaled, *sums = torch.ops.aten.native_batch_norm_backward(
-            dy, wide, w, m, v, None, None, False, ctx.eps, [True, True, True]
-        )
-        grad_weight, grad_bias = (summed(each, channels) for each in sums)
-        scaled = scaled.permute(0, 2, 3, 1).view(largest.permute(0, 2, 3, 1).shape).permute(0, 3, 1, 2)
-        dx = torch.ops.aten.max_pool2d_with_indices_backward(scaled, x, *ctx.pool, places)
-        terms = terms_of_statistics(weight, grad_weight, grad_bias, mean, var, ctx.eps, count)
-        pixels = as_lines(x)
-        shift, slope = (each.to(x.dtype).repeat(pixels.shape[1] // channels) for each in terms)
-        as_lines(dx).add_(torch.addcmul(shift, pixels, slope))
-        return dx, grad_weight, grad_bias, None, None, None
+        grad = grad.contiguous(memory_format=torch.channels_last)
+        sums = gradient_sums(grad, largest, weight, mean, var, ctx.eps)
+        scale = weight * (var + ctx.eps).rsqrt()
+        given = (x.numel() // x.shape[1], scale, sums, mean, var, ctx.eps)
+        dx = terms_of_statistics(x, *given)
+        of_largest = terms_of_statistics(largest.to(mean.dtype), *given)
+        of_largest.addcmul_(grad.to(mean.dtype), scale.view(1, -1, 1, 1))
+        _pixels(dx).scatter_(1, _pixels(places), _pixels(of_largest.to(x.dtype)))
+        return dx, *sums, None, None, None

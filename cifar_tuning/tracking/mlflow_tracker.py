@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from cifar_tuning import PROJECT_ROOT
+from cifar_tuning.text import ELSEWHERE
 from cifar_tuning.tracking import facts
 from cifar_tuning.tracking.base import (
     STATUS_OF_STATE,
@@ -33,8 +34,6 @@ log = logging.getLogger(__name__)
 
 # Tag of a run that failed: what it failed of, in a line.
 ERROR = "error"
-# What may differ between a run and its continuation without making it another experiment.
-NOT_COMPARED = ("resume", "tracking.")
 
 # A sweep's jobs in the UI's charts; the colours MLflow makes from run ids may be hard to tell apart.
 COLOURS = (
@@ -274,7 +273,7 @@ def _log_texts(store: Store, run_id: str, context: RunContext) -> None:
 
 
 def _compared(params: Mapping[str, str]) -> dict[str, str]:
-    return {key: value for key, value in params.items() if not key.startswith(NOT_COMPARED)}
+    return {key: value for key, value in params.items() if not key.startswith(ELSEWHERE)}
 
 
 def _first_line(error: BaseException) -> str:

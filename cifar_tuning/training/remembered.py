@@ -18,7 +18,7 @@ from torch import nn
 log = logging.getLogger(__name__)
 
 # To be raised when a layer of ours gets faster or slower: what was measured before says nothing then.
-LAYERS = 3
+LAYERS = 4
 # Seconds that a measurement of another process is waited for.
 PATIENCE = 60
 
@@ -73,7 +73,9 @@ def remember(kind: str, key: str, value: Any) -> None:
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         partial = file.with_suffix(f".{os.getpid()}.tmp")
-        partial.write_text(json.dumps({**recall(kind), key: value}, indent=1))
-        partial.replace(file)
-    except OSError as error:
+        # Not the lock of a measurement, which may be held: this one is of a moment.
+        with FileLock(file.with_suffix(".writing"), timeout=PATIENCE):
+            partial.write_text(json.dumps({**recall(kind), key: value}, indent=1))
+            partial.replace(file)
+    except (OSError, Timeout) as error:
         log.debug("the measurement can't be remembered: %s", error)

@@ -235,7 +235,8 @@ class Trainer:
             return False
         if val_loss is not None:
             return math.isfinite(val_loss)
-        return all(bool(value.isfinite().all()) for value in self.model.state_dict().values())
+        # One answer for all of them: a GPU is waited for once.
+        return bool(torch.stack([value.isfinite().all() for value in self.model.state_dict().values()]).all())
 
     def _keep_if_best(self, epoch: int, val: Evaluation | None) -> None:
         best = self.progress.best_acc

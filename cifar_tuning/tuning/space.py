@@ -10,12 +10,10 @@ from omegaconf import DictConfig, OmegaConf
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 from optuna.trial import BaseTrial
 
-from cifar_tuning.text import flatten
+from cifar_tuning.text import ELSEWHERE, flatten
 
 # Choices that are tried before the first trial; each takes a twentieth of a second to compose.
 CHECKED_CHOICES = 40
-# What may change between two calls of one study without making its values incomparable.
-NOT_COMPARED = ("tracking.", "trainer.device", "data.root", "resume")
 
 
 @dataclass(frozen=True)
@@ -121,7 +119,7 @@ def fixed_part(config: DictConfig, space: SearchSpace) -> dict[str, str]:
     return {
         key: str(value)  # storages keep JSON, which has neither NaN nor other people's types
         for key, value in flatten(content)
-        if not f"{key}.".startswith(swept) and not key.startswith(NOT_COMPARED)
+        if not f"{key}.".startswith(swept) and not key.startswith(ELSEWHERE)
     }
 
 

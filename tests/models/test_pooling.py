@@ -45,7 +45,7 @@ def images(*shape, dtype=torch.double):
         (lambda: stack(3, [0.1, 0.9]), (4, 6, 8, 8)),
     ],
 )
-@pytest.mark.parametrize("pool", [nn.MaxPool2d(2), nn.MaxPool2d(2, 1), nn.MaxPool2d((2, 1), ceil_mode=True)])
+@pytest.mark.parametrize("pool", [nn.MaxPool2d(2), nn.MaxPool2d(2, 3, padding=1), nn.MaxPool2d((2, 1), ceil_mode=True)])
 def test_the_same_values_gradients_and_statistics(make, shape, pool):
     outcomes = []
     for first in (True, False):
@@ -63,14 +63,14 @@ def test_the_same_values_gradients_and_statistics(make, shape, pool):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("channels", [8, 64])
-def test_as_exact_as_the_layers_in_the_precision_used(dtype, channels):
+@pytest.mark.parametrize(("channels", "offset"), [(8, 0), (64, 0), (8, 30)])
+def test_as_exact_as_the_layers_in_the_precision_used(dtype, channels, offset):
     errors = {}
     exact = None
     for name in ("exact", "ours", "layers"):
         torch.manual_seed(0)
         norm = layer(channels)
-        x = images(64, channels, 28, 28, dtype=dtype)
+        x = images(64, channels, 28, 28, dtype=dtype) + offset
         if name == "exact":
             x = x.double()
         else:
@@ -81,6 +81,9 @@ def test_as_exact_as_the_layers_in_the_precision_used(dtype, channels):
         weights = torch.randn(y.shape, generator=torch.Generator().manual_seed(2))
         (y.double() * weights).sum().backward()
         got = [y.detach().double(), *(p.grad.double() for p in [x, *norm.parameters()])]
+        # What a convolution before it sums up: an error that pixels have in common would not cancel out.
+        patches = torch.randn(x.shape, generator=torch.Generator().manual_seed(3)).double() + 3
+        got.append((x.grad.double() * patches).sum((0, 2, 3)))
         exact = exact or got
         errors[name] = [((a - b).norm() / b.norm()).item() for a, b in zip(got, exact, strict=True)]
     for ours, theirs in zip(errors["ours"], errors["layers"], strict=True):
@@ -115,6 +118,8 @@ def test_only_where_it_is_the_same():
     assert not pooling.pools_first(stack(8, [0.1, 0.1]), pool, x)  # its models share the images, and are not so wide
     assert not pooling.pools_first(norm, nn.AvgPool2d(2), x)
     assert not pooling.pools_first(norm, nn.MaxPool2d(2, return_indices=True), x)
+    assert not pooling.pools_first(norm, nn.MaxPool2d(3, 2), x)  # a pixel may be the largest of two windows
+    assert not pooling.pools_first(norm, nn.MaxPool2d(2, dilation=2), x)
     with torch.no_grad():
         assert not pooling.pools_first(norm, pool, x)
     watched = copy.deepcopy(norm)
@@ -122,6 +127,40 @@ def test_only_where_it_is_the_same():
     assert not pooling.pools_first(watched, pool, x)
     norm.weight.data[3] = -0.1
     assert not pooling.pools_first(norm, pool, x)
+
+
+class Half(BatchNorm2d):
+    def forward(self, x):
+        return super().forward(x) / 2
+
+
+def patched(channels):
+    norm = BatchNorm2d(channels)
+    norm.forward = lambda x: x
+    return norm
+
+
+def without_statistics(channels):
+    norm = BatchNorm2d(channels)
+    norm.running_mean = norm.running_var = norm.num_batches_tracked = None
+    norm.track_running_stats = False
+    return norm
+
+
+@pytest.mark.parametrize(
+    "make", [Half, patched, without_statistics, lambda channels: BatchNorm2d(channels).to(torch.bfloat16)]
+)
+@pytest.mark.parametrize("channels", [8, 16])
+def test_what_is_no_batch_norm_as_we_know_it_is_left_alone(make, channels):
+    x = images(2, channels, 8, 8, dtype=torch.float32)
+    norm, pool = make(channels), nn.MaxPool2d(2)
+    if next(norm.parameters()).dtype == torch.bfloat16:
+        x = x.bfloat16()
+    x.requires_grad_()
+    assert not pooling.pools_first(norm, pool, x)
+    y = pooling.normalized_and_pooled(norm, pool, x)
+    assert torch.equal(y, pool(norm(x)))
+    y.sum().backward()
 
 
 def test_not_for_a_handful_of_pixels(monkeypatch):
