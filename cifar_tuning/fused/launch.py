@@ -16,7 +16,7 @@ from cifar_tuning.compose import remember_files
 from cifar_tuning.fused import grouping
 from cifar_tuning.fused.layers import NotStackableError
 from cifar_tuning.fused.model import check_stackable
-from cifar_tuning.fused.size import Plan, choose, split
+from cifar_tuning.fused.size import Plan, choose, give_back, split
 from cifar_tuning.fused.stack import Stack, begin_again
 from cifar_tuning.fused.together import PausedJob, ends_one_job, stopped_on_error
 from cifar_tuning.training.display import Display
@@ -196,7 +196,7 @@ class Launch:
                     self.returns[job.number] = job.end(None)
                     left.remove(job)
         if fitting is not None:
-            torch.cuda.empty_cache()
+            give_back()
             parts = [left[:fitting], left[fitting:]]
         else:
             log.warning("The stack failed, its jobs go on one by one: %s: %s", type(failure).__name__, failure)

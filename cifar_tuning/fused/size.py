@@ -5,6 +5,7 @@ import itertools
 import logging
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import torch
@@ -15,7 +16,7 @@ from cifar_tuning.fused.layers import NotStackableError
 from cifar_tuning.fused.model import stack_models
 from cifar_tuning.training.precision import at_least_fp32, autocast
 from cifar_tuning.training.probe import Together, without_dropout
-from cifar_tuning.training.recorded import seconds_when_recorded
+from cifar_tuning.training.recorded import NotRecordedError, seconds_when_recorded
 from cifar_tuning.training.remembered import key_of, recall, remember
 from cifar_tuning.training.trainer import Trainer
 
@@ -86,9 +87,13 @@ def measured(run: Trainer, jobs: int, same_seed: bool, batch_shape: tuple[int, i
     rates: dict[str, float] = {}
     for size in candidates(jobs, limit):
         if str(size) not in known:
-            rate = _rate_if_it_fits(run, size, same_seed, batch_shape)
+            try:
+                rate = _rate_if_it_fits(run, size, same_seed, batch_shape)
+            except NotRecordedError:
+                run.record = False  # nor will it be in training
+                return measured(run, jobs, same_seed, batch_shape)
             if rate is None:
-                torch.cuda.empty_cache()
+                give_back()
                 break
             known[str(size)] = round(rate)
             remember("stacks", key, known)
@@ -155,6 +160,12 @@ def _rate_if_it_fits(run: Trainer, size: int, same_seed: bool, batch_shape: tupl
         return _rate(run, size, same_seed, batch_shape)
     except torch.cuda.OutOfMemoryError:
         return None  # the error, which holds on to the activations, ends here
+
+
+def give_back() -> None:
+    """Has PyTorch give the GPU memory back that it keeps for later."""
+    with suppress(RuntimeError):  # a recording that was broken off may still hold on to some
+        torch.cuda.empty_cache()
 
 
 def _rate(run: Trainer, size: int, same_seed: bool, batch_shape: tuple[int, int, int, int]) -> float:

@@ -6,6 +6,7 @@ from cifar_tuning.fused.size import example
 from cifar_tuning.jobs.prepare import Prepared
 from cifar_tuning.training.compilation import resolve_compile
 from cifar_tuning.training.probe import Formats, resolve_formats
+from cifar_tuning.training.recorded import NotRecordedError
 from cifar_tuning.training.trainer import TOGETHER
 
 
@@ -27,7 +28,10 @@ def choose_formats(
         asked = Formats(*(kept if one == "auto" else one for one, kept in zip(asked, began, strict=True)))
     by_itself = TOGETHER.get() is None or settings.compile is True or settings.initial_scale < 1
     together = None if "auto" not in asked or by_itself else example(model)
-    return resolve_formats(*asked, model, device, shape, together, record)
+    try:
+        return resolve_formats(*asked, model, device, shape, together, record)
+    except NotRecordedError:  # nor will it be in training
+        return resolve_formats(*asked, model, device, shape, together)
 
 
 def choose_compile(
@@ -52,4 +56,7 @@ def choose_compile(
     if settings.compile == "auto" and (TOGETHER.get() is not None or settings.initial_scale < 1):
         return False  # stacks are not compiled, and images of other sizes would be compiled for anew
     began = None if checkpoint is None else checkpoint.compile
-    return resolve_compile(settings.compile, model, device, formats, shape, steps, began, record)
+    try:
+        return resolve_compile(settings.compile, model, device, formats, shape, steps, began, record)
+    except NotRecordedError:
+        return resolve_compile(settings.compile, model, device, formats, shape, steps, began)

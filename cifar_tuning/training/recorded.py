@@ -4,7 +4,7 @@ import gc
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
@@ -15,16 +15,19 @@ log = logging.getLogger(__name__)
 # Calls before a recording: libraries choose their kernels and allocate, optimisers make their buffers.
 WARM_UP = 3
 # Whose layers and models do the same in every step; what a user's own code does may depend on anything.
-KNOWN_PACKAGES = ("torch.nn.", "cifar_tuning.", "torchvision.")
+KNOWN_PACKAGES = ("torch.nn.", "cifar_tuning.", "torchvision.models.", "torchvision.ops.")
 # Steps timed together, and how often, of which the fastest counts.
 TIMED, ROUNDS = 5, 3
 
 Work = Callable[..., None]
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
-# One for all that is recorded on a device: cuBLAS keeps some 60 MiB for each stream that it has ever worked in, and
-# memory that one graph works in can be the next one's too, because they are replayed one after the other.
-_places: dict[int, tuple[torch.cuda.Stream, Any]] = {}
+# One for all that is recorded on a device: cuBLAS keeps some 60 MiB for each stream that it has ever worked in.
+_streams: dict[int, torch.cuda.Stream] = {}
+
+
+class NotRecordedError(RuntimeError):
+    """What was to be measured as a CUDA graph can't be recorded."""
 
 
 def resolve_recording(asked: bool | str, model: nn.Module, regularizer: object, device: torch.device) -> bool:
@@ -51,16 +54,20 @@ def resolve_recording(asked: bool | str, model: nn.Module, regularizer: object, 
 
 
 def _is_known(part: object) -> bool:
-    hooked = isinstance(part, nn.Module) and any(getattr(part, hooks) for hooks in _HOOKS)
-    return f"{type(part).__module__}.".startswith(KNOWN_PACKAGES) and not hooked
+    if isinstance(part, nn.Module):
+        if any(getattr(part, hooks) for hooks in _HOOKS) or "forward" in vars(part):
+            return False
+        if getattr(part, "momentum", 0.0) is None:  # a batch norm that counts batches on the host
+            return False
+    return f"{type(part).__module__}.".startswith(KNOWN_PACKAGES)
 
 
-def _place(device: torch.device) -> tuple[torch.cuda.Stream, Any]:
-    """Returns the stream in which a device's recordings are made, and the pool of their memory."""
+def _stream(device: torch.device) -> torch.cuda.Stream:
+    """Returns the stream in which a device's recordings are made."""
     index = torch.cuda.current_device() if device.index is None else device.index
-    if index not in _places:
-        _places[index] = torch.cuda.Stream(index), torch.cuda.graph_pool_handle()
-    return _places[index]
+    if index not in _streams:
+        _streams[index] = torch.cuda.Stream(index)
+    return _streams[index]
 
 
 class Recorded:
@@ -77,7 +84,7 @@ class Recorded:
     def __init__(self, device: torch.device, generators: Sequence[torch.Generator] = ()) -> None:
         self.device, self.generators = device, list(generators)
         self.recordings = 0
-        self._stream, self._pool = _place(device)
+        self._stream = _stream(device)
         self._like: object = None
         self._calls = 0
         self._graph: torch.cuda.CUDAGraph | None = None
@@ -102,7 +109,7 @@ class Recorded:
         """
         like = (key, *((tuple(one.shape), one.stride(), one.dtype) for one in inputs))
         if like != self._like:
-            self._like, self._calls = like, 0
+            self._like, self._calls, self._possible = like, 0, True
             self.forget()
         if self._graph is None:
             self._calls += 1
@@ -134,7 +141,8 @@ class Recorded:
                 break
             # While it records PyTorch gives nothing back of what it keeps for later. Here it does, because the error,
             # which held on to what was computed, is gone.
-            torch.cuda.empty_cache()
+            with suppress(RuntimeError):
+                torch.cuda.empty_cache()
         self._possible = False
         first_line = reason.strip().split("\n")[0][:200]
         log.warning("Trained without CUDA graphs, which is slower: a step could not be recorded (%s).", first_line)
@@ -149,27 +157,36 @@ class Recorded:
         gc.disable()  # it might free another graph's memory meanwhile, which CUDA takes for an error
         try:
             with torch.cuda.device(self.device), torch.cuda.stream(self._stream):
-                graph.capture_begin(self._pool, capture_error_mode="thread_local")
+                # Memory of its own: a pool that others worked in is none any more when all their graphs are gone.
+                pool = torch.cuda.graph_pool_handle()
+                graph.capture_begin(pool, capture_error_mode="thread_local")
                 try:
                     work(*copies)
                 finally:
-                    self._end(graph)
+                    self._end(graph, pool)
         finally:
             if collects:
                 gc.enable()
         self._graph, self._inputs = graph, copies
         self.recordings += 1
 
-    def _end(self, graph: torch.cuda.CUDAGraph) -> None:
+    def _end(self, graph: torch.cuda.CUDAGraph, pool: Any) -> None:
+        """Ends a recording, also one that CUDA has broken off.
+
+        By hand, as `torch.cuda.graph` does not: PyTorch's older versions take it that such a one still goes on, and who
+        draws a random number or gives memory back later would have its error. Newer ones know, and refuse.
+        """
         try:
             graph.capture_end()
         except RuntimeError:
-            # CUDA had broken it off, and PyTorch takes it that it still goes on: generators and allocator must be told.
             index = self._stream.device_index
             for generator in (torch.cuda.default_generators[index], *self.generators):
-                generator.graphsafe_set_state(generator.clone_state())
-            torch._C._cuda_endAllocateToPool(index, self._pool)
-            torch._C._cuda_releasePool(index, self._pool)
+                if not _can_draw(generator):
+                    generator.graphsafe_set_state(generator.clone_state())
+            with suppress(RuntimeError):
+                torch._C._cuda_endAllocateToPool(index, pool)
+            with suppress(RuntimeError):
+                torch._C._cuda_releasePool(index, pool)
             raise
 
     @contextmanager
@@ -182,8 +199,23 @@ class Recorded:
         here.wait_stream(self._stream)
 
 
+def _can_draw(generator: torch.Generator) -> bool:
+    """Whether a generator on a GPU gives random numbers; it stands where it stood."""
+    try:
+        state = generator.get_state()
+        torch.empty(1, device=generator.device).uniform_(generator=generator)
+        generator.set_state(state)
+    except RuntimeError:
+        return False
+    return True
+
+
 def seconds_when_recorded(work: Callable[[], None], device: torch.device) -> float:
-    """Returns the seconds that recorded work takes on a GPU, the fastest of several measurements."""
+    """Returns the seconds that recorded work takes on a GPU, the fastest of several measurements.
+
+    Raises:
+        NotRecordedError: it can't be recorded.
+    """
     recorded = Recorded(device)
 
     def several() -> float:
@@ -194,4 +226,6 @@ def seconds_when_recorded(work: Callable[[], None], device: torch.device) -> flo
         return (time.perf_counter() - start) / TIMED
 
     several()
+    if recorded.recording is None:
+        raise NotRecordedError("the work can't be recorded as a CUDA graph")
     return min(several() for _ in range(ROUNDS))

@@ -1,5 +1,9 @@
 import gc
+import itertools
+from contextlib import nullcontext
 from functools import partial
+from typing import ClassVar
+from unittest.mock import MagicMock
 
 import pytest
 import torch
@@ -7,12 +11,13 @@ from torch import nn
 
 from cifar_tuning.fused.stack import Stack
 from cifar_tuning.models import ResNet, SimpleNN
-from cifar_tuning.training import L1, Schedule
+from cifar_tuning.torchvision_compat import torchvision
+from cifar_tuning.training import L1, Schedule, recorded
 from cifar_tuning.training.averaging import WeightAverage
 from cifar_tuning.training.computation import Computation
 from cifar_tuning.training.display import Display
 from cifar_tuning.training.loop import run_epochs
-from cifar_tuning.training.recorded import Recorded, resolve_recording
+from cifar_tuning.training.recorded import NotRecordedError, Recorded, resolve_recording
 from cifar_tuning.training.schedules import step
 from cifar_tuning.training.settings import place
 from tests.training.conftest import moved
@@ -32,6 +37,12 @@ def hooked():
     return model
 
 
+def patched():
+    model = SimpleNN()
+    model.fc1.forward = lambda x: x
+    return model
+
+
 @pytest.mark.parametrize(
     ("asked", "model", "regularizer", "device", "expected"),
     [
@@ -40,6 +51,15 @@ def hooked():
         ("auto", nn.Sequential(nn.Flatten(), OwnModel()), L1(1e-4), "cuda", False),
         ("auto", SimpleNN(), Ramp(1e-4), "cuda", False),
         ("auto", hooked(), L1(1e-4), "cuda", False),
+        (
+            "auto",
+            nn.Sequential(torchvision.transforms.v2.RandomHorizontalFlip(), nn.Flatten()),
+            L1(1e-4),
+            "cuda",
+            False,
+        ),
+        ("auto", nn.Sequential(nn.BatchNorm2d(3, momentum=None)), L1(1e-4), "cuda", False),
+        ("auto", patched(), L1(1e-4), "cuda", False),
         (True, OwnModel(), Ramp(1e-4), "cuda", True),
         (False, SimpleNN(), L1(1e-4), "cuda", False),
         (True, SimpleNN(), L1(1e-4), "cpu", False),
@@ -49,6 +69,88 @@ def test_what_is_recorded(asked, model, regularizer, device, expected, caplog):
     with caplog.at_level("INFO"):
         assert resolve_recording(asked, model, regularizer, torch.device(device)) is expected
     assert ("has code of its own" in caplog.text) == (asked == "auto" and not expected)
+
+
+class Graph:
+    """Stands in for a CUDA graph, with PyTorch's rule for memory: a pool is none any more when its last graph is gone.
+
+    The rule is that of `CachingHostAllocator.h` in PyTorch 2.13.
+    """
+
+    users: ClassVar[dict[object, int]] = {}
+
+    def capture_begin(self, pool, capture_error_mode):
+        if self.users.get(pool, 1) < 1:
+            raise RuntimeError("use_count > 0 INTERNAL ASSERT FAILED")
+        self.users[pool] = self.users.get(pool, 0) + 1
+        self.pool = pool
+
+    def capture_end(self):
+        pass
+
+    def replay(self):
+        pass
+
+    def __del__(self):
+        self.users[self.pool] -= 1
+
+
+def broken_off(graph):
+    raise RuntimeError("broken off")
+
+
+@pytest.fixture
+def without_gpu(monkeypatch):
+    """Lets recordings be made on a machine without a GPU, of work that does nothing there."""
+    handles = itertools.count()
+    monkeypatch.setattr(Graph, "users", {})
+    monkeypatch.setattr(recorded, "_streams", {})
+    fakes = {
+        "CUDAGraph": Graph,
+        "graph_pool_handle": lambda: (0, next(handles)),
+        "Stream": lambda index: MagicMock(device_index=index),
+        "current_stream": lambda device: MagicMock(),
+        "stream": lambda stream: nullcontext(),
+        "device": lambda device: nullcontext(),
+        "synchronize": lambda device: None,
+        "empty_cache": lambda: None,
+        "default_generators": [torch.Generator()],
+    }
+    for name, value in fakes.items():
+        monkeypatch.setattr(torch.cuda, name, value)
+    monkeypatch.setattr(torch._C, "_cuda_endAllocateToPool", lambda *a: None, raising=False)
+    monkeypatch.setattr(torch._C, "_cuda_releasePool", lambda *a: None, raising=False)
+    return torch.device("cuda", 0)
+
+
+def test_what_was_recorded_before_and_is_gone_keeps_nothing_from_being_recorded(without_gpu, caplog):
+    for _ in range(2):
+        assert recorded.seconds_when_recorded(lambda: None, without_gpu) > 0
+    one = Recorded(without_gpu)
+    for count in (2, 3):  # images of another size
+        for _ in range(5):
+            one(lambda x: None, torch.zeros(count))
+    assert one.recording == 2
+    assert not caplog.records
+
+
+def test_no_time_is_taken_of_what_could_not_be_recorded(without_gpu, monkeypatch, caplog):
+    monkeypatch.setattr(Graph, "capture_end", broken_off)
+    with pytest.raises(NotRecordedError):
+        recorded.seconds_when_recorded(lambda: None, without_gpu)
+    assert "could not be recorded (broken off)" in caplog.text
+
+
+def test_other_work_is_tried_again(without_gpu, monkeypatch):
+    one = Recorded(without_gpu)
+    with monkeypatch.context() as patch:
+        patch.setattr(Graph, "capture_end", broken_off)
+        for _ in range(6):
+            one(lambda x: None, torch.zeros(2))
+        assert one.recording is None
+    for _ in range(6):
+        one(lambda x: None, torch.zeros(3))
+    assert one.recording == 1
 
 
 @pytest.fixture
