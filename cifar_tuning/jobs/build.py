@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from cifar_tuning.errors import ConfigError
@@ -137,7 +137,7 @@ def _try_together(parts: Parts) -> list[str]:
             f"schedule: {type(schedule.scheduler).__name__} steps on the validation loss, and data.val_size=0 leaves "
             "none; use another schedule, or validation images, such as data.val_size=5000"
         ]
-    return _try_small_images(parts) + _cutout_problems(parts)
+    return (_try_images(parts) or _try_small_images(parts)) + _cutout_problems(parts)
 
 
 def _cutout_problems(parts: Parts) -> list[str]:
@@ -145,6 +145,25 @@ def _cutout_problems(parts: Parts) -> list[str]:
     side, cutout = min(parts.data.image_shape[:2]), getattr(parts.augmentation, "cutout", 0)
     if isinstance(cutout, int) and cutout > side:
         return [f"augmentation.cutout={cutout}: must be at most {side}, the side of the images in pixels"]
+    return []
+
+
+def _try_images(parts: Parts) -> list[str]:
+    """Looks whether the model makes a number for each class of an image."""
+    name, classes = type(parts.model).__name__, len(parts.data.classes)
+    height, width, channels = parts.data.image_shape
+    try:
+        logits = _outputs(parts.model, (channels, height, width))
+    except Exception as error:
+        return [f"model: {name} does not take images of {channels}×{height}×{width} ({_innermost(error)})"]
+    if not isinstance(logits, Tensor):
+        return [f"model: {name} returns a {type(logits).__name__}, not a tensor of logits N×{classes}"]
+    if logits.shape != (1, classes):
+        shape = "×".join(map(str, ("N", *logits.shape[1:])))
+        return [
+            f"model: {name} returns {shape}, not a number for each of the {classes} classes (N×{classes}); "
+            f"many models take it as num_classes={classes}"
+        ]
     return []
 
 
@@ -159,19 +178,25 @@ def _try_small_images(parts: Parts) -> list[str]:
             f"trainer.initial_scale={trainer.initial_scale}: makes no smaller images of {height}×{width} pixels, whose "
             f"sides go down in steps of {STEP}; give {1 - STEP / max(height, width):g} or less, or 1"
         ]
-    training = parts.model.training
     try:
-        with torch.no_grad():
-            parts.model.eval()(torch.zeros(1, channels, *small))
+        _outputs(parts.model, (channels, *small))
     except Exception as error:
         return [
             f"trainer.initial_scale={trainer.initial_scale}: {type(parts.model).__name__} does not take images of "
             f"{small[0]}×{small[1]} pixels ({_innermost(error)}); use a model that pools globally, such as "
             "model=resnet20, or trainer.initial_scale=1"
         ]
-    finally:
-        parts.model.train(training)
     return []
+
+
+def _outputs(model: nn.Module, shape: tuple[int, int, int]) -> Any:
+    """Returns what a model makes of one image C×H×W in evaluation mode; generators and mode stay as they were."""
+    training = model.training
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            return model.eval()(torch.zeros(1, *shape))
+    finally:
+        model.train(training)
 
 
 def _refusal(group: str, target: str, error: Exception) -> str:

@@ -3,7 +3,6 @@
 import json
 import logging
 import math
-import shlex
 import time
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from cifar_tuning.jobs.result import RESULT_FILE, JobResult, objective
 from cifar_tuning.jobs.testing import accuracy, label_test_images
 from cifar_tuning.models.facts import count_macs, count_parameters
 from cifar_tuning.ranking import ENDED
+from cifar_tuning.tracking.base import TRACEBACK
 from cifar_tuning.training import checkpoint as checkpoints
 from cifar_tuning.training.display import describe_device, memory_in_use
 from cifar_tuning.training.events import EpochMetrics, Listener, Progress, Result
@@ -99,6 +99,9 @@ class Job:
             if self.reporter is None and (known := self._finished(cfg)) is not None:
                 return known.value
             prepared = prepare(cfg, own=self.folder if self.again else None)
+            if not self.multirun:
+                self._say_what_is_ignored()
+                self._keep_what_is_there(cfg)
             self.tracker = prepared.parts.tracking
             self.tracker.start(run_context(self.hydra, prepared, self.folder, self.again))
             result = self._train(prepared)
@@ -107,6 +110,7 @@ class Job:
             if self.multirun and is_retrained(self.hydra):
                 self._test(prepared)
             self._write_result(result.state)
+            (self.folder / TRACEBACK).unlink(missing_ok=True)  # of a process that was stopped before
             self.tracker.finish(result.state, self.reporter and self.reporter.of_trial(result.state))
         except LostTrial:  # its folder and its run are another process's now
             if self.tracker is not None:
@@ -130,44 +134,57 @@ class Job:
         return f"{images}; the weights of epoch {result.progress.best_epoch} and learning curves"
 
     def _goes_on(self) -> bool:
-        """Whether the same command in the same folder goes on with this job.
-
-        The fused launcher's do, and those that train a study's winner once more; a trial has its reporter.
-        """
-        fused = OmegaConf.select(self.hydra, "launcher._target_") == FUSED_LAUNCHER
-        return self.multirun and (fused or is_retrained(self.hydra))
+        """Whether the same command in the same folder goes on with this job: a sweep's do; a trial has its reporter."""
+        return self.multirun
 
     def _finished(self, cfg: DictConfig) -> JobResult | None:
         """Returns what an earlier call of the same command trained already; puts aside what another left."""
-        known = JobResult.read(self.folder) if self.multirun else None
-        if known is None or known.state not in (*ENDED, "pruned"):
+        if not self.multirun or not self._has_trained():
             return None
+        known = JobResult.read(self.folder)
         if own_checkpoint(job_config(cfg), self.folder)[0] is None:  # the folder is another experiment's
             self._put_aside(known)
             return None
-        if not self._goes_on() or objectives_of(cfg) != ["val/acc_best"] or known.state == "pruned":
+        if known is None or known.state not in ENDED or objectives_of(cfg) != ["val/acc_best"]:
             return None
         (self.folder / RESULT_FILE).touch()  # it belongs to this sweep's table
         value = "without validation" if known.value is None else f"best validation accuracy {known.value:.4f}"
         log.info("finished already: %s in %s", value, self.folder)
         return known
 
-    def _put_aside(self, known: JobResult) -> None:
-        """Keeps what a finished job of another configuration left in this job's folder."""
+    def _has_trained(self) -> bool:
+        """Whether a run left weights in this job's folder."""
+        return any((self.folder / name).is_file() for name in ("last.pt", "best.pt"))
+
+    def _keep_what_is_there(self, cfg: DictConfig) -> None:
+        """Puts aside what an earlier run left in a single run's folder, unless this one goes on with it."""
+        goes_on = cfg.resume is not None and Path(cfg.resume).resolve() in (self.folder, *self.folder.glob("*.pt"))
+        if not goes_on and self._has_trained():
+            self._put_aside(JobResult.read(self.folder))
+
+    def _say_what_is_ignored(self) -> None:
+        """A study's options without `-m` would go unnoticed."""
+        ignored = [one for one in self.hydra.overrides.hydra if one.startswith(("hydra.sweep", "hydra/sweep"))]
+        if ignored:
+            log.warning("%s: of no effect on a single run; add -m for a sweep or a study", " ".join(ignored))
+
+    def _put_aside(self, known: JobResult | None) -> None:
+        """Keeps what an earlier job of another configuration left in this job's folder."""
         aside = self.folder / "earlier" / str(len(list(self.folder.glob("earlier/*"))) + 1)
         aside.mkdir(parents=True)
         for file in list(self.folder.iterdir()):
             if file.is_file() and file.suffix != ".log":  # the log is this job's already
                 file.replace(aside / file.name)
-        there = [override for override in known.overrides if override not in self.overrides]
-        asked = [override for override in self.overrides if override not in known.overrides]
+        theirs = [] if known is None else known.overrides
+        there = [override for override in theirs if override not in self.overrides]
+        asked = [override for override in self.overrides if override not in theirs]
         log.warning(
-            "A finished job of another configuration was in %s: it had %s, this one has %s. It is kept in %s; "
-            "hydra.sweep.dir=multirun/NAME would give each its place.",
+            "Another job was in %s: it had %s, this one has %s. It is kept in %s; %s would give each its place.",
             self.folder,
-            " ".join(there) or "other configuration files",
+            " ".join(there) or ("an unknown end" if known is None else "nothing else on its command line"),
             " ".join(asked) or "none of that",
             aside,
+            "hydra.sweep.dir=multirun/NAME" if self.multirun else "hydra.run.dir=outputs/NAME",
         )
 
     def _reporter(self, cfg: DictConfig) -> Any:
@@ -272,16 +289,22 @@ class Job:
     def _fail(self, error: BaseException) -> None:
         stopped = not isinstance(error, Exception)
         # What goes on with a study, or with jobs of the fused launcher, is their whole command, which says so itself.
-        if stopped and self.progress.started and self.reporter is None and not self._goes_on():
-            log.warning("Stopped after epoch %d; go on with %s", self.progress.epoch, self._command_that_goes_on())
+        fused = OmegaConf.select(self.hydra, "launcher._target_") == FUSED_LAUNCHER
+        if stopped and self.reporter is None and not fused and not is_retrained(self.hydra):
+            self._say_how_to_go_on()
         if self.tracker is not None:
             self.tracker.fail(error)
+        if stopped and self.trainer is None and self._has_trained():
+            return  # what is there is still what an earlier process came to
         self._write_result("killed" if stopped else "failed", f"{type(error).__name__}: {error}")
 
-    def _command_that_goes_on(self) -> str:
-        if not self.multirun:
-            return f"the same command and resume={self.folder}"
-        return f"python train.py {shlex.join([*self.overrides, f'resume={self.folder}'])}"
+    def _say_how_to_go_on(self) -> None:
+        epoch = self.progress.epoch
+        if self.multirun:
+            folder = self.hydra.sweep.dir
+            log.warning("Stopped. The same command with hydra.sweep.dir=%s trains what is missing.", folder)
+        elif self.progress.started:
+            log.warning("Stopped after epoch %d; go on with the same command and resume=%s", epoch, self.folder)
 
     def _write_result(self, state: str, error: str | None = None) -> None:
         value = self.progress.best_acc if self.progress.started else None

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import nn
 
+# What a job that failed or was stopped leaves in its folder: where.
+TRACEBACK = "traceback.txt"
 # How a job's end is spelled in MLflow. A diverged run ended by itself and returned its best accuracy, so
 # it is finished; a pruned one was stopped from outside before its end.
 STATUS_OF_STATE = {
@@ -214,7 +216,7 @@ def state_of_error(error: BaseException) -> str:
 
 def write_traceback(folder: Path, error: BaseException) -> Path | None:
     """Write `traceback.txt`; None when the folder can't be written (a full disk may be the error itself)."""
-    path = Path(folder) / "traceback.txt"
+    path = Path(folder) / TRACEBACK
     try:
         path.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
     except OSError:

@@ -16,6 +16,7 @@ from cifar_tuning.text import ELSEWHERE
 from cifar_tuning.tracking import facts
 from cifar_tuning.tracking.base import (
     STATUS_OF_STATE,
+    TRACEBACK,
     MetricsFile,
     RunContext,
     check_state,
@@ -199,7 +200,7 @@ class MLflowTracker:
             return
         file = write_traceback(self._outbox.folder, error)
         if file is not None:
-            self._outbox.add_artifacts({"traceback.txt": file})
+            self._outbox.add_artifacts({TRACEBACK: file})
         self._outbox.add_tags({ERROR: f"{type(error).__name__}: {_first_line(error)}"})
         self.finish(state_of_error(error))
 

@@ -65,6 +65,7 @@ from cifar_tuning.jobs.checks import RULES
             "trainer.finetune_fraction=0.2: and delay_fraction=0.9 must not be more than 1",
         ),
         (["trainer.initial_scale=0.5"], "trainer.initial_scale=0.5: SimpleNN does not take images of 16×16 pixels"),
+        (["+model.num_classes=12"], "model: SimpleNN returns N×12, not a number for each of the 10 classes (N×10)"),
         (["tracking=mlflow", "tracking.log_model=maybe"], "tracking.log_model=maybe: must be"),
         (["seed=-1"], "seed=-1: must be a whole number from 0"),
         (["seed=x"], "seed=x: must be a whole number from 0"),

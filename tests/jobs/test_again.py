@@ -1,0 +1,96 @@
+"""A command that is typed again loses nothing that an earlier one trained."""
+
+import json
+from contextlib import contextmanager, nullcontext
+from unittest.mock import MagicMock
+
+import pytest
+import torch
+
+from cifar_tuning.training.trainer import Trainer
+
+
+def state(folder):
+    return json.loads((folder / "result.json").read_text())["state"]
+
+
+@contextmanager
+def ctrl_c(seed, epoch):
+    """Presses Ctrl-C behind an epoch of a job."""
+    finished = Trainer.finish_epoch
+
+    def finish(run, metrics, display):
+        ended = finished(run, metrics, display)
+        if (run.train.seed, metrics.epoch) == (seed, epoch):
+            raise KeyboardInterrupt
+        return ended
+
+    pressed = False
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Trainer, "finish_epoch", finish)
+        try:
+            yield
+        except KeyboardInterrupt:
+            pressed = True
+    assert pressed
+
+
+def test_a_grid_that_was_stopped_goes_on(tiny, tmp_path, capsys):
+    grid = ["-m", "seed=0,1,2", "trainer.epochs=3"]
+    with ctrl_c(seed=1, epoch=2):
+        tiny(*grid)
+    assert f"same command with hydra.sweep.dir={tmp_path}/sweep trains what is missing" in "".join(capsys.readouterr())
+    first = (tmp_path / "sweep/0/best.pt").stat().st_mtime_ns
+    again = tiny(*grid)
+    assert again.code == 0, again.err
+    assert again.out.count("finished already") == 1
+    assert again.out.count("resuming after epoch 2 of 3") == 1
+    assert (tmp_path / "sweep/0/best.pt").stat().st_mtime_ns == first
+    assert [state(tmp_path / "sweep" / str(job)) for job in range(3)] == ["complete"] * 3
+    assert not list(tmp_path.glob("sweep/*/traceback.txt"))
+    whole = tiny(*grid, f"hydra.sweep.dir={tmp_path}/whole")
+    assert whole.code == 0
+    for job in range(3):
+        one, other = (torch.load(tmp_path / name / f"{job}/last.pt", weights_only=True) for name in ("sweep", "whole"))
+        assert all(torch.equal(value, other["model"][name]) for name, value in one["model"].items())
+
+
+def test_who_is_stopped_before_training_leaves_what_was_there(tiny, tmp_path):
+    grid = ["-m", "seed=0,1", "trainer.epochs=3"]
+    with ctrl_c(seed=0, epoch=2):
+        tiny(*grid)
+    before = (tmp_path / "sweep/0/result.json").read_text()
+    assert json.loads(before)["epochs"] == 2
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("cifar_tuning.jobs.run.make_batches", MagicMock(side_effect=KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            tiny(*grid)
+    assert (tmp_path / "sweep/0/result.json").read_text() == before
+
+
+@pytest.mark.parametrize("stopped", [True, False])
+@pytest.mark.parametrize("multirun", [True, False])
+def test_another_run_in_the_same_folder_puts_aside_what_is_there(tiny, tmp_path, stopped, multirun):
+    mode, folder = (["-m"], tmp_path / "sweep/0") if multirun else ([], tmp_path / "run")
+    with ctrl_c(seed=0, epoch=1) if stopped else nullcontext():
+        tiny(*mode, "seed=0")
+    weights = (folder / "best.pt").read_bytes()
+    other = tiny(*mode, "seed=0", "optimizer.lr=0.2")
+    assert other.code == 0, other.err
+    assert f"It is kept in {folder}/earlier/1" in other.text
+    assert (folder / "earlier/1/best.pt").read_bytes() == weights
+    assert state(folder / "earlier/1") == ("killed" if stopped else "complete")
+    assert state(folder) == "complete"
+
+
+def test_a_run_that_goes_on_in_its_own_folder_puts_nothing_aside(tiny, tmp_path):
+    assert tiny().code == 0
+    longer = tiny("trainer.epochs=3", f"resume={tmp_path}/run")
+    assert longer.code == 0, longer.err
+    assert not (tmp_path / "run/earlier").exists()
+
+
+def test_a_studys_options_on_a_single_run_are_named(tiny):
+    outcome = tiny("hydra.sweep.subdir=x")
+    assert outcome.code == 0
+    assert "hydra.sweep.subdir=x: of no effect on a single run; add -m" in outcome.text
