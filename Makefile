@@ -44,7 +44,7 @@ format: env ## Format the code and mend what can be mended
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: data ## Measure our pipeline against the usual one, side by side
+bench: data ## Run the short benchmarks, side by side, and write docs/performance.md
 	@$(BIN)/python -m benchmarks all
 
 results: data ## Do the lab report again and draw docs/results.md (ONLY=lab2_lr TRAIN=0 AGAIN=1 QUICK=1 ARGS=)

@@ -5,6 +5,7 @@ from typing import Any
 
 from benchmarks import agreement, start
 from benchmarks.ours import NAMES
+from cifar_tuning.text import counted
 
 # With fewer rounds than that a median says little.
 FEW = 5
@@ -19,7 +20,7 @@ TITLES = {
 
 def _where(content: Mapping[str, Any], name: str) -> str:
     machine = content["machine"]
-    processor = machine["gpu"] or f"{machine['processor']}, {machine['threads']} threads"
+    processor = machine["gpu"] or f"{machine['processor']}, {counted(machine['threads'], 'thread')}"
     versions = f"PyTorch {machine['versions']['torch']}, {_commits(content)}"
     measured = [content, *content.get("networks", {}).values()]
     rounds = min((one["repeats"] for one in measured if isinstance(one.get("repeats"), int)), default=FEW)

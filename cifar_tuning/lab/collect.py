@@ -19,7 +19,7 @@ from cifar_tuning.ranking import ENDED
 # In a tested run's folder; `lab.winners` puts there what the predict command found.
 TEST_FILE = "test.json"
 CURVES = {"train_loss": "train/loss", "train_acc": "train/acc", "val_loss": "val/loss", "val_acc": "val/acc"}
-START_LINE = re.compile(r"device (?P<device>.+?), (?:(?P<threads>\d+) threads, )?(?P<precision>fp32|bf16),")
+START_LINE = re.compile(r"device (?P<device>.+?), (?:(?P<threads>\d+) threads?, )?(?P<precision>fp32|bf16),")
 
 
 @dataclass(frozen=True)

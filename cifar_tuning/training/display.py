@@ -10,6 +10,7 @@ import torch
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from cifar_tuning.text import counted
 from cifar_tuning.training.events import EpochMetrics
 
 if TYPE_CHECKING:
@@ -128,7 +129,7 @@ def describe_device(device: torch.device, precision: str, memory_format: str, be
         before: bytes in use on the device before the model moved (see `memory_in_use`).
     """
     if device.type != "cuda":
-        return f"device cpu, {torch.get_num_threads()} threads, {precision}, {memory_format}"
+        return f"device cpu, {counted(torch.get_num_threads(), 'thread')}, {precision}, {memory_format}"
     mib = 2**20
     total = torch.cuda.get_device_properties(device).total_memory
     return (
