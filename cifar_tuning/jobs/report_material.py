@@ -33,11 +33,19 @@ STEPS = ("comparing", "drawing curves", "drawing the study", "drawing weights")
 
 @dataclass(frozen=True)
 class _Aim:
-    """What a sweep was after: its study, why that can't be read, and whether more of each objective is better."""
+    """What a sweep was after.
+
+    Attributes:
+        study: its study.
+        lost: why that can't be read.
+        objectives: whether more of each is better.
+        searched: what the study chose, and whether from a continuous range.
+    """
 
     study: "optuna.Study | None"
     lost: list[str]
     objectives: dict[str, bool]
+    searched: dict[str, bool]
 
 
 def make_material(cfg: DictConfig, sweep: "SweepRecord", scratch: Path) -> Material:
@@ -62,7 +70,7 @@ def make_material(cfg: DictConfig, sweep: "SweepRecord", scratch: Path) -> Mater
         command, overlay = _best(cfg, sweep, table)
         write_csv(table, scratch / "table.csv")
         _step(bar, 0)
-        effects = find_effects(table)
+        effects = find_effects(table, aim.searched)
         pairs = [effect for effect in effects if isinstance(effect, Effect)]
         picture = forest.draw(pairs, table, scratch / "effects.png") if pairs else None
         _step(bar, 1)
@@ -92,7 +100,7 @@ def make_material(cfg: DictConfig, sweep: "SweepRecord", scratch: Path) -> Mater
 
 
 def _aim(cfg: DictConfig, sweep: "SweepRecord", runs: "Sequence[RunRecord]") -> _Aim:
-    from cifar_tuning.tuning.finding import find_study, maximized
+    from cifar_tuning.tuning.finding import find_study, maximized, searched
 
     params = sweep.parent.params if sweep.parent is not None else {}
     study, lost = None, []
@@ -104,7 +112,7 @@ def _aim(cfg: DictConfig, sweep: "SweepRecord", runs: "Sequence[RunRecord]") -> 
     more = maximized(study, params)
     # Without a study the words of a name tell which way is better.
     ways = more if len(more) == len(names) else [more_is_better(name) for name in names]
-    return _Aim(study, lost, dict(zip(names, ways, strict=True)))
+    return _Aim(study, lost, dict(zip(names, ways, strict=True)), searched(study, params))
 
 
 def _step(bar: "tqdm[Any]", number: int) -> None:

@@ -47,7 +47,7 @@ class Effect:
     stands_for: float = 1.0
 
 
-def find_effects(table: Table) -> list[Effect | Trend]:
+def find_effects(table: Table, searched: Mapping[str, bool] | None = None) -> list[Effect | Trend]:
     """Compares each hyperparameter's values, corrects for their number and says it in words.
 
     Where several seeds are common, the metric is averaged over the other hyperparameters' settings seed by seed, and
@@ -55,9 +55,15 @@ def find_effects(table: Table) -> list[Effect | Trend]:
     settings. Only what ran under both values counts. Where nothing did, the groups are compared as they are.
     What follows from a hyperparameter is none of the others: a model's size can't stay while the model changes, nor
     SGD's momentum while Adam comes in its place. That a value is missing is no value where another option decides it,
-    or where there are two to compare.
+    or where there are two to compare. Numbers from a continuous range have a trend; where they are too few for one,
+    those are compared that nothing else tells apart.
+
+    Args:
+        table: the configurations.
+        searched: the hyperparameters that a study chose, each by itself, and whether from a continuous range. What is
+            not known is told from the values.
     """
-    found = [effect for factor in find_factors(table) for effect in _effects(table, factor)]
+    found = [effect for factor in find_factors(table, searched) for effect in _effects(table, factor)]
     corrected = holm([effect.p for effect in found], count_tests(found))
     return [_said(effect, p, table) for effect, p in zip(found, corrected, strict=True)]
 
@@ -85,7 +91,7 @@ def _effects(table: Table, factor: Factor) -> Iterator[Effect | Trend]:
     points = _points(table, factor)
     if factor.place in factor.conditional or len(points) > 2:
         points.pop(MISSING, None)
-    if _drawn(points):
+    if _has_trend(points, factor.continuous):
         trend = find_trend(table, factor.place)
         if trend is not None:
             yield trend
@@ -93,6 +99,8 @@ def _effects(table: Table, factor: Factor) -> Iterator[Effect | Trend]:
     ordered = _best_first(points, table.maximize)
     several = len(ordered) <= ALL_PAIRS
     pairs = list(itertools.combinations(ordered, 2) if several else ((ordered[0], other) for other in ordered[1:]))
+    if factor.continuous:
+        pairs = [(a, b) for a, b in pairs if _settings(points[a]) & _settings(points[b])]
     stands_for = 1.0 if several else len(ordered) / 2
     for a, b in pairs:
         yield replace(_effect(table, factor, (a, b), points), stands_for=stands_for)
@@ -100,17 +108,22 @@ def _effects(table: Table, factor: Factor) -> Iterator[Effect | Trend]:
         yield replace(effect, stands_for=stands_for)
 
 
-def _drawn(points: Mapping[str, Sequence[Point]]) -> bool:
+def _has_trend(points: Mapping[str, Sequence[Point]], continuous: bool) -> bool:
     """Whether values are numbers from a range, as a study's: never two where the others agree, or many alone.
 
+    Of a range that is known to be continuous some meet by chance, if little else varies: all would have to.
     Seeds say nothing about that: a study trains each configuration with the same ones.
     """
     numbers = numbers_in(points)
     if numbers is None or len(numbers) < FEWEST_FOR_TREND:
         return False
-    settings = [{others for others, _, _ in found} for found in points.values()]
-    common = max(len(a & b) for a, b in itertools.combinations(settings, 2))
-    return common < (2 if len(numbers) > FEW_NUMBERS else 1)
+    settings = [_settings(found) for found in points.values()]
+    common = [len(a & b) for a, b in itertools.combinations(settings, 2)]
+    return max(common) < (2 if len(numbers) > FEW_NUMBERS else 1) or (continuous and min(common) < 1)
+
+
+def _settings(points: Sequence[Point]) -> set[tuple[str, ...]]:
+    return {others for others, _, _ in points}
 
 
 def _points(table: Table, factor: Factor) -> dict[str, list[Point]]:

@@ -1,6 +1,6 @@
 """Which hyperparameters of a table say the same in other words, and which follow from another."""
 
-from collections.abc import Iterable, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 
 from cifar_tuning.reporting.table import Table
@@ -8,6 +8,8 @@ from cifar_tuning.reporting.varying import MISSING, as_number
 
 # Fisher's interval of a trend needs n > 3, and means little long before.
 FEWEST_FOR_TREND = 5
+# Nobody types more digits of a fraction.
+MOST_TYPED_DIGITS = 5
 
 
 @dataclass(frozen=True)
@@ -20,6 +22,7 @@ class Factor:
         followers: its value decides theirs, but not the other way round.
         others: what may differ under one of its values.
         drawn: whether one of the others was drawn anew for every configuration.
+        continuous: whether its own values were drawn from a continuous range.
         conditional: of all, those that are there under some values of another one only, as an optimizer's momentum.
     """
 
@@ -28,6 +31,7 @@ class Factor:
     followers: Sequence[int]
     others: Sequence[int]
     drawn: bool
+    continuous: bool
     conditional: Set[int]
 
     def option(self, table: Table) -> str:
@@ -36,14 +40,30 @@ class Factor:
         return table.names[self.place] + (f" ({', '.join(names)})" if names else "")
 
 
-def find_factors(table: Table) -> list[Factor]:
-    """Returns the hyperparameters to compare, each with what follows from it, in the table's order."""
+def find_factors(table: Table, searched: Mapping[str, bool] | None = None) -> list[Factor]:
+    """Returns the hyperparameters to compare, each with what follows from it, in the table's order.
+
+    Args:
+        table: the configurations.
+        searched: those that a study chose, each by itself, and whether it drew them from a continuous range.
+    """
+    known = searched or {}
     columns = list(zip(*(c.values for c in table.configurations), strict=True))
     places = range(len(columns))
+    continuous = {p for p in places if known.get(table.names[p], _untyped(columns[p]))}
     # A number of its own for every configuration would decide all else by mere coincidence.
-    drawn = {place for place in places if _own_number(columns[place])}
+    drawn = continuous | {place for place in places if _own_number(columns[place])}
+    chosen = {place for place in places if table.names[place] in known}
     follows = {
-        place: [other for other in places if other != place and place not in drawn and _decides(columns, place, other)]
+        place: [
+            other
+            for other in places
+            if other != place
+            and place not in drawn
+            and not {place, other} <= chosen
+            and _decides(columns, place, other)
+            and not _may_coincide(columns, place, other, other in continuous)
+        ]
         for place in places
     }
     conditional = {
@@ -66,13 +86,24 @@ def find_factors(table: Table) -> list[Factor]:
         followers = [other for other in follows[place] if other not in twins]
         others = [other for other in places if other != place and other not in follows[place]]
         new = bool(drawn.intersection(others))
-        factors.append(Factor(place, twins, followers, others, new, conditional))
+        factors.append(Factor(place, twins, followers, others, new, place in continuous, conditional))
         told.update(twin for twin in twins if twin not in drawn)  # the others have a trend all the same
     return sorted(factors, key=lambda factor: factor.place)
 
 
 def _decides(columns: Sequence[Sequence[str]], a: int, b: int) -> bool:
     return len(set(zip(columns[a], columns[b], strict=True))) == len(set(columns[a]))
+
+
+def _may_coincide(columns: Sequence[Sequence[str]], a: int, b: int, continuous: bool) -> bool:
+    """Whether a decides b merely because no two configurations share a value of a.
+
+    A word of its own for every configuration is taken for what decides a typed number: variants tie options on
+    purpose, and models have sizes. Of two numbers, or of one that was drawn, nothing tells that they belong together.
+    """
+    if len(set(columns[a])) < len(columns[a]):
+        return False
+    return continuous or (_several_numbers(columns[a]) and _several_numbers(columns[b]))
 
 
 def _decides_presence(columns: Sequence[Sequence[str]], a: int, b: int) -> bool:
@@ -86,6 +117,23 @@ def _own_number(column: Sequence[str]) -> bool:
     there = [value for value in column if value != MISSING]
     numbers = numbers_in(set(there))
     return numbers is not None and len(numbers) >= FEWEST_FOR_TREND and 2 * len(numbers) > len(there)
+
+
+def _untyped(column: Sequence[str]) -> bool:
+    """Whether every configuration that has the option has a number of its own, and one that nobody would type."""
+    there = [value for value in column if value != MISSING]
+    if not _several_numbers(there) or len(set(there)) < len(there):
+        return False
+    return any(not float(value).is_integer() and _digits(value) > MOST_TYPED_DIGITS for value in there)
+
+
+def _digits(number: str) -> int:
+    return len(number.partition("e")[0].lstrip("-").replace(".", "").strip("0"))
+
+
+def _several_numbers(values: Iterable[str]) -> bool:
+    numbers = numbers_in(set(values))
+    return numbers is not None and len(numbers) > 1
 
 
 def numbers_in(values: Iterable[str]) -> list[float] | None:

@@ -1,20 +1,24 @@
 """The study of a sweep that is over, found from what the sweep left; read, never changed."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import optuna
 from omegaconf import OmegaConf
+from optuna.distributions import BaseDistribution, FloatDistribution
 from sqlalchemy.engine import make_url
 
 from cifar_tuning.errors import UserError
 from cifar_tuning.text import without_password
 from cifar_tuning.tuning.place import STORAGE_FILE, sqlite_file
+from cifar_tuning.tuning.space import SearchSpace
 from cifar_tuning.tuning.storage import quiet_optuna
 from cifar_tuning.tuning.study import MARKER
 
 SWEEPER = "hydra.sweeper."
+RANGES = f"{SWEEPER}params."
+STUDIES = ("OptunaSweeper", "StudySweeper")
 
 
 def find_study(folder: Path | None, params: Mapping[str, str], storage: str | None = None) -> optuna.Study | None:
@@ -71,6 +75,35 @@ def maximized(study: optuna.Study | None, params: Mapping[str, str]) -> list[boo
     return [str(direction).rpartition(".")[2] == "maximize" for direction in given]
 
 
+def searched(study: optuna.Study | None, params: Mapping[str, str]) -> dict[str, bool]:
+    """Returns the keys that a study chose, each by itself, and whether it drew them from a continuous range.
+
+    Args:
+        study: the sweep's; None where it can't be read: then what its parent run says of the space has to do, which
+            lacks the command line's own ranges.
+        params: of the sweep's run: the sweeper's options.
+    """
+    found: dict[str, bool] = {}
+    for name, distribution in _distributions(study, params):
+        key = name.lstrip("+~")
+        continuous = isinstance(distribution, FloatDistribution) and distribution.step is None
+        found[key] = found.get(key, False) or continuous
+    return found
+
+
+def _distributions(study: optuna.Study | None, params: Mapping[str, str]) -> Iterator[tuple[str, BaseDistribution]]:
+    if study is not None:
+        for trial in study.get_trials(deepcopy=False):
+            yield from trial.distributions.items()
+    elif params.get(f"{SWEEPER}_target_", "").endswith(STUDIES):
+        for key in (key for key in params if key.startswith(RANGES)):
+            try:
+                space = SearchSpace.parse({key.removeprefix(RANGES): params[key]}, [])
+            except Exception:  # whatever another version's plugin could express: what is not known is told from values
+                continue
+            yield from space.distributions.items()
+
+
 def _place(folder: Path | None, params: Mapping[str, str]) -> tuple[str | None, str | None]:
     """Returns the study's name and storage; no name where there is no study, no storage where it was in memory."""
     if folder is not None and (folder / MARKER).is_file():
@@ -80,7 +113,7 @@ def _place(folder: Path | None, params: Mapping[str, str]) -> tuple[str | None, 
         relative = storage.removeprefix("sqlite:///")
         return content.study_name, f"sqlite:///{folder / relative}" if relative != storage else storage
     target = params.get(f"{SWEEPER}_target_", "")
-    if not target.endswith(("OptunaSweeper", "StudySweeper")):
+    if not target.endswith(STUDIES):
         return None, None
     name, storage = params.get(f"{SWEEPER}study_name", "null"), params.get(f"{SWEEPER}storage", "null")
     if storage != "null":

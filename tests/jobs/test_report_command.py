@@ -186,6 +186,23 @@ def test_a_study(log, reporting, store, tmp_path):
 ACC, LOSS = ("val/acc_best", "maximize"), ("val/loss", "minimize")
 
 
+def test_a_study_s_draws_are_not_compared(log, reporting, store, tmp_path):
+    """Two trials, numbers that might have been typed: that they were drawn is known from the study alone."""
+    folder = tmp_path / "study"
+    folder.mkdir()
+    (folder / "study.yaml").write_text("study_name: mine\nstorage: sqlite:///optuna.db\n")
+    parent = log("mine", tags={"cifar_tuning.folder": str(folder)})
+    study = optuna.create_study(study_name="mine", storage=f"sqlite:///{folder}/optuna.db", direction="maximize")
+    for x, y in ((0.1, 0.02), (0.2, 0.01)):
+        study.enqueue_trial({"x": x, "y": y})
+        trial = study.ask()
+        study.tell(trial, trial.suggest_float("x", 0, 1) + trial.suggest_float("y", 0, 1))
+        log(f"trial {trial.number}", parent, {"val/acc_best": [x]}, x=x, y=y, seed=0)
+    outcome = reporting("sweep=mine", store)
+    assert outcome.code == 0, outcome.text
+    assert "No two values could be compared, and no trend can be told." in (folder / "report/report.md").read_text()
+
+
 @pytest.mark.parametrize(
     ("objective", "arguments", "best", "said"),
     [

@@ -10,8 +10,8 @@ from cifar_tuning.reporting.trends import Trend
 from tests.reporting.runs import make_runs
 
 
-def effects_of(*rows, **options):
-    return find_effects(build_table(make_runs(*rows), "val/acc_best", **options))
+def effects_of(*rows, searched=None, **options):
+    return find_effects(build_table(make_runs(*rows), "val/acc_best", **options), searched)
 
 
 def test_two_values_over_seeds():
@@ -294,6 +294,77 @@ def test_a_number_drawn_for_one_value_alone_has_a_trend():
 )
 def test_a_missing_value(rows, names):
     assert [set(e.names) for e in effects_of(*rows)] == names
+
+
+# Four trials of `study=simplenn`: what the first one has is typed, what the others have is drawn.
+FEW_TRIALS = [
+    ({"lr": 0.0398068704, "strength": 5.62793204e-05, "decay_epochs": 10, "seed": 0}, 0.3186),
+    ({"lr": 0.0914532028, "strength": 0.0001304907, "decay_epochs": 7, "seed": 0}, 0.2874),
+    ({"lr": 0.0228811366, "strength": 0.0007257005, "decay_epochs": 7, "seed": 0}, 0.2872),
+    ({"lr": 0.01, "strength": 0.0001, "decay_epochs": 10, "seed": 0}, 0.2834),
+]
+
+
+@pytest.mark.parametrize("searched", [None, {"lr": True, "strength": True, "decay_epochs": False}])
+@pytest.mark.parametrize("seeds", [1, 3])
+@pytest.mark.parametrize("count", [2, 3, 4])
+def test_few_numbers_drawn_each_by_itself_are_neither_twins_nor_compared(searched, seeds, count):
+    """In four configurations each number decides the others by coincidence, however many seeds repeat it."""
+    rows = [({**p, "seed": s}, value + s / 1000) for p, value in FEW_TRIALS[:count] for s in range(seeds)]
+    effects = effects_of(*rows, searched=searched)
+    assert {e.option for e in effects} <= {"decay_epochs"}
+    assert all("the other hyperparameters differ as well" in e.text for e in effects)
+
+
+def test_what_a_study_draws_is_a_draw_also_where_it_looks_typed():
+    rows = [({"lr": lr, "l2": l2}, lr) for lr, l2 in ((0.1, 0.02), (0.2, 0.01), (0.3, 0.04))]
+    assert effects_of(*rows, searched={"lr": True, "l2": True}) == []
+
+
+@pytest.mark.parametrize("act", [("relu", "swish"), ("relu", "relu")])
+def test_draws_are_compared_where_all_else_is_equal(act):
+    """There is one other option: where that agrees, nothing but the draw differs."""
+    rows = [
+        ({"act": a, "lr": lr, "seed": s}, lr + seeded(s) + s * lr / 100)
+        for a, lr in zip((*act, "tanh"), (0.0123456, 0.0234567, 0.0345678), strict=True)
+        for s in (0, 1)
+    ]
+    rates = [e for e in effects_of(*rows, searched={"act": False, "lr": True}) if e.option == "lr"]
+    assert [e.basis for e in rates] == (["paired over seeds"] if act[0] == act[1] else [])
+
+
+def test_choices_of_a_study_that_coincide_are_not_one():
+    rows = [({"act": act, "lr": lr, "seed": s}, lr + seeded(s)) for act, lr in (("a", 0.1), ("b", 0.2)) for s in SEEDS]
+    assert {e.option for e in effects_of(*rows)} == {"act (lr)"}
+    effects = effects_of(*rows, searched={"act": False, "lr": False})
+    assert {e.option for e in effects} == {"act", "lr"}
+    assert all("the other hyperparameters differ as well" in e.text for e in effects)
+
+
+def test_numbers_of_which_every_configuration_has_its_own_may_coincide():
+    """Nobody said that they were drawn: they are compared, with the warning."""
+    rows = [
+        ({"lr": lr, "l2": l2, "seed": s}, lr + seeded(s) + s * lr / 100)
+        for lr, l2 in ((0.1, 5e-4), (0.05, 1e-4), (0.2, 2e-3))
+        for s in SEEDS
+    ]
+    effects = effects_of(*rows)
+    assert {e.option for e in effects} == {"lr", "l2"}
+    assert all(
+        "paired over seeds, but the other hyperparameters differ as well: this may be their doing" in e.text
+        for e in effects
+    )
+
+
+def test_what_follows_from_a_choice_of_a_study_is_still_no_other_hyperparameter():
+    rows = [
+        ({"act": act, "model": model, "n_params": n, "seed": s}, seeded(s) + n / 1e5 + s * n / 1e6)
+        for model, n in (("small", 1000), ("large", 9000))
+        for act in ("relu", "swish")
+        for s in SEEDS
+    ]
+    effects = effects_of(*rows, searched={"act": False, "model": False})
+    assert {e.option for e in effects} == {"act", "model (n_params)"}
 
 
 @pytest.mark.parametrize("rows", [[({"lr": 1}, 0.5)], [({"lr": 1, "seed": s}, 0.5) for s in (0, 1)]])

@@ -5,7 +5,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from cifar_tuning.errors import UserError
-from cifar_tuning.tuning.finding import find_study, maximized
+from cifar_tuning.tuning.finding import find_study, maximized, searched
 
 OURS = {"hydra.sweeper._target_": "cifar_tuning.tuning.plugin.StudySweeper", "hydra.sweeper.study_name": "mine"}
 STOCK = {
@@ -82,3 +82,29 @@ def test_which_way_is_better_without_the_study(direction, expected):
 def test_which_way_is_better_the_study_knows_best():
     study = optuna.create_study(directions=["minimize", "maximize"])
     assert maximized(study, {"hydra.sweeper.direction": "maximize"}) == [False, True]
+
+
+SPACE = {
+    "hydra.sweeper.params.lr": "tag(log, interval(0.001, 0.3))",
+    "hydra.sweeper.params.+momentum": "interval(0.8, 0.9)",
+    "hydra.sweeper.params.epochs": "range(2, 11)",
+    "hydra.sweeper.params.act": "choice(relu, swish)",
+    "hydra.sweeper.params.fixed": "3",
+    "hydra.sweeper.params.strange": "interval(",
+}
+FOUND = {"lr": True, "momentum": True, "epochs": False, "act": False}
+
+
+@pytest.mark.parametrize(("params", "expected"), [(OURS, FOUND), (STOCK, FOUND), ({}, {})])
+def test_what_was_searched_is_told_from_the_options_where_the_study_is_lost(params, expected):
+    assert searched(None, params | SPACE) == expected
+
+
+def test_what_was_searched_is_told_from_all_trials():
+    """A custom search space suggests other things in each."""
+    study = optuna.create_study()
+    for name in ("lr", "+momentum"):
+        study.ask().suggest_float(name, 0.1, 0.9)
+    study.ask().suggest_float("decay", 0.1, 0.9, step=0.1)
+    study.ask().suggest_categorical("opt", ["sgd", "adam"])
+    assert searched(study, OURS | SPACE) == {"lr": True, "momentum": True, "decay": False, "opt": False}
