@@ -4,6 +4,7 @@ import shlex
 from pathlib import Path
 
 from cifar_tuning.errors import UserError
+from cifar_tuning.files import write_text
 from cifar_tuning.reporting.selection import Run
 
 # The first line after Hydra's of a file that may be written again.
@@ -64,10 +65,8 @@ def write(file: Path, text: str) -> None:
     Raises:
         UserError: the file can't be written.
     """
-    partial = file.with_name(f".{file.name}.tmp")
     try:
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(file)
+        write_text(file, text)
     except OSError as error:
         raise UserError(f"export={file} can't be written: {error}") from error
 

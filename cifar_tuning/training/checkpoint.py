@@ -3,7 +3,6 @@
 import dataclasses
 import io
 import logging
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import torch
 
 from cifar_tuning.errors import UserError
+from cifar_tuning.files import written
 from cifar_tuning.training.events import EpochMetrics, Progress
 
 log = logging.getLogger(__name__)
@@ -66,7 +66,7 @@ def restore_generators(states: dict[str, Any], device: torch.device) -> None:
 
 
 def save(checkpoint: Checkpoint, *paths: Path) -> None:
-    """Writes the checkpoint to each path: to a temporary file beside it, then renamed.
+    """Writes the checkpoint to each path, all or nothing.
 
     Raises:
         OSError: the folder can't be written to.
@@ -80,9 +80,8 @@ def save(checkpoint: Checkpoint, *paths: Path) -> None:
     buffer = io.BytesIO()
     torch.save(content, buffer)
     for path in paths:
-        partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        partial.write_bytes(buffer.getbuffer())
-        partial.replace(path)
+        with written(path) as partial:
+            partial.write_bytes(buffer.getbuffer())
 
 
 def _own_memory(value: Any) -> Any:
@@ -146,9 +145,8 @@ def adopt_best(file: Path, checkpoint: Checkpoint, folder: Path) -> None:
     # One that is there may be older than the last epoch's: the process was stopped between the two files.
     if not best.is_file() or (target.exists() and (not is_best or target.samefile(best))):
         return
-    partial = folder / ".best.pt.tmp"
-    shutil.copyfile(best, partial)
-    partial.replace(target)
+    with written(target) as partial:
+        shutil.copyfile(best, partial)
 
 
 def check_same_model(model: dict[str, Any], checkpoint: Checkpoint, source: str) -> None:
