@@ -6,6 +6,7 @@ from pathlib import Path
 from cifar_tuning.errors import UserError
 from cifar_tuning.files import write_text
 from cifar_tuning.reporting.selection import Run
+from cifar_tuning.text import on_one_line
 
 # The first line after Hydra's of a file that may be written again.
 MARK = "# Written by report.py."
@@ -43,9 +44,8 @@ def overlay(overrides: list[str], header: str) -> str:
         config = compose("config", overrides, return_hydra_config=True)
         return as_overlay(config, f"{MARK}\n{header}", without=("seed",))
     except HydraException as error:
-        reason = " ".join(f"{error} {error.__cause__ or ''}".split())
         raise UserError(
-            f"The best configuration ({command(overrides)}) can't be composed any more: {reason}"
+            f"The best configuration ({command(overrides)}) can't be composed any more: {on_one_line(error)}"
         ) from error
 
 

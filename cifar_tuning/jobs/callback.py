@@ -16,6 +16,7 @@ from cifar_tuning.compose import sweep_loader
 from cifar_tuning.errors import ConfigError, UserError
 from cifar_tuning.fused.launcher import TARGET as FUSED_LAUNCHER
 from cifar_tuning.fused.launcher import stack_problem
+from cifar_tuning.text import on_one_line
 from cifar_tuning.tracking.callback import WORKER_VARIABLE
 from cifar_tuning.tuning.place import given_options, is_study, objectives_of
 
@@ -177,16 +178,12 @@ def _study_jobs(config: DictConfig, options: Any) -> Iterator[tuple[str, Any]]:
             composed = loader.load_sweep_config(config, overrides)
         except Exception as error:
             kind = "" if isinstance(error, HydraException) else f"{', '.join(overrides)}: {type(error).__name__}: "
-            raise ConfigError([kind + _on_one_line(error)]) from error
+            raise ConfigError([kind + on_one_line(error)]) from error
         shown = ", ".join(f"{name}={value}" for name, value in params.items())
         yield (
             f"  (in the search space: {shown})",
             _task(composed),
         )
-
-
-def _on_one_line(error: Exception) -> str:
-    return " ".join(f"{error} {error.__cause__ or ''}".split())
 
 
 def _jobs(config: DictConfig, options: Any = None) -> Iterator[tuple[str, Any]]:
@@ -214,7 +211,7 @@ def _jobs(config: DictConfig, options: Any = None) -> Iterator[tuple[str, Any]]:
             composed = loader.load_sweep_config(config, list(job))
         except Exception as error:
             own = " ".join(override for override in job if override.partition("=")[0] in swept)
-            raise ConfigError([f"job {number} ({own}) can't be composed: {_on_one_line(error)}"]) from error
+            raise ConfigError([f"job {number} ({own}) can't be composed: {on_one_line(error)}"]) from error
         label = f"  (job {number})" if len(batches[0]) > 1 else ""
         yield label, _task(composed)
 

@@ -10,6 +10,7 @@ from hydra.utils import get_object
 from omegaconf import OmegaConf
 
 from cifar_tuning.models.layers import is_number
+from cifar_tuning.text import first_line
 from cifar_tuning.training.events import PUBLIC_NAMES
 from cifar_tuning.tuning.place import objectives_of
 
@@ -95,7 +96,7 @@ def _check_group(group: str, options: dict[str, Any]) -> list[str]:
     try:
         target = find_target(name)
     except Exception as error:
-        return [f"{group}._target_={name}: can't be imported: {str(error).splitlines()[0]}"]
+        return [f"{group}._target_={name}: can't be imported: {first_line(error)}"]
     check = getattr(target, "check", None)
     if check is None:
         return []

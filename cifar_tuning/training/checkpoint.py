@@ -11,6 +11,7 @@ import torch
 
 from cifar_tuning.errors import UserError
 from cifar_tuning.files import written
+from cifar_tuning.text import first_line
 from cifar_tuning.training.events import EpochMetrics, Progress
 
 log = logging.getLogger(__name__)
@@ -121,8 +122,8 @@ def load(path: str | Path) -> Checkpoint:
     try:
         content = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises half a dozen types for a damaged or foreign file
-        first_line = str(error).strip().split("\n")[0][:200]
-        raise UserError(f"{file} can't be read as a checkpoint: {type(error).__name__}: {first_line}") from error
+        said = first_line(str(error))[:200]
+        raise UserError(f"{file} can't be read as a checkpoint: {type(error).__name__}: {said}") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise UserError(f"{file} is not a checkpoint of this project (a best.pt or last.pt of a run).")
     del content["format"]

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cifar_tuning.text import first_line
+
 log = logging.getLogger(__name__)
 
 # Calls before a recording: libraries choose their kernels and allocate, optimisers make their buffers.
@@ -136,8 +138,8 @@ class Recorded:
             # which held on to what was computed, is gone.
             torch.cuda.empty_cache()
         self._possible = False
-        first_line = reason.strip().split("\n")[0][:200]
-        log.warning("Trained without CUDA graphs, which is slower: a step could not be recorded (%s).", first_line)
+        said = first_line(reason)[:200]
+        log.warning("Trained without CUDA graphs, which is slower: a step could not be recorded (%s).", said)
 
     def _capture(self, work: Work, inputs: Sequence[Tensor]) -> None:
         graph = torch.cuda.CUDAGraph()

@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 from sqlalchemy.engine import make_url
 
 from cifar_tuning.errors import UserError
-from cifar_tuning.text import without_password
+from cifar_tuning.text import first_line, without_password
 from cifar_tuning.tuning.place import STORAGE_FILE, sqlite_file
 from cifar_tuning.tuning.storage import quiet_optuna
 from cifar_tuning.tuning.study import MARKER
@@ -47,7 +47,7 @@ def find_study(folder: Path | None, params: Mapping[str, str], storage: str | No
         make_url(url)
         return optuna.load_study(study_name=name, storage=url)
     except Exception as error:  # every database has its own way to say no
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__).rstrip(".")
+        reason = first_line(error).rstrip(".")
         raise UserError(
             f"The study {name} can't be read from {shown} ({reason}): start the server, or give storage=…"
         ) from error
