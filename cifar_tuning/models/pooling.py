@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from cifar_tuning.models.layers import is_hooked
 from cifar_tuning.models.normalization import (
     as_lines,
     as_wide_image,
@@ -86,8 +87,8 @@ def pools_first(norm: nn.Module, pool: nn.Module, x: Tensor) -> bool:
         and len(norm.weight) == x.shape[1]
         and type(pool) is nn.MaxPool2d
         and not pool.return_indices
-        and not _is_watched(norm)
-        and not _is_watched(pool)
+        and not is_hooked(norm)
+        and not is_hooked(pool)
     ):
         return False
     # Normalising by a negative factor makes a minimum of a maximum.
@@ -96,10 +97,6 @@ def pools_first(norm: nn.Module, pool: nn.Module, x: Tensor) -> bool:
 
 def _pair(size: int | tuple[int, ...]) -> list[int]:
     return [size, size] if isinstance(size, int) else list(size)
-
-
-def _is_watched(layer: nn.Module) -> bool:
-    return bool(layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks or layer._backward_pre_hooks)
 
 
 class _NormalizedMaximum(torch.autograd.Function):

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cifar_tuning.models.layers import is_hooked
 from cifar_tuning.text import first_line
 
 log = logging.getLogger(__name__)
@@ -22,7 +23,6 @@ KNOWN_PACKAGES = ("torch.nn.", "cifar_tuning.", "torchvision.")
 TIMED, ROUNDS = 5, 3
 
 Work = Callable[..., None]
-_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 # One for all that is recorded on a device: cuBLAS keeps some 60 MiB for each stream that it has ever worked in, and
 # memory that one graph works in can be the next one's too, because they are replayed one after the other.
@@ -53,7 +53,7 @@ def resolve_recording(asked: bool | str, model: nn.Module, regularizer: object, 
 
 
 def _is_known(part: object) -> bool:
-    hooked = isinstance(part, nn.Module) and any(getattr(part, hooks) for hooks in _HOOKS)
+    hooked = isinstance(part, nn.Module) and is_hooked(part)
     return f"{type(part).__module__}.".startswith(KNOWN_PACKAGES) and not hooked
 
 
