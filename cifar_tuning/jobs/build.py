@@ -95,12 +95,12 @@ def build_part(node: Any) -> Any:
 
 
 def make_optimizer(parts: Parts) -> Optimizer:
-    """Builds the optimiser over the model's parameters, grouped as the regulariser wants them."""
+    """Builds the optimizer over the model's parameters, grouped as the regularizer wants them."""
     return parts.optimizer(parts.regularizer.parameter_groups(parts.model))
 
 
 def _try_together(parts: Parts) -> list[str]:
-    """Builds the optimiser and the schedule once, so that a bad option shows before the data is fetched."""
+    """Builds the optimizer and the schedule once, so that a bad option shows before the data is fetched."""
     from cifar_tuning.training.schedules import Schedule
 
     if not isinstance(parts.model, nn.Module):

@@ -46,7 +46,7 @@ FIGURES = (*PUBLIC_NAMES.values(), "epoch_seconds", "images_per_second", "model/
 # The others are better when larger.
 SMALLER_IS_BETTER = ("train/loss", "val/loss", "epoch_seconds", "model/macs", "model/parameters")
 
-# PyTorch's optimisers and schedulers check little of this themselves (lr=0 and decay_epochs=0 pass), and late.
+# PyTorch's optimizers and schedulers check little of this themselves (lr=0 and decay_epochs=0 pass), and late.
 RULES = [
     Rule(
         "objective",

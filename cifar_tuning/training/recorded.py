@@ -15,7 +15,7 @@ from cifar_tuning.text import first_line
 
 log = logging.getLogger(__name__)
 
-# Calls before a recording: libraries choose their kernels and allocate, optimisers make their buffers.
+# Calls before a recording: libraries choose their kernels and allocate, optimizers make their buffers.
 WARM_UP = 3
 # Whose layers and models do the same in every step; what a user's own code does may depend on anything.
 KNOWN_PACKAGES = ("torch.nn.", "cifar_tuning.", "torchvision.")
