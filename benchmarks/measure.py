@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from cifar_tuning.files import write_text
+
 RESULTS = Path(__file__).parent / "results"
 # What benchmarks write themselves, in Git's eyes.
 WRITTEN = ("benchmarks/results", "docs")
@@ -101,9 +103,7 @@ def write(name: str, content: Mapping[str, Any]) -> Path:
     """Writes a benchmark's figures and the machine's as JSON; returns the file."""
     file = file_of(name)
     file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_suffix(".tmp")
-    partial.write_text(json.dumps({"benchmark": name, **content, "machine": machine()}, indent=2) + "\n")
-    return partial.replace(file)
+    return write_text(file, json.dumps({"benchmark": name, **content, "machine": machine()}, indent=2) + "\n")
 
 
 def _commit() -> str:

@@ -8,6 +8,7 @@ from typing import Any
 from benchmarks import measure, picture
 from benchmarks.tables import TABLES
 from cifar_tuning import PROJECT_ROOT
+from cifar_tuning.files import write_text
 
 PAGE = PROJECT_ROOT / "docs" / "performance.md"
 MARKED = re.compile(r"(<!-- figures: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -32,9 +33,7 @@ def write() -> Path:
 
     text = MARKED.sub(filled, page)
     if text != page:
-        partial = PAGE.with_suffix(".tmp")
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(PAGE)
+        write_text(PAGE, text)
     if {"pipeline", "stacks"} <= known.keys():
         picture.draw(known["pipeline"]["networks"], known["stacks"]["networks"])
     return PAGE

@@ -1,4 +1,4 @@
-"""A single run of ours, the usual pipeline and a plain script: same network, batch, optimiser, images, augmentation."""
+"""A single run of ours, the usual pipeline and a plain script: same network, batch, optimizer, images, augmentation."""
 
 import argparse
 import tempfile

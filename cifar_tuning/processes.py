@@ -9,9 +9,15 @@ from pathlib import Path
 
 # Start times are derived from the clock, which a machine may correct while a process lives.
 TOLERANCE_SECONDS = 5.0
-
+# Set in the environment of a study's workers: the process id of their supervisor, which does what is done once.
+WORKER_VARIABLE = "CIFAR_TUNING_WORKER"
 
 CGROUP = Path("/sys/fs/cgroup")
+
+
+def is_worker() -> bool:
+    """Whether this process was started by a study's supervisor."""
+    return WORKER_VARIABLE in os.environ
 
 
 def cores() -> int:

@@ -1,4 +1,4 @@
-"""Options and addresses as text: what several rooms show, store and compare in the same way."""
+"""Options, addresses and errors as text: what several rooms show, store and compare in the same way."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -27,3 +27,25 @@ def without_password(text: str) -> str:
 def counted(count: int, noun: str) -> str:
     """Returns a number of things in words: `1 seed`, `2 seeds`."""
     return f"{count:,} {noun}" + ("" if count == 1 else "s")
+
+
+def first_line(error: BaseException | str) -> str:
+    """Returns the first line of what an error says; the class of one that says nothing.
+
+    Args:
+        error: or its text, which has no class: nothing stays nothing.
+    """
+    lines = str(error).strip().splitlines()
+    if lines:
+        return lines[0]
+    return "" if isinstance(error, str) else type(error).__name__
+
+
+def on_one_line(error: BaseException | str) -> str:
+    """Returns all that an error says, on one line, and what its cause says: Hydra's errors leave the reason to that.
+
+    Args:
+        error: or its text, for the error alone.
+    """
+    cause = None if isinstance(error, str) else error.__cause__
+    return " ".join(f"{error} {cause or ''}".split())

@@ -1,8 +1,8 @@
-"""Options and addresses as text."""
+"""Options, addresses and errors as text."""
 
 import pytest
 
-from cifar_tuning.text import flatten, without_password
+from cifar_tuning.text import first_line, flatten, on_one_line, without_password
 
 
 @pytest.mark.parametrize(
@@ -23,3 +23,29 @@ def test_a_password_is_never_shown(given: str, shown: str) -> None:
 def test_nested_options_become_dotted_keys() -> None:
     nested = {"a": {"b": 1, "c": {"d": [1, 2]}}, "e": {}, 3: None}
     assert dict(flatten(nested)) == {"a.b": 1, "a.c.d": [1, 2], "e": {}, "3": None}
+
+
+@pytest.mark.parametrize(
+    ("error", "shown"),
+    [
+        (ValueError("one\ntwo"), "one"),
+        (ValueError("\n  one \r\ntwo\n"), "one "),
+        (ValueError(), "ValueError"),
+        (KeyboardInterrupt(" \n"), "KeyboardInterrupt"),
+        ("one\ntwo", "one"),
+        ("", ""),
+    ],
+)
+def test_an_error_s_first_line(error: BaseException | str, shown: str) -> None:
+    assert first_line(error) == shown
+
+
+def test_an_error_on_one_line_with_its_cause() -> None:
+    error = ValueError("in 'config':\n  no such\tgroup")
+    assert on_one_line(error) == "in 'config': no such group"
+    error.__cause__ = KeyError("model\n")
+    assert on_one_line(error) == "in 'config': no such group 'model\\n'"
+    error.__cause__ = OSError("gone\naway")
+    assert on_one_line(error) == "in 'config': no such group gone away"
+    assert on_one_line(str(error)) == "in 'config': no such group"
+    assert on_one_line(ValueError()) == ""

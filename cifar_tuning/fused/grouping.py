@@ -11,7 +11,7 @@ from cifar_tuning.text import flatten
 
 log = logging.getLogger(__name__)
 
-# What the jobs of one stack may differ in. Each run keeps its own optimiser, schedule and regulariser, whichever
+# What the jobs of one stack may differ in. Each run keeps its own optimizer, schedule and regularizer, whichever
 # they are; of the model only numbers that change no shape.
 FREE_GROUPS = ("optimizer", "schedule", "regularizer", "tracking")
 FREE_KEYS = (

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from cifar_tuning.fused.layers import NEED_NONE, TWINS, NotStackableError, StackedBatchNorm2d, StackedDropout, Twin
+from cifar_tuning.models.layers import is_hooked
 
-_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 # Attributes that every module has.
 _INTERNAL = frozenset(vars(nn.Module()))
 
@@ -33,7 +33,7 @@ def stack_models(models: Sequence[nn.Module]) -> nn.Module:
 
 def _stack(modules: list[nn.Module], name: str, known: dict[int, nn.Module]) -> nn.Module:
     first = modules[0]
-    if any(getattr(module, hooks) for module in modules for hooks in _HOOKS):
+    if any(is_hooked(module) for module in modules):
         raise NotStackableError(f"{name or type(first).__name__} has hooks, which a stack would not call")
     if id(first) in known:  # one layer used under two names
         return known[id(first)]

@@ -12,7 +12,7 @@ Numbers = list[tuple[float, float, float, bool]]
 
 
 class StackedSGD:
-    """Steps all runs of a stack with a handful of kernels, where K optimisers launch a handful each.
+    """Steps all runs of a stack with a handful of kernels, where K optimizers launch a handful each.
 
     With g the gradient, λ weight decay, μ momentum and η learning rate, as in PyTorch's SGD (Sutskever et al. 2013, "On
     the importance of initialization and momentum in deep learning"):
@@ -20,7 +20,7 @@ class StackedSGD:
         d = g + λw,  b = μb + d,  w = w - η·b,  or with Nesterov's momentum  w = w - η·(d + μb)
 
     The stacked parameters, their gradients and the runs' momentum buffers become parts of three long vectors; the runs'
-    own parameters and optimiser states become views of them, so that checkpoints keep what they do of a run by itself.
+    own parameters and optimizer states become views of them, so that checkpoints keep what they do of a run by itself.
 
     Args:
         runs: in the order in which they are stacked.
@@ -55,14 +55,14 @@ class StackedSGD:
 
     @staticmethod
     def fits(runs: Sequence[Trainer]) -> bool:
-        """Whether all runs' optimisers are plain SGD over all their weights, so that what is kept here is their state.
+        """Whether all runs' optimizers are plain SGD over all their weights, so that what is kept here is their state.
 
         PyTorch's leaves a buffer alone while momentum is 0, which a schedule may make it.
         """
         return all(type(run.optimizer) is torch.optim.SGD and _is_plain(run) for run in runs)
 
     def take_numbers(self) -> None:
-        """Looks what the runs' optimisers say now; their schedules change it."""
+        """Looks what the runs' optimizers say now; their schedules change it."""
         numbers = [(g["lr"], g["momentum"], g["weight_decay"], g["nesterov"]) for g in self.groups]
         if numbers == self.numbers:
             return

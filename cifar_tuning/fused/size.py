@@ -141,7 +141,7 @@ def affordable(run: Trainer, batch_shape: tuple[int, int, int, int]) -> int:
         with autocast(run.device, run.precision):
             probe(torch.randn(batch_shape, device=run.device)).sum()
     weights = sum(p.numel() * p.element_size() for p in run.model.parameters())
-    # The backward pass holds a gradient beside each activation; optimisers keep up to two numbers for each weight, and
+    # The backward pass holds a gradient beside each activation; optimizers keep up to two numbers for each weight, and
     # a stack's SGD on a GPU five more (`fused.sgd`).
     each = 2 * sum(kept.values()) + 10 * weights
     return max(1, int(MEMORY_SHARE * free_memory(run.device) / each))

@@ -1,4 +1,4 @@
-"""Several runs trained as one stacked model: each run keeps its own optimiser, schedule, data order and progress."""
+"""Several runs trained as one stacked model: each run keeps its own optimizer, schedule, data order and progress."""
 
 from collections.abc import Iterator, Sequence
 
@@ -13,14 +13,14 @@ from cifar_tuning.training.computation import Batch, Computation
 from cifar_tuning.training.recorded import Recorded
 from cifar_tuning.training.trainer import Trainer
 
-# Where a few long kernels are faster than many short ones; on a CPU the runs' own optimisers are as fast.
+# Where a few long kernels are faster than many short ones; on a CPU the runs' own optimizers are as fast.
 STEP_AS_ONE = ("cuda",)
 
 
 class Stack(Computation):
     """Computes several runs whose models are stacked into one.
 
-    The runs' own models stay what is trained: their parameters are views of the stacked ones, so each optimiser
+    The runs' own models stay what is trained: their parameters are views of the stacked ones, so each optimizer
     updates, and each checkpoint keeps, exactly what it does when its run is alone.
 
     Args:
@@ -99,7 +99,7 @@ class Stack(Computation):
             torch._foreach_zero_(self.gradients)
 
     def _begin_update(self) -> object:
-        """Has the optimisers' numbers where an update finds them; returns what else it depends on."""
+        """Has the optimizers' numbers where an update finds them; returns what else it depends on."""
         if self.sgd is None:
             return super()._begin_update()
         self.sgd.take_numbers()

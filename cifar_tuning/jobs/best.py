@@ -4,7 +4,9 @@ import shlex
 from pathlib import Path
 
 from cifar_tuning.errors import UserError
+from cifar_tuning.files import write_text
 from cifar_tuning.reporting.selection import Run
+from cifar_tuning.text import on_one_line
 
 # The first line after Hydra's of a file that may be written again.
 MARK = "# Written by report.py."
@@ -42,9 +44,8 @@ def overlay(overrides: list[str], header: str) -> str:
         config = compose("config", overrides, return_hydra_config=True)
         return as_overlay(config, f"{MARK}\n{header}", without=("seed",))
     except HydraException as error:
-        reason = " ".join(f"{error} {error.__cause__ or ''}".split())
         raise UserError(
-            f"The best configuration ({command(overrides)}) can't be composed any more: {reason}"
+            f"The best configuration ({command(overrides)}) can't be composed any more: {on_one_line(error)}"
         ) from error
 
 
@@ -64,10 +65,8 @@ def write(file: Path, text: str) -> None:
     Raises:
         UserError: the file can't be written.
     """
-    partial = file.with_name(f".{file.name}.tmp")
     try:
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(file)
+        write_text(file, text)
     except OSError as error:
         raise UserError(f"export={file} can't be written: {error}") from error
 

@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 from cifar_tuning.errors import ConfigError
 from cifar_tuning.jobs.checks import find_problems, find_target
 from cifar_tuning.jobs.process import TRUST_VARIABLE
+from cifar_tuning.text import on_one_line
 from cifar_tuning.training.regularizers import Regularizer
 from cifar_tuning.training.resizing import STEP, sides
 from cifar_tuning.training.settings import TrainerSettings
@@ -44,7 +45,7 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
     try:
         content = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
     except Exception as error:
-        raise ConfigError([" ".join(str(error).split())]) from error
+        raise ConfigError([on_one_line(str(error))]) from error
     assert isinstance(content, dict)
     return {str(key): value for key, value in content.items()}
 
@@ -94,12 +95,12 @@ def build_part(node: Any) -> Any:
 
 
 def make_optimizer(parts: Parts) -> Optimizer:
-    """Builds the optimiser over the model's parameters, grouped as the regulariser wants them."""
+    """Builds the optimizer over the model's parameters, grouped as the regularizer wants them."""
     return parts.optimizer(parts.regularizer.parameter_groups(parts.model))
 
 
 def _try_together(parts: Parts) -> list[str]:
-    """Builds the optimiser and the schedule once, so that a bad option shows before the data is fetched."""
+    """Builds the optimizer and the schedule once, so that a bad option shows before the data is fetched."""
     from cifar_tuning.training.schedules import Schedule
 
     if not isinstance(parts.model, nn.Module):

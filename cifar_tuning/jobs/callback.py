@@ -1,6 +1,5 @@
 """What happens around a run or a sweep on the machine that started it; imports nothing heavy."""
 
-import os
 import sys
 import time
 from collections.abc import Iterator
@@ -16,7 +15,8 @@ from cifar_tuning.compose import sweep_loader
 from cifar_tuning.errors import ConfigError, UserError
 from cifar_tuning.fused.launcher import TARGET as FUSED_LAUNCHER
 from cifar_tuning.fused.launcher import stack_problem
-from cifar_tuning.tracking.callback import WORKER_VARIABLE
+from cifar_tuning.processes import is_worker
+from cifar_tuning.text import on_one_line
 from cifar_tuning.tuning.place import given_options, is_study, objectives_of
 
 # The keys that the sweep fixes; what a job overrides beyond them is what tells it from the others.
@@ -38,7 +38,7 @@ class Sweep(Callback):
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Makes the sweep's folder, which a study's SQLite file needs, and checks the jobs' configurations."""
-        if WORKER_VARIABLE in os.environ:  # its supervisor has done all this
+        if is_worker():  # its supervisor has done all this
             return
         if problems := sweep_problems(config):
             print(f"error: {ConfigError(problems)}", file=sys.stderr)
@@ -177,16 +177,12 @@ def _study_jobs(config: DictConfig, options: Any) -> Iterator[tuple[str, Any]]:
             composed = loader.load_sweep_config(config, overrides)
         except Exception as error:
             kind = "" if isinstance(error, HydraException) else f"{', '.join(overrides)}: {type(error).__name__}: "
-            raise ConfigError([kind + _on_one_line(error)]) from error
+            raise ConfigError([kind + on_one_line(error)]) from error
         shown = ", ".join(f"{name}={value}" for name, value in params.items())
         yield (
             f"  (in the search space: {shown})",
             _task(composed),
         )
-
-
-def _on_one_line(error: Exception) -> str:
-    return " ".join(f"{error} {error.__cause__ or ''}".split())
 
 
 def _jobs(config: DictConfig, options: Any = None) -> Iterator[tuple[str, Any]]:
@@ -214,7 +210,7 @@ def _jobs(config: DictConfig, options: Any = None) -> Iterator[tuple[str, Any]]:
             composed = loader.load_sweep_config(config, list(job))
         except Exception as error:
             own = " ".join(override for override in job if override.partition("=")[0] in swept)
-            raise ConfigError([f"job {number} ({own}) can't be composed: {_on_one_line(error)}"]) from error
+            raise ConfigError([f"job {number} ({own}) can't be composed: {on_one_line(error)}"]) from error
         label = f"  (job {number})" if len(batches[0]) > 1 else ""
         yield label, _task(composed)
 

@@ -10,6 +10,7 @@ from hydra.utils import get_object
 from omegaconf import OmegaConf
 
 from cifar_tuning.models.layers import is_number
+from cifar_tuning.text import first_line
 from cifar_tuning.training.events import PUBLIC_NAMES
 from cifar_tuning.tuning.place import objectives_of
 
@@ -45,7 +46,7 @@ FIGURES = (*PUBLIC_NAMES.values(), "epoch_seconds", "images_per_second", "model/
 # The others are better when larger.
 SMALLER_IS_BETTER = ("train/loss", "val/loss", "epoch_seconds", "model/macs", "model/parameters")
 
-# PyTorch's optimisers and schedulers check little of this themselves (lr=0 and decay_epochs=0 pass), and late.
+# PyTorch's optimizers and schedulers check little of this themselves (lr=0 and decay_epochs=0 pass), and late.
 RULES = [
     Rule(
         "objective",
@@ -95,7 +96,7 @@ def _check_group(group: str, options: dict[str, Any]) -> list[str]:
     try:
         target = find_target(name)
     except Exception as error:
-        return [f"{group}._target_={name}: can't be imported: {str(error).splitlines()[0]}"]
+        return [f"{group}._target_={name}: can't be imported: {first_line(error)}"]
     check = getattr(target, "check", None)
     if check is None:
         return []

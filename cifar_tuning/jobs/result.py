@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cifar_tuning.files import write_text
+
 if TYPE_CHECKING:
     from cifar_tuning.training.events import Result
 
@@ -41,9 +43,7 @@ class JobResult:
 
     def write(self, folder: Path) -> None:
         """Writes the result into the job's folder, all or nothing."""
-        partial = folder / f".{RESULT_FILE}.tmp"
-        partial.write_text(json.dumps(asdict(self), indent=1))
-        partial.replace(folder / RESULT_FILE)
+        write_text(folder / RESULT_FILE, json.dumps(asdict(self), indent=1))
 
     @classmethod
     def read(cls, folder: Path) -> "JobResult | None":

@@ -15,7 +15,7 @@ from cifar_tuning.data import EvalBatches
 from cifar_tuning.data.base import ArraySet
 from cifar_tuning.errors import UserError
 from cifar_tuning.jobs.export import model_from_checkpoint
-from cifar_tuning.reporting.plots import _write as write_figure
+from cifar_tuning.reporting.plots import save_figure
 from cifar_tuning.training.settings import place
 
 Mode = Literal["train", "eval"]
@@ -153,7 +153,7 @@ def draw_channel_means(means: Sequence[ChannelMeans], file: Path) -> Path:
     for axes in grid[1]:
         axes.set_xticks(range(len(layers)), layers, rotation=45, ha="right")
     _add_legend(grid[0][1], colours)
-    return write_figure(figure, file)
+    return save_figure(figure, file)
 
 
 def _add_legend(axes: Any, colours: Mapping[str, str]) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from cifar_tuning.files import write_text
 from cifar_tuning.lab.collect import Found, processor
 from cifar_tuning.lab.runs import Key
 from cifar_tuning.lab.scale import Scale
@@ -117,6 +118,4 @@ def _stages(scale: Scale) -> Any:
 
 
 def _write(file: Path, content: Any) -> None:
-    partial = file.with_name(f".{file.name}.tmp")
-    partial.write_text(json.dumps(content) + "\n")
-    partial.replace(file)
+    write_text(file, json.dumps(content) + "\n")

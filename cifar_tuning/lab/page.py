@@ -4,6 +4,7 @@ import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
+from cifar_tuning.files import write_text
 from cifar_tuning.lab.claims import claims
 from cifar_tuning.lab.conclusions import conclusions
 from cifar_tuning.lab.experiments import CLAIMS, EXPERIMENTS, REPORT
@@ -43,10 +44,7 @@ def write_page(results: Results, pictures: Mapping[str, list[Picture]]) -> None:
     notes = results.scale.data / NOTES
     if notes.is_file():
         lines += ["", notes.read_text().rstrip()]
-    page = results.scale.page
-    partial = page.with_name(f".{page.name}.tmp")
-    partial.write_text("\n".join(lines).rstrip() + "\n")
-    partial.replace(page)
+    write_text(results.scale.page, "\n".join(lines).rstrip() + "\n")
 
 
 def _introduction(results: Results) -> list[str]:

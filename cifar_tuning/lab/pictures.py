@@ -14,7 +14,7 @@ from cifar_tuning.lab.published import TOLERANCE
 from cifar_tuning.lab.results import Results
 from cifar_tuning.lab.tables import describe, rows_of
 from cifar_tuning.lab.weights import draw_weights
-from cifar_tuning.reporting.plots import _write as write_figure
+from cifar_tuning.reporting.plots import save_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -58,7 +58,7 @@ def _curves_of(experiment: str) -> Callable[[Results, Path], Path | None]:
         axes.locator_params(axis="x", integer=True)
         axes.grid(alpha=0.3)
         axes.legend(fontsize=8)
-        return write_figure(figure, file)
+        return save_figure(figure, file)
 
     return draw
 
@@ -95,7 +95,7 @@ def draw_baseline(results: Results, file: Path) -> Path | None:
         axes.grid(alpha=0.3)
         if drawn:
             axes.legend()
-    return write_figure(figure, file) if drawn else None
+    return save_figure(figure, file) if drawn else None
 
 
 def draw_overview(results: Results, file: Path) -> Path | None:
@@ -128,7 +128,7 @@ def draw_overview(results: Results, file: Path) -> Path | None:
     for axes in (left, right):
         axes.grid(alpha=0.3)
     left.legend(loc="lower left")
-    return write_figure(figure, file)
+    return save_figure(figure, file)
 
 
 def draw_batch_norm(results: Results, file: Path) -> Path | None:
@@ -159,7 +159,7 @@ def draw_speedups(results: Results, file: Path) -> Path | None:
     axes.set_xticks(places, names, rotation=45, ha="right", fontsize=8)
     axes.set_ylabel("times cheaper")
     axes.legend()
-    return write_figure(figure, file)
+    return save_figure(figure, file)
 
 
 def draw_surfaces_of(results: Results, file: Path) -> Path | None:

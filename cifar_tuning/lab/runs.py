@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from cifar_tuning.files import written
 from cifar_tuning.lab.experiments import EXPERIMENTS
 
 RUNS_FILE, CURVES_FILE = "runs.csv", "curves.csv"
@@ -128,9 +129,7 @@ def _rows(file: Path) -> Iterator[dict[str, str]]:
 
 def _write(file: Path, header: list[str], rows: Iterable[list[str]]) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_name(f".{file.name}.tmp")
-    with partial.open("w", newline="", encoding="utf-8") as stream:
+    with written(file) as partial, partial.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(header)
         writer.writerows(rows)
-    partial.replace(file)

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from cifar_tuning.reporting.plots import _write as write_figure
+from cifar_tuning.files import write_text
+from cifar_tuning.reporting.plots import save_figure
 from cifar_tuning.training.evaluation import evaluate
 from cifar_tuning.training.settings import place
 
@@ -47,9 +48,7 @@ class Surface:
         """Writes the surface as JSON, all or nothing; a loss that is not finite becomes null."""
         content = asdict(self)
         content["losses"] = [[loss if math.isfinite(loss) else None for loss in row] for row in self.losses]
-        partial = file.with_name(f".{file.name}.tmp")
-        partial.write_text(json.dumps(content) + "\n")
-        return partial.replace(file)
+        return write_text(file, json.dumps(content) + "\n")
 
     @classmethod
     def load(cls, file: Path) -> Self:
@@ -205,7 +204,7 @@ def draw_surfaces(surfaces: Mapping[str, Surface], file: Path) -> Path:
     axes, filled = zip(*contours, strict=True)
     bar = figure.colorbar(filled[0], ax=list(axes), label="cross-entropy", format=_as_loss, shrink=0.9)
     bar.ax.tick_params(labelsize=8)
-    return write_figure(figure, file)
+    return save_figure(figure, file)
 
 
 def _log_losses(surface: Surface) -> np.ndarray:

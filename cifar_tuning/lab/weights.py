@@ -10,7 +10,7 @@ import numpy as np
 
 from cifar_tuning.lab.results import Results
 from cifar_tuning.lab.tables import describe, line
-from cifar_tuning.reporting.plots import _write as write_figure
+from cifar_tuning.reporting.plots import save_figure
 from cifar_tuning.reporting.weights import BINS, COLOURS, NEAR_ZERO, layer_weights, weight_table
 
 WEIGHTS = "weights"
@@ -105,4 +105,4 @@ def draw_weights(results: Results, file: Path) -> Path | None:
     for axes, name in zip(grid[0], names, strict=True):
         axes.set_title(describe(name), fontsize=9)
     figure.supxlabel("weight")
-    return write_figure(figure, file)
+    return save_figure(figure, file)

@@ -44,6 +44,13 @@ def mean_of_pixels(x: Tensor) -> Tensor:
     return x.permute(0, 2, 3, 1).mean((1, 2))
 
 
+def is_hooked(module: nn.Module) -> bool:
+    """Whether somebody has code called around the module's own: who computes it another way would not call that."""
+    return bool(
+        module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
+    )
+
+
 def is_number(value: object) -> bool:
     """True for a finite int or float, false for booleans and everything else."""
     return isinstance(value, Real) and not isinstance(value, bool) and abs(float(value)) < float("inf")

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from cifar_tuning.models.layers import is_hooked
 from cifar_tuning.models.normalization import (
     gradient_sums,
     keeps_statistics,
@@ -84,8 +85,8 @@ def pools_first(norm: nn.Module, pool: nn.Module, x: Tensor) -> bool:
         and type(pool) is nn.MaxPool2d
         and not pool.return_indices
         and _is_apart(pool)
-        and not _is_watched(norm)
-        and not _is_watched(pool)
+        and not is_hooked(norm)
+        and not is_hooked(pool)
     ):
         return False
     # Normalising by a negative factor makes a minimum of a maximum.
@@ -111,10 +112,6 @@ def _is_itself(norm: nn.Module) -> bool:
     """Whether a layer does what the class with `take_in` says: no subclass or owner has given it another forward."""
     owner = next(one for one in type(norm).__mro__ if "take_in" in vars(one))
     return getattr(type(norm), "forward", None) is vars(owner).get("forward") and "forward" not in vars(norm)
-
-
-def _is_watched(layer: nn.Module) -> bool:
-    return bool(layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks or layer._backward_pre_hooks)
 
 
 def _pixels(x: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cifar_tuning.reporting.plots import _write as write_figure
+from cifar_tuning.reporting.plots import save_figure
 from cifar_tuning.reporting.statistics import summarize
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ def draw(panels: Mapping[str, Mapping[str, Band]], file: Path) -> Path:
         axes.set_visible(False)
     handles = [next(h for axes in grid for h in axes.lines if h.get_label() == label) for label in labels]
     figure.legend(handles, labels, loc="outside lower center", ncols=min(2, len(labels)), frameon=False)
-    return write_figure(figure, file)
+    return save_figure(figure, file)
 
 
 def _limit(axes: "Axes", values: list[float]) -> None:

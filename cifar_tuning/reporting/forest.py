@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cifar_tuning.reporting.effects import Effect
-from cifar_tuning.reporting.plots import _write as write_figure
+from cifar_tuning.reporting.plots import save_figure
 from cifar_tuning.reporting.statistics import CONFIDENCE
 from cifar_tuning.reporting.table import Table
 
@@ -42,7 +42,7 @@ def draw(effects: Sequence[Effect], table: Table, file: Path) -> Path:
     axes.set_ylim(len(shown) - 0.5, -0.5)
     axes.set_xlabel(f"difference in {table.metric}{' (percentage points)' if scale == 100 else ''}", fontsize=9)
     axes.grid(axis="x", alpha=0.3)
-    return write_figure(figure, file)
+    return save_figure(figure, file)
 
 
 def _label(effect: Effect) -> str:

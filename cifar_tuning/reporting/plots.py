@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cifar_tuning.files import written
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -30,7 +32,7 @@ def learning_curves(history: "Sequence[EpochMetrics]", file: Path) -> Path:
     loss.set_ylabel("cross-entropy")
     accuracy.set_ylabel("accuracy")
     loss.legend()
-    return _write(figure, file)
+    return save_figure(figure, file)
 
 
 def _mark(axes: "Axes", accuracy: float, epoch: int) -> None:
@@ -62,10 +64,11 @@ def confusion_matrix(counts: list[list[int]], classes: Sequence[str], file: Path
             colour = "white" if share > 0.5 else "black"
             axes.text(column, row, f"{100 * share:.0f}", ha="center", va="center", color=colour, fontsize=8)
     axes.set_title("validation images, % of each class")
-    return _write(figure, file)
+    return save_figure(figure, file)
 
 
-def _write(figure: "Figure", file: Path) -> Path:
-    partial = file.with_name(f".{file.name}.tmp")
-    figure.savefig(partial, dpi=100, format="png")
-    return partial.replace(file)
+def save_figure(figure: "Figure", file: Path) -> Path:
+    """Writes a picture as PNG, all or nothing; returns the file."""
+    with written(file) as partial:
+        figure.savefig(partial, dpi=100, format="png")
+    return file

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from cifar_tuning.errors import UserError
+from cifar_tuning.files import written
 
 
 @torch.inference_mode()
@@ -40,13 +41,11 @@ def write_csv(file: Path, predicted: Tensor, first_id: int = 1, names: Sequence[
     Raises:
         UserError: the file can't be written.
     """
-    partial = file.with_name(f".{file.name}.tmp")
     try:
-        with partial.open("w", newline="") as stream:
+        with written(file) as partial, partial.open("w", newline="") as stream:
             writer = csv.writer(stream, lineterminator="\n")
             writer.writerow(["id", "label"])
             for number, label in enumerate(predicted.tolist(), start=first_id):
                 writer.writerow([number, names[label] if names is not None else label])
-        partial.replace(file)
     except OSError as error:
         raise UserError(f"output={file} can't be written: {error}") from error

@@ -13,6 +13,8 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cifar_tuning.files import written
+
 if TYPE_CHECKING:
     import optuna
     from matplotlib.axes import Axes
@@ -292,6 +294,6 @@ def _page(study: "optuna.Study", sections: list[tuple[_Plot, str]]) -> str:
 
 
 def _write(file: Path, content: bytes) -> Path:
-    partial = file.with_name(f".{file.name}.tmp")
-    partial.write_bytes(content)
-    return partial.replace(file)
+    with written(file) as partial:
+        partial.write_bytes(content)
+    return file

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cifar_tuning.ranking import ENDED, competes, rank
-from cifar_tuning.text import without_password
+from cifar_tuning.text import counted, without_password
 
 TOP = 10
 # Columns of a log file, which has no width of its own; a table takes what it needs.
@@ -101,7 +101,7 @@ def print_summary(sweep: Path, since: float = 0.0, tracked: bool = True, uri: st
     swept, common = split_overrides([result["overrides"] for result in results])
     best = best_job(results)
     order = ", best first" if best else ""
-    table = Table(title=f"{len(results)} jobs{order}" + (f" (the first {TOP})" if len(results) > TOP else ""))
+    table = Table(title=f"{counted(len(results), 'job')}{order}" + (f" (the first {TOP})" if len(results) > TOP else ""))
     several = any(result["seeds"] > 1 for result in results)
     for name in ("job", "val acc", *(["seeds"] if several else []), "best epoch", "state", "seconds"):
         table.add_column(name, justify="left" if name == "state" else "right")
@@ -110,7 +110,7 @@ def print_summary(sweep: Path, since: float = 0.0, tracked: bool = True, uri: st
     for result in results[:TOP]:
         table.add_row(*_row(result, swept, several), style="bold" if result is best else None)
     console.print(table)
-    if common:
+    if common and len(results) > 1:  # one alone does not say what the others would have been
         console.print("the same in every job: " + " ".join(common), highlight=False)
     _print_next(console, sweep, results, tracked, uri)
 

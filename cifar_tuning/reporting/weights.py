@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cifar_tuning.reporting.plots import _write as write_figure
+from cifar_tuning.reporting.plots import save_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -134,7 +134,7 @@ def draw_histograms(
     for axes, label in zip(grid[0], found, strict=True):
         axes.set_title(label)
     figure.supxlabel("weight")
-    return write_figure(figure, file)
+    return save_figure(figure, file)
 
 
 def _edges(rows: list[np.ndarray]) -> np.ndarray:

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from cifar_tuning.files import write_text
+
 if TYPE_CHECKING:
     import numpy as np
     from torch import nn
@@ -152,9 +154,7 @@ class MetricsFile:
         if not self.path.exists():
             return
         kept = [json.dumps(line, allow_nan=False) + "\n" for line in self.read() if line["step"] < step]
-        temporary = self.path.with_suffix(".tmp")
-        temporary.write_text("".join(kept), encoding="utf-8")
-        temporary.replace(self.path)
+        write_text(self.path, "".join(kept))
 
 
 class NoTracker:

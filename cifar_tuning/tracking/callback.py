@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +11,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
 from cifar_tuning.errors import TrackingError
+from cifar_tuning.processes import is_worker
 from cifar_tuning.text import without_password
 from cifar_tuning.tracking import facts
 from cifar_tuning.tracking.base import STATUS_OF_STATE
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 TRACKER = "cifar_tuning.tracking.MLflowTracker"
-# Set in the worker processes of a study, whose supervisor keeps the parent run.
-WORKER_VARIABLE = "CIFAR_TUNING_WORKER"
 STUDY_FILES = ("best.yaml", "optimization_results.yaml", "retrained.json")
 
 
@@ -54,7 +52,7 @@ class SweepRun(Callback):
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         """Create the parent run, or find it again where the same folder is continued."""
-        if OmegaConf.select(config, "tracking._target_") != TRACKER or WORKER_VARIABLE in os.environ:
+        if OmegaConf.select(config, "tracking._target_") != TRACKER or is_worker():  # its supervisor keeps the run
             return
         tracking = OmegaConf.to_container(config.tracking, resolve=True)
         assert isinstance(tracking, dict)

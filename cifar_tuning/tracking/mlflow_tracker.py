@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from cifar_tuning import PROJECT_ROOT
-from cifar_tuning.text import ELSEWHERE
+from cifar_tuning.text import ELSEWHERE, first_line
 from cifar_tuning.tracking import facts
 from cifar_tuning.tracking.base import (
     STATUS_OF_STATE,
@@ -170,7 +170,7 @@ class MLflowTracker:
         try:
             return log_classifier(outbox.store.client, outbox.run_id, model, input_example)
         except Exception as error:  # an unusual model torch can't export, a store that goes just now
-            log.warning("The model was not logged (%s); its checkpoint is.", _first_line(error))
+            log.warning("The model was not logged (%s); its checkpoint is.", first_line(error))
             return None
 
     def finish(self, state: str, of_trial: str | None = None) -> None:
@@ -187,7 +187,7 @@ class MLflowTracker:
             try:
                 close_group(outbox.store, self._group, of_trial or state)
             except Exception as error:  # the seed's own run is closed; the reaper closes its trial's
-                log.warning("The trial's run was not closed: %s", _first_line(error))
+                log.warning("The trial's run was not closed: %s", first_line(error))
 
     def abandon(self) -> None:
         """Leave the run as it is: another process goes on with it."""
@@ -201,7 +201,7 @@ class MLflowTracker:
         file = write_traceback(self._outbox.folder, error)
         if file is not None:
             self._outbox.add_artifacts({TRACEBACK: file})
-        self._outbox.add_tags({ERROR: f"{type(error).__name__}: {_first_line(error)}"})
+        self._outbox.add_tags({ERROR: f"{type(error).__name__}: {first_line(error)}"})
         self.finish(state_of_error(error))
 
     def _running(self) -> tuple[Outbox, MetricsFile]:
@@ -275,10 +275,6 @@ def _log_texts(store: Store, run_id: str, context: RunContext) -> None:
 
 def _compared(params: Mapping[str, str]) -> dict[str, str]:
     return {key: value for key, value in params.items() if not key.startswith(ELSEWHERE)}
-
-
-def _first_line(error: BaseException) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def _register(tracker: MLflowTracker) -> None:

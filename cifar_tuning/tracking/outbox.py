@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 from weakref import WeakSet
 
+from cifar_tuning.text import first_line
 from cifar_tuning.tracking import facts
 
 if TYPE_CHECKING:
@@ -177,13 +178,13 @@ class Outbox:
         self._ask_again_at = now + PATIENCE * (now - started)
         return False
 
-    def _went_down(self, reason: object) -> None:
+    def _went_down(self, reason: Exception | str) -> None:
         if not self._down:
             log.warning(
                 "The tracking store %s does not answer (%s). Training goes on; the metrics are in %s, and "
                 "the store gets them when it is back.",
                 self.store.location.shown,
-                next(iter(str(reason).splitlines()), type(reason).__name__),
+                first_line(reason),
                 self.folder / "metrics.jsonl",
             )
         self._down = True

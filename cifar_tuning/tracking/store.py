@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cifar_tuning.errors import TrackingError, UserError
-from cifar_tuning.text import without_password
+from cifar_tuning.text import first_line, without_password
 from cifar_tuning.tracking import database
 
 if TYPE_CHECKING:
@@ -203,8 +203,7 @@ def store_errors(location: Location, advice: str = ADVICE) -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:  # MLflow lets SQLAlchemy's, requests' and its own exceptions through
-        first_line = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise TrackingError(f"tracking.uri={location.shown}: {first_line}. {advice}") from error
+        raise TrackingError(f"tracking.uri={location.shown}: {first_line(error)}. {advice}") from error
 
 
 def _experiment_id(client: MlflowClient, location: Location, name: str) -> str:

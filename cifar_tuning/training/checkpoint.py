@@ -3,7 +3,6 @@
 import dataclasses
 import io
 import logging
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,8 @@ from typing import Any
 import torch
 
 from cifar_tuning.errors import UserError
+from cifar_tuning.files import written
+from cifar_tuning.text import first_line
 from cifar_tuning.training.events import EpochMetrics, Progress
 
 log = logging.getLogger(__name__)
@@ -66,7 +67,7 @@ def restore_generators(states: dict[str, Any], device: torch.device) -> None:
 
 
 def save(checkpoint: Checkpoint, *paths: Path) -> None:
-    """Writes the checkpoint to each path: to a temporary file beside it, then renamed.
+    """Writes the checkpoint to each path, all or nothing.
 
     Raises:
         OSError: the folder can't be written to.
@@ -80,9 +81,8 @@ def save(checkpoint: Checkpoint, *paths: Path) -> None:
     buffer = io.BytesIO()
     torch.save(content, buffer)
     for path in paths:
-        partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        partial.write_bytes(buffer.getbuffer())
-        partial.replace(path)
+        with written(path) as partial:
+            partial.write_bytes(buffer.getbuffer())
 
 
 def _own_memory(value: Any) -> Any:
@@ -122,8 +122,8 @@ def load(path: str | Path) -> Checkpoint:
     try:
         content = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises half a dozen types for a damaged or foreign file
-        first_line = str(error).strip().split("\n")[0][:200]
-        raise UserError(f"{file} can't be read as a checkpoint: {type(error).__name__}: {first_line}") from error
+        said = first_line(str(error))[:200]
+        raise UserError(f"{file} can't be read as a checkpoint: {type(error).__name__}: {said}") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise UserError(f"{file} is not a checkpoint of this project (a best.pt or last.pt of a run).")
     del content["format"]
@@ -146,9 +146,8 @@ def adopt_best(file: Path, checkpoint: Checkpoint, folder: Path) -> None:
     # One that is there may be older than the last epoch's: the process was stopped between the two files.
     if not best.is_file() or (target.exists() and (not is_best or target.samefile(best))):
         return
-    partial = folder / ".best.pt.tmp"
-    shutil.copyfile(best, partial)
-    partial.replace(target)
+    with written(target) as partial:
+        shutil.copyfile(best, partial)
 
 
 def check_same_model(model: dict[str, Any], checkpoint: Checkpoint, source: str) -> None:

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from cifar_tuning.errors import UserError
+from cifar_tuning.text import first_line
 from cifar_tuning.training.probe import NEEDED_GAIN, ROUNDS, Formats, Probe
 from cifar_tuning.training.remembered import key_of, one_at_a_time, recall, remember
 
@@ -72,7 +73,7 @@ def resolve_compile(
                 try:
                     found = _measure(model, device, formats, batch_shape, record)
                 except Exception as error:
-                    reason = str(error).strip().split("\n")[0][:200]
+                    reason = first_line(str(error))[:200]
                     log.info("not compiled: that failed (%s: %s)", type(error).__name__, reason)
                     return False
                 remember(STORE, key, found)

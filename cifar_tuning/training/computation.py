@@ -31,7 +31,7 @@ class Computation:
     """Computes the epochs of one run; `fused.stack` does so for several whose models are stacked into one.
 
     Args:
-        runs: whose models, optimisers and schedules take part; K of them.
+        runs: whose models, optimizers and schedules take part; K of them.
         model: maps images to logits N×(K·classes), the runs' side by side.
     """
 
@@ -53,7 +53,7 @@ class Computation:
             torch.zeros(len(runs), device=self.device),
             torch.zeros(len(runs), dtype=torch.long, device=self.device),
         )
-        # What a GPU replays: gradients of a batch, and what the optimisers make of them.
+        # What a GPU replays: gradients of a batch, and what the optimizers make of them.
         self.learning = self.updating = None
         if first.record:
             self.learning = Recorded(self.device, self.generators())

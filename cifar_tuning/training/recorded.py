@@ -10,9 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cifar_tuning.models.layers import is_hooked
+from cifar_tuning.text import first_line
+
 log = logging.getLogger(__name__)
 
-# Calls before a recording: libraries choose their kernels and allocate, optimisers make their buffers.
+# Calls before a recording: libraries choose their kernels and allocate, optimizers make their buffers.
 WARM_UP = 3
 # Whose layers and models do the same in every step; what a user's own code does may depend on anything.
 KNOWN_PACKAGES = ("torch.nn.", "cifar_tuning.", "torchvision.models.", "torchvision.ops.")
@@ -20,7 +23,6 @@ KNOWN_PACKAGES = ("torch.nn.", "cifar_tuning.", "torchvision.models.", "torchvis
 TIMED, ROUNDS = 5, 3
 
 Work = Callable[..., None]
-_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 # One for all that is recorded on a device: cuBLAS keeps some 60 MiB for each stream that it has ever worked in.
 _streams: dict[int, torch.cuda.Stream] = {}
@@ -55,7 +57,7 @@ def resolve_recording(asked: bool | str, model: nn.Module, regularizer: object, 
 
 def _is_known(part: object) -> bool:
     if isinstance(part, nn.Module):
-        if any(getattr(part, hooks) for hooks in _HOOKS) or "forward" in vars(part):
+        if is_hooked(part) or "forward" in vars(part):
             return False
         if getattr(part, "momentum", 0.0) is None:  # a batch norm that counts batches on the host
             return False
@@ -144,8 +146,8 @@ class Recorded:
             with suppress(RuntimeError):
                 torch.cuda.empty_cache()
         self._possible = False
-        first_line = reason.strip().split("\n")[0][:200]
-        log.warning("Trained without CUDA graphs, which is slower: a step could not be recorded (%s).", first_line)
+        said = first_line(reason)[:200]
+        log.warning("Trained without CUDA graphs, which is slower: a step could not be recorded (%s).", said)
 
     def _capture(self, work: Work, inputs: Sequence[Tensor]) -> None:
         graph = torch.cuda.CUDAGraph()

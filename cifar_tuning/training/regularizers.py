@@ -1,4 +1,4 @@
-"""Regularisers: L2 as the optimiser's weight decay, L1 and elastic net as terms of the loss."""
+"""Regularizers: L2 as the optimizer's weight decay, L1 and elastic net as terms of the loss."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -40,7 +40,7 @@ class Regularizer:
         return [f"regularizer.strength={strength}: must be a number, 0 or above, such as 1e-4"]
 
     def parameter_groups(self, model: nn.Module) -> list[dict[str, Any]]:
-        """Returns the parameter groups to build the optimiser with."""
+        """Returns the parameter groups to build the optimizer with."""
         return [{"params": [p for p in model.parameters() if p.requires_grad]}]
 
     def penalty(self, model: nn.Module) -> Tensor | None:
@@ -49,12 +49,12 @@ class Regularizer:
 
 
 class L2(Regularizer):
-    """Weight decay as the optimiser does it: coupled in SGD and Adam, decoupled in AdamW.
+    """Weight decay as the optimizer does it: coupled in SGD and Adam, decoupled in AdamW.
 
     In SGD and Adam it adds `strength`·w to the gradient, which is the penalty ½·strength·‖w‖² in the loss.
 
     Args:
-        strength: the optimiser's `weight_decay`.
+        strength: the optimizer's `weight_decay`.
         norm_and_bias: whether batch norm's parameters and biases decay too. True is PyTorch's behaviour and
             the lab report's.
     """

@@ -15,6 +15,8 @@ import torch
 from filelock import FileLock, Timeout
 from torch import nn
 
+from cifar_tuning.files import write_text
+
 log = logging.getLogger(__name__)
 
 # To be raised when a layer of ours gets faster or slower: what was measured before says nothing then.
@@ -72,10 +74,8 @@ def remember(kind: str, key: str, value: Any) -> None:
     file = cache_file(kind)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        partial = file.with_suffix(f".{os.getpid()}.tmp")
         # Not the lock of a measurement, which may be held: this one is of a moment.
         with FileLock(file.with_suffix(".writing"), timeout=PATIENCE):
-            partial.write_text(json.dumps({**recall(kind), key: value}, indent=1))
-            partial.replace(file)
+            write_text(file, json.dumps({**recall(kind), key: value}, indent=1))
     except (OSError, Timeout) as error:
         log.debug("the measurement can't be remembered: %s", error)

@@ -1,6 +1,6 @@
 """Learning-rate schedules: PyTorch's own, found by what their constructors ask for.
 
-`schedule=` names any callable that takes the optimiser and returns a PyTorch scheduler. If it also has
+`schedule=` names any callable that takes the optimizer and returns a PyTorch scheduler. If it also has
 parameters called `epochs` or `steps_per_epoch`, they are filled in. One that asks for `steps_per_epoch` (such
 as `torch.optim.lr_scheduler.OneCycleLR`) is stepped after every batch, any other after every epoch.
 """
@@ -34,7 +34,7 @@ class Schedule:
     """A scheduler together with when to step it.
 
     Args:
-        make: takes the optimiser, and `epochs` and `steps_per_epoch` if it has such parameters.
+        make: takes the optimizer, and `epochs` and `steps_per_epoch` if it has such parameters.
         optimizer: whose learning rate is scheduled.
         epochs: length of the run.
         steps_per_epoch: batches in an epoch.
@@ -57,7 +57,7 @@ class Schedule:
             self.scheduler = make(optimizer, **asked, pct_start=wanted["pct_start"].default * (1 + 1e-9))
 
     def after_step(self) -> None:
-        """Call after each optimiser step."""
+        """Call after each optimizer step."""
         if self.every_step:
             self.scheduler.step()
 

@@ -57,7 +57,7 @@ class Trainer:
     Args:
         model: on the device.
         optimizer: over the model's parameters.
-        schedule: steps the optimiser's learning rate.
+        schedule: steps the optimizer's learning rate.
         regularizer: may add a term to each batch's loss.
         train: training batches.
         val: validation batches, the same each time; None: there is no validation, and the last epoch's weights count as

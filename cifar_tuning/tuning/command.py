@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from cifar_tuning.compose import remember_files
 from cifar_tuning.errors import UserError
+from cifar_tuning.processes import is_worker
 from cifar_tuning.tuning.engine import Engine
 from cifar_tuning.tuning.options import StudyOptions
 from cifar_tuning.tuning.study import open_study
@@ -19,7 +20,6 @@ from cifar_tuning.tuning.workers import (
     Workers,
     asked_to_stop,
     die_with_parent,
-    is_worker,
     script,
     workers_of,
 )

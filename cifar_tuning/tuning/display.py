@@ -16,6 +16,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from cifar_tuning.text import first_line
+
 MAX_RUNNING, MAX_ENDED, BAR, CURVE, REASON = 8, 5, 30, 20, 100
 PATIENCE = 10.0  # seconds that the end of a study waits for a storage that doesn't answer
 BLOCKS = "▁▂▃▄▅▆▇█"
@@ -154,7 +156,7 @@ def duration(seconds: float | None) -> str:
 
 def reason(trial: FrozenTrial, width: int) -> str:
     """The first line of why a trial failed, in at most `width` characters; empty where nobody said."""
-    first = next(iter(str(trial.user_attrs.get("error", "")).strip().splitlines()), "")
+    first = first_line(str(trial.user_attrs.get("error", "")))
     return first if len(first) <= width else first[: width - 1] + "…"
 
 

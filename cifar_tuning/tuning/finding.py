@@ -10,7 +10,7 @@ from optuna.distributions import BaseDistribution, FloatDistribution
 from sqlalchemy.engine import make_url
 
 from cifar_tuning.errors import UserError
-from cifar_tuning.text import without_password
+from cifar_tuning.text import first_line, without_password
 from cifar_tuning.tuning.place import STORAGE_FILE, sqlite_file
 from cifar_tuning.tuning.space import SearchSpace
 from cifar_tuning.tuning.storage import quiet_optuna
@@ -51,7 +51,7 @@ def find_study(folder: Path | None, params: Mapping[str, str], storage: str | No
         make_url(url)
         return optuna.load_study(study_name=name, storage=url)
     except Exception as error:  # every database has its own way to say no
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__).rstrip(".")
+        reason = first_line(error).rstrip(".")
         raise UserError(
             f"The study {name} can't be read from {shown} ({reason}): start the server, or give storage=…"
         ) from error

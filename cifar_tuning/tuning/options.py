@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from optuna.exceptions import ExperimentalWarning
 
 from cifar_tuning.errors import ConfigError
+from cifar_tuning.text import on_one_line
 from cifar_tuning.tuning import space as spaces
 from cifar_tuning.tuning import standin
 from cifar_tuning.tuning.place import StudyPlace, given_options, objectives_of, study_place
@@ -158,7 +159,7 @@ class StudyOptions:
             except Exception as error:
                 while error.__cause__ is not None and isinstance(error.__cause__, Exception):
                     error = error.__cause__
-                lines.append(f"hydra/sweeper/{name}: {' '.join(str(error).split())}")
+                lines.append(f"hydra/sweeper/{name}: {on_one_line(str(error))}")
         return lines
 
     def _problems_with_repeats(self) -> list[str]:
@@ -185,7 +186,7 @@ class StudyOptions:
             if not lines:
                 self.retrain_config()
         except HydraException as error:
-            lines.append(f"{key}={given}: can't be composed: {' '.join(f'{error} {error.__cause__ or str()}'.split())}")
+            lines.append(f"{key}={given}: can't be composed: {on_one_line(error)}")
         except ConfigError:
             pass  # the user's search space, which is checked by itself
         return lines
@@ -251,7 +252,7 @@ def _wrong_override(entry: object) -> str | None:
     try:
         parsed = OverridesParser.create().parse_override(entry)
     except HydraException as error:
-        return f"is no override: {' '.join(str(error).split())}"
+        return f"is no override: {on_one_line(str(error))}"
     if parsed.is_sweep_override():
         return "must have one value"
     name = parsed.key_or_group

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import os
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from omegaconf import OmegaConf
 from optuna.trial import FrozenTrial, TrialState
 
 from cifar_tuning import PROJECT_ROOT
+from cifar_tuning.files import write_text
 from cifar_tuning.text import without_password
 from cifar_tuning.tuning.engine import OVERRIDES
 from cifar_tuning.tuning.options import StudyOptions
@@ -41,13 +41,13 @@ def write(study: optuna.Study, options: StudyOptions, plots: bool = True) -> Non
     else:
         front = [{"params": trial.params, "values": trial.values} for trial in study.best_trials]
         results = {"name": "optuna", "solutions": front}
-    write_file(folder / RESULTS, OmegaConf.to_yaml(OmegaConf.create(results)))
+    write_text(folder / RESULTS, OmegaConf.to_yaml(OmegaConf.create(results)))
     if len(options.directions) == 1:
         try:
-            write_file(folder / BEST, overlay(best, options))
+            write_text(folder / BEST, overlay(best, options))
         except Exception as error:  # an old trial whose options are gone
             log.warning("%s was not written: trial %d can't be composed any more: %s", BEST, best.number, error)
-    write_file(folder / CURVE, json.dumps(best_values(study)))
+    write_text(folder / CURVE, json.dumps(best_values(study)))
     if plots and _plots_are_old(folder / PLOTS, trials):
         write_plots(study, folder / PLOTS, objective_name(options))
 
@@ -100,10 +100,3 @@ def experiment(options: StudyOptions) -> str | None:
     except ValueError:
         return None
     return f"python train.py experiment={below}/best"
-
-
-def write_file(file: Path, text: str) -> None:
-    """Writes a file, all or nothing; of two processes that do so at once, the later one's stays."""
-    partial = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(file)

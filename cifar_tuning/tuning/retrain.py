@@ -11,8 +11,9 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from optuna.trial import FrozenTrial, TrialState
 
+from cifar_tuning.files import write_text
 from cifar_tuning.tuning.options import StudyOptions
-from cifar_tuning.tuning.outcome import finished, overrides_of, write_file
+from cifar_tuning.tuning.outcome import finished, overrides_of
 from cifar_tuning.tuning.place import RETRAIN
 
 log = logging.getLogger(__name__)
@@ -79,4 +80,4 @@ def _retrain(best: FrozenTrial, launcher: Launcher, options: StudyOptions) -> No
             continue
         runs[str(seed)] = {"value": value, "test": test}
     kept = {"trial": best.number, "overrides": _overrides(options), "runs": runs}
-    write_file(options.place.folder / RETRAINED, json.dumps(kept, indent=1))
+    write_text(options.place.folder / RETRAINED, json.dumps(kept, indent=1))

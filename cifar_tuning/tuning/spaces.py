@@ -19,9 +19,9 @@ def schedules(config: DictConfig, trial: Trial) -> None:
 
 
 def resnet20(config: DictConfig, trial: Trial) -> None:
-    """The optimiser with its own numbers: momentum for SGD only, and learning rates on each one's scale.
+    """The optimizer with its own numbers: momentum for SGD only, and learning rates on each one's scale.
 
-    An optimiser fixed on the command line (`optimizer=sgd`) is respected, as is a fixed learning rate.
+    An optimizer fixed on the command line (`optimizer=sgd`) is respected, as is a fixed learning rate.
     """
     fixed = trial.user_attrs
     optimizer = fixed.get("optimizer") or trial.suggest_categorical("optimizer", ["sgd", "adam", "adamw"])

@@ -10,6 +10,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.trial import FixedTrial, Trial
 
 from cifar_tuning.errors import ConfigError
+from cifar_tuning.text import on_one_line
 from cifar_tuning.tuning.space import SearchSpace, describe
 
 # What a trial has only as an attribute of the object, not of its class.
@@ -108,7 +109,7 @@ def tried(space: SearchSpace, config: DictConfig, given: Mapping[str, Any] | Non
         if _asks_for_more(error, trial):
             raise NeedsTrialError(str(error)) from error
         raise ConfigError(
-            [f"hydra.sweeper.custom_search_space={space.custom}: {type(error).__name__}: {_line(error)}"]
+            [f"hydra.sweeper.custom_search_space={space.custom}: {type(error).__name__}: {on_one_line(str(error))}"]
         ) from error
     return trial
 
@@ -190,7 +191,3 @@ def defaults_left_out(space: SearchSpace, config: DictConfig) -> str | None:
 
 def _which(names: Sequence[str], one: str, several: str) -> str:
     return f"which {one if len(names) == 1 else several}"
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())

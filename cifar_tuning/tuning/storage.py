@@ -18,7 +18,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from cifar_tuning.databases import close_databases_at_exit
 from cifar_tuning.errors import UserError
-from cifar_tuning.text import without_password
+from cifar_tuning.text import first_line, without_password
 from cifar_tuning.tuning.place import sqlite_file
 
 log = logging.getLogger(__name__)
@@ -133,7 +133,7 @@ def patiently(call: Callable[[], object]) -> None:
             call()
             return
         except AWAY as error:
-            log.warning("The study's storage does not answer (%s); trying again.", next(iter(str(error).splitlines())))
+            log.warning("The study's storage does not answer (%s); trying again.", first_line(error))
             time.sleep(wait)
     call()
 
@@ -167,7 +167,7 @@ def _listen(storage: RDBStorage) -> None:
 
 
 def _advice(error: Exception) -> str:
-    message = next(iter(str(error).strip().splitlines()), type(error).__name__).rstrip(".")
+    message = first_line(error).rstrip(".")
     lowered = message.lower()
     if "no longer compatible" in lowered or "storage upgrade" in lowered:
         return f"{message}. Upgrade a copy of it, or give another storage."

@@ -17,7 +17,7 @@ from omegaconf import OmegaConf
 from optuna.trial import FrozenTrial
 
 from cifar_tuning.errors import UserError
-from cifar_tuning.processes import cores, free_gpu_memory, free_memory, host
+from cifar_tuning.processes import WORKER_VARIABLE, cores, free_gpu_memory, free_memory, host, is_worker
 from cifar_tuning.text import counted, without_password
 from cifar_tuning.tuning.claims import owner_of
 from cifar_tuning.tuning.options import StudyOptions
@@ -25,10 +25,9 @@ from cifar_tuning.tuning.storage import AWAY
 
 log = logging.getLogger(__name__)
 
-# Set in a worker's environment: its supervisor's process id; when the command began.
-WORKER_VARIABLE = "CIFAR_TUNING_WORKER"
+# Set in a worker's environment: when the command began.
 BEGIN_VARIABLE = "CIFAR_TUNING_STUDY_BEGIN"
-# How many of them there are.
+# How many workers there are.
 COUNT_VARIABLE = "CIFAR_TUNING_WORKERS"
 POLL = 0.2
 # Seconds that a worker whose supervisor is gone gets to close its run.
@@ -46,11 +45,6 @@ ROUNDS = 5
 # Trials that make a stack worth its while.
 STACK = 4
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-
-
-def is_worker() -> bool:
-    """Whether this process was started by a study's supervisor."""
-    return WORKER_VARIABLE in os.environ
 
 
 def script() -> list[str] | None:

@@ -179,7 +179,7 @@ def test_the_memory_format_changes_no_number(make_run, monkeypatch, case):
 
 
 def assert_same_state(run, solo):
-    """Parameters, buffers and the optimiser's state agree to 1e-9."""
+    """Parameters, buffers and the optimizer's state agree to 1e-9."""
     theirs = solo.model.state_dict()
     for name, value in run.model.state_dict().items():
         torch.testing.assert_close(value, theirs[name], rtol=0, atol=1e-9, msg=lambda m, n=name: f"{n}: {m}")

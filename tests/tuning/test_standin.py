@@ -98,7 +98,7 @@ def test_a_choice_is_enqueued_as_the_space_writes_it(space):
         ({"optimizer": "rmsprop"}, True),
         ({"optimizer": "adam", "rate": 0.5}, True),
         ({"optimizer": "sgd", "rate": 0.5}, False),
-        ({"rate": 5.0}, False),  # its range follows from an optimiser that the trial draws
+        ({"rate": 5.0}, False),  # its range follows from an optimizer that the trial draws
     ],
 )
 def test_a_functions_ranges_count_as_far_as_they_are_known(space, config, entry, refused):

@@ -91,7 +91,7 @@ def test_one_where_the_command_can_not_be_repeated(monkeypatch):
 
 
 def test_a_worker_knows_how_many_there_are(monkeypatch):
-    monkeypatch.setenv(workers.WORKER_VARIABLE, "1")
+    monkeypatch.setenv(processes.WORKER_VARIABLE, "1")
     monkeypatch.setenv(workers.COUNT_VARIABLE, "5")
     assert workers.workers_of(options()) == 5
 

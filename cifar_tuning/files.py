@@ -1,0 +1,31 @@
+"""Files written all or nothing: who reads one finds it whole, as it was before or as it is afterwards."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+
+@contextlib.contextmanager
+def written(file: Path) -> Iterator[Path]:
+    """Yields a temporary path beside the file; what is written there takes the file's place in the end.
+
+    After an error the file is as it was, and nothing is left beside it. Of two processes that write the same file at
+    once the later one's stays.
+    """
+    # Hidden, and with the process's id, so that another writer has a path of its own.
+    partial = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+    try:
+        yield partial
+        partial.replace(file)
+    except BaseException:
+        with contextlib.suppress(OSError):  # the error itself says more than that there is nothing to remove
+            partial.unlink()
+        raise
+
+
+def write_text(file: Path, text: str) -> Path:
+    """Writes a text in UTF-8, all or nothing; returns the file."""
+    with written(file) as partial:
+        partial.write_text(text, encoding="utf-8")
+    return file

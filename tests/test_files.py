@@ -1,0 +1,68 @@
+"""Files written all or nothing."""
+
+import multiprocessing
+from pathlib import Path
+
+import pytest
+
+from cifar_tuning.files import write_text, written
+
+
+def test_a_text_takes_the_old_one_s_place_and_leaves_nothing_else(tmp_path: Path) -> None:
+    file = tmp_path / "page.md"
+    for text in ("1 × 1", "π"):
+        assert write_text(file, text) == file
+        assert file.read_bytes() == text.encode()
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_the_old_file_is_whole_until_the_new_one_is(tmp_path: Path) -> None:
+    file = tmp_path / "result.json"
+    file.write_text("old")
+    with written(file) as partial:
+        partial.write_text("new")
+        assert file.read_text() == "old"
+        assert partial.parent == tmp_path
+        assert partial.name.startswith(".")
+    assert file.read_text() == "new"
+
+
+def _fail(file: Path, error: type[BaseException], begun: bool) -> None:
+    with written(file) as partial:
+        if begun:
+            partial.write_text("ne")
+        raise error("own")
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+@pytest.mark.parametrize("begun", [True, False])
+def test_an_error_leaves_everything_as_it_was(tmp_path: Path, error: type[BaseException], begun: bool) -> None:
+    file = tmp_path / "result.json"
+    file.write_text("old")
+    with pytest.raises(error, match="own"):
+        _fail(file, error, begun)
+    assert [(one, one.read_text()) for one in tmp_path.iterdir()] == [(file, "old")]
+
+
+def test_a_folder_that_is_none_is_what_the_error_says(tmp_path: Path) -> None:
+    (tmp_path / "folder").write_text("a file")
+    with pytest.raises(NotADirectoryError):
+        write_text(tmp_path / "folder" / "result.json", "new")
+
+
+def _name(file: Path, names: "multiprocessing.Queue[str]") -> None:
+    with written(file) as partial:
+        names.put(partial.name)
+        partial.touch()
+
+
+def test_two_processes_have_a_path_each(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    names: multiprocessing.Queue[str] = context.Queue()
+    other = context.Process(target=_name, args=(tmp_path / "a", names))
+    other.start()
+    with written(tmp_path / "a") as partial:
+        partial.touch()
+        assert names.get(timeout=60) != partial.name
+        other.join()
+    assert [one.name for one in tmp_path.iterdir()] == ["a"]
