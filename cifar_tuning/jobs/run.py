@@ -101,7 +101,7 @@ class Job:
             prepared = prepare(cfg, own=self.folder if self.again else None)
             if not self.multirun:
                 self._say_what_is_ignored()
-                self._keep_what_is_there(cfg)
+                self._keep_what_is_there(prepared)
             self.tracker = prepared.parts.tracking
             self.tracker.start(run_context(self.hydra, prepared, self.folder, self.again))
             result = self._train(prepared)
@@ -156,9 +156,10 @@ class Job:
         """Whether a run left weights in this job's folder."""
         return any((self.folder / name).is_file() for name in ("last.pt", "best.pt"))
 
-    def _keep_what_is_there(self, cfg: DictConfig) -> None:
+    def _keep_what_is_there(self, prepared: Prepared) -> None:
         """Puts aside what an earlier run left in a single run's folder, unless this one goes on with it."""
-        goes_on = cfg.resume is not None and Path(cfg.resume).resolve() in (self.folder, *self.folder.glob("*.pt"))
+        file = prepared.checkpoint_file
+        goes_on = file is not None and file.resolve().parent == self.folder.resolve()
         if not goes_on and self._has_trained():
             self._put_aside(JobResult.read(self.folder))
 

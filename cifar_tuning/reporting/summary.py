@@ -101,7 +101,9 @@ def print_summary(sweep: Path, since: float = 0.0, tracked: bool = True, uri: st
     swept, common = split_overrides([result["overrides"] for result in results])
     best = best_job(results)
     order = ", best first" if best else ""
-    table = Table(title=f"{counted(len(results), 'job')}{order}" + (f" (the first {TOP})" if len(results) > TOP else ""))
+    table = Table(
+        title=f"{counted(len(results), 'job')}{order}" + (f" (the first {TOP})" if len(results) > TOP else "")
+    )
     several = any(result["seeds"] > 1 for result in results)
     for name in ("job", "val acc", *(["seeds"] if several else []), "best epoch", "state", "seconds"):
         table.add_column(name, justify="left" if name == "state" else "right")

@@ -83,9 +83,12 @@ def test_another_run_in_the_same_folder_puts_aside_what_is_there(tiny, tmp_path,
     assert state(folder) == "complete"
 
 
-def test_a_run_that_goes_on_in_its_own_folder_puts_nothing_aside(tiny, tmp_path):
+@pytest.mark.parametrize("asked", ["run", "run/last.pt", "link"])
+def test_a_run_that_goes_on_in_its_own_folder_puts_nothing_aside(tiny, tmp_path, monkeypatch, asked):
     assert tiny().code == 0
-    longer = tiny("trainer.epochs=3", f"resume={tmp_path}/run")
+    (tmp_path / "link").symlink_to(tmp_path / "run")
+    monkeypatch.chdir(tmp_path)
+    longer = tiny("trainer.epochs=3", f"resume={asked}")
     assert longer.code == 0, longer.err
     assert not (tmp_path / "run/earlier").exists()
 
