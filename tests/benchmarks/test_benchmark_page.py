@@ -175,3 +175,13 @@ def test_a_technique_is_compared_seed_by_seed():
     assert figures["swish"]["seconds"] == 11
     assert "points" not in figures[techniques.BASE]
     assert figures["mixup"]["points"] == 0
+
+
+@pytest.mark.parametrize(
+    ("changed", "expected"), [("", "abc1234"), (" M cifar_tuning/training/loop.py", "abc1234-dirty")]
+)
+def test_the_commit_is_dirty_by_what_benchmarks_did_not_write(monkeypatch, changed, expected):
+    asked = []
+    monkeypatch.setattr(measure, "_git", lambda *a: asked.append(a) or (changed if a[0] == "status" else "abc1234"))
+    assert measure._commit() == expected
+    assert ":!benchmarks/results" in asked[-1]

@@ -157,7 +157,8 @@ def test_a_run_is_continued(started, client, tmp_path):
     for step in range(4):
         first.log_epoch({"val/acc": step / 10}, step)
     first.fail(KeyboardInterrupt())
-    config = {**first_config(), "resume": "last.pt"}
+    # Another machine may have the images elsewhere, and another device.
+    config = merged(first_config(), {"resume": "last.pt", "data": {"root": "/mnt"}, "trainer": {"device": "cpu"}})
     second = started(run_id=first.run_id, config=config, folder=tmp_path / "second")
     assert second.continued
     assert second.run_id == first.run_id
@@ -185,6 +186,10 @@ def test_a_run_that_cannot_be_continued_becomes_a_new_one(started, client, case)
     assert second.run_id != first.run_id
     assert client.get_run(second.run_id).data.tags["resumed_from"] == run_id
     second.finish("complete")
+
+
+def merged(config, other):
+    return config | {k: config.get(k, {}) | v if isinstance(v, dict) else v for k, v in other.items()}
 
 
 def first_config():
