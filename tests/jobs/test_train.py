@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from cifar_tuning import PROJECT_ROOT
+from cifar_tuning.text import counted
 from cifar_tuning.training import checkpoint as checkpoints
 from cifar_tuning.training import probe
 from cifar_tuning.training.evaluation import Evaluation
@@ -78,13 +79,13 @@ def test_a_resumed_run_keeps_what_was_measured_when_it_began(tiny, tmp_path, mon
     auto = ["trainer.precision=auto", "trainer.memory_format=auto", "model.batch_norm=true"]
     begun = tiny(*auto)
     assert begun.code == 0, begun.err
-    assert f"threads, {precision}, {memory_format}" in begun.out
+    assert f"device cpu, {counted(torch.get_num_threads(), 'thread')}, {precision}, {memory_format}" in begun.out
     kept = checkpoints.load(tmp_path / "run")
     assert (kept.precision, kept.memory_format, kept.compile) == (*fastest, False)
     monkeypatch.setattr(probe, "measure_step", lambda *a: pytest.fail("measured again"))
     resumed = tiny(*auto, "trainer.epochs=3", f"resume={tmp_path}/run", f"hydra.run.dir={tmp_path}/longer")
     assert resumed.code == 0, resumed.err
-    assert f"threads, {precision}, {memory_format}" in resumed.out
+    assert f"device cpu, {counted(torch.get_num_threads(), 'thread')}, {precision}, {memory_format}" in resumed.out
     assert checkpoints.load(tmp_path / "longer").memory_format == memory_format
 
 
