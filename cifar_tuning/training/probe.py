@@ -25,7 +25,9 @@ from cifar_tuning.training.settings import MEMORY_FORMATS, PRECISIONS
 log = logging.getLogger(__name__)
 
 STORE = "precision"
-ROUNDS, REPEATS = 2, 2
+# Steps of a round, and for how many seconds it takes more of them: of a few short ones all may be disturbed, and the
+# slower format be kept for good.
+ROUNDS, REPEATS, MOST, SPENT = 2, 2, 20, 0.1
 # Below this advantage the choice would be noise, and the one that is named first the more exact or better tried.
 NEEDED_GAIN = 1.05
 # Times as slow as the fastest after the first round: not looked at again.
@@ -212,7 +214,10 @@ class Probe:
             with self._generators_untouched():
                 return seconds_when_recorded(self._step, self.device)
         self.step()  # allocates, and looks for kernels
-        return min(self.step() for _ in range(REPEATS))
+        steps = [self.step() for _ in range(REPEATS)]
+        while len(steps) < MOST and sum(steps) < SPENT:
+            steps.append(self.step())
+        return min(steps)
 
     def step(self) -> float:
         """Takes a forward and backward pass; returns its seconds."""
