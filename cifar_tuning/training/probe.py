@@ -29,7 +29,7 @@ STORE = "precision"
 # slower format be kept for good.
 ROUNDS, REPEATS, MOST, SPENT = 2, 2, 20, 0.1
 # Below this advantage the choice would be noise, and the one that is named first the more exact or better tried.
-NEEDED_GAIN = 1.03
+NEEDED_GAIN = 1.05
 # Times as slow as the fastest after the first round: not looked at again.
 HOPELESS = 1.25
 
