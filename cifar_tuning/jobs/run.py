@@ -21,6 +21,7 @@ from cifar_tuning.jobs.export import load_classifier, model_from_checkpoint
 from cifar_tuning.jobs.prepare import Prepared, job_config, own_checkpoint, prepare
 from cifar_tuning.jobs.result import RESULT_FILE, JobResult, objective
 from cifar_tuning.jobs.testing import accuracy, label_test_images
+from cifar_tuning.jobs.used_folder import has_trained, put_aside
 from cifar_tuning.models.facts import count_macs, count_parameters
 from cifar_tuning.ranking import ENDED
 from cifar_tuning.tracking.base import TRACEBACK
@@ -92,8 +93,7 @@ class Job:
         """Trains and returns the objective; however it ends, the folder and the store say so."""
         try:
             self.reporter = self._reporter(cfg)
-            if self.reporter is not None or self._goes_on():
-                # A process that died had begun it; or its launcher began it anew.
+            if self.multirun:  # a process that died had begun it, or its launcher began it anew
                 asked = self.reporter is not None and self.reporter.again
                 self.again = asked or (self.folder / "last.pt").is_file()
             if self.reporter is None and (known := self._finished(cfg)) is not None:
@@ -133,17 +133,13 @@ class Job:
         images = f"trained on {self.trainer.train.count:,} images, no validation accuracy"
         return f"{images}; the weights of epoch {result.progress.best_epoch} and learning curves"
 
-    def _goes_on(self) -> bool:
-        """Whether the same command in the same folder goes on with this job: a sweep's do; a trial has its reporter."""
-        return self.multirun
-
     def _finished(self, cfg: DictConfig) -> JobResult | None:
         """Returns what an earlier call of the same command trained already; puts aside what another left."""
-        if not self.multirun or not self._has_trained():
+        if not self.multirun or not has_trained(self.folder):
             return None
         known = JobResult.read(self.folder)
         if own_checkpoint(job_config(cfg), self.folder)[0] is None:  # the folder is another experiment's
-            self._put_aside(known)
+            put_aside(self.folder, self.overrides, "hydra.sweep.dir=multirun/NAME")
             return None
         if known is None or known.state not in ENDED or objectives_of(cfg) != ["val/acc_best"]:
             return None
@@ -152,41 +148,18 @@ class Job:
         log.info("finished already: %s in %s", value, self.folder)
         return known
 
-    def _has_trained(self) -> bool:
-        """Whether a run left weights in this job's folder."""
-        return any((self.folder / name).is_file() for name in ("last.pt", "best.pt"))
-
     def _keep_what_is_there(self, prepared: Prepared) -> None:
         """Puts aside what an earlier run left in a single run's folder, unless this one goes on with it."""
         file = prepared.checkpoint_file
         goes_on = file is not None and file.resolve().parent == self.folder.resolve()
-        if not goes_on and self._has_trained():
-            self._put_aside(JobResult.read(self.folder))
+        if not goes_on and has_trained(self.folder):
+            put_aside(self.folder, self.overrides, "hydra.run.dir=outputs/NAME")
 
     def _say_what_is_ignored(self) -> None:
         """A study's options without `-m` would go unnoticed."""
         ignored = [one for one in self.hydra.overrides.hydra if one.startswith(("hydra.sweep", "hydra/sweep"))]
         if ignored:
             log.warning("%s: of no effect on a single run; add -m for a sweep or a study", " ".join(ignored))
-
-    def _put_aside(self, known: JobResult | None) -> None:
-        """Keeps what an earlier job of another configuration left in this job's folder."""
-        aside = self.folder / "earlier" / str(len(list(self.folder.glob("earlier/*"))) + 1)
-        aside.mkdir(parents=True)
-        for file in list(self.folder.iterdir()):
-            if file.is_file() and file.suffix != ".log":  # the log is this job's already
-                file.replace(aside / file.name)
-        theirs = [] if known is None else known.overrides
-        there = [override for override in theirs if override not in self.overrides]
-        asked = [override for override in self.overrides if override not in theirs]
-        log.warning(
-            "Another job was in %s: it had %s, this one has %s. It is kept in %s; %s would give each its place.",
-            self.folder,
-            " ".join(there) or ("an unknown end" if known is None else "nothing else on its command line"),
-            " ".join(asked) or "none of that",
-            aside,
-            "hydra.sweep.dir=multirun/NAME" if self.multirun else "hydra.run.dir=outputs/NAME",
-        )
 
     def _reporter(self, cfg: DictConfig) -> Any:
         """Returns the link to this job's trial, if it is one of a study."""
@@ -295,7 +268,7 @@ class Job:
             self._say_how_to_go_on()
         if self.tracker is not None:
             self.tracker.fail(error)
-        if stopped and self.trainer is None and self._has_trained():
+        if stopped and self.trainer is None and has_trained(self.folder):
             return  # what is there is still what an earlier process came to
         self._write_result("killed" if stopped else "failed", f"{type(error).__name__}: {error}")
 

@@ -153,12 +153,17 @@ def test_one_run(log, reporting, store, tmp_path):
     assert "so there is nothing to compare" in (tmp_path / "out/report.md").read_text()
 
 
-def test_a_study(log, reporting, store, tmp_path):
-    folder = tmp_path / "study"
+def begun_study(log, folder):
+    """Returns a study that maximises, its folder and its parent run."""
     folder.mkdir()
     (folder / "study.yaml").write_text("study_name: mine\nstorage: sqlite:///optuna.db\n")
     parent = log("mine", tags={"cifar_tuning.folder": str(folder)})
     study = optuna.create_study(study_name="mine", storage=f"sqlite:///{folder}/optuna.db", direction="maximize")
+    return study, folder, parent
+
+
+def test_a_study(log, reporting, store, tmp_path):
+    study, folder, parent = begun_study(log, tmp_path / "study")
     for _ in range(6):
         trial = study.ask()
         x = trial.suggest_float("x", 0, 1)
@@ -188,11 +193,7 @@ ACC, LOSS = ("val/acc_best", "maximize"), ("val/loss", "minimize")
 
 def test_a_study_s_draws_are_not_compared(log, reporting, store, tmp_path):
     """Two trials, numbers that might have been typed: that they were drawn is known from the study alone."""
-    folder = tmp_path / "study"
-    folder.mkdir()
-    (folder / "study.yaml").write_text("study_name: mine\nstorage: sqlite:///optuna.db\n")
-    parent = log("mine", tags={"cifar_tuning.folder": str(folder)})
-    study = optuna.create_study(study_name="mine", storage=f"sqlite:///{folder}/optuna.db", direction="maximize")
+    study, folder, parent = begun_study(log, tmp_path / "study")
     for x, y in ((0.1, 0.02), (0.2, 0.01)):
         study.enqueue_trial({"x": x, "y": y})
         trial = study.ask()
