@@ -65,11 +65,11 @@ class Stack(Computation):
             yield from self._laid_out(each[0])
             return
         order = [list(of).index((run.train.seed, epoch)) for run, epoch in zip(self.runs, epochs, strict=True)]
-        together = order == sorted(order) and len(each) < len(order)
+        neighbours = order == sorted(order)
         self.given.sharing = tuple(order.count(i) for i in range(len(each)))
         for several in zip(*each, strict=True):
             images = torch.cat([several[i][0] for i in order], 1).contiguous(memory_format=self.memory_format)
-            self.given.images = images if together else None
+            self.given.images = images if neighbours else None
             yield images, torch.stack([several[i][1] for i in order], 1)
         self.given.images = None
 

@@ -34,6 +34,7 @@ CASES = {
     "seeds": SEEDS,
     "seeds_some_alike": [{"seed": 0}, {"seed": 1}, {"seed": 0, "optimizer": partial(SGD, lr=0.01)}],
     "momentum": [{"optimizer": partial(SGD, lr=0.01, momentum=m)} for m in (0.0, 0.5, 0.9)],
+    "seeds_few_alike": [{"seed": seed} for seed in (0, 1, 0, 2)],
     "nesterov": [{"optimizer": partial(SGD, lr=0.01, momentum=0.9, nesterov=n)} for n in (True, False)],
     "dampening": [{"optimizer": partial(SGD, lr=0.01, momentum=0.9, dampening=d)} for d in (0.0, 0.5)],
     "adam": [
@@ -83,6 +84,20 @@ def test_the_same_numbers_where_all_are_stepped_as_one(make_run, monkeypatch, ca
     """As on a GPU."""
     monkeypatch.setattr(stack, "STEP_AS_ONE", ("cpu",))
     test_the_same_numbers(make_run, CASES[case])
+
+
+def test_a_diverged_run_leaves_the_other_of_its_pair_alone(make_run):
+    """Their first layers are one group of a convolution, with zeros for each other's images."""
+    options = [{"model": NET, "seed": seed, "optimizer": partial(SGD, lr=lr)} for seed, lr in ((0, 1e300), (1, 0.01))]
+    solo = make_run(**options[1])
+    solo.fit_alone()
+    diverging, sound = runs = [make_run(**one) for one in options]
+    for run in runs:
+        own_generator(run)
+    states = dict(run_epochs(Stack(runs), Display(1, 1)))
+    assert (states[diverging], states[sound]) == ("diverged", "complete")
+    assert not all(value.isfinite().all() for value in diverging.model.state_dict().values())
+    assert_same_state(sound, solo)
 
 
 class OnlyTheLast(L2):
