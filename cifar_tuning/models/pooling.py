@@ -152,7 +152,7 @@ class _NormalizedMaximum(torch.autograd.Function):
         dx = terms_of_statistics(x, *given)
         of_largest = terms_of_statistics(largest.to(mean.dtype), *given)
         of_largest.addcmul_(grad.to(mean.dtype), scale.view(1, -1, 1, 1))
-        # As integers where there are such, because bits are moved: `scatter_` would have bf16 go by way of fp32 and back.
+        # As integers where there are such: bits are moved, and `scatter_` would have bf16 go by way of fp32 and back.
         bits = BITS.get(x.dtype, x.dtype)
         _pixels(dx).view(bits).scatter_(1, _pixels(places), _pixels(of_largest.to(x.dtype)).view(bits))
         return dx, *sums, None, None, None
