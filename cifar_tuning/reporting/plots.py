@@ -13,12 +13,19 @@ if TYPE_CHECKING:
     from cifar_tuning.training.events import EpochMetrics
 
 
+# Of the figure's size, for two pictures side by side. A layout that matplotlib works out takes as long as the drawing,
+# and every trial of a sweep has its pictures.
+MARGINS = {"left": 0.07, "right": 0.985, "bottom": 0.14, "top": 0.96, "wspace": 0.2}
+# Classes up to which a confusion matrix has room for numbers.
+MOST_IN_FIGURES = 20
+
+
 def learning_curves(history: "Sequence[EpochMetrics]", file: Path) -> Path:
     """Draws loss and accuracy over the epochs, of training and, with its best epoch, of validation, if there is any."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9, 3.6), layout="constrained")
-    loss, accuracy = figure.subplots(1, 2)
+    figure = Figure(figsize=(9, 3.6))
+    loss, accuracy = figure.subplots(1, 2, gridspec_kw=MARGINS)
     epochs = [metrics.epoch for metrics in history]
     validated = [metrics.val_acc for metrics in history if metrics.val_acc is not None]
     splits = {"train": "tab:blue", "val": "tab:orange"} if validated else {"train": "tab:blue"}
@@ -48,23 +55,32 @@ def confusion_matrix(counts: list[list[int]], classes: Sequence[str], file: Path
         classes: names in the order of the labels.
         file: where the PNG goes.
     """
-    from matplotlib.figure import Figure
-
     names = list(classes) if len(classes) == len(counts) else [str(label) for label in range(len(counts))]
     shares = [[count / max(1, sum(row)) for count in row] for row in counts]
-    figure = Figure(figsize=(5.6, 5), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = _square_with_names(max(map(len, names)))
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     axes.set_xticks(range(len(names)), names, rotation=45, ha="right")
     axes.set_yticks(range(len(names)), names)
     axes.set_xlabel("prediction")
     axes.set_ylabel("label")
-    for row, values in enumerate(shares):
+    for row, values in enumerate(shares if len(names) <= MOST_IN_FIGURES else []):
         for column, share in enumerate(values):
-            colour = "white" if share > 0.5 else "black"
-            axes.text(column, row, f"{100 * share:.0f}", ha="center", va="center", color=colour, fontsize=8)
+            if share >= 0.005:  # a text takes half a millisecond, and most would be zeros
+                colour = "white" if share > 0.5 else "black"
+                axes.text(column, row, f"{100 * share:.0f}", ha="center", va="center", color=colour, fontsize=8)
     axes.set_title("validation images, % of each class")
     return save_figure(figure, file)
+
+
+def _square_with_names(longest: int) -> "tuple[Figure, Axes]":
+    """Returns a square of four inches with room for names of so many letters to its left, and turned below it."""
+    from matplotlib.figure import Figure
+
+    side, letter = 4.0, 0.08
+    left, below, above, right = 0.5 + letter * longest, 0.5 + 0.71 * letter * longest, 0.35, 0.15
+    width, height = left + side + right, below + side + above
+    figure = Figure(figsize=(width, height))
+    return figure, figure.add_axes((left / width, below / height, side / width, side / height))
 
 
 def save_figure(figure: "Figure", file: Path) -> Path:
