@@ -6,6 +6,7 @@ choose the same groups. It is more than half of the time that Hydra takes for a 
 
 import copy
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.config_repository import CachingConfigRepository, IConfigRepository
@@ -26,7 +27,11 @@ def remember_files(context: HydraContext) -> HydraContext:
 
 def sweep_loader(loader: ConfigLoader) -> ConfigLoader:
     """Returns a loader that composes as Hydra's does and keeps what it has read; somebody else's stays as it is."""
-    return SweepLoader(loader) if type(loader) is ConfigLoaderImpl else loader
+    if type(loader) is not ConfigLoaderImpl:
+        return loader
+    if loader not in _of:
+        _of[loader] = SweepLoader(loader)
+    return _of[loader]
 
 
 class SweepLoader(ConfigLoaderImpl):
@@ -72,3 +77,7 @@ class _Copies(CachingConfigRepository):
 
     def load_config(self, config_path: str) -> ConfigResult | None:
         return copy.deepcopy(self.delegate.load_config(config_path))
+
+
+# A command checks its jobs before it composes them to be trained.
+_of: WeakKeyDictionary[ConfigLoader, SweepLoader] = WeakKeyDictionary()
