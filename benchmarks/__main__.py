@@ -26,8 +26,8 @@ from benchmarks.ours import NETWORKS
 from cifar_tuning.errors import UserError
 
 # In minutes on two cores: tracking 0.3, overhead 1, loading 0.5, start 2, pipeline 3, stacks 6; waiting 10, agreement
-# 7, workers 2, stack_sizes 3, simulated 5, accuracy 25, precision 6, techniques an hour; pruning hours (`--train-limit`
-# less). targets are for a GPU.
+# 14, workers 2, stack_sizes 3, simulated 5, accuracy 25, precision 16, techniques an hour; pruning hours
+# (`--train-limit` less). targets are for a GPU.
 SHORT = ("tracking", "overhead", "loading", "start", "pipeline", "stacks")
 LONG = (
     *("stack_sizes", "waiting", "pruning", "agreement", "workers", "simulated", "accuracy", "precision", "techniques"),
@@ -71,8 +71,8 @@ def main() -> None:
         "simulated": lambda: simulated.run(repeats or 100),
         "targets": targets.run,
         "accuracy": lambda: accuracy.run(networks or ["simplenn_bn"], repeats or 5),
-        "agreement": lambda: agreement.run("agreement", options.train_limit),
-        "precision": lambda: agreement.run("precision", options.train_limit),
+        "agreement": lambda: agreement.run("agreement", options.train_limit, repeats or agreement.SEEDS),
+        "precision": lambda: agreement.run("precision", options.train_limit, repeats or agreement.SEEDS),
         "techniques": lambda: techniques.run(repeats or 3, options.train_limit),
         "pruning": lambda: studies.pruning(repeats or 3, options.train_limit),
         "page": page.write,

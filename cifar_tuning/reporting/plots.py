@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 # Of the figure's size, for two pictures side by side. A layout that matplotlib works out takes as long as the drawing,
 # and every trial of a sweep has its pictures.
-MARGINS = {"left": 0.07, "right": 0.985, "bottom": 0.14, "top": 0.96, "wspace": 0.2}
+MARGINS = {"left": 0.085, "right": 0.985, "bottom": 0.14, "top": 0.94, "wspace": 0.22}
 # Classes up to which a confusion matrix has room for numbers.
 MOST_IN_FIGURES = 20
 
