@@ -6,7 +6,16 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from cifar_tuning.fused.layers import NEED_NONE, TWINS, NotStackableError, StackedBatchNorm2d, StackedDropout, Twin
+from cifar_tuning.fused.layers import (
+    NEED_NONE,
+    TWINS,
+    Given,
+    NotStackableError,
+    StackedBatchNorm2d,
+    StackedConv2d,
+    StackedDropout,
+    Twin,
+)
 from cifar_tuning.models.layers import is_hooked
 
 # Attributes that every module has.
@@ -88,6 +97,13 @@ def _container(modules: list[nn.Module], name: str, known: dict[int, nn.Module])
 def twins(model: nn.Module) -> Iterator[Twin]:
     """Yields the twins of a stacked model."""
     return (module for module in model.modules() if isinstance(module, Twin))
+
+
+def give(model: nn.Module, given: Given) -> None:
+    """Has a stacked model's convolutions know the images that it is given."""
+    for twin in twins(model):
+        if isinstance(twin, StackedConv2d):
+            twin.given = given
 
 
 def check_stackable(model: nn.Module, images: Tensor) -> None:

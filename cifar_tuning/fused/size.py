@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from cifar_tuning import processes
-from cifar_tuning.fused.layers import NotStackableError
-from cifar_tuning.fused.model import stack_models
+from cifar_tuning.fused.layers import Given, NotStackableError
+from cifar_tuning.fused.model import give, stack_models
 from cifar_tuning.training.precision import at_least_fp32, autocast
 from cifar_tuning.training.probe import Together, without_dropout
 from cifar_tuning.training.recorded import NotRecordedError, seconds_when_recorded
@@ -23,7 +23,8 @@ from cifar_tuning.training.trainer import Trainer
 log = logging.getLogger(__name__)
 
 LARGEST = 64
-REPEATS = 5
+# Steps of a measurement, and how often each size is measured: other work on the machine lasts longer than five steps.
+REPEATS, ROUNDS = 5, 2
 # Runs in a stack that stands for stacks of any size.
 EXAMPLE = 4
 # Below this advantage over one run after the other a stack would be a gamble: other work shares the machine.
@@ -83,23 +84,27 @@ def measured(run: Trainer, jobs: int, same_seed: bool, batch_shape: tuple[int, i
     formats = f"{run.precision} {run.memory_format}" + (" recorded" if run.record else "")
     key = f"{key_of(run.model, run.device, batch_shape)} {formats} {'shared' if same_seed else 'apart'}"
     known: dict[str, float] = recall("stacks").get(key, {})
-    limit = min(jobs, affordable(run, batch_shape))
+    sizes = candidates(jobs, min(jobs, affordable(run, batch_shape)))
+    fresh = [size for size in sizes if str(size) not in known]
     rates: dict[str, float] = {}
-    for size in candidates(jobs, limit):
-        if str(size) not in known:
-            try:
-                rate = _rate_if_it_fits(run, size, same_seed, batch_shape)
-            except NotRecordedError:
-                run.record = False  # nor will it be in training
-                return measured(run, jobs, same_seed, batch_shape)
-            if rate is None:
-                give_back()
+    for _ in range(ROUNDS if fresh else 1):
+        rates.clear()
+        for size in sizes:
+            if size in fresh:
+                try:
+                    rate = _rate_if_it_fits(run, size, same_seed, batch_shape)
+                except NotRecordedError:
+                    run.record = False  # nor will it be in training
+                    return measured(run, jobs, same_seed, batch_shape)
+                if rate is None:
+                    give_back()
+                    sizes = sizes[: sizes.index(size)]
+                    break
+                known[str(size)] = max(round(rate), known.get(str(size), 0))
+                remember("stacks", key, known)
+            rates[str(size)] = known[str(size)]
+            if rates[str(size)] < FALLING * max(rates.values()):
                 break
-            known[str(size)] = round(rate)
-            remember("stacks", key, known)
-        rates[str(size)] = known[str(size)]
-        if rates[str(size)] < FALLING * max(rates.values()):
-            break
     if not rates:
         raise NotStackableError("not even one run fits into the device's memory")
     shown = ", ".join(f"{size}: {rate:,.0f}" for size, rate in rates.items())
@@ -177,6 +182,8 @@ def _rate(run: Trainer, size: int, same_seed: bool, batch_shape: tuple[int, int,
         model = (copies[0] if size == 1 else stack_models(copies)).train()
         shape = (batch, channels * (1 if same_seed else size), height, width)
         images = torch.randn(shape, device=device).contiguous(memory_format=getattr(torch, run.memory_format))
+        if not same_seed:
+            give(model, Given(images, (1,) * size))
 
         def step() -> None:
             with autocast(run.device, run.precision):

@@ -5,8 +5,8 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from cifar_tuning.fused.layers import Given, NotStackableError, StackedConv2d, StackedDropout
-from cifar_tuning.fused.model import stack_models, twins
+from cifar_tuning.fused.layers import Given, NotStackableError, StackedDropout
+from cifar_tuning.fused.model import give, stack_models, twins
 from cifar_tuning.fused.sgd import StackedSGD
 from cifar_tuning.training import checkpoint as checkpoints
 from cifar_tuning.training.computation import Batch, Computation
@@ -47,11 +47,10 @@ class Stack(Computation):
         if self.sgd is not None and self.learning is not None:
             self.updating = Recorded(self.device)
         self.given = Given()
+        give(self.stacked, self.given)
         for twin in twins(self.stacked):
             if isinstance(twin, StackedDropout):
                 twin.generators = self._own_generators
-            elif isinstance(twin, StackedConv2d):
-                twin.given = self.given
 
     def generators(self) -> list[torch.Generator]:
         """Returns what the runs draw random numbers from."""

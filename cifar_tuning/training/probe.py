@@ -25,13 +25,15 @@ from cifar_tuning.training.settings import MEMORY_FORMATS, PRECISIONS
 log = logging.getLogger(__name__)
 
 STORE = "precision"
-# Steps of a round, and for how many seconds it takes more of them: of a few short ones all may be disturbed, and the
-# slower format be kept for good.
-ROUNDS, REPEATS, MOST, SPENT = 2, 2, 20, 0.1
+# Rounds, and after how many of them it is enough if they have taken so many seconds; the steps of a round, and for how
+# many seconds it takes more of them. Other work on the machine may slow a whole round down to a third, and the slower
+# format would be kept for good.
+ROUNDS, ENOUGH, LONG = 6, 2, 3.0
+REPEATS, MOST, SPENT = 2, 20, 0.05
 # Below this advantage the choice would be noise, and the one that is named first the more exact or better tried.
 NEEDED_GAIN = 1.05
-# Times as slow as the fastest after the first round: not looked at again.
-HOPELESS = 1.25
+# Times as slow as the fastest after the first round, and after the second: not looked at again.
+HOPELESS = (2.0, 1.25)
 
 
 class Formats(NamedTuple):
@@ -151,10 +153,12 @@ def _fastest(
     record: bool,
 ) -> tuple[Formats, float]:
     """Returns the formats in which a training step is fastest, and its seconds."""
-    times = dict.fromkeys(candidates, math.inf)
-    for _ in range(ROUNDS):  # in turn: a disturbance of some steps must not decide
-        hopeful = [one for one in candidates if times[one] <= HOPELESS * min(times.values())]
-        if len(hopeful) == 1 < len(candidates):
+    times, began = dict.fromkeys(candidates, math.inf), time.perf_counter()
+    for number in range(ROUNDS):  # in turn: a disturbance of some steps must not decide
+        patience = HOPELESS[0 if number < ENOUGH else 1]
+        hopeful = [one for one in candidates if times[one] <= patience * min(times.values())]
+        alone = len(hopeful) == 1 < len(candidates)
+        if alone or (number >= ENOUGH and time.perf_counter() - began > LONG):
             break
         for one in hopeful:
             times[one] = min(times[one], measure_step(one, model, device, batch_shape, record))
