@@ -86,7 +86,7 @@ def _memory_format(x: Tensor) -> torch.memory_format:
 
 @dataclass
 class Given:
-    """What a stack is given: images that are finite, which what is computed of them need not be.
+    """What a stack is given: images that some of its models may have in common.
 
     Attributes:
         images: of this step, N×(K·C)×H×W, those of models that share them side by side.
@@ -124,18 +124,23 @@ class StackedConv2d(Twin):
 
     def _of_the_images(self, x: Tensor, sharing: tuple[int, ...]) -> Tensor:
         """Convolves images, some of which models may share."""
-        halves = x.device.type == "cpu" and 2 * len(self.weight) <= VECTOR * self.count
-        if halves and self.count % 2 == 0 and 2 * len(sharing) > self.count:
+        on_cpu, wide = x.device.type == "cpu", x.is_contiguous(memory_format=torch.channels_last)
+        if 2 * len(sharing) > self.count and on_cpu and wide and self._fits_in_pairs() and bool(x.sum().isfinite()):
             return self._convolved(x, self._in_pairs(), self.bias, self.count // 2)
-        if len(sharing) == self.count:
+        # In contiguous_format a grouped convolution of few channels takes twice as long on a CPU.
+        if len(sharing) == self.count and (wide or not on_cpu):
             return self._convolved(x, self.weight, self.bias, self.count)
         return self._widely(x, sharing)
+
+    def _fits_in_pairs(self) -> bool:
+        """Whether two models' features fill a register, one's half of it."""
+        return self.count % 2 == 0 and 2 * len(self.weight) <= VECTOR * self.count
 
     def _in_pairs(self) -> Tensor:
         """Weights of a convolution that has two models' images in each group: the other model's have zeros.
 
         A group of 3 channels to 8 fills half of a register; 6 to 16 take two thirds of the time of two of them, forward
-        and backward. Zeros keep apart what is finite: the images are, a diverged model's features are not.
+        and backward. Zeros keep apart only what is finite: images mostly are, a diverged model's features are not.
         """
         left, right = self.weight.view(-1, 2, len(self.weight) // self.count, *self.weight.shape[1:]).unbind(1)
         zeros = torch.zeros_like(left)

@@ -131,7 +131,9 @@ def check_stackable(model: nn.Module, images: Tensor) -> None:
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             own = [_outputs(pair[0], given), _outputs(pair[1], given), _outputs(pair[1], given.flip(0))]
             stacked = stack_models(pair)
-            shared, apart = _outputs(stacked, given), _outputs(stacked, two)
+            shared = _outputs(stacked, given)
+            give(stacked, Given(two, (1, 1)))  # as in training, where the runs' batches differ
+            apart = _outputs(stacked, two)
             _check_dropouts(stacked, given, two)
     except NotStackableError:
         raise

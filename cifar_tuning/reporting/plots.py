@@ -13,11 +13,11 @@ if TYPE_CHECKING:
     from cifar_tuning.training.events import EpochMetrics
 
 
-# Of the figure's size, for two pictures side by side. A layout that matplotlib works out takes as long as the drawing,
-# and every trial of a sweep has its pictures.
-MARGINS = {"left": 0.085, "right": 0.985, "bottom": 0.14, "top": 0.94, "wspace": 0.22}
-# Classes up to which a confusion matrix has room for numbers.
-MOST_IN_FIGURES = 20
+# Of the figure's size, for two pictures side by side with nine characters at their left. A layout that matplotlib works
+# out takes as long as the drawing, and every trial of a sweep has its pictures.
+MARGINS = {"left": 0.085, "right": 0.985, "bottom": 0.14, "top": 0.9, "wspace": 0.22}
+# Classes up to which a confusion matrix has room for numbers, and for all names; letters that it shows of one.
+MOST_IN_FIGURES, LONGEST = 20, 30
 
 
 def learning_curves(history: "Sequence[EpochMetrics]", file: Path) -> Path:
@@ -36,8 +36,8 @@ def learning_curves(history: "Sequence[EpochMetrics]", file: Path) -> Path:
         axes.grid(alpha=0.3)
     if validated:
         _mark(accuracy, *max(zip(validated, epochs, strict=True), key=lambda p: p[0] if p[0] == p[0] else -1.0))
-    loss.set_ylabel("cross-entropy")
-    accuracy.set_ylabel("accuracy")
+    loss.set_title("cross-entropy")  # beside numbers of any length a label would be cut off
+    accuracy.set_title("accuracy")
     loss.legend()
     return save_figure(figure, file)
 
@@ -57,27 +57,33 @@ def confusion_matrix(counts: list[list[int]], classes: Sequence[str], file: Path
     """
     names = list(classes) if len(classes) == len(counts) else [str(label) for label in range(len(counts))]
     shares = [[count / max(1, sum(row)) for count in row] for row in counts]
-    figure, axes = _square_with_names(max(map(len, names)))
+    names = [name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}…" for name in names]
+    shown = range(0, len(names), -(-len(names) // MOST_IN_FIGURES))
+    figure, axes = _square_with_names([names[place] for place in shown])
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    axes.set_xticks(range(len(names)), names, rotation=45, ha="right")
-    axes.set_yticks(range(len(names)), names)
+    axes.set_xticks(shown, [names[place] for place in shown], rotation=45, ha="right")
+    axes.set_yticks(shown, [names[place] for place in shown])
     axes.set_xlabel("prediction")
     axes.set_ylabel("label")
     for row, values in enumerate(shares if len(names) <= MOST_IN_FIGURES else []):
         for column, share in enumerate(values):
-            if share >= 0.005:  # a text takes half a millisecond, and most would be zeros
+            if share > 0.005:  # a text takes half a millisecond, and most would be zeros
                 colour = "white" if share > 0.5 else "black"
                 axes.text(column, row, f"{100 * share:.0f}", ha="center", va="center", color=colour, fontsize=8)
     axes.set_title("validation images, % of each class")
     return save_figure(figure, file)
 
 
-def _square_with_names(longest: int) -> "tuple[Figure, Axes]":
-    """Returns a square of four inches with room for names of so many letters to its left, and turned below it."""
+def _square_with_names(names: Sequence[str]) -> "tuple[Figure, Axes]":
+    """Returns a square of four inches with room for names to its left, and, turned by 45 degrees, below it."""
+    from matplotlib import rcParams
     from matplotlib.figure import Figure
+    from matplotlib.textpath import TextPath
 
-    side, letter = 4.0, 0.08
-    left, below, above, right = 0.5 + letter * longest, 0.5 + 0.71 * letter * longest, 0.35, 0.15
+    size = rcParams["font.size"]
+    widths = [TextPath((0, 0), name, size=size).get_extents().width / 72 if name.strip() else 0.0 for name in names]
+    side, longest = 4.0, 1.05 * max(widths)
+    left, below, above, right = 0.5 + longest, 0.6 + 0.71 * longest, 0.35, 0.15
     width, height = left + side + right, below + side + above
     figure = Figure(figsize=(width, height))
     return figure, figure.add_axes((left / width, below / height, side / width, side / height))

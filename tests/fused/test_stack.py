@@ -86,18 +86,33 @@ def test_the_same_numbers_where_all_are_stepped_as_one(make_run, monkeypatch, ca
     test_the_same_numbers(make_run, CASES[case])
 
 
-def test_a_diverged_run_leaves_the_other_of_its_pair_alone(make_run):
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_diverged_run_leaves_the_other_of_its_pair_alone(make_run, precision):
     """Their first layers are one group of a convolution, with zeros for each other's images."""
-    options = [{"model": NET, "seed": seed, "optimizer": partial(SGD, lr=lr)} for seed, lr in ((0, 1e300), (1, 0.01))]
-    solo = make_run(**options[1])
-    solo.fit_alone()
-    diverging, sound = runs = [make_run(**one) for one in options]
+    options = {"model": NET, "exact": False, "precision": precision, "batch_size": 16}
+    rates = partial(SGD, lr=1e30), partial(SGD, lr=0.01)
+    runs = [make_run(**options, seed=seed, optimizer=rate) for seed, rate in enumerate(rates)]
     for run in runs:
         own_generator(run)
+    diverging, sound = runs
     states = dict(run_epochs(Stack(runs), Display(1, 1)))
     assert (states[diverging], states[sound]) == ("diverged", "complete")
     assert not all(value.isfinite().all() for value in diverging.model.state_dict().values())
-    assert_same_state(sound, solo)
+    assert all(value.isfinite().all() for value in sound.model.state_dict().values())
+
+
+def test_an_image_that_is_not_finite_is_its_own_runs(make_run, monkeypatch):
+    """An augmentation of the user's may divide by nothing."""
+    runs = [make_run(model=NET, seed=seed, epochs=1) for seed in (0, 1)]
+    solo = make_run(model=NET, seed=1, epochs=1)
+    solo.fit_alone()
+    for run in runs:
+        own_generator(run)
+    own = runs[0].train.epoch
+    monkeypatch.setattr(runs[0].train, "epoch", lambda epoch: ((images / 0, labels) for images, labels in own(epoch)))
+    states = dict(run_epochs(Stack(runs), Display(1, 1)))
+    assert (states[runs[0]], states[runs[1]]) == ("diverged", "complete")
+    assert_same_state(runs[1], solo)
 
 
 class OnlyTheLast(L2):

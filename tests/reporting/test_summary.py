@@ -2,6 +2,7 @@ import json
 
 import pytest
 
+from cifar_tuning.reporting import plots
 from cifar_tuning.reporting.plots import confusion_matrix, learning_curves
 from cifar_tuning.reporting.summary import print_summary, read_results, split_overrides
 from cifar_tuning.training import EpochMetrics
@@ -131,6 +132,71 @@ def test_a_sweep_without_validation_has_no_best_job(tmp_path, capsys):
     assert "No job has a validation accuracy, so none is the best." in out
     assert "best first" not in out
     assert "best configuration" not in out
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """The figures, in place of their files."""
+    figures = []
+    monkeypatch.setattr(plots, "save_figure", lambda figure, file: figures.append(figure) or file)
+    return figures
+
+
+def outside(figure) -> list[str]:
+    """Returns what is written beyond a figure's edges, or over a neighbour's frame."""
+    figure.draw_without_rendering()
+    page, cut = figure.bbox, []
+    for axes in figure.axes:
+        others = [other.get_window_extent() for other in figure.axes if other is not axes]
+        labels = [axes.title, axes.xaxis.label, axes.yaxis.label]
+        for axis in (axes.xaxis, axes.yaxis):
+            low, high = sorted(axis.get_view_interval())
+            ticks = zip(axis.get_ticklabels(), axis.get_majorticklocs(), strict=True)
+            labels += [label for label, place in ticks if low <= place <= high]  # others are not drawn
+        for text in (label for label in labels if label.get_text()):
+            box = text.get_window_extent()
+            inside = box.x0 >= 0 and box.y0 >= 0 and box.x1 <= page.x1 and box.y1 <= page.y1
+            if not inside or any(box.overlaps(other) for other in others):
+                cut.append(text.get_text())
+    return cut
+
+
+@pytest.mark.parametrize(
+    ("losses", "accuracies"),
+    [
+        ((2.3, 0.9), (0.1, 0.7)),
+        ((2.3, 123456.0), (0.1, 0.7)),
+        ((2.3, 1e30), (0.1, 0.1)),
+        ((0.00021, 0.0001), (0.99, 0.9923)),
+        ((2.30258, 2.302585), (0.9999, 0.99991)),
+    ],
+)
+def test_nothing_of_learning_curves_is_cut_off(drawn, tmp_path, losses, accuracies):
+    pairs = enumerate(zip(losses, accuracies, strict=True))
+    history = [EpochMetrics(epoch, loss, acc, loss, acc, acc, 1.0, 0.0, 0.0) for epoch, (loss, acc) in pairs]
+    learning_curves(history, tmp_path / "c.png")
+    assert outside(drawn[0]) == []
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["a", "b"],
+        ["airplane", "automobile", "bird"],
+        ["MAMMOGRAM_MALIGNANT_MASS"] * 10,
+        ["W" * 25, "", "W"],
+        ["tench, " * 12] * 3,
+        [f"class {number}" for number in range(100)],
+    ],
+    ids=["two", "cifar", "capitals", "wide", "long", "hundred"],
+)
+def test_nothing_of_a_confusion_matrix_is_cut_off(drawn, tmp_path, names):
+    counts = [[int(i == j) for j in range(len(names))] for i in range(len(names))]
+    confusion_matrix(counts, names, tmp_path / "m.png")
+    (figure,) = drawn
+    assert outside(figure) == []
+    assert max(figure.get_size_inches()) < 9
+    assert len(figure.axes[0].get_yticks()) <= plots.MOST_IN_FIGURES
 
 
 def test_pictures_are_pngs_even_of_a_diverged_run(tmp_path):
