@@ -168,6 +168,14 @@ def test_a_second_terminal_joins(start, trials):
     assert len({t.params["x"] for t in done}) == 10
 
 
+def test_a_study_of_another_application_waits_for_no_torch():
+    """It takes two seconds to import, in each worker; nor for what only reports and tracked jobs need."""
+    heavy = "torch", "mlflow", "matplotlib", "sklearn", "pandas"
+    code = f"import sys, cifar_tuning.tuning.engine; print([name for name in {heavy} if name in sys.modules])"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert out.strip() == "[]"
+
+
 @pytest.mark.parametrize(
     ("options", "count", "check"),
     [
