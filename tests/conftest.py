@@ -1,7 +1,11 @@
 """What every room's tests share: the command line's config without the command line, tiny data, real data."""
 
+import logging
 import os
-from collections.abc import Iterator
+import runpy
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 # Before torch is imported: processes that share the cores are ten times slower with threads of their own on each.
@@ -47,6 +51,46 @@ def configure() -> Iterator:
 
     with initialize_config_dir(str(PROJECT_ROOT / "conf")), execution_whitelist(trusted_targets()):
         yield make
+
+
+@dataclass
+class Outcome:
+    code: int
+    out: str
+    err: str
+
+    @property
+    def text(self) -> str:
+        return self.out + self.err
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> Iterator[Callable[..., Outcome]]:
+    """Runs `train.py`, another of the root's programs or one given by its path, with arguments as the shell would."""
+    hook, handlers = sys.excepthook, logging.root.handlers[:]
+
+    def run(*arguments: str, program: str = "train.py") -> Outcome:
+        GlobalHydra.instance().clear()
+        capsys.readouterr()
+        monkeypatch.setattr(sys, "argv", [str(PROJECT_ROOT / program), *arguments])
+        code = 0
+        try:
+            runpy.run_path(str(PROJECT_ROOT / program), run_name="__main__")
+        except SystemExit as stop:
+            code = stop.code if isinstance(stop.code, int) else 1
+        captured = capsys.readouterr()
+        return Outcome(code, captured.out, captured.err)
+
+    yield run
+    if (loky := sys.modules.get("joblib.externals.loky")) is not None:
+        # Its idle processes would keep this one from ending for five minutes.
+        loky.get_reusable_executor().shutdown(wait=True, kill_workers=True)
+    sys.excepthook = hook
+    for handler in [h for h in logging.root.handlers if h not in handlers]:
+        # Hydra's, whose streams end with the test: every line that follows would bring a traceback.
+        logging.root.removeHandler(handler)
+        handler.close()
+    GlobalHydra.instance().clear()
 
 
 @pytest.fixture(autouse=True)

@@ -15,6 +15,7 @@ from filelock import FileLock, Timeout
 from cifar_tuning.data.sources import Source
 from cifar_tuning.data.spec import ARRAY_NAMES, Arrays, CorruptError, SourceError, Spec, array_sha256
 from cifar_tuning.errors import DataError
+from cifar_tuning.files import write_text
 
 log = logging.getLogger(__name__)
 
@@ -106,9 +107,7 @@ class Store:
         arrays = self._manifest()
         arrays[name] = {"sha256": self.spec.sha256[name], **_stamp(self.path / f"{name}.npy")}
         try:
-            with tempfile.NamedTemporaryFile("w", dir=self.path, prefix=".manifest-", delete=False) as file:
-                json.dump({"format": _FORMAT, "arrays": arrays}, file, indent=1)
-            Path(file.name).replace(self.path / _MANIFEST)
+            write_text(self.path / _MANIFEST, json.dumps({"format": _FORMAT, "arrays": arrays}, indent=1))
         except OSError:
             log.debug("The manifest of %s can't be updated", self.path, exc_info=True)
 

@@ -12,7 +12,7 @@ from cifar_tuning.fused import grouping
 from cifar_tuning.fused.launch import Launch, failed, has_own_optimizer, say_together
 from cifar_tuning.fused.launcher import Ended, More
 from cifar_tuning.fused.size import Plan
-from cifar_tuning.fused.stack import Stack, own_generator, use_own_generator
+from cifar_tuning.fused.stack import Stack, own_generator, use_global_generator
 from cifar_tuning.fused.together import PausedJob, stopped_on_error
 from cifar_tuning.training.computation import Computation
 from cifar_tuning.training.display import Display
@@ -221,7 +221,7 @@ def own_draws(computation: Computation) -> Iterator[None]:
     """Lends the process's random generator to a run that is computed by itself; a stack's runs have their own."""
     alone = None if isinstance(computation, Stack) else computation.runs[0]
     if alone is not None:
-        use_own_generator(alone)
+        use_global_generator(alone)
     try:
         yield
     finally:

@@ -17,11 +17,13 @@ from cifar_tuning.fused.model import give, stack_models
 from cifar_tuning.training.precision import at_least_fp32, autocast
 from cifar_tuning.training.probe import Together, without_dropout
 from cifar_tuning.training.recorded import NotRecordedError, seconds_when_recorded
-from cifar_tuning.training.remembered import key_of, recall, remember
+from cifar_tuning.training.remembered import key_of, one_at_a_time, recall, remember
 from cifar_tuning.training.trainer import Trainer
 
 log = logging.getLogger(__name__)
 
+# What its measurements are remembered as.
+STORE = "stacks"
 LARGEST = 64
 # Steps of a measurement, and how often each size is measured: other work on the machine lasts longer than five steps.
 REPEATS, ROUNDS = 5, 2
@@ -78,37 +80,47 @@ def choose(run: Trainer, jobs: int, of_a_seed: int, batch_shape: tuple[int, int,
 def measured(run: Trainer, jobs: int, same_seed: bool, batch_shape: tuple[int, int, int, int]) -> dict[str, float]:
     """Returns model-images/s by stack size, as far as it was worth looking and memory allows.
 
+    Where a step can't be recorded, `run.record` is false afterwards: nor will it be in training.
+
     Raises:
         NotStackableError: it does not allow a single run.
     """
+    sizes = candidates(jobs, min(jobs, affordable(run, batch_shape)))
+    try:
+        with one_at_a_time(STORE):
+            rates = _measured(run, sizes, same_seed, batch_shape)
+    except NotRecordedError:
+        run.record = False
+        return measured(run, jobs, same_seed, batch_shape)
+    if not rates:
+        raise NotStackableError("not even one run fits into the device's memory")
+    shown = ", ".join(f"{size}: {rate:,.0f}" for size, rate in rates.items())
+    log.info("model-images/s by the number of runs stacked: %s", shown)
+    return rates
+
+
+def _measured(
+    run: Trainer, sizes: list[int], same_seed: bool, batch_shape: tuple[int, int, int, int]
+) -> dict[str, float]:
+    """Returns the rates that are remembered, and measures those that are not."""
     formats = f"{run.precision} {run.memory_format}" + (" recorded" if run.record else "")
     key = f"{key_of(run.model, run.device, batch_shape)} {formats} {'shared' if same_seed else 'apart'}"
-    known: dict[str, float] = recall("stacks").get(key, {})
-    sizes = candidates(jobs, min(jobs, affordable(run, batch_shape)))
+    known: dict[str, float] = recall(STORE).get(key, {})
     fresh = [size for size in sizes if str(size) not in known]
     rates: dict[str, float] = {}
     for _ in range(ROUNDS if fresh else 1):
         rates.clear()
         for size in sizes:
             if size in fresh:
-                try:
-                    rate = _rate_if_it_fits(run, size, same_seed, batch_shape)
-                except NotRecordedError:
-                    run.record = False  # nor will it be in training
-                    return measured(run, jobs, same_seed, batch_shape)
-                if rate is None:
+                if (rate := _rate_if_it_fits(run, size, same_seed, batch_shape)) is None:
                     give_back()
                     sizes = sizes[: sizes.index(size)]
                     break
                 known[str(size)] = max(round(rate), known.get(str(size), 0))
-                remember("stacks", key, known)
+                remember(STORE, key, known)
             rates[str(size)] = known[str(size)]
             if rates[str(size)] < FALLING * max(rates.values()):
                 break
-    if not rates:
-        raise NotStackableError("not even one run fits into the device's memory")
-    shown = ", ".join(f"{size}: {rate:,.0f}" for size, rate in rates.items())
-    log.info("model-images/s by the number of runs stacked: %s", shown)
     return rates
 
 

@@ -125,7 +125,7 @@ class Stack(Computation):
 
 def alone(run: Trainer) -> Computation:
     """Returns what computes a run that was in a stack by itself."""
-    use_own_generator(run)
+    use_global_generator(run)
     return Computation([run], run.model)
 
 
@@ -155,8 +155,8 @@ def own_memory(run: Trainer) -> None:
         state |= {name: value.clone() for name, value in state.items() if isinstance(value, Tensor)}
 
 
-def use_own_generator(run: Trainer) -> None:
-    """Gives a run its device's global generator back, where its own stands now."""
+def use_global_generator(run: Trainer) -> None:
+    """Has a run draw from its device's global generator, which goes on where the run's own stands now."""
     if run.generator is None:
         return
     state = run.generator.get_state()

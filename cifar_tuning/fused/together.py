@@ -17,7 +17,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobReturn
 from omegaconf import OmegaConf
 
-from cifar_tuning.fused.stack import own_generator, use_own_generator
+from cifar_tuning.fused.stack import own_generator, use_global_generator
 from cifar_tuning.training.events import Result, State
 from cifar_tuning.training.trainer import TOGETHER, Trainer
 
@@ -129,7 +129,7 @@ class PausedJob:
         self.run = run
         state = self._hub.switch()
         if state is ALONE:
-            use_own_generator(run)
+            use_global_generator(run)
             return run.fit_alone()
         return run.end(state)
 

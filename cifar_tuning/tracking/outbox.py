@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 from weakref import WeakSet
 
+from cifar_tuning.files import write_text
 from cifar_tuning.text import first_line
 from cifar_tuning.tracking import facts
 
@@ -28,7 +29,7 @@ UNSENT = "unsent.json"
 METRICS_A_CALL = 1000
 TAGS_A_CALL = 100
 # Of the training time, at most one part in this many goes into asking a dead store whether it is back.
-PATIENCE = 50
+ASKING_PART = 50
 # Of the training time, at most one part in this many goes into telling stores about epochs that are short for it,
 # unless a run would wait longer than so many seconds.
 PART, LATEST = 10, 30.0
@@ -125,7 +126,7 @@ class Outbox:
         if self.flush(last=True):
             return
         with contextlib.suppress(OSError):
-            (self.folder / UNSENT).write_text(json.dumps(asdict(self.pending)), encoding="utf-8")
+            write_text(self.folder / UNSENT, json.dumps(asdict(self.pending)))
         log.warning(
             "The tracking store %s has not come back. What it lacks of run %s is kept in %s and is "
             "delivered by the next run tracked there from this machine.",
@@ -175,7 +176,7 @@ class Outbox:
         if problem is None:
             return True
         self._went_down(problem)
-        self._ask_again_at = now + PATIENCE * (now - started)
+        self._ask_again_at = now + ASKING_PART * (now - started)
         return False
 
     def _went_down(self, reason: Exception | str) -> None:

@@ -11,6 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cifar_tuning.files import write_text
 from cifar_tuning.ranking import ENDED, competes, rank
 from cifar_tuning.tracking import facts
 from cifar_tuning.tracking.base import STATUS_OF_STATE
@@ -85,7 +86,7 @@ def open_parent(
         store.reopen(run_id, tags)
     _cached_parent.cache_clear()
     marker.parent.mkdir(parents=True, exist_ok=True)
-    marker.write_text(run_id + "\n")
+    write_text(marker, run_id + "\n")
     _log_new(store, run_id, params, logged)
     return run_id
 

@@ -11,7 +11,7 @@ import os
 import uuid
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from threading import Event, Thread
@@ -23,7 +23,7 @@ from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from cifar_tuning.processes import host, lives, started
-from cifar_tuning.text import counted
+from cifar_tuning.text import counted, first_line
 from cifar_tuning.tuning.storage import TAKING_SECONDS, study_lock
 
 log = logging.getLogger(__name__)
@@ -168,10 +168,14 @@ class Claims:
         over = Event()
 
         def beat() -> None:
+            level = logging.WARNING
             while not over.wait(self.backend.heartbeat_interval):
                 for trial in trials:
-                    with suppress(Exception):  # a database that is away now may be back at the next
+                    try:
                         self.backend.record_heartbeat(trial._trial_id)
+                    except Exception as error:  # a database that is away now may be back at the next
+                        log.log(level, "Trial %d can't give a sign of life: %s", trial.number, first_line(error))
+                        level = logging.DEBUG
 
         thread = Thread(target=beat, daemon=True)
         thread.start()
@@ -191,31 +195,35 @@ class Claims:
             log.warning("A trial that was to be taken up has meanwhile been finished by its process.")
 
 
-def tell(study: Study, number: int, state: str, value: Any) -> None:
-    """Records a trial's end; the words are those of a run's state tag.
+def tell(study: Study, number: int, state: str, value: Any, error: str | None = None) -> None:
+    """Records a trial's end, unless another process has ended it; the words are those of a run's state tag.
 
     Args:
         study: it belongs to.
         number: of the trial.
         state: complete, diverged, pruned or failed.
         value: a float, or a list for several objectives; None for pruned and failed.
+        error: why it failed.
     """
-    trial_id = study._storage.get_trial_id_from_study_id_trial_number(study._study_id, number)
-    if state in ("diverged", "failed"):
-        study._storage.set_trial_user_attr(trial_id, "state", state)
+    storage = study._storage
+    trial_id = storage.get_trial_id_from_study_id_trial_number(study._study_id, number)
     ends = {"pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
     try:
+        if error is not None:
+            storage.set_trial_user_attr(trial_id, "error", error)
+        if state in ("diverged", "failed"):
+            storage.set_trial_user_attr(trial_id, "state", state)
         if state in ends:
             study.tell(number, state=ends[state])
         else:
             study.tell(number, value)
-    except RuntimeError as error:
+    except (UpdateFinishedTrialError, ValueError) as refusal:  # the first is a RuntimeError, too
+        log.warning("Trial %d was ended by another process: %s", number, refusal)
+    except RuntimeError as refusal:
         # The grid sampler stops a study whose grid is done, which is only allowed inside `optimize`; the stock
         # plugin ignores it too.
-        if "`Study.stop` is supposed to be invoked" not in str(error):
+        if "`Study.stop` is supposed to be invoked" not in str(refusal):
             raise
-    except (UpdateFinishedTrialError, ValueError) as error:
-        log.warning("Trial %d was ended by another process: %s", number, error)
 
 
 def owner_of(trial: FrozenTrial) -> dict[str, Any]:

@@ -97,11 +97,6 @@ def state_word(trial: FrozenTrial) -> str:
     return "diverged" if trial.user_attrs.get("state") == "diverged" else WORDS.get(trial.state, "running")
 
 
-def last_step(trial: FrozenTrial) -> int | None:
-    """The last epoch that a trial reported."""
-    return max(trial.intermediate_values, default=None)
-
-
 def finite(values: Iterable[float | None]) -> list[float]:
     """The values that are numbers."""
     return [value for value in values if value is not None and math.isfinite(value)]
@@ -130,7 +125,7 @@ def number(value: float | None) -> str:
 
 def value_text(trial: FrozenTrial) -> str:
     """The final value or values, or else the last one reported."""
-    return ", ".join(map(number, trial.values or [trial.intermediate_values.get(last_step(trial) or 0)]))
+    return ", ".join(map(number, trial.values or [trial.intermediate_values.get(trial.last_step or 0)]))
 
 
 def epoch_text(step: int | None, epochs: int | None) -> str:
@@ -163,7 +158,7 @@ def reason(trial: FrozenTrial, width: int) -> str:
 def line(trial: FrozenTrial, progress: Progress) -> str:
     """One line about a trial that ended."""
     text = f"trial {trial.number} {state_word(trial)}"
-    step, value, best = last_step(trial), value_text(trial), progress.best
+    step, value, best = trial.last_step, value_text(trial), progress.best
     if state_word(trial) == "failed":
         text += f": {why}" if (why := reason(trial, REASON)) else ""
     else:
@@ -210,7 +205,7 @@ def _bar(progress: Progress, n_trials: int) -> Text:
 
 def _cells(trial: FrozenTrial, epochs: int | None) -> list[str]:
     curve = sparkline([value for _, value in sorted(trial.intermediate_values.items())], CURVE)
-    return [str(trial.number), epoch_text(last_step(trial), epochs), value_text(trial), curve, parameters(trial)]
+    return [str(trial.number), epoch_text(trial.last_step, epochs), value_text(trial), curve, parameters(trial)]
 
 
 def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:

@@ -16,6 +16,7 @@ from hydra.types import HydraContext, TaskFunction
 from optuna.trial import Trial, TrialState
 
 from cifar_tuning.errors import UserError
+from cifar_tuning.files import write_text
 from cifar_tuning.tuning.claims import Claims, tell
 from cifar_tuning.tuning.options import StudyOptions
 from cifar_tuning.tuning.place import REPEAT, LostTrial
@@ -197,14 +198,13 @@ class Engine:
     def _fail(self, number: int, reason: str) -> None:
         log.warning("Trial %d failed: %s", number, reason)
         self._keep_traceback(number, reason + "\n")
-        self.study._storage.set_trial_user_attr(self._id(number), "error", reason[:2000])
-        tell(self.study, number, "failed", None)
+        tell(self.study, number, "failed", None, error=reason[:2000])
 
     def _keep_traceback(self, number: int, text: str) -> None:
         folder = self.options.place.folder / str(number)
         folder.mkdir(parents=True, exist_ok=True)
         if not list(folder.rglob("traceback.txt")):  # the job's own says more
-            (folder / "traceback.txt").write_text(text)
+            write_text(folder / "traceback.txt", text)
 
     def _give_back(self, trials: list[Trial]) -> None:
         for trial in self._still_running(trials):

@@ -7,6 +7,7 @@ from pathlib import Path
 import optuna
 from omegaconf import OmegaConf
 from optuna.distributions import BaseDistribution, FloatDistribution
+from optuna.storages import RDBStorage
 from sqlalchemy.engine import make_url
 
 from cifar_tuning.errors import UserError
@@ -49,7 +50,9 @@ def find_study(folder: Path | None, params: Mapping[str, str], storage: str | No
     quiet_optuna()
     try:
         make_url(url)
-        return optuna.load_study(study_name=name, storage=url)
+        # Opened the usual way Optuna would make its tables, in whatever database was named by mistake.
+        opened = RDBStorage(url, skip_table_creation=True)
+        return optuna.load_study(study_name=name, storage=opened)
     except Exception as error:  # every database has its own way to say no
         reason = first_line(error).rstrip(".")
         raise UserError(

@@ -16,10 +16,9 @@ from optuna.exceptions import ExperimentalWarning
 
 from cifar_tuning.errors import ConfigError
 from cifar_tuning.text import on_one_line
-from cifar_tuning.tuning import space as spaces
 from cifar_tuning.tuning import standin
 from cifar_tuning.tuning.place import StudyPlace, given_options, objectives_of, study_place
-from cifar_tuning.tuning.space import SearchSpace
+from cifar_tuning.tuning.space import SearchSpace, fixed_part
 
 # These cover one space together: their processes must agree on its order.
 _ONE_SEQUENCE = ("optuna.samplers.GridSampler", "optuna.samplers.QMCSampler")
@@ -215,7 +214,7 @@ class StudyOptions:
 
     def fixed(self) -> dict[str, str]:
         """Returns what all trials of the study share, to notice changes."""
-        return spaces.fixed_part(self.config, self.space) | {"hydra.sweeper.repeats": str(self.sweeper.repeats)}
+        return fixed_part(self.config, self.space) | {"hydra.sweeper.repeats": str(self.sweeper.repeats)}
 
     def enqueued(self) -> list[dict[str, Any]]:
         """Returns the configurations to try first.

@@ -18,7 +18,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from cifar_tuning.errors import UserError
 
 # Beginnings of the overrides of Hydra's own options that make a study another one.
-SAME_STUDY = (
+TELL_STUDIES_APART = (
     "hydra/sweeper/sampler",
     "hydra.sweeper.sampler",
     "hydra.sweeper.params",
@@ -110,7 +110,7 @@ def name_of(overrides: Any, hydras: Any, job: str) -> str:
     """
     # As they are written: they may refer to what only a job has.
     written: Any = OmegaConf.to_container(hydras, resolve=False) if OmegaConf.is_config(hydras) else hydras
-    counting = [o for o in map(str, written) if o.lstrip("+").startswith(SAME_STUDY)]
+    counting = [o for o in map(str, written) if o.lstrip("+").startswith(TELL_STUDIES_APART)]
     digest = hashlib.sha256("\n".join(sorted([*map(str, overrides), *counting])).encode())
     return f"{job}-{digest.hexdigest()[:6]}"
 

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping
+from typing import Any
 
 import optuna
 from omegaconf import OmegaConf
@@ -10,10 +11,11 @@ from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 
 from cifar_tuning.errors import ConfigError
+from cifar_tuning.processes import WORKER_VARIABLE, host, lives, started
 from cifar_tuning.text import counted, without_password
-from cifar_tuning.tuning import space as spaces
 from cifar_tuning.tuning.options import StudyOptions, make_pruner
 from cifar_tuning.tuning.place import StudyPlace, sqlite_file
+from cifar_tuning.tuning.space import changes, describe
 from cifar_tuning.tuning.storage import open_storage, study_lock
 from cifar_tuning.tuning.workers import workers_of
 
@@ -21,6 +23,8 @@ from cifar_tuning.tuning.workers import workers_of
 MARKER = "study.yaml"
 # Study attributes: what its trials share, to notice changes; and the pruner, which Optuna doesn't keep.
 SPACE, FIXED, PRUNER = "search_space", "configuration", "pruner"
+# Study system attribute: which command draws as the only one, from which number of trials on.
+DRAWS = "cifar_tuning:draws"
 
 
 def known_study(options: StudyOptions, storage: RDBStorage) -> optuna.Study | None:
@@ -93,9 +97,9 @@ def _continuation_problems(options: StudyOptions, study: optuna.Study) -> list[s
         )
     elif not options.sweeper.allow_changed_space:
         attributes = study.user_attrs
-        changed = spaces.changes(attributes.get(SPACE, {}), options.space.described()) if SPACE in attributes else []
+        changed = changes(attributes.get(SPACE, {}), options.space.described()) if SPACE in attributes else []
         fixed = options.fixed()
-        changed += spaces.changes(attributes[FIXED], fixed) if FIXED in attributes else []
+        changed += changes(attributes[FIXED], fixed) if FIXED in attributes else []
         if changed:
             shown = "\n".join(f"      {line}" for line in changed[:10])
             lines.append(
@@ -119,7 +123,7 @@ def _unlike(distributions: Mapping[str, BaseDistribution], study: optuna.Study) 
             if name in before:
                 check_distribution_compatibility(before[name], now)
         except ValueError:
-            lines.append(f"{name}: {spaces.describe(before[name])} before, {spaces.describe(now)} now")
+            lines.append(f"{name}: {describe(before[name])} before, {describe(now)} now")
     return lines
 
 
@@ -136,15 +140,14 @@ def open_study(options: StudyOptions) -> optuna.Study:
     place.folder.mkdir(parents=True, exist_ok=True)
     storage = storage_of(options)
     with study_lock(storage, place.folder):
-        known = known_study(options, storage)
         study = optuna.create_study(
             study_name=place.name,
             storage=storage,
-            sampler=options.sampler(_process(options, known)),
             pruner=make_pruner(options.pruner_config()),
             directions=options.directions,  # type: ignore[arg-type]
             load_if_exists=True,
         )
+        study.sampler = options.sampler(_process(options, study))
         OmegaConf.save({"study_name": place.name, "storage": _location(place)}, place.folder / MARKER)
         attributes = {
             SPACE: options.space.described(),
@@ -159,11 +162,28 @@ def open_study(options: StudyOptions) -> optuna.Study:
     return study
 
 
-def _process(options: StudyOptions, known: optuna.Study | None) -> int:
-    """0 for the process that begins a study and works alone: it repeats itself, draw by draw."""
-    trials = [t for t in known.get_trials() if t.state != TrialState.WAITING] if known is not None else []
-    alone = workers_of(options) == 1 and not any(t.state == TrialState.RUNNING for t in trials)
-    return len(trials) if alone else os.getpid() + 1000 * len(trials)
+def _process(options: StudyOptions, study: optuna.Study) -> int:
+    """Returns what tells this process's draws from those of others.
+
+    0 for the one that begins a study and works alone, and the number of trials for one that goes on alone: such a study
+    repeats itself, draw by draw. Alone is only one of several commands that begin at the same moment.
+    """
+    trials = [trial for trial in study.get_trials(deepcopy=False) if trial.state != TrialState.WAITING]
+    if workers_of(options) == 1 and not any(trial.state == TrialState.RUNNING for trial in trials):
+        command = int(os.environ.get(WORKER_VARIABLE, os.getpid()))
+        other: Any = study._storage.get_study_system_attrs(study._study_id).get(DRAWS)
+        if other is None or other["trials"] != len(trials) or not _is_another(other, command):
+            mine: Any = {"trials": len(trials), "host": host(), "pid": command, "started": started(command)}
+            study._storage.set_study_system_attr(study._study_id, DRAWS, mine)
+            return len(trials)
+    return os.getpid() + 1000 * len(trials)
+
+
+def _is_another(process: Mapping[str, Any], command: int) -> bool:
+    """Whether a process is not this command's, and may live."""
+    if process["host"] != host():
+        return True
+    return process["pid"] != command and lives(process["pid"], process["started"])
 
 
 def _location(place: StudyPlace) -> str:

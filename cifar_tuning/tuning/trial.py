@@ -135,8 +135,12 @@ class TrialReporter(Listener):
         except AWAY as error:  # the value that the job returns says as much, where the study's process still waits
             log.warning("The study could not be told how the job ended: %s", error)
             return
-        if (told := _ON_JOB_END.get()) is not None:
+        if (told := _ON_JOB_END.get()) is None:
+            return
+        try:
             told(self.trial.number)
+        except AWAY as error:  # it would only have spared the study a wait
+            log.warning("The study will hear later how the job of trial %d ended: %s", self.trial.number, error)
 
 
 @contextmanager

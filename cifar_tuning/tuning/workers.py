@@ -10,7 +10,6 @@ import time
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import IO
 
 import optuna
 from omegaconf import OmegaConf
@@ -38,7 +37,8 @@ ASK_AGAIN = 30
 PATIENCE = 300
 # A worker that dies before it has taken a trial, so often in a row, will not do better the next time.
 HOPELESS = 3
-# Of memory, for a process with PyTorch, MLflow and the images of CIFAR-10 is 1 GiB, and its trials' activations.
+# Memory of a worker: a process with PyTorch, MLflow and the images of CIFAR-10 takes 1 GiB, its trials' activations
+# the rest.
 BYTES_EACH = 2 * 2**30
 # One trial after the other that a worker has at least: samplers and pruners learn from those that have ended.
 ROUNDS = 5
@@ -127,7 +127,6 @@ def threads_each(workers: int) -> int:
 class _Worker:
     process: subprocess.Popen[bytes]
     log: Path
-    file: IO[bytes]
 
 
 class Workers:
@@ -188,17 +187,17 @@ class Workers:
         environment = os.environ | {WORKER_VARIABLE: str(os.getpid()), BEGIN_VARIABLE: str(self.begin)}
         environment |= dict.fromkeys(THREADS, threads) | {COUNT_VARIABLE: str(self.count)}
         path = self.folder / f"{os.getpid()}-{index}.log"
-        file = path.open("ab")
-        # A session of its own: Ctrl-C in the terminal reaches the supervisor alone, which stops them in order.
-        process = subprocess.Popen(
-            self.command,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=file,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-        self.running[index] = _Worker(process, path, file)
+        with path.open("ab") as file:
+            # A session of its own: Ctrl-C in the terminal reaches the supervisor alone, which stops them in order.
+            process = subprocess.Popen(
+                self.command,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        self.running[index] = _Worker(process, path)
 
     def _look_after(self, index: int) -> None:
         worker = self.running[index]
@@ -211,14 +210,13 @@ class Workers:
             self._wait_for_storage(error)
             return
         self.away = False
-        worker.file.close()
         del self.running[index]
         if code == 0:
             return
         # What dies in a trial is its trial's business (`max_retry`); what dies before any will do so again.
         self.deaths = 0 if trained else self.deaths + 1
         tail = _tail(worker.log)
-        if "\nerror: " in f"\n{tail}":  # it said what is wrong; another one would say the same
+        if code == 1 and "\nerror: " in f"\n{tail}":  # it said what is wrong; another one would say the same
             raise UserError(f"\n{tail}".rpartition("\nerror: ")[2])
         if self.deaths >= HOPELESS:
             raise UserError(f"{self.deaths} workers died one after the other; the last said ({worker.log}):\n{tail}")

@@ -17,7 +17,7 @@ from cifar_tuning.tuning.claims import Claims
 from cifar_tuning.tuning.engine import Engine
 from cifar_tuning.tuning.place import LostTrial
 from cifar_tuning.tuning.trial import TrialReporter
-from tests.jobs.conftest import TINY
+from tests.conftest import TINY
 
 pytest_plugins = ["tests.jobs.conftest"]
 STUDY = ("-m", "hydra/launcher=fused", "hydra/sweeper=study", "hydra/sweeper/pruner=none", "hydra.sweeper.plots=false")

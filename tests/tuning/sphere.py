@@ -6,10 +6,10 @@ import hydra
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig
 
-ConfigStore.instance().store("config", {"x": 1.0, "y": 0, "wait": 0.0, "returns": "value"})
+ConfigStore.instance().store("sphere", {"x": 1.0, "y": 0, "wait": 0.0, "returns": "value"}, replace=True)
 
 
-@hydra.main(config_path=None, config_name="config")
+@hydra.main(config_path=None, config_name="sphere")
 def main(cfg: DictConfig) -> object:
     time.sleep(cfg.wait)
     if cfg.returns == "error":

@@ -19,18 +19,31 @@ from cifar_tuning.tuning.claims import OWNER
 APP = Path(__file__).with_name("sphere.py")
 
 
+def arguments(folder: Path, sweeper: str) -> list[str]:
+    """What makes a study of the application, in a folder's sweep/."""
+    given = ["-m", f"hydra/sweeper={sweeper}", f"hydra.sweep.dir={folder}/sweep", "hydra.sweeper.study_name=sphere"]
+    return (
+        [*given, "hydra.sweeper.plots=false"] if sweeper == "study" else given
+    )  # plots are tested elsewhere, and slow
+
+
+@pytest.fixture
+def run(command, tmp_path, monkeypatch):
+    """Runs the application to its end in this process and returns what it says."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(APP.parent))
+    return lambda *options, sweeper="study": command(*arguments(tmp_path, sweeper), *options, program=str(APP)).text
+
+
 @pytest.fixture
 def start(tmp_path):
     """Starts the application as a shell would; the study's folder is tmp_path/sweep."""
     processes = []
 
-    def run(*options: str, sweeper: str = "study", app: Path = APP) -> subprocess.Popen:
-        command = [sys.executable, str(app), "-m", f"hydra/sweeper={sweeper}", f"hydra.sweep.dir={tmp_path}/sweep"]
-        if sweeper == "study":
-            command.append("hydra.sweeper.plots=false")  # tested elsewhere, and slow
+    def run(*options: str, app: Path = APP) -> subprocess.Popen:
         # A child started in the background inherits "ignore Ctrl-C" from its shell; a terminal's does not.
         process = subprocess.Popen(
-            [*command, "hydra.sweeper.study_name=sphere", *options],
+            [sys.executable, str(app), *arguments(tmp_path, "study"), *options],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -192,8 +205,8 @@ def test_a_study_of_another_application_waits_for_no_torch():
     ],
     ids=["range", "log", "grid", "random", "qmc", "nsgaii", "nsgaiii", "cmaes", "gp", "custom"],
 )
-def test_search_spaces_of_the_stock_plugin(start, trials, options, count, check):
-    out = finish(start(*options, f"hydra.sweeper.n_trials={count}"))
+def test_search_spaces_of_the_stock_plugin(run, trials, options, count, check):
+    out = run(*options, f"hydra.sweeper.n_trials={count}")
     done = trials()
     assert [t.state for t in done] == [TrialState.COMPLETE] * count, out
     assert all(check(t.params) for t in done), [t.params for t in done]
@@ -202,9 +215,9 @@ def test_search_spaces_of_the_stock_plugin(start, trials, options, count, check)
 
 
 @pytest.mark.parametrize("returns", ["error", "incomparable", "words", "two"])
-def test_a_trial_without_a_number_fails_and_the_study_goes_on(start, trials, tmp_path, returns):
+def test_a_trial_without_a_number_fails_and_the_study_goes_on(run, trials, tmp_path, returns):
     space = [f"returns=value,{returns}", "hydra/sweeper/sampler=grid", "hydra.sweeper.n_trials=2"]
-    out = finish(start(*space))
+    out = run(*space)
     states = {t.params["returns"]: t for t in trials()}
     assert states["value"].state == TrialState.COMPLETE, out
     assert states[returns].state == TrialState.FAIL
@@ -213,15 +226,15 @@ def test_a_trial_without_a_number_fails_and_the_study_goes_on(start, trials, tmp
     assert out.count(f"trial {states[returns].number} failed: {why}") >= 2  # when it did, and in the end
 
 
-def test_several_objectives(start, trials, tmp_path):
+def test_several_objectives(run, trials, tmp_path):
     space = [*SPACE, "returns=two", "hydra.sweeper.direction=[minimize,minimize]", "hydra.sweeper.n_trials=4"]
-    out = finish(start(*space))
+    out = run(*space)
     assert [len(t.values) for t in trials()] == [2] * 4, out
     assert OmegaConf.load(tmp_path / "sweep" / "optimization_results.yaml").solutions
 
 
-def test_the_stock_plugin_stands_beside(start, tmp_path):
-    finish(start(*SPACE, "hydra.sweeper.n_trials=2", "hydra.sweeper.n_jobs=1", sweeper="optuna"))
+def test_the_stock_plugin_stands_beside(run, tmp_path):
+    run(*SPACE, "hydra.sweeper.n_trials=2", "hydra.sweeper.n_jobs=1", sweeper="optuna")
     assert OmegaConf.load(tmp_path / "sweep" / "optimization_results.yaml").name == "optuna"
 
 

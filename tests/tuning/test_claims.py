@@ -6,13 +6,14 @@ from threading import Thread
 
 import optuna
 import pytest
+from optuna.exceptions import StorageInternalError
 from optuna.trial import TrialState
 
 from cifar_tuning.training.events import EpochMetrics
-from cifar_tuning.tuning.claims import OWNER, RETRIES, Claims
+from cifar_tuning.tuning.claims import OWNER, RETRIES, Claims, tell
 from cifar_tuning.tuning.place import LostTrial
 from cifar_tuning.tuning.storage import open_storage
-from cifar_tuning.tuning.trial import TrialReporter
+from cifar_tuning.tuning.trial import TrialReporter, on_job_end, outcomes
 
 
 @pytest.fixture
@@ -174,3 +175,43 @@ def test_heartbeats_outlive_a_database_that_was_away(claims, monkeypatch):
     assert count > 2
     time.sleep(0.05)
     assert len(beats) == count
+
+
+@pytest.mark.parametrize("state", ["complete", "diverged", "pruned", "failed"])
+def test_a_trial_that_another_process_ended_stays_as_it_ended(claims, state, caplog):
+    (trial,) = claims.take(1, lambda trial: True)
+    claims.study.tell(trial.number, 0.9)
+    tell(claims.study, trial.number, state, 0.1, error="a reason" if state == "failed" else None)
+    (ended,) = claims.study.get_trials()
+    assert (ended.state, ended.value, ended.user_attrs) == (TrialState.COMPLETE, 0.9, {})
+    assert "was ended by another process" in caplog.text
+
+
+def test_a_storage_that_is_away_when_a_job_has_ended_costs_the_job_nothing(claims, caplog):
+    (trial,) = claims.take(1, lambda trial: True)
+
+    def away(number):
+        raise StorageInternalError("no answer")
+
+    with on_job_end(away):
+        TrialReporter(trial, epochs=3).ended("complete", 0.7, 3, 3)
+    assert "will hear later" in caplog.text
+    assert [outcome.value for outcome in outcomes(claims.study, 0, 1)] == [0.7]
+
+
+def test_who_can_give_no_sign_of_life_says_so_once(claims, monkeypatch, caplog):
+    (trial,) = claims.take(1, lambda trial: True)
+    beats = []
+
+    def away(trial_id):
+        beats.append(trial_id)
+        raise StorageInternalError("no answer")
+
+    monkeypatch.setattr(claims.backend, "record_heartbeat", away)
+    monkeypatch.setattr(claims.backend, "heartbeat_interval", 0.01)
+    with claims.alive([trial]):
+        end = time.monotonic() + 10
+        while len(beats) < 3 and time.monotonic() < end:
+            time.sleep(0.01)
+    assert len(beats) >= 3
+    assert caplog.text.count("Trial 0 can't give a sign of life: no answer") == 1

@@ -1,5 +1,8 @@
 """A sweep's study, found again from what the sweep left."""
 
+import sqlite3
+from contextlib import closing
+
 import optuna
 import pytest
 from omegaconf import OmegaConf
@@ -108,3 +111,14 @@ def test_what_was_searched_is_told_from_all_trials():
     study.ask().suggest_float("decay", 0.1, 0.9, step=0.1)
     study.ask().suggest_categorical("opt", ["sgd", "adam"])
     assert searched(study, OURS | SPACE) == {"lr": True, "momentum": True, "decay": False, "opt": False}
+
+
+def test_a_database_of_something_else_stays_as_it_is(tmp_path):
+    """Such as MLflow's, named by mistake."""
+    file = tmp_path / "other.db"
+    with closing(sqlite3.connect(file)) as other:
+        other.execute("CREATE TABLE runs (id INTEGER)")
+    with pytest.raises(UserError, match="can't be read from"):
+        find_study(None, OURS, f"sqlite:///{file}")
+    with closing(sqlite3.connect(file)) as other:
+        assert other.execute("SELECT name FROM sqlite_master").fetchall() == [("runs",)]

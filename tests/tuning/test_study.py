@@ -1,0 +1,52 @@
+"""A study in its storage: whose draws are whose."""
+
+import os
+import subprocess
+from collections.abc import Callable
+
+import optuna
+import pytest
+from hydra import compose
+
+from cifar_tuning.processes import WORKER_VARIABLE
+from cifar_tuning.tuning.options import StudyOptions
+from cifar_tuning.tuning.study import open_study
+from cifar_tuning.tuning.workers import COUNT_VARIABLE
+
+
+@pytest.fixture
+def opened(configure, tmp_path, monkeypatch) -> Callable[..., optuna.Study]:
+    """Opens the study as a command does that has this process's number, or the one given."""
+
+    def open_as(command: int | None = None) -> optuna.Study:
+        if command is not None:
+            monkeypatch.setenv(WORKER_VARIABLE, str(command))
+            monkeypatch.setenv(COUNT_VARIABLE, "1")
+        given = ["study=simplenn", f"hydra.sweep.dir={tmp_path}", "hydra.sweeper.workers=1"]
+        config = compose("config", given, return_hydra_config=True)
+        return open_study(StudyOptions.parse(config, []))
+
+    return open_as
+
+
+def draws(study: optuna.Study) -> list[float]:
+    fresh = optuna.create_study(sampler=study.sampler)
+    return [fresh.ask().suggest_float("x", 0, 1) for _ in range(3)]
+
+
+def test_who_works_alone_draws_as_the_seed_says(opened):
+    given = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=0, multivariate=True, constant_liar=True))
+    assert draws(opened()) == draws(given)
+    assert draws(opened(os.getpid())) == draws(opened())  # a worker, for its supervisor
+
+
+def test_commands_that_begin_together_draw_apart(opened):
+    """As in a job array of a cluster: each of them is alone at its start."""
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as other:
+        assert draws(opened()) != draws(opened(other.pid))
+
+
+def test_a_command_that_ended_at_its_start_changes_nothing(opened):
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as other:
+        before = draws(opened(other.pid))
+    assert draws(opened()) == before
