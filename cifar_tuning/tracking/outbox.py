@@ -28,6 +28,8 @@ log = logging.getLogger(__name__)
 UNSENT = "unsent.json"
 METRICS_A_CALL = 1000
 TAGS_A_CALL = 100
+# MLflow's words for what will be no better when it is tried again.
+REFUSALS = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "INVALID_STATE")
 # Of the training time, at most one part in this many goes into asking a dead store whether it is back.
 ASKING_PART = 50
 # Of the training time, at most one part in this many goes into telling stores about epochs that are short for it,
@@ -99,7 +101,7 @@ class Outbox:
         self.run_id = run_id
         self.folder = Path(folder)
         self.pending = Pending()
-        self._down = False
+        self._down = self._refused = False
         self._ask_again_at = 0.0
         self._not_before = -math.inf
         Outbox._open.add(self)
@@ -143,6 +145,11 @@ class Outbox:
             may_wait: leave it for later where it would take too much of the training time: a GPU trains several epochs
                 of a small network in the time that one call takes.
         """
+        if self._refused:
+            # It may take the run's end all the same, where it was some figure that it would not have.
+            end, self.pending = Pending(status=self.pending.status, end_time=self.pending.end_time), Pending()
+            with contextlib.suppress(Exception):
+                end.deliver(self.store.client, self.run_id)
         if not self.pending:
             return True
         began = time.monotonic()
@@ -160,6 +167,9 @@ class Outbox:
         try:
             self.pending.deliver(self.store.client, self.run_id)
         except Exception as error:  # the network, SQLAlchemy, a full disk: none of them may stop a training
+            if getattr(error, "error_code", None) in REFUSALS:
+                self._give_up(error)
+                return True
             self._went_down(error)
             return False
         if self._down:
@@ -178,6 +188,18 @@ class Outbox:
         self._went_down(problem)
         self._ask_again_at = now + ASKING_PART * (now - started)
         return False
+
+    def _give_up(self, refusal: Exception) -> None:
+        """Forgets what the store will not have: the run was deleted, as a rule."""
+        log.warning(
+            "The tracking store %s refuses run %s (%s), and is told no more of it. Training goes on; the metrics are "
+            "in %s.",
+            self.store.location.shown,
+            self.run_id,
+            first_line(refusal),
+            self.folder / "metrics.jsonl",
+        )
+        self.pending, self._refused = Pending(), True
 
     def _went_down(self, reason: Exception | str) -> None:
         if not self._down:

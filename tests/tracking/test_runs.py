@@ -273,6 +273,19 @@ def test_epochs_that_are_short_for_it_are_told_several_at_once(started, client, 
     assert told() == list(range(7))
 
 
+def test_a_run_that_is_deleted_while_it_trains_is_given_up_once(started, client, tmp_path, caplog):
+    tracker = started()
+    tracker.log_epoch({"val/acc": 0.1}, 0)
+    client.delete_run(tracker.run_id)
+    for step in range(1, 4):
+        tracker.log_epoch({"val/acc": step / 10}, step)
+    tracker.finish("complete")
+    assert caplog.text.count("refuses run") == 1
+    assert "does not answer" not in caplog.text
+    assert len(lines_of(tmp_path / "job")) == 4
+    assert not (tmp_path / "job" / outbox.UNSENT).exists()
+
+
 def test_many_runs_wait_for_each_others_calls(started, tmp_path, monkeypatch):
     """A tenth of the time goes into calls, however many runs there are."""
     monkeypatch.setattr(outbox, "LATEST", 1000.0)
