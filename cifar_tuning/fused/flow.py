@@ -11,6 +11,7 @@ from hydra.core.utils import filter_overrides
 from cifar_tuning.fused import grouping
 from cifar_tuning.fused.launch import Launch, failed, has_own_optimizer, say_together
 from cifar_tuning.fused.launcher import Ended, More
+from cifar_tuning.fused.model import structure_of
 from cifar_tuning.fused.size import Plan
 from cifar_tuning.fused.stack import Stack, own_generator, use_global_generator
 from cifar_tuning.fused.together import PausedJob, stopped_on_error
@@ -23,8 +24,9 @@ log = logging.getLogger(__name__)
 
 # The options that the jobs of a crew agree in.
 Structure = tuple[tuple[str, str], ...]
-# These, and what is known of a job when it is ready to train: its precision, memory format and device.
-Key = tuple[Structure, str, str, torch.device]
+# These, and what is known of a job when it is ready to train: its precision, memory format, device, and the model's
+# own structure.
+Key = tuple[Structure, str, str, torch.device, str]
 
 
 class Crew:
@@ -128,7 +130,9 @@ class Flow(Launch):
             job.end_alone()
             self._leave(job)
             return False
-        self._join((structure, job.run.precision, job.run.memory_format, job.run.device), size, job)
+        run = job.run
+        key = structure, run.precision, run.memory_format, run.device, structure_of(run.model)
+        self._join(key, size, job)
         return True
 
     def _join(self, key: Key, size: int, job: PausedJob) -> None:

@@ -15,12 +15,13 @@ from omegaconf import DictConfig, open_dict
 from cifar_tuning.compose import remember_files
 from cifar_tuning.fused import grouping
 from cifar_tuning.fused.layers import NotStackableError
-from cifar_tuning.fused.model import check_stackable
-from cifar_tuning.fused.size import Plan, choose, give_back, split
+from cifar_tuning.fused.model import check_stackable, structure_of
+from cifar_tuning.fused.size import STORE, Plan, choose, give_back, split
 from cifar_tuning.fused.stack import Stack, begin_again
 from cifar_tuning.fused.together import PausedJob, ends_one_job, stopped_on_error
 from cifar_tuning.training.display import Display
 from cifar_tuning.training.loop import run_epochs
+from cifar_tuning.training.remembered import cache_file
 
 log = logging.getLogger(__name__)
 
@@ -157,7 +158,11 @@ class Launch:
             log.warning("Trained one by one: the model could not be measured (%s).", error)
             return Plan(1)
         if plan.size == 1:
-            log.info("Trained one by one: stacking this model does not pay on this device.")
+            log.info(
+                "Trained one by one: stacking this model does not pay on this device, as measured; see %s. "
+                "hydra.launcher.stack=N stacks all the same.",
+                cache_file(STORE),
+            )
         return plan
 
     def _train(self, jobs: list[PausedJob]) -> int | None:
@@ -256,7 +261,7 @@ def _alike(jobs: list[PausedJob]) -> list[list[PausedJob]]:
         assert job.run is not None
         # A resumed run keeps its precision and memory format.
         own = job.number if has_own_optimizer(job) else None
-        key = (job.run.precision, job.run.memory_format, job.run.device, own)
+        key = (job.run.precision, job.run.memory_format, job.run.device, structure_of(job.run.model), own)
         groups.setdefault(key, []).append(job)
     return list(groups.values())
 

@@ -87,15 +87,17 @@ def stack_problem(config: DictConfig, jobs: int | None) -> str | None:
     if not isinstance(stack, int) or isinstance(stack, bool) or stack < 1:
         return f"hydra.launcher.stack={stack}: must be a whole number, 1 or above, or null to have it measured"
     # An Optuna sweeper's last batch may be smaller; what it launches together is its n_jobs.
-    together = OmegaConf.select(config, "hydra.sweeper.n_jobs")
-    known = together if together is not None else jobs
+    # So is the basic one's max_batch_size.
+    for key in ("n_jobs", "max_batch_size"):
+        together = OmegaConf.select(config, f"hydra.sweeper.{key}")
+        if together is not None and stack > together:
+            return (
+                f"hydra.launcher.stack={stack}: the sweeper launches {counted(together, 'job')} at a time; "
+                f"give hydra.sweeper.{key}={stack} as well"
+            )
+    known = None if OmegaConf.select(config, "hydra.sweeper.n_jobs") is not None else jobs
     if known is None or stack <= known:
         return None
-    if together is not None:
-        return (
-            f"hydra.launcher.stack={stack}: the sweeper launches {counted(known, 'job')} at a time; "
-            f"give hydra.sweeper.n_jobs={stack} as well"
-        )
     fewer = "" if known == 1 else " or less"
     return f"hydra.launcher.stack={stack}: the sweep has {counted(known, 'job')}; give {known}{fewer}, or null"
 

@@ -59,9 +59,9 @@ class Twin(nn.Module):
                 mine.grad = torch.zeros_like(mine)
             for index, layer in enumerate(layers):
                 theirs = getattr(layer, name)
-                theirs.data = _part(mine.data, index, theirs)
+                theirs.data = part_of(mine.data, index, theirs)
                 if mine.grad is not None:
-                    theirs.grad = _part(mine.grad, index, theirs)
+                    theirs.grad = part_of(mine.grad, index, theirs)
 
     def side_by_side(self, x: Tensor, features: int) -> Tensor:
         """Repeats what the models share, given how many features one of them takes."""
@@ -75,7 +75,8 @@ def _joined(values: Sequence[Tensor]) -> Tensor:
     return torch.cat([value.detach().unsqueeze(0) if value.ndim == 0 else value.detach() for value in values])
 
 
-def _part(joined: Tensor, index: int, like: Tensor) -> Tensor:
+def part_of(joined: Tensor, index: int, like: Tensor) -> Tensor:
+    """Returns one model's part of what was joined, given a tensor of its shape."""
     return joined[index] if like.ndim == 0 else joined[index * len(like) : (index + 1) * len(like)]
 
 
@@ -282,12 +283,18 @@ TWINS: dict[type[nn.Module], Callable[[Sequence[Any]], Twin]] = {
     nn.Dropout: StackedDropout,
     PaddedShortcut: StackedPaddedShortcut,
 }
-# Work element by element or over pixels, so that features side by side are nothing new to them.
+# Work element by element or over pixels, so that features side by side are nothing new to them. Other layers without
+# weights are suspects where a stack computes something else.
 NEED_NONE = (
     *(nn.Identity, nn.ReLU, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Mish, nn.Tanh, nn.Sigmoid, nn.Softplus),
     *(
         nn.Hardswish,
         nn.ReLU6,
+        nn.SELU,
+        nn.CELU,
+        nn.Hardtanh,
+        nn.Hardsigmoid,
+        nn.ZeroPad2d,
         nn.MaxPool2d,
         nn.AvgPool2d,
         nn.AdaptiveAvgPool2d,

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Iterator, Sequence
+from types import FunctionType
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,7 @@ from cifar_tuning.fused.layers import (
     StackedDropout,
     Twin,
 )
+from cifar_tuning.models.activations import Swish
 from cifar_tuning.models.layers import is_hooked
 
 # Attributes that every module has.
@@ -55,9 +57,9 @@ def _stack(modules: list[nn.Module], name: str, known: dict[int, nn.Module]) -> 
         raise NotStackableError(f"{name or 'the models'}: {_options(first)} and {_options(differing)}")
     elif (twin := TWINS.get(type(first))) is not None:
         result = twin(modules)
-    elif type(first) in NEED_NONE and not list(first.parameters()):
+    elif type(first) is Swish and not first.learnable:
         result = copy.copy(first)
-    elif not list(first.children()):
+    elif not first._modules and (first._parameters or first._buffers):
         raise NotStackableError(f"the layer {name} ({type(first).__name__}) has no stacked twin")
     else:
         result = _container(modules, name, known)
@@ -71,11 +73,31 @@ def _options(module: nn.Module) -> str:
     plain |= {name: None if value is None else tuple(value.shape) for name, value in module._parameters.items()}
     if isinstance(module, nn.Dropout | nn.BatchNorm2d):
         plain.pop("p", None), plain.pop("momentum", None)
-    return f"{type(module).__name__} {plain}"
+    return f"{type(module).__name__} { {name: _described(value) for name, value in plain.items()} }"
+
+
+def _described(value: object) -> str:
+    """An attribute as text, which of a function must not be its address: each model makes its own of one code."""
+    if not isinstance(value, FunctionType):
+        return repr(value)
+    cells = [_described(cell.cell_contents) for cell in value.__closure__ or ()]
+    return f"{value.__code__} {value.__defaults__} {cells}"
+
+
+def structure_of(model: nn.Module) -> str:
+    """Returns what models must have in common to be stacked, as text."""
+    parts = []
+    for name, module in model.named_modules():
+        droppable = isinstance(module, nn.Identity | nn.Dropout)  # a rate of 0 may have made it the former
+        parts.append(f"{name}: {'dropout' if droppable else _options(module)}")
+    return "\n".join(parts)
 
 
 def _container(modules: list[nn.Module], name: str, known: dict[int, nn.Module]) -> nn.Module:
-    """A module of modules keeps its own code, and with it the twins of its parts."""
+    """A module of modules, or one that has nothing to learn, keeps its own code, and with it the twins of its parts.
+
+    Most work element by element or over pixels; `check_stackable` finds out which don't.
+    """
     first = modules[0]
     own = [*first._parameters, *first._buffers]
     if any(getattr(first, key) is not None for key in own):
@@ -107,9 +129,9 @@ def give(model: nn.Module, given: Given) -> None:
 
 
 def check_stackable(model: nn.Module, images: Tensor) -> None:
-    """Tries with two copies of a model, their weights random, whether a stack computes what its models do.
+    """Tries with copies of a model, their weights random, whether a stack computes what its models do.
 
-    A model's own code may do what is different for features side by side (concatenate them, say).
+    A model's own code may do what is different for features side by side (concatenate them, or scale by the largest).
 
     Args:
         model: on any device; left as it is.
@@ -118,31 +140,74 @@ def check_stackable(model: nn.Module, images: Tensor) -> None:
     Raises:
         NotStackableError: it doesn't, or a layer has no twin.
     """
-    generator = torch.Generator().manual_seed(0)
-    pair = [copy.deepcopy(model).to("cpu", torch.float64).eval() for _ in range(2)]
-    for copied in pair:
-        for value in [*copied.parameters(), *copied.buffers()]:
-            if value.is_floating_point():
-                value.data.copy_(torch.empty(value.shape, dtype=value.dtype).uniform_(0.1, 0.6, generator=generator))
     given = images.detach().to("cpu", torch.float64)
-    two = torch.cat([given, given.flip(0)], 1).contiguous(memory_format=torch.channels_last)
-    try:
-        _check_all_are_used(pair[0], given)
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            own = [_outputs(pair[0], given), _outputs(pair[1], given), _outputs(pair[1], given.flip(0))]
-            stacked = stack_models(pair)
-            shared = _outputs(stacked, given)
-            give(stacked, Given(two, (1, 1)))  # as in training, where the runs' batches differ
-            apart = _outputs(stacked, two)
-            _check_dropouts(stacked, given, two)
-    except NotStackableError:
-        raise
-    except Exception as error:
-        raise NotStackableError(f"{type(model).__name__} does not run over stacked features: {error}") from error
-    for got, expected in ((shared, own[:2]), (apart, [own[0], own[2]])):
+    generator = torch.Generator().manual_seed(0)
+    # Positive weights let every pixel through to the end; weights of both signs, near the model's own, don't saturate
+    # what is bounded. A stack of two and one of three: what is shared by chance in the one is not in the other.
+    for count, near in ((2, False), (3, True)):
+        copies = [copy.deepcopy(model).to("cpu", torch.float64).eval() for _ in range(count)]
+        for copied in copies:
+            _draw_weights(copied, near, generator)
+        try:
+            _check_all_are_used(copies[0], given)
+            with torch.no_grad(), torch.random.fork_rng(devices=[]):
+                _check_the_same(copies, given)
+        except NotStackableError:
+            raise
+        except _OtherNumbersError as error:
+            raise NotStackableError(_suspect(model) or f"{type(model).__name__} {error}") from error
+        except Exception as error:
+            what = _suspect(model) or f"{type(model).__name__} does not run over stacked features: {error}"
+            raise NotStackableError(what) from error
+
+
+class _OtherNumbersError(Exception):
+    """A stack computes something else than its models."""
+
+
+def _suspect(model: nn.Module) -> str | None:
+    """Names the layers that are kept as they are without being known to be the same for features side by side."""
+    kept = [
+        f"{name} ({type(module).__name__})"
+        for name, module in model.named_modules()
+        if name and not module._modules and type(module) not in (*TWINS, *NEED_NONE, nn.Sequential, nn.ModuleList)
+    ]
+    return f"the layer {', '.join(kept)} has no stacked twin" if kept else None
+
+
+def _draw_weights(model: nn.Module, near: bool, generator: torch.Generator) -> None:
+    """Gives a model random weights: all from 0.1 to 0.6, or near its own, some of which may be zero."""
+    for value in [*model.parameters(), *model.buffers()]:
+        if not value.is_floating_point():
+            continue
+        drawn = torch.empty(value.shape, dtype=value.dtype)
+        if near and isinstance(value, nn.Parameter):
+            scale = value.detach().std().nan_to_num() if value.numel() > 1 else 0.0
+            value.data += (scale + 0.05) * drawn.normal_(generator=generator)
+        else:
+            value.data.copy_(drawn.uniform_(0.1, 0.6, generator=generator))
+
+
+def _check_the_same(models: list[nn.Module], images: Tensor) -> None:
+    """Compares models with their stack, over images that they have in common and over each its own.
+
+    Raises:
+        _OtherNumbersError: it computes something else.
+    """
+    others = [images, images.flip(0), -images][: len(models)]
+    shared, apart = (
+        [_outputs(model, own) for model, own in zip(models, given, strict=True)]
+        for given in ([images] * len(models), others)
+    )
+    side_by_side = torch.cat(others, 1).contiguous(memory_format=torch.channels_last)
+    stacked = stack_models(models)
+    together = _outputs(stacked, images)
+    give(stacked, Given(side_by_side, (1,) * len(models)))  # as in training, where the runs' batches differ
+    for got, expected in ((together, shared), (_outputs(stacked, side_by_side), apart)):
         for one, wanted in zip(got, (torch.cat(mode, 1) for mode in zip(*expected, strict=True)), strict=True):
-            if one.shape != wanted.shape or not torch.allclose(one, wanted, rtol=1e-6, atol=1e-9):
-                raise NotStackableError(f"{type(model).__name__} computes something else over stacked features")
+            if one.shape != wanted.shape or (one - wanted).abs().max() > 1e-9 + 1e-6 * wanted.abs().max():
+                raise _OtherNumbersError("computes something else over stacked features")
+    _check_dropouts(stacked, images, side_by_side)
 
 
 def _check_all_are_used(model: nn.Module, images: Tensor) -> None:

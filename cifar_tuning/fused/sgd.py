@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from cifar_tuning.fused.layers import part_of
 from cifar_tuning.training.trainer import Trainer
 
 # Of each parameter group of each run: learning rate, momentum, weight decay, whether the momentum is Nesterov's.
@@ -40,10 +41,9 @@ class StackedSGD:
             begin += p.numel()
             for number, (run, parameters) in enumerate(owners):
                 own = parameters[name]
-                rows = slice(number * len(own), (number + 1) * len(own))
-                own.data, own.grad = p.data[rows], p.grad[rows]
+                own.data, own.grad = part_of(p.data, number, own), part_of(p.grad, number, own)
                 index = of_group[id(own)]
-                _adopt_buffer(run, own, buffer[rows], bool(self.groups[index]["momentum"]))
+                _adopt_buffer(run, own, part_of(buffer, number, own), bool(self.groups[index]["momentum"]))
                 indices.append(index)
                 counts.append(own.numel())
         # Which group each number of the vectors belongs to.

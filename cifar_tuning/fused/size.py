@@ -4,7 +4,7 @@ import copy
 import itertools
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -27,11 +27,14 @@ STORE = "stacks"
 LARGEST = 64
 # Steps of a measurement, and how often each size is measured: other work on the machine lasts longer than five steps.
 REPEATS, ROUNDS = 5, 2
+# That stacking does not pay is believed after so many rounds: further ones follow in the same command while it has not
+# taken so many seconds, and in later ones.
+SURE, LONG = 4, 5.0
 # Runs in a stack that stands for stacks of any size.
 EXAMPLE = 4
 # Below this advantage over one run after the other a stack would be a gamble: other work shares the machine.
 NEEDED_GAIN = 1.1
-# A larger stack that is slower than the best by so much is not followed by a still larger one.
+# Two sizes in a row that are slower than the best by so much are not followed by a still larger one.
 FALLING = 0.85
 # Within this share of the fastest another run of the measurement might put them in another order.
 AS_FAST = 0.95
@@ -102,26 +105,45 @@ def measured(run: Trainer, jobs: int, same_seed: bool, batch_shape: tuple[int, i
 def _measured(
     run: Trainer, sizes: list[int], same_seed: bool, batch_shape: tuple[int, int, int, int]
 ) -> dict[str, float]:
-    """Returns the rates that are remembered, and measures those that are not."""
+    """Returns the rates that are remembered, and measures where some lack or too few rounds said that none pays."""
     formats = f"{run.precision} {run.memory_format}" + (" recorded" if run.record else "")
     key = f"{key_of(run.model, run.device, batch_shape)} {formats} {'shared' if same_seed else 'apart'}"
-    known: dict[str, float] = recall(STORE).get(key, {})
-    fresh = [size for size in sizes if str(size) not in known]
-    rates: dict[str, float] = {}
-    for _ in range(ROUNDS if fresh else 1):
-        rates.clear()
-        for size in sizes:
-            if size in fresh:
-                if (rate := _rate_if_it_fits(run, size, same_seed, batch_shape)) is None:
-                    give_back()
-                    sizes = sizes[: sizes.index(size)]
-                    break
-                known[str(size)] = max(round(rate), known.get(str(size), 0))
-                remember(STORE, key, known)
-            rates[str(size)] = known[str(size)]
-            if rates[str(size)] < FALLING * max(rates.values()):
+    entry = recall(STORE).get(key, {})
+    known: dict[str, float] = entry.get("rates", {})
+    rounds, until = entry.get("rounds", 0), time.monotonic() + LONG
+    lacking = any(str(size) not in known for size in _worth_looking(sizes, known))
+    left = ROUNDS if lacking or (rounds < SURE and not _pays(known, sizes)) else 0
+    while left > 0:
+        for size in _worth_looking(sizes, known):
+            if (rate := _rate_if_it_fits(run, size, same_seed, batch_shape)) is None:
+                give_back()
+                sizes = sizes[: sizes.index(size)]
                 break
-    return rates
+            known[str(size)] = max(round(rate), known.get(str(size), 0))
+            remember(STORE, key, {"rates": known, "rounds": rounds})
+        rounds, left = rounds + 1, left - 1
+        remember(STORE, key, {"rates": known, "rounds": rounds})
+        if left == 0 and rounds < SURE and not _pays(known, sizes) and time.monotonic() < until:
+            left = 1
+    return {str(size): known[str(size)] for size in _worth_looking(sizes, known)}
+
+
+def _worth_looking(sizes: Sequence[int], known: Mapping[str, float]) -> Iterator[int]:
+    """Yields sizes, the smallest first, until two in a row are far behind the best; reads their rates as it goes."""
+    best, behind = 0.0, 0
+    for size in sizes:
+        yield size
+        rate = known.get(str(size), 0.0)
+        best = max(best, rate)
+        behind = behind + 1 if rate < FALLING * best else 0
+        if behind == 2:
+            return
+
+
+def _pays(known: Mapping[str, float], sizes: Sequence[int]) -> bool:
+    """Whether some size is fast enough, or there is none to choose from."""
+    rates = [known.get(str(size), 0.0) for size in sizes]
+    return len(rates) < 2 or max(rates[1:]) >= NEEDED_GAIN * rates[0]
 
 
 def example(model: nn.Module) -> Together | None:

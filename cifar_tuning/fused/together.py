@@ -4,6 +4,7 @@ A job is a greenlet, because Hydra's way through a job (folder, configuration, l
 call that can't be cut in two. What Hydra and Python keep once a process is put in place for whichever job goes on.
 """
 
+import copy
 import logging
 import os
 from collections.abc import Callable, Iterator
@@ -43,6 +44,25 @@ class Scene:
             os.environ.update(self.environ)
         if Path.cwd() != self.folder:
             os.chdir(self.folder)
+
+
+class _Numbered(logging.Formatter):
+    """Says which of several jobs a line is about.
+
+    Args:
+        usual: how lines look.
+        number: of the job.
+    """
+
+    def __init__(self, usual: logging.Formatter, number: int) -> None:
+        super().__init__()
+        self.usual, self.number = usual, number
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Formats a line as usual, the job's number before its message."""
+        numbered = copy.copy(record)
+        numbered.msg, numbered.args = f"#{self.number}: {record.getMessage()}", None
+        return self.usual.format(numbered)
 
 
 def ends_one_job(error: SystemExit) -> bool:
@@ -101,9 +121,10 @@ class PausedJob:
         hub = Scene()
         self._scene.set()
         loud = [h for h in self._scene.handlers if not isinstance(h, logging.FileHandler)]
-        levels = [handler.level for handler in loud]
+        before = [(handler.level, handler.formatter) for handler in loud]
         for handler in loud:  # an epoch's line of each run would bury the stack's own; a warning must be seen
             handler.setLevel(max(handler.level, logging.WARNING))
+            handler.setFormatter(_Numbered(handler.formatter or logging.Formatter(), self.number))
         try:
             yield
         except Exception as error:
@@ -113,8 +134,9 @@ class PausedJob:
                 raise
             self.error = error
         finally:
-            for handler, level in zip(loud, levels, strict=True):
+            for handler, (level, formatter) in zip(loud, before, strict=True):
                 handler.setLevel(level)
+                handler.setFormatter(formatter)
             hub.set()
 
     def _whole(self) -> None:

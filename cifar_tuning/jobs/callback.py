@@ -24,6 +24,8 @@ OVERRIDES_FILE = "fixed_overrides.yaml"
 BASIC_SWEEPER = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
 # Composing a job takes a twentieth of a second; nobody should wait a minute to hear that all is well.
 CHECKED_JOBS = 200
+# Of those that share a problem, so many are named.
+SHOWN_JOBS = 10
 
 
 class Sweep(Callback):
@@ -72,19 +74,19 @@ def sweep_problems(config: DictConfig) -> list[str]:
     from cifar_tuning.jobs.checks import find_problems, objective_problems
 
     basic = OmegaConf.select(config, "hydra.sweeper._target_") == BASIC_SWEEPER
-    problems: dict[str, str] = {}
+    problems: dict[str, list[str]] = {}
     options, sound = None, 0
     if is_study(config.hydra):
         try:
             options, own = _study(config)
         except UserError as error:
             return getattr(error, "problems", [str(error)])
-        problems = dict.fromkeys(own, "")
+        problems = {problem: [] for problem in own}
     try:
         jobs = list(_jobs(config, options))
     except ConfigError as error:
         return list(dict.fromkeys([*problems, *error.problems]))
-    problems |= dict.fromkeys(_direction_problems(config), "")
+    problems |= {problem: [] for problem in _direction_problems(config)}
     for label, job in jobs:
         settings = {key: value for key, value in job.items() if key != "hydra"}
         try:
@@ -94,20 +96,30 @@ def sweep_problems(config: DictConfig) -> list[str]:
         except ConfigError as error:
             found = error.problems
         for problem in found:
-            problems.setdefault(problem, label)
+            problems.setdefault(problem, []).append(label)
         sound += not found
     if options is not None and not problems:
-        problems = dict.fromkeys(_retrain_problems(options), "  (with hydra.sweeper.retrain_overrides)")
-    lines = [f"{problem}{label}" for problem, label in problems.items()]
+        problems = {problem: ["with hydra.sweeper.retrain_overrides"] for problem in _retrain_problems(options)}
+    lines = [problem + _where(labels) for problem, labels in problems.items()]
     fused = OmegaConf.select(config, "hydra.launcher._target_") == FUSED_LAUNCHER
+    # Of another sweeper only what its jobs have in common is known, not how many they are.
+    counted = basic and len(jobs) < CHECKED_JOBS
+    if fused and (stack := stack_problem(config, len(jobs) if counted else None)):
+        return [*lines, stack]
     if lines and fused and sound and options is None:
         shown = "\n  - ".join(lines)
         print(f"These jobs will fail, the others are trained:\n  - {shown}", file=sys.stderr)
-        lines = []
-    # Of another sweeper only what its jobs have in common is known, not how many they are.
-    counted = basic and len(jobs) < CHECKED_JOBS
-    stack = stack_problem(config, len(jobs) if counted else None) if fused else None
-    return [*lines, *([stack] if stack else [])]
+        return []
+    return lines
+
+
+def _where(labels: list[str]) -> str:
+    """Says in brackets which of a sweep's jobs have a problem: all that are numbered, or the first."""
+    numbers = [label.removeprefix("job ") for label in labels if label.startswith("job ")]
+    if len(numbers) > 1:
+        more = ", …" if len(numbers) > SHOWN_JOBS else ""
+        return f"  (jobs {', '.join(numbers[:SHOWN_JOBS])}{more})"
+    return f"  ({labels[0]})" if labels and labels[0] else ""
 
 
 def resume_problems(settings: dict[str, Any]) -> list[str]:
@@ -180,7 +192,7 @@ def _study_jobs(config: DictConfig, options: Any) -> Iterator[tuple[str, Any]]:
             raise ConfigError([kind + on_one_line(error)]) from error
         shown = ", ".join(f"{name}={value}" for name, value in params.items())
         yield (
-            f"  (in the search space: {shown})",
+            f"in the search space: {shown}",
             _task(composed),
         )
 
@@ -211,7 +223,7 @@ def _jobs(config: DictConfig, options: Any = None) -> Iterator[tuple[str, Any]]:
         except Exception as error:
             own = " ".join(override for override in job if override.partition("=")[0] in swept)
             raise ConfigError([f"job {number} ({own}) can't be composed: {on_one_line(error)}"]) from error
-        label = f"  (job {number})" if len(batches[0]) > 1 else ""
+        label = f"job {number}" if len(batches[0]) > 1 else ""
         yield label, _task(composed)
 
 

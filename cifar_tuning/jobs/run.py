@@ -38,6 +38,9 @@ from cifar_tuning.tuning.place import LostTrial, is_retrained, is_study, objecti
 
 log = logging.getLogger(__name__)
 
+# Beginnings of Hydra's options that a single run does not use.
+OF_SWEEPS = ("hydra.sweep", "hydra/sweep", "hydra.launcher", "hydra/launcher")
+
 
 class EpochTracking(Listener):
     """Hands every epoch to the tracker, in one call."""
@@ -156,8 +159,8 @@ class Job:
             put_aside(self.folder, self.overrides, "hydra.run.dir=outputs/NAME")
 
     def _say_what_is_ignored(self) -> None:
-        """A study's options without `-m` would go unnoticed."""
-        ignored = [one for one in self.hydra.overrides.hydra if one.startswith(("hydra.sweep", "hydra/sweep"))]
+        """A sweep's options without `-m` would go unnoticed."""
+        ignored = [one for one in self.hydra.overrides.hydra if one.lstrip("+").startswith(OF_SWEEPS)]
         if ignored:
             log.warning("%s: of no effect on a single run; add -m for a sweep or a study", " ".join(ignored))
 

@@ -30,6 +30,8 @@ class Display:
 
     def __init__(self, epochs: int, images: int, finished: int = 0) -> None:
         self.epochs = epochs
+        # Whether runs are trained side by side, whose own lines are kept from the terminal.
+        self.of_several = False
         self._stack = ExitStack()
         self._bar = tqdm(
             total=images,
@@ -47,7 +49,9 @@ class Display:
         """Returns the display of runs that are trained side by side."""
         images = sum(run.epochs * run.train.count for run in runs)
         finished = sum(run.progress.epoch * run.train.count for run in runs)
-        return cls(max(run.epochs for run in runs), images, finished)
+        display = cls(max(run.epochs for run in runs), images, finished)
+        display.of_several = len(runs) > 1
+        return display
 
     def __enter__(self) -> "Display":
         # Log lines appear above the bar instead of tearing it.
@@ -68,7 +72,7 @@ class Display:
 
     def join(self, run: "Trainer") -> None:
         """Adds a run to what is left to do."""
-        self.epochs = max(self.epochs, run.epochs)
+        self.epochs, self.of_several = max(self.epochs, run.epochs), True
         self._bar.total = (self._bar.total or 0) + run.epochs * run.train.count
         self._bar.update(run.progress.epoch * run.train.count)
 
@@ -78,20 +82,19 @@ class Display:
             self._bar.total -= max(0, run.epochs - run.progress.epoch) * run.train.count
 
     def summarize(self, runs: "Sequence[Trainer]", seconds: float) -> None:
-        """Prints one line for an epoch of several runs, trained in so many seconds."""
-        if len(runs) == 1:
+        """Prints one line for an epoch of several runs, or of the last that is left, trained in so many seconds."""
+        if not self.of_several:
             return
         epochs = sorted({run.progress.epoch for run in runs})
         best = [run.progress.best_acc for run in runs if run.progress.best_acc is not None]
         shown = best or [run.progress.history[-1].train_acc for run in runs]
         log.info(
-            "epoch %s/%d  %d runs side by side  %s accuracies %.4f to %.4f  %s model-images/s",
+            "epoch %s/%d  %s  %s %s  %s model-images/s",
             f"{epochs[0]} to {epochs[-1]}" if len(epochs) > 1 else epochs[0],
             self.epochs,
-            len(runs),
+            f"{len(runs)} runs side by side" if len(runs) > 1 else "1 run",
             "best" if best else "training",
-            min(shown),
-            max(shown),
+            f"accuracies {min(shown):.4f} to {max(shown):.4f}" if len(runs) > 1 else f"accuracy {shown[0]:.4f}",
             f"{len(runs) * runs[0].train.count / seconds:,.0f}",
         )
 

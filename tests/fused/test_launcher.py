@@ -136,6 +136,7 @@ def test_only_what_is_wrong_fails(tiny, tmp_path):
         (["hydra.launcher.stack=8", "hydra/sweeper=study", "hydra.sweeper.n_jobs=4"], "give hydra.sweeper.n_jobs=8"),
         (["hydra.launcher.stack=2", "optimizer.lr=0.1"], "stack=2: the sweep has 1 job; give 1, or null"),
         (["hydra.launcher.stack=2", "hydra/sweeper=study", "hydra.sweeper.n_jobs=1"], "launches 1 job at a time"),
+        (["hydra.launcher.stack=2", "hydra.sweeper.max_batch_size=1"], "give hydra.sweeper.max_batch_size=2"),
     ],
 )
 def test_a_stack_size_that_cannot_be(tiny, tmp_path, options, message):
@@ -143,6 +144,14 @@ def test_a_stack_size_that_cannot_be(tiny, tmp_path, options, message):
     assert outcome.code == 1
     assert message in outcome.err
     assert "Traceback" not in outcome.err
+    assert not results(tmp_path / "sweep")
+
+
+def test_the_jobs_that_will_fail_are_named_only_if_others_are_trained(tiny, tmp_path):
+    outcome = tiny(*FUSED, "optimizer.lr=0.1,-1", "trainer.epochs=1,2", "hydra.launcher.stack=9")
+    assert "optimizer.lr=-1: must be a number above 0, such as 0.01  (jobs 1, 3)" in outcome.err
+    assert "hydra.launcher.stack=9: the sweep has 4 jobs" in outcome.err
+    assert "the others are trained" not in outcome.text
     assert not results(tmp_path / "sweep")
 
 
@@ -174,6 +183,8 @@ def test_a_diverging_run_leaves_and_harms_nobody(tiny, tmp_path):
     assert outcome.code == 0, outcome.err
     found = results(tmp_path / "sweep")
     assert [r["state"] for r in found.values()] == ["complete", "diverged", "complete"]
+    assert "#1: The loss is no longer finite" in outcome.text
+    assert "#1: " not in (tmp_path / "sweep" / "1" / "train.log").read_text()
     basic = tiny("-m", "optimizer.lr=0.01,1e12,0.02", "trainer.epochs=3", f"hydra.sweep.dir={tmp_path}/basic")
     assert basic.code == 0
     for number, result in results(tmp_path / "basic").items():
@@ -186,6 +197,7 @@ def test_runs_of_different_lengths_come_and_go(tiny, tmp_path):
     assert [r["epochs"] for r in results(tmp_path / "sweep").values()] == [1, 2, 4]
     assert "3 runs side by side" in outcome.text
     assert "2 runs side by side" in outcome.text
+    assert "epoch 4/4  1 run  best accuracy " in outcome.text
 
 
 def test_too_little_memory_halves_the_stack(tiny, tmp_path, monkeypatch):

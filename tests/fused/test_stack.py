@@ -5,8 +5,10 @@ from functools import partial
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from cifar_tuning.fused import stack
+from cifar_tuning.fused.layers import TWINS, Twin
 from cifar_tuning.fused.stack import Stack, own_generator
 from cifar_tuning.models import ResNet, SimpleNN
 from cifar_tuning.training import L1, L2, ElasticNet, Regularizer
@@ -84,6 +86,38 @@ def test_the_same_numbers_where_all_are_stepped_as_one(make_run, monkeypatch, ca
     """As on a GPU."""
     monkeypatch.setattr(stack, "STEP_AS_ONE", ("cpu",))
     test_the_same_numbers(make_run, CASES[case])
+
+
+class Gated(nn.Module):
+    """Has a weight that is a single number, as ReZero's are."""
+
+    class Gate(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.factor = nn.Parameter(torch.tensor(0.5))
+
+        def forward(self, x):
+            return x * self.factor
+
+    class StackedGate(Twin):
+        shared_state = ("factor",)
+
+        def forward(self, x):
+            return (x.view(len(x), self.count, -1) * self.factor.view(1, -1, 1)).view_as(x)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.fc, self.gate = nn.Conv2d(3, 4, 32), nn.Linear(4, 10), self.Gate()
+
+    def forward(self, x):
+        return self.gate(self.fc(self.conv(x).flatten(1)))
+
+
+@pytest.mark.parametrize("as_one", [True, False])
+def test_a_weight_of_a_single_number(make_run, monkeypatch, as_one):
+    monkeypatch.setitem(TWINS, Gated.Gate, Gated.StackedGate)
+    monkeypatch.setattr(stack, "STEP_AS_ONE", ("cpu",) if as_one else ())
+    test_the_same_numbers(make_run, [{"model": partial(Gated), **rate} for rate in RATES[:2]])
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])

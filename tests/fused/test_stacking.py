@@ -9,7 +9,7 @@ from torch import nn
 from cifar_tuning.fused import grouping, size
 from cifar_tuning.fused.launch import next_job
 from cifar_tuning.fused.layers import TWINS, NotStackableError, Twin
-from cifar_tuning.fused.model import check_stackable, stack_models
+from cifar_tuning.fused.model import check_stackable, stack_models, structure_of
 from cifar_tuning.models import ResNet, SimpleNN, Swish
 from cifar_tuning.training.remembered import cache_file
 
@@ -77,6 +77,25 @@ def hooked() -> nn.Module:
     return nn.Sequential(nn.Flatten(), layer)
 
 
+class Flat(nn.Module):
+    """A user's layer without weights."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.flatten(x, 1)
+
+
+class Scaled(nn.Module):
+    """Scales all features by the largest, as a quantisation may; bounded ones often have the same largest."""
+
+    def __init__(self, kind: type[nn.Module]) -> None:
+        super().__init__()
+        self.conv, self.act, self.fc = nn.Conv2d(3, 8, 3, stride=3), kind(), nn.Linear(800, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.act(self.conv(x))
+        return self.fc((x / x.abs().max()).flatten(1))
+
+
 IMAGES = torch.rand(3, 3, 32, 32)
 
 
@@ -89,6 +108,7 @@ IMAGES = torch.rand(3, 3, 32, 32)
         Branches(),
         nn.Sequential(nn.Flatten(), nn.Linear(3072, 8), nn.Tanh(), nn.Linear(8, 10)),
         nn.Sequential(nn.Conv2d(3, 6, 3, groups=3), nn.Dropout(0.3), nn.AvgPool2d(30), nn.Flatten(), nn.Linear(6, 10)),
+        nn.Sequential(nn.ZeroPad2d(1), nn.Conv2d(3, 4, 34), nn.SELU(), nn.Sequential(), Flat(), nn.Linear(4, 10)),
     ],
     ids=lambda model: type(model).__name__,
 )
@@ -106,6 +126,7 @@ def test_models_of_known_layers_need_no_code(model):
         (nn.Sequential(nn.Flatten(), nn.Linear(3072, 10), nn.Softmax(1)), "layer 2 (Softmax) has no stacked twin"),
         (nn.Sequential(Swish(learnable=True), nn.Flatten(), nn.Linear(3072, 10)), "layer 0 (Swish)"),
         (Branches("cat"), "Branches computes something else over stacked features"),
+        *((Scaled(kind), "Scaled computes something else") for kind in (nn.ReLU6, nn.Tanh, nn.Hardsigmoid)),
         (Learnable(), "Learnable has parameters of its own: scale"),
         (nn.Sequential(nn.Conv2d(3, 4, 3, padding_mode="reflect"), nn.Flatten()), "padding_mode=reflect"),
         (Drawing(), "Drawing draws random numbers outside of nn.Dropout"),
@@ -150,6 +171,28 @@ def test_others_are_refused_by_name(model, message):
 def test_models_that_differ_are_refused(models):
     with pytest.raises(NotStackableError):
         stack_models(models)
+    assert structure_of(models[0]) != structure_of(models[1])
+
+
+class Acting(nn.Module):
+    """Keeps a function as an attribute."""
+
+    def __init__(self, slope: float = 0.1) -> None:
+        super().__init__()
+        self.fc, self.act = nn.Linear(3072, 10), lambda x: x.maximum(slope * x)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.act(self.fc(x.flatten(1)))
+
+
+def test_functions_are_alike_by_what_they_do():
+    stack_models([Acting(), Acting()])
+    with pytest.raises(NotStackableError):
+        stack_models([Acting(), Acting(0.2)])
+
+
+def test_alike_but_for_a_rate():
+    assert structure_of(SimpleNN(dropout=0.2)) == structure_of(SimpleNN()) == structure_of(SimpleNN(dropout=0.5))
 
 
 class Scale(nn.Module):
@@ -246,15 +289,16 @@ def test_which_sizes_are_tried(jobs, limit, sizes):
 @pytest.mark.parametrize(
     ("rates", "jobs", "chosen"),
     [
-        ({1: 100, 2: 150, 3: 190, 5: 260, 10: 210, 20: 400}, 20, 5),
+        ({1: 100, 2: 150, 3: 190, 5: 400, 10: 210, 20: 300}, 20, 5),
         ({1: 100, 2: 150, 3: 220, 6: 200}, 6, 3),
         ({1: 100, 2: 150, 3: 220, 6: 212}, 6, 6),
         ({1: 100, 2: 150, 3: 220, 6: 280}, 6, 6),
-        ({1: 100, 2: 104, 3: 85, 5: 300}, 20, 1),
-        ({1: 100, 2: 80, 4: 300}, 4, 1),
+        ({1: 100, 2: 104, 3: 85, 5: 88, 10: 300, 20: 300}, 20, 1),
+        ({1: 100, 2: 80, 4: 300}, 4, 4),
+        ({1: 100, 2: 80, 4: 70, 8: 300}, 8, 1),
         ({1: 100, 2: 112, 4: 107}, 4, 2),
     ],
-    ids=["best", "few_jobs", "as_fast", "all", "hardly_faster", "slower", "only_the_smaller_pays"],
+    ids=["best", "few_jobs", "as_fast", "all", "hardly_faster", "one_is_slow", "slower", "only_the_smaller_pays"],
 )
 def test_the_size_is_measured_once(make_run, monkeypatch, tmp_path, rates, jobs, chosen):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
@@ -272,7 +316,31 @@ def test_the_size_is_measured_once(make_run, monkeypatch, tmp_path, rates, jobs,
     assert asked == known
     assert known[0] == 1
     (entry,) = json.loads(cache_file("stacks").read_text()).values()
-    assert entry == {str(count): rates[count] for count in known}
+    rounds = size.ROUNDS if chosen > 1 else size.SURE
+    assert entry == {"rates": {str(count): rates[count] for count in known}, "rounds": rounds}
+    assert len(known) == rounds * len(set(known))
+
+
+def test_what_other_work_spoilt_is_measured_again(make_run, monkeypatch, tmp_path):
+    """By the next command, where the first one took its time."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(size, "LONG", 0.0)
+    rates = {1: 100, 2: 70, 4: 60, 8: 50}
+    monkeypatch.setattr(size, "_rate", lambda run, count, same_seed, shape: rates[count])
+    run = make_run(exact=False)
+    assert size.choose(run, 8, 8, (16, 3, 32, 32)).size == 1
+    rates = {1: 100, 2: 150, 4: 200, 8: 260}
+    assert size.choose(run, 8, 8, (16, 3, 32, 32)).size == 8
+
+
+def test_a_no_is_believed_after_four_rounds(make_run, monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(size, "LONG", 0.0)
+    asked = []
+    monkeypatch.setattr(size, "_rate", lambda run, count, same_seed, shape: asked.append(count) or 100.0)
+    for rounds in (2, 4, 4):
+        assert size.choose(make_run(exact=False), 2, 2, (16, 3, 32, 32)).size == 1
+        assert asked == [1, 2] * rounds
 
 
 @pytest.mark.parametrize(
@@ -280,7 +348,7 @@ def test_the_size_is_measured_once(make_run, monkeypatch, tmp_path, rates, jobs,
     [
         ({1: 100, 2: 180}, {1: 100, 2: 150, 3: 170, 6: 175}, size.Plan(2, by_seed=True)),
         ({1: 100, 2: 150}, {1: 100, 2: 150, 3: 190, 6: 175}, size.Plan(3)),
-        ({1: 100, 2: 105}, {1: 100, 2: 80}, size.Plan(1)),
+        ({1: 100, 2: 105}, {1: 100, 2: 80, 3: 80}, size.Plan(1)),
     ],
     ids=["shared_batches_are_faster", "larger_stacks_are_faster", "neither_pays"],
 )

@@ -94,6 +94,6 @@ def test_a_run_that_goes_on_in_its_own_folder_puts_nothing_aside(tiny, tmp_path,
 
 
 def test_a_studys_options_on_a_single_run_are_named(tiny):
-    outcome = tiny("hydra.sweep.subdir=x")
+    outcome = tiny("hydra.sweep.subdir=x", "hydra/launcher=fused")
     assert outcome.code == 0
-    assert "hydra.sweep.subdir=x: of no effect on a single run; add -m" in outcome.text
+    assert "hydra.sweep.subdir=x hydra/launcher=fused: of no effect on a single run; add -m" in outcome.text
