@@ -5,6 +5,8 @@ choose the same groups. It is more than half of the time that Hydra takes for a 
 """
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -12,10 +14,11 @@ from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.config_repository import CachingConfigRepository, IConfigRepository
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.default_element import ResultDefault
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.types import Override
 from hydra.plugins.config_source import ConfigResult
 from hydra.types import HydraContext
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 
 def remember_files(context: HydraContext) -> HydraContext:
@@ -32,6 +35,28 @@ def sweep_loader(loader: ConfigLoader) -> ConfigLoader:
     if loader not in _of:
         _of[loader] = SweepLoader(loader)
     return _of[loader]
+
+
+def numbered(config: DictConfig, number: int) -> DictConfig:
+    """Gives a job's configuration its number, as launchers do; returns it."""
+    with open_dict(config):
+        config.hydra.job.id, config.hydra.job.num = str(number), number
+    return config
+
+
+@contextmanager
+def as_job(config: DictConfig) -> Iterator[None]:
+    """Has `${hydra:job.num}` and its like mean what they will in a job, while its configuration is looked at.
+
+    Args:
+        config: of the job, Hydra's part included.
+    """
+    instance: Any = HydraConfig.instance()
+    before, instance.cfg = instance.cfg, OmegaConf.masked_copy(config, "hydra")
+    try:
+        yield
+    finally:
+        instance.cfg = before
 
 
 class SweepLoader(ConfigLoaderImpl):

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from hydra.core.utils import JobReturn, JobStatus, configure_log, filter_overrides, run_job, setup_globals
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig
 
-from cifar_tuning.compose import remember_files
+from cifar_tuning.compose import numbered, remember_files
 from cifar_tuning.fused import grouping
 from cifar_tuning.fused.layers import NotStackableError
 from cifar_tuning.fused.model import check_stackable, structure_of
@@ -75,10 +75,7 @@ class Launch:
         log.warning("Stopped. The same command with hydra.sweep.dir=%s trains what is missing.", folder)
 
     def _compose(self, number: int, overrides: Sequence[str]) -> DictConfig:
-        config = self.context.config_loader.load_sweep_config(self.config, list(overrides))
-        with open_dict(config):
-            config.hydra.job.id, config.hydra.job.num = str(number), number
-        return config
+        return numbered(self.context.config_loader.load_sweep_config(self.config, list(overrides)), number)
 
     def _run_alone(self, config: DictConfig) -> JobReturn:
         """Runs a job as the basic launcher does."""

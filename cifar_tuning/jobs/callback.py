@@ -1,5 +1,6 @@
 """What happens around a run or a sweep on the machine that started it; imports nothing heavy."""
 
+import copy
 import sys
 import time
 from collections.abc import Iterator
@@ -11,13 +12,13 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
-from cifar_tuning.compose import sweep_loader
+from cifar_tuning.compose import as_job, numbered, sweep_loader
 from cifar_tuning.errors import ConfigError, UserError
 from cifar_tuning.fused.launcher import TARGET as FUSED_LAUNCHER
 from cifar_tuning.fused.launcher import stack_problem
 from cifar_tuning.processes import is_worker
 from cifar_tuning.text import on_one_line
-from cifar_tuning.tuning.place import given_options, is_study, objectives_of
+from cifar_tuning.tuning.place import given_options, is_study, objectives_of, task_overrides
 
 # The keys that the sweep fixes; what a job overrides beyond them is what tells it from the others.
 OVERRIDES_FILE = "fixed_overrides.yaml"
@@ -88,11 +89,11 @@ def sweep_problems(config: DictConfig) -> list[str]:
         return list(dict.fromkeys([*problems, *error.problems]))
     problems |= {problem: [] for problem in _direction_problems(config)}
     for label, job in jobs:
-        settings = {key: value for key, value in job.items() if key != "hydra"}
         try:
-            options_of_job = plain(OmegaConf.create(settings))
-            found = find_problems(options_of_job) or resume_problems(settings)
-            found += [] if basic else objective_problems(options_of_job)
+            with as_job(job):
+                options_of_job = plain(_task(job))
+                found = find_problems(options_of_job) or resume_problems(_task(job))
+                found += [] if basic else objective_problems(options_of_job)
         except ConfigError as error:
             found = error.problems
         for problem in found:
@@ -122,7 +123,7 @@ def _where(labels: list[str]) -> str:
     return f"  ({labels[0]})" if labels and labels[0] else ""
 
 
-def resume_problems(settings: dict[str, Any]) -> list[str]:
+def resume_problems(settings: DictConfig) -> list[str]:
     """Returns why a job of a sweep can't go on with the run that it is to resume: it goes on with one alone."""
     if settings.get("resume") is None:
         return []
@@ -135,7 +136,7 @@ def resume_problems(settings: dict[str, Any]) -> list[str]:
         found = checkpoints.load(file)
     except UserError as error:
         return [f"resume={source}: {error}"]
-    return differences(job_config(OmegaConf.create(settings)), found, source, has_ended(file.parent))
+    return differences(job_config(settings), found, source, has_ended(file.parent))
 
 
 def _direction_problems(config: DictConfig) -> list[str]:
@@ -152,7 +153,7 @@ def _study(config: DictConfig) -> tuple[Any, list[str]]:
     from cifar_tuning.tuning.options import StudyOptions
     from cifar_tuning.tuning.study import study_problems
 
-    options = StudyOptions.parse(config, list(config.hydra.overrides.task))
+    options = StudyOptions.parse(config, task_overrides(config.hydra))
     return options, study_problems(options)
 
 
@@ -193,7 +194,7 @@ def _study_jobs(config: DictConfig, options: Any) -> Iterator[tuple[str, Any]]:
         shown = ", ".join(f"{name}={value}" for name, value in params.items())
         yield (
             f"in the search space: {shown}",
-            _task(composed),
+            numbered(composed, 0),
         )
 
 
@@ -207,12 +208,12 @@ def _jobs(config: DictConfig, options: Any = None) -> Iterator[tuple[str, Any]]:
         yield from _study_jobs(config, options)
         return
     if OmegaConf.select(config, "hydra.sweeper._target_") != BASIC_SWEEPER:
-        yield "", _task(config)
+        yield "", numbered(copy.deepcopy(config), 0)
         return
     from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 
-    params = OmegaConf.select(config, "hydra.sweeper.params") or {}
-    overrides = [*(f"{key}={value}" for key, value in params.items()), *config.hydra.overrides.task]
+    params: Any = OmegaConf.to_container(OmegaConf.select(config, "hydra.sweeper.params") or OmegaConf.create())
+    overrides = [*(f"{key}={value}" for key, value in params.items()), *task_overrides(config.hydra)]
     parsed = OverridesParser.create().parse_overrides(overrides)
     batches = BasicSweeper.split_arguments(parsed, None)
     swept = {override.get_key_element() for override in parsed if override.is_sweep_override()}
@@ -224,7 +225,7 @@ def _jobs(config: DictConfig, options: Any = None) -> Iterator[tuple[str, Any]]:
             own = " ".join(override for override in job if override.partition("=")[0] in swept)
             raise ConfigError([f"job {number} ({own}) can't be composed: {on_one_line(error)}"]) from error
         label = f"job {number}" if len(batches[0]) > 1 else ""
-        yield label, _task(composed)
+        yield label, numbered(composed, number)
 
 
 def _task(config: Any) -> Any:
@@ -232,7 +233,7 @@ def _task(config: Any) -> Any:
 
 
 def _parse(config: DictConfig) -> Any:
-    return OverridesParser.create().parse_overrides(list(config.hydra.overrides.task))
+    return OverridesParser.create().parse_overrides(task_overrides(config.hydra))
 
 
 def make_folder(folder: str, option: str) -> Path:

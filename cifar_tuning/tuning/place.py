@@ -58,6 +58,12 @@ def is_study(hydra: Any) -> bool:
     return OmegaConf.select(hydra, "sweeper._target_") == TARGET
 
 
+def task_overrides(hydra: Any) -> list[str]:
+    """Returns a command's overrides as they were typed: what refers to a job (`${hydra:job.num}`) has no value yet."""
+    written: Any = OmegaConf.to_container(hydra.overrides.task, resolve=False)
+    return [str(override) for override in written]
+
+
 def given_options(hydra: Any) -> set[str]:
     """Returns the names of Hydra's own options that the command line gives.
 

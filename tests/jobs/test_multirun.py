@@ -7,6 +7,7 @@ import sys
 
 import optuna
 import pytest
+import torch
 import yaml
 
 from cifar_tuning import PROJECT_ROOT
@@ -246,3 +247,12 @@ def test_looking_at_the_config_imports_nothing_heavy(arguments):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=PROJECT_ROOT)
     assert done.returncode == 0, done.stderr
     assert "heavy: []" in done.stdout
+
+
+@pytest.mark.parametrize("launcher", ["basic", "fused"])
+def test_a_job_may_know_its_number(tiny, tmp_path, launcher):
+    """The way to give each job of a grid a seed of its own."""
+    outcome = tiny("-m", "optimizer.lr=0.1,0.01", "seed=${hydra:job.num}", f"hydra/launcher={launcher}")
+    assert outcome.code == 0, outcome.err
+    checkpoints = [torch.load(tmp_path / f"sweep/{number}/last.pt", weights_only=True) for number in (0, 1)]
+    assert [checkpoint["config"]["seed"] for checkpoint in checkpoints] == [0, 1]
