@@ -1,5 +1,6 @@
 """The verified arrays on disk: written once, opened by every process as a memory map of the same pages."""
 
+import errno
 import json
 import logging
 import shutil
@@ -54,23 +55,40 @@ class Store:
             processes.
 
         Raises:
-            DataError: no source could be reached, or `root` can't be written.
+            DataError: no source could be reached, `root` can't be written, or what is there can't be read now.
         """
         try:
-            return self._map(part)  # the usual case needs no lock, and works on a read-only disk
+            return self._open(part)  # the usual case needs no lock, and works on a read-only disk
         except FileNotFoundError:
             pass
-        except (CorruptError, OSError) as error:
+        except CorruptError as error:
             log.warning("%s: %s; fetching the dataset again", self.path, error)
         with _reported_as_data_error(self.root), self._lock():
             try:
-                return self._map(part)  # another job has been here while we waited
+                return self._open(part)  # another job has been here while we waited
             except FileNotFoundError:
                 pass
-            except (CorruptError, OSError) as error:
-                log.warning("Removing %s: %s", self.path, error)
+            except CorruptError as error:
+                log.warning("Replacing %s: %s", self.path, error)
             self._fill()
+            return self._open(part)
+
+    def _open(self, part: str) -> tuple[np.ndarray, np.ndarray]:
+        """Maps the files; what keeps them from being read now (memory, a disk that is away) does not make them bad."""
+        try:
             return self._map(part)
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise FileNotFoundError from error
+        except (OSError, MemoryError) as error:
+            raise DataError(self._unreadable(error)) from error
+
+    def _unreadable(self, error: OSError | MemoryError) -> str:
+        reason = getattr(error, "strerror", None) or "out of memory"
+        text = f"data.root={self.root}: the dataset in {self.path} is there, but can't be read now: {reason}."
+        if isinstance(error, MemoryError) or error.errno == errno.ENOMEM:
+            size = sum(file.stat().st_size for file in self.path.glob("*.npy"))
+            text += f" Mapping it takes {size / 1e6:,.0f} MB, beside what PyTorch takes; free some, or raise the limit."
+        return text
 
     def _map(self, part: str) -> tuple[np.ndarray, np.ndarray]:
         manifest = self._manifest()
@@ -127,11 +145,10 @@ class Store:
             lock.release()
 
     def _fill(self) -> None:
-        """Replace whatever lies at `path` by a verified store. Holds the lock."""
+        """Replace whatever lies at `path` by a verified store, once there is one. Holds the lock."""
         for stale in self.root.glob(f"{self._scratch_prefix}*"):  # left by a job that was killed
             log.info("Removing %s, left by an interrupted download", stale)
             shutil.rmtree(stale, ignore_errors=True)
-        shutil.rmtree(self.path, ignore_errors=True)
         with self._scratch() as scratch:
             arrays = self._fetch(scratch)
             new = scratch / "store"
@@ -140,6 +157,8 @@ class Store:
                 np.save(new / f"{name}.npy", np.ascontiguousarray(arrays[name]))
             entries = {name: {"sha256": self.spec.sha256[name], **_stamp(new / f"{name}.npy")} for name in ARRAY_NAMES}
             (new / _MANIFEST).write_text(json.dumps({"format": _FORMAT, "arrays": entries}, indent=1))
+            if self.path.exists():
+                self.path.rename(scratch / "damaged")
             new.rename(self.path)
         log.info("The verified dataset lies in %s", self.path)
 

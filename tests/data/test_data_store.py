@@ -1,10 +1,12 @@
 """The store: verified arrays from any source, whatever happens on the way."""
 
+import errno
 import json
 import logging
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 from standin import Ready, assert_complete, leftovers
 
@@ -138,13 +140,13 @@ def spoil(path, how):
         "another dataset",
     ],
 )
-def test_a_spoilt_store_is_removed_and_fetched_again(tiny, filled, caplog, how):
+def test_a_spoilt_store_is_replaced(tiny, filled, caplog, how):
     spoil(filled.path, how)
     source = Ready(tiny.arrays)
     with caplog.at_level(logging.INFO):
         assert_complete(Store(filled.root, tiny.spec, [source]), tiny)
     assert source.calls == 1
-    assert how == "no manifest" or f"Removing {filled.path}" in caplog.text
+    assert how == "no manifest" or f"Replacing {filled.path}" in caplog.text
     assert leftovers(filled.root) == set()
 
 
@@ -204,3 +206,28 @@ def test_a_root_that_cannot_be_written_is_named(tiny, tmp_path, below):
     root = tmp_path / "file" / "data" if below == "a file" else Path("/proc/data")
     with pytest.raises(DataError, match=f"data.root={root}: the dataset can't be stored there"):
         Store(root, tiny.spec, [Ready(tiny.arrays)]).open("train")
+
+
+@pytest.mark.parametrize(("number", "message"), [(errno.ENOMEM, "Mapping it takes "), (errno.ESTALE, "Stale file")])
+def test_a_store_that_cannot_be_read_now_stays(filled, monkeypatch, number, message):
+    """Memory is short, or a network disk is away for a moment."""
+    before = leftovers(filled.root)
+
+    def away(*a, **k):
+        raise OSError(number, os.strerror(number))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(np, "load", away)
+        with pytest.raises(DataError, match="is there, but can't be read now") as error:
+            filled.open("train")
+    assert message in str(error.value)
+    assert leftovers(filled.root) == before
+    filled.open("train")
+
+
+def test_a_damaged_store_stays_until_there_is_a_better_one(tiny, filled):
+    (filled.path / "train_images.npy").write_bytes(b"damaged")
+    with pytest.raises(DataError, match="could not be fetched"):
+        Store(filled.root, tiny.spec, []).open("train")
+    assert (filled.path / "train_images.npy").read_bytes() == b"damaged"
+    filled.open("test")
