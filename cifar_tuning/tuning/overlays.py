@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra._internal.core_plugins.file_config_source import FileConfigSource
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.object_type import ObjectType
 from hydra.core.plugins import Plugins
 from hydra.plugins.config_source import ConfigResult
@@ -28,17 +29,27 @@ def as_overlay(config: DictConfig, header: str, without: Iterable[str] = ()) -> 
     import yaml
 
     choices = {str(key): value for key, value in config.hydra.runtime.choices.items()}
-    groups = {
+    groups: dict[str, str | None] = {
         g: c for g, c in choices.items() if not g.startswith("hydra/") and g not in COMPOSED_WITH and c is not None
     }
     content = OmegaConf.to_container(OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"]))
     assert isinstance(content, dict)
     left = {*NO_PART, *without}
     plain: dict[str, Any] = {str(k): value for k, value in content.items() if k not in left and value is not None}
-    defaults: list[Any] = [{f"override /{group}": choice} for group, choice in groups.items() if group != "tracking"]
+    groups |= dict.fromkeys(_deleted_from(config))
+    defaults: list[Any] = [{f"override /{group}": choice} for group, choice in groups.items() if group not in NO_PART]
     if defaults:
         plain = {"defaults": [*defaults, "_self_"], **plain}
     return f"# @package _global_\n{header}{yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)}"
+
+
+def _deleted_from(config: DictConfig) -> list[str]:
+    """Returns the groups that overrides took away, or a part of them: chosen again they would bring it back."""
+    written = OmegaConf.to_container(config.hydra.overrides.task, resolve=False)
+    assert isinstance(written, list)
+    deleted = [str(o).lstrip("+~").partition("=")[0] for o in written if str(o).lstrip("+").startswith("~")]
+    groups = set(GlobalHydra.instance().config_loader().list_groups(""))
+    return sorted({key.partition(".")[0].partition("@")[0] for key in deleted} & groups)
 
 
 class StudiesSource(FileConfigSource):

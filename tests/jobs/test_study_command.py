@@ -2,16 +2,20 @@
 
 import json
 import logging
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
 import optuna
 import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 from mlflow import MlflowClient
 from omegaconf import OmegaConf
 from optuna.exceptions import StorageInternalError
 from optuna.trial import TrialState
 
+from cifar_tuning import PROJECT_ROOT
 from cifar_tuning.reporting.summary import read_results
 from cifar_tuning.tracking.reading import read_sweep
 from cifar_tuning.tuning.claims import OWNER, RETRIES
@@ -524,3 +528,26 @@ def test_a_password_is_not_shown():
     params = _params(config)
     assert "secret" not in str(params)
     assert params["hydra.sweeper.storage"] == "postgresql://me:***@db/optuna"
+
+
+@pytest.mark.parametrize(
+    "deleted",
+    [
+        ["~optimizer", "+optimizer={_target_: torch.optim.SGD, _partial_: true, lr: 0.05}"],
+        ["~optimizer.momentum", "~optimizer.nesterov"],
+        ["~model", "+model={_target_: cifar_tuning.models.ResNet, depth: 8}"],
+    ],
+    ids=["a group in another's place", "keys", "a model of one's own"],
+)
+def test_the_winners_overlay_means_the_winner_where_something_was_deleted(tiny, tmp_path, deleted):
+    options = ["-m", "hydra/sweeper=study", "hydra.sweeper.n_trials=1", "hydra.sweeper.plots=false"]
+    outcome = tiny(*options, "hydra.sweeper.workers=1", "trainer.epochs=1", "trainer.label_smoothing=0,0.1", *deleted)
+    assert outcome.code == 0, outcome.err
+    (tmp_path / "conf" / "experiment").mkdir(parents=True)
+    shutil.copy(tmp_path / "sweep" / "best.yaml", tmp_path / "conf" / "experiment" / "winner.yaml")
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(PROJECT_ROOT / "conf")):
+        again = compose("config", ["experiment=winner", f"hydra.searchpath=[file://{tmp_path}/conf]"])
+    trained = OmegaConf.load(tmp_path / "sweep" / "0" / ".hydra" / "config.yaml")
+    for part in ("model", "optimizer", "schedule", "regularizer", "augmentation", "trainer", "data"):
+        assert again[part] == trained[part], part
