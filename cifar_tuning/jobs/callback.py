@@ -4,6 +4,7 @@ import copy
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from cifar_tuning.compose import as_job, numbered, sweep_loader
 from cifar_tuning.errors import ConfigError, UserError
 from cifar_tuning.fused.launcher import TARGET as FUSED_LAUNCHER
 from cifar_tuning.fused.launcher import stack_problem
+from cifar_tuning.jobs.used_folder import has_trained, only_here
 from cifar_tuning.processes import is_worker
 from cifar_tuning.text import on_one_line
 from cifar_tuning.tuning.place import given_options, is_study, objectives_of, task_overrides
@@ -34,10 +36,22 @@ class Sweep(Callback):
 
     def __init__(self) -> None:
         self._start = 0.0
+        self._kept = ExitStack()
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Makes the run's folder."""
-        make_folder(config.hydra.run.dir, "hydra.run.dir")
+        """Makes the run's folder and keeps it for this process; what a run left there is not touched by a mistake."""
+        folder = make_folder(config.hydra.run.dir, "hydra.run.dir")
+        try:
+            self._kept.enter_context(only_here(folder, "hydra.run.dir"))
+            if has_trained(folder) and (problems := _problems_of(numbered(copy.deepcopy(config), 0))):
+                raise ConfigError(problems)
+        except UserError as error:  # Hydra would make a warning of it
+            print(f"error: {error}", file=sys.stderr)
+            raise SystemExit(1) from error
+
+    def on_run_end(self, config: DictConfig, **kwargs: Any) -> None:
+        """Lets others into the run's folder."""
+        self._kept.close()
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Makes the sweep's folder, which a study's SQLite file needs, and checks the jobs' configurations."""
@@ -71,9 +85,6 @@ def sweep_problems(config: DictConfig) -> list[str]:
     For a grid each job's configuration is checked, for a study its options and the ends of its ranges, for other
     sweepers the part that all jobs share.
     """
-    from cifar_tuning.jobs.build import plain
-    from cifar_tuning.jobs.checks import find_problems, objective_problems
-
     basic = OmegaConf.select(config, "hydra.sweeper._target_") == BASIC_SWEEPER
     problems: dict[str, list[str]] = {}
     options, sound = None, 0
@@ -89,13 +100,7 @@ def sweep_problems(config: DictConfig) -> list[str]:
         return list(dict.fromkeys([*problems, *error.problems]))
     problems |= {problem: [] for problem in _direction_problems(config)}
     for label, job in jobs:
-        try:
-            with as_job(job):
-                options_of_job = plain(_task(job))
-                found = find_problems(options_of_job) or resume_problems(_task(job))
-                found += [] if basic else objective_problems(options_of_job)
-        except ConfigError as error:
-            found = error.problems
+        found = _problems_of(job, of_sweeper=not basic)
         for problem in found:
             problems.setdefault(problem, []).append(label)
         sound += not found
@@ -123,6 +128,20 @@ def _where(labels: list[str]) -> str:
     return f"  ({labels[0]})" if labels and labels[0] else ""
 
 
+def _problems_of(job: DictConfig, of_sweeper: bool = False) -> list[str]:
+    """Returns the mistakes in a job's configuration, and what an optimising sweeper would not get from it."""
+    from cifar_tuning.jobs.build import plain
+    from cifar_tuning.jobs.checks import find_problems, objective_problems
+
+    try:
+        with as_job(job):
+            options = plain(_task(job))
+            problems = find_problems(options) or resume_problems(_task(job))
+            return problems + (objective_problems(options) if of_sweeper else [])
+    except ConfigError as error:
+        return error.problems
+
+
 def resume_problems(settings: DictConfig) -> list[str]:
     """Returns why a job of a sweep can't go on with the run that it is to resume: it goes on with one alone."""
     if settings.get("resume") is None:
@@ -134,9 +153,11 @@ def resume_problems(settings: DictConfig) -> list[str]:
     try:
         file = checkpoints.find(source)
         found = checkpoints.load(file)
+        config = job_config(settings)
+        checkpoints.check_same_model(config["model"], found, source)
     except UserError as error:
         return [f"resume={source}: {error}"]
-    return differences(job_config(settings), found, source, has_ended(file.parent))
+    return differences(config, found, source, has_ended(file.parent))
 
 
 def _direction_problems(config: DictConfig) -> list[str]:

@@ -4,6 +4,7 @@ import json
 import logging
 import math
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from cifar_tuning.jobs.export import load_classifier, model_from_checkpoint
 from cifar_tuning.jobs.prepare import Prepared, job_config, own_checkpoint, prepare
 from cifar_tuning.jobs.result import RESULT_FILE, JobResult, objective
 from cifar_tuning.jobs.testing import accuracy, label_test_images
-from cifar_tuning.jobs.used_folder import has_trained, put_aside
+from cifar_tuning.jobs.used_folder import has_trained, only_here, put_aside
 from cifar_tuning.models.facts import count_macs, count_parameters
 from cifar_tuning.ranking import ENDED
 from cifar_tuning.tracking.base import TRACEBACK
@@ -93,7 +94,17 @@ class Job:
         return self.trainer.progress if self.trainer is not None else Progress()
 
     def run(self, cfg: DictConfig) -> Any:
-        """Trains and returns the objective; however it ends, the folder and the store say so."""
+        """Trains and returns the objective; however it ends, the folder and the store say so.
+
+        Raises:
+            UserError: another process works in the folder.
+        """
+        # A trial is one process's, which its study sees to; a single run's folder was taken before Hydra wrote there.
+        taken = is_study(self.hydra) or not self.multirun
+        with nullcontext() if taken else only_here(self.folder, "hydra.sweep.dir"):
+            return self._run(cfg)
+
+    def _run(self, cfg: DictConfig) -> Any:
         try:
             self.reporter = self._reporter(cfg)
             if self.multirun:  # a process that died had begun it, or its launcher began it anew
@@ -271,7 +282,7 @@ class Job:
             self._say_how_to_go_on()
         if self.tracker is not None:
             self.tracker.fail(error)
-        if stopped and self.trainer is None and has_trained(self.folder):
+        if (stopped or not self.multirun) and self.trainer is None and has_trained(self.folder):
             return  # what is there is still what an earlier process came to
         self._write_result("killed" if stopped else "failed", f"{type(error).__name__}: {error}")
 

@@ -1,9 +1,15 @@
-"""What an earlier command left in a job's folder, and how it is kept."""
+"""What an earlier command left in a job's folder, how it is kept, and that one process at a time works there."""
 
+import hashlib
 import logging
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
+from cifar_tuning.errors import UserError
 from cifar_tuning.jobs.result import JobResult
 
 log = logging.getLogger(__name__)
@@ -39,3 +45,34 @@ def put_aside(folder: Path, overrides: Sequence[str], advice: str) -> None:
         aside,
         advice,
     )
+
+
+@contextmanager
+def only_here(folder: Path, option: str) -> Iterator[None]:
+    """Keeps a job's folder for this process, as far as this machine goes: two that train there would mix their runs.
+
+    Args:
+        folder: the job's.
+        option: which names the folder, for the message.
+
+    Raises:
+        UserError: another process works there.
+    """
+    name = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:32]
+    # Not in the folder, where it would stay, and where a network disk may know no locks.
+    lock = FileLock(Path(tempfile.gettempdir()) / f"cifar_tuning-{name}.lock", mode=0o666)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise UserError(
+            f"{option}={folder} is in use: another process trains there. Wait for its end, or choose another folder."
+        ) from error
+    except OSError as error:  # another user's file, say
+        log.debug("%s can't be kept for this process: %s", folder, error)
+    try:
+        yield
+    finally:
+        if lock.is_locked:
+            with suppress(OSError):
+                Path(lock.lock_file).unlink()
+            lock.release()

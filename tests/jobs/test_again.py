@@ -1,12 +1,15 @@
 """A command that is typed again loses nothing that an earlier one trained."""
 
 import json
+import subprocess
+import sys
 from contextlib import contextmanager, nullcontext
 from unittest.mock import MagicMock
 
 import pytest
 import torch
 
+from cifar_tuning import PROJECT_ROOT
 from cifar_tuning.training.trainer import Trainer
 
 
@@ -97,3 +100,29 @@ def test_a_studys_options_on_a_single_run_are_named(tiny):
     outcome = tiny("hydra.sweep.subdir=x", "hydra/launcher=fused")
     assert outcome.code == 0
     assert "hydra.sweep.subdir=x hydra/launcher=fused: of no effect on a single run; add -m" in outcome.text
+
+
+def test_what_is_refused_leaves_the_folder_as_it_is(tiny, tmp_path):
+    assert tiny().code == 0
+    before = {file: file.read_bytes() for file in (tmp_path / "run").rglob("*") if file.is_file()}
+    outcome = tiny("trainer.epochs=3", f"resume={tmp_path}/run", "optimizer.lr=0.5")
+    assert outcome.code == 1
+    assert "optimizer.lr=0.5: " in outcome.err
+    assert {file: file.read_bytes() for file in (tmp_path / "run").rglob("*") if file.is_file()} == before
+
+
+@pytest.mark.parametrize(("multirun", "option"), [([], "hydra.run.dir"), (["-m", "seed=0"], "hydra.sweep.dir")])
+def test_a_folder_in_which_another_process_trains(tiny, tmp_path, multirun, option):
+    folder = tmp_path / ("sweep/0" if multirun else "run")
+    holds = "import pathlib, sys; from cifar_tuning.jobs.used_folder import only_here\n"
+    holds += "with only_here(pathlib.Path(sys.argv[1]), ''): print(flush=True); input()"
+    with subprocess.Popen(
+        [sys.executable, "-c", holds, str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=PROJECT_ROOT
+    ) as other:
+        other.stdout.readline()
+        outcome = tiny(*multirun)
+        assert outcome.code == 1
+        assert f"error: {option}={folder} is in use: another process trains there" in outcome.err
+        assert not list(folder.glob("*.pt"))
+        assert not (folder / "result.json").exists()
+    assert tiny(*multirun).code == 0
