@@ -1,13 +1,18 @@
 """How a job is computed: precision, memory format, compiled or not; asked for, measured, or as the run began."""
 
+import logging
+
 import torch
 
 from cifar_tuning.fused.size import example
 from cifar_tuning.jobs.prepare import Prepared
 from cifar_tuning.training.compilation import resolve_compile
+from cifar_tuning.training.precision import has_bf16
 from cifar_tuning.training.probe import Formats, resolve_formats
 from cifar_tuning.training.recorded import NotRecordedError
 from cifar_tuning.training.trainer import TOGETHER
+
+log = logging.getLogger(__name__)
 
 
 def choose_formats(
@@ -23,6 +28,8 @@ def choose_formats(
     """
     model, settings, checkpoint = prepared.parts.model, prepared.parts.trainer, prepared.checkpoint
     asked = Formats(settings.precision, settings.memory_format)
+    if asked.precision == "bf16" and not has_bf16(device):
+        log.warning("trainer.precision=bf16 is only emulated here, and slow; fp32 or auto is faster")
     if checkpoint is not None:  # another measurement must not change a run midway
         began = Formats(checkpoint.precision, checkpoint.memory_format)
         asked = Formats(*(kept if one == "auto" else one for one, kept in zip(asked, began, strict=True)))

@@ -19,4 +19,10 @@ def has_bf16(device: torch.device) -> bool:
     if device.type == "cuda":
         with torch.cuda.device(device):  # it answers for the current one, which need not be ours
             return torch.cuda.is_bf16_supported(including_emulation=False)
-    return any(value is True for name, value in torch.cpu.get_capabilities().items() if name.endswith("bf16"))
+    # The second says what ONEDNN_MAX_CPU_ISA leaves of it, and true of some processors that only emulate it.
+    return bool(bf16_units()) and torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+
+def bf16_units() -> list[str]:
+    """Returns which of its units the processor computes bf16 in, such as `avx512_bf16` and `amx_bf16`."""
+    return sorted(name for name, value in torch.cpu.get_capabilities().items() if name.endswith("bf16") and value)

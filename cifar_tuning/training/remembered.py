@@ -16,6 +16,7 @@ from filelock import FileLock, Timeout
 from torch import nn
 
 from cifar_tuning.files import write_text
+from cifar_tuning.training.precision import bf16_units
 
 log = logging.getLogger(__name__)
 
@@ -36,8 +37,10 @@ def key_of(model: nn.Module, device: torch.device, batch_shape: tuple[int, int, 
     if device.type == "cuda":
         processor = torch.cuda.get_device_name(device)
     else:
+        # Many have the same name, and the environment may keep PyTorch from using all that they can do.
         name = torch.cpu.get_capabilities().get("cpu_name", platform.processor())
-        processor = f"{name} x{torch.get_num_threads()}"
+        can_do = torch.backends.cpu.get_cpu_capability(), *bf16_units(), os.environ.get("ONEDNN_MAX_CPU_ISA", "")
+        processor = f"{name} {' '.join(can_do).strip()} x{torch.get_num_threads()}"
     # Rates of dropout and batch norm's momentum make no difference; of rate 0 a dropout may be an Identity.
     layers = re.sub(r"\bDropout\(.*?\)", "Identity()", repr(model))
     layers = re.sub(r"\b(p|momentum)=[\d.e+-]+", "", layers)

@@ -89,6 +89,14 @@ def test_a_resumed_run_keeps_what_was_measured_when_it_began(tiny, tmp_path, mon
     assert checkpoints.load(tmp_path / "longer").memory_format == memory_format
 
 
+@pytest.mark.parametrize("has", [True, False])
+def test_bf16_without_hardware_for_it_is_said_to_be_slow(tiny, monkeypatch, has):
+    monkeypatch.setattr("cifar_tuning.jobs.computing.has_bf16", lambda device: has)
+    outcome = tiny("trainer.precision=bf16", "trainer.epochs=1")
+    assert outcome.code == 0
+    assert ("trainer.precision=bf16 is only emulated here" in outcome.text) is not has
+
+
 @pytest.mark.parametrize("pays", [True, False])
 def test_a_resumed_run_is_compiled_as_it_began(tiny, tmp_path, monkeypatch, pays):
     asked = []
