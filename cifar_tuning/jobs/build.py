@@ -1,5 +1,6 @@
 """From a configuration to the objects that train, each built by the constructor its `_target_` names."""
 
+import copy
 import inspect
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from cifar_tuning.errors import ConfigError
-from cifar_tuning.jobs.checks import find_problems, find_target
+from cifar_tuning.jobs.checks import find_problems, find_target, lacking_parts
 from cifar_tuning.jobs.process import TRUST_VARIABLE
 from cifar_tuning.text import on_one_line
 from cifar_tuning.training.regularizers import Regularizer
@@ -58,7 +59,10 @@ def build(cfg: DictConfig) -> Parts:
     Raises:
         ConfigError: with every mistake that was found.
     """
-    problems = find_problems(plain(cfg))
+    config = plain(cfg)
+    if lacking := lacking_parts(config):
+        raise ConfigError(lacking)
+    problems = find_problems(config)
     wrong = {problem.partition(".")[0] for problem in problems}
     parts, failures = build_parts(cfg, without=wrong)
     if problems + failures:
@@ -105,6 +109,8 @@ def _try_together(parts: Parts) -> list[str]:
 
     if not isinstance(parts.model, nn.Module):
         return [f"model: builds a {type(parts.model).__name__}, not a torch.nn.Module"]
+    if not any(parameter.requires_grad for parameter in parts.model.parameters()):
+        return [f"model: {type(parts.model).__name__} has no parameters to train"]
     try:
         optimizer = make_optimizer(parts)
     except Exception as error:
@@ -165,6 +171,12 @@ def _try_images(parts: Parts) -> list[str]:
             f"model: {name} returns {shape}, not a number for each of the {classes} classes (N×{classes}); "
             f"many models take it as num_classes={classes}"
         ]
+    trained = _outputs_in_training(parts.model, (channels, height, width))
+    if trained is not None and not isinstance(trained, Tensor):
+        return [
+            f"model: {name} returns a {type(trained).__name__} in training, not a tensor of logits N×{classes}; "
+            "auxiliary classifiers can mostly be switched off (aux_logits: false)"
+        ]
     return []
 
 
@@ -198,6 +210,15 @@ def _outputs(model: nn.Module, shape: tuple[int, int, int]) -> Any:
             return model.eval()(torch.zeros(1, *shape))
     finally:
         model.train(training)
+
+
+def _outputs_in_training(model: nn.Module, shape: tuple[int, int, int]) -> Any:
+    """Returns what a copy of a model makes of two images in training mode; None where that can't be found out."""
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            return copy.deepcopy(model).train()(torch.zeros(2, *shape))
+    except Exception:  # shown when it is trained
+        return None
 
 
 def _refusal(group: str, target: str, error: Exception) -> str:

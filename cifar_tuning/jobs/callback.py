@@ -235,7 +235,14 @@ def _jobs(config: DictConfig, options: Any = None) -> Iterator[tuple[str, Any]]:
 
     params: Any = OmegaConf.to_container(OmegaConf.select(config, "hydra.sweeper.params") or OmegaConf.create())
     overrides = [*(f"{key}={value}" for key, value in params.items()), *task_overrides(config.hydra)]
-    parsed = OverridesParser.create().parse_overrides(overrides)
+    parsed = _parsed(overrides)
+    if intervals := [o.input_line for o in parsed if o.is_interval_sweep()]:
+        raise ConfigError(
+            [
+                f"{one}: a grid needs single values, such as 0.1,0.01; for an interval add hydra/sweeper=study"
+                for one in intervals
+            ]
+        )
     batches = BasicSweeper.split_arguments(parsed, None)
     swept = {override.get_key_element() for override in parsed if override.is_sweep_override()}
     loader = sweep_loader(GlobalHydra.instance().config_loader())
@@ -254,7 +261,12 @@ def _task(config: Any) -> Any:
 
 
 def _parse(config: DictConfig) -> Any:
-    return OverridesParser.create().parse_overrides(task_overrides(config.hydra))
+    return _parsed(task_overrides(config.hydra))
+
+
+def _parsed(overrides: list[str]) -> Any:
+    # The loader knows what `glob` stands for.
+    return OverridesParser.create(config_loader=GlobalHydra.instance().config_loader()).parse_overrides(overrides)
 
 
 def make_folder(folder: str, option: str) -> Path:

@@ -10,10 +10,13 @@ from hydra.utils import get_object
 from omegaconf import OmegaConf
 
 from cifar_tuning.models.layers import is_number
-from cifar_tuning.text import first_line
+from cifar_tuning.text import on_one_line
 from cifar_tuning.training.events import PUBLIC_NAMES
 from cifar_tuning.tuning.place import objectives_of
 
+# What a job has beside its groups, and an example of each.
+SINGLE = {"seed": "0", "resume": "null", "objective": "val/acc_best"}
+MAY_BE_NONE = ("augmentation", "regularizer", "tracking")
 GROUPS = ("data", "augmentation", "model", "optimizer", "schedule", "regularizer", "trainer", "tracking")
 
 
@@ -78,6 +81,8 @@ def find_problems(config: dict[str, Any]) -> list[str]:
     Args:
         config: plain nested dictionaries, one entry a config group.
     """
+    if lacking := lacking_parts(config):
+        return lacking
     problems = [
         f"{rule.key}={value}: must be {rule.expected}"
         for rule in RULES
@@ -88,6 +93,16 @@ def find_problems(config: dict[str, Any]) -> list[str]:
     return problems + _check_together(config)
 
 
+def lacking_parts(config: dict[str, Any]) -> list[str]:
+    """Returns a line for each part that a job can't be without, deleted (`~optimizer`) with nothing in its place."""
+    problems = []
+    for group in GROUPS:
+        if not isinstance(config.get(group), dict):
+            none = f"{group}=none, " if group in MAY_BE_NONE else ""
+            problems.append(f"{group}: is missing; choose {none}one in conf/{group}/, or give +{group}={{_target_: …}}")
+    return problems + [f"{key}: is missing; it may be {value}" for key, value in SINGLE.items() if key not in config]
+
+
 def _check_group(group: str, options: dict[str, Any]) -> list[str]:
     """Asks the class that the group's `_target_` names, if it has a `check`."""
     name = options.get("_target_")
@@ -96,7 +111,7 @@ def _check_group(group: str, options: dict[str, Any]) -> list[str]:
     try:
         target = find_target(name)
     except Exception as error:
-        return [f"{group}._target_={name}: can't be imported: {first_line(error)}"]
+        return [f"{group}._target_={name}: can't be imported: {on_one_line(str(error))}"]
     check = getattr(target, "check", None)
     if check is None:
         return []

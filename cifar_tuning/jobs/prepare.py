@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 
 from cifar_tuning.errors import ConfigError, UserError
 from cifar_tuning.jobs.build import Parts, build_parts, plain, seed_everything
-from cifar_tuning.jobs.checks import find_problems, find_target
+from cifar_tuning.jobs.checks import find_problems, find_target, lacking_parts
 from cifar_tuning.jobs.result import JobResult
 from cifar_tuning.ranking import ENDED
 from cifar_tuning.text import ELSEWHERE, flatten
@@ -54,6 +54,8 @@ def prepare(cfg: DictConfig, own: Path | None = None) -> Prepared:
         UserError: the checkpoint to resume from holds another model's weights.
     """
     config = job_config(cfg)
+    if lacking := lacking_parts(config):
+        raise ConfigError(lacking)
     problems = find_problems(config)
     checkpoint, file = (None, None) if own is None else own_checkpoint(config, own)
     if checkpoint is not None and cfg.resume not in (None, checkpoint.config.get("resume")):

@@ -13,6 +13,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from cifar_tuning.errors import UserError
 from cifar_tuning.fused.launcher import TARGET as FUSED_LAUNCHER
 from cifar_tuning.jobs.batches import make_batches
 from cifar_tuning.jobs.build import Parts, make_optimizer
@@ -29,7 +30,7 @@ from cifar_tuning.tracking.base import TRACEBACK
 from cifar_tuning.training import checkpoint as checkpoints
 from cifar_tuning.training.display import describe_device, memory_in_use
 from cifar_tuning.training.events import EpochMetrics, Listener, Progress, Result
-from cifar_tuning.training.memory import keep_freed_memory
+from cifar_tuning.training.memory import keep_freed_memory, out_of_memory
 from cifar_tuning.training.probe import Formats
 from cifar_tuning.training.recorded import resolve_recording
 from cifar_tuning.training.schedules import Schedule
@@ -132,6 +133,9 @@ class Job:
             raise
         except BaseException as error:
             self._fail(error)
+            if (reason := out_of_memory(error)) is not None:
+                size = OmegaConf.select(cfg, "data.batch_size")
+                raise UserError(f"{reason} A smaller data.batch_size (it is {size}) or model needs less.") from error
             raise
         if self.reporter is not None:
             epochs = prepared.parts.trainer.epochs

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.nn.parameter import is_lazy
 
 from cifar_tuning.errors import UserError
 from cifar_tuning.files import written
@@ -176,7 +177,7 @@ def load_weights(model: torch.nn.Module, checkpoint: Checkpoint, source: Path | 
     differences += [
         f"{name}: {tuple(theirs[name].shape)} there, {tuple(mine[name].shape)} here"
         for name in mine.keys() & theirs.keys()
-        if mine[name].shape != theirs[name].shape
+        if not is_lazy(mine[name]) and mine[name].shape != theirs[name].shape  # a lazy layer takes whichever it gets
     ]
     if differences:
         shown = "\n".join(f"  - {line}" for line in sorted(differences)[:5])

@@ -9,6 +9,7 @@ from typing import Any
 import optuna
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import ValueType
 from hydra.errors import HydraException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
@@ -49,7 +50,8 @@ class StudyOptions:
         """
         sweeper = config.hydra.sweeper
         try:
-            space = SearchSpace.parse(sweeper.params, arguments, sweeper.custom_search_space)
+            given = _globs_as_choices(arguments)
+            space = SearchSpace.parse(sweeper.params, given, sweeper.custom_search_space)
         except (ValueError, NotImplementedError, AssertionError) as error:
             raise ConfigError([f"hydra.sweeper.params: {error}"]) from error
         return cls(study_place(config.hydra), space, config, sweeper)
@@ -267,3 +269,16 @@ def make_pruner(config: dict[str, Any] | None) -> optuna.pruners.BasePruner:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
         return instantiate(config, _execution_whitelist_=_TRUSTED)
+
+
+def _globs_as_choices(arguments: list[str]) -> list[str]:
+    """Returns overrides with the names that a `glob` stands for in its place; Optuna needs to know them."""
+    if not any("glob(" in argument for argument in arguments):
+        return arguments
+    parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
+    return [
+        f"{override.get_key_element()}=choice({','.join(override.sweep_string_iterator())})"
+        if override.value_type == ValueType.GLOB_CHOICE_SWEEP
+        else argument
+        for argument, override in zip(arguments, parser.parse_overrides(arguments), strict=True)
+    ]

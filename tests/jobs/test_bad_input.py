@@ -17,6 +17,16 @@ from cifar_tuning.jobs.checks import RULES
         (["optimizer=adam", "optimizer.betas=[0.9]"], "optimizer.betas=[0.9]: must be two numbers"),
         (["+optimizer.weight_decay=0.1"], "optimizer.weight_decay=0.1: regularizer=l2 sets weight decay too"),
         (["+optimizer.foo=1"], "optimizer: TypeError"),
+        (["~optimizer"], "optimizer: is missing; choose one in conf/optimizer/, or give +optimizer={_target_: …}"),
+        (["~regularizer"], "regularizer: is missing; choose regularizer=none, one in conf/regularizer/"),
+        (["~seed"], "seed: is missing; it may be 0"),
+        (["~resume"], "resume: is missing; it may be null"),
+        (
+            ["~model", "+model={_target_: torchvision.models.googlenet, num_classes: 10, init_weights: false}"],
+            "aux_logits: false",
+        ),
+        (["~model", "+model={_target_: torch.nn.Flatten}"], "Flatten has no parameters to train"),
+        (["-m", "optimizer.lr=interval(0.1,0.2)"], "for an interval add hydra/sweeper=study"),
         (["trainer.epochs=0"], "trainer.epochs=0: must be a whole number, 1 or above"),
         (["trainer.epochs=1.5"], "trainer.epochs=1.5: must be a whole number"),
         (["trainer.precision=fp8"], "trainer.precision=fp8: must be one of auto, fp32, bf16"),
@@ -213,3 +223,23 @@ def test_every_rule_belongs_to_an_option_that_exists(configure):
     ]
     for rule in RULES:
         assert any(OmegaConf.select(cfg, rule.key) is not None for cfg in composed), rule.key
+
+
+def test_a_class_that_does_not_exist_is_named(tiny):
+    outcome = tiny("~model", "+model={_target_: cifar_tuning.models.Missing}")
+    assert "Are you sure that 'Missing' is importable from module 'cifar_tuning.models'?" in outcome.err
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), RuntimeError("[enforce fail at x.cpp:1] . DefaultCPUAllocator: can't allocate memory: 9")]
+)
+def test_too_little_memory_is_said_without_a_traceback(tiny, monkeypatch, error):
+    def fail(*a, **k):
+        raise error
+
+    monkeypatch.setattr("cifar_tuning.training.trainer.Trainer.fit", fail)
+    outcome = tiny()
+    assert outcome.code == 1
+    assert "error: Out of memory: " in outcome.err
+    assert " MB are free on this machine. A smaller data.batch_size (it is 64) or model needs less." in outcome.err
+    assert "Traceback" not in outcome.err

@@ -256,3 +256,12 @@ def test_a_job_may_know_its_number(tiny, tmp_path, launcher):
     assert outcome.code == 0, outcome.err
     checkpoints = [torch.load(tmp_path / f"sweep/{number}/last.pt", weights_only=True) for number in (0, 1)]
     assert [checkpoint["config"]["seed"] for checkpoint in checkpoints] == [0, 1]
+
+
+@pytest.mark.parametrize("sweeper", [[], ["hydra/sweeper=study", "hydra/sweeper/sampler=grid"]], ids=["grid", "study"])
+def test_a_glob_of_groups(tiny, tmp_path, sweeper):
+    outcome = tiny("-m", "optimizer=glob(adam*)", "trainer.epochs=1", *sweeper)
+    assert outcome.code == 0, outcome.err
+    assert "UserWarning" not in outcome.err
+    configs = [yaml.safe_load(file.read_text()) for file in (tmp_path / "sweep").glob("?/.hydra/config.yaml")]
+    assert {config["optimizer"]["_target_"] for config in configs} == {"torch.optim.Adam", "torch.optim.AdamW"}
