@@ -1,11 +1,13 @@
 import json
 import math
 import re
+import shutil
 import subprocess
 import sys
 
 import pytest
 import torch
+from mlflow import MlflowClient
 
 from cifar_tuning import PROJECT_ROOT
 from cifar_tuning.text import counted
@@ -359,3 +361,13 @@ def test_a_config_cannot_run_commands(tiny, tmp_path):
     outcome = tiny("~model", f"+model={{_target_:os.mkdir,path:{tmp_path}/owned}}")
     assert outcome.code != 0
     assert not (tmp_path / "owned").exists()
+
+
+def test_mlflows_own_variable_names_the_store(tiny, predicting, tmp_path, monkeypatch, pristine_database):
+    store = f"sqlite:///{shutil.copy(pristine_database, tmp_path / 'own.db')}"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
+    assert tiny("tracking=mlflow", "tracking.log_model=false").code == 0
+    client = MlflowClient(store)
+    (run,) = client.search_runs([e.experiment_id for e in client.search_experiments()])
+    assert run.info.status == "FINISHED"
+    assert predicting(f"run={run.info.run_id}", f"output={tmp_path}/p.csv").code == 0
