@@ -18,7 +18,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.types import Override
 from hydra.plugins.config_source import ConfigResult
 from hydra.types import HydraContext
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 
 def remember_files(context: HydraContext) -> HydraContext:
@@ -39,7 +39,7 @@ def sweep_loader(loader: ConfigLoader) -> ConfigLoader:
 
 def numbered(config: DictConfig, number: int) -> DictConfig:
     """Gives a job's configuration its number, as launchers do; returns it."""
-    with open_dict(config):
+    with read_write(config.hydra), open_dict(config):
         config.hydra.job.id, config.hydra.job.num = str(number), number
     return config
 

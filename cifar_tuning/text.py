@@ -1,12 +1,18 @@
 """Options, addresses and errors as text: what several rooms show, store and compare in the same way."""
 
 import re
+import shlex
+import sys
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 # Beginnings of the options that say where a run is trained and kept, or from where it goes on: whatever they are, it is
 # the same experiment.
 ELSEWHERE = ("tracking.", "resume", "trainer.device", "data.root")
+
+
+PROGRAMS = ("train.py", "predict.py", "report.py")
 
 
 def flatten(config: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -49,3 +55,21 @@ def on_one_line(error: BaseException | str) -> str:
     """
     cause = None if isinstance(error, str) else error.__cause__
     return " ".join(f"{error} {cause or ''}".split())
+
+
+def command_line(program: str, *arguments: str) -> str:
+    """Returns a command to be typed where this one was.
+
+    Args:
+        program: one of the project's, `train.py`, `predict.py` or `report.py`, or this command's own.
+        arguments: of the command.
+    """
+    typed = Path(sys.argv[0])
+    known = typed.name in (program, *PROGRAMS)
+    away = known and typed.parent.resolve() != Path.cwd()
+    return shlex.join(["python", str(typed.with_name(program)) if away else program, *arguments])
+
+
+def as_choice(group: str, name: str) -> str:
+    """Returns the override that chooses a config of a group; Hydra wants quotes around what is no plain word."""
+    return f"{group}={name}" if re.fullmatch(r"[A-Za-z0-9_./-]+", name) else f'{group}="{name}"'

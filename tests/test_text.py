@@ -1,8 +1,10 @@
 """Options, addresses and errors as text."""
 
+import sys
+
 import pytest
 
-from cifar_tuning.text import first_line, flatten, on_one_line, without_password
+from cifar_tuning.text import as_choice, command_line, first_line, flatten, on_one_line, without_password
 
 
 @pytest.mark.parametrize(
@@ -49,3 +51,27 @@ def test_an_error_on_one_line_with_its_cause() -> None:
     assert on_one_line(error) == "in 'config': no such group gone away"
     assert on_one_line(str(error)) == "in 'config': no such group"
     assert on_one_line(ValueError()) == ""
+
+
+@pytest.mark.parametrize(
+    ("typed", "program", "shown"),
+    [
+        ("train.py", "predict.py", "predict.py"),
+        ("../train.py", "predict.py", "../predict.py"),
+        ("/some where/train.py", "train.py", "'/some where/train.py'"),
+        ("/some/app.py", "app.py", "/some/app.py"),
+        ("/usr/bin/pytest", "train.py", "train.py"),
+        ("", "train.py", "train.py"),
+    ],
+)
+def test_commands_can_be_typed_where_this_one_was(monkeypatch, typed, program, shown):
+    monkeypatch.setattr(sys, "argv", [typed])
+    assert command_line(program, "run=/a b") == f"python {shown} 'run=/a b'"
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [("simplenn/best", "experiment=simplenn/best"), ("a b/ü/best", 'experiment="a b/ü/best"')],
+)
+def test_choices_that_hydra_understands(name, shown):
+    assert as_choice("experiment", name) == shown

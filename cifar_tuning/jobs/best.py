@@ -1,12 +1,11 @@
 """A sweep's best configuration as a command line and as an overlay."""
 
-import shlex
 from pathlib import Path
 
 from cifar_tuning.errors import UserError
 from cifar_tuning.files import write_text
 from cifar_tuning.reporting.selection import Run
-from cifar_tuning.text import on_one_line
+from cifar_tuning.text import command_line, on_one_line
 
 # The first line after Hydra's of a file that may be written again.
 MARK = "# Written by report.py."
@@ -26,7 +25,7 @@ def best_overrides(run: Run, seed_key: str) -> list[str] | None:
 
 def command(overrides: list[str]) -> str:
     """Returns the command line."""
-    return " ".join(["python train.py", *map(shlex.quote, overrides)])
+    return command_line("train.py", *overrides)
 
 
 def overlay(overrides: list[str], header: str) -> str:

@@ -37,6 +37,9 @@ def put_aside(folder: Path, overrides: Sequence[str], advice: str) -> None:
     theirs = [] if known is None else known.overrides
     there = [override for override in theirs if override not in overrides]
     asked = [override for override in overrides if override not in theirs]
+    if not there and not asked and known is not None:
+        log.warning("The same command was run in %s before. What it left is kept in %s.", folder, aside)
+        return
     log.warning(
         "Another job was in %s: it had %s, this one has %s. It is kept in %s; %s would give each its place.",
         folder,

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cifar_tuning.ranking import ENDED, competes, rank
-from cifar_tuning.text import counted, without_password
+from cifar_tuning.text import command_line, counted, without_password
 
 TOP = 10
 # Columns of a log file, which has no width of its own; a table takes what it needs.
@@ -77,7 +77,7 @@ def viewer(uri: str | None) -> str:
 def report_command(sweep: Path, uri: str | None) -> str:
     """Returns the command that reports a sweep, given the MLflow store that its command named."""
     store = [] if uri is None else [f"tracking.uri={without_password(uri)}"]
-    return " ".join(["python report.py", *map(shlex.quote, [f"sweep={sweep}", *store])])
+    return command_line("report.py", f"sweep={sweep}", *store)
 
 
 def print_summary(sweep: Path, since: float = 0.0, tracked: bool = True, uri: str | None = None) -> None:
@@ -157,9 +157,8 @@ def _print_next(console: Any, sweep: Path, results: list[dict[str, Any]], tracke
         return
     # Hydra reports a deletion as ~key=null, but takes back only ~key.
     plain = [o.removesuffix("=null") if o.startswith("~") else o for o in best["overrides"]]
-    overrides = " ".join(shlex.quote(override) for override in plain)
     console.print("\nThe best configuration once more, in full:", style="bold")
-    console.print(f"  python train.py {overrides}", highlight=False, markup=False, soft_wrap=True)
+    console.print(f"  {command_line('train.py', *plain)}", highlight=False, markup=False, soft_wrap=True)
     console.print("Where to look next:", style="bold")
     asked = {_key(override): override.partition("=")[2] for override in best["overrides"]}
     uri = uri or asked.get("tracking.uri")
@@ -168,7 +167,8 @@ def _print_next(console: Any, sweep: Path, results: list[dict[str, Any]], tracke
         report = f"  {report_command(sweep, uri)}  all of it on one page, with comparisons"
         console.print(report, highlight=False, markup=False, soft_wrap=True)
     console.print(f"  {sweep / best['job']}  its checkpoint, curves and log", highlight=False, soft_wrap=True)
-    console.print(f"  python predict.py run={sweep / best['job']}  its test accuracy", highlight=False, soft_wrap=True)
+    predict = command_line("predict.py", f"run={sweep / best['job']}")
+    console.print(f"  {predict}  its test accuracy", highlight=False, markup=False, soft_wrap=True)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from cifar_tuning import PROJECT_ROOT
 from cifar_tuning.files import write_text
-from cifar_tuning.text import without_password
+from cifar_tuning.text import as_choice, command_line, without_password
 from cifar_tuning.tuning.engine import OVERRIDES
 from cifar_tuning.tuning.options import StudyOptions
 from cifar_tuning.tuning.overlays import as_overlay
@@ -99,4 +99,4 @@ def experiment(options: StudyOptions) -> str | None:
         below = options.place.folder.relative_to(PROJECT_ROOT / "multirun")
     except ValueError:
         return None
-    return f"python train.py experiment={below}/best"
+    return command_line("train.py", as_choice("experiment", f"{below}/best"))

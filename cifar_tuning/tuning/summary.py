@@ -11,7 +11,7 @@ from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
 from rich.table import Table
 
-from cifar_tuning.text import counted, without_password
+from cifar_tuning.text import command_line, counted, without_password
 from cifar_tuning.tuning.display import number, reason
 from cifar_tuning.tuning.options import StudyOptions
 from cifar_tuning.tuning.outcome import PLOTS, experiment, finished, objective_name, overrides_of
@@ -145,18 +145,18 @@ def _model(best: FrozenTrial, options: StudyOptions) -> list[str]:
     # Of several the first: whoever takes the best of them has chosen on the test set.
     for seed in sorted(map(int, retrained(best, options))):
         if (run := folder_of_model(folder / subfolder(best, seed))) is not None:
-            return [f"  python predict.py run={run}  predictions of the winner as it was retrained"]
+            return [f"  {command_line('predict.py', f'run={run}')}  predictions of the winner as it was retrained"]
     run = folder_of_model(folder / str(best.number))
-    return [] if run is None else [f"  python predict.py run={run}  its test accuracy"]
+    return [] if run is None else [f"  {command_line('predict.py', f'run={run}')}  its test accuracy"]
 
 
 def _next(best: FrozenTrial, options: StudyOptions) -> list[str]:
     from cifar_tuning.reporting.summary import report_command
 
     folder = options.place.folder
+    overrides = [o for o in overrides_of(best, options) if not o.startswith("hydra.")]
     program = Path(sys.argv[0]).name or "train.py"
-    overrides = [shlex.quote(o) for o in overrides_of(best, options) if not o.startswith("hydra.")]
-    lines = ["The best configuration once more:", f"  python {program} {' '.join(overrides)}"]
+    lines = ["The best configuration once more:", f"  {command_line(program, *overrides)}"]
     if command := experiment(options):
         lines.append(f"  {command}  the same, from best.yaml")
     lines.append("Where to look next:")
@@ -167,4 +167,7 @@ def _next(best: FrozenTrial, options: StudyOptions) -> list[str]:
         command = report_command(folder, OmegaConf.select(options.config, "tracking.uri"))
         lines.append(f"  {command}  all of it on one page, with comparisons")
     storage = without_password(options.place.storage)
-    return [*lines, f"  optuna-dashboard {storage}  the study in a browser (pip install optuna-dashboard)"]
+    return [
+        *lines,
+        f"  {shlex.join(['optuna-dashboard', storage])}  the study in a browser (pip install optuna-dashboard)",
+    ]
