@@ -11,6 +11,7 @@ from pathlib import Path
 from benchmarks import (
     accuracy,
     agreement,
+    measure,
     page,
     pipeline,
     simulated,
@@ -24,39 +25,70 @@ from benchmarks import (
 )
 from benchmarks.ours import NETWORKS
 from cifar_tuning.errors import UserError
+from cifar_tuning.training.memory import out_of_memory
 
-# In minutes on two cores: tracking 0.3, overhead 1, loading 0.5, start 2, pipeline 3, stacks 6; waiting 10, agreement
-# 14, workers 2, stack_sizes 3, simulated 5, accuracy 25, precision 16, techniques an hour; pruning hours
-# (`--train-limit` less). targets are for a GPU.
-SHORT = ("tracking", "overhead", "loading", "start", "pipeline", "stacks")
-LONG = (
-    *("stack_sizes", "waiting", "pruning", "agreement", "workers", "simulated", "accuracy", "precision", "techniques"),
-    "targets",
-)
+# What each finds out, and how long that takes on two cores.
+SHORT = {
+    "tracking": "what MLflow and checkpoints cost an epoch; 20 s",
+    "overhead": "what the study sweeper costs a trial; 1 min",
+    "loading": "images of our batches against a DataLoader's; 30 s",
+    "start": "from the command to the end of a tiny job, against the imports alone; 2 min",
+    "pipeline": "a single run against the usual pipeline and a plain script; 3 min",
+    "stacks": "eight runs as one model against one by one; 6 min",
+}
+LONG = {
+    "stack_sizes": "throughput by the number of runs stacked, with a picture; 3 min",
+    "waiting": "trials of different lengths, two workers against batches; 10 min",
+    "pruning": "epochs and accuracy with pruning against the stock sweeper; hours (less with --train-limit)",
+    "agreement": "accuracies of stacked runs against the same one by one; 14 min",
+    "workers": "a process with two threads against two with one each; 2 min",
+    "simulated": "pruners on simulated studies; 5 min",
+    "accuracy": "seconds to a validation accuracy; 25 min",
+    "precision": "accuracies in bf16 against fp32; 16 min",
+    "techniques": "what each training technique gains a ResNet-20; an hour",
+    "targets": "the learning-rate table as one stack, a ResNet-20 to 90 %; on a GPU",
+}
+PAGE = "page"
+# Images that a run needs at least.
+BATCH = 128
 
 
-def main() -> None:
-    """Reads the command line, runs what it names and writes the page."""
+def parse() -> argparse.Namespace:
+    """Reads the command line."""
+    listed = "\n".join(f"  {name:12} {what}" for name, what in {"all": "the next six", **SHORT, **LONG}.items())
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m benchmarks",
+        description=f"{__doc__}\nNames:\n{listed}\n  {PAGE:12} only writes docs/performance.md anew",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        "name", choices=["all", *SHORT, *LONG, "page"], help="`page` only writes docs/performance.md anew"
-    )
+    names = ["all", *SHORT, *LONG, PAGE]
+    parser.add_argument("names", nargs="+", choices=names, metavar="NAME", help="one or several of these")
     parser.add_argument(
         "--train-limit",
         type=int,
         help="training images of `pruning` (all of them), `agreement`, `precision` and `techniques` (10,000)",
     )
     parser.add_argument("--stack", type=int, help="runs that `stacks` stacks (8; on a GPU 32 SimpleNNs)")
+    parser.add_argument("--output", type=Path, help="a folder for the figures; docs/performance.md stays as it is then")
     pipeline.add_arguments(parser)
     options = parser.parse_args()
     if options.repeats is not None and options.repeats < 1:
         parser.error(f"--repeats {options.repeats}: must be 1 or above")
-    if options.repeats == 1 and options.name == "simulated":
+    if options.repeats == 1 and "simulated" in options.names:
         parser.error("--repeats 1: must be 2 or above, for an error of the mean")
     if options.stack is not None and not 2 <= options.stack <= stacks.MOST:
         parser.error(f"--stack {options.stack}: must be from 2 to {stacks.MOST}")
+    if options.train_limit is not None and options.train_limit < BATCH:
+        parser.error(f"--train-limit {options.train_limit}: must be {BATCH} or above, one batch")
+    return options
+
+
+def main() -> None:
+    """Runs what the command line names and writes the page."""
+    options = parse()
+    if options.output is not None:
+        options.output.mkdir(parents=True, exist_ok=True)
+        measure.RESULTS = options.output
     networks, repeats = options.networks, options.repeats
     benchmarks: dict[str, Callable[[], Path]] = {
         "tracking": tracking.run,
@@ -75,14 +107,19 @@ def main() -> None:
         "precision": lambda: agreement.run("precision", options.train_limit, repeats or agreement.SEEDS),
         "techniques": lambda: techniques.run(repeats or 3, options.train_limit),
         "pruning": lambda: studies.pruning(repeats or 3, options.train_limit),
-        "page": page.write,
     }
-    try:
-        for name in SHORT if options.name == "all" else [options.name]:
+    names = [one for name in options.names for one in (SHORT if name == "all" else [name]) if one != PAGE]
+    for name in dict.fromkeys(names):
+        try:
             print(f"figures: {benchmarks[name]()}")
-    except UserError as error:  # no dataset, say
-        sys.exit(f"{name}: {error}")
-    print(f"page: {page.write()}")
+        except UserError as error:  # no dataset, say
+            sys.exit(f"{name}: {error}")
+        except (MemoryError, RuntimeError, OSError) as error:
+            if (reason := out_of_memory(error)) is None:
+                raise
+            sys.exit(f"{name}: {reason}")
+    if options.output is None:
+        print(f"page: {page.write()}")
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from benchmarks import measure, roofline, usual
-from benchmarks.ours import NAMES, NETWORKS, make_parts, tracked_run, whole_epoch
+from benchmarks.ours import NETWORKS, make_parts, tracked_run, whole_epoch
 from cifar_tuning.tracking import MLflowTracker
 from cifar_tuning.training.computation import Computation
 from cifar_tuning.training.settings import resolve_device
@@ -143,5 +143,10 @@ def checkpoints(repeats: int = 20) -> dict[str, float]:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares what several benchmarks take."""
-    parser.add_argument("--networks", nargs="+", choices=list(NETWORKS), help=f"which of {', '.join(NAMES.values())}")
+    parser.add_argument(
+        "--networks",
+        nargs="+",
+        choices=list(NETWORKS),
+        help="those of the networks that are measured, where a benchmark measures several",
+    )
     parser.add_argument("--repeats", type=int, help="how often each contestant runs")

@@ -131,6 +131,8 @@ def test_every_marker_of_the_page_has_a_table():
         (["pipeline", "--repeats", "0"], "--repeats 0: must be 1 or above"),
         (["stacks", "--stack", "99"], "--stack 99: must be from 2 to 64"),
         (["pipeline", "--networks", "vgg"], "invalid choice: 'vgg'"),
+        (["loading", "nothing"], "invalid choice: 'nothing'"),
+        (["precision", "--train-limit", "0"], "--train-limit 0: must be 128 or above"),
     ],
 )
 def test_bad_input(monkeypatch, capsys, arguments, expected):
