@@ -108,7 +108,7 @@ def _try_together(parts: Parts) -> list[str]:
     from cifar_tuning.training.schedules import Schedule
 
     if not isinstance(parts.model, nn.Module):
-        return [f"model: builds a {type(parts.model).__name__}, not a torch.nn.Module"]
+        return [f"model: builds something of type {type(parts.model).__name__}, not a torch.nn.Module"]
     if not any(parameter.requires_grad for parameter in parts.model.parameters()):
         return [f"model: {type(parts.model).__name__} has no parameters to train"]
     try:
@@ -224,7 +224,8 @@ def _outputs_in_training(model: nn.Module, shape: tuple[int, int, int]) -> Any:
 def _refusal(group: str, target: str, error: Exception) -> str:
     message = _innermost(error)
     if "execution whitelist" not in message:
-        return f"{group}: {message}"
+        partly = group in ("optimizer", "schedule") and "missing" in message and "argument" in message
+        return f"{group}: {message}" + ("; with _partial_: true it is given the rest in training" if partly else "")
     package = target.partition(".")[0]
     return (
         f"{group}._target_={target}: configurations may not call it; "

@@ -8,6 +8,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from cifar_tuning import PROJECT_ROOT
 from cifar_tuning.errors import ConfigError, UserError
 from cifar_tuning.jobs.export import model_from_checkpoint
 from cifar_tuning.jobs.testing import accuracy, label_test_images
@@ -64,7 +65,7 @@ def find_checkpoint(name: str, uri: Any, scratch: Path, option: str = "run") -> 
     """Returns the checkpoint that a folder, a file or an MLflow run id means; an id's is fetched to `scratch`.
 
     Args:
-        name: what the user gave.
+        name: what the user gave; of a folder below multirun/ its name will do.
         uri: the store of a run id; None for the default.
         scratch: a folder.
         option: that the user gave it with, for messages.
@@ -73,6 +74,8 @@ def find_checkpoint(name: str, uri: Any, scratch: Path, option: str = "run") -> 
         UserError: there is none.
     """
     path = Path(name).expanduser()
+    if not path.exists() and (PROJECT_ROOT / "multirun" / path).is_dir():  # as report.py has it
+        path = PROJECT_ROOT / "multirun" / path
     if path.is_file():
         return path
     if path.is_dir():

@@ -2,6 +2,7 @@
 
 import atexit
 import gc
+import logging
 import os
 import signal
 import sys
@@ -23,6 +24,9 @@ TRUST_VARIABLE = "CIFAR_TUNING_TRUST"
 # survivors too. A short job's imports make a million objects and hardly any garbage; with Python's 700 and 10 the
 # collector takes a quarter of its time.
 _COLLECT_AFTER = (100_000, 20)
+
+# Loggers of others that bury a job's own lines where hydra.verbose=true asks for all. hydra.verbose=matplotlib has its.
+_TALKATIVE = ("matplotlib", "PIL", "filelock", "urllib3", "alembic")
 
 # What a configuration may call. Hydra refuses any other `_target_`, so that a config found on the web can't
 # run commands.
@@ -73,6 +77,8 @@ def start() -> None:
     if str(Path.cwd()) not in sys.path:
         sys.path.append(str(Path.cwd()))
     sys.excepthook = _short_for_users(sys.excepthook)
+    for name in _TALKATIVE:
+        logging.getLogger(name).setLevel(logging.WARNING)
     # The default would end the process at once and leave its MLflow run RUNNING.
     signal.signal(signal.SIGTERM, _exit_on_signal)
     gc.set_threshold(*_COLLECT_AFTER)

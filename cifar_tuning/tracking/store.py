@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import socket
 import urllib.error
 import urllib.parse
@@ -121,6 +122,8 @@ def locate(uri: str | None, root: Path) -> Location:
         file = root.resolve() / "mlflow.db"
         return Location(f"sqlite:///{file}", file, file.parent / "mlruns")
     scheme, separator, rest = uri.partition("://")
+    if re.fullmatch(r"[\w.-]+:\d+/?", uri):
+        raise TrackingError(f"tracking.uri={uri}: a server's address begins with http:// or https://, as http://{uri}")
     if not separator or scheme == "file":
         raise TrackingError(
             f"tracking.uri={uri}: MLflow no longer keeps runs in plain folders. "

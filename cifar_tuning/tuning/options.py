@@ -4,6 +4,7 @@ import functools
 import warnings
 import zlib
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import optuna
@@ -129,19 +130,28 @@ class StudyOptions:
             lines.append(f"hydra.sweeper.max_failure_rate={sweeper.max_failure_rate}: must be from 0 to 1")
         if bad := [d for d in self.directions if d not in ("minimize", "maximize")]:
             lines.append(f"hydra.sweeper.direction={bad[0]}: must be minimize or maximize, or a list of them")
+        if self.space.empty:
+            lines.append(
+                "the search space is empty: give a key a range, as in 'optimizer.lr=tag(log,interval(0.001,0.1))' or "
+                "model.activation=relu,swish, or set hydra.sweeper.params"
+            )
+        lines += self._problems_with_folder() + self._problems_with_parts() + self._problems_with_repeats()
+        return lines + self._problems_with_objective() + self._problems_with_retraining()
+
+    def _problems_with_folder(self) -> list[str]:
+        lines, name = [], self.sweeper.study_name
+        if ".." in Path(str(name)).parts:
+            lines.append(
+                f"hydra.sweeper.study_name={name}: names a folder below multirun/, so it can't have .. in "
+                "it; hydra.sweep.dir gives another place"
+            )
         folders = OmegaConf.to_container(self.config.hydra.sweep, resolve=False)
         if isinstance(folders, dict) and folders.get("subdir") != TRIAL_FOLDER:
             lines.append(
                 f"hydra.sweep.subdir={folders.get('subdir')}: must be {TRIAL_FOLDER}, because a trial's folder is its "
                 "number in the study; hydra.sweep.dir is the study's folder"
             )
-        if self.space.empty:
-            lines.append(
-                "the search space is empty: give a key a range, as in 'optimizer.lr=tag(log,interval(0.001,0.1))' or "
-                "model.activation=relu,swish, or set hydra.sweeper.params"
-            )
-        lines += self._problems_with_parts() + self._problems_with_repeats() + self._problems_with_objective()
-        return lines + self._problems_with_retraining()
+        return lines
 
     def _problems_with_objective(self) -> list[str]:
         """An application that names its objectives (`train.py` does) must name as many as there are directions."""

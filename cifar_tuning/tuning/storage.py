@@ -23,6 +23,8 @@ from cifar_tuning.tuning.place import sqlite_file
 
 log = logging.getLogger(__name__)
 
+# Optuna's other storages.
+NO_DATABASES = ("journal", "redis", "grpc", "file")
 # A writer waits this long for others before SQLite reports a locked database.
 LOCK_SECONDS = 60
 # What an opened storage raises when its server does not answer.
@@ -53,6 +55,13 @@ def open_storage(url: str, heartbeat_interval: int = 60, grace_period: int | Non
         raise UserError(
             f"hydra.sweeper.storage={url}: the study sweeper's jobs find their trial through the storage, so it can't "
             "be in memory; use null for optuna.db in the sweep's folder"
+        )
+    scheme = url.partition(":")[0]
+    if "://" not in url or scheme in NO_DATABASES:
+        raise UserError(
+            f"hydra.sweeper.storage={without_password(url)}: must be the address of an SQL database, such as "
+            "sqlite:////data/optuna.db or postgresql://user@host/studies, in which a dead worker is noticed; null uses "
+            "optuna.db in the sweep's folder"
         )
     arguments: dict[str, Any] = {"connect_args": {"timeout": LOCK_SECONDS}} if sqlite else {"pool_pre_ping": True}
     quiet_optuna()
@@ -174,5 +183,5 @@ def _advice(error: Exception) -> str:
     if "locked" in lowered:
         return f"{message}. Another program keeps it locked; close that, or give another storage."
     if isinstance(error, ModuleNotFoundError | ImportError):
-        return f"{message}. Install the database's driver: pip install 'cifar-tuning[postgresql]' brings PostgreSQL's."
+        return f"{message}. Install the database's driver, such as psycopg2-binary for PostgreSQL or pymysql for MySQL."
     return f"{message}. Is the server up, the address right, the folder writable? null puts it in the sweep's folder."

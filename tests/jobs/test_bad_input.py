@@ -17,6 +17,7 @@ from cifar_tuning.jobs.checks import RULES
         (["optimizer=adam", "optimizer.betas=[0.9]"], "optimizer.betas=[0.9]: must be two numbers"),
         (["+optimizer.weight_decay=0.1"], "optimizer.weight_decay=0.1: regularizer=l2 sets weight decay too"),
         (["+optimizer.foo=1"], "optimizer: TypeError"),
+        (["~optimizer", "+optimizer={_target_: torch.optim.RMSprop, lr: 0.1}"], "with _partial_: true it is given the"),
         (["~optimizer"], "optimizer: is missing; choose one in conf/optimizer/, or give +optimizer={_target_: …}"),
         (["~regularizer"], "regularizer: is missing; choose regularizer=none, one in conf/regularizer/"),
         (["~seed"], "seed: is missing; it may be 0"),

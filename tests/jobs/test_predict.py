@@ -40,6 +40,14 @@ def test_predictions_in_kaggles_form(trained, predicting, tmp_path, kind):
     assert accuracy > 0.2
 
 
+def test_the_name_of_a_folder_below_multirun_will_do(trained, predicting, tmp_path, monkeypatch):
+    monkeypatch.setattr("cifar_tuning.jobs.predict.PROJECT_ROOT", tmp_path)
+    trained.rename(tmp_path / "mine")
+    (tmp_path / "multirun").mkdir()
+    (tmp_path / "mine").rename(tmp_path / "multirun" / "mine")
+    assert predicting("run=mine", f"output={tmp_path}/p.csv").code == 0
+
+
 def test_names_and_first_id(trained, predicting, tmp_path):
     assert predicting(f"run={trained}", f"output={tmp_path}/n.csv", "labels=names", "first_id=0").code == 0
     assert predicting(f"run={trained}", f"output={tmp_path}/p.csv").code == 0

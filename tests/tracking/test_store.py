@@ -64,6 +64,7 @@ def test_passwords_are_not_shown():
         ("file:///tmp/mlruns", "tracking.uri=sqlite:////tmp/mlruns/mlflow.db"),
         ("ftp://host/x", "unknown kind of store 'ftp'"),
         ("sqlite://", "runs need a file"),
+        ("127.0.0.1:5000", "as http://127.0.0.1:5000"),
         ("sqlite:///:memory:", "runs need a file"),
     ],
 )
