@@ -5,11 +5,15 @@ from pathlib import Path
 from typing import Any
 
 from hydra._internal.core_plugins.file_config_source import FileConfigSource
+from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.object_type import ObjectType
 from hydra.core.plugins import Plugins
 from hydra.plugins.config_source import ConfigResult
+from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf
+
+from cifar_tuning import PROJECT_ROOT
 
 GROUP = "experiment/"
 # Overlays that a configuration was composed with: what they set is in its values.
@@ -84,6 +88,15 @@ class StudiesSource(FileConfigSource):
         return sorted(str(file.relative_to(root).with_suffix("")) for file in root.glob("*/best.yaml"))
 
 
+class StudiesSearchPath(SearchPathPlugin):
+    """Has Hydra look for `experiment=STUDY/best` among the project's studies; a config's own search path stays free."""
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        """Adds the folder of the studies, behind all others."""
+        search_path.append(provider="studies", path=f"studies://{PROJECT_ROOT / 'multirun'}")
+
+
 def register() -> None:
-    """Makes `studies://FOLDER` a search path that Hydra understands."""
+    """Makes `studies://FOLDER` a search path that Hydra understands, and looks in."""
     Plugins.instance().register(StudiesSource)
+    Plugins.instance().register(StudiesSearchPath)

@@ -371,3 +371,11 @@ def test_mlflows_own_variable_names_the_store(tiny, predicting, tmp_path, monkey
     (run,) = client.search_runs([e.experiment_id for e in client.search_experiments()])
     assert run.info.status == "FINISHED"
     assert predicting(f"run={run.info.run_id}", f"output={tmp_path}/p.csv").code == 0
+
+
+def test_a_config_of_ones_own_on_top_of_ours(tiny, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "own.yaml").write_text("defaults: [config, _self_]\nseed: 7\n")
+    outcome = tiny("--config-dir", str(tmp_path / "mine"), "--config-name", "own", "trainer.epochs=1")
+    assert outcome.code == 0, outcome.err
+    assert checkpoints.load(tmp_path / "run").config["seed"] == 7
