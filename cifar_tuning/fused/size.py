@@ -17,7 +17,7 @@ from cifar_tuning.fused.model import give, stack_models
 from cifar_tuning.training.precision import at_least_fp32, autocast
 from cifar_tuning.training.probe import Together, without_dropout
 from cifar_tuning.training.recorded import NotRecordedError, seconds_when_recorded
-from cifar_tuning.training.remembered import key_of, one_at_a_time, recall, remember
+from cifar_tuning.training.remembered import Neighbours, key_of, one_at_a_time, recall, remember
 from cifar_tuning.training.trainer import Trainer
 
 log = logging.getLogger(__name__)
@@ -113,6 +113,7 @@ def _measured(
     rounds, until = entry.get("rounds", 0), time.monotonic() + LONG
     lacking = any(str(size) not in known for size in _worth_looking(sizes, known))
     left = ROUNDS if lacking or (rounds < SURE and not _pays(known, sizes)) else 0
+    neighbours = Neighbours() if run.device.type == "cpu" else None
     while left > 0:
         for size in _worth_looking(sizes, known):
             if (rate := _rate_if_it_fits(run, size, same_seed, batch_shape)) is None:
@@ -120,9 +121,9 @@ def _measured(
                 sizes = sizes[: sizes.index(size)]
                 break
             known[str(size)] = max(round(rate), known.get(str(size), 0))
-            remember(STORE, key, {"rates": known, "rounds": rounds})
+            remember(STORE, key, {"rates": known, "rounds": rounds}, neighbours)
         rounds, left = rounds + 1, left - 1
-        remember(STORE, key, {"rates": known, "rounds": rounds})
+        remember(STORE, key, {"rates": known, "rounds": rounds}, neighbours)
         if left == 0 and rounds < SURE and not _pays(known, sizes) and time.monotonic() < until:
             left = 1
     return {str(size): known[str(size)] for size in _worth_looking(sizes, known)}

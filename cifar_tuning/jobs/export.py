@@ -8,7 +8,9 @@ import torch
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
+from cifar_tuning.errors import UserError
 from cifar_tuning.jobs.build import build_part
+from cifar_tuning.text import on_one_line
 from cifar_tuning.training import checkpoint as checkpoints
 from cifar_tuning.tuning.place import folder_of_model
 
@@ -43,13 +45,20 @@ def model_from_checkpoint(file: Path, data_root: str | None = None) -> tuple[nn.
         data_root: where the dataset is on this machine, if not where the run had it.
 
     Raises:
-        UserError: the file is no checkpoint, or its weights do not fit the model its configuration builds.
+        UserError: the file is no checkpoint, its model's code is not found here, or its weights do not fit the model
+            that its configuration builds.
     """
     checkpoint = checkpoints.load(file)
     config = OmegaConf.create(checkpoint.config)
     if data_root is not None:
         config.data.root = data_root
-    model = build_part(config.model)
+    try:
+        model = build_part(config.model)
+    except ImportError as error:
+        raise UserError(
+            f"The model of {file}, {config.model._target_}, can't be imported here ({on_one_line(str(error))}). Type "
+            "the command in the folder that it was trained from, or add that folder to PYTHONPATH."
+        ) from error
     checkpoints.load_weights(model, checkpoint, file)
     return model.eval(), build_part(config.data)
 

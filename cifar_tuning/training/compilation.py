@@ -11,7 +11,7 @@ from torch import nn
 from cifar_tuning.errors import UserError
 from cifar_tuning.text import first_line
 from cifar_tuning.training.probe import NEEDED_GAIN, Formats, Probe
-from cifar_tuning.training.remembered import key_of, one_at_a_time, recall, remember
+from cifar_tuning.training.remembered import Neighbours, key_of, one_at_a_time, recall, remember
 
 log = logging.getLogger(__name__)
 
@@ -72,13 +72,14 @@ def resolve_compile(
         with one_at_a_time(STORE):
             found = recall(STORE).get(key)  # by who was measuring just now
             if found is None:
+                neighbours = Neighbours() if device.type == "cpu" else None
                 try:
                     found = _measure(model, device, formats, batch_shape, record)
                 except Exception as error:
                     reason = first_line(str(error))[:200]
                     log.info("not compiled: that failed (%s: %s)", type(error).__name__, reason)
                     return False
-                remember(STORE, key, found)
+                remember(STORE, key, found, neighbours)
     return _pays(found, steps)
 
 

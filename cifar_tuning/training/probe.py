@@ -19,7 +19,7 @@ from torch import nn
 
 from cifar_tuning.training.precision import at_least_fp32, autocast, has_bf16
 from cifar_tuning.training.recorded import seconds_when_recorded
-from cifar_tuning.training.remembered import key_of, one_at_a_time, recall, remember
+from cifar_tuning.training.remembered import Neighbours, key_of, one_at_a_time, recall, remember
 from cifar_tuning.training.settings import MEMORY_FORMATS, PRECISIONS
 
 log = logging.getLogger(__name__)
@@ -97,10 +97,11 @@ def resolve_formats(
     with one_at_a_time(STORE):
         if (known := _known(key, candidates)) is not None:  # by who was measuring just now
             return known
+        neighbours = Neighbours() if device.type == "cpu" else None
         found, seconds = _fastest("this model", candidates, model, device, batch_shape, record)
         if together is not None:
             found = _of_all(found, seconds, candidates, together, device, batch_shape, record)
-        remember(STORE, key, str(found))
+        remember(STORE, key, str(found), neighbours)
     return found
 
 

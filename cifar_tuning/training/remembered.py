@@ -1,4 +1,7 @@
-"""Small measurements of this machine that are taken once: a JSON file per kind in the user's cache folder."""
+"""Small measurements of this machine that are taken once: a JSON file per kind in the user's cache folder.
+
+What was measured while others used the processor is this process's alone; the next one measures again.
+"""
 
 import hashlib
 import json
@@ -6,6 +9,7 @@ import logging
 import os
 import platform
 import re
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +28,9 @@ log = logging.getLogger(__name__)
 LAYERS = 6
 # Seconds that a measurement of another process is waited for.
 PATIENCE = 60
+# Cores that others may use beside a measurement, and the seconds from which on that can be told.
+ALLOWED, SHORTEST = 0.3, 0.1
+_provisional: dict[tuple[str, str], Any] = {}
 
 
 def cache_file(kind: str) -> Path:
@@ -64,16 +71,52 @@ def one_at_a_time(kind: str) -> Iterator[None]:
         lock.release()
 
 
+class Neighbours:
+    """What other processes use of the processor while something is measured, from the object's making on."""
+
+    def __init__(self) -> None:
+        self._before = self._times()
+
+    def in_the_way(self) -> bool:
+        """Whether they left this process fewer cores than it has threads."""
+        busy, own, seconds = (now - before for now, before in zip(self._times(), self._before, strict=True))
+        if seconds < SHORTEST:
+            return False
+        others = (busy - own) / seconds
+        return others + torch.get_num_threads() > (os.cpu_count() or 1) + ALLOWED
+
+    @staticmethod
+    def _times() -> tuple[float, float, float]:
+        import psutil
+
+        times = psutil.cpu_times()._asdict()  # of all cores; a guest's time is in the user's
+        busy = sum(times.get(name, 0.0) for name in ("user", "nice", "system", "irq", "softirq", "steal"))
+        return busy, time.process_time(), time.monotonic()
+
+
 def recall(kind: str) -> dict[str, Any]:
-    """Returns all measurements of a kind."""
+    """Returns all measurements of a kind, this process's own first."""
+    own = {key: value for (of, key), value in _provisional.items() if of == kind}
     try:
-        return dict(json.loads(cache_file(kind).read_text()))
+        return {**json.loads(cache_file(kind).read_text()), **own}
     except (OSError, ValueError, TypeError):
-        return {}  # absent or damaged: measure again
+        return own  # absent or damaged: measure again
 
 
-def remember(kind: str, key: str, value: Any) -> None:
-    """Adds a measurement, all or nothing; a folder that can't be written to costs nothing but the next measurement."""
+def remember(kind: str, key: str, value: Any, beside: Neighbours | None = None) -> None:
+    """Adds a measurement, all or nothing; a folder that can't be written to costs nothing but the next measurement.
+
+    Args:
+        kind: of measurement.
+        key: what was measured.
+        value: what came of it.
+        beside: who was there when the processor was measured; if in the way, no other process is told.
+    """
+    if beside is not None and beside.in_the_way():
+        log.info("other programs were running meanwhile: the next command measures again")
+        _provisional[kind, key] = value
+        return
+    _provisional.pop((kind, key), None)
     file = cache_file(kind)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)

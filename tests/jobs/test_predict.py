@@ -157,3 +157,13 @@ def test_the_exported_classifier_takes_raw_images(trained):
     normalised = ((images / 255 - mean) / std).permute(0, 3, 1, 2)
     with torch.no_grad():
         torch.testing.assert_close(classifier(images), classifier.model(normalised), rtol=1e-4, atol=1e-4)
+
+
+def test_a_model_whose_code_is_elsewhere(trained, predicting, tmp_path):
+    checkpoint = torch.load(trained / "best.pt", weights_only=True)
+    checkpoint["config"]["model"]["_target_"] = "somebodys.Net"
+    torch.save(checkpoint, trained / "best.pt")
+    outcome = predicting(f"run={trained}", f"output={tmp_path}/p.csv")
+    assert outcome.code == 1
+    assert "somebodys.Net, can't be imported here" in outcome.err
+    assert "Traceback" not in outcome.err

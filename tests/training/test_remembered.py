@@ -1,5 +1,7 @@
 from concurrent.futures import ThreadPoolExecutor
 
+import pytest
+
 from cifar_tuning.training import remembered
 
 
@@ -25,3 +27,43 @@ def test_a_damaged_file_is_measured_anew(monkeypatch, tmp_path):
     assert remembered.recall("precision") == {}
     remembered.remember("precision", "other", "fp32")
     assert remembered.recall("precision") == {"other": "fp32"}
+
+
+@pytest.fixture
+def used(monkeypatch):
+    """Has the machine's cores and this process be busy as a test says, in seconds."""
+    clock = {"busy": 0.0, "own": 0.0, "seconds": 0.0}
+    monkeypatch.undo()
+    monkeypatch.setattr(remembered.Neighbours, "_times", staticmethod(lambda: tuple(clock.values())))
+    monkeypatch.setattr(remembered.os, "cpu_count", lambda: 4)
+    monkeypatch.setattr(remembered.torch, "get_num_threads", lambda: 2)
+    return clock
+
+
+@pytest.mark.parametrize(
+    ("busy", "own", "seconds", "expected"),
+    [
+        (2.0, 2.0, 1.0, False),  # nobody else
+        (4.0, 2.0, 1.0, False),  # two more, on the other two cores
+        (3.6, 1.2, 1.0, True),
+        (0.08, 0.0, 0.02, False),  # too short to tell
+    ],
+)
+def test_who_is_in_the_way(used, busy, own, seconds, expected):
+    beside = remembered.Neighbours()
+    used |= {"busy": busy, "own": own, "seconds": seconds}
+    assert beside.in_the_way() is expected
+
+
+def test_what_was_measured_beside_others_is_this_processs_alone(used, monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    beside = remembered.Neighbours()
+    used |= {"busy": 4.0, "own": 1.0, "seconds": 1.0}
+    remembered.remember("precision", "model", "fp32", beside)
+    assert remembered.recall("precision") == {"model": "fp32"}
+    assert not remembered.cache_file("precision").exists()
+    quiet = remembered.Neighbours()
+    used |= {"busy": 5.0, "own": 2.0, "seconds": 2.0}
+    remembered.remember("precision", "model", "bf16", quiet)
+    assert remembered.recall("precision") == {"model": "bf16"}
+    assert remembered.cache_file("precision").exists()
