@@ -3,6 +3,7 @@
 The command line prints these without a traceback; everything else keeps its traceback.
 """
 
+import logging
 from collections.abc import Sequence
 
 
@@ -35,3 +36,8 @@ class DataError(UserError):
 
 class TrackingError(UserError):
     """The tracking store can't be used; raised before training starts."""
+
+
+def wants_traces(log: logging.Logger) -> bool:
+    """Whether an error that costs nothing but a line of a log brings its traceback: with `hydra.verbose=true`."""
+    return log.isEnabledFor(logging.DEBUG)

@@ -13,6 +13,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 from cifar_tuning.compose import numbered, remember_files
+from cifar_tuning.errors import wants_traces
 from cifar_tuning.fused import grouping
 from cifar_tuning.fused.layers import NotStackableError
 from cifar_tuning.fused.model import check_stackable, structure_of
@@ -152,7 +153,7 @@ class Launch:
             log.warning("Trained one by one: %s.", reason)
             return Plan(1)
         except Exception as error:  # what is wrong with the model shows when it is trained
-            log.warning("Trained one by one: the model could not be measured (%s).", error)
+            log.warning("Trained one by one: the model could not be measured (%s).", error, exc_info=wants_traces(log))
             return Plan(1)
         if plan.size == 1:
             log.info(

@@ -1,5 +1,6 @@
 """What happens around a run or a sweep on the machine that started it; imports nothing heavy."""
 
+import atexit
 import copy
 import sys
 import time
@@ -43,6 +44,7 @@ class Sweep(Callback):
         folder = make_folder(config.hydra.run.dir, "hydra.run.dir")
         try:
             self._kept.enter_context(only_here(folder, "hydra.run.dir"))
+            atexit.register(self._kept.close)  # Ctrl-C ends a run without its end being called
             if has_trained(folder) and (problems := _problems_of(numbered(copy.deepcopy(config), 0))):
                 raise ConfigError(problems)
         except UserError as error:  # Hydra would make a warning of it

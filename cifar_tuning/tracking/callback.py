@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
-from cifar_tuning.errors import TrackingError
+from cifar_tuning.errors import TrackingError, wants_traces
 from cifar_tuning.processes import is_worker
 from cifar_tuning.text import without_password
 from cifar_tuning.tracking import facts
@@ -120,7 +120,9 @@ class SweepRun(Callback):
             model_id = log_classifier(store.client, best.info.run_id, module, example)
             log.info("Best run: %s; its model: models:/%s", best.info.run_name, model_id)
         except Exception as error:  # the sweep's results stand without it
-            log.warning("The best run's model was not logged (%s); its checkpoint is.", error)
+            log.warning(
+                "The best run's model was not logged (%s); its checkpoint is.", error, exc_info=wants_traces(log)
+            )
 
 
 def _add_study(outbox: Outbox, folder: Path, curve: list[tuple[int, float, int]], begin: int) -> None:

@@ -8,7 +8,7 @@ import shutil
 import torch
 from torch import nn
 
-from cifar_tuning.errors import UserError
+from cifar_tuning.errors import UserError, wants_traces
 from cifar_tuning.text import first_line
 from cifar_tuning.training.probe import NEEDED_GAIN, Formats, Probe
 from cifar_tuning.training.remembered import Neighbours, key_of, one_at_a_time, recall, remember
@@ -77,7 +77,8 @@ def resolve_compile(
                     found = _measure(model, device, formats, batch_shape, record)
                 except Exception as error:
                     reason = first_line(str(error))[:200]
-                    log.info("not compiled: that failed (%s: %s)", type(error).__name__, reason)
+                    kind = type(error).__name__
+                    log.info("not compiled: that failed (%s: %s)", kind, reason, exc_info=wants_traces(log))
                     return False
                 remember(STORE, key, found, neighbours)
     return _pays(found, steps)

@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from cifar_tuning.errors import wants_traces
 from cifar_tuning.training.precision import at_least_fp32, autocast, has_bf16
 from cifar_tuning.training.recorded import seconds_when_recorded
 from cifar_tuning.training.remembered import Neighbours, key_of, one_at_a_time, recall, remember
@@ -137,7 +138,7 @@ def _of_all(
     try:
         of_all, all_seconds = _fastest(what, offered, together.model, device, batch_shape, record)
     except Exception as error:  # its code is not for features side by side, or memory is short
-        log.info("%d of them as one can't be measured (%s): taking %s", together.count, error, own)
+        log.info("%s can't be measured (%s): taking %s", what, error, own, exc_info=wants_traces(log))
         return own
     gain = together.count * seconds / all_seconds
     chosen, how = (of_all, "as one") if gain >= together.needed_gain else (own, "one by one")

@@ -11,6 +11,7 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from optuna.trial import FrozenTrial, TrialState
 
+from cifar_tuning.errors import wants_traces
 from cifar_tuning.files import write_text
 from cifar_tuning.tuning.options import StudyOptions
 from cifar_tuning.tuning.outcome import finished, overrides_of
@@ -35,7 +36,8 @@ def retrain_best(study: optuna.Study, options: StudyOptions, context: HydraConte
     except Timeout:
         print("Another process retrains the winner just now.")
     except Exception as error:  # the study's own results stand
-        log.warning("The winner could not be retrained: %s: %s", type(error).__name__, error)
+        kind = type(error).__name__
+        log.warning("The winner could not be retrained: %s: %s", kind, error, exc_info=wants_traces(log))
 
 
 def retrained(best: FrozenTrial, options: StudyOptions) -> dict[str, Any]:
