@@ -15,8 +15,9 @@ from omegaconf import DictConfig
 from cifar_tuning.compose import numbered, remember_files
 from cifar_tuning.errors import wants_traces
 from cifar_tuning.fused import grouping
+from cifar_tuning.fused.check import check_stackable
 from cifar_tuning.fused.layers import NotStackableError
-from cifar_tuning.fused.model import check_stackable, structure_of
+from cifar_tuning.fused.model import structure_of
 from cifar_tuning.fused.size import STORE, Plan, choose, give_back, split
 from cifar_tuning.fused.stack import Stack, begin_again
 from cifar_tuning.fused.together import PausedJob, ends_one_job, stopped_on_error

@@ -14,7 +14,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cifar_tuning.models.activations import Swish
 from cifar_tuning.models.layers import every_nth_pixel
 from cifar_tuning.models.normalization import VECTOR, BatchNorm2d
 from cifar_tuning.models.resnet import PaddedShortcut
@@ -283,23 +282,3 @@ TWINS: dict[type[nn.Module], Callable[[Sequence[Any]], Twin]] = {
     nn.Dropout: StackedDropout,
     PaddedShortcut: StackedPaddedShortcut,
 }
-# Work element by element or over pixels, so that features side by side are nothing new to them. Other layers without
-# weights are suspects where a stack computes something else.
-NEED_NONE = (
-    *(nn.Identity, nn.ReLU, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Mish, nn.Tanh, nn.Sigmoid, nn.Softplus),
-    *(
-        nn.Hardswish,
-        nn.ReLU6,
-        nn.SELU,
-        nn.CELU,
-        nn.Hardtanh,
-        nn.Hardsigmoid,
-        nn.ZeroPad2d,
-        nn.MaxPool2d,
-        nn.AvgPool2d,
-        nn.AdaptiveAvgPool2d,
-        nn.AdaptiveMaxPool2d,
-        nn.Flatten,
-        Swish,
-    ),
-)

@@ -113,7 +113,8 @@ def remember(kind: str, key: str, value: Any, beside: Neighbours | None = None) 
         beside: who was there when the processor was measured; if in the way, no other process is told.
     """
     if beside is not None and beside.in_the_way():
-        log.info("other programs were running meanwhile: the next command measures again")
+        if (kind, key) not in _provisional:
+            log.info("other programs were running meanwhile: the next command measures again")
         _provisional[kind, key] = value
         return
     _provisional.pop((kind, key), None)

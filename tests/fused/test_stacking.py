@@ -7,9 +7,10 @@ import torch
 from torch import nn
 
 from cifar_tuning.fused import grouping, size
+from cifar_tuning.fused.check import check_stackable
 from cifar_tuning.fused.launch import next_job
 from cifar_tuning.fused.layers import TWINS, NotStackableError, Twin
-from cifar_tuning.fused.model import check_stackable, stack_models, structure_of
+from cifar_tuning.fused.model import stack_models, structure_of
 from cifar_tuning.models import ResNet, SimpleNN, Swish
 from cifar_tuning.training.remembered import cache_file
 
