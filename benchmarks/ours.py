@@ -11,7 +11,7 @@ from cifar_tuning.fused.size import example
 from cifar_tuning.jobs.batches import make_batches
 from cifar_tuning.jobs.build import Parts, build, make_optimizer, seed_everything
 from cifar_tuning.jobs.process import trusted_targets
-from cifar_tuning.jobs.run import EpochTracking
+from cifar_tuning.jobs.training import EpochTracking
 from cifar_tuning.tracking import MLflowTracker, RunContext
 from cifar_tuning.training.computation import Computation
 from cifar_tuning.training.display import Display

@@ -12,7 +12,7 @@ from cifar_tuning.fused import grouping
 from cifar_tuning.fused.launch import Launch, failed, has_own_optimizer, say_together
 from cifar_tuning.fused.launcher import Ended, More
 from cifar_tuning.fused.model import structure_of
-from cifar_tuning.fused.size import Plan
+from cifar_tuning.fused.size import Stacking
 from cifar_tuning.fused.stack import Stack, own_generator, use_global_generator
 from cifar_tuning.fused.together import PausedJob, stopped_on_error
 from cifar_tuning.training.computation import Computation
@@ -66,7 +66,7 @@ class Flow(Launch):
         self._prepare()
         self.room, self.tell_ended = room, ended
         self.crews: list[Crew] = []
-        self.plans: dict[Structure, Plan] = {}
+        self.plans: dict[Structure, Stacking] = {}
         # Taken, but not begun.
         self.waiting: list[tuple[int, Sequence[str]]] = []
         # All that have begun and not ended: what an error must not leave open.
@@ -204,7 +204,7 @@ class Flow(Launch):
         fitting = self._train_apart(list(jobs), failure)
         if fitting is None:
             log.warning("Further jobs like these are trained one by one.")
-        self.plans[crew.key[0]] = Plan(fitting or 1)  # the next crew would fail as this one did
+        self.plans[crew.key[0]] = Stacking(fitting or 1)  # the next crew would fail as this one did
         for job in jobs:
             self._leave(job)
 

@@ -18,7 +18,7 @@ from cifar_tuning.fused import grouping
 from cifar_tuning.fused.check import check_stackable
 from cifar_tuning.fused.layers import NotStackableError
 from cifar_tuning.fused.model import structure_of
-from cifar_tuning.fused.size import STORE, Plan, choose, give_back, split
+from cifar_tuning.fused.size import STORE, Stacking, choose, give_back, split
 from cifar_tuning.fused.stack import Stack, begin_again
 from cifar_tuning.fused.together import PausedJob, ends_one_job, stopped_on_error
 from cifar_tuning.training.display import Display
@@ -109,7 +109,7 @@ class Launch:
         seeds = {number: resolved[number].get("seed") for number in configs}
         known = list(dict.fromkeys(seeds.values()))
         waiting = sorted(configs, key=lambda number: known.index(seeds[number]))  # those of one seed share batches
-        plan: Plan | None = None
+        plan: Stacking | None = None
         while waiting:
             ready: list[PausedJob] = []
             with stopped_on_error(ready):
@@ -134,7 +134,7 @@ class Launch:
             assert job.result is not None
             self.returns[number] = job.result
 
-    def _plan(self, job: PausedJob, jobs: int, of_a_seed: int) -> Plan:
+    def _plan(self, job: PausedJob, jobs: int, of_a_seed: int) -> Stacking:
         """Returns how many runs to stack, and which; says why if they are trained one by one."""
         run = job.run
         assert run is not None
@@ -145,17 +145,17 @@ class Launch:
                 raise NotStackableError("the size of its images changes from epoch to epoch (trainer.initial_scale)")
             check_stackable(run.model, images[:2])
             if self.stack:
-                return Plan(self.stack)
+                return Stacking(self.stack)
             if run.compile:
                 log.info("Trained one by one: a stack is not compiled; hydra.launcher.stack=N stacks all the same.")
-                return Plan(1)
+                return Stacking(1)
             plan = choose(run, jobs, of_a_seed, (batch, channels, height, width))
         except NotStackableError as reason:
             log.warning("Trained one by one: %s.", reason)
-            return Plan(1)
+            return Stacking(1)
         except Exception as error:  # what is wrong with the model shows when it is trained
             log.warning("Trained one by one: the model could not be measured (%s).", error, exc_info=wants_traces(log))
-            return Plan(1)
+            return Stacking(1)
         if plan.size == 1:
             log.info(
                 "Trained one by one: stacking this model does not pay on this device, as measured; see %s. "
@@ -234,7 +234,7 @@ def say_together(jobs: Sequence[PausedJob]) -> None:
 
 
 def next_job(
-    waiting: Sequence[int], ready: Sequence[int], seeds: Mapping[int, object], plan: Plan | None
+    waiting: Sequence[int], ready: Sequence[int], seeds: Mapping[int, object], plan: Stacking | None
 ) -> int | None:
     """Returns the job to begin next; None if the stack is full: as few and as equal stacks as possible.
 

@@ -43,7 +43,7 @@ MEMORY_SHARE = 0.7
 
 
 @dataclass(frozen=True)
-class Plan:
+class Stacking:
     """How a group of jobs is trained.
 
     Attributes:
@@ -55,7 +55,7 @@ class Plan:
     by_seed: bool = False
 
 
-def choose(run: Trainer, jobs: int, of_a_seed: int, batch_shape: tuple[int, int, int, int]) -> Plan:
+def choose(run: Trainer, jobs: int, of_a_seed: int, batch_shape: tuple[int, int, int, int]) -> Stacking:
     """Returns how many runs to stack, 1 where it doesn't pay.
 
     Args:
@@ -64,7 +64,7 @@ def choose(run: Trainer, jobs: int, of_a_seed: int, batch_shape: tuple[int, int,
         of_a_seed: how many of them have the same seed, at most.
         batch_shape: N×C×H×W of a training batch.
     """
-    plans: dict[Plan, float] = {}
+    plans: dict[Stacking, float] = {}
     for by_seed, count in ((True, of_a_seed), (False, jobs)):
         if count < 2 or (not by_seed and of_a_seed == jobs):
             continue
@@ -76,8 +76,8 @@ def choose(run: Trainer, jobs: int, of_a_seed: int, batch_shape: tuple[int, int,
         needed = max(AS_FAST * max(rates.values(), default=0.0), NEEDED_GAIN * alone)
         if fast := [size for size in rates if rates[size] >= needed]:
             best = max(fast, key=int)
-            plans[Plan(min(int(best), count), by_seed)] = rates[best]
-    return max(plans, key=lambda plan: plans[plan], default=Plan(1))
+            plans[Stacking(min(int(best), count), by_seed)] = rates[best]
+    return max(plans, key=lambda plan: plans[plan], default=Stacking(1))
 
 
 def measured(run: Trainer, jobs: int, same_seed: bool, batch_shape: tuple[int, int, int, int]) -> dict[str, float]:

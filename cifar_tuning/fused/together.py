@@ -20,7 +20,7 @@ from omegaconf import OmegaConf
 
 from cifar_tuning.fused.stack import own_generator, use_global_generator
 from cifar_tuning.training.events import Result, State
-from cifar_tuning.training.trainer import TOGETHER, Trainer
+from cifar_tuning.training.trainer import JOINT_FIT, Trainer
 
 # Sent to a job in place of a state: nobody has trained it.
 ALONE = object()
@@ -140,11 +140,11 @@ class PausedJob:
             hub.set()
 
     def _whole(self) -> None:
-        token = TOGETHER.set(self._pause)
+        token = JOINT_FIT.set(self._pause)
         try:
             self.result = self._work()
         finally:  # or the job, and with it its run's memory, would be the garbage collector's to find
-            TOGETHER.reset(token)
+            JOINT_FIT.reset(token)
 
     def _pause(self, run: Trainer) -> Result:
         own_generator(run)  # the next job to begin seeds the process's generators for itself

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from cifar_tuning.errors import UserError
 from cifar_tuning.files import write_text
+from cifar_tuning.overrides import key_of, to_be_typed
 from cifar_tuning.reporting.selection import Run
 from cifar_tuning.text import command_line, on_one_line
 
@@ -18,9 +19,7 @@ def best_overrides(run: Run, seed_key: str) -> list[str] | None:
     """
     if not run.overrides:
         return None
-    # Hydra reports a deletion as ~key=null, but takes back only ~key.
-    plain = [o.removesuffix("=null") if o.startswith("~") else o for o in run.overrides]
-    return [o for o in plain if not _left_open(o.partition("=")[0].lstrip("+~"), seed_key)]
+    return [o for o in to_be_typed(run.overrides) if not _left_open(key_of(o), seed_key)]
 
 
 def command(overrides: list[str]) -> str:

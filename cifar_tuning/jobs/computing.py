@@ -10,7 +10,7 @@ from cifar_tuning.training.compilation import resolve_compile
 from cifar_tuning.training.precision import has_bf16
 from cifar_tuning.training.probe import Formats, resolve_formats
 from cifar_tuning.training.recorded import NotRecordedError
-from cifar_tuning.training.trainer import TOGETHER
+from cifar_tuning.training.trainer import JOINT_FIT
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ def choose_formats(
     if checkpoint is not None:  # another measurement must not change a run midway
         began = Formats(checkpoint.precision, checkpoint.memory_format)
         asked = Formats(*(kept if one == "auto" else one for one, kept in zip(asked, began, strict=True)))
-    by_itself = TOGETHER.get() is None or settings.compile is True or settings.initial_scale < 1
+    by_itself = JOINT_FIT.get() is None or settings.compile is True or settings.initial_scale < 1
     together = None if "auto" not in asked or by_itself else example(model)
     try:
         return resolve_formats(*asked, model, device, shape, together, record)
@@ -60,7 +60,7 @@ def choose_compile(
         record: whether they will be replayed as CUDA graphs.
     """
     model, settings, checkpoint = prepared.parts.model, prepared.parts.trainer, prepared.checkpoint
-    if settings.compile == "auto" and (TOGETHER.get() is not None or settings.initial_scale < 1):
+    if settings.compile == "auto" and (JOINT_FIT.get() is not None or settings.initial_scale < 1):
         return False  # stacks are not compiled, and images of other sizes would be compiled for anew
     began = None if checkpoint is None else checkpoint.compile
     try:

@@ -8,6 +8,7 @@ from omegaconf import OmegaConf
 
 from cifar_tuning.jobs.callback import OVERRIDES_FILE
 from cifar_tuning.jobs.prepare import Prepared
+from cifar_tuning.overrides import key_of
 from cifar_tuning.tuning.place import is_retrained, is_trial, sweep_folder, sweep_key
 
 
@@ -54,5 +55,5 @@ def _name(hydra: Any) -> str:
     """Returns the job's number and the overrides that tell it from the sweep's other jobs."""
     file = sweep_folder(hydra) / OVERRIDES_FILE
     fixed = list(OmegaConf.load(file)) if file.is_file() else []  # another host may not see the folder
-    own = [override for override in hydra.overrides.task if override.partition("=")[0] not in fixed]
+    own = [override for override in hydra.overrides.task if key_of(override) not in fixed]
     return f"{hydra.job.num}: {' '.join(own)}"[:200]

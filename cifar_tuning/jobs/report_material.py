@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from cifar_tuning.errors import UserError
 from cifar_tuning.jobs import best
 from cifar_tuning.jobs.report_weights import best_histograms, named_histograms
+from cifar_tuning.overrides import key_of
 from cifar_tuning.reporting import curves, forest
 from cifar_tuning.reporting.effects import Effect, find_effects
 from cifar_tuning.reporting.report import Material, number, retrained_in_words
@@ -235,7 +236,7 @@ def _retrained(sweep: "SweepRecord", metric: str, seed_key: str) -> list[str]:
     of_kind: dict[tuple[str, ...], list[RunRecord]] = {}
     for run in sweep.runs:
         if run.retrained:
-            kind = tuple(o for o in run.overrides if o.partition("=")[0] != seed_key)
+            kind = tuple(o for o in run.overrides if key_of(o) != seed_key)
             of_kind.setdefault(kind, []).append(run)
     common = set.intersection(*map(set, of_kind)) if of_kind else set()
     return [

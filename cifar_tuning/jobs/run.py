@@ -1,40 +1,31 @@
 """Runs one job: the one way from a composed configuration to a validation accuracy."""
 
-import json
 import logging
-import math
 import time
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from cifar_tuning.errors import UserError
 from cifar_tuning.fused.launcher import TARGET as FUSED_LAUNCHER
-from cifar_tuning.jobs.batches import make_batches
-from cifar_tuning.jobs.build import Parts, make_optimizer
-from cifar_tuning.jobs.computing import choose_compile, choose_formats
+from cifar_tuning.jobs.build import Parts
 from cifar_tuning.jobs.context import run_context
 from cifar_tuning.jobs.export import load_classifier, model_from_checkpoint
 from cifar_tuning.jobs.prepare import Prepared, job_config, own_checkpoint, prepare
 from cifar_tuning.jobs.result import RESULT_FILE, JobResult, objective
 from cifar_tuning.jobs.testing import accuracy, label_test_images
+from cifar_tuning.jobs.training import make_trainer
 from cifar_tuning.jobs.used_folder import has_trained, only_here, put_aside
-from cifar_tuning.models.facts import count_macs, count_parameters
+from cifar_tuning.overrides import key_of
 from cifar_tuning.ranking import ENDED
 from cifar_tuning.tracking.base import TRACEBACK
-from cifar_tuning.training import checkpoint as checkpoints
-from cifar_tuning.training.display import describe_device, memory_in_use
-from cifar_tuning.training.events import EpochMetrics, Listener, Progress, Result
-from cifar_tuning.training.memory import keep_freed_memory, out_of_memory
-from cifar_tuning.training.probe import Formats
-from cifar_tuning.training.recorded import resolve_recording
-from cifar_tuning.training.schedules import Schedule
-from cifar_tuning.training.settings import place, resolve_device
+from cifar_tuning.training.events import Progress, Result
+from cifar_tuning.training.memory import out_of_memory
+from cifar_tuning.training.settings import resolve_device
 from cifar_tuning.training.trainer import Trainer
 from cifar_tuning.tuning.place import LostTrial, is_retrained, is_study, objectives_of, repeat_of
 
@@ -42,19 +33,6 @@ log = logging.getLogger(__name__)
 
 # Beginnings of Hydra's options that a single run does not use.
 OF_SWEEPS = ("hydra.sweep", "hydra/sweep", "hydra.launcher", "hydra/launcher")
-
-
-class EpochTracking(Listener):
-    """Hands every epoch to the tracker, in one call."""
-
-    def __init__(self, tracker: Any) -> None:
-        self.tracker = tracker
-
-    def on_epoch(self, metrics: EpochMetrics) -> bool:
-        """Logs the epoch's figures; a figure that does not exist (a diverged epoch's accuracy) is left out."""
-        named = {name: value for name, value in metrics.named().items() if not math.isnan(value)}
-        self.tracker.log_epoch(named, metrics.epoch)
-        return False
 
 
 def run(cfg: DictConfig) -> Any:
@@ -121,7 +99,7 @@ class Job:
             self.tracker.start(run_context(self.hydra, prepared, self.folder, self.again))
             result = self._train(prepared)
             value = objective(objectives_of(cfg), result, self.figures)
-            self._keep(result, prepared.parts)
+            self._keep_files(result, prepared.parts)
             if self.multirun and is_retrained(self.hydra):
                 self._test(prepared)
             self._write_result(result.state)
@@ -175,7 +153,7 @@ class Job:
 
     def _say_what_is_ignored(self) -> None:
         """A sweep's options without `-m` would go unnoticed."""
-        ignored = [one for one in self.hydra.overrides.hydra if one.lstrip("+").startswith(OF_SWEEPS)]
+        ignored = [one for one in self.hydra.overrides.hydra if key_of(one).startswith(OF_SWEEPS)]
         if ignored:
             log.warning("%s: of no effect on a single run; add -m for a sweep or a study", " ".join(ignored))
 
@@ -201,67 +179,12 @@ class Job:
         log.info("test accuracy %.4f", self.test_acc)
 
     def _train(self, prepared: Prepared) -> Result:
-        parts = prepared.parts
-        device = resolve_device(parts.trainer.device)
-        if device.type == "cpu":
-            keep_freed_memory()
-        before = memory_in_use(device)
-        model = place(parts.model, device)
-        same_data = json.dumps(prepared.config["data"], default=str)
-        train, val = make_batches(parts, prepared.config["seed"], device, same_data)
-        height, width, channels = train.image_shape
-        shape = (parts.data.batch_size, channels, height, width)
-        record = resolve_recording(parts.trainer.cuda_graphs, model, parts.regularizer, device)
-        formats = choose_formats(prepared, device, shape, record)
-        model = place(model, device, formats.memory_format)
-        self._log_facts(parts, (channels, height, width), device, formats)
-        log.info(describe_device(device, *formats, before))
-        compile = choose_compile(prepared, device, formats, shape, parts.trainer.epochs * len(train), record)
-        optimizer = make_optimizer(parts)
-        trainer = Trainer(
-            model,
-            optimizer,
-            Schedule(parts.schedule, optimizer, parts.trainer.epochs, len(train)),
-            parts.regularizer,
-            train,
-            val,
-            epochs=parts.trainer.epochs,
-            device=device,
-            precision=formats.precision,
-            memory_format=formats.memory_format,
-            compile=compile,
-            record=record,
-            label_smoothing=parts.trainer.label_smoothing,
-            ema_decay=parts.trainer.ema_decay,
-            folder=self.folder,
-            config=prepared.config,
-            run_id=self.tracker.run_id,
-            listeners=[*([self.reporter] if self.reporter is not None else []), EpochTracking(self.tracker)],
-        )
-        self._resume(trainer, prepared)
+        listeners = [self.reporter] if self.reporter is not None else []
+        trainer, self.figures = make_trainer(prepared, self.folder, self.tracker, listeners)
         self.trainer = trainer
         return trainer.fit()
 
-    def _resume(self, trainer: Trainer, prepared: Prepared) -> None:
-        if prepared.checkpoint is None or prepared.checkpoint_file is None:
-            return
-        trainer.resume(prepared.checkpoint, prepared.checkpoint_file)
-        checkpoints.adopt_best(prepared.checkpoint_file, prepared.checkpoint, self.folder)
-        # A new run gets the curves from their beginning, a continued one what nobody was told when its process was
-        # killed behind a checkpoint; tracker and reporter know what their stores have.
-        for metrics in prepared.checkpoint.progress.history:
-            for listener in trainer.listeners:
-                listener.on_epoch(metrics)
-        log.info("resuming after epoch %d of %d", prepared.checkpoint.progress.epoch, trainer.epochs)
-
-    def _log_facts(self, parts: Parts, shape: tuple[int, int, int], device: torch.device, formats: Formats) -> None:
-        parameters, macs = count_parameters(parts.model), count_macs(parts.model, shape)
-        self.figures = {"model/parameters": float(parameters), "model/macs": float(macs)}
-        facts = {"model/parameters": parameters, "model/macs": macs, "device": str(device)}
-        self.tracker.log_facts(facts | formats._asdict())
-        log.info("%s: %s parameters, %s MACs per image", type(parts.model).__name__, f"{parameters:,}", f"{macs:,}")
-
-    def _keep(self, result: Result, parts: Parts) -> None:
+    def _keep_files(self, result: Result, parts: Parts) -> None:
         """Draws the run's pictures and hands them, the best checkpoint and the model to the tracker."""
         from cifar_tuning.reporting import plots
 

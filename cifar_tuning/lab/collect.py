@@ -14,6 +14,7 @@ from typing import Any
 from cifar_tuning.jobs.result import RESULT_FILE, JobResult
 from cifar_tuning.lab.experiments import EXPERIMENTS, configuration_of, load_experiment
 from cifar_tuning.lab.runs import Curves, Key, Run
+from cifar_tuning.overrides import key_of, value_of
 from cifar_tuning.ranking import ENDED
 
 # In a tested run's folder; `lab.winners` puts there what the predict command found.
@@ -50,7 +51,7 @@ def _read_job(folder: Path, without: Collection[str]) -> Found | None:
     result = JobResult.read(folder)
     if result is None or result.state not in ENDED or result.value is None:
         return None
-    names = [o.partition("=")[2] for o in result.overrides if o.startswith("experiment=")]
+    names = [value_of(o) for o in result.overrides if key_of(o) == "experiment"]
     if not names or names[-1] not in EXPERIMENTS:
         return None
     experiment = load_experiment(names[-1])
@@ -60,7 +61,7 @@ def _read_job(folder: Path, without: Collection[str]) -> Found | None:
         return None
     if not lines or lines[-1]["step"] != result.epochs:  # it is being trained anew
         return None
-    seeds = [o.partition("=")[2] for o in result.overrides if o.startswith("seed=")]
+    seeds = [value_of(o) for o in result.overrides if key_of(o) == "seed"]
     last, machine = lines[-1], _machine(folder)
     run = Run(
         experiment=experiment.name,

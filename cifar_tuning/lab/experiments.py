@@ -8,6 +8,7 @@ from functools import lru_cache
 from typing import Any
 
 from cifar_tuning import PROJECT_ROOT
+from cifar_tuning.overrides import key_of, value_of
 
 # In the order of the page.
 REPORT = (
@@ -107,8 +108,8 @@ class Experiment:
 
     def sweeps(self, override: str) -> bool:
         """Whether an override gives values, as a plain list, to something that the grid sweeps."""
-        key, _, values = override.partition("=")
-        return (key == "seed" or key in self.params) and "(" not in values
+        key = key_of(override)
+        return (key == "seed" or key in self.params) and "(" not in value_of(override)
 
     def changed(self, overrides: Iterable[str]) -> "Experiment":
         """Returns the grid that is left when swept options are given otherwise, as on the command line."""
@@ -177,13 +178,11 @@ def configuration_of(overrides: Iterable[str], experiment: Experiment, without: 
 
 def options_of(configuration: str) -> list[tuple[str, str]]:
     """Splits a configuration into its options and their values."""
-    pairs = (option.partition("=") for option in configuration.split())
-    return [(key, value) for key, _, value in pairs]
+    return [(key_of(option), value_of(option)) for option in configuration.split()]
 
 
 def _parse(override: str) -> tuple[str, list[str]]:
-    key, _, value = override.partition("=")
-    return key.lstrip("+~"), _values(value)
+    return key_of(override), _values(value_of(override))
 
 
 def _values(value: Any) -> list[str]:

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from cifar_tuning.overrides import key_of, to_be_typed, value_of
 from cifar_tuning.ranking import ENDED, competes, rank
 from cifar_tuning.text import command_line, counted, without_password
 
@@ -60,7 +61,7 @@ def _over_seeds(seeds: list[dict[str, Any]]) -> dict[str, Any]:
         **means,
         "state": next((state for state in ("failed", "killed", "pruned", "diverged") if state in states), "complete"),
         "seconds": sum(seed["seconds"] for seed in seeds),
-        "overrides": [o for o in common if _key(o) != "seed"],
+        "overrides": [o for o in common if key_of(o) != "seed"],
         "error": next(iter(found["error"]), None),
         "seeds": len(seeds),
     }
@@ -120,16 +121,12 @@ def print_summary(sweep: Path, since: float = 0.0, tracked: bool = True, uri: st
 def split_overrides(jobs: list[list[str]]) -> tuple[list[str], list[str]]:
     """Returns the keys whose values differ between jobs, and the overrides that every job has."""
     common = [override for override in jobs[0] if all(override in job for job in jobs)]
-    keys = {_key(override): None for job in jobs for override in job if override not in common}
+    keys = {key_of(override): None for job in jobs for override in job if override not in common}
     return list(keys), common
 
 
-def _key(override: str) -> str:
-    return override.partition("=")[0].lstrip("+")
-
-
 def _row(result: dict[str, Any], swept: list[str], several: bool) -> list[str]:
-    values = {_key(override): override.partition("=")[2] for override in result["overrides"]}
+    values = {key_of(override): value_of(override) for override in result["overrides"]}
     value = "" if result["value"] is None else f"{result['value']:.4f}"
     epoch = "" if result["best_epoch"] is None else f"{round(result['best_epoch'], 1):g}"
     seeds = [str(result["seeds"])] if several else []
@@ -155,12 +152,12 @@ def _print_next(console: Any, sweep: Path, results: list[dict[str, Any]], tracke
         why = "No job has a validation accuracy, so none is the best." if ended else "No job finished."
         console.print(f"{why} Each job's log is in {sweep}/<job>/.", highlight=False)
         return
-    # Hydra reports a deletion as ~key=null, but takes back only ~key.
-    plain = [o.removesuffix("=null") if o.startswith("~") else o for o in best["overrides"]]
     console.print("\nThe best configuration once more, in full:", style="bold")
-    console.print(f"  {command_line('train.py', *plain)}", highlight=False, markup=False, soft_wrap=True)
+    console.print(
+        f"  {command_line('train.py', *to_be_typed(best['overrides']))}", highlight=False, markup=False, soft_wrap=True
+    )
     console.print("Where to look next:", style="bold")
-    asked = {_key(override): override.partition("=")[2] for override in best["overrides"]}
+    asked = {key_of(override): value_of(override) for override in best["overrides"]}
     uri = uri or asked.get("tracking.uri")
     if tracked and asked.get("tracking") != "none":
         console.print(f"  {viewer(uri)}  compares all runs in MLflow's UI", highlight=False, soft_wrap=True)

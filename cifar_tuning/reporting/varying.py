@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from cifar_tuning.overrides import key_of, value_of
 from cifar_tuning.reporting.selection import Run
 
 # A run that lacks an option has this value of it.
@@ -91,8 +92,7 @@ def short(value: str) -> str:
 
 def asked_for(run: Run) -> dict[str, str]:
     """Returns a run's overrides by their keys."""
-    pairs = (override.lstrip("+~").partition("=") for override in run.overrides)
-    return {key: value for key, _, value in pairs}
+    return {key_of(override): value_of(override) for override in run.overrides}
 
 
 def group_choice(run: Run, group: str) -> str:

@@ -11,6 +11,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
 from cifar_tuning.errors import TrackingError, wants_traces
+from cifar_tuning.overrides import key_of, task_overrides, value_of
 from cifar_tuning.processes import is_worker
 from cifar_tuning.text import without_password
 from cifar_tuning.tracking import facts
@@ -153,9 +154,8 @@ def _name(config: DictConfig, sweep_dir: Path) -> str:
 
 def _params(config: DictConfig) -> dict[str, str]:
     params = {}
-    for override in OmegaConf.to_container(config.hydra.overrides.task, resolve=False) or []:
-        key, _, value = str(override).partition("=")
-        params[facts.safe_key(key.lstrip("+~"))] = value[: facts.MAX_PARAM]
+    for override in task_overrides(config.hydra):
+        params[facts.safe_key(key_of(override))] = value_of(override)[: facts.MAX_PARAM]
     choices = OmegaConf.select(config, "hydra.runtime.choices") or {}
     for group in ("hydra/sweeper", "hydra/launcher", "hydra/sweeper/sampler", "hydra/sweeper/pruner"):
         if group in choices:

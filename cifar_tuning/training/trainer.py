@@ -26,7 +26,7 @@ from cifar_tuning.training.schedules import Schedule
 log = logging.getLogger(__name__)
 
 # What trains a run in place of `fit_alone`, set by a launcher that trains several together.
-TOGETHER: "ContextVar[Callable[[Trainer], Result] | None]" = ContextVar("TOGETHER", default=None)
+JOINT_FIT: "ContextVar[Callable[[Trainer], Result] | None]" = ContextVar("JOINT_FIT", default=None)
 
 
 class EpochBatches(Protocol):
@@ -135,7 +135,7 @@ class Trainer:
 
         Where a launcher trains several runs together, it takes this one among them.
         """
-        together = TOGETHER.get()
+        together = JOINT_FIT.get()
         return self.fit_alone() if together is None else together(self)
 
     def fit_alone(self) -> Result:

@@ -11,6 +11,7 @@ from optuna.storages import RDBStorage
 from sqlalchemy.engine import make_url
 
 from cifar_tuning.errors import UserError
+from cifar_tuning.overrides import key_of
 from cifar_tuning.text import first_line, without_password
 from cifar_tuning.tuning.place import STORAGE_FILE, sqlite_file
 from cifar_tuning.tuning.space import SearchSpace
@@ -88,7 +89,7 @@ def searched(study: optuna.Study | None, params: Mapping[str, str]) -> dict[str,
     """
     found: dict[str, bool] = {}
     for name, distribution in _distributions(study, params):
-        key = name.lstrip("+~")
+        key = key_of(name)
         continuous = isinstance(distribution, FloatDistribution) and distribution.step is None
         found[key] = found.get(key, False) or continuous
     return found

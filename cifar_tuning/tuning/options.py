@@ -1,31 +1,26 @@
-"""A study's options: parsed from Hydra's configuration, checked together before anything is written."""
+"""A study's options, parsed from Hydra's configuration, and what is built from them."""
 
 import functools
 import warnings
 import zlib
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import optuna
 from hydra.core.global_hydra import GlobalHydra
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ValueType
-from hydra.errors import HydraException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from optuna.exceptions import ExperimentalWarning
 
 from cifar_tuning.errors import ConfigError
-from cifar_tuning.text import on_one_line
+from cifar_tuning.overrides import given_options, parse_overrides
 from cifar_tuning.tuning import standin
-from cifar_tuning.tuning.place import StudyPlace, given_options, objectives_of, study_place
+from cifar_tuning.tuning.place import StudyPlace, study_place
 from cifar_tuning.tuning.space import SearchSpace, fixed_part
 
 # These cover one space together: their processes must agree on its order.
 _ONE_SEQUENCE = ("optuna.samplers.GridSampler", "optuna.samplers.QMCSampler")
-# Hydra's own default.
-TRIAL_FOLDER = "${hydra.job.num}"
 # The samplers of the stock plugin's options, and whatever else Optuna offers; never other code.
 _TRUSTED = (
     *("hydra_plugins.hydra_optuna_sweeper.*", "optuna.samplers.*"),
@@ -113,95 +108,6 @@ class StudyOptions:
         assert isinstance(node, dict)
         return {str(key): value for key, value in node.items()}
 
-    def problems(self) -> list[str]:
-        """Returns a line for each option that is out of range."""
-        sweeper, lines = self.sweeper, []
-        whole = {"workers": 1, "n_trials": 1, "n_jobs": 1, "repeats": 1, "retrain_best": 0, "heartbeat_interval": 1}
-        for name, low in whole.items():
-            value = sweeper[name]
-            if value is None and name == "workers":  # as many as pay
-                continue
-            if not isinstance(value, int) or isinstance(value, bool) or value < low:
-                lines.append(f"hydra.sweeper.{name}={value}: must be a whole number, {low} or above")
-        for name, low in {"max_retry": 0, "timeout": 0, "grace_period": 1}.items():
-            if sweeper[name] is not None and sweeper[name] < low:
-                lines.append(f"hydra.sweeper.{name}={sweeper[name]}: must be {low} or above, or null")
-        if not 0 <= sweeper.max_failure_rate <= 1:
-            lines.append(f"hydra.sweeper.max_failure_rate={sweeper.max_failure_rate}: must be from 0 to 1")
-        if bad := [d for d in self.directions if d not in ("minimize", "maximize")]:
-            lines.append(f"hydra.sweeper.direction={bad[0]}: must be minimize or maximize, or a list of them")
-        if self.space.empty:
-            lines.append(
-                "the search space is empty: give a key a range, as in 'optimizer.lr=tag(log,interval(0.001,0.1))' or "
-                "model.activation=relu,swish, or set hydra.sweeper.params"
-            )
-        lines += self._problems_with_folder() + self._problems_with_parts() + self._problems_with_repeats()
-        return lines + self._problems_with_objective() + self._problems_with_retraining()
-
-    def _problems_with_folder(self) -> list[str]:
-        lines, name = [], self.sweeper.study_name
-        if ".." in Path(str(name)).parts:
-            lines.append(
-                f"hydra.sweeper.study_name={name}: names a folder below multirun/, so it can't have .. in "
-                "it; hydra.sweep.dir gives another place"
-            )
-        folders = OmegaConf.to_container(self.config.hydra.sweep, resolve=False)
-        if isinstance(folders, dict) and folders.get("subdir") != TRIAL_FOLDER:
-            lines.append(
-                f"hydra.sweep.subdir={folders.get('subdir')}: must be {TRIAL_FOLDER}, because a trial's folder is its "
-                "number in the study; hydra.sweep.dir is the study's folder"
-            )
-        return lines
-
-    def _problems_with_objective(self) -> list[str]:
-        """An application that names its objectives (`train.py` does) must name as many as there are directions."""
-        names = objectives_of(self.config)
-        if not names or len(names) == len(self.directions):
-            return []
-        directions = ",".join(self.directions)
-        return [f"hydra.sweeper.direction={directions}: objective={','.join(names)} needs {len(names)} of them"]
-
-    def _problems_with_parts(self) -> list[str]:
-        """Builds sampler and pruner once, so that a wrong option shows now."""
-        lines = []
-        for name, build in (("sampler", self.sampler), ("pruner", lambda: make_pruner(self.pruner_config()))):
-            try:
-                build()
-            except Exception as error:
-                while error.__cause__ is not None and isinstance(error.__cause__, Exception):
-                    error = error.__cause__
-                lines.append(f"hydra/sweeper/{name}: {on_one_line(str(error))}")
-        return lines
-
-    def _problems_with_repeats(self) -> list[str]:
-        if self.sweeper.repeats == 1 and not self.sweeper.retrain_best:
-            return []
-        if "seed" in self.space.distributions:
-            return ["seed: is swept, but hydra.sweeper.repeats and retrain_best give every seed to each configuration"]
-        if not isinstance(OmegaConf.select(self.config, "seed"), int):
-            return ["seed: the application has no such option, which hydra.sweeper.repeats and retrain_best vary"]
-        return []
-
-    def _problems_with_retraining(self) -> list[str]:
-        given = self.sweeper.retrain_overrides
-        if self.sweeper.retrain_best and len(self.directions) > 1:
-            count = self.sweeper.retrain_best
-            return [f"hydra.sweeper.retrain_best={count}: several objectives have no single winner to retrain"]
-        if not given:
-            return []
-        key = "hydra.sweeper.retrain_overrides"
-        if not self.sweeper.retrain_best:
-            return [f"{key}={given}: needs hydra.sweeper.retrain_best, the number of seeds to retrain the winner with"]
-        lines = [f"{key}: {entry}: {wrong}" for entry in given if (wrong := _wrong_override(entry)) is not None]
-        try:
-            if not lines:
-                self.retrain_config()
-        except HydraException as error:
-            lines.append(f"{key}={given}: can't be composed: {on_one_line(error)}")
-        except ConfigError:
-            pass  # the user's search space, which is checked by itself
-        return lines
-
     def retrain_overrides(self, winner: list[str], seed: int) -> list[str]:
         """Returns the overrides of a job that trains the winner, whose own are given, with another seed."""
         return [*winner, *self.sweeper.retrain_overrides, f"seed={seed}"]
@@ -256,22 +162,6 @@ class StudyOptions:
         return standin.defaults_left_out(self.space, self.config)
 
 
-def _wrong_override(entry: object) -> str | None:
-    """Returns what is wrong with an override that a retrained winner gets."""
-    if not isinstance(entry, str):
-        return 'must be an override, in quotes, such as "data.val_size=0"'
-    try:
-        parsed = OverridesParser.create().parse_override(entry)
-    except HydraException as error:
-        return f"is no override: {on_one_line(str(error))}"
-    if parsed.is_sweep_override():
-        return "must have one value"
-    name = parsed.key_or_group
-    if name == "seed" or name.partition(".")[0].partition("/")[0] == "hydra":
-        return f"{name} is not for the retrained winner, whose seeds and folders are given"
-    return None
-
-
 def make_pruner(config: dict[str, Any] | None) -> optuna.pruners.BasePruner:
     """Builds a pruner from its constructor call; None gives one that never prunes."""
     if config is None:
@@ -285,10 +175,9 @@ def _globs_as_choices(arguments: list[str]) -> list[str]:
     """Returns overrides with the names that a `glob` stands for in its place; Optuna needs to know them."""
     if not any("glob(" in argument for argument in arguments):
         return arguments
-    parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
     return [
         f"{override.get_key_element()}=choice({','.join(override.sweep_string_iterator())})"
         if override.value_type == ValueType.GLOB_CHOICE_SWEEP
         else argument
-        for argument, override in zip(arguments, parser.parse_overrides(arguments), strict=True)
+        for argument, override in zip(arguments, parse_overrides(arguments), strict=True)
     ]

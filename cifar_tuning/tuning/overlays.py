@@ -14,7 +14,7 @@ from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf
 
 from cifar_tuning import PROJECT_ROOT
-from cifar_tuning.tuning.place import task_overrides
+from cifar_tuning.overrides import deletes, key_of, task_overrides
 
 GROUP = "experiment/"
 # Overlays that a configuration was composed with: what they set is in its values.
@@ -50,7 +50,7 @@ def as_overlay(config: DictConfig, header: str, without: Iterable[str] = ()) -> 
 
 def _deleted_from(config: DictConfig) -> list[str]:
     """Returns the groups that overrides took away, or a part of them: chosen again they would bring it back."""
-    deleted = [o.lstrip("+~").partition("=")[0] for o in task_overrides(config.hydra) if o.lstrip("+").startswith("~")]
+    deleted = [key_of(o) for o in task_overrides(config.hydra) if deletes(o)]
     groups = set(GlobalHydra.instance().config_loader().list_groups(""))
     return sorted({key.partition(".")[0].partition("@")[0] for key in deleted} & groups)
 

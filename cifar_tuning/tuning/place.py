@@ -58,22 +58,6 @@ def is_study(hydra: Any) -> bool:
     return OmegaConf.select(hydra, "sweeper._target_") == TARGET
 
 
-def task_overrides(hydra: Any) -> list[str]:
-    """Returns a command's overrides as they were typed: what refers to a job (`${hydra:job.num}`) has no value yet."""
-    written: Any = OmegaConf.to_container(hydra.overrides.task, resolve=False)
-    return [str(override) for override in written]
-
-
-def given_options(hydra: Any) -> set[str]:
-    """Returns the names of Hydra's own options that the command line gives.
-
-    Their values are left alone: they may refer to what only a job has.
-    """
-    written = OmegaConf.to_container(hydra.overrides.hydra, resolve=False)
-    assert isinstance(written, list)
-    return {str(override).partition("=")[0].lstrip("+") for override in written}
-
-
 def objectives_of(config: Any) -> list[str]:
     """Returns what a job's return values are called, as far as the application says; a list of one is the one."""
     named = config.get("objective")

@@ -16,6 +16,7 @@ from hydra_plugins.hydra_optuna_sweeper.config import OptunaSweeperConf
 from omegaconf import MISSING, DictConfig, OmegaConf
 
 from cifar_tuning.errors import UserError
+from cifar_tuning.overrides import key_of, unresolved
 
 # Beginnings of the overrides of Hydra's own options that make a study another one.
 TELL_STUDIES_APART = (
@@ -108,9 +109,7 @@ def name_of(overrides: Any, hydras: Any, job: str) -> str:
 
     Of Hydra's own options those count that make it another study; a study may be given more trials or workers.
     """
-    # As they are written: they may refer to what only a job has.
-    written: Any = OmegaConf.to_container(hydras, resolve=False) if OmegaConf.is_config(hydras) else hydras
-    counting = [o for o in map(str, written) if o.lstrip("+").startswith(TELL_STUDIES_APART)]
+    counting = [o for o in unresolved(hydras) if key_of(o).startswith(TELL_STUDIES_APART)]
     digest = hashlib.sha256("\n".join(sorted([*map(str, overrides), *counting])).encode())
     return f"{job}-{digest.hexdigest()[:6]}"
 

@@ -10,6 +10,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.trial import FixedTrial, Trial
 
 from cifar_tuning.errors import ConfigError
+from cifar_tuning.overrides import key_of
 from cifar_tuning.text import on_one_line
 from cifar_tuning.tuning.space import SearchSpace, describe
 
@@ -66,7 +67,7 @@ class _Defaults(Mapping[str, Any]):
 
     def __getitem__(self, name: str) -> Any:
         choice = (OmegaConf.select(self.config, "hydra.runtime.choices") or {}).get(name)
-        value = choice if choice is not None else OmegaConf.select(self.config, name.lstrip("+"))
+        value = choice if choice is not None else OmegaConf.select(self.config, key_of(name))
         if value is None or OmegaConf.is_config(value):
             raise KeyError(name)
         return value

@@ -13,6 +13,7 @@ from optuna.trial import TrialState
 from cifar_tuning.errors import ConfigError
 from cifar_tuning.processes import WORKER_VARIABLE, host, lives, started
 from cifar_tuning.text import counted, without_password
+from cifar_tuning.tuning.option_checks import option_problems
 from cifar_tuning.tuning.options import StudyOptions, make_pruner
 from cifar_tuning.tuning.place import StudyPlace, sqlite_file
 from cifar_tuning.tuning.space import changes, describe
@@ -41,7 +42,7 @@ def study_problems(options: StudyOptions) -> list[str]:
     Raises:
         UserError: the storage can't be used.
     """
-    problems = options.problems()
+    problems = option_problems(options)
     if problems:
         return problems
     try:

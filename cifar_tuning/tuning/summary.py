@@ -12,10 +12,10 @@ from rich.console import Console
 from rich.table import Table
 
 from cifar_tuning.text import command_line, counted, without_password
-from cifar_tuning.tuning.display import number, reason
 from cifar_tuning.tuning.options import StudyOptions
 from cifar_tuning.tuning.outcome import PLOTS, experiment, finished, objective_name, overrides_of
 from cifar_tuning.tuning.place import folder_of_model
+from cifar_tuning.tuning.progress import number, reason
 from cifar_tuning.tuning.retrain import retrained, subfolder
 from cifar_tuning.tuning.trial import outcome_key
 

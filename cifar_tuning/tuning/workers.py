@@ -16,6 +16,7 @@ from omegaconf import OmegaConf
 from optuna.trial import FrozenTrial
 
 from cifar_tuning.errors import UserError
+from cifar_tuning.overrides import key_of
 from cifar_tuning.processes import WORKER_VARIABLE, cores, free_gpu_memory, free_memory, host, is_worker
 from cifar_tuning.text import counted, without_password
 from cifar_tuning.tuning.claims import owner_of
@@ -144,7 +145,7 @@ class Workers:
         self, command: list[str], options: StudyOptions, study: optuna.Study, begin: float, count: int
     ) -> None:
         # The folder as it is here: a worker would put its own time into one that has the time in its name.
-        rest = [argument for argument in command if not argument.lstrip("+").startswith("hydra.sweep.dir=")]
+        rest = [argument for argument in command if key_of(argument) != "hydra.sweep.dir"]
         quoted = str(options.place.folder).replace("'", "\\'")
         self.command = [*rest, f"hydra.sweep.dir='{quoted}'"]
         self.options, self.study, self.begin = options, study, begin

@@ -347,9 +347,9 @@ def test_a_no_is_believed_after_four_rounds(make_run, monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     ("shared", "apart", "plan"),
     [
-        ({1: 100, 2: 180}, {1: 100, 2: 150, 3: 170, 6: 175}, size.Plan(2, by_seed=True)),
-        ({1: 100, 2: 150}, {1: 100, 2: 150, 3: 190, 6: 175}, size.Plan(3)),
-        ({1: 100, 2: 105}, {1: 100, 2: 80, 3: 80}, size.Plan(1)),
+        ({1: 100, 2: 180}, {1: 100, 2: 150, 3: 170, 6: 175}, size.Stacking(2, by_seed=True)),
+        ({1: 100, 2: 150}, {1: 100, 2: 150, 3: 190, 6: 175}, size.Stacking(3)),
+        ({1: 100, 2: 105}, {1: 100, 2: 80, 3: 80}, size.Stacking(1)),
     ],
     ids=["shared_batches_are_faster", "larger_stacks_are_faster", "neither_pays"],
 )
@@ -362,11 +362,11 @@ def test_stacks_of_one_seed_compete_with_larger_ones(make_run, monkeypatch, tmp_
 @pytest.mark.parametrize(
     ("plan", "stacks"),
     [
-        (size.Plan(3, by_seed=True), [[0, 2, 4], [1, 3]]),
-        (size.Plan(2, by_seed=True), [[0, 2], [4], [1, 3]]),
-        (size.Plan(4), [[0, 2], [4, 1, 3]]),
-        (size.Plan(8), [[0, 2, 4, 1, 3]]),
-        (size.Plan(1), [[0], [2], [4], [1], [3]]),
+        (size.Stacking(3, by_seed=True), [[0, 2, 4], [1, 3]]),
+        (size.Stacking(2, by_seed=True), [[0, 2], [4], [1, 3]]),
+        (size.Stacking(4), [[0, 2], [4, 1, 3]]),
+        (size.Stacking(8), [[0, 2, 4, 1, 3]]),
+        (size.Stacking(1), [[0], [2], [4], [1], [3]]),
     ],
 )
 def test_which_jobs_share_a_stack(plan, stacks):

@@ -65,7 +65,7 @@ def test_who_is_stopped_before_training_leaves_what_was_there(tiny, tmp_path):
     before = (tmp_path / "sweep/0/result.json").read_text()
     assert json.loads(before)["epochs"] == 2
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("cifar_tuning.jobs.run.make_batches", MagicMock(side_effect=KeyboardInterrupt))
+        patch.setattr("cifar_tuning.jobs.training.make_batches", MagicMock(side_effect=KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             tiny(*grid)
     assert (tmp_path / "sweep/0/result.json").read_text() == before

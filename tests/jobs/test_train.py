@@ -147,7 +147,7 @@ def test_techniques_together(tiny, tmp_path, options):
 
 def stop_after(epoch, tiny, *arguments) -> str:
     """Interrupts a run as Ctrl-C would, right after an epoch's checkpoint."""
-    from cifar_tuning.jobs.run import EpochTracking
+    from cifar_tuning.jobs.training import EpochTracking
 
     original = EpochTracking.on_epoch
 

@@ -12,8 +12,9 @@ from optuna.distributions import CategoricalDistribution
 from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
 
-from cifar_tuning.tuning import display
-from cifar_tuning.tuning.display import Monitor, Plan, Progress
+from cifar_tuning.tuning import display, progress
+from cifar_tuning.tuning.display import Monitor
+from cifar_tuning.tuning.progress import StudyProgress, Watched
 
 RUNNING, WAITING = TrialState.RUNNING, TrialState.WAITING
 COMPLETE, PRUNED, FAIL = TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL
@@ -38,8 +39,8 @@ def make(number: int, state: TrialState = RUNNING, values=None, steps=(), params
     return trial
 
 
-def plan(**facts: Any) -> Plan:
-    return Plan(**{"name": "study", "n_trials": 40, "maximize": True, "epochs": 15, **facts})
+def watched(**facts: Any) -> Watched:
+    return Watched(**{"name": "study", "n_trials": 40, "maximize": True, "epochs": 15, **facts})
 
 
 def screen(terminal: bool = True, **options: Any) -> Console:
@@ -54,7 +55,7 @@ def shown(console: Console) -> str:
 
 def picture(trials: list[FrozenTrial], now: float = 60.0, *, closing: bool = False, **facts: Any) -> list[str]:
     console = screen()
-    console.print(display.render(trials, plan(**facts), now, closing=closing))
+    console.print(display.render(trials, watched(**facts), now, closing=closing))
     return [text.rstrip() for text in shown(console).splitlines()]
 
 
@@ -80,7 +81,7 @@ def monitor(trials: Any, console: Console, **facts: Any) -> Monitor:
     ],
 )
 def test_a_sparkline_spans_the_finite_values_and_ends_with_the_last(values, width, drawn):
-    assert display.sparkline(values, width) == drawn
+    assert progress.sparkline(values, width) == drawn
 
 
 @pytest.mark.parametrize(
@@ -99,7 +100,7 @@ def test_a_sparkline_spans_the_finite_values_and_ends_with_the_last(values, widt
     ],
 )
 def test_the_time_left_follows_the_rate_of_ended_trials_up_to_the_limit(remaining, ended, elapsed, limit, seconds):
-    assert display.time_left(remaining, ended, elapsed, limit) == seconds
+    assert progress.time_left(remaining, ended, elapsed, limit) == seconds
 
 
 @pytest.mark.parametrize(
@@ -118,7 +119,7 @@ def test_the_time_left_follows_the_rate_of_ended_trials_up_to_the_limit(remainin
     ],
 )
 def test_an_epoch_never_exceeds_the_epochs(step, epochs, text):
-    assert display.epoch_text(step, epochs) == text
+    assert progress.epoch_text(step, epochs) == text
 
 
 @pytest.mark.parametrize(
@@ -136,14 +137,14 @@ def test_an_epoch_never_exceeds_the_epochs(step, epochs, text):
     ],
 )
 def test_a_metric_is_readable_at_any_scale(value, text):
-    assert display.number(value) == text
+    assert progress.number(value) == text
 
 
 @pytest.mark.parametrize(
     ("seconds", "text"), [(None, "?"), (0.0, "0 s"), (45.2, "45 s"), (720.0, "12 min"), (9000.0, "2.5 h")]
 )
 def test_a_duration_is_as_precise_as_an_estimate(seconds, text):
-    assert display.duration(seconds) == text
+    assert progress.duration(seconds) == text
 
 
 @pytest.mark.parametrize(
@@ -156,7 +157,7 @@ def test_a_duration_is_as_precise_as_an_estimate(seconds, text):
     ],
 )
 def test_parameters_fit_in_one_line(params, text):
-    assert display.parameters(make(0, params=params)) == text
+    assert progress.parameters(make(0, params=params)) == text
 
 
 @pytest.mark.parametrize(
@@ -176,7 +177,7 @@ def test_the_best_trial_is_a_complete_one_with_a_finite_value(maximize, best):
         odd = make(number, COMPLETE, [0.5])
         odd.values = [value]
         trials.append(odd)
-    found = display.best_trial(reversed(trials), maximize)
+    found = progress.best_trial(reversed(trials), maximize)
     assert found is not None
     assert found.number == best
 
@@ -196,14 +197,16 @@ def test_the_best_trial_is_a_complete_one_with_a_finite_value(maximize, best):
 )
 def test_a_line_says_how_a_trial_ended(trial, text):
     trials = [make(4, COMPLETE, [0.721]), trial]
-    progress = Progress(trials, plan(n_trials=8), now=120.0)
-    assert display.line(trial, progress) == f"{text}  (best 0.7210, trial 4)  2/8 ended, about 6 min left"
+    so_far = StudyProgress(trials, watched(n_trials=8), now=120.0)
+    assert progress.line(trial, so_far) == f"{text}  (best 0.7210, trial 4)  2/8 ended, about 6 min left"
 
 
 @pytest.mark.parametrize("state", [FAIL, PRUNED, COMPLETE])
 def test_a_diverged_trial_is_called_so_whatever_state_optuna_has_for_it(state):
     trial = make(3, state, [0.1], steps=[0.1], attrs={"state": "diverged"})
-    assert display.line(trial, Progress([trial], plan(), 60.0)).startswith("trial 3 diverged after epoch 1 at 0.1000")
+    assert progress.line(trial, StudyProgress([trial], watched(), 60.0)).startswith(
+        "trial 3 diverged after epoch 1 at 0.1000"
+    )
     lines = picture([trial])
     assert "0 complete, 0 pruned, 0 failed, 1 diverged, 0 waiting" in lines[1]
     assert lines[-1].split() == ["3", "1/15", "0.1000", "diverged"]
@@ -211,8 +214,8 @@ def test_a_diverged_trial_is_called_so_whatever_state_optuna_has_for_it(state):
 
 def test_the_last_line_of_a_study_has_no_time_left():
     trials = [make(0, FAIL), make(1, FAIL)]
-    assert display.line(trials[1], Progress(trials, plan(n_trials=2), 60.0)) == "trial 1 failed  2/2 ended"
-    assert display.line(trials[1], Progress(trials, plan(n_trials=1), 60.0)) == "trial 1 failed  2 ended"
+    assert progress.line(trials[1], StudyProgress(trials, watched(n_trials=2), 60.0)) == "trial 1 failed  2/2 ended"
+    assert progress.line(trials[1], StudyProgress(trials, watched(n_trials=1), 60.0)) == "trial 1 failed  2 ended"
 
 
 def test_the_picture_shows_progress_best_speed_and_both_sections():
@@ -273,7 +276,7 @@ def test_many_parameters_take_one_line_and_no_room_from_the_rest(separator):
     params = {f"a.long{separator}name{i}": 0.123456 for i in range(20)}
     console = screen(width=80)
     trials = [make(12, steps=[0.1 * epoch for epoch in range(10)], params=params), make(13, params=params)]
-    console.print(display.render(trials, plan(), 60.0))
+    console.print(display.render(trials, watched(), 60.0))
     header, first, second = (text.rstrip() for text in shown(console).splitlines()[-3:])
     assert header == "running  epoch  value   curve       parameters"
     assert first.startswith(
@@ -290,14 +293,14 @@ def test_several_objectives_have_no_best_trial():
     assert lines[2] == "3 trials ended, several objectives"
     assert "best" not in " ".join(lines)
     assert lines[-3].split() == ["0", "-", "0.7000,", "1.5e+06", "complete"]
-    text = display.line(trials[0], Progress(trials, plan(), 60.0))
+    text = progress.line(trials[0], StudyProgress(trials, watched(), 60.0))
     assert text == "trial 0 complete at 0.7000, 1.5e+06  3/40 ended, about 12 min left"
 
 
 def test_nothing_is_left_beyond_the_deadline():
     trials = [make(0, FAIL)]
-    assert Progress(trials, plan(deadline=100.0), 60.0).left == 40.0
-    assert Progress([], plan(deadline=100.0), 60.0).left is None
+    assert StudyProgress(trials, watched(deadline=100.0), 60.0).left == 40.0
+    assert StudyProgress([], watched(deadline=100.0), 60.0).left is None
 
 
 @pytest.mark.parametrize("terminal", [True, False])

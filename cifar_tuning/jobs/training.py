@@ -1,0 +1,118 @@
+"""A job's training as it is put together: model and batches on the device, how it is computed, where it goes on."""
+
+import json
+import logging
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cifar_tuning.jobs.batches import make_batches
+from cifar_tuning.jobs.build import Parts, make_optimizer
+from cifar_tuning.jobs.computing import choose_compile, choose_formats
+from cifar_tuning.jobs.prepare import Prepared
+from cifar_tuning.models.facts import count_macs, count_parameters
+from cifar_tuning.training import checkpoint as checkpoints
+from cifar_tuning.training.display import describe_device, memory_in_use
+from cifar_tuning.training.events import EpochMetrics, Listener
+from cifar_tuning.training.memory import keep_freed_memory
+from cifar_tuning.training.probe import Formats
+from cifar_tuning.training.recorded import resolve_recording
+from cifar_tuning.training.schedules import Schedule
+from cifar_tuning.training.settings import place, resolve_device
+from cifar_tuning.training.trainer import Trainer
+
+log = logging.getLogger(__name__)
+
+
+class EpochTracking(Listener):
+    """Hands every epoch to the tracker, in one call."""
+
+    def __init__(self, tracker: Any) -> None:
+        self.tracker = tracker
+
+    def on_epoch(self, metrics: EpochMetrics) -> bool:
+        """Logs the epoch's figures; a figure that does not exist (a diverged epoch's accuracy) is left out."""
+        named = {name: value for name, value in metrics.named().items() if not math.isnan(value)}
+        self.tracker.log_epoch(named, metrics.epoch)
+        return False
+
+
+def make_trainer(
+    prepared: Prepared, folder: Path, tracker: Any, listeners: Sequence[Listener]
+) -> tuple[Trainer, dict[str, float]]:
+    """Returns the trainer of a job, as far as its checkpoint had come, and the figures of its model.
+
+    Args:
+        prepared: the job.
+        folder: the job's, for its checkpoints.
+        tracker: of the run, which has begun.
+        listeners: hear of each epoch before the tracker does, of those in the checkpoint as well.
+
+    Raises:
+        DataError: the dataset can't be had.
+    """
+    parts = prepared.parts
+    device = resolve_device(parts.trainer.device)
+    if device.type == "cpu":
+        keep_freed_memory()
+    before = memory_in_use(device)
+    model = place(parts.model, device)
+    same_data = json.dumps(prepared.config["data"], default=str)
+    train, val = make_batches(parts, prepared.config["seed"], device, same_data)
+    height, width, channels = train.image_shape
+    shape = (parts.data.batch_size, channels, height, width)
+    record = resolve_recording(parts.trainer.cuda_graphs, model, parts.regularizer, device)
+    formats = choose_formats(prepared, device, shape, record)
+    model = place(model, device, formats.memory_format)
+    figures = _log_facts(tracker, parts, (channels, height, width), device, formats)
+    log.info(describe_device(device, *formats, before))
+    compile = choose_compile(prepared, device, formats, shape, parts.trainer.epochs * len(train), record)
+    optimizer = make_optimizer(parts)
+    trainer = Trainer(
+        model,
+        optimizer,
+        Schedule(parts.schedule, optimizer, parts.trainer.epochs, len(train)),
+        parts.regularizer,
+        train,
+        val,
+        epochs=parts.trainer.epochs,
+        device=device,
+        precision=formats.precision,
+        memory_format=formats.memory_format,
+        compile=compile,
+        record=record,
+        label_smoothing=parts.trainer.label_smoothing,
+        ema_decay=parts.trainer.ema_decay,
+        folder=folder,
+        config=prepared.config,
+        run_id=tracker.run_id,
+        listeners=[*listeners, EpochTracking(tracker)],
+    )
+    _resume(trainer, prepared, folder)
+    return trainer, figures
+
+
+def _resume(trainer: Trainer, prepared: Prepared, folder: Path) -> None:
+    if prepared.checkpoint is None or prepared.checkpoint_file is None:
+        return
+    trainer.resume(prepared.checkpoint, prepared.checkpoint_file)
+    checkpoints.adopt_best(prepared.checkpoint_file, prepared.checkpoint, folder)
+    # A new run gets the curves from their beginning, a continued one what nobody was told when its process was killed
+    # behind a checkpoint; tracker and reporter know what their stores have.
+    for metrics in prepared.checkpoint.progress.history:
+        for listener in trainer.listeners:
+            listener.on_epoch(metrics)
+    log.info("resuming after epoch %d of %d", prepared.checkpoint.progress.epoch, trainer.epochs)
+
+
+def _log_facts(
+    tracker: Any, parts: Parts, shape: tuple[int, int, int], device: torch.device, formats: Formats
+) -> dict[str, float]:
+    parameters, macs = count_parameters(parts.model), count_macs(parts.model, shape)
+    facts = {"model/parameters": parameters, "model/macs": macs, "device": str(device)}
+    tracker.log_facts(facts | formats._asdict())
+    log.info("%s: %s parameters, %s MACs per image", type(parts.model).__name__, f"{parameters:,}", f"{macs:,}")
+    return {"model/parameters": float(parameters), "model/macs": float(macs)}

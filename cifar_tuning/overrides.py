@@ -1,0 +1,58 @@
+"""Overrides of a command line as they were typed, for all that needs no more of them than a key and a value."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from omegaconf import OmegaConf
+
+
+def key_of(override: str) -> str:
+    """Returns the option or group that an override is about, without the sign for adding or deleting it."""
+    return override.partition("=")[0].lstrip("+~")
+
+
+def value_of(override: str) -> str:
+    """Returns the value that an override gives, as it was typed."""
+    return override.partition("=")[2]
+
+
+def deletes(override: str) -> bool:
+    """Whether an override takes an option or a group away."""
+    return override.startswith("~")
+
+
+def to_be_typed(overrides: Iterable[str]) -> list[str]:
+    """Returns overrides as Hydra reports them in the form that it takes: a deletion is reported as `~key=null`."""
+    return [override.removesuffix("=null") if deletes(override) else override for override in overrides]
+
+
+def task_overrides(hydra: Any) -> list[str]:
+    """Returns a command's overrides as they were typed: what refers to a job (`${hydra:job.num}`) has no value yet."""
+    return unresolved(hydra.overrides.task)
+
+
+def given_options(hydra: Any) -> set[str]:
+    """Returns the names of Hydra's own options that the command line gives."""
+    return {key_of(override) for override in unresolved(hydra.overrides.hydra)}
+
+
+def unresolved(overrides: Any) -> list[str]:
+    """Returns overrides out of Hydra's configuration as they were typed; they may refer to what only a job has."""
+    written = OmegaConf.to_container(overrides, resolve=False) if OmegaConf.is_config(overrides) else overrides
+    return [str(override) for override in written or []]
+
+
+def parse_overrides(overrides: list[str]) -> list[Override]:
+    """Parses overrides as Hydra does.
+
+    Raises:
+        HydraException: one is no override.
+    """
+    # The loader knows what `glob` stands for; without a running application there is none.
+    instance = GlobalHydra.instance()
+    loader: ConfigLoader | None = instance.config_loader() if instance.is_initialized() else None
+    return OverridesParser.create(config_loader=loader).parse_overrides(overrides)

@@ -1,0 +1,126 @@
+"""The mistakes in a study's options, all of them, before anything is written."""
+
+from pathlib import Path
+
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+
+from cifar_tuning.errors import ConfigError
+from cifar_tuning.overrides import parse_overrides
+from cifar_tuning.text import on_one_line
+from cifar_tuning.tuning.options import StudyOptions, make_pruner
+from cifar_tuning.tuning.place import objectives_of
+
+# Hydra's own default.
+TRIAL_FOLDER = "${hydra.job.num}"
+
+
+def option_problems(options: StudyOptions) -> list[str]:
+    """Returns a line for each option that is out of range."""
+    sweeper, lines = options.sweeper, []
+    whole = {"workers": 1, "n_trials": 1, "n_jobs": 1, "repeats": 1, "retrain_best": 0, "heartbeat_interval": 1}
+    for name, low in whole.items():
+        value = sweeper[name]
+        if value is None and name == "workers":  # as many as pay
+            continue
+        if not isinstance(value, int) or isinstance(value, bool) or value < low:
+            lines.append(f"hydra.sweeper.{name}={value}: must be a whole number, {low} or above")
+    for name, low in {"max_retry": 0, "timeout": 0, "grace_period": 1}.items():
+        if sweeper[name] is not None and sweeper[name] < low:
+            lines.append(f"hydra.sweeper.{name}={sweeper[name]}: must be {low} or above, or null")
+    if not 0 <= sweeper.max_failure_rate <= 1:
+        lines.append(f"hydra.sweeper.max_failure_rate={sweeper.max_failure_rate}: must be from 0 to 1")
+    if bad := [d for d in options.directions if d not in ("minimize", "maximize")]:
+        lines.append(f"hydra.sweeper.direction={bad[0]}: must be minimize or maximize, or a list of them")
+    if options.space.empty:
+        lines.append(
+            "the search space is empty: give a key a range, as in 'optimizer.lr=tag(log,interval(0.001,0.1))' or "
+            "model.activation=relu,swish, or set hydra.sweeper.params"
+        )
+    lines += _problems_with_folder(options) + _problems_with_parts(options) + _problems_with_repeats(options)
+    return lines + _problems_with_objective(options) + _problems_with_retraining(options)
+
+
+def _problems_with_folder(options: StudyOptions) -> list[str]:
+    lines, name = [], options.sweeper.study_name
+    if ".." in Path(str(name)).parts:
+        lines.append(
+            f"hydra.sweeper.study_name={name}: names a folder below multirun/, so it can't have .. in "
+            "it; hydra.sweep.dir gives another place"
+        )
+    folders = OmegaConf.to_container(options.config.hydra.sweep, resolve=False)
+    if isinstance(folders, dict) and folders.get("subdir") != TRIAL_FOLDER:
+        lines.append(
+            f"hydra.sweep.subdir={folders.get('subdir')}: must be {TRIAL_FOLDER}, because a trial's folder is its "
+            "number in the study; hydra.sweep.dir is the study's folder"
+        )
+    return lines
+
+
+def _problems_with_objective(options: StudyOptions) -> list[str]:
+    """An application that names its objectives (`train.py` does) must name as many as there are directions."""
+    names = objectives_of(options.config)
+    if not names or len(names) == len(options.directions):
+        return []
+    directions = ",".join(options.directions)
+    return [f"hydra.sweeper.direction={directions}: objective={','.join(names)} needs {len(names)} of them"]
+
+
+def _problems_with_parts(options: StudyOptions) -> list[str]:
+    """Builds sampler and pruner once, so that a wrong option shows now."""
+    lines = []
+    for name, build in (("sampler", options.sampler), ("pruner", lambda: make_pruner(options.pruner_config()))):
+        try:
+            build()
+        except Exception as error:
+            while error.__cause__ is not None and isinstance(error.__cause__, Exception):
+                error = error.__cause__
+            lines.append(f"hydra/sweeper/{name}: {on_one_line(str(error))}")
+    return lines
+
+
+def _problems_with_repeats(options: StudyOptions) -> list[str]:
+    if options.sweeper.repeats == 1 and not options.sweeper.retrain_best:
+        return []
+    if "seed" in options.space.distributions:
+        return ["seed: is swept, but hydra.sweeper.repeats and retrain_best give every seed to each configuration"]
+    if not isinstance(OmegaConf.select(options.config, "seed"), int):
+        return ["seed: the application has no such option, which hydra.sweeper.repeats and retrain_best vary"]
+    return []
+
+
+def _problems_with_retraining(options: StudyOptions) -> list[str]:
+    given = options.sweeper.retrain_overrides
+    if options.sweeper.retrain_best and len(options.directions) > 1:
+        count = options.sweeper.retrain_best
+        return [f"hydra.sweeper.retrain_best={count}: several objectives have no single winner to retrain"]
+    if not given:
+        return []
+    key = "hydra.sweeper.retrain_overrides"
+    if not options.sweeper.retrain_best:
+        return [f"{key}={given}: needs hydra.sweeper.retrain_best, the number of seeds to retrain the winner with"]
+    lines = [f"{key}: {entry}: {wrong}" for entry in given if (wrong := _wrong_override(entry)) is not None]
+    try:
+        if not lines:
+            options.retrain_config()
+    except HydraException as error:
+        lines.append(f"{key}={given}: can't be composed: {on_one_line(error)}")
+    except ConfigError:
+        pass  # the user's search space, which is checked by itself
+    return lines
+
+
+def _wrong_override(entry: object) -> str | None:
+    """Returns what is wrong with an override that a retrained winner gets."""
+    if not isinstance(entry, str):
+        return 'must be an override, in quotes, such as "data.val_size=0"'
+    try:
+        [parsed] = parse_overrides([entry])
+    except HydraException as error:
+        return f"is no override: {on_one_line(str(error))}"
+    if parsed.is_sweep_override():
+        return "must have one value"
+    name = parsed.key_or_group
+    if name == "seed" or name.partition(".")[0].partition("/")[0] == "hydra":
+        return f"{name} is not for the retrained winner, whose seeds and folders are given"
+    return None

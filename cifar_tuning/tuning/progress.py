@@ -1,0 +1,158 @@
+"""How far a study is, in figures and in words, read from its trials alone, whichever processes train them."""
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from optuna.trial import FrozenTrial, TrialState
+
+from cifar_tuning.text import first_line
+
+BLOCKS = "▁▂▃▄▅▆▇█"
+REASON = 100  # characters of why a trial failed, on its line
+WORDS = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
+
+
+@dataclass(frozen=True)
+class Watched:
+    """What is known of a study before it runs, and what was already there when watching began, at `start`."""
+
+    name: str
+    n_trials: int
+    maximize: bool
+    epochs: int | None = None
+    deadline: float | None = None
+    start: float = 0.0
+    ended_before: frozenset[int] = frozenset()
+    epochs_before: int = 0
+
+
+class StudyProgress:
+    """Where a study stands now; `ended` is in the order in which the trials ended."""
+
+    def __init__(self, trials: Sequence[FrozenTrial], watched: Watched, now: float) -> None:
+        ended = [trial for trial in trials if trial.state.is_finished()]
+        self.ended = sorted(ended, key=lambda trial: (trial.datetime_complete or datetime.min, trial.number))
+        self.running = sorted((t for t in trials if t.state == TrialState.RUNNING), key=lambda t: t.number)
+        self.counts = Counter(state_word(trial) for trial in ended)
+        self.counts["waiting"] = sum(trial.state == TrialState.WAITING for trial in trials)
+        self.several_objectives = any(len(trial.values or ()) > 1 for trial in ended)
+        self.best = None if self.several_objectives else best_trial(ended, watched.maximize)
+        self.out_of = (
+            f"{len(ended)}/{watched.n_trials} ended" if len(ended) <= watched.n_trials else f"{len(ended)} ended"
+        )
+
+        self.elapsed = max(0.0, now - watched.start)
+        trained = epochs_trained(trials) - watched.epochs_before
+        self.epochs_per_minute = 60 * trained / self.elapsed if trained > 0 and self.elapsed > 0 else None
+        recent = sum(trial.number not in watched.ended_before for trial in ended)
+        limit = None if watched.deadline is None else watched.deadline - now
+        self.left = time_left(watched.n_trials - len(ended), recent, self.elapsed, limit)
+
+
+def epochs_trained(trials: Iterable[FrozenTrial]) -> int:
+    """The number of epochs reported; the value before training (step 0) took none."""
+    return sum(len(trial.intermediate_values) - (0 in trial.intermediate_values) for trial in trials)
+
+
+def best_trial(trials: Iterable[FrozenTrial], maximize: bool) -> FrozenTrial | None:
+    """The complete trial with the best finite value; the earliest of equals."""
+    sign = -1 if maximize else 1
+    complete = (trial for trial in trials if trial.state == TrialState.COMPLETE)
+    scored = [(sign * value, trial.number, trial) for trial in complete for value in finite(trial.values or ())]
+    return min(scored, key=lambda entry: entry[:2])[2] if scored else None
+
+
+def time_left(remaining: int, ended: int, elapsed: float, limit: float | None = None) -> float | None:
+    """Estimates the seconds until the last trial ends; None while nothing is known.
+
+    Args:
+        remaining: trials still to end.
+        ended: trials that ended in the `elapsed` seconds since watching began.
+        elapsed: see there.
+        limit: seconds until the study is stopped anyway.
+    """
+    if remaining <= 0:
+        return 0.0
+    if ended <= 0 or elapsed <= 0:
+        return None
+    estimate = remaining * elapsed / ended
+    return estimate if limit is None else max(0.0, min(estimate, limit))
+
+
+def state_word(trial: FrozenTrial) -> str:
+    """How a trial ended; Optuna has no state of its own for one that diverged."""
+    return "diverged" if trial.user_attrs.get("state") == "diverged" else WORDS.get(trial.state, "running")
+
+
+def finite(values: Iterable[float | None]) -> list[float]:
+    """The values that are numbers."""
+    return [value for value in values if value is not None and math.isfinite(value)]
+
+
+def sparkline(values: Sequence[float | None], width: int) -> str:
+    """Draws a curve in at most `width` characters, ending with the last value; a dot is no finite number."""
+    if len(values) > width:
+        values = [values[(i + 1) * len(values) // width - 1] for i in range(width)]
+    low, high = min(finite(values), default=0.0), max(finite(values), default=0.0)
+
+    def block(value: float | None) -> str:
+        if value is None or not math.isfinite(value):
+            return "·"
+        return BLOCKS[min(7, int(8 * ((value - low) / (high - low))))] if 0 < high - low < math.inf else BLOCKS[3]
+
+    return "".join(map(block, values))
+
+
+def number(value: float | None) -> str:
+    """A metric to four decimals, or to four significant digits where those would not do."""
+    if value is None:
+        return "-"
+    return f"{value:.4f}" if value == 0 or 1e-3 <= abs(value) < 1e4 else f"{value:.4g}"
+
+
+def value_text(trial: FrozenTrial) -> str:
+    """The final value or values, or else the last one reported."""
+    return ", ".join(map(number, trial.values or [trial.intermediate_values.get(trial.last_step or 0)]))
+
+
+def epoch_text(step: int | None, epochs: int | None) -> str:
+    """The epoch out of all epochs; steps go on counting where a trial is trained several times."""
+    if step is None or not epochs:
+        return "-" if step is None else str(step)
+    repeat, epoch = divmod(step - 1, epochs)
+    return f"{epoch + 1}/{epochs} (repeat {repeat + 1})" if step > epochs else f"{step}/{epochs}"
+
+
+def parameters(trial: FrozenTrial) -> str:
+    """All parameters in one line, floats to four significant digits."""
+    short = {name: f"{v:.4g}" if isinstance(v, float) else " ".join(str(v).split()) for name, v in trial.params.items()}
+    return " ".join(f"{name}={text}" for name, text in short.items())
+
+
+def duration(seconds: float | None) -> str:
+    """A time span to a precision that suits an estimate."""
+    if seconds is None or seconds < 60:
+        return "?" if seconds is None else f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 90 * 60 else f"{seconds / 3600:.1f} h"
+
+
+def reason(trial: FrozenTrial, width: int) -> str:
+    """The first line of why a trial failed, in at most `width` characters; empty where nobody said."""
+    first = first_line(str(trial.user_attrs.get("error", "")))
+    return first if len(first) <= width else first[: width - 1] + "…"
+
+
+def line(trial: FrozenTrial, progress: StudyProgress) -> str:
+    """One line about a trial that ended."""
+    text = f"trial {trial.number} {state_word(trial)}"
+    step, value, best = trial.last_step, value_text(trial), progress.best
+    if state_word(trial) == "failed":
+        text += f": {why}" if (why := reason(trial, REASON)) else ""
+    else:
+        text += ("" if step is None else f" after epoch {step}") + ("" if value == "-" else f" at {value}")
+    if best is not None:
+        text += f"  (best {value_text(best)}, trial {best.number})"
+    return f"{text}  {progress.out_of}" + ("" if progress.left == 0 else f", about {duration(progress.left)} left")
