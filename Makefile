@@ -2,11 +2,12 @@
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
-.PHONY: help env data tune test lint format bench results ui picture clean
+.PHONY: help env data tune test quick lint format bench results ui picture clean
 
 PYTHON ?= python3
 BIN := .venv/bin
 PORT ?= 5000
+PYTEST := --numprocesses auto --maxprocesses 4 --dist worksteal
 # The study of `make tune`, in multirun/tune: under two minutes of training on two CPU cores.
 TRIALS ?= 10
 EPOCHS ?= 3
@@ -33,7 +34,10 @@ tune: data ## Tune SimpleNN on CIFAR-10 with a small Optuna study (TRIALS=10 EPO
 	@$(BIN)/python report.py sweep=tune
 
 test: env ## Run every test that this machine can run
-	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
+	@$(BIN)/python -m pytest $(PYTEST) tests
+
+quick: env ## Run the quick tests, for while you work
+	@$(BIN)/python -m pytest $(PYTEST)
 
 lint: env ## Check format, style and types
 	$(BIN)/ruff format --check .

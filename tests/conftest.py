@@ -30,6 +30,8 @@ TINY = [
     "trainer.precision=fp32",
     "trainer.memory_format=channels_last",
 ]
+# What does without real data, servers and patience.
+QUICK = "not (slow or services or gpu)"
 # A study in one process, so that its trials come in order.
 STUDY = [
     "-m",
@@ -38,6 +40,12 @@ STUDY = [
     "hydra.sweeper.plots=false",
     "hydra.sweeper.workers=1",
 ]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Has `pytest` by itself run the quick tests; whoever names files, folders or marks gets what was named."""
+    if config.args_source is not pytest.Config.ArgsSource.ARGS and not config.option.markexpr:
+        config.option.markexpr = QUICK
 
 
 @pytest.fixture

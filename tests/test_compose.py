@@ -30,6 +30,7 @@ def context():
         yield HydraContext(config_loader=GlobalHydra.instance().config_loader(), callbacks=None)
 
 
+@pytest.mark.slow
 def test_the_same_configurations_as_hydras_own_loader(context: HydraContext) -> None:
     plain = context.config_loader
     study = ["seed=3", "hydra/sweeper=study", "hydra.sweep.dir=x"]

@@ -29,6 +29,7 @@ def test_the_plugins_entry_points_can_be_loaded(name: str) -> None:
     assert isinstance(point.load(), type)
 
 
+@pytest.mark.slow
 def test_everything_that_is_imported_is_asked_for() -> None:
     """A package that comes with another one may go with its next version."""
     options = configparser.ConfigParser()

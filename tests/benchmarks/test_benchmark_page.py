@@ -143,6 +143,7 @@ def test_bad_input(monkeypatch, capsys, arguments, expected):
     assert expected in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_each_technique_changes_one_option(configure):
     params = OmegaConf.load(PROJECT_ROOT / "conf" / "experiment" / "techniques.yaml").hydra.sweeper.params
     names = [one.removeprefix("technique/") for one in params.variant.split(",")]

@@ -197,6 +197,7 @@ def test_image_dataset_refuses_what_does_not_fit(labels):
         ImageDataset(torch.zeros(4, 3, 32, 32), torch.arange(4))
 
 
+@pytest.mark.slow
 def test_torchvision_is_imported_when_it_is_needed_and_works_through_the_shim():
     code = (
         "import sys, cifar_tuning.data as data; print('torchvision' in sys.modules);"

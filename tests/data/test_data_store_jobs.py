@@ -63,6 +63,7 @@ def wait_for(path):
         time.sleep(0.02)
 
 
+@pytest.mark.slow
 def test_two_jobs_at_once_fetch_once(tiny, tmp_path):
     first = start_job(tmp_path)
     wait_for(tmp_path / "fetches")
@@ -76,6 +77,7 @@ def test_two_jobs_at_once_fetch_once(tiny, tmp_path):
     assert (tmp_path / "fetches").read_text() == "x"
 
 
+@pytest.mark.slow
 def test_a_killed_download_is_cleared_away_and_done_again(tiny, tmp_path):
     job = start_job(tmp_path)
     wait_for(tmp_path / "fetches")

@@ -48,6 +48,7 @@ def curve(folder) -> list[dict]:
     return [{key: value for key, value in json.loads(line).items() if key in keep} for line in lines]
 
 
+@pytest.mark.slow
 def test_nobody_waits_for_the_slowest(tiny, study, tmp_path):
     """Four short trials end, one after the other, beside a long one; each is what it is alone."""
     long, short = "trainer.epochs:6,optimizer.lr:0.003", [f"trainer.epochs:1,optimizer.lr:0.0{n}" for n in (1, 2, 3, 4)]
@@ -69,6 +70,7 @@ def test_nobody_waits_for_the_slowest(tiny, study, tmp_path):
             assert got == pytest.approx(wanted, abs=5e-3)
 
 
+@pytest.mark.slow
 def test_runs_of_two_structures_by_themselves_draw_their_own_random_numbers(tiny, tmp_path):
     """Epoch by epoch in turn, and yet bit by bit what each is alone."""
     space = ["model.activation=choice(relu,swish)", "model.dropout=0.3", "trainer.epochs=3"]
@@ -82,6 +84,7 @@ def test_runs_of_two_structures_by_themselves_draw_their_own_random_numbers(tiny
         assert curve(tmp_path / f"sweep/{number}") == curve(tmp_path / str(number))
 
 
+@pytest.mark.slow
 def test_seeds_of_a_trial_follow_each_other(tiny, tmp_path):
     budget = ["hydra.sweeper.n_trials=3", "hydra.sweeper.n_jobs=2", "hydra.launcher.stack=2", "hydra.sweeper.repeats=2"]
     outcome = tiny(*STUDY, "optimizer.lr=interval(0.01,0.1)", "trainer.epochs=2", *budget)
@@ -93,6 +96,7 @@ def test_seeds_of_a_trial_follow_each_other(tiny, tmp_path):
         assert trial.value == pytest.approx(sum(values) / 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("error", "sizes"),
     [(RuntimeError("broken"), [3, 3]), (torch.cuda.OutOfMemoryError("too much"), [3, 3, 2, 2, 2, 2])],
@@ -122,6 +126,7 @@ def test_a_stack_that_fails_costs_no_trial(tiny, tmp_path, monkeypatch, error, s
     }
 
 
+@pytest.mark.slow
 def test_it_goes_on_after_ctrl_c(study, tmp_path, monkeypatch, pristine_database):
     """Every trial that was begun keeps its number, its epochs and its MLflow run."""
     (tmp_path / "mlflow.db").write_bytes(pristine_database.read_bytes())
@@ -148,6 +153,7 @@ def test_it_goes_on_after_ctrl_c(study, tmp_path, monkeypatch, pristine_database
         assert database.execute("select status, count(*) from runs group by status").fetchall() == [("FINISHED", 5)]
 
 
+@pytest.mark.slow
 def test_a_study_whose_trials_fail_ends_when_those_in_training_have(tiny, tmp_path, monkeypatch):
     compose = Launch._compose
 
@@ -166,6 +172,7 @@ def test_a_study_whose_trials_fail_ends_when_those_in_training_have(tiny, tmp_pa
     assert states == [TrialState.COMPLETE, TrialState.FAIL, TrialState.FAIL]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["take", "failed"])
 def test_a_study_that_is_away_costs_no_epoch(tiny, tmp_path, monkeypatch, name):
     """What is in training is trained to its end; then the command goes on if the study is back."""
@@ -185,6 +192,7 @@ def test_a_study_that_is_away_costs_no_epoch(tiny, tmp_path, monkeypatch, name):
     assert [trial.state for trial in trials(tmp_path / "sweep")] == [TrialState.COMPLETE] * 4
 
 
+@pytest.mark.slow
 def test_a_trial_lost_while_it_trains_alone_stops_no_crew(tiny, tmp_path, monkeypatch):
     """It can't be stacked, its neighbours can; another process has taken it up."""
     on_epoch = TrialReporter.on_epoch
@@ -204,6 +212,7 @@ def test_a_trial_lost_while_it_trains_alone_stops_no_crew(tiny, tmp_path, monkey
     assert {n: r["state"] for n, r in results(tmp_path / "sweep").items()} == dict.fromkeys("023", "complete")
 
 
+@pytest.mark.slow
 def test_one_by_one_where_stacking_does_not_pay(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr("cifar_tuning.fused.launch.choose", lambda *a: flow.Stacking(1))
     budget = ["hydra.sweeper.n_trials=3", "hydra.sweeper.n_jobs=3"]

@@ -41,6 +41,7 @@ def curves(folder) -> dict[int, list]:
     }
 
 
+@pytest.mark.slow
 def test_an_ended_jobs_memory_is_not_left_to_the_garbage_collector(tiny, monkeypatch):
     """It comes by rarely, and on a GPU it is not told when the memory runs out."""
     for name in ("matplotlib.figure", "torch._dynamo"):
@@ -106,6 +107,7 @@ def test_the_same_as_the_basic_launcher(tiny, tmp_path, pristine_database):
     assert points == [(3,)] * 8
 
 
+@pytest.mark.slow
 def test_jobs_that_differ_in_structure_are_grouped(tiny, tmp_path):
     outcome = tiny(*FUSED, "hydra.launcher.stack=2", "model.activation=relu,swish", "optimizer.lr=0.1,0.01")
     assert outcome.code == 0, outcome.err
@@ -115,6 +117,7 @@ def test_jobs_that_differ_in_structure_are_grouped(tiny, tmp_path):
     assert [r["state"] for r in results(tmp_path / "sweep").values()] == ["complete"] * 4
 
 
+@pytest.mark.slow
 def test_only_what_is_wrong_fails(tiny, tmp_path):
     outcome = tiny(*FUSED, "hydra.launcher.stack=3", "optimizer.lr=0.1,-1,0.01")
     assert outcome.code == 1
@@ -170,6 +173,7 @@ class Doubling(Sweeper):
         return self.launcher.launch([[*arguments, f"seed={seed}"] for seed in (0, 1)], initial_job_idx=0)
 
 
+@pytest.mark.slow
 def test_a_stack_under_another_sweeper(tiny, tmp_path, monkeypatch):
     monkeypatch.setitem(Plugins.instance().class_name_to_class, f"{__name__}.Doubling", Doubling)
     outcome = tiny(*FUSED, "hydra.launcher.stack=2", f"hydra.sweeper._target_={__name__}.Doubling")
@@ -178,6 +182,7 @@ def test_a_stack_under_another_sweeper(tiny, tmp_path, monkeypatch):
     assert [r["state"] for r in results(tmp_path / "sweep").values()] == ["complete"] * 2
 
 
+@pytest.mark.slow
 def test_a_diverging_run_leaves_and_harms_nobody(tiny, tmp_path):
     outcome = tiny(*FUSED, "hydra.launcher.stack=3", "optimizer.lr=0.01,1e12,0.02", "trainer.epochs=3")
     assert outcome.code == 0, outcome.err
@@ -191,6 +196,7 @@ def test_a_diverging_run_leaves_and_harms_nobody(tiny, tmp_path):
         assert found[number]["value"] == pytest.approx(result["value"], abs=0.02)
 
 
+@pytest.mark.slow
 def test_runs_of_different_lengths_come_and_go(tiny, tmp_path):
     outcome = tiny(*FUSED, "hydra.launcher.stack=3", "trainer.epochs=1,2,4")
     assert outcome.code == 0, outcome.err
@@ -200,6 +206,7 @@ def test_runs_of_different_lengths_come_and_go(tiny, tmp_path):
     assert "epoch 4/4  1 run  best accuracy " in outcome.text
 
 
+@pytest.mark.slow
 def test_too_little_memory_halves_the_stack(tiny, tmp_path, monkeypatch):
     train = Stack.train
 
@@ -219,6 +226,7 @@ def test_too_little_memory_halves_the_stack(tiny, tmp_path, monkeypatch):
     assert curves_agree(curves(tmp_path / "sweep"), curves(tmp_path / "basic"))
 
 
+@pytest.mark.slow
 def test_the_next_stacks_have_the_size_that_fits(tiny, tmp_path, monkeypatch):
     train, sizes = Stack.train, []
 
@@ -246,6 +254,7 @@ def curves_agree(ours, theirs) -> bool:
     return True
 
 
+@pytest.mark.slow
 def test_ctrl_c_leaves_no_job_open(tiny, tmp_path, monkeypatch):
     def interrupted(self, epochs, display):
         raise KeyboardInterrupt
@@ -256,6 +265,7 @@ def test_ctrl_c_leaves_no_job_open(tiny, tmp_path, monkeypatch):
     assert [r["state"] for r in results(tmp_path / "sweep").values()] == ["killed", "killed"]
 
 
+@pytest.mark.slow
 def test_ctrl_c_leaves_no_job_open_that_waits_for_another_stack(tiny, tmp_path, monkeypatch, pristine_database):
     """Two are ready at the same time, each to be trained by itself; neither is trained twice or written over."""
     shutil.copy(pristine_database, tmp_path / "mlflow.db")
@@ -280,6 +290,7 @@ def test_ctrl_c_leaves_no_job_open_that_waits_for_another_stack(tiny, tmp_path, 
     assert set(states) <= {"RUNNING"}  # the sweep's own, which its next start marks
 
 
+@pytest.mark.slow
 def test_a_stack_that_fails_goes_on_one_by_one(tiny, tmp_path, monkeypatch):
     train = Stack.train
 
@@ -295,6 +306,7 @@ def test_a_stack_that_fails_goes_on_one_by_one(tiny, tmp_path, monkeypatch):
     assert [(r["state"], r["epochs"]) for r in results(tmp_path / "sweep").values()] == [("complete", 2)] * 2
 
 
+@pytest.mark.slow
 def test_a_stack_that_fails_costs_only_the_jobs_without_a_checkpoint(tiny, tmp_path, monkeypatch):
     """Job 1's can't be read; job 2 had no finite loss before training, so that its folder has an older experiment's."""
     train, before_training = Stack.train, Trainer.before_training
@@ -321,6 +333,7 @@ def test_a_stack_that_fails_costs_only_the_jobs_without_a_checkpoint(tiny, tmp_p
     assert [found[n]["epochs"] for n in (0, 3)] == [2, 2]
 
 
+@pytest.mark.slow
 def test_runs_resumed_from_elsewhere_go_back_there_when_their_stack_fails(tiny, tmp_path, monkeypatch):
     assert tiny(f"hydra.run.dir={tmp_path}/first").code == 0
 
@@ -337,6 +350,7 @@ def test_runs_resumed_from_elsewhere_go_back_there_when_their_stack_fails(tiny, 
     ]
 
 
+@pytest.mark.slow
 def test_runs_resumed_from_elsewhere_go_on_from_their_own_checkpoints_when_interrupted(tiny, tmp_path, monkeypatch):
     """Not from where they began, over newer work; unless another beginning is asked for."""
     assert tiny(f"hydra.run.dir={tmp_path}/first").code == 0
@@ -364,6 +378,7 @@ def test_runs_resumed_from_elsewhere_go_on_from_their_own_checkpoints_when_inter
     assert "resuming after epoch 2 of" in other.text
 
 
+@pytest.mark.slow
 def test_an_error_of_one_run_is_its_own(tiny, tmp_path, monkeypatch):
     """Its checkpoint can't be written, say; its neighbours don't notice."""
     finish = Trainer.finish_epoch
@@ -381,6 +396,7 @@ def test_an_error_of_one_run_is_its_own(tiny, tmp_path, monkeypatch):
     assert found[1]["error"] == "OSError: no space left on device"
 
 
+@pytest.mark.slow
 def test_an_optimizer_of_the_users_own_is_trained_by_itself(tiny, tmp_path, monkeypatch):
     monkeypatch.setenv("CIFAR_TUNING_TRUST", "tests.*")
     outcome = tiny(*FUSED, "hydra.launcher.stack=2", "seed=0,1", "optimizer._target_=tests.fused.odd.Rebinding")
@@ -391,6 +407,7 @@ def test_an_optimizer_of_the_users_own_is_trained_by_itself(tiny, tmp_path, monk
     assert curves_agree(curves(tmp_path / "sweep"), curves(tmp_path / "basic"))
 
 
+@pytest.mark.slow
 def test_another_experiment_in_the_same_folder_begins_anew(tiny, tmp_path):
     grid = [*FUSED, "hydra.launcher.stack=2", "optimizer.lr=0.1,0.01"]
     assert tiny(*grid, "trainer.epochs=3").code == 0
@@ -407,6 +424,7 @@ def test_another_experiment_in_the_same_folder_begins_anew(tiny, tmp_path):
     assert "2 jobs, best first" in again.text
 
 
+@pytest.mark.slow
 def test_the_command_goes_on_after_it_was_killed(tiny, tmp_path, monkeypatch):
     """Finished jobs are not trained again, the others go on from their last checkpoints."""
     grid = ["optimizer.lr=0.1,0.01", "trainer.epochs=1,3"]
@@ -436,6 +454,7 @@ def test_the_command_goes_on_after_it_was_killed(tiny, tmp_path, monkeypatch):
     )
 
 
+@pytest.mark.slow
 def test_a_study_prunes_inside_a_stack(tiny, tmp_path):
     outcome = tiny(
         *FUSED,
@@ -457,6 +476,7 @@ def test_a_study_prunes_inside_a_stack(tiny, tmp_path):
     assert all(r["epochs"] < 6 for r in found.values() if r["state"] == "pruned")
 
 
+@pytest.mark.slow
 def test_a_trial_that_leaves_the_stack_is_told_at_once(tiny, tmp_path, monkeypatch):
     """The pruner judges by complete trials, and one that diverges is complete while its neighbour trains on."""
     states, on_epoch = [], TrialReporter.on_epoch
@@ -474,6 +494,7 @@ def test_a_trial_that_leaves_the_stack_is_told_at_once(tiny, tmp_path, monkeypat
     assert states == [TrialState.COMPLETE, TrialState.RUNNING]
 
 
+@pytest.mark.slow
 def test_a_trial_lost_to_another_process_stops_no_neighbour(tiny, tmp_path, monkeypatch):
     on_epoch = TrialReporter.on_epoch
 
@@ -491,6 +512,7 @@ def test_a_trial_lost_to_another_process_stops_no_neighbour(tiny, tmp_path, monk
     assert {n: r["state"] for n, r in results(tmp_path / "sweep").items()} == {0: "complete", 2: "complete"}
 
 
+@pytest.mark.slow
 def test_a_model_without_twins_is_trained_one_by_one(tiny, tmp_path, monkeypatch):
     monkeypatch.setenv("CIFAR_TUNING_TRUST", "tests.*")
     outcome = tiny(*FUSED, "hydra.launcher.stack=2", "optimizer.lr=0.1,0.01", "model._target_=tests.fused.odd.Odd")
@@ -499,6 +521,7 @@ def test_a_model_without_twins_is_trained_one_by_one(tiny, tmp_path, monkeypatch
     assert [r["state"] for r in results(tmp_path / "sweep").values()] == ["complete"] * 2
 
 
+@pytest.mark.slow
 def test_whether_it_pays_is_measured_and_remembered(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(launch, "choose", lambda *a: Stacking(1))
     outcome = tiny(*FUSED, "optimizer.lr=0.1,0.01")
@@ -531,6 +554,7 @@ def precisions(folder) -> dict[int, str]:
     return {int(f.parent.name): torch.load(f, weights_only=True)["precision"] for f in files}
 
 
+@pytest.mark.slow
 def test_the_precision_of_a_stack_is_measured_on_a_stack(tiny, tmp_path, steps):
     seconds, timed = steps
     seconds |= ALONE | {("fp32", "StackedLinear"): 2.0, ("bf16", "StackedLinear"): 1.0}
@@ -544,6 +568,7 @@ def test_the_precision_of_a_stack_is_measured_on_a_stack(tiny, tmp_path, steps):
     assert precisions(tmp_path / "basic") == {0: "fp32", 1: "fp32"}
 
 
+@pytest.mark.slow
 def test_jobs_with_and_without_dropout_have_one_precision(tiny, tmp_path, steps):
     """They share a stack, so whichever is measured stands for the other."""
     seconds, timed = steps
@@ -555,6 +580,7 @@ def test_jobs_with_and_without_dropout_have_one_precision(tiny, tmp_path, steps)
     assert "#0, #1, #2 as one model" in outcome.text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("of_four", "expected"), [(3.7, "fp32"), (3.5, "bf16")], ids=["too_slow", "fast_enough"])
 def test_jobs_that_are_trained_one_by_one_have_the_precision_of_one(
     tiny, tmp_path, monkeypatch, steps, of_four, expected
@@ -568,6 +594,7 @@ def test_jobs_that_are_trained_one_by_one_have_the_precision_of_one(
     assert precisions(tmp_path / "sweep") == {0: expected, 1: expected}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [["trainer.initial_scale=0.5", "model=resnet20", "model.depth=8"], ["trainer.compile=true"]],

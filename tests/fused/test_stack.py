@@ -75,12 +75,16 @@ CASES = {
 }
 
 
+# One of each kind; the others are for `make test`.
+QUICK = ("seeds_some_alike", "adam", "schedules", "epochs", "dropout_seeds", "plain", "shortcut_A")
+
 STEPPED_AS_ONE = (
     *("lr", "seeds_some_alike", "momentum", "nesterov", "dampening", "optimizers", "l2", "schedules", "onecycle"),
     *("epochs", "ema_decay", "no_validation", "separable", "shortcut_A"),
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", STEPPED_AS_ONE)
 def test_the_same_numbers_where_all_are_stepped_as_one(make_run, monkeypatch, case):
     """As on a GPU."""
@@ -156,6 +160,7 @@ class OnlyTheLast(L2):
         return [{"params": list(model.fc3.parameters()), "weight_decay": self.strength}]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [
@@ -173,7 +178,10 @@ def test_other_optimizers_take_their_own_steps(make_run, monkeypatch, options):
     test_the_same_numbers(make_run, [{**given, "seed": seed} for seed in (0, 1)])
 
 
-@pytest.mark.parametrize("options", CASES.values(), ids=CASES.keys())
+@pytest.mark.parametrize(
+    "options",
+    [pytest.param(case, id=name, marks=[] if name in QUICK else pytest.mark.slow) for name, case in CASES.items()],
+)
 def test_the_same_numbers(make_run, options):
     options = [{"model": NET, **one} for one in options]
     if options[0]["model"] is not SimpleNN and options[0]["model"].func is ResNet:

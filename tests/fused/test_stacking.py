@@ -120,6 +120,7 @@ def test_models_of_known_layers_need_no_code(model):
         assert torch.equal(value, before[name])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "message"),
     [

@@ -38,6 +38,7 @@ def ctrl_c(seed, epoch):
     assert pressed
 
 
+@pytest.mark.slow
 def test_a_grid_that_was_stopped_goes_on(tiny, tmp_path, capsys):
     grid = ["-m", "seed=0,1,2", "trainer.epochs=3"]
     with ctrl_c(seed=1, epoch=2):
@@ -58,6 +59,7 @@ def test_a_grid_that_was_stopped_goes_on(tiny, tmp_path, capsys):
         assert all(torch.equal(value, other["model"][name]) for name, value in one["model"].items())
 
 
+@pytest.mark.slow
 def test_who_is_stopped_before_training_leaves_what_was_there(tiny, tmp_path):
     grid = ["-m", "seed=0,1", "trainer.epochs=3"]
     with ctrl_c(seed=0, epoch=2):
@@ -71,6 +73,7 @@ def test_who_is_stopped_before_training_leaves_what_was_there(tiny, tmp_path):
     assert (tmp_path / "sweep/0/result.json").read_text() == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stopped", [True, False])
 @pytest.mark.parametrize("multirun", [True, False])
 def test_another_run_in_the_same_folder_puts_aside_what_is_there(tiny, tmp_path, stopped, multirun):
@@ -86,6 +89,7 @@ def test_another_run_in_the_same_folder_puts_aside_what_is_there(tiny, tmp_path,
     assert state(folder) == "complete"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("asked", ["run", "run/last.pt", "link"])
 def test_a_run_that_goes_on_in_its_own_folder_puts_nothing_aside(tiny, tmp_path, monkeypatch, asked):
     assert tiny().code == 0
@@ -111,6 +115,7 @@ def test_what_is_refused_leaves_the_folder_as_it_is(tiny, tmp_path):
     assert {file: file.read_bytes() for file in (tmp_path / "run").rglob("*") if file.is_file()} == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("multirun", "option"), [([], "hydra.run.dir"), (["-m", "seed=0"], "hydra.sweep.dir")])
 def test_a_folder_in_which_another_process_trains(tiny, tmp_path, multirun, option):
     folder = tmp_path / ("sweep/0" if multirun else "run")

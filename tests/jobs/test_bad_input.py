@@ -143,6 +143,7 @@ def test_a_tracking_server_that_is_down(tiny):
     assert "epoch" not in outcome.out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
@@ -161,6 +162,7 @@ def test_resuming_from_another_model(tiny, tmp_path, options, expected):
     assert "Traceback" not in outcome.err
 
 
+@pytest.mark.slow
 def test_another_optimizer_is_told_by_what_was_given(tiny, tmp_path):
     assert tiny("trainer.epochs=1").code == 0
     outcome = tiny("optimizer=adam", "trainer.epochs=2", f"resume={tmp_path}/run/last.pt")
@@ -168,6 +170,7 @@ def test_another_optimizer_is_told_by_what_was_given(tiny, tmp_path):
     assert "dampening" not in outcome.err
 
 
+@pytest.mark.slow
 def test_more_epochs_would_make_the_images_smaller_again(tiny, tmp_path):
     small = ["model=resnet20", "model.depth=8", "trainer.initial_scale=0.5"]
     assert tiny(*small, "trainer.epochs=1").code == 0
@@ -176,6 +179,7 @@ def test_more_epochs_would_make_the_images_smaller_again(tiny, tmp_path):
     assert "a resumed run must keep it" in outcome.err
 
 
+@pytest.mark.slow
 def test_more_epochs_where_the_schedule_is_told_their_number(tiny, tmp_path):
     """PyTorch's schedulers restore the length that they had, and go on wrongly, or not at all."""
     schedule = "+schedule={_target_: torch.optim.lr_scheduler.OneCycleLR, _partial_: true, max_lr: 0.1}"
@@ -201,6 +205,7 @@ def test_cutout_of_more_than_the_image(tiny):
     assert "augmentation.cutout=33: must be at most 32, the side of the images in pixels" in outcome.err
 
 
+@pytest.mark.slow
 def test_a_sweep_does_not_go_on_with_one_run(tiny, tmp_path):
     """Before its first job: in a study every trial but that one would fail."""
     assert tiny("trainer.epochs=1").code == 0

@@ -25,6 +25,7 @@ def test_accuracy_is_maximised_whichever_the_sweeper(study, sweeper):
     assert sweep.sampler._target_ == "optuna.samplers.TPESampler"
 
 
+@pytest.mark.slow
 def test_the_stock_sweeper_keeps_the_highest_accuracy(tiny, tmp_path):
     options = ["hydra.sweeper.n_trials=3", "hydra.sweeper.n_jobs=1", "trainer.epochs=1"]
     outcome = tiny("-m", "study=simplenn", "hydra/sweeper=optuna", "hydra.sweeper.study_name=null", *options)
@@ -37,6 +38,7 @@ def test_the_stock_sweeper_keeps_the_highest_accuracy(tiny, tmp_path):
 SMALLER, LARGER = "is better when smaller", "is better when larger"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("search", "message"),
     [
@@ -66,6 +68,7 @@ def test_the_wrong_way_is_refused_before_the_first_job(tiny, tmp_path, search, m
     assert not (tmp_path / "sweep").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "search",
     [

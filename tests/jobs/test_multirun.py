@@ -48,6 +48,7 @@ def test_a_grid_is_a_parent_with_a_child_for_each_job(tiny, tmp_path, store):
     assert {r["run_id"] for r in results(tmp_path).values()} == {tags["run"] for _, tags, _ in children}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("launcher", ["basic", "fused"])
 def test_jobs_that_change_their_folder_find_their_parent(command, tmp_path, store, monkeypatch, launcher):
     """A relative folder is one below where the command was typed."""
@@ -60,6 +61,7 @@ def test_jobs_that_change_their_folder_find_their_parent(command, tmp_path, stor
     assert names == {"0: optimizer.lr=0.1", "1: optimizer.lr=0.01"}
 
 
+@pytest.mark.slow
 def test_the_sweep_ends_with_a_table(tiny, tmp_path):
     outcome = tiny("-m", "optimizer.lr=0.1,0.001", "model.activation=relu,swish", "trainer.epochs=1")
     assert outcome.code == 0, outcome.err
@@ -111,6 +113,7 @@ class Failing(nn.Module):
 """
 
 
+@pytest.mark.slow
 def test_a_failed_job_does_not_stop_a_sweep(tiny, tmp_path, store, monkeypatch):
     (tmp_path / "failing.py").write_text(FAILING)
     monkeypatch.chdir(tmp_path)
@@ -126,6 +129,7 @@ def test_a_failed_job_does_not_stop_a_sweep(tiny, tmp_path, store, monkeypatch):
     assert "RUNNING" not in {status for *_, status in runs(tmp_path)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", ["epoch_seconds", "[val/acc_best,images_per_second]"])
 def test_a_run_that_diverges_at_once_has_its_figures(tiny, tmp_path, store, objective):
     """Before training there is no speed to report."""
@@ -134,6 +138,7 @@ def test_a_run_that_diverges_at_once_has_its_figures(tiny, tmp_path, store, obje
     assert results(tmp_path)["0"]["state"] == "diverged"
 
 
+@pytest.mark.slow
 def test_a_diverged_job_does_not_fail_a_sweep(tiny, tmp_path, store):
     outcome = tiny("-m", "optimizer.lr=1e30,0.01", "trainer.epochs=2", *store)
     assert outcome.code == 0, outcome.err
@@ -144,6 +149,7 @@ def test_a_diverged_job_does_not_fail_a_sweep(tiny, tmp_path, store):
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("study", "names"),
     [
@@ -249,6 +255,7 @@ def test_looking_at_the_config_imports_nothing_heavy(arguments):
     assert "heavy: []" in done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("launcher", ["basic", "fused"])
 def test_a_job_may_know_its_number(tiny, tmp_path, launcher):
     """The way to give each job of a grid a seed of its own."""
@@ -258,6 +265,7 @@ def test_a_job_may_know_its_number(tiny, tmp_path, launcher):
     assert [checkpoint["config"]["seed"] for checkpoint in checkpoints] == [0, 1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sweeper", [[], ["hydra/sweeper=study", "hydra/sweeper/sampler=grid"]], ids=["grid", "study"])
 def test_a_glob_of_groups(tiny, tmp_path, sweeper):
     outcome = tiny("-m", "optimizer=glob(adam*)", "trainer.epochs=1", *sweeper)

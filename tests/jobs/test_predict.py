@@ -26,6 +26,7 @@ def read(file) -> list[list[str]]:
         return list(csv.reader(stream))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["folder", "checkpoint"])
 def test_predictions_in_kaggles_form(trained, predicting, tmp_path, kind):
     run = trained if kind == "folder" else trained / "best.pt"
@@ -48,6 +49,7 @@ def test_the_name_of_a_folder_below_multirun_will_do(trained, predicting, tmp_pa
     assert predicting("run=mine", f"output={tmp_path}/p.csv").code == 0
 
 
+@pytest.mark.slow
 def test_names_and_first_id(trained, predicting, tmp_path):
     assert predicting(f"run={trained}", f"output={tmp_path}/n.csv", "labels=names", "first_id=0").code == 0
     assert predicting(f"run={trained}", f"output={tmp_path}/p.csv").code == 0
@@ -57,6 +59,7 @@ def test_names_and_first_id(trained, predicting, tmp_path):
     assert [names.index(label) for _, label in by_name] == [int(label) for _, label in by_number]
 
 
+@pytest.mark.slow
 def test_an_mlflow_run_id(tiny, predicting, tmp_path, pristine_database):
     shutil.copy(pristine_database, tmp_path / "mlflow.db")
     uri = f"sqlite:///{tmp_path}/mlflow.db"
@@ -82,6 +85,7 @@ def test_a_sweep_means_its_best_job(tiny, predicting, tmp_path, pristine_databas
         assert read(tmp_path / f"{name}.csv") == read(tmp_path / "job.csv")
 
 
+@pytest.mark.slow
 def test_a_study_means_its_winner(tiny, predicting, tmp_path):
     """By what it looks for, and where its trials have a folder for each seed."""
     options = ["objective=val/loss", "hydra.sweeper.direction=minimize", "hydra/sweeper/pruner=none"]
@@ -96,6 +100,7 @@ def test_a_study_means_its_winner(tiny, predicting, tmp_path):
     assert (tmp_path / "again.csv").read_text() == (tmp_path / "submission.csv").read_text()
 
 
+@pytest.mark.slow
 def test_a_job_that_did_not_end_is_not_a_sweeps_best(tiny, predicting, tmp_path):
     assert tiny("-m", "seed=0,1", "trainer.epochs=1").code == 0
     for number, state, value in ((0, "killed", 0.9), (1, "complete", 0.2)):
@@ -159,6 +164,7 @@ def test_the_exported_classifier_takes_raw_images(trained):
         torch.testing.assert_close(classifier(images), classifier.model(normalised), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_model_whose_code_is_elsewhere(trained, predicting, tmp_path):
     checkpoint = torch.load(trained / "best.pt", weights_only=True)
     checkpoint["config"]["model"]["_target_"] = "somebodys.Net"

@@ -54,6 +54,7 @@ user.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=1)
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("use", USES)
 def test_a_command_takes_nothing_apart_at_its_end_but_closes_its_database(tmp_path, use):
     """A SQLite file whose last connection was not closed leaves what was written last beside it."""

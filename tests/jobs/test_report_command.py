@@ -80,6 +80,7 @@ def others(filled):
     return f"tracking.uri={uri(filled)}"
 
 
+@pytest.mark.slow
 def test_a_sweep_of_ours(tiny, command, reporting, store, tmp_path):
     sweep = ["optimizer.lr=0.0001,0.05", "seed=0,1", "tracking=mlflow", "tracking.log_model=false", store]
     trained = tiny("-m", *sweep)
@@ -191,6 +192,7 @@ def test_a_study(log, reporting, store, tmp_path):
 ACC, LOSS = ("val/acc_best", "maximize"), ("val/loss", "minimize")
 
 
+@pytest.mark.slow
 def test_a_study_s_draws_are_not_compared(log, reporting, store, tmp_path):
     """Two trials, numbers that might have been typed: that they were drawn is known from the study alone."""
     study, folder, parent = begun_study(log, tmp_path / "study")
@@ -204,6 +206,7 @@ def test_a_study_s_draws_are_not_compared(log, reporting, store, tmp_path):
     assert "No two values could be compared, and no trend can be told." in (folder / "report/report.md").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("objective", "arguments", "best", "said"),
     [
@@ -239,6 +242,7 @@ def test_a_study_is_judged_by_its_objective(log, reporting, store, tmp_path, obj
     assert f'"text":"{name}"' in page
 
 
+@pytest.mark.slow
 def test_nothing_is_the_best_by_what_was_trained_on(log, reporting, store, tmp_path):
     parent = log("all images", tags={"cifar_tuning.overrides": ""})
     for lr, reached in ((0.1, 0.7), (0.01, 0.9)):

@@ -2,10 +2,13 @@
 
 import json
 
+import pytest
+
 from cifar_tuning.jobs import run as jobs
 from tests.conftest import STUDY
 
 
+@pytest.mark.slow
 def test_a_winner_that_was_tested_is_not_tested_again(tiny, tmp_path, monkeypatch):
     """The process may be killed between the end of a retrained run and its line in retrained.json."""
     tested, test = [], jobs.label_test_images

@@ -144,6 +144,7 @@ def test_a_study_prunes_sums_up_and_is_continued(tiny, study, folder, tracked):
     assert len(tracked()[1]) == 1
 
 
+@pytest.mark.slow
 def test_files_are_written_and_plots_drawn_by_whichever_command_ends(tiny, folder):
     command = [*STUDY, "trainer.epochs=1", "hydra.sweeper.n_trials=1"]
     first = tiny(*command)
@@ -162,6 +163,7 @@ def test_files_are_written_and_plots_drawn_by_whichever_command_ends(tiny, folde
     assert (folder / "plots" / "study.html").stat().st_mtime_ns == drawn
 
 
+@pytest.mark.slow
 def test_the_overlay_of_the_winner_is_its_configuration(tiny, command, folder, study):
     assert tiny(*STUDY, "hydra.sweeper.n_trials=2", "trainer.epochs=1").code == 0
     best = study().best_trial
@@ -173,6 +175,7 @@ def test_the_overlay_of_the_winner_is_its_configuration(tiny, command, folder, s
         assert overlay[group] == trained[group], group
 
 
+@pytest.mark.slow
 def test_repeats_and_the_retrained_winner(tiny, folder, study, tracked):
     options = ["hydra.sweeper.n_trials=2", "hydra.sweeper.repeats=2", "hydra.sweeper.retrain_best=2"]
     outcome = tiny(*STUDY, *tracked.overrides, *options, "trainer.epochs=1", "seed=3")
@@ -204,6 +207,7 @@ def test_repeats_and_the_retrained_winner(tiny, folder, study, tracked):
     assert best.outputs.model_outputs, "the winner's model is not there"
 
 
+@pytest.mark.slow
 def test_a_trial_that_is_hopeless_after_a_whole_seed_gets_no_other(tiny, study, folder, tracked):
     options = ["hydra.sweeper.n_trials=4", "hydra.sweeper.repeats=2", "trainer.epochs=1"]
     mixed = [option for option in MIXED if not option.startswith("trainer.epochs")]
@@ -224,6 +228,7 @@ def test_a_trial_that_is_hopeless_after_a_whole_seed_gets_no_other(tiny, study, 
     assert {run.state for run in sweep.runs if "/0/seed_" in str(run.folder)} == {"complete"}
 
 
+@pytest.mark.slow
 def test_mlflow_and_the_report_name_the_studys_winner(tiny, study, tracked, reporting, folder):
     """Not the highest accuracy, which is nothing that this study looks for."""
     options = ["objective=val/loss", "hydra.sweeper.direction=minimize", "hydra/sweeper/pruner=none"]
@@ -247,6 +252,7 @@ def test_mlflow_and_the_report_name_the_studys_winner(tiny, study, tracked, repo
     assert f"optimizer.lr={study().best_trial.params['optimizer.lr']} " in best.partition("##")[0]
 
 
+@pytest.mark.slow
 def test_several_objectives_have_no_best_run(tiny, tracked):
     outcome = tiny(*STUDY, *tracked.overrides, *SEVERAL, "trainer.epochs=1", "hydra.sweeper.n_trials=2")
     assert outcome.code == 0, outcome.text
@@ -254,6 +260,7 @@ def test_several_objectives_have_no_best_run(tiny, tracked):
     assert "best.run_id" not in parent.data.tags
 
 
+@pytest.mark.slow
 def test_a_failing_trial_is_only_that(tiny, study, folder):
     # Declared choices are checked before the first trial; what a function suggests is not known then.
     space = ["hydra.sweeper.enqueue=[{optimizer.momentum:0.5},{optimizer.momentum:1.5},{optimizer.momentum:0.6}]"]
@@ -264,6 +271,7 @@ def test_a_failing_trial_is_only_that(tiny, study, folder):
     assert "momentum" in (folder / "1" / "traceback.txt").read_text()
 
 
+@pytest.mark.slow
 def test_a_trial_that_can_not_be_composed_fails_alone_in_its_batch(tiny, study, folder):
     """Joblib, Ray and submitit compose all jobs of a batch before the first begins."""
     options = ["hydra.sweeper.custom_search_space=tests.jobs.test_study_command.careless", "trainer.epochs=1"]
@@ -280,6 +288,7 @@ def test_a_trial_that_can_not_be_composed_fails_alone_in_its_batch(tiny, study, 
     assert ends == {("sgd", TrialState.COMPLETE), ("adam", TrialState.FAIL)}
 
 
+@pytest.mark.slow
 def test_no_pruner_at_all(tiny, study):
     outcome = tiny(*STUDY, *MIXED, "hydra.sweeper.pruner=null", "hydra.sweeper.n_trials=2")
     assert outcome.code == 0, outcome.text
@@ -288,6 +297,7 @@ def test_no_pruner_at_all(tiny, study):
     assert ended == [TrialState.COMPLETE] * 2
 
 
+@pytest.mark.slow
 def test_sampling_parameters_one_by_one(tiny, study):
     """TPE's `group`, which a function's space turns on, is a part of sampling them jointly."""
     options = [*MOMENTUM, "hydra.sweeper.sampler.multivariate=false", "hydra.sweeper.max_failure_rate=1"]
@@ -296,6 +306,7 @@ def test_sampling_parameters_one_by_one(tiny, study):
     assert len(study().get_trials()) == 1
 
 
+@pytest.mark.slow
 def test_a_storage_that_is_away_when_a_job_ends_is_told_later(tiny, study, monkeypatch):
     monkeypatch.setattr("cifar_tuning.tuning.storage.WAITS", (0.0, 0.0))
     ended, calls = TrialReporter.ended, []
@@ -318,6 +329,7 @@ def test_a_storage_that_is_away_when_a_job_ends_is_told_later(tiny, study, monke
     assert study().get_trials()[0].state == TrialState.COMPLETE
 
 
+@pytest.mark.slow
 def test_too_many_failures_stop_a_study(tiny, study):
     space = [*MOMENTUM, "hydra.sweeper.n_trials=6"]
     space += ["hydra.sweeper.enqueue=[{optimizer.momentum:1.5},{optimizer.momentum:1.6}]"]
@@ -328,6 +340,7 @@ def test_too_many_failures_stop_a_study(tiny, study):
     assert len(study().get_trials()) == 2
 
 
+@pytest.mark.slow
 def test_a_diverged_trial_counts_with_its_best_value(tiny, study):
     space = ["optimizer.lr=choice(1e30,1e31)", "hydra.sweeper.n_trials=1"]
     assert tiny(*STUDY, *space).code == 0
@@ -335,6 +348,7 @@ def test_a_diverged_trial_counts_with_its_best_value(tiny, study):
     assert (trial.state, trial.user_attrs["state"]) == (TrialState.COMPLETE, "diverged")
 
 
+@pytest.mark.slow
 def test_several_objectives_are_not_pruned(tiny, study, folder):
     outcome = tiny(*STUDY, *SEVERAL, *STRICT, PLOTS, "model.separable=true,false", "hydra.sweeper.n_trials=4")
     assert outcome.code == 0, outcome.text
@@ -347,6 +361,7 @@ def test_several_objectives_are_not_pruned(tiny, study, folder):
     assert (folder / "plots" / "pareto_front.png").is_file()
 
 
+@pytest.mark.slow
 def test_a_list_of_one_objective_is_the_one(tiny, study):
     """It is pruned too."""
     one = ["objective=[val/acc_best]", "hydra.sweeper.direction=[maximize]", "hydra.sweeper.n_trials=4"]
@@ -357,6 +372,7 @@ def test_a_list_of_one_objective_is_the_one(tiny, study):
     assert TrialState.FAIL not in {trial.state for trial in study().get_trials()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "states"),
     [
@@ -381,6 +397,7 @@ def test_a_trial_whose_process_died_is_taken_up(tiny, study, folder, options, st
         assert ended[1].system_attrs[RETRIES] == 1
 
 
+@pytest.mark.slow
 def test_an_epoch_that_was_kept_but_not_reported_is_reported_by_the_next_process(tiny, study, monkeypatch):
     """A process may die between an epoch's checkpoint and its report."""
     command = [*STUDY, "trainer.epochs=3", "hydra.sweeper.n_trials=1"]
@@ -406,6 +423,7 @@ def _host() -> str:
     return host()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("launcher", ["basic", "joblib"])
 def test_it_prunes_under_launchers(tiny, study, launcher):
     parallel = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"] if launcher == "joblib" else []
@@ -449,6 +467,7 @@ BAD = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("options", "message"), BAD, ids=[bad[0][0] for bad in BAD])
 def test_bad_input_is_refused_before_anything_is_written(tiny, folder, options, message):
     outcome = tiny(*STUDY, *options)
@@ -465,6 +484,7 @@ def test_a_refused_study_ends_with_its_error(tiny, tracked):
     assert tracked.all() == []
 
 
+@pytest.mark.slow
 def test_an_option_of_hydras_may_refer_to_what_only_a_job_has(tiny):
     command = ["-m", "hydra/sweeper=study", "hydra.sweeper.workers=1", "hydra.sweeper.plots=false"]
     command += ["optimizer.lr=0.1,0.01", "hydra.sweeper.n_trials=1", "trainer.epochs=1"]
@@ -478,6 +498,7 @@ def test_an_empty_space_is_refused(tiny):
     assert "the search space is empty" in outcome.err
 
 
+@pytest.mark.slow
 def test_another_study_is_not_continued(tiny, folder, study):
     assert tiny(*STUDY, "trainer.epochs=1", "hydra.sweeper.n_trials=2").code == 0
     refused = {
@@ -502,6 +523,7 @@ def test_another_study_is_not_continued(tiny, folder, study):
     assert len(study().get_trials()) == 3
 
 
+@pytest.mark.slow
 def test_an_older_schema_is_refused(tiny, folder):
     import sqlite3
 
@@ -533,6 +555,7 @@ def test_a_password_is_not_shown():
     assert params["hydra.sweeper.storage"] == "postgresql://me:***@db/optuna"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "deleted",
     [

@@ -42,6 +42,7 @@ def test_one_configuration(tiny, tmp_path):
     assert re.search(r"epoch 2/2  train loss \d\.\d{4} acc .* images/s", outcome.out)
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_run(tiny, tmp_path):
     weights = []
     for name, seed in (("a", 3), ("b", 3), ("c", 4)):
@@ -52,6 +53,7 @@ def test_the_same_seed_gives_the_same_run(tiny, tmp_path):
     assert not same_weights(weights[0], weights[2])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [[], ["model.dropout=0.3", "schedule=onecycle", "augmentation=crop_flip"]])
 def test_resume_is_bitwise_the_uninterrupted_run(tiny, tmp_path, options):
     check_that_it_goes_on(tiny, tmp_path, *options)
@@ -70,6 +72,7 @@ def check_that_it_goes_on(tiny, tmp_path, *options) -> None:
     assert [s["val/acc"] for s in history(tmp_path / "whole")] == [s["val/acc"] for s in history(tmp_path / "resumed")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("memory_format", ["channels_last", "contiguous_format"])
 def test_a_resumed_run_keeps_what_was_measured_when_it_began(tiny, tmp_path, monkeypatch, precision, memory_format):
@@ -99,6 +102,7 @@ def test_bf16_without_hardware_for_it_is_said_to_be_slow(tiny, monkeypatch, has)
     assert ("trainer.precision=bf16 is only emulated here" in outcome.text) is not has
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pays", [True, False])
 def test_a_resumed_run_is_compiled_as_it_began(tiny, tmp_path, monkeypatch, pays):
     asked = []
@@ -113,6 +117,7 @@ def test_a_resumed_run_is_compiled_as_it_began(tiny, tmp_path, monkeypatch, pays
     assert [(one[0], *one[-3:-1]) for one in asked] == expected
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_an_older_release_lacks_the_options_that_came_since(tiny, tmp_path):
     options = ["augmentation=crop_flip", "-m", "hydra/launcher=fused", "seed=0,1"]
     assert tiny(*options).code == 0
@@ -132,6 +137,7 @@ def test_a_checkpoint_of_an_older_release_lacks_the_options_that_came_since(tiny
     assert "was trained with 0; a resumed run must keep it" in other.err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [
@@ -174,6 +180,7 @@ def test_an_interrupted_run_says_so(tiny, tmp_path):
     assert result["value"] == max(step["val/acc"] for step in history(tmp_path / "run"))
 
 
+@pytest.mark.slow
 def test_resuming_for_longer_without_beating_the_past(tiny, tmp_path):
     """The best weights come along from the first folder."""
     assert tiny("trainer.epochs=2", f"hydra.run.dir={tmp_path}/first").code == 0
@@ -203,6 +210,7 @@ def test_a_run_that_was_stopped_behind_its_last_epoch_has_only_its_end_to_repeat
     assert json.loads((tmp_path / "end/result.json").read_text())["state"] == "complete"
 
 
+@pytest.mark.slow
 def test_the_best_weights_may_have_missed_the_last_epoch(tiny, tmp_path):
     """The process was stopped between last.pt and best.pt: its folder goes on with the newer of the two."""
     options = ["-m", "hydra/launcher=fused", "hydra.launcher.stack=1", "trainer.epochs=2", "seed=0,1"]
@@ -229,6 +237,7 @@ def spoil(tiny, *arguments):
         computation.evaluate = original
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
@@ -270,6 +279,7 @@ def test_a_diverged_run_returns_its_best(tiny, tmp_path):
     assert math.isfinite(result["value"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [
@@ -344,6 +354,7 @@ def small():
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "model", ["{_target_:torchvision.models.squeezenet1_1,num_classes:10}", "{_target_:uses_torchvision.small}"]
 )

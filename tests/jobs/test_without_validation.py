@@ -30,6 +30,7 @@ def tracked(tmp_path, pristine_database):
     return runs
 
 
+@pytest.mark.slow
 def test_a_run_keeps_its_last_epoch_and_has_no_value(tiny, predicting, tmp_path, tracked):
     outcome = tiny(ALL, "trainer.ema_decay=0.9", *tracked.overrides, "tracking.log_model=true")
     assert outcome.code == 0, outcome.text
@@ -64,6 +65,7 @@ def test_all_of_cifar10_is_trained_on(configure, cifar10):
     assert sorted(train._rows.tolist()) == list(range(50_000))
 
 
+@pytest.mark.slow
 def test_resume_is_bitwise_the_uninterrupted_run(tiny, tmp_path):
     options = [ALL, "trainer.epochs=3", "trainer.ema_decay=0.9", "schedule=onecycle", "model.dropout=0.3"]
     assert tiny(*options, f"hydra.run.dir={tmp_path}/whole").code == 0
@@ -87,6 +89,7 @@ def test_a_diverged_run_is_recognised(tiny, tmp_path):
     assert all(value.isfinite().all() for value in checkpoints.load(tmp_path / "run/best.pt").model.values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("launcher", [["hydra/launcher=basic"], FUSED], ids=["basic", "fused"])
 def test_a_grid_ends_with_a_table_without_values(tiny, predicting, tmp_path, tracked, launcher):
     command = ["-m", *launcher, ALL, "optimizer.lr=0.1,0.01", *tracked.overrides]
@@ -113,6 +116,7 @@ def test_a_grid_ends_with_a_table_without_values(tiny, predicting, tmp_path, tra
         assert (tmp_path / "sweep/0/last.pt").stat().st_mtime_ns == before
 
 
+@pytest.mark.slow
 def test_runs_with_and_without_validation_have_stacks_of_their_own(tiny, tmp_path):
     outcome = tiny("-m", *FUSED, "data.val_size=0,128", "optimizer.lr=0.1,0.01", "trainer.epochs=1")
     assert outcome.code == 0, outcome.text
@@ -123,6 +127,7 @@ def test_runs_with_and_without_validation_have_stacks_of_their_own(tiny, tmp_pat
     assert "4 jobs, best first" in outcome.out
 
 
+@pytest.mark.slow
 def test_a_continued_run_in_mlflow_repeats_no_epoch(tiny, tmp_path, tracked, monkeypatch):
     """Its process died behind a checkpoint of an earlier epoch than MLflow has."""
     command = ["-m", *FUSED[:1], ALL, "seed=0", "trainer.epochs=3", *tracked.overrides]
@@ -158,6 +163,7 @@ def test_a_search_needs_what_it_optimises(tiny, tmp_path, search):
     assert not (tmp_path / "sweep").exists()
 
 
+@pytest.mark.slow
 def test_a_search_for_what_needs_no_validation(tiny, tmp_path):
     outcome = tiny(*STUDY, ALL, "objective=train/acc", "hydra.sweeper.n_trials=2", "trainer.epochs=1")
     assert outcome.code == 0, outcome.text
@@ -182,6 +188,7 @@ def test_a_schedule_that_steps_on_the_validation_loss_is_refused(tiny, tmp_path)
     assert not list((tmp_path / "run").glob("*.pt"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("launcher", [[], ["hydra/launcher=fused", "hydra.launcher.stack=2"]], ids=["basic", "fused"])
 def test_the_winner_is_retrained_on_all_images(tiny, tmp_path, launcher, tracked):
     retrained = [

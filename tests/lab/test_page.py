@@ -98,6 +98,7 @@ def test_the_summary_says_how_many_comparisons_a_verdict_rests_on(make_results, 
     assert row.endswith("; only 1 of 5 comparisons are there |")
 
 
+@pytest.mark.slow
 def test_page_and_pictures_are_drawn_from_the_files_alone(make_run, scale):
     runs = [
         make_run(name, configuration, seed, 0.6 + 0.001 * seed + 0.01 * number)

@@ -24,6 +24,7 @@ def test_the_reports_runs_are_counted_once(everything):
     assert [name for name, _ in runs[0.74, 0]] == ["lab2_batch_norm", "lab2_swish", "lab2_lr", "lab2_l2"]
 
 
+@pytest.mark.slow
 def test_rows_of_one_published_run_are_trained_alike(everything, configure):
     """They are known by their accuracy; this is what makes that right."""
     for rows in published_runs(everything).values():

@@ -298,6 +298,7 @@ def test_l2_with_dropout_is_not_judged_against_dropout_alone_while_l2_alone_is_m
     assert verdict.evidence[0].startswith("Dropout alone beats L2 with dropout")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("seeds", "outcome"), [(1, SINGLE), (4, INCOMPLETE), (5, HOLDS)])
 def test_what_is_read_off_the_baseline_wants_all_its_seeds(make_results, seeds, outcome):
     found = conclusions(make_results({("lab1_baseline", ""): [0.65 + 0.001 * seed for seed in range(seeds)]}))

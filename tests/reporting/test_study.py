@@ -108,6 +108,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[o
     return write
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", STUDIES)
 def test_draws_what_the_study_can_show_and_nothing_else(kind: str, written: Callable, caplog) -> None:
     expected = STUDIES[kind][1]
@@ -179,6 +180,7 @@ def test_many_trials_get_a_scale_instead_of_a_legend(
     assert len({line.get_color() for line in seen[0].lines}) == colours
 
 
+@pytest.mark.slow
 def test_pictures_are_the_same_every_time(written: Callable, tmp_path: Path) -> None:
     study, first = written("pruned")
     again = write_plots(study, tmp_path, target_name="top-1")

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from torch import nn
 
@@ -39,6 +40,7 @@ class Classifier(nn.Module):
         return self.linear(torch.max_pool2d(x, 2).flatten(1))
 
 
+@pytest.mark.slow
 def test_an_example_of_one_image_leaves_the_batch_size_open(started):
     import mlflow
 
@@ -53,6 +55,7 @@ def test_an_example_of_one_image_leaves_the_batch_size_open(started):
         torch.testing.assert_close(loaded(torch.from_numpy(images)), model(torch.from_numpy(images)))
 
 
+@pytest.mark.slow
 def test_round_trip(started, client, root, tmp_path):
     torch.manual_seed(0)
     model = Classifier().eval()

@@ -40,6 +40,7 @@ def job_in_another_process(root, folder):
         process.stdout.close()
 
 
+@pytest.mark.slow
 def test_a_killed_process_leaves_no_running_run(started, client, root, tmp_path):
     with job_in_another_process(root, tmp_path) as (process, run_id):
         store = MLflowTracker(root=root).open_store()

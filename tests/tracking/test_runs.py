@@ -145,6 +145,7 @@ def test_an_exception_closes_the_run(started, client, tmp_path, error, status, s
     assert type(error).__name__ in (tmp_path / "job" / "traceback.txt").read_text()
 
 
+@pytest.mark.slow
 def test_a_run_nobody_closed_is_closed_at_exit(root, tmp_path, client):
     script = f"""
 from pathlib import Path

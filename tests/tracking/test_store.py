@@ -125,6 +125,7 @@ def test_the_store_is_in_wal_mode_with_few_flushes(started, root):
         assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 1  # NORMAL
 
 
+@pytest.mark.slow
 def test_two_jobs_create_one_database(tmp_path):
     file = tmp_path / "new" / "mlflow.db"
     created = []

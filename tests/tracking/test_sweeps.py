@@ -233,6 +233,7 @@ main()
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("values", "states", "status"),
     [

@@ -22,6 +22,7 @@ print(min(faults() for _ in range(6)))
 PAGES = 48 * 2**20 // resource.getpagesize()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's malloc")
 @pytest.mark.parametrize(("prepare", "least", "most"), [("", 4, 6), ("keep_freed_memory()", 0, 1)])
 def test_memory_that_is_needed_again_is_kept(prepare, least, most):

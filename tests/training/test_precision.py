@@ -41,6 +41,7 @@ def test_what_may_not_be_used_is_another_machine(monkeypatch):
     assert len(set(keys)) == 3
 
 
+@pytest.mark.slow
 def test_onednn_is_asked():
     code = "import torch; from cifar_tuning.training.precision import has_bf16; print(has_bf16(torch.device('cpu')))"
     done = subprocess.run(

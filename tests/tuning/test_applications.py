@@ -104,6 +104,7 @@ def test_two_workers_share_the_trials(start, trials, tmp_path):
     assert OmegaConf.load(tmp_path / "sweep" / "optimization_results.yaml").best_value == min(t.value for t in done)
 
 
+@pytest.mark.slow
 def test_ctrl_c_stops_the_workers_and_the_same_command_goes_on(start, trials):
     command = [*SPACE, "wait=0.7", "hydra.sweeper.workers=2", "hydra.sweeper.n_trials=6"]
     process = start(*command)
@@ -126,6 +127,7 @@ def test_ctrl_c_stops_the_workers_and_the_same_command_goes_on(start, trials):
             assert before.datetime_complete == done[before.number].datetime_complete
 
 
+@pytest.mark.slow
 def test_a_terminated_command_stops_its_workers_in_order(start, trials, tmp_path):
     app = tmp_path / "terminable.py"  # as train.py is
     app.write_text(
@@ -147,6 +149,7 @@ def test_a_terminated_command_stops_its_workers_in_order(start, trials, tmp_path
     assert (tmp_path / "sweep" / "optimization_results.yaml").is_file()
 
 
+@pytest.mark.slow
 def test_a_worker_that_dies_is_replaced(start, trials):
     process = start(*SPACE, "wait=0.7", "hydra.sweeper.workers=2", "hydra.sweeper.n_trials=14")
     wait_for(lambda: sum(t.state == TrialState.RUNNING and bool(t.params) for t in trials()) == 2)
@@ -160,6 +163,7 @@ def test_a_worker_that_dies_is_replaced(start, trials):
     assert len(owners(done) - {victim}) >= 2
 
 
+@pytest.mark.slow
 def test_workers_end_when_their_supervisor_is_killed(start, trials):
     process = start(*SPACE, "wait=0.5", "hydra.sweeper.workers=2", "hydra.sweeper.n_trials=50")
     wait_for(lambda: any(t.state.is_finished() for t in trials()))
@@ -170,6 +174,7 @@ def test_workers_end_when_their_supervisor_is_killed(start, trials):
     assert TrialState.RUNNING not in {t.state for t in trials()}
 
 
+@pytest.mark.slow
 def test_a_second_terminal_joins(start, trials):
     command = [*SPACE, "wait=0.4", "hydra.sweeper.n_trials=10"]
     both = [start(*command), start(*command)]
@@ -189,6 +194,7 @@ def test_a_study_of_another_application_waits_for_no_torch():
     assert out.strip() == "[]"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "count", "check"),
     [
@@ -238,6 +244,7 @@ def test_the_stock_plugin_stands_beside(run, tmp_path):
     assert OmegaConf.load(tmp_path / "sweep" / "optimization_results.yaml").name == "optuna"
 
 
+@pytest.mark.slow
 def test_a_timeout_starts_no_further_trial(start, trials):
     out = finish(start(*SPACE, "wait=0.6", "hydra.sweeper.timeout=2", "hydra.sweeper.n_trials=50"))
     done = trials()

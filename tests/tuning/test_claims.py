@@ -69,6 +69,7 @@ def test_own_trials_that_are_silent_are_not_dead(claims, monkeypatch):
     assert RETRIES not in claims.study.get_trials()[0].system_attrs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("settles", "state"), [(True, TrialState.COMPLETE), (False, TrialState.WAITING)], ids=["outcome_left", "none_left"]
 )

@@ -4,6 +4,8 @@ from multiprocessing import get_context
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
+import pytest
+
 from cifar_tuning.tuning.storage import open_storage
 
 PROCESSES = 4
@@ -19,6 +21,7 @@ def _open(folder: Path, number: int) -> int:
     return len(open_storage(f"sqlite:///{folder}/{number}.db").get_all_studies())
 
 
+@pytest.mark.slow
 def test_several_processes_make_the_same_file(tmp_path):
     context = get_context("spawn")
     with ProcessPoolExecutor(PROCESSES, context, _barrier, (context.Barrier(PROCESSES),)) as pool:

@@ -130,6 +130,7 @@ else:
 """
 
 
+@pytest.mark.slow
 def test_workers_train_on_while_the_storage_is_away(tmp_path, caplog):
     them = some_workers(tmp_path, Away(1.0), FIRST_DIES, 2)
     while them.running:
