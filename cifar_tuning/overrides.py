@@ -1,5 +1,6 @@
 """Overrides of a command line as they were typed, for all that needs no more of them than a key and a value."""
 
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -33,6 +34,18 @@ def to_be_typed(overrides: Iterable[str]) -> list[str]:
 def task_overrides(hydra: Any) -> list[str]:
     """Returns a command's overrides as they were typed: what refers to a job (`${hydra:job.num}`) has no value yet."""
     return unresolved(hydra.overrides.task)
+
+
+def job_overrides(hydra: Any) -> list[str]:
+    """Returns a job's overrides with the values that they have in it: `seed='${hydra:job.num}'` is `seed=3`."""
+    written, resolved = task_overrides(hydra), map(str, hydra.overrides.task)
+    return [value if value == asked else _unquoted(value) for asked, value in zip(written, resolved, strict=True)]
+
+
+def _unquoted(override: str) -> str:
+    """Quotes that an interpolation needed would make a word of a number."""
+    found = re.fullmatch(r"([^=]+=)(['\"])([\w.+-]+)\2", override)
+    return override if found is None else found[1] + found[3]
 
 
 def given_options(hydra: Any) -> set[str]:

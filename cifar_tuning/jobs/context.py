@@ -8,7 +8,7 @@ from omegaconf import OmegaConf
 
 from cifar_tuning.jobs.callback import OVERRIDES_FILE
 from cifar_tuning.jobs.prepare import Prepared
-from cifar_tuning.overrides import key_of
+from cifar_tuning.overrides import job_overrides, key_of
 from cifar_tuning.tuning.place import is_retrained, is_trial, sweep_folder, sweep_key
 
 
@@ -29,7 +29,7 @@ def run_context(hydra: Any, prepared: Prepared, folder: Path, again: bool) -> An
     return RunContext(
         name=_name(hydra) if multirun else f"{model} seed={config['seed']}",
         config=config,
-        overrides=list(hydra.overrides.task),
+        overrides=job_overrides(hydra),
         folder=folder,
         seed=config["seed"],
         job_num=int(hydra.job.num) if multirun and not retrained else None,
@@ -55,5 +55,5 @@ def _name(hydra: Any) -> str:
     """Returns the job's number and the overrides that tell it from the sweep's other jobs."""
     file = sweep_folder(hydra) / OVERRIDES_FILE
     fixed = list(OmegaConf.load(file)) if file.is_file() else []  # another host may not see the folder
-    own = [override for override in hydra.overrides.task if key_of(override) not in fixed]
+    own = [override for override in job_overrides(hydra) if key_of(override) not in fixed]
     return f"{hydra.job.num}: {' '.join(own)}"[:200]

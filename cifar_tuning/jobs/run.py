@@ -20,7 +20,7 @@ from cifar_tuning.jobs.result import RESULT_FILE, JobResult, objective
 from cifar_tuning.jobs.testing import accuracy, label_test_images
 from cifar_tuning.jobs.training import make_trainer
 from cifar_tuning.jobs.used_folder import has_trained, only_here, put_aside
-from cifar_tuning.overrides import key_of
+from cifar_tuning.overrides import job_overrides, key_of
 from cifar_tuning.ranking import ENDED
 from cifar_tuning.tracking.base import TRACEBACK
 from cifar_tuning.training.events import Progress, Result
@@ -57,7 +57,7 @@ class Job:
     def __init__(self, hydra: Any) -> None:
         self.hydra = hydra
         self.folder = Path(hydra.runtime.output_dir)
-        self.overrides = list(hydra.overrides.task)
+        self.overrides = job_overrides(hydra)
         self.multirun = hydra.mode == RunMode.MULTIRUN
         self.start = time.perf_counter()
         self.tracker: Any = None

@@ -259,8 +259,9 @@ def test_looking_at_the_config_imports_nothing_heavy(arguments):
 @pytest.mark.parametrize("launcher", ["basic", "fused"])
 def test_a_job_may_know_its_number(tiny, tmp_path, launcher):
     """The way to give each job of a grid a seed of its own."""
-    outcome = tiny("-m", "optimizer.lr=0.1,0.01", "seed=${hydra:job.num}", f"hydra/launcher={launcher}")
+    outcome = tiny("-m", "optimizer.lr=0.1,0.01", "seed='${hydra:job.num}'", f"hydra/launcher={launcher}")
     assert outcome.code == 0, outcome.err
+    assert "seed=0" in outcome.out.split() or "seed=1" in outcome.out.split()  # of the best, to be typed again
     checkpoints = [torch.load(tmp_path / f"sweep/{number}/last.pt", weights_only=True) for number in (0, 1)]
     assert [checkpoint["config"]["seed"] for checkpoint in checkpoints] == [0, 1]
 

@@ -1,0 +1,50 @@
+"""Overrides as text."""
+
+import pytest
+from omegaconf import OmegaConf
+
+from cifar_tuning import overrides
+
+
+@pytest.mark.parametrize(
+    ("override", "key", "value"),
+    [
+        ("optimizer.lr=0.1", "optimizer.lr", "0.1"),
+        ("+model.width=8", "model.width", "8"),
+        ("++data.root=a=b", "data.root", "a=b"),
+        ("~augmentation.flip", "augmentation.flip", ""),
+        ("optimizer=adam", "optimizer", "adam"),
+    ],
+)
+def test_key_and_value(override, key, value):
+    assert (overrides.key_of(override), overrides.value_of(override)) == (key, value)
+
+
+def test_a_deletion_is_typed_without_a_value():
+    assert overrides.to_be_typed(["~optimizer=null", "resume=null"]) == ["~optimizer", "resume=null"]
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("seed='${hydra.job.num}'", "seed=3"),
+        ('seed="${hydra.job.num}"', "seed=3"),
+        ("seed=${hydra.job.num}", "seed=3"),
+        ("data.root='/some where/${hydra.job.num}'", "data.root='/some where/3'"),
+        ("model.name='3'", "model.name='3'"),
+    ],
+)
+def test_what_refers_to_the_job_has_its_value_in_it(typed, meant):
+    config = OmegaConf.create({"hydra": {"job": {"num": 3}, "overrides": {"task": [typed]}}})
+    assert overrides.task_overrides(config.hydra) == [typed]
+    assert overrides.job_overrides(config.hydra) == [meant]
+
+
+def test_hydras_own_options_without_signs_and_values():
+    config = OmegaConf.create({"overrides": {"hydra": ["hydra.sweeper.n_trials=3", "+hydra.sweeper.params.a=1,2"]}})
+    assert overrides.given_options(config) == {"hydra.sweeper.n_trials", "hydra.sweeper.params.a"}
+
+
+def test_parsed_as_hydra_does():
+    plain, swept = overrides.parse_overrides(["a.b=1", "c=1,2"])
+    assert (plain.value(), swept.is_sweep_override()) == (1, True)
