@@ -127,7 +127,7 @@ class CropFlip(Augmentation):
         self.flip = 0.5 if isinstance(flip, str) else 0.5 * flip if isinstance(flip, bool) else float(flip)
 
     @staticmethod
-    def check(*, padding: object = 4, flip: object = 0.5, cutout: object = 0) -> list[str]:
+    def check(*, padding: object, flip: object, cutout: object) -> list[str]:
         """Problems of the given settings, one line each; an empty list when the constructor takes them."""
         problems = []
         if not is_whole(padding, 0, MAX_PADDING):

@@ -65,11 +65,11 @@ class CIFAR10(ImageData):
     @staticmethod
     def check(
         *,
-        root: object = "data",
-        val_size: object = 5000,
-        split_seed: object = 0,
-        train_limit: object = None,
-        batch_size: object = 128,
+        root: object,
+        val_size: object,
+        split_seed: object,
+        train_limit: object,
+        batch_size: object,
     ) -> list[str]:
         """Problems of the given settings, one line each; an empty list when the constructor takes them."""
         problems = []

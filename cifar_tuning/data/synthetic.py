@@ -62,13 +62,13 @@ class Synthetic(ImageData):
     @staticmethod
     def check(
         *,
-        train_size: object = 512,
-        val_size: object = 128,
-        test_size: object = 128,
-        train_limit: object = None,
-        batch_size: object = 64,
-        data_seed: object = 0,
-        split_seed: object = 0,
+        train_size: object,
+        val_size: object,
+        test_size: object,
+        train_limit: object,
+        batch_size: object,
+        data_seed: object,
+        split_seed: object,
     ) -> list[str]:
         """Problems of the given settings, one line each; an empty list when the constructor takes them."""
         problems = [

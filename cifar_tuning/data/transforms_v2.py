@@ -37,7 +37,7 @@ class TransformsV2(Augmentation):
         self.transforms = list(transforms)
 
     @staticmethod
-    def check(*, transforms: object = None) -> list[str]:
+    def check(*, transforms: object) -> list[str]:
         """Problems of the given settings, one line each; each transform checks its own when it is made."""
         if not isinstance(transforms, Sequence) or isinstance(transforms, str) or not transforms:
             return [f"augmentation.transforms={transforms}: must be a list of at least one transform"]

@@ -2,7 +2,7 @@
 
 import inspect
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -112,19 +112,39 @@ def _check_group(group: str, options: dict[str, Any]) -> list[str]:
         target = find_target(name)
     except Exception as error:
         return [f"{group}._target_={name}: can't be imported: {on_one_line(str(error))}"]
-    check = getattr(target, "check", None)
-    if check is None:
+    if not hasattr(target, "check"):
         return []
     given = {key: value for key, value in options.items() if not key.startswith("_")}
-    allowed = [
-        name
+    takes = _named_parameters(target)
+    if unknown := [key for key in given if key not in takes]:
+        return [f"{group}.{key}: is no option of {name}; it has {', '.join(takes)}" for key in unknown]
+    lacking = [key for key, default in takes.items() if default is inspect.Parameter.empty and key not in given]
+    if lacking and not options.get("_partial_"):
+        return [f"{group}.{key}: is missing; {name} has no default for it" for key in lacking]
+    return problems_with(target, given)
+
+
+def problems_with(target: Any, given: Mapping[str, Any]) -> list[str]:
+    """Returns what the `check` of a class says of options; those not given have the constructor's defaults.
+
+    Args:
+        target: the class.
+        given: options of its constructor.
+    """
+    known = {key: value for key, value in _named_parameters(target).items() if value is not inspect.Parameter.empty}
+    takes = inspect.signature(target.check).parameters
+    everything = any(parameter.kind is parameter.VAR_KEYWORD for parameter in takes.values())
+    options = {key: value for key, value in (known | dict(given)).items() if everything or key in takes}
+    return list(target.check(**options))
+
+
+def _named_parameters(target: Any) -> dict[str, Any]:
+    """Returns what a class can be given by name, with its defaults."""
+    return {
+        name: parameter.default
         for name, parameter in inspect.signature(target).parameters.items()
         if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
-    ]
-    unknown = [key for key in given if key not in allowed]
-    if unknown:
-        return [f"{group}.{key}: is no option of {name}; it has {', '.join(allowed)}" for key in unknown]
-    return list(check(**given))
+    }
 
 
 def _check_together(config: dict[str, Any]) -> list[str]:

@@ -141,14 +141,14 @@ class ResNet(nn.Module):
 
     @staticmethod
     def check(
-        depth: object = 20,
-        shortcut: object = "A",
-        activation: object = "relu",
-        dropout: object = 0.0,
-        separable: object = False,
-        batch_norm_momentum: object = 0.1,
-        in_channels: object = 3,
-        num_classes: object = 10,
+        depth: object,
+        shortcut: object,
+        activation: object,
+        dropout: object,
+        separable: object,
+        batch_norm_momentum: object,
+        in_channels: object,
+        num_classes: object,
     ) -> list[str]:
         """Returns a line for each option that is out of range; empty if all are right."""
         problems = []

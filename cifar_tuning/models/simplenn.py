@@ -80,13 +80,13 @@ class SimpleNN(nn.Module):
 
     @staticmethod
     def check(
-        activation: object = "relu",
-        batch_norm: object = False,
-        dropout: object = 0.0,
-        separable: object = False,
-        batch_norm_momentum: object = 0.1,
-        in_channels: object = 3,
-        num_classes: object = 10,
+        activation: object,
+        batch_norm: object,
+        dropout: object,
+        separable: object,
+        batch_norm_momentum: object,
+        in_channels: object,
+        num_classes: object,
     ) -> list[str]:
         """Returns a line for each option that is out of range; empty if all are right."""
         return [

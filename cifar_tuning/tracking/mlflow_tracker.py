@@ -84,9 +84,7 @@ class MLflowTracker:
         self._group: str | None = None
 
     @staticmethod
-    def check(
-        uri: object = None, experiment: object = "cifar10", log_model: object = "auto", root: object = PROJECT_ROOT
-    ) -> list[str]:
+    def check(uri: object, experiment: object, log_model: object) -> list[str]:
         """Returns a line for each option that is out of range; empty if all are right."""
         problems = []
         if uri is not None and not isinstance(uri, str):

@@ -28,13 +28,14 @@ class Regularizer:
     """
 
     def __init__(self, strength: float = 0.0) -> None:
-        if problems := self.check(strength=strength):
+        if problems := Regularizer.check(strength=strength):  # a subclass looks at its other options itself
             raise ValueError("; ".join(problems))
         self.strength = float(strength)
 
-    @classmethod
-    def check(cls, strength: object = 0.0, **others: object) -> list[str]:
+    @staticmethod
+    def check(**options: object) -> list[str]:
         """Returns a line for each option that is out of range; empty if all are right."""
+        strength = options["strength"]
         if isinstance(strength, int | float) and not isinstance(strength, bool) and 0 <= strength < float("inf"):
             return []
         return [f"regularizer.strength={strength}: must be a number, 0 or above, such as 1e-4"]
@@ -60,13 +61,15 @@ class L2(Regularizer):
     """
 
     def __init__(self, strength: float, norm_and_bias: bool = True) -> None:
+        if problems := self.check(strength=strength, norm_and_bias=norm_and_bias):
+            raise ValueError("; ".join(problems))
         super().__init__(strength)
         self.norm_and_bias = norm_and_bias
 
-    @classmethod
-    def check(cls, strength: object = 0.0, norm_and_bias: object = True, **others: object) -> list[str]:
+    @staticmethod
+    def check(**options: object) -> list[str]:
         """Returns a line for each option that is out of range; empty if all are right."""
-        problems = super().check(strength=strength)
+        problems, norm_and_bias = Regularizer.check(**options), options["norm_and_bias"]
         if not isinstance(norm_and_bias, bool):
             problems.append(f"regularizer.norm_and_bias={norm_and_bias}: must be true or false")
         return problems
@@ -95,12 +98,13 @@ class ElasticNet(Regularizer):
     def __init__(self, strength: float, l1_ratio: float = 0.5) -> None:
         if problems := self.check(strength=strength, l1_ratio=l1_ratio):
             raise ValueError("; ".join(problems))
-        self.strength, self.l1_ratio = float(strength), float(l1_ratio)
+        super().__init__(strength)
+        self.l1_ratio = float(l1_ratio)
 
-    @classmethod
-    def check(cls, strength: object = 0.0, l1_ratio: object = 0.5, **others: object) -> list[str]:
+    @staticmethod
+    def check(**options: object) -> list[str]:
         """Returns a line for each option that is out of range; empty if all are right."""
-        problems = super().check(strength=strength)
+        problems, l1_ratio = Regularizer.check(**options), options["l1_ratio"]
         if not isinstance(l1_ratio, int | float) or isinstance(l1_ratio, bool) or not 0 <= l1_ratio <= 1:
             problems.append(f"regularizer.l1_ratio={l1_ratio}: must be a number from 0 to 1")
         return problems
@@ -127,6 +131,11 @@ class L1(ElasticNet):
 
     def __init__(self, strength: float) -> None:
         super().__init__(strength, l1_ratio=1.0)
+
+    @staticmethod
+    def check(**options: object) -> list[str]:
+        """Returns a line for each option that is out of range; empty if all are right."""
+        return ElasticNet.check(**options, l1_ratio=1.0)
 
 
 def _sum(terms: Iterable[Tensor]) -> Tensor:

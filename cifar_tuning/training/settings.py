@@ -77,19 +77,19 @@ class TrainerSettings:
 
     @staticmethod
     def check(
-        epochs: object = 30,
-        device: object = "auto",
-        precision: object = "auto",
-        memory_format: object = "auto",
-        compile: object = False,
-        cuda_graphs: object = "auto",
-        deterministic: object = False,
-        label_smoothing: object = 0.0,
-        mixup: object = 0.0,
-        ema_decay: object = 0.0,
-        initial_scale: object = 1.0,
-        delay_fraction: object = 0.5,
-        finetune_fraction: object = 0.2,
+        epochs: object,
+        device: object,
+        precision: object,
+        memory_format: object,
+        compile: object,
+        cuda_graphs: object,
+        deterministic: object,
+        label_smoothing: object,
+        mixup: object,
+        ema_decay: object,
+        initial_scale: object,
+        delay_fraction: object,
+        finetune_fraction: object,
     ) -> list[str]:
         """Returns a line for each option that is out of range; empty if all are right."""
         problems = []

@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 
 from cifar_tuning import PROJECT_ROOT
 from cifar_tuning.data import CropFlip, NoAugmentation, TrainBatches, TransformsV2
+from cifar_tuning.jobs.checks import problems_with
 from cifar_tuning.torchvision_compat import torchvision
 
 v2 = torchvision.transforms.v2
@@ -75,7 +76,7 @@ def test_the_yamls_build_what_they_say():
     ],
 )
 def test_crop_flip_names_every_problem(settings, problems):
-    found = CropFlip.check(**settings)
+    found = problems_with(CropFlip, settings)
     assert len(found) == len(problems)
     assert all(line.startswith(start) for line, start in zip(found, problems, strict=True))
     if problems:

@@ -15,6 +15,7 @@ from cifar_tuning import PROJECT_ROOT
 from cifar_tuning.data import CIFAR10, CropFlip, ImageDataset, Synthetic, TrainBatches
 from cifar_tuning.data.__main__ import main
 from cifar_tuning.data.spec import CIFAR10_SPEC, array_sha256
+from cifar_tuning.jobs.checks import problems_with
 
 MAX_SEED = 2**32 - 1
 
@@ -61,7 +62,7 @@ MAX_SEED = 2**32 - 1
     ],
 )
 def test_every_problem_is_named(dataset, settings, problems):
-    found = dataset.check(**settings)
+    found = problems_with(dataset, settings)
     assert len(found) == len(problems), found
     assert all(line.startswith(start) for line, start in zip(found, problems, strict=True)), found
     if problems:
