@@ -9,7 +9,8 @@ from hydra.utils import execution_whitelist
 from cifar_tuning import PROJECT_ROOT
 from cifar_tuning.fused.size import example
 from cifar_tuning.jobs.batches import make_batches
-from cifar_tuning.jobs.build import Parts, build, make_optimizer, seed_everything
+from cifar_tuning.jobs.build import Parts, make_optimizer
+from cifar_tuning.jobs.prepare import prepare
 from cifar_tuning.jobs.process import trusted_targets
 from cifar_tuning.jobs.training import EpochTracking
 from cifar_tuning.tracking import MLflowTracker, RunContext
@@ -37,8 +38,7 @@ NAMES = {"simplenn_bn": "SimpleNN, batch norm", "simplenn": "SimpleNN", "resnet2
 def make_parts(*overrides: str, seed: int = 0) -> Parts:
     """Builds what `python train.py` with these overrides would, crop and flip, untracked."""
     with initialize_config_dir(str(PROJECT_ROOT / "conf")), execution_whitelist(trusted_targets()):
-        seed_everything(seed)
-        return build(compose("config", [*overrides, "augmentation=crop_flip", "tracking=none"]))
+        return prepare(compose("config", [*overrides, "augmentation=crop_flip", "tracking=none", f"seed={seed}"])).parts
 
 
 def make_run(

@@ -1,9 +1,9 @@
 """Files written all or nothing: who reads one finds it whole, as it was before or as it is afterwards."""
 
 import contextlib
-import os
 from collections.abc import Iterator
 from pathlib import Path
+from uuid import uuid4
 
 
 @contextlib.contextmanager
@@ -13,8 +13,8 @@ def written(file: Path) -> Iterator[Path]:
     After an error the file is as it was, and nothing is left beside it. Of two processes that write the same file at
     once the later one's stays.
     """
-    # Hidden, and with the process's id, so that another writer has a path of its own.
-    partial = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+    # Hidden, and another writer's has another name: processes of two machines, or containers, may have the same id.
+    partial = file.with_name(f".{file.name}.{uuid4().hex[:12]}.tmp")
     try:
         yield partial
         partial.replace(file)

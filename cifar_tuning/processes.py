@@ -4,6 +4,7 @@ import os
 import shutil
 import socket
 import subprocess
+import threading
 from functools import lru_cache
 from pathlib import Path
 
@@ -13,6 +14,24 @@ TOLERANCE_SECONDS = 5.0
 WORKER_VARIABLE = "CIFAR_TUNING_WORKER"
 
 CGROUP = Path("/sys/fs/cgroup")
+
+_stop = threading.Event()
+
+
+def stop(number: int, frame: object) -> None:
+    """Ends this process at a signal, as Ctrl-C would.
+
+    Raises:
+        SystemExit: always. Python drops it where a destructor happens to run, and libraries rename it: hence
+            `asked_to_stop`.
+    """
+    _stop.set()
+    raise SystemExit(128 + number)
+
+
+def asked_to_stop() -> bool:
+    """Whether a signal asked this process to stop."""
+    return _stop.is_set()
 
 
 def is_worker() -> bool:

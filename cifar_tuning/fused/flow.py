@@ -5,13 +5,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import cached_property, partial
 
-import torch
 from hydra.core.utils import filter_overrides
 
 from cifar_tuning.fused import grouping
 from cifar_tuning.fused.launch import Launch, failed, has_own_optimizer, say_together
 from cifar_tuning.fused.launcher import Ended, More
-from cifar_tuning.fused.model import structure_of
+from cifar_tuning.fused.model import stack_key
 from cifar_tuning.fused.size import Stacking
 from cifar_tuning.fused.stack import Stack, own_generator, use_global_generator
 from cifar_tuning.fused.together import PausedJob, stopped_on_error
@@ -24,9 +23,8 @@ log = logging.getLogger(__name__)
 
 # The options that the jobs of a crew agree in.
 Structure = tuple[tuple[str, str], ...]
-# These, and what is known of a job when it is ready to train: its precision, memory format, device, and the model's
-# own structure.
-Key = tuple[Structure, str, str, torch.device, str]
+# These, and what is known of a job when it is ready to train.
+Key = tuple[Structure, tuple[object, ...]]
 
 
 class Crew:
@@ -130,9 +128,7 @@ class Flow(Launch):
             job.end_alone()
             self._leave(job)
             return False
-        run = job.run
-        key = structure, run.precision, run.memory_format, run.device, structure_of(run.model)
-        self._join(key, size, job)
+        self._join((structure, stack_key(job.run)), size, job)
         return True
 
     def _join(self, key: Key, size: int, job: PausedJob) -> None:
@@ -173,7 +169,7 @@ class Flow(Launch):
         """Looks at those that join before they learn anything; returns those that have ended all the same."""
         if not crew.newcomers:
             return []
-        fresh = together(crew.newcomers)
+        fresh = computation_of(crew.newcomers)
         with own_draws(fresh):
             ends = before_training(fresh, self.display, self._aside(crew.newcomers))
         fresh.release()
@@ -188,7 +184,7 @@ class Flow(Launch):
         if not crew.jobs:
             return []
         if crew.computation is None:
-            crew.computation = together(crew.jobs)
+            crew.computation = computation_of(crew.jobs)
         with own_draws(crew.computation):
             ends = one_epoch(crew.computation, self.display, self._aside(crew.jobs))
         return _ended(crew.computation, ends, crew.jobs)
@@ -214,7 +210,7 @@ class Flow(Launch):
         return lambda run: of_run[id(run)].aside()
 
 
-def together(jobs: Sequence[PausedJob]) -> Computation:
+def computation_of(jobs: Sequence[PausedJob]) -> Computation:
     """Returns what computes the jobs' runs: a stack, or the only run by itself."""
     runs = [job.run for job in jobs if job.run is not None]
     return Stack(runs) if len(runs) > 1 else Computation(runs, runs[0].model)

@@ -17,7 +17,7 @@ from cifar_tuning.errors import wants_traces
 from cifar_tuning.fused import grouping
 from cifar_tuning.fused.check import check_stackable
 from cifar_tuning.fused.layers import NotStackableError
-from cifar_tuning.fused.model import structure_of
+from cifar_tuning.fused.model import stack_key
 from cifar_tuning.fused.size import STORE, Stacking, choose, give_back, split
 from cifar_tuning.fused.stack import Stack, begin_again
 from cifar_tuning.fused.together import PausedJob, ends_one_job, stopped_on_error
@@ -260,8 +260,7 @@ def _alike(jobs: list[PausedJob]) -> list[list[PausedJob]]:
         assert job.run is not None
         # A resumed run keeps its precision and memory format.
         own = job.number if has_own_optimizer(job) else None
-        key = (job.run.precision, job.run.memory_format, job.run.device, structure_of(job.run.model), own)
-        groups.setdefault(key, []).append(job)
+        groups.setdefault((stack_key(job.run), own), []).append(job)
     return list(groups.values())
 
 

@@ -16,9 +16,8 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
+from cifar_tuning.targets import FUSED_LAUNCHER
 from cifar_tuning.text import counted
-
-TARGET = "cifar_tuning.fused.launcher.FusedLauncher"
 
 
 @dataclass
@@ -29,7 +28,7 @@ class FusedLauncherConf:
         stack: runs to train as one model; null: as many as a short measurement finds best, if it pays at all.
     """
 
-    _target_: str = TARGET
+    _target_: str = FUSED_LAUNCHER
     stack: Any = None
 
 

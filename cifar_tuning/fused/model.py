@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Iterator, Sequence
 from types import FunctionType
+from typing import TYPE_CHECKING
 
 from torch import nn
 
@@ -16,6 +17,9 @@ from cifar_tuning.fused.layers import (
 )
 from cifar_tuning.models.activations import Swish
 from cifar_tuning.models.layers import is_hooked
+
+if TYPE_CHECKING:
+    from cifar_tuning.training.trainer import Trainer
 
 # Attributes that every module has.
 _INTERNAL = frozenset(vars(nn.Module()))
@@ -88,6 +92,11 @@ def structure_of(model: nn.Module) -> str:
         droppable = isinstance(module, nn.Identity | nn.Dropout)  # a rate of 0 may have made it the former
         parts.append(f"{name}: {'dropout' if droppable else _options(module)}")
     return "\n".join(parts)
+
+
+def stack_key(run: "Trainer") -> tuple[object, ...]:
+    """Returns what runs must have in common to be one stack; equal ones can be."""
+    return run.precision, run.memory_format, run.device, structure_of(run.model)
 
 
 def _container(modules: list[nn.Module], name: str, known: dict[int, nn.Module]) -> nn.Module:

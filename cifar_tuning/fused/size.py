@@ -15,7 +15,7 @@ from cifar_tuning import processes
 from cifar_tuning.fused.layers import Given, NotStackableError
 from cifar_tuning.fused.model import give, stack_models
 from cifar_tuning.training.precision import at_least_fp32, autocast
-from cifar_tuning.training.probe import Together, without_dropout
+from cifar_tuning.training.probe import StackProbe, without_dropout
 from cifar_tuning.training.recorded import NotRecordedError, seconds_when_recorded
 from cifar_tuning.training.remembered import Neighbours, key_of, one_at_a_time, recall, remember
 from cifar_tuning.training.trainer import Trainer
@@ -147,13 +147,13 @@ def _pays(known: Mapping[str, float], sizes: Sequence[int]) -> bool:
     return len(rates) < 2 or max(rates[1:]) >= NEEDED_GAIN * rates[0]
 
 
-def example(model: nn.Module) -> Together | None:
+def example(model: nn.Module) -> StackProbe | None:
     """Returns a stack of four such models that drop nothing, to be measured; None where they can't be stacked."""
     try:
         stacked = stack_models([without_dropout(model) for _ in range(EXAMPLE)])
     except Exception:  # why not is said where jobs are stacked
         return None
-    return Together(stacked, EXAMPLE, NEEDED_GAIN)
+    return StackProbe(stacked, EXAMPLE, NEEDED_GAIN)
 
 
 def candidates(jobs: int, limit: int) -> list[int]:

@@ -66,11 +66,13 @@ class Stack(Computation):
         order = [list(of).index((run.train.seed, epoch)) for run, epoch in zip(self.runs, epochs, strict=True)]
         neighbours = order == sorted(order)
         self.given.sharing = tuple(order.count(i) for i in range(len(each)))
-        for several in zip(*each, strict=True):
-            images = torch.cat([several[i][0] for i in order], 1).contiguous(memory_format=self.memory_format)
-            self.given.images = images if neighbours else None
-            yield images, torch.stack([several[i][1] for i in order], 1)
-        self.given.images = None
+        try:
+            for several in zip(*each, strict=True):
+                images = torch.cat([several[i][0] for i in order], 1).contiguous(memory_format=self.memory_format)
+                self.given.images = images if neighbours else None
+                yield images, torch.stack([several[i][1] for i in order], 1)
+        finally:  # the look before training takes only the first ones
+            self.given.images = None
 
     def key(self) -> object:
         """Returns what else than its images a step depends on: which runs have them in common."""

@@ -169,17 +169,17 @@ class PausedJob:
             hub.set()
 
 
-class stopped_on_error:  # noqa: N801  a context manager
-    """Ends the jobs that still wait when something else fails, so that none is left open; the error goes on its way."""
+@contextmanager
+def stopped_on_error(jobs: list[PausedJob]) -> Iterator[None]:
+    """Ends the jobs that still wait when something else fails, so that none is left open; the error goes on its way.
 
-    def __init__(self, jobs: list[PausedJob]) -> None:
-        self.jobs = jobs
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        if error is not None:
-            for job in list(self.jobs):
-                if job.result is None:
-                    job.stop(error)
+    Args:
+        jobs: as they are when it fails.
+    """
+    try:
+        yield
+    except BaseException as error:
+        for job in list(jobs):
+            if job.result is None:
+                job.stop(error)
+        raise

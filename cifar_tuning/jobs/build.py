@@ -2,9 +2,11 @@
 
 import copy
 import inspect
+import random
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
@@ -12,7 +14,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from cifar_tuning.errors import ConfigError
-from cifar_tuning.jobs.checks import find_problems, find_target, lacking_parts
+from cifar_tuning.jobs.checks import find_target
 from cifar_tuning.jobs.process import TRUST_VARIABLE
 from cifar_tuning.text import on_one_line
 from cifar_tuning.training.regularizers import Regularizer
@@ -49,26 +51,6 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
         raise ConfigError([on_one_line(str(error))]) from error
     assert isinstance(content, dict)
     return {str(key): value for key, value in content.items()}
-
-
-def build(cfg: DictConfig) -> Parts:
-    """Checks the whole configuration, then builds its parts.
-
-    The model's weights come from PyTorch's global generator, so seed it first.
-
-    Raises:
-        ConfigError: with every mistake that was found.
-    """
-    config = plain(cfg)
-    if lacking := lacking_parts(config):
-        raise ConfigError(lacking)
-    problems = find_problems(config)
-    wrong = {problem.partition(".")[0] for problem in problems}
-    parts, failures = build_parts(cfg, without=wrong)
-    if problems + failures:
-        raise ConfigError(problems + failures)
-    assert parts is not None
-    return parts
 
 
 def build_parts(cfg: DictConfig, without: set[str]) -> tuple[Parts | None, list[str]]:
@@ -144,6 +126,10 @@ def _try_together(parts: Parts) -> list[str]:
             f"schedule: {type(schedule.scheduler).__name__} steps on the validation loss, and data.val_size=0 leaves "
             "none; use another schedule, or validation images, such as data.val_size=5000"
         ]
+    if getattr(schedule.scheduler, "mode", "min") == "max" and schedule.needs_validation:
+        return [
+            "schedule.mode=max: its steps depend on the validation loss, which is better when smaller; use mode: min"
+        ]
     return (_try_images(parts) or _try_small_images(parts)) + _cutout_problems(parts)
 
 
@@ -212,6 +198,29 @@ def _outputs(model: nn.Module, shape: tuple[int, int, int]) -> Any:
         model.train(training)
 
 
+def last_batch_problem(parts: Parts, images: int) -> str | None:
+    """Returns why a model can't be trained on an epoch's last batch, if that is one image; batch norm may need more.
+
+    Args:
+        parts: of the job.
+        images: in an epoch.
+    """
+    size = parts.data.batch_size
+    if images % size != 1 and size != 1:
+        return None
+    height, width, channels = parts.data.image_shape
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            copy.deepcopy(parts.model).train()(torch.zeros(1, channels, height, width))
+    except Exception as error:
+        return (
+            f"data.batch_size={size}: the last of {images:,} images is a batch by itself, and "
+            f"{type(parts.model).__name__} can't be trained on one ({_innermost(error)}); "
+            "another batch size or data.train_limit leaves more"
+        )
+    return None
+
+
 def _outputs_in_training(model: nn.Module, shape: tuple[int, int, int]) -> Any:
     """Returns what a copy of a model makes of two images in training mode; None where that can't be found out."""
     try:
@@ -241,8 +250,10 @@ def _innermost(error: BaseException) -> str:
 
 
 def seed_everything(seed: int, deterministic: bool = False) -> None:
-    """Seeds PyTorch's global generators, which draw initial weights and dropout."""
+    """Seeds PyTorch's global generators, which draw initial weights and dropout, and others that code may draw from."""
     torch.manual_seed(seed)
+    np.random.seed(seed)
+    random.seed(seed)
     if torch.are_deterministic_algorithms_enabled() != (deterministic is True):  # it imports the compiler: a second
         torch.use_deterministic_algorithms(deterministic is True)
     torch.backends.cudnn.deterministic = deterministic

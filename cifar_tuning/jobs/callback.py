@@ -13,11 +13,12 @@ from omegaconf import DictConfig, OmegaConf
 
 from cifar_tuning.compose import numbered
 from cifar_tuning.errors import ConfigError, UserError
+from cifar_tuning.files import write_text
 from cifar_tuning.jobs.sweep_checks import job_problems, sweep_problems
 from cifar_tuning.jobs.used_folder import has_trained, only_here
 from cifar_tuning.overrides import key_of, parse_overrides, task_overrides
 from cifar_tuning.processes import is_worker
-from cifar_tuning.tuning.place import is_study
+from cifar_tuning.targets import is_study, is_tracked
 
 # The keys that the sweep fixes; what a job overrides beyond them is what tells it from the others.
 OVERRIDES_FILE = "fixed_overrides.yaml"
@@ -57,7 +58,7 @@ class Sweep(Callback):
         self._start = time.time()  # what was refused has no end to tell of
         parsed = parse_overrides(task_overrides(config.hydra))
         fixed = [key_of(override.get_key_element()) for override in parsed if not override.is_sweep_override()]
-        OmegaConf.save(OmegaConf.create(fixed), folder / OVERRIDES_FILE)
+        write_text(folder / OVERRIDES_FILE, OmegaConf.to_yaml(OmegaConf.create(fixed)))
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Prints the table of the sweep's jobs."""
@@ -65,7 +66,7 @@ class Sweep(Callback):
             return
         from cifar_tuning.reporting.summary import print_summary, viewer
 
-        tracked = "MLflow" in str(OmegaConf.select(config, "tracking._target_"))
+        tracked = is_tracked(config)
         uri = OmegaConf.select(config, "tracking.uri")
         if not is_study(config.hydra):
             print_summary(Path(config.hydra.sweep.dir), since=self._start, tracked=tracked, uri=uri)

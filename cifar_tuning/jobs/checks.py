@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 
 from cifar_tuning.models.layers import is_number
 from cifar_tuning.text import on_one_line
-from cifar_tuning.training.events import PUBLIC_NAMES
+from cifar_tuning.training.events import PUBLIC_NAMES, SMALLER_IS_BETTER
 from cifar_tuning.tuning.place import objectives_of
 
 # What a job has beside its groups, and an example of each.
@@ -45,9 +45,6 @@ def _share(value: Any) -> bool:
 
 # What a study can optimise.
 FIGURES = (*PUBLIC_NAMES.values(), "epoch_seconds", "images_per_second", "model/macs", "model/parameters")
-
-# The others are better when larger.
-SMALLER_IS_BETTER = ("train/loss", "val/loss", "epoch_seconds", "model/macs", "model/parameters")
 
 # PyTorch's optimizers and schedulers check little of this themselves (lr=0 and decay_epochs=0 pass), and late.
 RULES = [
@@ -131,7 +128,11 @@ def problems_with(target: Any, given: Mapping[str, Any]) -> list[str]:
         target: the class.
         given: options of its constructor.
     """
-    known = {key: value for key, value in _named_parameters(target).items() if value is not inspect.Parameter.empty}
+    known: dict[str, Any] = {}
+    for kind in reversed(inspect.getmro(target)):  # a subclass may have the check of a class with more options
+        if "__init__" in vars(kind) and kind is not object:
+            known |= _named_parameters(kind)
+    known = {key: value for key, value in known.items() if value is not inspect.Parameter.empty}
     takes = inspect.signature(target.check).parameters
     everything = any(parameter.kind is parameter.VAR_KEYWORD for parameter in takes.values())
     options = {key: value for key, value in (known | dict(given)).items() if everything or key in takes}
@@ -150,9 +151,12 @@ def _named_parameters(target: Any) -> dict[str, Any]:
 def _check_together(config: dict[str, Any]) -> list[str]:
     problems = []
     optimizer, regularizer = config["optimizer"], config["regularizer"]
-    if optimizer.get("weight_decay") and str(regularizer.get("_target_", "")).endswith(".L2"):
+    kind = str(regularizer.get("_target_", "")).rpartition(".")[2]
+    decays = kind == "L2" or (kind == "ElasticNet" and regularizer.get("l1_ratio", 0.5) != 1)
+    if optimizer.get("weight_decay") and decays:
         problems.append(
-            f"optimizer.weight_decay={optimizer['weight_decay']}: regularizer=l2 sets weight decay too; "
+            f"optimizer.weight_decay={optimizer['weight_decay']}: "
+            f"regularizer={'l2' if kind == 'L2' else 'elastic_net'} decays weights too; "
             "use regularizer.strength, or regularizer=none"
         )
     if optimizer.get("nesterov") is True and optimizer.get("momentum") == 0:

@@ -11,7 +11,6 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from cifar_tuning.errors import UserError
-from cifar_tuning.fused.launcher import TARGET as FUSED_LAUNCHER
 from cifar_tuning.jobs.build import Parts
 from cifar_tuning.jobs.context import run_context
 from cifar_tuning.jobs.export import load_classifier, model_from_checkpoint
@@ -22,12 +21,13 @@ from cifar_tuning.jobs.training import make_trainer
 from cifar_tuning.jobs.used_folder import has_trained, only_here, put_aside
 from cifar_tuning.overrides import job_overrides, key_of
 from cifar_tuning.ranking import ENDED
+from cifar_tuning.targets import is_fused, is_study
 from cifar_tuning.tracking.base import TRACEBACK
 from cifar_tuning.training.events import Progress, Result
 from cifar_tuning.training.memory import out_of_memory
 from cifar_tuning.training.settings import resolve_device
 from cifar_tuning.training.trainer import Trainer
-from cifar_tuning.tuning.place import LostTrial, is_retrained, is_study, objectives_of, repeat_of
+from cifar_tuning.tuning.place import LostTrial, is_retrained, objectives_of, repeat_of
 
 log = logging.getLogger(__name__)
 
@@ -204,14 +204,16 @@ class Job:
     def _fail(self, error: BaseException) -> None:
         stopped = not isinstance(error, Exception)
         # What goes on with a study, or with jobs of the fused launcher, is their whole command, which says so itself.
-        fused = OmegaConf.select(self.hydra, "launcher._target_") == FUSED_LAUNCHER
-        if stopped and self.reporter is None and not fused and not is_retrained(self.hydra):
+        if stopped and self.reporter is None and not is_fused(self.hydra) and not is_retrained(self.hydra):
             self._say_how_to_go_on()
         if self.tracker is not None:
             self.tracker.fail(error)
         if (stopped or not self.multirun) and self.trainer is None and has_trained(self.folder):
             return  # what is there is still what an earlier process came to
-        self._write_result("killed" if stopped else "failed", f"{type(error).__name__}: {error}")
+        try:
+            self._write_result("killed" if stopped else "failed", f"{type(error).__name__}: {error}")
+        except OSError as full:  # it must not take the place of Ctrl-C, which ends the whole sweep
+            log.warning("How the run ended could not be written to %s: %s", self.folder, full)
 
     def _say_how_to_go_on(self) -> None:
         epoch = self.progress.epoch

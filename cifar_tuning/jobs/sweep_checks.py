@@ -10,11 +10,11 @@ from omegaconf import DictConfig, OmegaConf
 
 from cifar_tuning.compose import as_job, numbered, sweep_loader
 from cifar_tuning.errors import ConfigError, UserError
-from cifar_tuning.fused.launcher import TARGET as FUSED_LAUNCHER
 from cifar_tuning.fused.launcher import stack_problem
 from cifar_tuning.overrides import given_options, key_of, parse_overrides, task_overrides
+from cifar_tuning.targets import is_fused, is_study
 from cifar_tuning.text import on_one_line
-from cifar_tuning.tuning.place import is_study, objectives_of
+from cifar_tuning.tuning.place import objectives_of
 
 BASIC_SWEEPER = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
 # Composing a job takes a twentieth of a second; nobody should wait a minute to hear that all is well.
@@ -51,7 +51,7 @@ def sweep_problems(config: DictConfig) -> list[str]:
     if options is not None and not problems:
         problems = {problem: ["with hydra.sweeper.retrain_overrides"] for problem in _retrain_problems(options)}
     lines = [problem + _where(labels) for problem, labels in problems.items()]
-    fused = OmegaConf.select(config, "hydra.launcher._target_") == FUSED_LAUNCHER
+    fused = is_fused(config.hydra)
     # Of another sweeper only what its jobs have in common is known, not how many they are.
     counted = basic and len(jobs) < CHECKED_JOBS
     if fused and (stack := stack_problem(config, len(jobs) if counted else None)):

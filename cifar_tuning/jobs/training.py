@@ -9,8 +9,9 @@ from typing import Any
 
 import torch
 
+from cifar_tuning.errors import ConfigError
 from cifar_tuning.jobs.batches import make_batches
-from cifar_tuning.jobs.build import Parts, make_optimizer
+from cifar_tuning.jobs.build import Parts, last_batch_problem, make_optimizer
 from cifar_tuning.jobs.computing import choose_compile, choose_formats
 from cifar_tuning.jobs.prepare import Prepared
 from cifar_tuning.models.facts import count_macs, count_parameters
@@ -52,6 +53,7 @@ def make_trainer(
         listeners: hear of each epoch before the tracker does, of those in the checkpoint as well.
 
     Raises:
+        ConfigError: the last batch of an epoch is too small for the model.
         DataError: the dataset can't be had.
     """
     parts = prepared.parts
@@ -62,6 +64,8 @@ def make_trainer(
     model = place(parts.model, device)
     same_data = json.dumps(prepared.config["data"], default=str)
     train, val = make_batches(parts, prepared.config["seed"], device, same_data)
+    if (problem := last_batch_problem(parts, train.count)) is not None:
+        raise ConfigError([problem])
     height, width, channels = train.image_shape
     shape = (parts.data.batch_size, channels, height, width)
     record = resolve_recording(parts.trainer.cuda_graphs, model, parts.regularizer, device)

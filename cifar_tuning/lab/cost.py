@@ -12,13 +12,10 @@ from tqdm import tqdm
 from cifar_tuning.models import ResNet
 from cifar_tuning.models.facts import count_macs, count_parameters
 from cifar_tuning.models.layers import conv3x3
-from cifar_tuning.training.precision import autocast
 from cifar_tuning.training.settings import place
 
 IMAGE_SHAPE = (3, 32, 32)
 WARM_UP = 3
-# On a GPU one small layer is over before the clock has read twice.
-CALLS_ON_GPU = 20
 
 
 @dataclass(frozen=True)
@@ -134,28 +131,24 @@ def measure_times(
     *,
     batch_size: int = 128,
     repeats: int = 20,
-    device: torch.device | str = "cpu",
-    precision: str = "fp32",
     progress: bool = True,
 ) -> list[Times]:
     """Times every 3×3 convolution of a ResNet, regular and separable, and, as the last entry, the `network`.
 
-    In channels_last. Each round takes all layers of both kinds in turn, so that what else the machine does
-    hits all of them alike. Layers of one shape are measured once and get the same times. The backward pass
+    On the CPU, in fp32 and channels_last. Each round takes all layers of both kinds in turn, so that what else the
+    machine does hits all of them alike. Layers of one shape are measured once and get the same times. The backward pass
     gives the gradients of the weights and, but for the images, of the input.
 
     Args:
         depth: 6n+2.
         batch_size: images.
         repeats: rounds that count; three more go before, to warm up.
-        device: where to compute.
-        precision: `fp32` or `bf16`.
         progress: show a bar.
     """
     costs = layer_costs(depth)
     with torch.random.fork_rng(devices=[]):  # weights and inputs are random, the caller's numbers stay as they are
-        subjects = _subjects(costs, depth, batch_size, torch.device(device))
-    rounds = _measure(subjects, repeats, precision, progress)
+        subjects = _subjects(costs, depth, batch_size)
+    rounds = _measure(subjects, repeats, progress)
     measured = {key: _summary(values) for key, values in rounds.items()}
     named: list[tuple[str, object]] = [(cost.name, cost.shape) for cost in costs]
     return [Times(name, *measured[key]) for name, key in [*named, ("network", "network")]]
@@ -165,68 +158,55 @@ class _Subject:
     """A module, an input, and how to time it.
 
     Args:
-        module: moved to the device, in training mode.
+        module: put into training mode.
         x: a batch; a gradient is computed for it where it requires one.
-        device: where to.
-        calls: how many calls are timed together, each keeping what its backward pass needs.
     """
 
-    def __init__(self, module: nn.Module, x: Tensor, device: torch.device, calls: int = 1) -> None:
-        self.module = place(module, device).train()
-        self.x = x.detach().to(device=device, memory_format=torch.channels_last).requires_grad_(x.requires_grad)
+    def __init__(self, module: nn.Module, x: Tensor) -> None:
+        self.module = place(module, torch.device("cpu")).train()
+        self.x = x.detach().to(memory_format=torch.channels_last).requires_grad_(x.requires_grad)
         self.wanted = [*self.module.parameters(), *([self.x] if self.x.requires_grad else [])]
-        self.device, self.calls = device, calls
 
-    def time(self, precision: str) -> tuple[float, float]:
+    def time(self) -> tuple[float, float]:
         """Returns the milliseconds of one forward and one backward pass."""
-        start = self._now()
-        with autocast(self.device, precision):
-            outputs = [self.module(self.x) for _ in range(self.calls)]
-        forward = self._now() - start
-        gradient = torch.ones_like(outputs[0])
-        start = self._now()
-        for output in outputs:
-            torch.autograd.grad(output, self.wanted, gradient)
-        backward = self._now() - start
-        return 1000 * forward / self.calls, 1000 * backward / self.calls
-
-    def _now(self) -> float:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-        return time.perf_counter()
+        start = time.perf_counter()
+        output = self.module(self.x)
+        forward = time.perf_counter() - start
+        gradient = torch.ones_like(output)
+        start = time.perf_counter()
+        torch.autograd.grad(output, self.wanted, gradient)
+        backward = time.perf_counter() - start
+        return 1000 * forward, 1000 * backward
 
 
-def _subjects(
-    costs: Sequence[LayerCost], depth: int, batch_size: int, device: torch.device
-) -> dict[object, list[_Subject]]:
+def _subjects(costs: Sequence[LayerCost], depth: int, batch_size: int) -> dict[object, list[_Subject]]:
     """Returns a regular and a separable subject for each shape of layer, and for the `network`."""
     kinds = (False, True)
     subjects: dict[object, list[_Subject]] = {
-        cost.shape: [_layer(cost, separable, batch_size, device) for separable in kinds] for cost in costs
+        cost.shape: [_layer(cost, separable, batch_size) for separable in kinds] for cost in costs
     }
     images = torch.randn(batch_size, *IMAGE_SHAPE)
-    subjects["network"] = [_Subject(ResNet(depth, separable=separable), images, device) for separable in kinds]
+    subjects["network"] = [_Subject(ResNet(depth, separable=separable), images) for separable in kinds]
     return subjects
 
 
-def _layer(cost: LayerCost, separable: bool, batch_size: int, device: torch.device) -> _Subject:
+def _layer(cost: LayerCost, separable: bool, batch_size: int) -> _Subject:
     module = conv3x3(
         cost.in_channels, cost.out_channels, separable=separable, bias=False, stride=cost.stride, padding=1
     )
     side = cost.side * cost.stride
     x = torch.randn(batch_size, cost.in_channels, side, side)
-    calls = CALLS_ON_GPU if device.type == "cuda" else 1
-    return _Subject(module, x.requires_grad_(cost.in_channels != IMAGE_SHAPE[0]), device, calls)
+    return _Subject(module, x.requires_grad_(cost.in_channels != IMAGE_SHAPE[0]))
 
 
 def _measure(
-    subjects: Mapping[object, Sequence[_Subject]], repeats: int, precision: str, progress: bool
+    subjects: Mapping[object, Sequence[_Subject]], repeats: int, progress: bool
 ) -> dict[object, list[list[float]]]:
     """Returns, for each pair of subjects, the rounds: forward and backward of the one, then of the other."""
     rounds: dict[object, list[list[float]]] = {key: [] for key in subjects}
     for number in tqdm(range(WARM_UP + repeats), desc="timing layers", unit=" rounds", disable=not progress):
         for key, pair in subjects.items():
-            times = [value for subject in pair for value in subject.time(precision)]
+            times = [value for subject in pair for value in subject.time()]
             if number >= WARM_UP:
                 rounds[key].append(times)
     return rounds

@@ -128,13 +128,9 @@ class Experiment:
         return (self.setting, self.epochs) == (other.setting, other.epochs) and run in self.runs and run in other.runs
 
 
+@lru_cache(maxsize=64)
 def load_experiment(name: str) -> Experiment:
     """Reads an overlay; Hydra is not needed for it."""
-    return _load(name)
-
-
-@lru_cache(maxsize=64)
-def _load(name: str) -> Experiment:
     from omegaconf import OmegaConf
 
     content: Any = OmegaConf.load(PROJECT_ROOT / "conf" / "experiment" / f"{name}.yaml")

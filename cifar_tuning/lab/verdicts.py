@@ -61,8 +61,6 @@ class Contest:
         a, b: configurations.
         a_name, b_name: what the page calls them.
         figure: what is compared.
-        maximize: whether more is ahead.
-        unit: of the figure, see `statistics.in_words`.
         quantity: what the figure is, where it is no accuracy: `gap between training and validation accuracy`.
     """
 
@@ -72,8 +70,6 @@ class Contest:
     a_name: str
     b_name: str
     figure: Figure = best
-    maximize: bool = True
-    unit: str = "points"
     quantity: str = ""
 
 
@@ -126,15 +122,15 @@ def _outcome(contest: Contest, found: Comparison, p: float | None, seeds: tuple[
         contest.b_name,
         found,
         p=p,
-        unit=contest.unit,
-        maximize=contest.maximize,
+        unit="points",
+        maximize=True,
         quantity=contest.quantity,
     )
     side: Side = "level"
     if found.half_width is None or (p is None and found.difference != 0):
         side = "untested"
     elif p is not None and p < 1 - CONFIDENCE:
-        side = "ahead" if (found.difference > 0) is contest.maximize else "behind"
+        side = "ahead" if found.difference > 0 else "behind"
     return Outcome(side, sentence, 1.0 if p is None else p, seeds)
 
 

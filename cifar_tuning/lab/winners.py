@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+from cifar_tuning.files import write_text
 from cifar_tuning.lab.collect import TEST_FILE, Found
 from cifar_tuning.lab.results import Results
 from cifar_tuning.lab.runs import Key, Run
@@ -99,7 +100,7 @@ def test_once(runs: list[Run], found: dict[Key, Found]) -> None:
         one = found.get(run.key)
         if run.test_acc is None and one is not None and not (one.folder / TEST_FILE).exists():
             accuracy = _predict(one.folder)
-            (one.folder / TEST_FILE).write_text(json.dumps({"test_acc": accuracy}) + "\n")
+            write_text(one.folder / TEST_FILE, json.dumps({"test_acc": accuracy}) + "\n")
 
 
 def _predict(folder: Path) -> float:

@@ -63,7 +63,7 @@ def find_effects(table: Table, searched: Mapping[str, bool] | None = None) -> li
         searched: the hyperparameters that a study chose, each by itself, and whether from a continuous range. What is
             not known is told from the values.
     """
-    found = [effect for factor in find_factors(table, searched) for effect in _effects(table, factor)]
+    found = [effect for factor in find_factors(table, searched) for effect in _effects(table, factor, bool(searched))]
     corrected = holm([effect.p for effect in found], count_tests(found))
     return [_said(effect, p, table) for effect, p in zip(found, corrected, strict=True)]
 
@@ -87,12 +87,12 @@ def _said(effect: Effect | Trend, p: float | None, table: Table) -> Effect | Tre
     return replace(effect, p=p, text=f"{text}{shown}.")
 
 
-def _effects(table: Table, factor: Factor) -> Iterator[Effect | Trend]:
+def _effects(table: Table, factor: Factor, of_study: bool) -> Iterator[Effect | Trend]:
     points = _points(table, factor)
     if factor.place in factor.conditional or len(points) > 2:
         points.pop(MISSING, None)
     if _has_trend(points, factor.continuous):
-        trend = find_trend(table, factor.place)
+        trend = find_trend(table, factor.place, of_study)
         if trend is not None:
             yield trend
         return

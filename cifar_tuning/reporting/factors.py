@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from cifar_tuning.reporting.table import Table
 from cifar_tuning.reporting.varying import MISSING, as_number
 
-# Fisher's interval of a trend needs n > 3, and means little long before.
-FEWEST_FOR_TREND = 5
+# Fisher's interval of a trend needs n > 4, where the order is held constant, and means little long before.
+FEWEST_FOR_TREND = 6
 # Nobody types more digits of a fraction.
 MOST_TYPED_DIGITS = 5
 

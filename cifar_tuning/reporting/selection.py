@@ -9,6 +9,7 @@ from typing import Protocol, TypeVar
 
 from cifar_tuning.errors import UserError
 from cifar_tuning.ranking import ENDED
+from cifar_tuning.training.events import SMALLER_IS_BETTER
 
 # What a job of ours is judged by.
 USUAL = "val/acc_best"
@@ -19,6 +20,7 @@ ACCURACY = frozenset(("acc", "accuracy"))
 TRAINING, HELD_OUT = frozenset(("train", "training")), frozenset(("val", "valid", "validation", "test", "eval"))
 # As in `val/terrain_acc`, `top-1.error`, `valLoss`, `MSELoss`.
 WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
+RATE = re.compile(r"[_ /-]per[_ ]")
 # Names of other people's metrics, the likeliest first.
 LIKELY = [
     re.compile(pattern, re.IGNORECASE)
@@ -66,6 +68,10 @@ class Run(Protocol):
     @property
     def seconds(self) -> float | None:
         """How long it took."""
+
+    @property
+    def began(self) -> float | None:
+        """When it began, in seconds since 1970."""
 
 
 AnyRun = TypeVar("AnyRun", bound=Run)
@@ -126,8 +132,13 @@ def of_training(metric: str) -> bool:
 
 
 def more_is_better(metric: str) -> bool:
-    """Guesses from the words of a metric's name which way is better; an accuracy is one, whatever it is of."""
-    words = _words(metric)
+    """Guesses from the words of a metric's name which way is better; an accuracy is one, whatever it is of.
+
+    What is counted per second is a rate: more of it is better unless it is better to have less.
+    """
+    if metric in SMALLER_IS_BETTER:
+        return False
+    words = _words(RATE.split(metric)[0])
     return bool(words & ACCURACY) or not words & (MISTAKES | COSTS)
 
 

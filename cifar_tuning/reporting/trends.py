@@ -3,10 +3,17 @@
 import math
 from dataclasses import dataclass
 
+import numpy as np
+
 from cifar_tuning.reporting.factors import FEWEST_FOR_TREND
 from cifar_tuning.reporting.statistics import CONFIDENCE, p_in_words
 from cifar_tuning.reporting.table import Table
 from cifar_tuning.reporting.varying import MISSING, as_number
+
+# Of which a p value is made: it is no smaller than one over so many.
+PERMUTATIONS = 9999
+# Of ranks, for each configuration; below it only rounding errors are left.
+NOTHING_LEFT = 1e-9
 
 
 @dataclass(frozen=True)
@@ -15,7 +22,7 @@ class Trend:
 
     Attributes:
         option: the hyperparameter.
-        rho: Spearman's rank correlation with the metric.
+        rho: Spearman's rank correlation with the metric, a study's partial, see `find_trend`.
         low: lower end of its 95 % interval.
         high: upper end.
         n: configurations that have the hyperparameter.
@@ -32,22 +39,50 @@ class Trend:
     text: str = ""
 
 
-def find_trend(table: Table, place: int) -> Trend | None:
-    """Returns the trend of a configuration's mean with its value of a hyperparameter; None where there are too few."""
-    from scipy.stats import norm, spearmanr
+def find_trend(table: Table, place: int, of_study: bool = False) -> Trend | None:
+    """Returns the trend of a configuration's mean with its value of a hyperparameter; None where there are too few.
 
-    found = [(as_number(c.values[place]), c.summary.mean) for c in table.configurations if c.values[place] != MISSING]
-    numbers, metrics = [number for number, _ in found], [metric for _, metric in found]
-    n = len(found)
+    What a study's sampler learns makes later trials better, and draws all hyperparameters ever closer to the best
+    trials' values: those that have no influence seem to go with the metric. So a study's correlation is partial, the
+    order in which the configurations began held constant. The p value is that of permutations, because Student's
+    distribution is far off where a few configurations happen to be in order.
+
+    Args:
+        table: the configurations.
+        place: the hyperparameter's in the table's names.
+        of_study: whether a sampler chose them; a grid's order is that of its values.
+    """
+    from scipy.stats import norm, rankdata
+
+    there = [c for c in table.configurations if c.values[place] != MISSING]
+    numbers = [as_number(c.values[place]) for c in there]
+    metrics = [c.summary.mean for c in there]
+    begun = [min((run.began for run in c.runs.values() if run.began is not None), default=0.0) for c in there]
+    n = len(there)
     if n < FEWEST_FOR_TREND or len(set(metrics)) < 2:
         return None
-    result = spearmanr(numbers, metrics)
-    rho = float(result.statistic)
-    # Bonett and Wright, Psychometrika 65 (2000): the standard error of Fisher's z of a rank correlation.
-    z, error = math.atanh(max(-0.9999, min(0.9999, rho))), math.sqrt((1 + rho**2 / 2) / (n - 3))
+    ranks = [rankdata(column) for column in (numbers, metrics, begun)]
+    known = 1 if of_study and len(set(begun)) > 1 else 0
+    x, y = (_without(column, ranks[2]) if known else column - column.mean() for column in ranks[:2])
+    if min(np.linalg.norm(x), np.linalg.norm(y)) < NOTHING_LEFT * n:  # it rose or fell from trial to trial
+        return None
+    x, y = x / np.linalg.norm(x), y / np.linalg.norm(y)
+    rho = float(x @ y)
+    # Bonett and Wright, Psychometrika 65 (2000): the standard error of Fisher's z of a rank correlation. A variable
+    # that is held constant costs a degree of freedom.
+    z, error = math.atanh(max(-0.9999, min(0.9999, rho))), math.sqrt((1 + rho**2 / 2) / (n - 3 - known))
     width = float(norm.ppf((1 + CONFIDENCE) / 2)) * error
     low, high = min(rho, math.tanh(z - width)), max(rho, math.tanh(z + width))
-    return Trend(table.names[place], rho, low, high, n, float(result.pvalue))
+    generator = np.random.default_rng(0)
+    shuffled = generator.permuted(np.tile(x, (PERMUTATIONS, 1)), axis=1) @ y
+    as_far = int((np.abs(shuffled) >= abs(rho) - 1e-12).sum())
+    return Trend(table.names[place], rho, low, high, n, (as_far + 1) / (PERMUTATIONS + 1))
+
+
+def _without(ranks: np.ndarray, order: np.ndarray) -> np.ndarray:
+    """Returns what is left of ranks, mean 0, when the straight line over others is taken away."""
+    centred, line = ranks - ranks.mean(), order - order.mean()
+    return centred - (centred @ line) / (line @ line) * line
 
 
 def trend_in_words(trend: Trend, p: float | None, metric: str) -> str:

@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from cifar_tuning.errors import TrackingError, wants_traces
 from cifar_tuning.overrides import key_of, task_overrides, value_of
 from cifar_tuning.processes import is_worker
+from cifar_tuning.targets import is_tracked
 from cifar_tuning.text import without_password
 from cifar_tuning.tracking import facts
 from cifar_tuning.tracking.base import STATUS_OF_STATE
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-TRACKER = "cifar_tuning.tracking.MLflowTracker"
 STUDY_FILES = ("best.yaml", "optimization_results.yaml", "retrained.json")
 
 
@@ -36,15 +36,16 @@ class SweepRun(Callback):
     It costs nothing in a single run and without `tracking=mlflow`.
 
     Args:
-        classifier_loader: function that, given a job's folder, returns the trained classifier and an
-            example batch, for `tracking.log_model=auto` to log the winner; looked up when needed.
-        sweep_key: function that, given Hydra's configuration, names the sweep where its folder can't.
+        classifier_loader: name of a function that, given a job's folder, returns the trained classifier and an
+            example batch, for `tracking.log_model=auto` to log the winner; None: it is not logged.
+        sweep_key: name of a function that, given Hydra's configuration, names the sweep where its folder can't; None:
+            the folder always does.
     """
 
     def __init__(
         self,
-        classifier_loader: str | None = "cifar_tuning.jobs.export.load_classifier",
-        sweep_key: str = "cifar_tuning.tuning.place.sweep_key",
+        classifier_loader: str | None = None,
+        sweep_key: str | None = None,
     ) -> None:
         self.classifier_loader, self.sweep_key = classifier_loader, sweep_key
         # Plain data only: launchers send the callback to their workers.
@@ -53,7 +54,7 @@ class SweepRun(Callback):
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         """Create the parent run, or find it again where the same folder is continued."""
-        if OmegaConf.select(config, "tracking._target_") != TRACKER or is_worker():  # its supervisor keeps the run
+        if not is_tracked(config) or is_worker():  # its supervisor keeps the run
             return
         tracking = OmegaConf.to_container(config.tracking, resolve=True)
         assert isinstance(tracking, dict)
@@ -78,7 +79,7 @@ class SweepRun(Callback):
         with store_errors(store.location):
             reaper.reap_once(store)
             name = _name(config, sweep_dir)
-            key = get_method(self.sweep_key)(config.hydra)
+            key = None if self.sweep_key is None else get_method(self.sweep_key)(config.hydra)
             return sweeps.open_parent(store, name, sweep_dir, _params(config), tracker.root, key)
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:

@@ -41,6 +41,7 @@ class RunRecord:
         tags: its tags.
         metrics: the last value of each metric.
         seconds: from start to end; None while it runs.
+        began: in seconds since 1970.
     """
 
     run_id: str
@@ -50,6 +51,7 @@ class RunRecord:
     tags: dict[str, str]
     metrics: dict[str, float]
     seconds: float | None
+    began: float | None = None
 
     @property
     def folder(self) -> Path | None:
@@ -209,4 +211,6 @@ def _record(run: Run, within: Run | None = None) -> RunRecord:
     if state in ENDED and within is not None and facts.PARENT in within.data.tags:  # no trial is a whole sweep
         of_trial = within.data.tags.get(facts.STATE)
         state = of_trial if of_trial in STOPPED else state
-    return RunRecord(info.run_id, info.run_name, state, dict(data.params), dict(data.tags), dict(data.metrics), seconds)
+    began = info.start_time / 1000 if info.start_time else None
+    plain = dict(data.params), dict(data.tags), dict(data.metrics)
+    return RunRecord(info.run_id, info.run_name, state, *plain, seconds, began)

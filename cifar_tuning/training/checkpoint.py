@@ -3,10 +3,12 @@
 import dataclasses
 import io
 import logging
+import pickle
 import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch.nn.parameter import is_lazy
 
@@ -72,24 +74,42 @@ def save(checkpoint: Checkpoint, *paths: Path) -> None:
 
     Raises:
         OSError: the folder can't be written to.
+        UserError: the run's first checkpoint could not be read again.
     """
     content = {f.name: getattr(checkpoint, f.name) for f in dataclasses.fields(checkpoint)}
     # A view (a run in a stack has only those) would be written with the whole storage behind it.
     for name in ("model", "unaveraged", "optimizer"):
         content[name] = _own_memory(content[name])
+    # A schedule that computes with NumPy makes numbers of NumPy's own, which are not plain ones when they are read.
+    content["schedule"] = _own_memory(content["schedule"])
     content["progress"] = dataclasses.asdict(checkpoint.progress)
     content["format"] = FORMAT
     buffer = io.BytesIO()
     torch.save(content, buffer)
+    if checkpoint.progress.epoch == 0:  # that nobody can read it must not come to light behind the training
+        _check_readable(buffer)
     for path in paths:
         with written(path) as partial:
             partial.write_bytes(buffer.getbuffer())
 
 
+def _check_readable(buffer: io.BytesIO) -> None:
+    buffer.seek(0)
+    try:
+        torch.load(buffer, weights_only=True, map_location="cpu")
+    except pickle.UnpicklingError as error:
+        raise UserError(
+            "The run's checkpoints could not be read again: the state of its optimizer or schedule holds something "
+            f"that is neither a tensor nor a plain value ({first_line(error)})."
+        ) from error
+
+
 def _own_memory(value: Any) -> Any:
-    """Returns a copy of what may hold tensors, in dictionaries, lists and tuples."""
+    """Returns a copy of what may hold tensors, in dictionaries, lists and tuples; NumPy's numbers as Python's."""
     if isinstance(value, torch.Tensor):
         return value.clone()
+    if isinstance(value, np.generic):
+        return value.item()
     if isinstance(value, dict):
         return {key: _own_memory(one) for key, one in value.items()}
     if type(value) in (list, tuple):

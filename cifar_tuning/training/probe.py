@@ -53,7 +53,7 @@ class Formats(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Together:
+class StackProbe:
     """Several models as one, which may be how they are trained.
 
     Attributes:
@@ -73,7 +73,7 @@ def resolve_formats(
     model: nn.Module,
     device: torch.device,
     batch_shape: tuple[int, int, int, int],
-    together: Together | None = None,
+    together: StackProbe | None = None,
     record: bool = False,
 ) -> Formats:
     """Returns what was asked for; where that is `auto`, the fastest.
@@ -124,7 +124,7 @@ def _of_all(
     own: Formats,
     seconds: float,
     candidates: Sequence[Formats],
-    together: Together,
+    together: StackProbe,
     device: torch.device,
     batch_shape: tuple[int, int, int, int],
     record: bool,

@@ -135,7 +135,7 @@ class L1(ElasticNet):
     @staticmethod
     def check(**options: object) -> list[str]:
         """Returns a line for each option that is out of range; empty if all are right."""
-        return ElasticNet.check(**options, l1_ratio=1.0)
+        return ElasticNet.check(**{**options, "l1_ratio": 1.0})
 
 
 def _sum(terms: Iterable[Tensor]) -> Tensor:

@@ -21,13 +21,14 @@ def sides(
         epochs: of the run.
         initial_scale: above 0, at most 1.
         delay_fraction: share of the epochs with the initial scale, 0 to 1.
-        finetune_fraction: share of the epochs with whole images, 0 to 1.
+        finetune_fraction: share of the epochs with whole images, 0 to 1; of a share above 0 at least the last epoch.
     """
     growing = 1 - delay_fraction - finetune_fraction
 
     def side(epoch: int) -> tuple[int, int]:
         done = min(max((epoch - 1) / epochs, 0.0), 1.0)
-        if done >= 1 - finetune_fraction - ROUNDING:
+        # The share may be less than an epoch; the last one is of whole images all the same, as those are that validate.
+        if done >= 1 - finetune_fraction - ROUNDING or (finetune_fraction > 0 and epoch >= epochs):
             return image_shape
         grown = max(done - delay_fraction, 0.0) / growing if growing > 0 else 0.0
         scale = initial_scale + (1 - initial_scale) * grown

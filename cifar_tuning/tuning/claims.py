@@ -24,7 +24,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from cifar_tuning.processes import host, lives, started
 from cifar_tuning.text import counted, first_line
-from cifar_tuning.tuning.storage import TAKING_SECONDS, study_lock
+from cifar_tuning.tuning.storage import TAKING_SECONDS, study_lock, trial_id
 
 log = logging.getLogger(__name__)
 
@@ -120,11 +120,11 @@ class Claims:
 
     def release(self, number: int) -> None:
         """Gives back a trial that was interrupted on purpose: the next process goes on with it."""
-        self._set_state(self._id(number), TrialState.WAITING)
+        self._set_state(trial_id(self.study, number), TrialState.WAITING)
 
     def again(self, number: int) -> None:
         """Counts a death of a trial whose job a launcher lost, and queues it once more."""
-        self._take_up(self.backend.get_trial(self._id(number)))
+        self._take_up(self.backend.get_trial(trial_id(self.study, number)))
 
     def take_up_dead(self) -> list[FrozenTrial]:
         """Queues trials whose process died, once more each; gives up on those that died too often.
@@ -185,12 +185,9 @@ class Claims:
             over.set()
             thread.join()
 
-    def _id(self, number: int) -> int:
-        return self.backend.get_trial_id_from_study_id_trial_number(self.study._study_id, number)
-
-    def _set_state(self, trial_id: int, state: TrialState) -> None:
+    def _set_state(self, known_as: int, state: TrialState) -> None:
         try:
-            self.backend.set_trial_state_values(trial_id, state)
+            self.backend.set_trial_state_values(known_as, state)
         except UpdateFinishedTrialError:
             log.warning("A trial that was to be taken up has meanwhile been finished by its process.")
 
@@ -206,13 +203,13 @@ def tell(study: Study, number: int, state: str, value: Any, error: str | None = 
         error: why it failed.
     """
     storage = study._storage
-    trial_id = storage.get_trial_id_from_study_id_trial_number(study._study_id, number)
+    known_as = trial_id(study, number)
     ends = {"pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
     try:
         if error is not None:
-            storage.set_trial_user_attr(trial_id, "error", error)
+            storage.set_trial_user_attr(known_as, "error", error)
         if state in ("diverged", "failed"):
-            storage.set_trial_user_attr(trial_id, "state", state)
+            storage.set_trial_user_attr(known_as, "state", state)
         if state in ends:
             study.tell(number, state=ends[state])
         else:

@@ -11,14 +11,13 @@ from omegaconf import DictConfig, OmegaConf
 
 from cifar_tuning.compose import remember_files
 from cifar_tuning.errors import UserError
-from cifar_tuning.processes import is_worker
+from cifar_tuning.processes import asked_to_stop, is_worker
 from cifar_tuning.tuning.engine import Engine
 from cifar_tuning.tuning.options import StudyOptions
 from cifar_tuning.tuning.study import open_study
 from cifar_tuning.tuning.workers import (
     BEGIN_VARIABLE,
     Workers,
-    asked_to_stop,
     die_with_parent,
     script,
     workers_of,
@@ -41,7 +40,7 @@ def run_study(config: DictConfig, context: HydraContext, task: TaskFunction, arg
         die_with_parent()
         Engine(study, options, context, task, begin, workers).run(lambda: not asked_to_stop())
         return
-    from cifar_tuning.tuning import outcome, retrain, summary
+    from cifar_tuning.tuning import retrain, study_files, summary
 
     summary.print_start(study, options)
     command = script()
@@ -57,8 +56,8 @@ def run_study(config: DictConfig, context: HydraContext, task: TaskFunction, arg
         stopped = False
     finally:
         # Who pressed Ctrl-C does not want to wait for pictures; the next command draws them.
-        outcome.write(study, options, plots=options.sweeper.plots and not stopped)
-    timeout, left = options.sweeper.timeout, options.n_trials - len(outcome.finished(study))
+        study_files.write(study, options, plots=options.sweeper.plots and not stopped)
+    timeout, left = options.sweeper.timeout, options.n_trials - len(study_files.finished(study))
     timed_out = timeout is not None and left > 0 and time.time() >= begin + timeout
     retrain.retrain_best(study, options, context, task)
     summary.print_end(study, options, timed_out)

@@ -20,6 +20,7 @@ from cifar_tuning.files import write_text
 from cifar_tuning.tuning.claims import Claims, tell
 from cifar_tuning.tuning.options import StudyOptions
 from cifar_tuning.tuning.place import REPEAT, LostTrial
+from cifar_tuning.tuning.storage import trial_id
 from cifar_tuning.tuning.stream import Stream, TrainInTurn
 from cifar_tuning.tuning.trial import Outcome, may_go_on, on_job_end, outcomes
 
@@ -168,7 +169,7 @@ class Engine:
         Called as soon as one of its jobs ends in this process: trials that are trained together end one by one, and
         the pruner judges by those that are complete.
         """
-        trial = self.study._storage.get_trial(self._id(number))
+        trial = self.study._storage.get_trial(trial_id(self.study, number))
         if trial.state.is_finished():
             return True
         ended = outcomes(self.study, number, self.repeats)
@@ -191,9 +192,6 @@ class Engine:
             states = {outcome.state for outcome in ended}
             state = "diverged" if "diverged" in states else "complete"
             tell(self.study, number, state, means if several else means[0])
-
-    def _id(self, number: int) -> int:
-        return self.study._storage.get_trial_id_from_study_id_trial_number(self.study._study_id, number)
 
     def _fail(self, number: int, reason: str) -> None:
         log.warning("Trial %d failed: %s", number, reason)

@@ -1,6 +1,6 @@
 """Configurations as overlays: writing one, and letting `experiment=NAME/best` mean the winner of the study NAME."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,22 +9,28 @@ from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.object_type import ObjectType
 from hydra.core.plugins import Plugins
+from hydra.errors import HydraException
 from hydra.plugins.config_source import ConfigResult
 from hydra.plugins.search_path_plugin import SearchPathPlugin
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from cifar_tuning import PROJECT_ROOT
 from cifar_tuning.overrides import deletes, key_of, task_overrides
+from cifar_tuning.text import ELSEWHERE, as_choice, flatten
 
 GROUP = "experiment/"
 # Overlays that a configuration was composed with: what they set is in its values.
 COMPOSED_WITH = ("study", "experiment", "variant")
-# What a configuration has that a result does not depend on.
+# What a configuration has that a result does not depend on, beside the options of `ELSEWHERE`.
 NO_PART = ("hydra", "tracking", "resume", "published")
 
 
 def as_overlay(config: DictConfig, header: str, without: Iterable[str] = ()) -> str:
-    """Returns a composed configuration as an experiment overlay: the groups it chose, and every value that it set.
+    """Returns a composed configuration as an experiment overlay: the groups it chose, and what it set beyond them.
+
+    What a group's file says stays the file's: in the overlay it would win over another choice of the group, by name of
+    which quite another thing would be trained.
 
     Args:
         config: with Hydra's own part, which knows the choices.
@@ -41,7 +47,11 @@ def as_overlay(config: DictConfig, header: str, without: Iterable[str] = ()) -> 
     assert isinstance(content, dict)
     left = {*NO_PART, *without}
     plain: dict[str, Any] = {str(k): value for k, value in content.items() if k not in left and value is not None}
+    for key in [key for key, _ in flatten(plain) if key.startswith(ELSEWHERE)]:
+        group, _, option = key.partition(".")
+        plain[group] = {name: value for name, value in plain[group].items() if name != option}
     groups |= dict.fromkeys(_deleted_from(config))
+    plain = _beyond(plain, _as_chosen(config, groups))
     defaults: list[Any] = [{f"override /{group}": choice} for group, choice in groups.items() if group not in NO_PART]
     if defaults:
         plain = {"defaults": [*defaults, "_self_"], **plain}
@@ -53,6 +63,30 @@ def _deleted_from(config: DictConfig) -> list[str]:
     deleted = [key_of(o) for o in task_overrides(config.hydra) if deletes(o)]
     groups = set(GlobalHydra.instance().config_loader().list_groups(""))
     return sorted({key.partition(".")[0].partition("@")[0] for key in deleted} & groups)
+
+
+def _as_chosen(config: DictConfig, groups: Mapping[str, str | None]) -> dict[str, Any]:
+    """Returns the configuration that choosing the groups gives; of one that is not a file's choice, nothing."""
+    chosen = [as_choice(group, choice) for group, choice in groups.items() if choice is not None]
+    loader = GlobalHydra.instance().config_loader()
+    try:
+        composed = loader.load_configuration(config.hydra.job.config_name, chosen, run_mode=RunMode.RUN)
+    except HydraException:  # a group that the primary config does not have, say
+        return {}
+    content = OmegaConf.to_container(OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"]))
+    assert isinstance(content, dict)
+    return {str(key): value for key, value in content.items() if groups.get(str(key), "") is not None}
+
+
+def _beyond(content: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what of nested options is not known, or known otherwise."""
+    left: dict[str, Any] = {}
+    for key, value in content.items():
+        if key in known and known[key] == value:
+            continue
+        before = known.get(key)
+        left[key] = _beyond(value, before) if isinstance(value, dict) and isinstance(before, dict) else value
+    return left
 
 
 class StudiesSource(FileConfigSource):

@@ -7,8 +7,8 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from cifar_tuning.errors import ConfigError
+from cifar_tuning.targets import is_study
 from cifar_tuning.text import without_password
-from cifar_tuning.tuning.plugin import TARGET
 
 STORAGE_FILE = "optuna.db"
 # What a job is to its study, where Hydra lets a sweep say so: which of a trial's seeds it trains, or that it trains
@@ -51,11 +51,6 @@ def folder_of_model(folder: Path) -> Path | None:
     """Returns where a trial's best checkpoint is: in its folder, or in its first seed's; None if it has none."""
     found = [*folder.glob("best.pt"), *sorted(folder.glob("seed_*/best.pt"))]
     return found[0].parent if found else None
-
-
-def is_study(hydra: Any) -> bool:
-    """Whether a (multi)run's Hydra configuration belongs to the study sweeper."""
-    return OmegaConf.select(hydra, "sweeper._target_") == TARGET
 
 
 def objectives_of(config: Any) -> list[str]:

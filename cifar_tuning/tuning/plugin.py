@@ -17,6 +17,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 
 from cifar_tuning.errors import UserError
 from cifar_tuning.overrides import key_of, unresolved
+from cifar_tuning.targets import FUSED_LAUNCHER, STUDY_SWEEPER
 
 # Beginnings of the overrides of Hydra's own options that make a study another one.
 TELL_STUDIES_APART = (
@@ -27,7 +28,6 @@ TELL_STUDIES_APART = (
     "hydra.sweeper.direction",
     "hydra.sweeper.repeats",
 )
-TARGET = "cifar_tuning.tuning.plugin.StudySweeper"
 
 
 @dataclass
@@ -57,7 +57,7 @@ class StudySweeperConf(OptunaSweeperConf):
         grace_period: seconds of silence after which a trial counts as dead; null: twice the interval.
     """
 
-    _target_: str = TARGET
+    _target_: str = STUDY_SWEEPER
     defaults: list[Any] = field(default_factory=lambda: [{"sampler": "tpe"}, {"pruner": "median"}])
     study_name: str | None = "${study_name:${hydra.overrides.task},${hydra.overrides.hydra},${hydra.job.name}}"
     n_jobs: Any = "${study_jobs:${hydra.launcher}}"
@@ -116,13 +116,12 @@ def name_of(overrides: Any, hydras: Any, job: str) -> str:
 
 def folder_of(sweeper: Any, usual: str) -> str:
     """A study's folder has its name, any other sweep's the usual one."""
-    return str(sweeper.study_name or usual) if sweeper.get("_target_") == TARGET else usual
+    return str(sweeper.study_name or usual) if sweeper.get("_target_") == STUDY_SWEEPER else usual
 
 
 def jobs_of(launcher: Any) -> int:
     """Trials launched together: as many as the fused launcher stacks, or the stock plugin's two."""
-    fused = str(launcher.get("_target_", "")).endswith(".FusedLauncher")
-    return (launcher.get("stack") or 8) if fused else 2
+    return (launcher.get("stack") or 8) if launcher.get("_target_") == FUSED_LAUNCHER else 2
 
 
 def steps(kind: str, *, _root_: Any) -> int | None:

@@ -14,8 +14,8 @@ from optuna.trial import FrozenTrial, TrialState
 from cifar_tuning.errors import wants_traces
 from cifar_tuning.files import write_text
 from cifar_tuning.tuning.options import StudyOptions
-from cifar_tuning.tuning.outcome import finished, overrides_of
 from cifar_tuning.tuning.place import RETRAIN
+from cifar_tuning.tuning.study_files import finished, overrides_of
 
 log = logging.getLogger(__name__)
 

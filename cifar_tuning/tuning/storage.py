@@ -29,6 +29,13 @@ NO_DATABASES = ("journal", "redis", "grpc", "file")
 LOCK_SECONDS = 60
 # What an opened storage raises when its server does not answer.
 AWAY = (StorageInternalError, SQLAlchemyError)
+
+
+def trial_id(study: optuna.Study, number: int) -> int:
+    """Returns what the storage calls the trial of a number; Optuna has no public way to it."""
+    return study._storage.get_trial_id_from_study_id_trial_number(study._study_id, number)
+
+
 # Seconds between attempts to reach it again: it may be restarted.
 WAITS = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
 # No sampler takes so long to draw a trial.

@@ -11,6 +11,7 @@ from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 
 from cifar_tuning.errors import ConfigError
+from cifar_tuning.files import write_text
 from cifar_tuning.processes import WORKER_VARIABLE, host, lives, started
 from cifar_tuning.text import counted, without_password
 from cifar_tuning.tuning.option_checks import option_problems
@@ -149,7 +150,8 @@ def open_study(options: StudyOptions) -> optuna.Study:
             load_if_exists=True,
         )
         study.sampler = options.sampler(_process(options, study))
-        OmegaConf.save({"study_name": place.name, "storage": _location(place)}, place.folder / MARKER)
+        # Other workers begin beside this one and read it.
+        write_text(place.folder / MARKER, OmegaConf.to_yaml({"study_name": place.name, "storage": _location(place)}))
         attributes = {
             SPACE: options.space.described(),
             FIXED: options.fixed(),

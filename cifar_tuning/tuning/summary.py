@@ -11,12 +11,13 @@ from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
 from rich.table import Table
 
+from cifar_tuning.targets import is_tracked
 from cifar_tuning.text import command_line, counted, without_password
 from cifar_tuning.tuning.options import StudyOptions
-from cifar_tuning.tuning.outcome import PLOTS, experiment, finished, objective_name, overrides_of
 from cifar_tuning.tuning.place import folder_of_model
 from cifar_tuning.tuning.progress import number, reason
 from cifar_tuning.tuning.retrain import retrained, subfolder
+from cifar_tuning.tuning.study_files import PLOTS, experiment, finished, objective_name, overrides_of
 from cifar_tuning.tuning.trial import outcome_key
 
 # Failed trials that are listed, and characters of their reasons.
@@ -163,7 +164,7 @@ def _next(best: FrozenTrial, options: StudyOptions) -> list[str]:
     if (folder / PLOTS).is_dir():
         lines.append(f"  {folder / PLOTS}  Optuna's plots; study.html has them to explore")
     lines += _model(best, options)
-    if "MLflow" in str(OmegaConf.select(options.config, "tracking._target_")):
+    if is_tracked(options.config):
         command = report_command(folder, OmegaConf.select(options.config, "tracking.uri"))
         lines.append(f"  {command}  all of it on one page, with comparisons")
     storage = without_password(options.place.storage)

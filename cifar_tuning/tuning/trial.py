@@ -2,6 +2,7 @@
 
 import logging
 import math
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -10,14 +11,16 @@ from functools import lru_cache
 from typing import Any
 
 import optuna
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.samplers import RandomSampler
 from optuna.trial import Trial, TrialState
 
+from cifar_tuning.processes import asked_to_stop
 from cifar_tuning.training.events import EpochMetrics, Listener
 from cifar_tuning.tuning.claims import AGAIN, OWNER
 from cifar_tuning.tuning.options import make_pruner
 from cifar_tuning.tuning.place import LostTrial, is_trial, study_place
-from cifar_tuning.tuning.storage import AWAY, open_storage, patiently
+from cifar_tuning.tuning.storage import AWAY, open_storage, patiently, trial_id
 from cifar_tuning.tuning.study import PRUNER
 
 log = logging.getLogger(__name__)
@@ -44,7 +47,7 @@ def current_trial(hydra: Any) -> Trial | None:
         return None
     place = study_place(hydra)
     study = _study(place.storage, place.name, hydra.sweeper.heartbeat_interval, hydra.sweeper.grace_period)
-    return Trial(study, study._storage.get_trial_id_from_study_id_trial_number(study._study_id, int(hydra.job.num)))
+    return Trial(study, trial_id(study, int(hydra.job.num)))
 
 
 @lru_cache(maxsize=8)
@@ -104,7 +107,14 @@ class TrialReporter(Listener):
         self.curve = {"val/acc_best": "val/acc"}.get(objectives[0], objectives[0]) if len(objectives) == 1 else None
 
     def on_epoch(self, metrics: EpochMetrics) -> bool:
-        """Reports; true when the pruner says that the trial is hopeless."""
+        """Reports; true when the pruner says that the trial is hopeless.
+
+        Raises:
+            LostTrial: the trial is another process's by now.
+            SystemExit: the process was asked to stop, and nothing came of it so far.
+        """
+        if asked_to_stop():
+            raise SystemExit(128 + signal.SIGTERM)
         value = metrics.named().get(str(self.curve), math.nan)
         if math.isnan(value):  # several objectives, one that has no curve, or an epoch that diverged
             return False
@@ -120,7 +130,8 @@ class TrialReporter(Listener):
             self.hopeless = metrics.epoch > 0 and self.trial.should_prune()
             return self.hopeless
         except Exception as error:  # a study whose server is away must not cost the training
-            log.warning("The study could not be told of epoch %d: %s", metrics.epoch, error)
+            known = isinstance(error, (*AWAY, UpdateFinishedTrialError))  # not a mistake in somebody's pruner
+            log.warning("The study could not be told of epoch %d: %s", metrics.epoch, error, exc_info=not known)
             return False
 
     def of_trial(self, state: str) -> str:
@@ -168,9 +179,7 @@ def may_go_on(ended: list[Outcome]) -> bool:
 
 def outcomes(study: optuna.Study, number: int, repeats: int) -> list[Outcome]:
     """Returns what a trial's jobs left about their ends, seed by seed up to the first that did not end."""
-    storage = study._storage
-    trial_id = storage.get_trial_id_from_study_id_trial_number(study._study_id, number)
-    attributes = storage.get_trial(trial_id).system_attrs
+    attributes = study._storage.get_trial(trial_id(study, number)).system_attrs
     found: list[Outcome] = []
     for repeat in range(repeats):
         if (kept := attributes.get(outcome_key(repeat))) is None:

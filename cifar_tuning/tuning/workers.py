@@ -17,7 +17,8 @@ from optuna.trial import FrozenTrial
 
 from cifar_tuning.errors import UserError
 from cifar_tuning.overrides import key_of
-from cifar_tuning.processes import WORKER_VARIABLE, cores, free_gpu_memory, free_memory, host, is_worker
+from cifar_tuning.processes import WORKER_VARIABLE, cores, free_gpu_memory, free_memory, host, is_worker, stop
+from cifar_tuning.targets import is_fused
 from cifar_tuning.text import counted, without_password
 from cifar_tuning.tuning.claims import owner_of
 from cifar_tuning.tuning.options import StudyOptions
@@ -62,7 +63,7 @@ def script() -> list[str] | None:
 def die_with_parent() -> None:
     """Ends this worker, cleanly, when its supervisor is killed."""
     parent = int(os.environ[WORKER_VARIABLE])
-    signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGTERM, stop)
 
     def watch() -> None:
         while os.getppid() == parent:
@@ -74,19 +75,6 @@ def die_with_parent() -> None:
         os._exit(128 + signal.SIGTERM)
 
     threading.Thread(target=watch, daemon=True).start()
-
-
-_asked_to_stop = threading.Event()
-
-
-def asked_to_stop() -> bool:
-    """Whether this worker was told to stop; libraries may lose or rename the exception that says so."""
-    return _asked_to_stop.is_set()
-
-
-def _interrupt(number: int, frame: object) -> None:
-    _asked_to_stop.set()
-    raise SystemExit(128 + number)
 
 
 def workers_of(options: StudyOptions) -> int:
@@ -104,11 +92,10 @@ def workers_of(options: StudyOptions) -> int:
         return 1
     most = [cores(), int(options.n_trials) // ROUNDS, free_memory() // BYTES_EACH]
     launcher = options.config.hydra.launcher
-    kind = str(launcher.get("_target_")).rpartition(".")[2]
-    if kind == "FusedLauncher":
+    if is_fused(options.config.hydra):
         most.append(options.sweeper.n_jobs // (launcher.get("stack") or STACK))
-    elif kind != "BasicLauncher":  # joblib, ray and submitit have processes of their own
-        return 1
+    elif str(launcher.get("_target_")).rpartition(".")[2] != "BasicLauncher":
+        return 1  # joblib, ray and submitit have processes of their own
     return max(1, min(most))
 
 

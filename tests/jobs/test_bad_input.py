@@ -15,7 +15,22 @@ from cifar_tuning.jobs.checks import RULES
         (["optimizer.momentum=1"], "optimizer.momentum=1: must be a number from 0"),
         (["optimizer.nesterov=true", "optimizer.momentum=0"], "optimizer.nesterov=true: needs a momentum"),
         (["optimizer=adam", "optimizer.betas=[0.9]"], "optimizer.betas=[0.9]: must be two numbers"),
-        (["+optimizer.weight_decay=0.1"], "optimizer.weight_decay=0.1: regularizer=l2 sets weight decay too"),
+        (["+optimizer.weight_decay=0.1"], "optimizer.weight_decay=0.1: regularizer=l2 decays weights too"),
+        (
+            ["optimizer=adamw", "optimizer.weight_decay=0.1", "regularizer=elastic_net"],
+            "optimizer.weight_decay=0.1: regularizer=elastic_net decays weights too",
+        ),
+        (
+            [
+                "~schedule",
+                "+schedule={_target_: torch.optim.lr_scheduler.ReduceLROnPlateau, _partial_: true, mode: max}",
+            ],
+            "schedule.mode=max: its steps depend on the validation loss",
+        ),
+        (
+            ["data.train_limit=65", "~model", "+model={_target_: torchvision.models.resnet18, num_classes: 10}"],
+            "data.batch_size=64: the last of 65 images is a batch by itself, and ResNet can't be trained on one",
+        ),
         (["+optimizer.foo=1"], "optimizer: TypeError"),
         (["~optimizer", "+optimizer={_target_: torch.optim.RMSprop, lr: 0.1}"], "with _partial_: true it is given the"),
         (["~optimizer"], "optimizer: is missing; choose one in conf/optimizer/, or give +optimizer={_target_: …}"),

@@ -57,9 +57,9 @@ def test_a_run_keeps_its_last_epoch_and_has_no_value(tiny, predicting, tmp_path,
 
 def test_all_of_cifar10_is_trained_on(configure, cifar10):
     from cifar_tuning.jobs.batches import make_batches
-    from cifar_tuning.jobs.build import build
+    from cifar_tuning.jobs.prepare import prepare
 
-    parts = build(configure("data=cifar10", f"data.root={cifar10}", ALL))
+    parts = prepare(configure("data=cifar10", f"data.root={cifar10}", ALL)).parts
     train, val = make_batches(parts, 0, torch.device("cpu"))
     assert (train.count, val) == (50_000, None)
     assert sorted(train._rows.tolist()) == list(range(50_000))

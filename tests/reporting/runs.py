@@ -11,6 +11,7 @@ class FakeRun:
     overrides: list = field(default_factory=list)
     state: str = "complete"
     seconds: float | None = 60.0
+    began: float | None = None
 
     @property
     def name(self) -> str:

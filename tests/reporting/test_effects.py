@@ -2,6 +2,7 @@
 
 import itertools
 
+import numpy as np
 import pytest
 
 from cifar_tuning.reporting.effects import Effect, count_tests, find_effects
@@ -186,6 +187,27 @@ def test_values_drawn_from_a_range(slope, expected):
     assert trend.text.startswith(expected)
     assert trend.low <= trend.rho <= trend.high
     assert trend.n == 20
+
+
+@pytest.mark.parametrize(("searched", "claims"), [({"lr": True, "l2": True}, 0), (None, 1)])
+def test_what_a_sampler_draws_ever_closer_to_the_best_is_no_trend(searched, claims):
+    """The metric rises from trial to trial because the sampler learns lr; l2 is drawn ever smaller and does nothing."""
+    noise = np.random.default_rng(0)
+    rows = [
+        ({"lr": noise.uniform(), "l2": 1 / (i + 5 * noise.uniform()), "seed": 0}, 0.5 + i / 100 + noise.normal() / 20)
+        for i in range(1, 41)
+    ]
+    runs = make_runs(*rows)
+    for i, run in enumerate(runs):
+        run.began = float(i)
+    effects = find_effects(build_table(runs, "val/acc_best"), searched)
+    assert sum(effect.text.startswith("A larger l2") for effect in effects) == claims
+
+
+def test_a_few_that_happen_to_be_in_order_are_no_certainty():
+    """Student's distribution has p = 0 where ranks agree; one order of six in 360 is this one or its reverse."""
+    rows = [({"lr": 1.3**i, "l2": 0.9**i * (1 + i % 2 / 100), "seed": 0}, 0.5 + i / 100) for i in range(6)]
+    assert all(effect.p > 0.002 for effect in effects_of(*rows))
 
 
 def test_a_study_whose_trials_are_several_seeds():

@@ -278,17 +278,34 @@ def test_short():
 
 
 @pytest.mark.parametrize(
-    "metric", ["val/acc_best", "sentiment_acc", "val/terrain_acc", "f1-score", "Accuracy", "time_accuracy", "top1.acc"]
+    "metric",
+    [
+        *("val/acc_best", "sentiment_acc", "val/terrain_acc", "f1-score", "Accuracy", "time_accuracy", "top1.acc"),
+        *("images_per_second", "samples per second", "tokens_per_sec"),
+    ],
 )
 def test_more_is_better(metric):
     assert more_is_better(metric)
 
 
 @pytest.mark.parametrize(
-    "metric", ["val/loss", "top-1.error", "test_err", "epoch_seconds", "model/macs", "valLoss", "MSELoss", "eval loss"]
+    "metric",
+    [
+        *("val/loss", "top-1.error", "test_err", "epoch_seconds", "model/macs", "valLoss", "MSELoss", "eval loss"),
+        *("seconds_per_epoch", "loss_per_token"),
+    ],
 )
 def test_less_is_better(metric):
     assert not more_is_better(metric)
+
+
+def test_a_report_looks_for_what_a_study_does():
+    from cifar_tuning.jobs.checks import FIGURES
+    from cifar_tuning.training.events import SMALLER_IS_BETTER
+
+    assert [metric for metric in FIGURES if not more_is_better(metric)] == [
+        m for m in FIGURES if m in SMALLER_IS_BETTER
+    ]
 
 
 def test_objectives_that_differ_are_none():

@@ -1,6 +1,7 @@
 import os
 import pickle
 
+import numpy as np
 import pytest
 import torch
 
@@ -84,6 +85,27 @@ def test_a_failed_write_leaves_the_old_checkpoint(tmp_path, monkeypatch):
     with pytest.raises((AttributeError, pickle.PicklingError)):
         checkpoints.save(bad, file)
     assert file.read_bytes() == old
+
+
+def test_numbers_of_numpy_are_plain_ones_in_the_file(tmp_path):
+    """A schedule that computes with NumPy leaves them in the optimizer and in its own state."""
+    checkpoint = make(SimpleNN())
+    checkpoint.optimizer = {"param_groups": [{"lr": np.float64(0.1), "params": [np.int64(0)]}]}
+    checkpoint.schedule = {"_last_lr": [np.float64(0.1)]}
+    checkpoints.save(checkpoint, tmp_path / "last.pt")
+    read = checkpoints.load(tmp_path / "last.pt")
+    assert (read.optimizer, read.schedule) == (
+        {"param_groups": [{"lr": 0.1, "params": [0]}]},
+        {"_last_lr": [0.1]},
+    )
+
+
+def test_what_could_not_be_read_again_is_said_before_the_training(tmp_path):
+    checkpoint = make(SimpleNN())
+    checkpoint.schedule = {"path": tmp_path}
+    with pytest.raises(UserError, match="could not be read again"):
+        checkpoints.save(checkpoint, tmp_path / "last.pt")
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("own", [True, False])

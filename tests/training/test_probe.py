@@ -165,7 +165,7 @@ def test_a_stack_that_does_not_run_leaves_the_decision_to_one_model(monkeypatch,
     """A model of the user's whose code is not for features side by side: why it is not stacked is said elsewhere."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(probe, "has_bf16", lambda device: True)
-    broken = probe.Together(nn.Linear(1, 1), 4, 1.1)
+    broken = probe.StackProbe(nn.Linear(1, 1), 4, 1.1)
     assert resolve_formats("auto", LAST, Delayed(torch.float32), CPU, SHAPE, broken) == ("bf16", LAST)
 
 
@@ -181,7 +181,7 @@ def test_a_stack_is_measured_in_channels_last_alone(monkeypatch, tmp_path, pays)
         return {LAST: 2.0, FIRST: 1.0}[formats.memory_format] if model is alone else (3.0 if pays else 3.9)
 
     monkeypatch.setattr(probe, "measure_step", step)
-    found = resolve_formats("auto", "auto", alone, CPU, SHAPE, probe.Together(stack, 4, 1.1))
+    found = resolve_formats("auto", "auto", alone, CPU, SHAPE, probe.StackProbe(stack, 4, 1.1))
     assert found == ("fp32", LAST if pays else FIRST)
     assert set(timed) == {(False, LAST), (False, FIRST), (True, LAST)}
 

@@ -1,7 +1,9 @@
 """Taking trials, seen from inside: what an interruption at a bad moment leaves."""
 
 import json
+import threading
 import time
+from contextlib import suppress
 from threading import Thread
 
 import optuna
@@ -9,6 +11,7 @@ import pytest
 from optuna.exceptions import StorageInternalError
 from optuna.trial import TrialState
 
+from cifar_tuning import processes
 from cifar_tuning.training.events import EpochMetrics
 from cifar_tuning.tuning.claims import OWNER, RETRIES, Claims, tell
 from cifar_tuning.tuning.place import LostTrial
@@ -136,6 +139,17 @@ def test_a_job_whose_trial_was_given_back_stops(claims, how):
     getattr(claims, how)(trial.number)
     with pytest.raises(LostTrial):
         reporter.on_epoch(epoch)
+
+
+def test_a_signal_whose_exception_was_lost_ends_the_job_with_its_epoch(claims, monkeypatch):
+    """Python drops an exception that a signal raises while a destructor runs."""
+    monkeypatch.setattr(processes, "_stop", threading.Event())
+    (trial,) = claims.take(1, lambda trial: True)
+    reporter = TrialReporter(trial, epochs=3)
+    with suppress(SystemExit):
+        processes.stop(15, None)
+    with pytest.raises(SystemExit, match="143"):
+        reporter.on_epoch(EpochMetrics(1, 2.0, 0.3, 2.0, 0.3, 0.3, 0.1, 100.0, 1.0))
 
 
 def test_one_database_in_two_folders_has_one_lock(claims, tmp_path):

@@ -9,7 +9,7 @@ import pytest
 from omegaconf import OmegaConf
 from optuna.trial import TrialState
 
-from cifar_tuning.tuning import outcome, summary
+from cifar_tuning.tuning import study_files, summary
 from cifar_tuning.tuning.trial import outcome_key
 
 COMPLETE, PRUNED, FAIL = TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL
@@ -104,7 +104,7 @@ def test_what_is_left_undone_is_said(facts, timed_out, lines):
     ],
 )
 def test_an_objective_has_the_name_that_its_application_gives_it(objective, name):
-    assert outcome.objective_name(options(objective=objective)) == name
+    assert study_files.objective_name(options(objective=objective)) == name
 
 
 @pytest.mark.parametrize(
@@ -127,4 +127,4 @@ def test_plots_are_drawn_where_they_are_missing_or_older_than_the_last_trial(tmp
         page.touch()
         time = ended.datetime_complete.timestamp() - age
         os.utime(page, (time, time))
-    assert outcome._plots_are_old(tmp_path, [ended]) == drawn
+    assert study_files._plots_are_old(tmp_path, [ended]) == drawn
