@@ -69,3 +69,22 @@ def parse_overrides(overrides: list[str]) -> list[Override]:
     instance = GlobalHydra.instance()
     loader: ConfigLoader | None = instance.config_loader() if instance.is_initialized() else None
     return OverridesParser.create(config_loader=loader).parse_overrides(overrides)
+
+
+def split_list(text: str) -> list[str]:
+    """Splits comma-separated overrides, not within brackets or quotes."""
+    parts, depth, quote = [""], 0, ""
+    for character in text:
+        if quote:
+            quote = "" if character == quote else quote
+        elif character in "'\"":
+            quote = character
+        elif character in "([{":
+            depth += 1
+        elif character in ")]}":
+            depth -= 1
+        if character == "," and not depth and not quote:
+            parts.append("")
+        else:
+            parts[-1] += character
+    return [part for part in parts if part]

@@ -48,3 +48,16 @@ def test_hydras_own_options_without_signs_and_values():
 def test_parsed_as_hydra_does():
     plain, swept = overrides.parse_overrides(["a.b=1", "c=1,2"])
     assert (plain.value(), swept.is_sweep_override()) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("", []),
+        ("a=1,b=2", ["a=1", "b=2"]),
+        ("a=[1,2],b={x:1,y:(2,3)}", ["a=[1,2]", "b={x:1,y:(2,3)}"]),
+        ("a='x,y',b=\"p,q\"", ["a='x,y'", 'b="p,q"']),
+    ],
+)
+def test_a_list_as_hydra_writes_it(text, parts):
+    assert overrides.split_list(text) == parts

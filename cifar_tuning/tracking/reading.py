@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from cifar_tuning import PROJECT_ROOT
 from cifar_tuning.errors import TrackingError, UserError
+from cifar_tuning.overrides import split_list
 from cifar_tuning.ranking import ENDED
 from cifar_tuning.tracking import facts
 from cifar_tuning.tracking.base import STATUS_OF_STATE
@@ -61,7 +62,7 @@ class RunRecord:
     @property
     def overrides(self) -> list[str]:
         """What was asked for on its command line."""
-        return split_overrides(self.tags.get(facts.OVERRIDES, ""))
+        return split_list(self.tags.get(facts.OVERRIDES, ""))
 
     @property
     def retrained(self) -> bool:
@@ -175,25 +176,6 @@ def read_sweep(name: str, uri: str | None = None, root: Path = PROJECT_ROOT) -> 
             f"sweep={name}: this experiment in {location.shown} has no runs, so there is nothing to report."
         )
     return SweepRecord(name, None, runs, location, client)
-
-
-def split_overrides(text: str) -> list[str]:
-    """Splits comma-separated overrides, not within brackets or quotes."""
-    parts, depth, quote = [""], 0, ""
-    for character in text:
-        if quote:
-            quote = "" if character == quote else quote
-        elif character in "'\"":
-            quote = character
-        elif character in "([{":
-            depth += 1
-        elif character in ")]}":
-            depth -= 1
-        if character == "," and not depth and not quote:
-            parts.append("")
-        else:
-            parts[-1] += character
-    return [part for part in parts if part]
 
 
 def _natural(key: str) -> tuple[int, str]:

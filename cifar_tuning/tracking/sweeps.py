@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cifar_tuning.files import write_text
+from cifar_tuning.overrides import key_of, split_list
 from cifar_tuning.ranking import ENDED, competes, rank
 from cifar_tuning.tracking import facts
 from cifar_tuning.tracking.base import STATUS_OF_STATE
@@ -147,8 +148,19 @@ def close_group(store: Store, group: str, state: str) -> None:
     if values:
         store.client.log_metric(group, OBJECTIVE, statistics.mean(values), step=0)
         store.client.log_metric(group, f"{OBJECTIVE}_std", statistics.stdev(values) if len(values) > 1 else 0.0, step=0)
+    if children:
+        _describe_group(store, group, children)
     store.client.set_tag(group, facts.STATE, state)
     store.client.set_terminated(group, STATUS_OF_STATE[state])
+
+
+def _describe_group(store: Store, group: str, children: list[Run]) -> None:
+    """Put what a trial's jobs have in common on its run: their parameters and overrides without the seed."""
+    common = set.intersection(*(set(run.data.params.items()) for run in children))
+    known = store.client.get_run(group).data
+    _log_new(store, group, {key: value for key, value in common if key != "seed"}, known.params)
+    overrides = split_list(children[0].data.tags.get(facts.OVERRIDES, ""))
+    store.client.set_tag(group, facts.OVERRIDES, ",".join(one for one in overrides if key_of(one) != "seed"))
 
 
 def find_job(store: Store, parent: str, job_num: int | None, seed: int) -> str | None:

@@ -215,6 +215,10 @@ def test_repeats_and_the_retrained_winner(tiny, folder, study, tracked):
     best = client.get_run(sweep.data.tags["best.run_id"])
     assert best.info.run_name == f"trial {study().best_trial.number}"
     assert best.outputs.model_outputs, "the winner's model is not there"
+    assert float(best.data.params["optimizer.lr"]) == study().best_trial.params["optimizer.lr"]
+    assert "seed" not in best.data.params
+    assert "optimizer.lr=" in sweep.data.tags["best.overrides"]
+    assert "seed=" not in sweep.data.tags["best.overrides"]
 
 
 @pytest.mark.slow

@@ -7,7 +7,7 @@ from mlflow.entities import Param
 
 from cifar_tuning.errors import TrackingError, UserError
 from cifar_tuning.tracking import facts
-from cifar_tuning.tracking.reading import read_sweep, split_overrides
+from cifar_tuning.tracking.reading import read_sweep
 
 
 @pytest.fixture
@@ -201,16 +201,3 @@ def test_files_go_to_the_sweeps_own_run(by_hand, root, client, tmp_path):
     read_sweep("the parent", root=root).keep([tmp_path / "report.md"], "report")
     assert [item.path for item in client.list_artifacts(by_hand, "report")] == ["report/report.md"]
     read_sweep("study of mine", root=root).keep([tmp_path / "report.md"], "report")
-
-
-@pytest.mark.parametrize(
-    ("text", "parts"),
-    [
-        ("", []),
-        ("a=1,b=2", ["a=1", "b=2"]),
-        ("a=[1,2],b={x:1,y:(2,3)}", ["a=[1,2]", "b={x:1,y:(2,3)}"]),
-        ("a='x,y',b=\"p,q\"", ["a='x,y'", 'b="p,q"']),
-    ],
-)
-def test_split_overrides(text, parts):
-    assert split_overrides(text) == parts
