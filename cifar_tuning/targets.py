@@ -7,6 +7,8 @@ from omegaconf import OmegaConf
 STUDY_SWEEPER = "cifar_tuning.tuning.plugin.StudySweeper"
 FUSED_LAUNCHER = "cifar_tuning.fused.launcher.FusedLauncher"
 TRACKER = "MLflowTracker"
+# Whose classes and functions configurations may name beside ours and PyTorch's, for the commands at the root.
+TRUST_VARIABLE = "CIFAR_TUNING_TRUST"
 
 
 def is_study(hydra: Any) -> bool:
@@ -22,3 +24,9 @@ def is_fused(hydra: Any) -> bool:
 def is_tracked(config: Any) -> bool:
     """Whether runs go to MLflow; the tracker may be named by its module or its package, or be one like it."""
     return str(OmegaConf.select(config, "tracking._target_")).rpartition(".")[2] == TRACKER
+
+
+def how_to_trust(name: str) -> str:
+    """Says what to do about code that configurations may not name."""
+    package = name.partition(".")[0]
+    return f"configurations may not call it; if you trust the package, export {TRUST_VARIABLE}='{package}.*'"

@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 
 from cifar_tuning.errors import ConfigError
 from cifar_tuning.jobs.checks import find_target
-from cifar_tuning.jobs.process import TRUST_VARIABLE
+from cifar_tuning.targets import how_to_trust
 from cifar_tuning.text import on_one_line
 from cifar_tuning.training.regularizers import Regularizer
 from cifar_tuning.training.resizing import STEP, sides
@@ -235,11 +235,7 @@ def _refusal(group: str, target: str, error: Exception) -> str:
     if "execution whitelist" not in message:
         partly = group in ("optimizer", "schedule") and "missing" in message and "argument" in message
         return f"{group}: {message}" + ("; with _partial_: true it is given the rest in training" if partly else "")
-    package = target.partition(".")[0]
-    return (
-        f"{group}._target_={target}: configurations may not call it; "
-        f"if you trust the package, export {TRUST_VARIABLE}='{package}.*'"
-    )
+    return f"{group}._target_={target}: {how_to_trust(target)}"
 
 
 def _innermost(error: BaseException) -> str:

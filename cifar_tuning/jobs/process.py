@@ -15,10 +15,9 @@ from omegaconf import OmegaConf
 
 from cifar_tuning import PROJECT_ROOT
 from cifar_tuning.errors import UserError
+from cifar_tuning.targets import TRUST_VARIABLE
 from cifar_tuning.tuning import plugin  # noqa: F401  registers the resolvers that conf/ uses
 from cifar_tuning.tuning.overlays import register
-
-TRUST_VARIABLE = "CIFAR_TUNING_TRUST"
 
 # New objects until the garbage collector looks through them, and how often it does so before it looks through the
 # survivors too. A short job's imports make a million objects and hardly any garbage; with Python's 700 and 10 the

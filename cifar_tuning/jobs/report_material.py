@@ -1,6 +1,7 @@
 """What a sweep's report is made of: the sweep is read, its configurations compared, its pictures drawn."""
 
 import logging
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -85,7 +86,10 @@ def make_material(cfg: DictConfig, sweep: "SweepRecord", scratch: Path) -> Mater
         title=f"Sweep {sweep.name}",
         sources=[_source(sweep, table)],
         table=table,
-        notes=[*sweep.notes, *notes, *_no_best(table), *left_out, *table.notes, *aim.lost, *without, *_few(table)],
+        notes=[
+            *(*sweep.notes, *notes, *_no_best(table), *left_out, *table.notes, *aim.lost, *without),
+            *(*_few(table), *_unlike(table, runs)),
+        ],
         effects=effects,
         command=command,
         overlay=overlay,
@@ -156,6 +160,18 @@ def _no_best(table: Table) -> list[str]:
     return [
         f"`{table.metric}` is of the images that were trained on: by it no configuration is called the best. "
         f"`metric={table.metric}` chooses by it all the same."
+    ]
+
+
+def _unlike(table: Table, runs: "Sequence[RunRecord]") -> list[str]:
+    """Says so where runs were computed in different ways: `auto` measures for each model and batch size by itself."""
+    kinds = Counter(run.tags["precision"] for run in runs if "precision" in run.tags)
+    if "trainer.precision" in table.names or len(kinds) < 2:
+        return []
+    shown = ", ".join(f"{kind} ({count})" for kind, count in kinds.most_common())
+    return [
+        f"The runs were not computed in one precision: {shown}. Part of what their options seem to do may be that; "
+        "trainer.precision=fp32 trains all alike."
     ]
 
 

@@ -25,6 +25,9 @@ STUDY_PICTURES = {
     "pareto_front": "Pareto front",
 }
 
+# Options of a dataset that decide which images validate.
+DECIDE_THE_IMAGES = ("_target_", "split_seed", "val_size", "data_seed")
+
 
 @dataclass(frozen=True)
 class Material:
@@ -209,10 +212,22 @@ def _effects(material: Material) -> list[Block]:
     corrected = f" p values are corrected for the {tests} tests of this report (Holm)." if tests > 1 else ""
     method = (
         "± is a 95 % interval of the single comparison: Student's t of paired differences, Welch's where nothing can "
-        f"be paired.{corrected} All runs are judged on the same images: this speaks of other seeds, not other images."
+        f"be paired.{corrected} {_judged_on(table)}"
     )
     parts.append(Text(method))
     return parts
+
+
+def _judged_on(table: Table) -> str:
+    """Says whether the runs were judged on the same images; what is not ours may name its options otherwise."""
+    options: dict[str, set[str]] = {}
+    for run in table.runs:
+        for key, value in run.params.items():
+            if key.startswith("data.") and key.rpartition(".")[2] in DECIDE_THE_IMAGES:
+                options.setdefault(key, set()).add(value)
+    if differing := [key for key, values in options.items() if len(values) > 1]:
+        return f"The runs are judged on different images ({', '.join(differing)}): part of a difference may be theirs."
+    return "All runs are judged on the same images: this speaks of other seeds, not other images."
 
 
 def _study(material: Material) -> list[Block]:

@@ -11,6 +11,7 @@ from optuna.trial import FixedTrial, Trial
 
 from cifar_tuning.errors import ConfigError
 from cifar_tuning.overrides import key_of
+from cifar_tuning.targets import how_to_trust
 from cifar_tuning.text import on_one_line
 from cifar_tuning.tuning.space import SearchSpace, describe
 
@@ -109,9 +110,9 @@ def tried(space: SearchSpace, config: DictConfig, given: Mapping[str, Any] | Non
     except Exception as error:
         if _asks_for_more(error, trial):
             raise NeedsTrialError(str(error)) from error
-        raise ConfigError(
-            [f"hydra.sweeper.custom_search_space={space.custom}: {type(error).__name__}: {on_one_line(str(error))}"]
-        ) from error
+        said = on_one_line(str(error))
+        why = how_to_trust(str(space.custom)) if "execution whitelist" in said else f"{type(error).__name__}: {said}"
+        raise ConfigError([f"hydra.sweeper.custom_search_space={space.custom}: {why}"]) from error
     return trial
 
 

@@ -21,7 +21,7 @@ from cifar_tuning.tuning.study_files import PLOTS, experiment, finished, objecti
 from cifar_tuning.tuning.trial import outcome_key
 
 # Failed trials that are listed, and characters of their reasons.
-SHOWN_FAILURES, REASON = 5, 200
+SHOWN_FAILURES, SHOWN_OF_FRONT, REASON = 5, 10, 200
 
 
 def print_start(study: optuna.Study, options: StudyOptions) -> None:
@@ -62,8 +62,11 @@ def print_end(study: optuna.Study, options: StudyOptions, timed_out: bool = Fals
         *([] if complete or not ended else [f"None is complete; their logs are in {options.place.folder}/<trial>/"]),
         *unfinished(options, len(ended), timed_out),
     ]
-    if complete and not several:
-        lines += [*_retrained(study.best_trial, options), *_next(study.best_trial, options)]
+    if complete and several:
+        lines += [*_front(study.best_trials, options), *_look_next(options, [])]
+    elif complete:
+        best = study.best_trial
+        lines += [*_retrained(best, options), *_once_more(best, options), *_look_next(options, _model(best, options))]
     for line in lines:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 
@@ -151,19 +154,34 @@ def _model(best: FrozenTrial, options: StudyOptions) -> list[str]:
     return [] if run is None else [f"  {command_line('predict.py', f'run={run}')}  its test accuracy"]
 
 
-def _next(best: FrozenTrial, options: StudyOptions) -> list[str]:
-    from cifar_tuning.reporting.summary import report_command
+def _command(trial: FrozenTrial, options: StudyOptions) -> str:
+    overrides = [override for override in overrides_of(trial, options) if not override.startswith("hydra.")]
+    return command_line(Path(sys.argv[0]).name or "train.py", *overrides)
 
-    folder = options.place.folder
-    overrides = [o for o in overrides_of(best, options) if not o.startswith("hydra.")]
-    program = Path(sys.argv[0]).name or "train.py"
-    lines = ["The best configuration once more:", f"  {command_line(program, *overrides)}"]
+
+def _once_more(best: FrozenTrial, options: StudyOptions) -> list[str]:
+    lines = ["The best configuration once more:", f"  {_command(best, options)}"]
     if command := experiment(options):
         lines.append(f"  {command}  the same, from best.yaml")
-    lines.append("Where to look next:")
+    return lines
+
+
+def _front(trials: list[FrozenTrial], options: StudyOptions) -> list[str]:
+    """Returns a command for each trial that no other one beats in all objectives, as far as they fit on a screen."""
+    lines = [f"  {_command(trial, options)}  trial {trial.number}" for trial in trials[:SHOWN_OF_FRONT]]
+    if len(trials) > len(lines):
+        lines.append(f"  and {len(trials) - len(lines)} more, in optimization_results.yaml")
+    return ["The configurations of the Pareto front once more:", *lines]
+
+
+def _look_next(options: StudyOptions, model: list[str]) -> list[str]:
+    """Returns where to look for more; `model`: what predicts."""
+    from cifar_tuning.reporting.summary import report_command
+
+    folder, lines = options.place.folder, ["Where to look next:"]
     if (folder / PLOTS).is_dir():
         lines.append(f"  {folder / PLOTS}  Optuna's plots; study.html has them to explore")
-    lines += _model(best, options)
+    lines += model
     if is_tracked(options.config):
         command = report_command(folder, OmegaConf.select(options.config, "tracking.uri"))
         lines.append(f"  {command}  all of it on one page, with comparisons")

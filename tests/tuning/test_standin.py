@@ -1,6 +1,7 @@
 """What is checked of a search space and of the first configurations before any trial."""
 
 import pytest
+from hydra.utils import execution_whitelist, get_method
 from omegaconf import OmegaConf
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
@@ -39,6 +40,11 @@ def optimizer(config, trial) -> None:
     trial.suggest_float("rate", 1e-3, high)
 
 
+def forbidden() -> None:
+    with execution_whitelist(("torch.*",)):
+        get_method("shutil.rmtree")
+
+
 @pytest.mark.parametrize(
     ("function", "message"),
     [
@@ -46,6 +52,7 @@ def optimizer(config, trial) -> None:
         (lambda config, trial: trial.sugest_float("lr", 0, 1), "AttributeError: 'StandIn' object has no attribute"),
         (lambda config, trial: "".lowercase(), "AttributeError: 'str' object has no attribute 'lowercase'"),
         (lambda config, trial: 1 / 0, "ZeroDivisionError: division by zero"),
+        (lambda config, trial: forbidden(), "if you trust the package, export CIFAR_TUNING_TRUST='my.*'"),
     ],
 )
 def test_a_mistake_in_a_function_is_told_with_its_name(space, config, function, message):
