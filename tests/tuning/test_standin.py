@@ -1,7 +1,7 @@
 """What is checked of a search space and of the first configurations before any trial."""
 
 import pytest
-from hydra.utils import execution_whitelist, get_method
+from hydra.utils import execution_whitelist, instantiate
 from omegaconf import OmegaConf
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
@@ -42,7 +42,7 @@ def optimizer(config, trial) -> None:
 
 def forbidden() -> None:
     with execution_whitelist(("torch.*",)):
-        get_method("shutil.rmtree")
+        instantiate({"_target_": "shutil.rmtree", "_partial_": True})
 
 
 @pytest.mark.parametrize(
