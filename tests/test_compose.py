@@ -6,11 +6,13 @@ from pathlib import Path
 import pytest
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.object_type import ObjectType
 from hydra.types import HydraContext, RunMode
 from omegaconf import OmegaConf
 
 from cifar_tuning import PROJECT_ROOT
 from cifar_tuning.compose import SweepLoader, remember_files
+from cifar_tuning.tuning.overlays import StudiesSource
 
 JOBS = [
     ["optimizer.lr=0.3"],
@@ -68,3 +70,13 @@ def test_somebody_elses_loader_is_left_alone() -> None:
 
     context = HydraContext(config_loader=Other(), callbacks=None)  # type: ignore[arg-type]
     assert remember_files(context).config_loader is context.config_loader
+
+
+def test_a_studys_winner_is_offered_among_the_experiments(tmp_path: Path) -> None:
+    """By completion, and by the error about one that does not exist."""
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "best.yaml").write_text("# @package _global_\n")
+    source = StudiesSource("studies", f"studies://{tmp_path}")
+    assert source.is_group("experiment")
+    assert source.list("experiment", ObjectType.CONFIG) == ["mine/best"]
+    assert not StudiesSource("studies", f"studies://{tmp_path}/none").is_group("experiment")

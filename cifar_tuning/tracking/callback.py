@@ -40,14 +40,17 @@ class SweepRun(Callback):
             example batch, for `tracking.log_model=auto` to log the winner; None: it is not logged.
         sweep_key: name of a function that, given Hydra's configuration, names the sweep where its folder can't; None:
             the folder always does.
+        sweeper_options: name of a function that, given Hydra's configuration, returns the sweeper's options as it uses
+            them; None: they are what the configuration says.
     """
 
     def __init__(
         self,
         classifier_loader: str | None = None,
         sweep_key: str | None = None,
+        sweeper_options: str | None = None,
     ) -> None:
-        self.classifier_loader, self.sweep_key = classifier_loader, sweep_key
+        self.classifier_loader, self.sweep_key, self.sweeper_options = classifier_loader, sweep_key, sweeper_options
         # Plain data only: launchers send the callback to their workers.
         self._tracking: dict[str, Any] | None = None
         self._parent: str | None = None
@@ -80,7 +83,8 @@ class SweepRun(Callback):
             reaper.reap_once(store)
             name = _name(config, sweep_dir)
             key = None if self.sweep_key is None else get_method(self.sweep_key)(config.hydra)
-            return sweeps.open_parent(store, name, sweep_dir, _params(config), tracker.root, key)
+            used = None if self.sweeper_options is None else get_method(self.sweeper_options)(config.hydra)
+            return sweeps.open_parent(store, name, sweep_dir, _params(config, used), tracker.root, key)
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
         """Close the parent run; Hydra calls this after errors and interrupts too."""
@@ -153,7 +157,7 @@ def _name(config: DictConfig, sweep_dir: Path) -> str:
     return "/".join(sweep_dir.parts[-2:])
 
 
-def _params(config: DictConfig) -> dict[str, str]:
+def _params(config: DictConfig, sweeper: dict[str, Any] | None) -> dict[str, str]:
     params = {}
     for override in task_overrides(config.hydra):
         params[facts.safe_key(key_of(override))] = value_of(override)[: facts.MAX_PARAM]
@@ -161,10 +165,10 @@ def _params(config: DictConfig) -> dict[str, str]:
     for group in ("hydra/sweeper", "hydra/launcher", "hydra/sweeper/sampler", "hydra/sweeper/pruner"):
         if group in choices:
             params[group] = str(choices[group])
-    sweeper = OmegaConf.to_container(config.hydra.sweeper, resolve=True) if "sweeper" in config.hydra else None
-    if isinstance(sweeper, dict):
-        for key, value in facts.as_params({"hydra": {"sweeper": sweeper}}).items():
-            params.setdefault(key, value)
+    plain = OmegaConf.select(config, "hydra.sweeper")
+    known: Any = sweeper or OmegaConf.to_container(OmegaConf.create() if plain is None else plain, resolve=True)
+    for key, value in facts.as_params({"hydra": {"sweeper": known}}).items():
+        params.setdefault(key, value)
     if config.get("published"):
         params |= facts.published_params(OmegaConf.to_container(config.published, resolve=True))
     # A storage's address may hold a password.

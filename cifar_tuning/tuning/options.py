@@ -14,9 +14,9 @@ from omegaconf import DictConfig, OmegaConf
 from optuna.exceptions import ExperimentalWarning
 
 from cifar_tuning.errors import ConfigError
-from cifar_tuning.overrides import given_options, parse_overrides
+from cifar_tuning.overrides import parse_overrides
 from cifar_tuning.tuning import standin
-from cifar_tuning.tuning.place import StudyPlace, study_place
+from cifar_tuning.tuning.place import StudyPlace, sampler_options, study_place
 from cifar_tuning.tuning.space import SearchSpace, fixed_part
 
 # These cover one space together: their processes must agree on its order.
@@ -81,18 +81,8 @@ class StudyOptions:
             process: tells the processes of a study apart: with the same seed they would draw the same "random"
                 trials, as would a process that goes on with a study. 0 leaves the seed as given.
 
-        The stock options turn TPE's joint sampling and constant liar off, against Optuna's own defaults; here they
-        are off only for who says so on the command line.
         """
-        node = OmegaConf.to_container(self.sweeper.sampler, resolve=True)
-        assert isinstance(node, dict)
-        said = given_options(self.config.hydra)
-        if node.get("_target_") == "optuna.samplers.TPESampler":
-            for key in ("multivariate", "constant_liar"):
-                if f"hydra.sweeper.sampler.{key}" not in said:
-                    node[key] = True
-            if "hydra.sweeper.sampler.group" not in said:  # a part of sampling jointly
-                node["group"] = node["multivariate"] and (node.get("group") or self.space.custom is not None)
+        node = sampler_options(self.config.hydra)
         if process and node.get("seed") is not None and node["_target_"] not in _ONE_SEQUENCE:
             node["seed"] = zlib.crc32(f"{node['seed']} {process}".encode())
         with warnings.catch_warnings():

@@ -102,7 +102,9 @@ class StudiesSource(FileConfigSource):
         return True
 
     def is_group(self, config_path: str) -> bool:
-        """Only folders of `experiment`."""
+        """Only `experiment` and folders in it."""
+        if config_path.rstrip("/") == GROUP.rstrip("/"):
+            return Path(self.path).is_dir()
         return config_path.startswith(GROUP) and super().is_group(config_path.removeprefix(GROUP))
 
     def is_config(self, config_path: str) -> bool:

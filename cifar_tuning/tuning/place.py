@@ -1,4 +1,4 @@
-"""Where a study lives: its storage, name and folder, known from Hydra's configuration alone in every process."""
+"""Where a study lives and how it draws: what every process knows from Hydra's configuration, and without Optuna."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,6 +7,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from cifar_tuning.errors import ConfigError
+from cifar_tuning.overrides import given_options
 from cifar_tuning.targets import is_study
 from cifar_tuning.text import without_password
 
@@ -108,3 +109,33 @@ def sweep_key(hydra: Any) -> str | None:
         return None
     place = study_place(hydra)
     return f"{without_password(place.storage)} {place.name}" if place.shared else None
+
+
+def sampler_options(hydra: Any) -> dict[str, Any]:
+    """Returns the sampler's constructor call.
+
+    The stock options turn TPE's joint sampling and constant liar off, against Optuna's own defaults; here they are off
+    only for who says so on the command line.
+
+    Args:
+        hydra: Hydra's own part of the configuration.
+    """
+    node = OmegaConf.to_container(hydra.sweeper.sampler, resolve=True)
+    assert isinstance(node, dict)
+    said = given_options(hydra)
+    if node.get("_target_") == "optuna.samplers.TPESampler":
+        for key in ("multivariate", "constant_liar"):
+            if f"hydra.sweeper.sampler.{key}" not in said:
+                node[key] = True
+        if "hydra.sweeper.sampler.group" not in said:  # a part of sampling jointly
+            custom = hydra.sweeper.custom_search_space is not None
+            node["group"] = node["multivariate"] and (node.get("group") or custom)
+    return {str(key): value for key, value in node.items()}
+
+
+def sweeper_options(hydra: Any) -> dict[str, Any]:
+    """Returns a sweeper's options as they are used; those of others than ours are what they are."""
+    options = OmegaConf.to_container(hydra.sweeper, resolve=True)
+    assert isinstance(options, dict)
+    known = {str(key): value for key, value in options.items()}
+    return known | {"sampler": sampler_options(hydra)} if is_study(hydra) else known
