@@ -166,8 +166,8 @@ def _params(config: DictConfig, sweeper: dict[str, Any] | None) -> dict[str, str
         if group in choices:
             params[group] = str(choices[group])
     plain = OmegaConf.select(config, "hydra.sweeper")
-    known: Any = sweeper or OmegaConf.to_container(OmegaConf.create() if plain is None else plain, resolve=True)
-    for key, value in facts.as_params({"hydra": {"sweeper": known}}).items():
+    known: Any = sweeper if plain is None or sweeper else OmegaConf.to_container(plain, resolve=True)
+    for key, value in facts.as_params({"hydra": {"sweeper": known}} if known else {}).items():
         params.setdefault(key, value)
     if config.get("published"):
         params |= facts.published_params(OmegaConf.to_container(config.published, resolve=True))

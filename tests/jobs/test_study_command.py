@@ -250,9 +250,7 @@ def test_mlflow_and_the_report_name_the_studys_winner(tiny, study, tracked, repo
     assert outcome.code == 0, outcome.text
     (parent,) = tracked()[1].values()
     assert parent.data.tags["best.job_num"] == str(study().best_trial.number)
-    assert (
-        parent.data.params["hydra.sweeper.sampler.multivariate"] == "True"
-    )  # as it is used, not as the stock plugin's
+    assert parent.data.params["hydra.sweeper.sampler.multivariate"] == "true"  # as it is used, not the stock plugin's
     client = tracked.client()
     history = client.get_metric_history(parent.info.run_id, "best_value")
     assert [point.step for point in history] == [0, 1, 2, 3]
