@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.optim import Optimizer
 
 from cifar_tuning.errors import ConfigError
 from cifar_tuning.jobs.batches import make_batches
@@ -75,6 +76,7 @@ def make_trainer(
     log.info(describe_device(device, *formats, before))
     compile = choose_compile(prepared, device, formats, shape, parts.trainer.epochs * len(train), record)
     optimizer = make_optimizer(parts)
+    _warn_of_decay(optimizer, parts, prepared.config)
     trainer = Trainer(
         model,
         optimizer,
@@ -97,6 +99,16 @@ def make_trainer(
     )
     _resume(trainer, prepared, folder)
     return trainer, figures
+
+
+def _warn_of_decay(optimizer: Optimizer, parts: Parts, config: dict[str, Any]) -> None:
+    """An optimizer that decays weights by its own default, as PyTorch's AdamW does, would go unnoticed."""
+    decay = optimizer.defaults.get("weight_decay")
+    if not decay or "weight_decay" in config["optimizer"]:
+        return
+    if not any("weight_decay" in group for group in parts.regularizer.parameter_groups(parts.model)):
+        kind = type(optimizer).__name__
+        log.warning("%s decays weights by %g, its own default: optimizer.weight_decay=0 does not", kind, decay)
 
 
 def _resume(trainer: Trainer, prepared: Prepared, folder: Path) -> None:

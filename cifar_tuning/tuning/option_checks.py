@@ -6,7 +6,7 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
 from cifar_tuning.errors import ConfigError
-from cifar_tuning.overrides import parse_overrides
+from cifar_tuning.overrides import given_options, parse_overrides
 from cifar_tuning.text import on_one_line
 from cifar_tuning.tuning.options import StudyOptions, make_pruner
 from cifar_tuning.tuning.place import objectives_of
@@ -75,7 +75,10 @@ def _problems_with_parts(options: StudyOptions) -> list[str]:
         except Exception as error:
             while error.__cause__ is not None and isinstance(error.__cause__, Exception):
                 error = error.__cause__
-            lines.append(f"hydra/sweeper/{name}: {on_one_line(str(error))}")
+            said = given_options(options.config.hydra)
+            given = sorted(option for option in said if option.startswith(f"hydra.sweeper.{name}."))
+            which = f" (given: {', '.join(given)})" if given else ""
+            lines.append(f"hydra/sweeper/{name}: {on_one_line(str(error))}{which}")
     return lines
 
 

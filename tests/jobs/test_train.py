@@ -390,3 +390,11 @@ def test_a_config_of_ones_own_on_top_of_ours(tiny, tmp_path):
     outcome = tiny("--config-dir", str(tmp_path / "mine"), "--config-name", "own", "trainer.epochs=1")
     assert outcome.code == 0, outcome.err
     assert checkpoints.load(tmp_path / "run").config["seed"] == 7
+
+
+@pytest.mark.parametrize(("regularizer", "warned"), [("none", True), ("l1", True), ("l2", False)])
+def test_an_optimizers_own_decay_does_not_go_unnoticed(tiny, regularizer, warned):
+    own = ["~optimizer", "+optimizer={_target_: torch.optim.AdamW, _partial_: true, lr: 0.01}", "trainer.epochs=1"]
+    outcome = tiny(f"regularizer={regularizer}", *own)
+    assert outcome.code == 0, outcome.err
+    assert ("AdamW decays weights by 0.01, its own default" in outcome.text) == warned
