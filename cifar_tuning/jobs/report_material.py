@@ -16,6 +16,7 @@ from cifar_tuning.jobs.report_weights import best_histograms, named_histograms
 from cifar_tuning.overrides import key_of
 from cifar_tuning.reporting import curves, forest
 from cifar_tuning.reporting.effects import Effect, find_effects
+from cifar_tuning.reporting.front import front_in_words
 from cifar_tuning.reporting.report import Material, number, retrained_in_words
 from cifar_tuning.reporting.selection import choose_metric, choose_runs, more_is_better, objectives_of, of_training
 from cifar_tuning.reporting.table import Table, build_table, write_csv
@@ -49,6 +50,11 @@ class _Aim:
     objectives: dict[str, bool]
     searched: dict[str, bool]
 
+    @property
+    def several(self) -> bool:
+        """Whether it looked for several things at once, so that nothing is its best."""
+        return len(self.objectives) > 1
+
 
 def make_material(cfg: DictConfig, sweep: "SweepRecord", scratch: Path) -> Material:
     """Reads, compares and draws, with a progress bar.
@@ -69,7 +75,7 @@ def make_material(cfg: DictConfig, sweep: "SweepRecord", scratch: Path) -> Mater
     runs, left_out = choose_runs(searched, metric)
     with tqdm(total=len(runs) + len(STEPS), desc="reading", leave=False, disable=None) as bar:  # on a terminal only
         table = _table(cfg, sweep, runs, metric, aim, bar)
-        command, overlay = _best(cfg, sweep, table)
+        command, overlay = _best(cfg, sweep, table, aim)
         write_csv(table, scratch / "table.csv")
         _step(bar, 0)
         effects = find_effects(table, aim.searched)
@@ -87,7 +93,7 @@ def make_material(cfg: DictConfig, sweep: "SweepRecord", scratch: Path) -> Mater
         sources=[_source(sweep, table)],
         table=table,
         notes=[
-            *(*sweep.notes, *notes, *_no_best(table), *left_out, *table.notes, *aim.lost, *without),
+            *(*sweep.notes, *notes, *_no_best(table, aim), *left_out, *table.notes, *aim.lost, *without),
             *(*_few(table), *_unlike(table, runs)),
         ],
         effects=effects,
@@ -142,7 +148,7 @@ def _table(
         seed_key=cfg.seed_key,
         best_epochs=epochs,
         published=sweep.published,
-        has_best=metric in (cfg.metric, *aim.objectives) or not of_training(metric),
+        has_best=metric == cfg.metric or (not aim.several and (metric in aim.objectives or not of_training(metric))),
     )
 
 
@@ -154,9 +160,15 @@ def _source(sweep: "SweepRecord", table: Table) -> str:
     return f"{runs}, judged by `{table.metric}` ({way} is better). Read from `{sweep.location.shown}` on {now}."
 
 
-def _no_best(table: Table) -> list[str]:
+def _no_best(table: Table, aim: _Aim) -> list[str]:
     if table.has_best:
         return []
+    if aim.several:
+        wanted = ", ".join(f"`{name}`" for name in aim.objectives)
+        return [
+            f"The study has several objectives ({wanted}): by `{table.metric}` alone none is called the best. "
+            f"`metric={table.metric}` chooses by it all the same."
+        ]
     return [
         f"`{table.metric}` is of the images that were trained on: by it no configuration is called the best. "
         f"`metric={table.metric}` chooses by it all the same."
@@ -185,11 +197,11 @@ def _few(table: Table) -> list[str]:
     return []
 
 
-def _best(cfg: DictConfig, sweep: "SweepRecord", table: Table) -> tuple[str | None, str]:
+def _best(cfg: DictConfig, sweep: "SweepRecord", table: Table, aim: _Aim) -> tuple[str | None, str]:
     """Returns the best configuration as a command, if train.py made it, and as YAML; nothing where none is the best."""
     if not table.has_best:
         if cfg.export is not None:
-            raise UserError(f"export={cfg.export}: {' '.join(_no_best(table)).replace('`', '')}")
+            raise UserError(f"export={cfg.export}: {' '.join(_no_best(table, aim)).replace('`', '')}")
         return None, ""
     overrides = best.best_overrides(next(iter(table.best.runs.values())), cfg.seed_key)
     if overrides is None:
@@ -234,6 +246,8 @@ def _study(
     from cifar_tuning.reporting.study import write_plots
 
     words = _retrained(sweep, table.metric, cfg.seed_key)
+    if aim.several:
+        words += front_in_words(table, aim.objectives, curves.MOST_LINES)
     if aim.study is None:
         return words, []
     # The pictures are of the values that its trials returned, whatever the report is judged by.

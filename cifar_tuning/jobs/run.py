@@ -95,8 +95,7 @@ class Job:
             if not self.multirun:
                 self._say_what_is_ignored()
                 self._keep_what_is_there(prepared)
-            self.tracker = prepared.parts.tracking
-            self.tracker.start(run_context(self.hydra, prepared, self.folder, self.again))
+            self._open_run(prepared)
             result = self._train(prepared)
             value = objective(objectives_of(cfg), result, self.figures)
             self._keep_files(result, prepared.parts)
@@ -120,6 +119,12 @@ class Job:
             self.reporter.ended(result.state, value, result.progress.epoch, epochs)
         log.info("%s: %s in %s", result.state, self._in_words(result), self.folder)
         return value
+
+    def _open_run(self, prepared: Prepared) -> None:
+        self.tracker = prepared.parts.tracking
+        self.tracker.start(run_context(self.hydra, prepared, self.folder, self.again))
+        if self.reporter is not None:
+            self.reporter.began(self.tracker.run_id, self.folder)
 
     def _in_words(self, result: Result) -> str:
         if result.value is not None:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import optuna
@@ -133,6 +134,20 @@ class TrialReporter(Listener):
             known = isinstance(error, (*AWAY, UpdateFinishedTrialError))  # not a mistake in somebody's pruner
             log.warning("The study could not be told of epoch %d: %s", metrics.epoch, error, exc_info=not known)
             return False
+
+    def began(self, run_id: str | None, folder: Path) -> None:
+        """Tells the trial where its run is, for who reads the study elsewhere, as in optuna-dashboard.
+
+        Args:
+            run_id: in MLflow; None if the run is not tracked.
+            folder: of the job.
+        """
+        try:
+            self.trial.set_user_attr("folder", str(folder))
+            if run_id is not None:
+                self.trial.set_user_attr("mlflow_run_id", run_id)
+        except (*AWAY, UpdateFinishedTrialError) as error:  # it says nothing that training needs
+            log.warning("The study could not be told where the run of trial %d is: %s", self.trial.number, error)
 
     def of_trial(self, state: str) -> str:
         """Returns how the job's trial ends, given how the job did: behind a hopeless seed there is no other."""

@@ -268,11 +268,18 @@ def test_mlflow_and_the_report_name_the_studys_winner(tiny, study, tracked, repo
 
 
 @pytest.mark.slow
-def test_several_objectives_have_no_best_run(tiny, tracked):
+def test_several_objectives_have_no_best_run(tiny, tracked, study, folder, reporting):
     outcome = tiny(*STUDY, *tracked.overrides, *SEVERAL, "trainer.epochs=1", "hydra.sweeper.n_trials=2")
     assert outcome.code == 0, outcome.text
     (parent,) = tracked()[1].values()
     assert "best.run_id" not in parent.data.tags
+    trials, jobs = study().get_trials(), tracked()[0]
+    assert [trial.user_attrs["mlflow_run_id"] for trial in trials] == [jobs[number].info.run_id for number in (0, 1)]
+    assert [trial.user_attrs["folder"] for trial in trials] == [str(folder / "0"), str(folder / "1")]
+    outcome = reporting(f"sweep={folder}", tracked.overrides[1])
+    assert outcome.code == 0, outcome.text
+    assert "The Pareto front" in (folder / "report/report.md").read_text()
+    assert "The best configuration once more" not in outcome.out
 
 
 @pytest.mark.slow

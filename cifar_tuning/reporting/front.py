@@ -1,0 +1,53 @@
+"""Configurations of which no other one is at least as good in every objective and better in one: a Pareto front."""
+
+from collections.abc import Mapping, Sequence
+from statistics import mean
+
+from cifar_tuning.reporting.table import Configuration, Table
+
+
+def pareto_front(points: Sequence[Sequence[float]], maximize: Sequence[bool]) -> list[int]:
+    """Returns the places of the points that no other one beats, in their order; of equal points all.
+
+    Args:
+        points: a value for each objective.
+        maximize: for each objective, whether more is better.
+    """
+    signs = [1 if more else -1 for more in maximize]
+    gains = [tuple(sign * value for sign, value in zip(signs, point, strict=True)) for point in points]
+    return [
+        place
+        for place, own in enumerate(gains)
+        if not any(other != own and all(a >= b for a, b in zip(other, own, strict=True)) for other in gains)
+    ]
+
+
+def front_in_words(table: Table, objectives: Mapping[str, bool], most: int) -> list[str]:
+    """Returns sentences about a study's front: that nothing is its best, and the configurations that nothing beats.
+
+    Args:
+        table: of the study; configurations without all of the objectives are left out.
+        objectives: their names, and whether more of each is better.
+        most: of the front's configurations, so many are named.
+    """
+    found = [(c, values) for c in table.configurations if (values := _values(c, objectives)) is not None]
+    front = [found[place] for place in pareto_front([values for _, values in found], list(objectives.values()))]
+    wanted = " and ".join(f"{'more' if more else 'less'} `{name}`" for name, more in objectives.items())
+    named = [f"{table.label(c)} ({', '.join(_figure(value) for value in values)})" for c, values in front[:most]]
+    more = f"; and {len(front) - most} more" if len(front) > most else ""
+    return [
+        f"The study looked for {wanted}: none of its configurations is the best.",
+        f"The Pareto front, {len(front)} of {len(found)} configurations, none of which another one beats in all of "
+        f"these: {'; '.join(named)}{more}.",
+    ]
+
+
+def _values(configuration: Configuration, objectives: Mapping[str, bool]) -> list[float] | None:
+    runs = list(configuration.runs.values())
+    if any(name not in run.metrics for run in runs for name in objectives):
+        return None
+    return [mean(run.metrics[name] for run in runs) for name in objectives]
+
+
+def _figure(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4f}"

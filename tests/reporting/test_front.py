@@ -1,0 +1,37 @@
+"""The front of a study that looks for several things at once."""
+
+import pytest
+
+from cifar_tuning.reporting.front import front_in_words, pareto_front
+from cifar_tuning.reporting.table import build_table
+from tests.reporting.runs import make_runs
+
+
+@pytest.mark.parametrize(
+    ("points", "maximize", "front"),
+    [
+        ([(1, 5), (2, 4), (3, 6), (0, 9)], (True, False), [1, 2]),
+        ([(1, 5), (2, 4), (3, 6), (0, 9)], (True, True), [2, 3]),
+        ([(1, 1), (1, 1), (0, 1)], (True, True), [0, 1]),
+        ([(1, 0), (2, 0), (2, 1)], (False, False), [0]),
+        ([], (True, True), []),
+    ],
+)
+def test_what_no_other_point_beats(points, maximize, front):
+    assert pareto_front(points, maximize) == front
+
+
+def test_in_words():
+    runs = make_runs(({"lr": 1, "seed": 0}, 0.6), ({"lr": 2, "seed": 0}, 0.7), ({"lr": 3, "seed": 0}, 0.65))
+    for run, macs in zip(runs, (10_000, 20_000, 30_000), strict=True):
+        run.metrics["model/macs"] = macs
+    table = build_table(runs, "val/acc_best")
+    first, front = front_in_words(table, {"val/acc_best": True, "model/macs": False}, most=8)
+    assert (
+        first
+        == "The study looked for more `val/acc_best` and less `model/macs`: none of its configurations is the best."
+    )
+    assert "2 of 3 configurations" in front
+    assert "lr=2 (0.7000, 20,000); lr=1 (0.6000, 10,000)." in front
+    (_, shorter) = front_in_words(table, {"val/acc_best": True, "model/macs": False}, most=1)
+    assert shorter.endswith("lr=2 (0.7000, 20,000); and 1 more.")
