@@ -157,7 +157,7 @@ def _name(config: DictConfig, sweep_dir: Path) -> str:
     return "/".join(sweep_dir.parts[-2:])
 
 
-def _params(config: DictConfig, sweeper: dict[str, Any] | None) -> dict[str, str]:
+def _params(config: DictConfig, sweeper: dict[str, Any] | None = None) -> dict[str, str]:
     params = {}
     for override in task_overrides(config.hydra):
         params[facts.safe_key(key_of(override))] = value_of(override)[: facts.MAX_PARAM]
