@@ -85,7 +85,10 @@ def _beyond(content: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, A
         if key in known and known[key] == value:
             continue
         before = known.get(key)
-        left[key] = _beyond(value, before) if isinstance(value, dict) and isinstance(before, dict) else value
+        if not isinstance(value, dict) or not isinstance(before, dict):
+            left[key] = value
+        elif beyond := _beyond(value, before):
+            left[key] = beyond
     return left
 
 
