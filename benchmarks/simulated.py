@@ -16,9 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+from omegaconf import OmegaConf
 from tqdm import tqdm
 
 from benchmarks import measure
+from cifar_tuning.tuning import plugin
 from cifar_tuning.tuning.pruners import MedianPruner
 
 RECORDED = Path(__file__).with_name("recorded") / "simplenn_study.csv"
@@ -27,7 +29,17 @@ TRIALS, EPOCHS = 40, 15
 FIRST_SEED = 1000
 # Of an accuracy from epoch to epoch, before and after the learning rate is divided; and what a step away costs.
 NOISE_BEFORE, NOISE_AFTER, AWAY = 0.012, 0.004, 0.004
-DEFAULT: dict[str, Any] = {"n_startup_trials": 3, "n_warmup_steps": 1, "interval_steps": 2, "n_last_steps": 5}
+
+
+def shipped() -> dict[str, Any]:
+    """Returns the options of the pruner that a study of so many epochs has by default."""
+    config = OmegaConf.create({"trainer": {"epochs": EPOCHS}, "pruner": plugin.PRUNERS["median"]})
+    options = OmegaConf.to_container(config.pruner, resolve=True)
+    assert isinstance(options, dict)
+    return {str(key): value for key, value in options.items() if key != "_target_"}
+
+
+DEFAULT = shipped()
 PRUNERS: dict[str, optuna.pruners.BasePruner] = {
     "none": optuna.pruners.NopPruner(),
     "median, ours": MedianPruner(**DEFAULT),

@@ -1,0 +1,1 @@
+"""Reports of sweeps: tables, comparisons, pictures and pages, made of plain data."""

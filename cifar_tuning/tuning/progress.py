@@ -30,7 +30,13 @@ class Watched:
 
 
 class StudyProgress:
-    """Where a study stands now; `ended` is in the order in which the trials ended."""
+    """Where a study stands now; `ended` is in the order in which the trials ended.
+
+    Args:
+        trials: of the study, all of them.
+        watched: what was known of it, and there already, when watching began.
+        now: in seconds since 1970.
+    """
 
     def __init__(self, trials: Sequence[FrozenTrial], watched: Watched, now: float) -> None:
         ended = [trial for trial in trials if trial.state.is_finished()]
