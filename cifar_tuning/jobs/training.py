@@ -62,11 +62,11 @@ def make_trainer(
     if device.type == "cpu":
         keep_freed_memory()
     before = memory_in_use(device)
-    model = place(parts.model, device)
     same_data = json.dumps(prepared.config["data"], default=str)
     train, val = make_batches(parts, prepared.config["seed"], device, same_data)
-    if (problem := last_batch_problem(parts, train.count)) is not None:
+    if (problem := last_batch_problem(parts, train.count)) is not None:  # tried on the CPU, where the model still is
         raise ConfigError([problem])
+    model = place(parts.model, device)
     height, width, channels = train.image_shape
     shape = (parts.data.batch_size, channels, height, width)
     record = resolve_recording(parts.trainer.cuda_graphs, model, parts.regularizer, device)
