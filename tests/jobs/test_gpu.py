@@ -24,6 +24,12 @@ def test_a_run_that_goes_on_is_the_uninterrupted_one_to_the_bit(tiny, predicting
     assert predicted.code == 0, predicted.err
 
 
+def test_a_last_batch_of_one_image_is_trained_where_the_model_takes_it(tiny, tmp_path):
+    outcome = tiny(*ON_GPU, "trainer.epochs=1", "data.train_limit=65", "data.batch_size=64")
+    assert outcome.code == 0, outcome.err
+    assert json.loads((tmp_path / "run" / "result.json").read_text())["state"] == "complete"
+
+
 def test_a_sweeps_second_job_may_be_deterministic(tiny, tmp_path):
     """cuBLAS reads what it needs for that once a process, before its first job."""
     outcome = tiny(*ON_GPU, "trainer.epochs=1", "-m", "trainer.deterministic=false,true")
