@@ -14,7 +14,7 @@ import optuna
 from filelock import FileLock
 from optuna.exceptions import ExperimentalWarning, StorageInternalError
 from optuna.storages import RDBStorage
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError, SQLAlchemyError
 
 from cifar_tuning.databases import close_databases_at_exit
 from cifar_tuning.errors import UserError
@@ -38,6 +38,8 @@ def trial_id(study: optuna.Study, number: int) -> int:
 
 # Seconds between attempts to reach it again: it may be restarted.
 WAITS = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
+# Attempts at a storage whose tables another program makes at the same moment, and seconds between them.
+OTHERS, POLL_TABLES = 20, 0.1
 # No sampler takes so long to draw a trial.
 TAKING_SECONDS = 600
 # Names our lock among a PostgreSQL server's advisory locks.
@@ -70,19 +72,34 @@ def open_storage(url: str, heartbeat_interval: int = 60, grace_period: int | Non
             "sqlite:////data/optuna.db or postgresql://user@host/studies, in which a dead worker is noticed; null uses "
             "optuna.db in the sweep's folder"
         )
-    arguments: dict[str, Any] = {"connect_args": {"timeout": LOCK_SECONDS}} if sqlite else {"pool_pre_ping": True}
+    engine: dict[str, Any] = {"connect_args": {"timeout": LOCK_SECONDS}} if sqlite else {"pool_pre_ping": True}
+    arguments = {"engine_kwargs": engine, "heartbeat_interval": heartbeat_interval, "grace_period": grace_period}
     quiet_optuna()
     try:
         with warnings.catch_warnings(), _making_tables(url, file):
             warnings.simplefilter("ignore", ExperimentalWarning)
-            storage = RDBStorage(
-                url, engine_kwargs=arguments, heartbeat_interval=heartbeat_interval, grace_period=grace_period
-            )
+            storage = _open_and_create(url, arguments)
     except Exception as error:
         raise UserError(f"hydra.sweeper.storage={without_password(url)}: {_advice(error)}") from error
     if sqlite:
         _listen(storage)
     return storage
+
+
+def _open_and_create(url: str, arguments: dict[str, Any]) -> RDBStorage:
+    """Opens a storage while others may do the same.
+
+    Whoever opens a new one makes its tables, Optuna's dashboard too, which knows nothing of our lock; of two at once
+    each finds tables that were not there a moment ago. Once more, and they are all there.
+    """
+    for _ in range(OTHERS):
+        try:
+            return RDBStorage(url, **arguments)
+        except (IntegrityError, OperationalError, ProgrammingError) as error:
+            if not isinstance(error, IntegrityError) and "already exists" not in str(error):
+                raise
+            time.sleep(POLL_TABLES)
+    return RDBStorage(url, **arguments)
 
 
 @contextmanager

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import optuna
@@ -13,6 +14,7 @@ import psutil
 import pytest
 from omegaconf import OmegaConf
 from optuna.trial import TrialState
+from sqlalchemy.exc import SQLAlchemyError
 
 from cifar_tuning.tuning.claims import OWNER
 
@@ -64,7 +66,10 @@ def start(tmp_path):
 @pytest.fixture
 def trials(tmp_path):
     def read() -> list[optuna.trial.FrozenTrial]:
-        url = f"sqlite:///{tmp_path}/sweep/optuna.db"
+        file = tmp_path / "sweep" / "optuna.db"
+        if not file.exists():  # to open it would make it
+            raise FileNotFoundError(file)
+        url = f"sqlite:///{file}"
         return optuna.load_study(study_name="sphere", storage=url).get_trials()
 
     return read
@@ -75,16 +80,18 @@ def finish(process: subprocess.Popen, timeout: float = 120) -> str:
     return out
 
 
-def wait_for(condition, seconds: float = 60) -> None:
-    end = time.time() + seconds
-    while True:
+def wait_for(process: subprocess.Popen, condition: Callable[[], bool], seconds: float = 120) -> None:
+    """Waits for what a running command does; fails with what it said if it ends before, or does not do it."""
+    end, problem = time.time() + seconds, None
+    while process.poll() is None and time.time() < end:
         try:
             if condition():
                 return
-        except Exception:  # the study is just being made; what stays wrong ends below
-            pass
-        assert time.time() < end, "nothing happened"
+        except (KeyError, FileNotFoundError, SQLAlchemyError) as error:  # the study is just being made
+            problem = error
         time.sleep(0.05)
+    process.kill()
+    pytest.fail(f"it did not happen (exit code {process.returncode}, {problem!r}):\n{finish(process)}")
 
 
 def owners(trials) -> set[int]:
@@ -108,7 +115,7 @@ def test_two_workers_share_the_trials(start, trials, tmp_path):
 def test_ctrl_c_stops_the_workers_and_the_same_command_goes_on(start, trials):
     command = [*SPACE, "wait=0.7", "hydra.sweeper.workers=2", "hydra.sweeper.n_trials=6"]
     process = start(*command)
-    wait_for(lambda: any(t.state.is_finished() for t in trials()))
+    wait_for(process, lambda: any(t.state.is_finished() for t in trials()))
     workers = [child.pid for child in psutil.Process(process.pid).children()]
     assert len(workers) == 2
     process.send_signal(signal.SIGINT)
@@ -136,7 +143,7 @@ def test_a_terminated_command_stops_its_workers_in_order(start, trials, tmp_path
         f"runpy.run_path({str(APP)!r}, run_name='__main__')\n"
     )
     process = start(*SPACE, "wait=0.7", "hydra.sweeper.workers=2", "hydra.sweeper.n_trials=50", app=app)
-    wait_for(lambda: any(t.state.is_finished() for t in trials()))
+    wait_for(process, lambda: any(t.state.is_finished() for t in trials()))
     workers = [child.pid for child in psutil.Process(process.pid).children()]
     process.send_signal(signal.SIGTERM)
     out = finish(process)
@@ -152,7 +159,7 @@ def test_a_terminated_command_stops_its_workers_in_order(start, trials, tmp_path
 @pytest.mark.slow
 def test_a_worker_that_dies_is_replaced(start, trials):
     process = start(*SPACE, "wait=0.7", "hydra.sweeper.workers=2", "hydra.sweeper.n_trials=14")
-    wait_for(lambda: sum(t.state == TrialState.RUNNING and bool(t.params) for t in trials()) == 2)
+    wait_for(process, lambda: sum(t.state == TrialState.RUNNING and bool(t.params) for t in trials()) == 2)
     victim = max(owners(trials()))
     os.kill(victim, signal.SIGKILL)
     out = finish(process)
@@ -166,7 +173,7 @@ def test_a_worker_that_dies_is_replaced(start, trials):
 @pytest.mark.slow
 def test_workers_end_when_their_supervisor_is_killed(start, trials):
     process = start(*SPACE, "wait=0.5", "hydra.sweeper.workers=2", "hydra.sweeper.n_trials=50")
-    wait_for(lambda: any(t.state.is_finished() for t in trials()))
+    wait_for(process, lambda: any(t.state.is_finished() for t in trials()))
     workers = [psutil.Process(child.pid) for child in psutil.Process(process.pid).children()]
     process.kill()
     _, alive = psutil.wait_procs(workers, timeout=60)

@@ -1,9 +1,11 @@
+import time
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from multiprocessing import get_context
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
+import optuna
 import pytest
 
 from cifar_tuning.tuning.storage import open_storage
@@ -27,3 +29,33 @@ def test_several_processes_make_the_same_file(tmp_path):
     with ProcessPoolExecutor(PROCESSES, context, _barrier, (context.Barrier(PROCESSES),)) as pool:
         for number in range(4):
             assert list(pool.map(partial(_open, tmp_path), [number] * PROCESSES)) == [0] * PROCESSES
+
+
+def _open_as_a_dashboard_does(folder: Path, files: int) -> None:
+    together.wait(timeout=60)
+    for number in range(files):
+        file = folder / f"{number}.db"
+        while not (folder / f"{number}.done").exists():
+            if file.exists():
+                try:
+                    optuna.storages.RDBStorage(f"sqlite:///{file}")
+                except Exception:  # it has no lock: what it runs into is its own
+                    time.sleep(0.001)
+
+
+@pytest.mark.slow
+def test_another_program_opens_the_new_file_at_the_same_moment(tmp_path):
+    """Optuna's dashboard, say, or a script that waits for the study; it knows nothing of a lock, and makes tables."""
+    context, files = get_context("spawn"), 30
+    barrier = context.Barrier(2)
+    with ProcessPoolExecutor(1, context, _barrier, (barrier,)) as pool:
+        other = pool.submit(_open_as_a_dashboard_does, tmp_path, files)
+        barrier.wait(timeout=60)
+        try:
+            for number in range(files):
+                assert open_storage(f"sqlite:///{tmp_path}/{number}.db").get_all_studies() == []
+                (tmp_path / f"{number}.done").touch()
+        finally:
+            for number in range(files):
+                (tmp_path / f"{number}.done").touch()
+            other.result(timeout=60)
