@@ -2,11 +2,15 @@
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 # Start times are derived from the clock, which a machine may correct while a process lives.
 TOLERANCE_SECONDS = 5.0
@@ -27,6 +31,40 @@ def stop(number: int, frame: object) -> None:
     """
     _stop.set()
     raise SystemExit(128 + number)
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Puts Ctrl-C and SIGTERM off until a block ends; a second one stops the block at once.
+
+    What a signal's handler raises, it raises between any two instructions: SQLAlchemy does not survive that in a
+    statement, and what a database has been told is not yet known here. Only the main thread hears signals; in others
+    this does nothing.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[tuple[int, object]] = []
+    handlers: dict[int, Callable[[int, Any], object]] = {}
+
+    def put_off(number: int, frame: object) -> None:
+        if came:
+            handlers[number](number, frame)
+        came.append((number, frame))
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        handler = signal.getsignal(number)
+        if callable(handler):
+            handlers[number] = handler
+            signal.signal(number, put_off)
+    try:
+        yield
+    finally:
+        for known, handler in handlers.items():
+            signal.signal(known, handler)
+        if came:
+            first, frame = came[0]
+            handlers[first](first, frame)
 
 
 def asked_to_stop() -> bool:

@@ -22,7 +22,7 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from cifar_tuning.processes import host, lives, started
+from cifar_tuning.processes import host, lives, started, undisturbed
 from cifar_tuning.text import counted, first_line
 from cifar_tuning.tuning.storage import TAKING_SECONDS, study_lock, trial_id
 
@@ -73,7 +73,7 @@ class Claims:
         """
         taken: list[Trial] = []
         # The samplers are not atomic: of two asking at once, the second would not see the first's draw.
-        with study_lock(self.backend, self.folder):
+        with study_lock(self.backend, self.folder), undisturbed():
             trials = self.take_up_dead()
             training = {t._trial_id for t in trials if self.is_mine(t)}
             try:
@@ -83,7 +83,7 @@ class Claims:
                     trials = self.study.get_trials(deepcopy=False) if number + 1 < count else trials
                     if suggest(trial):
                         taken.append(trial)
-            except BaseException:
+            except BaseException:  # the storage is away, or a second Ctrl-C
                 self._give_back_half_taken(training)
                 raise
         return taken

@@ -17,6 +17,7 @@ from optuna.trial import Trial, TrialState
 
 from cifar_tuning.errors import UserError
 from cifar_tuning.files import write_text
+from cifar_tuning.processes import undisturbed
 from cifar_tuning.tuning.claims import Claims, tell
 from cifar_tuning.tuning.options import StudyOptions
 from cifar_tuning.tuning.place import REPEAT, LostTrial
@@ -80,27 +81,29 @@ class Engine:
         def goes_on() -> bool:
             return keep_on() and time.time() < self.deadline
 
-        while goes_on():
-            self._stop_if_too_many_failed()
-            trials = self.claims.take(self.batch, self.suggest)
-            if trials is None:
-                return
-            try:
-                if self.flow is None:
-                    self._train(trials)
-                else:
-                    Stream(self, trials, lambda: goes_on() and not self._failed()).run(self.flow, self.room)
-            except LostTrial as lost:
-                log.warning("%s", lost)
-                self._give_back(trials)
-            except (KeyboardInterrupt, SystemExit):
-                self._give_back(trials)
-                raise
-            except Exception as error:
-                if not keep_on():  # a signal's exit, which Hydra made an error of its own
-                    self._give_back(trials)
+        try:
+            while goes_on():
+                with undisturbed():
+                    self._stop_if_too_many_failed()
+                trials = self.claims.take(self.batch, self.suggest)
+                if trials is None:
                     return
-                self._after_launcher_error(trials, error)
+                try:
+                    if self.flow is None:
+                        self._train(trials)
+                    else:
+                        Stream(self, trials, lambda: goes_on() and not self._failed()).run(self.flow, self.room)
+                except LostTrial as lost:
+                    log.warning("%s", lost)
+                    self._give_back()
+                except Exception as error:
+                    if not keep_on():  # a signal's exit, which Hydra made an error of its own
+                        self._give_back()
+                        return
+                    self._after_launcher_error(trials, error)
+        except (KeyboardInterrupt, SystemExit):
+            self._give_back()
+            raise
 
     def suggest(self, trial: Trial) -> bool:
         """Draws a trial's parameters, or fails it; says whether it has them."""
@@ -130,9 +133,10 @@ class Engine:
                         lost.add(trial.number)
                     else:
                         earlier[trial.number].append(self.outcome(trial, result, repeat))
-        for trial in trials:
-            if trial.number not in lost and not self.settle(trial.number):
-                self.conclude(trial.number, earlier[trial.number])
+        with undisturbed():
+            for trial in trials:
+                if trial.number not in lost and not self.settle(trial.number):
+                    self.conclude(trial.number, earlier[trial.number])
 
     def _launch(self, trials: list[Trial], repeat: int) -> Iterator[tuple[Trial, JobReturn]]:
         # A launcher counts job numbers up from the first; another process may have taken one in between.
@@ -204,10 +208,13 @@ class Engine:
         if not list(folder.rglob("traceback.txt")):  # the job's own says more
             write_text(folder / "traceback.txt", text)
 
-    def _give_back(self, trials: list[Trial]) -> None:
-        for trial in self._still_running(trials):
-            if not self.settle(trial.number):
-                self.claims.release(trial.number)
+    def _give_back(self) -> None:
+        """Ends or gives back every trial that this process has; it trains none any more."""
+        with undisturbed():
+            self.claims.backend.remove_session()  # where a signal came in a statement it can't be used any more
+            for trial in self.study.get_trials(deepcopy=False):
+                if self.claims.is_mine(trial) and not self.settle(trial.number):
+                    self.claims.release(trial.number)
 
     def _after_launcher_error(self, trials: list[Trial], error: Exception) -> None:
         """Sorts a batch whose launcher raised: a bad configuration fails, a lost job is begun again.

@@ -18,6 +18,7 @@ from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError, S
 
 from cifar_tuning.databases import close_databases_at_exit
 from cifar_tuning.errors import UserError
+from cifar_tuning.processes import undisturbed
 from cifar_tuning.text import first_line, without_password
 from cifar_tuning.tuning.place import sqlite_file
 
@@ -163,7 +164,8 @@ def patiently(call: Callable[[], object]) -> None:
     """
     for wait in WAITS:
         try:
-            call()
+            with undisturbed():  # the wait may be, a statement may not
+                call()
             return
         except AWAY as error:
             log.warning("The study's storage does not answer (%s); trying again.", first_line(error))

@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 from optuna.trial import TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
-from cifar_tuning.tuning.claims import OWNER
+from cifar_tuning.tuning.claims import OWNER, RETRIES, Claims
 
 APP = Path(__file__).with_name("sphere.py")
 
@@ -154,6 +154,25 @@ def test_a_terminated_command_stops_its_workers_in_order(start, trials, tmp_path
     assert len(stopped) < 20, out
     assert TrialState.RUNNING not in {t.state for t in stopped}
     assert (tmp_path / "sweep" / "optimization_results.yaml").is_file()
+
+
+def test_a_signal_between_taking_a_trial_and_training_it_leaves_none_behind(run, trials, monkeypatch):
+    take = Claims.take
+
+    def interrupted(claims, *arguments):
+        taken = take(claims, *arguments)
+        if taken[0].number == 2:
+            raise KeyboardInterrupt
+        return taken
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Claims, "take", interrupted)
+        run(*SPACE, "hydra.sweeper.n_trials=4")
+    assert [t.state for t in trials()] == [TrialState.COMPLETE, TrialState.COMPLETE, TrialState.WAITING]
+    run(*SPACE, "hydra.sweeper.n_trials=4")
+    done = trials()
+    assert [t.state for t in done] == [TrialState.COMPLETE] * 4
+    assert RETRIES not in done[2].system_attrs  # it did not die
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """Taking trials, seen from inside: what an interruption at a bad moment leaves."""
 
 import json
+import signal
 import threading
 import time
 from contextlib import suppress
@@ -48,6 +49,21 @@ def test_a_trial_that_is_half_taken_is_given_back(claims, monkeypatch, moment, k
     assert states == [TrialState.WAITING] * (2 if moment == "suggest" else 1)
     monkeypatch.undo()
     assert [trial.number for trial in claims.take(4, lambda trial: True)] == [0, 1, 2, 3]
+
+
+def test_a_signal_comes_behind_what_is_being_taken(claims):
+    """SQLAlchemy can't be used any more where a signal came in a statement."""
+
+    def interrupt(trial):
+        signal.raise_signal(signal.SIGINT)
+        claims.study._storage.set_trial_system_attr(trial._trial_id, "drawn", True)
+        return True
+
+    with pytest.raises(KeyboardInterrupt):
+        claims.take(1, interrupt)
+    (trial,) = claims.study.get_trials()
+    assert trial.system_attrs["drawn"]
+    assert claims.is_mine(trial)  # `Engine.run` gives it back
 
 
 def test_an_interrupted_take_leaves_what_is_in_training(claims):
