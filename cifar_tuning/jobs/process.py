@@ -15,6 +15,7 @@ from omegaconf import OmegaConf
 
 from cifar_tuning import PROJECT_ROOT
 from cifar_tuning.errors import UserError
+from cifar_tuning.processes import stop
 from cifar_tuning.targets import TRUST_VARIABLE
 from cifar_tuning.tuning import plugin  # noqa: F401  registers the resolvers that conf/ uses
 from cifar_tuning.tuning.overlays import register
@@ -79,7 +80,7 @@ def start() -> None:
     for name in _TALKATIVE:
         logging.getLogger(name).setLevel(logging.WARNING)
     # The default would end the process at once and leave its MLflow run RUNNING.
-    signal.signal(signal.SIGTERM, _exit_on_signal)
+    signal.signal(signal.SIGTERM, stop)
     gc.set_threshold(*_COLLECT_AFTER)
     # cuBLAS repeats itself (trainer.deterministic=true) only with a fixed workspace, which it reads once a process: a
     # sweep's second job would be too late.
@@ -100,7 +101,3 @@ def _short_for_users(
             usual(kind, error, trace)
 
     return hook
-
-
-def _exit_on_signal(number: int, frame: object) -> None:
-    raise SystemExit(128 + number)

@@ -9,12 +9,14 @@ import math
 import tempfile
 import time
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 from weakref import WeakSet
 
 from cifar_tuning.files import write_text
+from cifar_tuning.processes import undisturbed
 from cifar_tuning.text import first_line
 from cifar_tuning.tracking import facts
 
@@ -165,7 +167,9 @@ class Outbox:
         if (self._down or self.store.location.file) and not self._reachable(last):
             return False
         try:
-            self.pending.deliver(self.store.client, self.run_id)
+            # What a signal raises in a statement comes out of SQLAlchemy as an error of the database's.
+            with nullcontext() if self.store.location.remote else undisturbed():
+                self.pending.deliver(self.store.client, self.run_id)
         except Exception as error:  # the network, SQLAlchemy, a full disk: none of them may stop a training
             if getattr(error, "error_code", None) in REFUSALS:
                 self._give_up(error)
