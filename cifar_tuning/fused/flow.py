@@ -6,6 +6,8 @@ from contextlib import ExitStack, contextmanager
 from functools import cached_property, partial
 
 from hydra.core.utils import filter_overrides
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
 
 from cifar_tuning.fused import grouping
 from cifar_tuning.fused.launch import Launch, failed, has_own_optimizer, say_together
@@ -57,21 +59,39 @@ class Flow(Launch):
     The jobs of a crew are at different epochs, so only those that began together share their batches. In exchange
     nobody waits for the slowest, and stacks stay full while a pruner thins them out. (Stacks of those that share and
     stacks of the others were no faster on two cores.) Each job is what it is in any other launch.
+
+    Args:
+        context, config, task, stack: as a launch's.
+        room, more, ended: see `FusedLauncher.flow`.
     """
 
-    def run_on(self, room: int, more: More, ended: Ended) -> None:
-        """Trains until there are no more jobs; see `FusedLauncher.flow`."""
-        self._prepare()
-        self.room, self.tell_ended = room, ended
+    def __init__(
+        self,
+        context: HydraContext,
+        config: DictConfig,
+        task: TaskFunction,
+        stack: int | None,
+        room: int,
+        more: More,
+        ended: Ended,
+    ) -> None:
+        super().__init__(context, config, task, stack)
+        self.room, self.more, self.tell_ended = room, more, ended
+        # What closes the display at the end, if it was opened.
+        self.open = ExitStack()
         self.crews: list[Crew] = []
         self.plans: dict[Structure, Stacking] = {}
         # Taken, but not begun.
         self.waiting: list[tuple[int, Sequence[str]]] = []
         # All that have begun and not ended: what an error must not leave open.
         self.going: list[PausedJob] = []
+
+    def train(self) -> None:
+        """Trains until there are no more jobs."""
+        self._prepare()
         try:
-            with ExitStack() as self.open, stopped_on_error(self.going):
-                while self._admit_all(more):
+            with self.open, stopped_on_error(self.going):
+                while self._admit_all():
                     for crew in list(self.crews):
                         self._advance(crew)
         except (KeyboardInterrupt, SystemExit):
@@ -83,11 +103,11 @@ class Flow(Launch):
         """Of all crews; opened when the first is."""
         return self.open.enter_context(Display(0, 0))
 
-    def _admit_all(self, more: More) -> bool:
+    def _admit_all(self) -> bool:
         """Fills the vacancies, and says whether there is anything to train."""
         while (vacancies := self._vacancies()) > 0:
             if not self.waiting:
-                self.waiting += more(vacancies)
+                self.waiting += self.more(vacancies)
             if not self.waiting:
                 break
             joined = self._admit(*self.waiting.pop(0))

@@ -62,7 +62,7 @@ class FusedLauncher(Launcher):
         from cifar_tuning.fused.flow import Flow
 
         self._check()
-        Flow(self.context, self.config, self.task, self.stack).run_on(room, more, ended)
+        Flow(self.context, self.config, self.task, self.stack, room, more, ended).train()
 
     def _check(self) -> None:
         if problem := stack_problem(self.config, None):

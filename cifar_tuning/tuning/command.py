@@ -15,13 +15,8 @@ from cifar_tuning.processes import asked_to_stop, is_worker
 from cifar_tuning.tuning.engine import Engine
 from cifar_tuning.tuning.options import StudyOptions
 from cifar_tuning.tuning.study import open_study
-from cifar_tuning.tuning.workers import (
-    BEGIN_VARIABLE,
-    Workers,
-    die_with_parent,
-    script,
-    workers_of,
-)
+from cifar_tuning.tuning.worker_count import script, workers_of
+from cifar_tuning.tuning.workers import BEGIN_VARIABLE, Workers, die_with_parent
 
 
 def run_study(config: DictConfig, context: HydraContext, task: TaskFunction, arguments: list[str]) -> None:

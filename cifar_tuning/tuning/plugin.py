@@ -4,6 +4,7 @@ Found through the `hydra.plugins` entry point, so that any Hydra application in 
 """
 
 import hashlib
+import signal
 import sys
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,6 +18,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 
 from cifar_tuning.errors import UserError
 from cifar_tuning.overrides import key_of, unresolved
+from cifar_tuning.processes import is_worker
 from cifar_tuning.targets import FUSED_LAUNCHER, STUDY_SWEEPER
 
 # Beginnings of the overrides of Hydra's own options that make a study another one.
@@ -102,6 +104,10 @@ class StudySweeper(Sweeper):
         except KeyboardInterrupt:
             print("Interrupted; the same command goes on with the study.", file=sys.stderr)
             raise SystemExit(130) from None
+        except SystemExit as stop:
+            if stop.code == 128 + signal.SIGTERM and not is_worker():  # as a cluster's scheduler asks
+                print("Terminated; the same command goes on with the study.", file=sys.stderr)
+            raise
 
 
 def name_of(overrides: Any, hydras: Any, job: str) -> str:

@@ -19,7 +19,7 @@ from cifar_tuning.tuning.options import StudyOptions, make_pruner
 from cifar_tuning.tuning.place import StudyPlace, sqlite_file
 from cifar_tuning.tuning.space import changes, describe
 from cifar_tuning.tuning.storage import open_storage, study_lock
-from cifar_tuning.tuning.workers import workers_of
+from cifar_tuning.tuning.worker_count import workers_of
 
 # In the study's folder: which study it belongs to.
 MARKER = "study.yaml"

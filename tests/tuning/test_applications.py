@@ -148,6 +148,7 @@ def test_a_terminated_command_stops_its_workers_in_order(start, trials, tmp_path
     process.send_signal(signal.SIGTERM)
     out = finish(process)
     assert "Stopping the workers" in out
+    assert "the same command goes on with the study" in out
     assert process.returncode == 128 + signal.SIGTERM, out
     assert not any(psutil.pid_exists(pid) for pid in workers)
     stopped = trials()

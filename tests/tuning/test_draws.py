@@ -11,7 +11,7 @@ from hydra import compose
 from cifar_tuning.processes import WORKER_VARIABLE
 from cifar_tuning.tuning.options import StudyOptions
 from cifar_tuning.tuning.study import open_study
-from cifar_tuning.tuning.workers import COUNT_VARIABLE
+from cifar_tuning.tuning.worker_count import COUNT_VARIABLE
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from optuna.exceptions import StorageInternalError
 
 from cifar_tuning import processes
 from cifar_tuning.errors import UserError
-from cifar_tuning.tuning import workers
+from cifar_tuning.tuning import worker_count
 from cifar_tuning.tuning.workers import Workers
 
 FUSED = {"_target_": "cifar_tuning.fused.launcher.FusedLauncher", "stack": None}
@@ -45,26 +45,26 @@ def options(given=None, device="cpu", launcher=BASIC, n_jobs=2, n_trials=20):
     ],
 )
 def test_as_many_as_pay(monkeypatch, asked, gpu, count):
-    monkeypatch.setattr(workers, "cores", lambda: 4)
-    monkeypatch.setattr(workers, "script", lambda: ["python", "train.py"])
-    monkeypatch.setattr(workers, "version", lambda package: "2.13.0")
-    monkeypatch.setattr(workers, "free_gpu_memory", lambda device: gpu)
-    assert workers.workers_of(options(**asked)) == count
+    monkeypatch.setattr(worker_count, "cores", lambda: 4)
+    monkeypatch.setattr(worker_count, "script", lambda: ["python", "train.py"])
+    monkeypatch.setattr(worker_count, "version", lambda package: "2.13.0")
+    monkeypatch.setattr(worker_count, "free_gpu_memory", lambda device: gpu)
+    assert worker_count.workers_of(options(**asked)) == count
 
 
 def test_not_more_than_memory_has_room_for(monkeypatch):
-    monkeypatch.setattr(workers, "cores", lambda: 64)
-    monkeypatch.setattr(workers, "script", lambda: ["python", "train.py"])
-    monkeypatch.setattr(workers, "free_memory", lambda: 5 * 2**30)
-    assert workers.workers_of(options()) == 2
+    monkeypatch.setattr(worker_count, "cores", lambda: 64)
+    monkeypatch.setattr(worker_count, "script", lambda: ["python", "train.py"])
+    monkeypatch.setattr(worker_count, "free_memory", lambda: 5 * 2**30)
+    assert worker_count.workers_of(options()) == 2
 
 
 def test_a_pytorch_without_cuda_has_no_gpu(monkeypatch):
-    monkeypatch.setattr(workers, "cores", lambda: 4)
-    monkeypatch.setattr(workers, "script", lambda: ["python", "train.py"])
-    monkeypatch.setattr(workers, "version", lambda package: "2.13.0+cpu")
-    monkeypatch.setattr(workers, "free_gpu_memory", lambda device: 80000)
-    assert workers.workers_of(options(device="auto")) == 4
+    monkeypatch.setattr(worker_count, "cores", lambda: 4)
+    monkeypatch.setattr(worker_count, "script", lambda: ["python", "train.py"])
+    monkeypatch.setattr(worker_count, "version", lambda package: "2.13.0+cpu")
+    monkeypatch.setattr(worker_count, "free_gpu_memory", lambda device: 80000)
+    assert worker_count.workers_of(options(device="auto")) == 4
 
 
 @pytest.mark.parametrize(
@@ -86,14 +86,14 @@ def test_a_containers_limits_count(monkeypatch, tmp_path, limits, cores, memory)
 
 
 def test_one_where_the_command_can_not_be_repeated(monkeypatch):
-    monkeypatch.setattr(workers, "script", lambda: None)
-    assert workers.workers_of(options()) == 1
+    monkeypatch.setattr(worker_count, "script", lambda: None)
+    assert worker_count.workers_of(options()) == 1
 
 
 def test_a_worker_knows_how_many_there_are(monkeypatch):
     monkeypatch.setenv(processes.WORKER_VARIABLE, "1")
-    monkeypatch.setenv(workers.COUNT_VARIABLE, "5")
-    assert workers.workers_of(options()) == 5
+    monkeypatch.setenv(worker_count.COUNT_VARIABLE, "5")
+    assert worker_count.workers_of(options()) == 5
 
 
 class Away:

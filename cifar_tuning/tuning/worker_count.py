@@ -1,0 +1,68 @@
+"""How many worker processes a study starts, and what each may use of the machine."""
+
+import os
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+from omegaconf import OmegaConf
+
+from cifar_tuning.processes import cores, free_gpu_memory, free_memory, is_worker
+from cifar_tuning.targets import is_fused
+from cifar_tuning.tuning.options import StudyOptions
+
+# Set in a worker's environment: how many workers there are.
+COUNT_VARIABLE = "CIFAR_TUNING_WORKERS"
+# Memory of a worker: a process with PyTorch, MLflow and the images of CIFAR-10 takes 1 GiB, its trials' activations
+# the rest.
+BYTES_EACH = 2 * 2**30
+# One trial after the other that a worker has at least: samplers and pruners learn from those that have ended.
+ROUNDS = 5
+# Trials that make a stack worth its while.
+STACK = 4
+
+
+def script() -> list[str] | None:
+    """Returns the command of this process, to be repeated; None where it is no script (a notebook, say)."""
+    # With the flags (-X, -W, -O) that this interpreter was given.
+    python = [sys.executable, *subprocess._args_from_interpreter_flags()]  # type: ignore[attr-defined]
+    spec = getattr(sys.modules.get("__main__"), "__spec__", None)
+    if spec is not None and spec.name and not spec.name.startswith("pytest"):
+        module = spec.name.removesuffix(".__main__")
+        return [*python, "-m", module, *sys.argv[1:]]
+    return [*python, *sys.argv] if Path(sys.argv[0]).suffix == ".py" and Path(sys.argv[0]).is_file() else None
+
+
+def workers_of(options: StudyOptions) -> int:
+    """Returns how many workers the command has: as many as it asks for, or as many as pay.
+
+    Small models leave a second thread little to do: two processes with a thread each train 1.2 to 1.5 times the images
+    of one with two threads (`python -m benchmarks workers`). On a GPU one process is enough.
+    """
+    if is_worker():
+        return int(os.environ[COUNT_VARIABLE])
+    if options.sweeper.workers is not None:
+        return int(options.sweeper.workers)
+    device = str(OmegaConf.select(options.config, "trainer.device", default="cpu"))
+    if script() is None or device.startswith("cuda") or (device == "auto" and _has_gpu()):
+        return 1
+    most = [cores(), int(options.n_trials) // ROUNDS, free_memory() // BYTES_EACH]
+    launcher = options.config.hydra.launcher
+    if is_fused(options.config.hydra):
+        most.append(options.sweeper.n_jobs // (launcher.get("stack") or STACK))
+    elif str(launcher.get("_target_")).rpartition(".")[2] != "BasicLauncher":
+        return 1  # joblib, ray and submitit have processes of their own
+    return max(1, min(most))
+
+
+def _has_gpu() -> bool:
+    """Whether `trainer.device=auto` is going to be a GPU; told without importing PyTorch."""
+    return not version("torch").endswith("+cpu") and free_gpu_memory("auto") is not None
+
+
+def threads_each(workers: int) -> int:
+    """Returns how many threads each of several workers gets, so that all together use every core once."""
+    given = os.environ.get("OMP_NUM_THREADS", "")
+    share = max(1, cores() // workers)
+    return min(int(given), share) if given.isdecimal() and int(given) > 0 else share
