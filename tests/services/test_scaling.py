@@ -239,9 +239,9 @@ class Sweep:
 
 
 def environment() -> dict[str, str]:
-    """A command's environment: one thread each, no Ray cluster but its own."""
+    """A command's environment: one thread each, no Ray cluster but its own, whose workers other tests leave no time."""
     kept = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
-    return kept | {"OMP_NUM_THREADS": "1", "RAY_USAGE_STATS_ENABLED": "0"}
+    return kept | {"OMP_NUM_THREADS": "1", "RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
 
 
 @pytest.fixture
