@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cifar_tuning.data.base import is_whole
+from cifar_tuning.numeric import is_whole
 
 # Which stream of an epoch's random numbers; a new use gets a new number.
 ORDER_STREAM, AUGMENTATION_STREAM, SIDE_STREAM, CUTOUT_STREAM, MIXUP_STREAM = range(5)

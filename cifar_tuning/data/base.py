@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from cifar_tuning.data.split import stratified_split, stratified_subset
+from cifar_tuning.numeric import is_whole
 
 MAX_SEED = 2**32 - 1
 
@@ -116,11 +117,6 @@ class ImageData(ABC):
 
 def _array_set(stored: Tensor, labels: np.ndarray, rows: np.ndarray) -> ArraySet:
     return ArraySet(stored, torch.from_numpy(rows), torch.from_numpy(labels[rows].astype(np.int64)))
-
-
-def is_whole(value: object, low: int, high: int | None = None) -> bool:
-    """Whether a value from a config is an int (a bool is none) within the bounds, which are included."""
-    return isinstance(value, int) and not isinstance(value, bool) and value >= low and (high is None or value <= high)
 
 
 def check_shared(

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from cifar_tuning.data.base import MAX_SEED, ImageData, check_shared, is_whole
+from cifar_tuning.data.base import MAX_SEED, ImageData, check_shared
+from cifar_tuning.numeric import is_whole
 
 _CLASSES = 10
 _BLOCKS = 4  # a class's pattern is 4×4 coloured blocks of 8×8 pixels
@@ -82,7 +83,7 @@ class Synthetic(ImageData):
         ]
         if not is_whole(data_seed, 0, MAX_SEED):
             problems.append(f"data.data_seed={data_seed}: must be a whole number between 0 and {MAX_SEED}")
-        if not isinstance(train_size, int) or not is_whole(train_size, 1):
+        if not is_whole(train_size, 1):
             return problems  # without it the rest can't be judged
         return problems + check_shared(
             available=train_size,

@@ -16,6 +16,7 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
+from cifar_tuning.numeric import is_whole
 from cifar_tuning.targets import FUSED_LAUNCHER
 from cifar_tuning.text import counted
 
@@ -83,7 +84,7 @@ def stack_problem(config: DictConfig, jobs: int | None) -> str | None:
     stack = OmegaConf.select(config, "hydra.launcher.stack")
     if stack is None:
         return None
-    if not isinstance(stack, int) or isinstance(stack, bool) or stack < 1:
+    if not is_whole(stack, 1):
         return f"hydra.launcher.stack={stack}: must be a whole number, 1 or above, or null to have it measured"
     # An Optuna sweeper's last batch may be smaller; what it launches together is its n_jobs.
     # So is the basic one's max_batch_size.

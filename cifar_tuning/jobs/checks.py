@@ -9,7 +9,7 @@ from typing import Any
 from hydra.utils import get_object
 from omegaconf import OmegaConf
 
-from cifar_tuning.models.layers import is_number
+from cifar_tuning.numeric import is_number, is_whole
 from cifar_tuning.text import on_one_line
 from cifar_tuning.training.events import PUBLIC_NAMES, SMALLER_IS_BETTER
 from cifar_tuning.tuning.place import objectives_of
@@ -36,7 +36,7 @@ class Rule:
 
 
 def _whole(low: int) -> Callable[[Any], bool]:
-    return lambda value: isinstance(value, int) and not isinstance(value, bool) and value >= low
+    return lambda value: is_whole(value, low)
 
 
 def _share(value: Any) -> bool:

@@ -1,10 +1,11 @@
 """Building blocks and checks that the architectures share."""
 
 from collections.abc import Iterable
-from numbers import Real
 
 import torch
 from torch import Tensor, nn
+
+from cifar_tuning.numeric import is_number, is_whole
 
 
 def conv3x3(
@@ -51,21 +52,16 @@ def is_hooked(module: nn.Module) -> bool:
     )
 
 
-def is_number(value: object) -> bool:
-    """True for a finite int or float, false for booleans and everything else."""
-    return isinstance(value, Real) and not isinstance(value, bool) and abs(float(value)) < float("inf")
-
-
 def check_dropout(rate: object) -> list[str]:
     """Returns what is wrong with a dropout rate; empty if nothing is."""
-    if is_number(rate) and 0 <= rate < 1:  # type: ignore[operator]
+    if is_number(rate) and 0 <= rate < 1:
         return []
     return [f"model.dropout={rate}: must be a number from 0 up to, not including, 1"]
 
 
 def check_momentum(momentum: object) -> list[str]:
     """Returns what is wrong with batch norm's momentum; empty if nothing is."""
-    if is_number(momentum) and 0 < momentum <= 1:  # type: ignore[operator]
+    if is_number(momentum) and 0 < momentum <= 1:
         return []
     return [f"model.batch_norm_momentum={momentum}: must be a number above 0 and at most 1 (default 0.1)"]
 
@@ -78,7 +74,7 @@ def check_flags(**flags: object) -> list[str]:
 
 def check_count(name: str, value: object) -> list[str]:
     """Returns what is wrong with a number of channels or classes; empty if nothing is."""
-    if isinstance(value, int) and not isinstance(value, bool) and value > 0:
+    if is_whole(value, 1):
         return []
     return [f"model.{name}={value}: must be a whole number above 0"]
 

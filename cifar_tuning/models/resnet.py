@@ -15,6 +15,7 @@ from cifar_tuning.models.layers import (
     raise_all,
 )
 from cifar_tuning.models.normalization import BatchNorm2d
+from cifar_tuning.numeric import is_whole
 
 SHORTCUTS = ("A", "B", "none")
 
@@ -152,8 +153,7 @@ class ResNet(nn.Module):
     ) -> list[str]:
         """Returns a line for each option that is out of range; empty if all are right."""
         problems = []
-        whole = isinstance(depth, int) and not isinstance(depth, bool)
-        if not whole or depth < 8 or (depth - 2) % 6:  # type: ignore[operator]
+        if not is_whole(depth, 8) or (depth - 2) % 6:
             problems.append(f"model.depth={depth}: must be 6n+2 with n ≥ 1, such as 20, 32, 44, 56 or 110")
         if shortcut not in SHORTCUTS:
             problems.append(f"model.shortcut={shortcut}: must be one of {', '.join(SHORTCUTS)}")

@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cifar_tuning.numeric import is_number
+
 
 def split_parameters(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
     """Returns the weights of convolutions and fully connected layers, and everything else.
@@ -36,7 +38,7 @@ class Regularizer:
     def check(**options: object) -> list[str]:
         """Returns a line for each option that is out of range; empty if all are right."""
         strength = options["strength"]
-        if isinstance(strength, int | float) and not isinstance(strength, bool) and 0 <= strength < float("inf"):
+        if is_number(strength) and strength >= 0:
             return []
         return [f"regularizer.strength={strength}: must be a number, 0 or above, such as 1e-4"]
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass, fields
 import torch
 from torch import nn
 
+from cifar_tuning.numeric import is_number, is_whole
+
 PRECISIONS = ("auto", "fp32", "bf16")
 # By the names that they have in `torch`.
 MEMORY_FORMATS = ("auto", "channels_last", "contiguous_format")
@@ -93,7 +95,7 @@ class TrainerSettings:
     ) -> list[str]:
         """Returns a line for each option that is out of range; empty if all are right."""
         problems = []
-        if not isinstance(epochs, int) or isinstance(epochs, bool) or epochs < 1:
+        if not is_whole(epochs, 1):
             problems.append(f"trainer.epochs={epochs}: must be a whole number, 1 or above")
         problems += check_device(device)
         if precision not in PRECISIONS:
@@ -108,14 +110,14 @@ class TrainerSettings:
         numbers = {"label_smoothing": label_smoothing, "mixup": mixup, "ema_decay": ema_decay}
         numbers |= {"initial_scale": initial_scale}
         numbers |= {"delay_fraction": delay_fraction, "finetune_fraction": finetune_fraction}
-        wrong = {name: NUMBERS[name][1] for name, value in numbers.items() if not _is(value, NUMBERS[name][0])}
+        wrong = {
+            name: NUMBERS[name][1]
+            for name, value in numbers.items()
+            if not (is_number(value) and NUMBERS[name][0](value))
+        }
         if not wrong and delay_fraction + finetune_fraction > 1:  # type: ignore[operator]
             wrong["finetune_fraction"] = f"and delay_fraction={delay_fraction} must not be more than 1 together"
         return problems + [f"trainer.{name}={numbers[name]}: {expected}" for name, expected in wrong.items()]
-
-
-def _is(value: object, right: Callable[[float], bool]) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and right(value)
 
 
 def check_device(device: object, key: str = "trainer.device") -> list[str]:

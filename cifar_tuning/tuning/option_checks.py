@@ -6,6 +6,7 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
 from cifar_tuning.errors import ConfigError
+from cifar_tuning.numeric import is_number, is_whole
 from cifar_tuning.overrides import given_options, parse_overrides
 from cifar_tuning.text import on_one_line
 from cifar_tuning.tuning.options import StudyOptions, make_pruner
@@ -23,13 +24,14 @@ def option_problems(options: StudyOptions) -> list[str]:
         value = sweeper[name]
         if value is None and name == "workers":  # as many as pay
             continue
-        if not isinstance(value, int) or isinstance(value, bool) or value < low:
+        if not is_whole(value, low):
             lines.append(f"hydra.sweeper.{name}={value}: must be a whole number, {low} or above")
     for name, low in {"max_retry": 0, "timeout": 0, "grace_period": 1}.items():
-        if sweeper[name] is not None and sweeper[name] < low:
-            lines.append(f"hydra.sweeper.{name}={sweeper[name]}: must be {low} or above, or null")
-    if not 0 <= sweeper.max_failure_rate <= 1:
-        lines.append(f"hydra.sweeper.max_failure_rate={sweeper.max_failure_rate}: must be from 0 to 1")
+        value = sweeper[name]
+        if value is not None and not (is_number(value) and value >= low):
+            lines.append(f"hydra.sweeper.{name}={value}: must be a number, {low} or above, or null")
+    if not (is_number(rate := sweeper.max_failure_rate) and 0 <= rate <= 1):
+        lines.append(f"hydra.sweeper.max_failure_rate={rate}: must be a number from 0 to 1")
     if bad := [d for d in options.directions if d not in ("minimize", "maximize")]:
         lines.append(f"hydra.sweeper.direction={bad[0]}: must be minimize or maximize, or a list of them")
     if options.space.empty:

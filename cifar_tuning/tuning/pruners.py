@@ -9,6 +9,8 @@ import optuna
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
+from cifar_tuning.numeric import is_whole
+
 
 class PercentilePruner(optuna.pruners.PercentilePruner):
     """Prunes a trial whose best value so far is not among the given share of the complete trials' values at that step.
@@ -36,7 +38,7 @@ class PercentilePruner(optuna.pruners.PercentilePruner):
         n_seed_steps: int | None = None,
     ) -> None:
         for name, value in (("n_last_steps", n_last_steps), ("n_seed_steps", n_seed_steps)):
-            if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+            if value is not None and not is_whole(value, 1):
                 raise ValueError(f"{name} must be a whole number, 1 or above, or null, but got {value}.")
         if n_last_steps is not None and n_last_steps < n_warmup_steps:
             raise ValueError(
