@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 # Start times are derived from the clock, which a machine may correct while a process lives.
 TOLERANCE_SECONDS = 5.0
@@ -33,38 +33,71 @@ def stop(number: int, frame: object) -> None:
     raise SystemExit(128 + number)
 
 
+class _PutOff:
+    """The handler of Ctrl-C and SIGTERM since the first undisturbed block; the main thread's alone.
+
+    It stays: a signal that comes while handlers are exchanged would find the wrong one.
+    """
+
+    depth = 0
+    # Numbers of the signals that came during a block.
+    came: ClassVar[list[int]] = []
+    # What hears them elsewhere.
+    usual: ClassVar[dict[int, Callable[[int, Any], object]]] = {}
+
+    @classmethod
+    def install(cls) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            handler = signal.getsignal(number)
+            if callable(handler) and handler is not _hear:  # the default of SIGTERM ends the process at once
+                cls.usual[number] = handler
+                signal.signal(number, _hear)
+
+
+def _hear(number: int, frame: object) -> None:
+    if _PutOff.depth and not (number == signal.SIGINT and number in _PutOff.came):
+        _PutOff.came.append(number)
+    else:
+        _PutOff.usual[number](number, frame)
+
+
 @contextmanager
 def undisturbed() -> Iterator[None]:
-    """Puts Ctrl-C and SIGTERM off until a block ends; a second one stops the block at once.
+    """Puts Ctrl-C and SIGTERM off until a block ends; a second Ctrl-C stops it at once.
 
     What a signal's handler raises, it raises between any two instructions: SQLAlchemy does not survive that in a
-    statement, and what a database has been told is not yet known here. Only the main thread hears signals; in others
-    this does nothing.
+    statement, and what a database has been told is not yet known here. (SIGTERM comes twice where a cluster's scheduler
+    sends it to a supervisor and its workers.) Python runs handlers in the main thread; in others this does nothing.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    came: list[tuple[int, object]] = []
-    handlers: dict[int, Callable[[int, Any], object]] = {}
+    outer = _PutOff.depth
+    if not outer:
+        _PutOff.came.clear()
+        _PutOff.install()
+    try:
+        _PutOff.depth = outer + 1
+        yield
+    finally:
+        _PutOff.depth = outer
+        if not outer and _PutOff.came:
+            number = _PutOff.came[0]
+            _PutOff.came.clear()
+            _PutOff.usual[number](number, None)
 
-    def put_off(number: int, frame: object) -> None:
-        if came:
-            handlers[number](number, frame)
-        came.append((number, frame))
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        handler = signal.getsignal(number)
-        if callable(handler):
-            handlers[number] = handler
-            signal.signal(number, put_off)
+@contextmanager
+def terminable() -> Iterator[None]:
+    """Has SIGTERM end this process as Ctrl-C does, in order, where nobody has said otherwise."""
+    own = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    if own:
+        signal.signal(signal.SIGTERM, stop)
     try:
         yield
     finally:
-        for known, handler in handlers.items():
-            signal.signal(known, handler)
-        if came:
-            first, frame = came[0]
-            handlers[first](first, frame)
+        if own:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def asked_to_stop() -> bool:

@@ -20,6 +20,7 @@ from cifar_tuning.jobs.testing import accuracy, label_test_images
 from cifar_tuning.jobs.training import make_trainer
 from cifar_tuning.jobs.used_folder import has_trained, only_here, put_aside
 from cifar_tuning.overrides import job_overrides, key_of
+from cifar_tuning.processes import undisturbed
 from cifar_tuning.ranking import ENDED
 from cifar_tuning.targets import is_fused, is_study
 from cifar_tuning.tracking.base import TRACEBACK
@@ -64,7 +65,7 @@ class Job:
         self.trainer: Trainer | None = None
         self.reporter: Any = None
         self.figures: dict[str, float] = {}
-        self.again = False
+        self.again = self.over = False
         self.test_acc: float | None = None
 
     @property
@@ -101,24 +102,30 @@ class Job:
             self._keep_files(result, prepared.parts)
             if self.multirun and is_retrained(self.hydra):
                 self._test(prepared)
-            self._write_result(result.state)
-            (self.folder / TRACEBACK).unlink(missing_ok=True)  # of a process that was stopped before
-            self.tracker.finish(result.state, self.reporter and self.reporter.of_trial(result.state))
+            with undisturbed():  # or it would have ended here and not there
+                self._end(result, value, prepared.parts.trainer.epochs)
         except LostTrial:  # its folder and its run are another process's now
             if self.tracker is not None:
                 self.tracker.abandon()
             raise
         except BaseException as error:
-            self._fail(error)
+            if not self.over:
+                self._fail(error)
             if (reason := out_of_memory(error)) is not None:
                 size = OmegaConf.select(cfg, "data.batch_size")
                 raise UserError(f"{reason} A smaller data.batch_size (it is {size}) or model needs less.") from error
             raise
-        if self.reporter is not None:
-            epochs = prepared.parts.trainer.epochs
-            self.reporter.ended(result.state, value, result.progress.epoch, epochs)
         log.info("%s: %s in %s", result.state, self._in_words(result), self.folder)
         return value
+
+    def _end(self, result: Result, value: Any, epochs: int) -> None:
+        """Tells the folder, the store and the study, whose run is over once the first two know."""
+        self._write_result(result.state)
+        (self.folder / TRACEBACK).unlink(missing_ok=True)  # of a process that was stopped before
+        self.tracker.finish(result.state, self.reporter and self.reporter.of_trial(result.state))
+        self.over = True
+        if self.reporter is not None:
+            self.reporter.ended(result.state, value, result.progress.epoch, epochs)
 
     def _open_run(self, prepared: Prepared) -> None:
         self.tracker = prepared.parts.tracking

@@ -9,7 +9,6 @@ import math
 import tempfile
 import time
 from collections.abc import Mapping
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -69,21 +68,23 @@ class Pending:
             tags = dict(list(self.tags.items())[:TAGS_A_CALL])
             # MLflow allows 1,000 things a call in all.
             metrics = metrics[: METRICS_A_CALL - len(tags)]
-            client.log_batch(
-                run_id,
-                metrics=[Metric(*metric) for metric in metrics],
-                tags=[RunTag(key, value) for key, value in tags.items()],
-            )
-            del self.metrics[: len(metrics)]
-            for key in tags:
-                del self.tags[key]
+            with undisturbed():  # what a signal raises in a statement comes out as an error of the database's
+                client.log_batch(
+                    run_id,
+                    metrics=[Metric(*metric) for metric in metrics],
+                    tags=[RunTag(key, value) for key, value in tags.items()],
+                )
+                del self.metrics[: len(metrics)]
+                for key in tags:
+                    del self.tags[key]
         for name, file in list(self.artifacts.items()):
             if Path(file).exists():  # or else it was cleared away while the store was gone
                 _send_file(client, run_id, name, Path(file))
             del self.artifacts[name]
         if self.status is not None:
-            client.set_terminated(run_id, self.status, self.end_time)
-            self.status = None
+            with undisturbed():
+                client.set_terminated(run_id, self.status, self.end_time)
+                self.status = None
 
 
 class Outbox:
@@ -167,9 +168,7 @@ class Outbox:
         if (self._down or self.store.location.file) and not self._reachable(last):
             return False
         try:
-            # What a signal raises in a statement comes out of SQLAlchemy as an error of the database's.
-            with nullcontext() if self.store.location.remote else undisturbed():
-                self.pending.deliver(self.store.client, self.run_id)
+            self.pending.deliver(self.store.client, self.run_id)
         except Exception as error:  # the network, SQLAlchemy, a full disk: none of them may stop a training
             if getattr(error, "error_code", None) in REFUSALS:
                 self._give_up(error)

@@ -65,11 +65,6 @@ class Location:
         """The URI without its password, for messages."""
         return without_password(self.uri)
 
-    @property
-    def remote(self) -> bool:
-        """Whether it is a tracking server, which MLflow reaches by HTTP."""
-        return self.uri.split(":", 1)[0] in HTTP
-
     def problem(self, timeout: float) -> str | None:
         """Ask quickly whether the store can be reached; None if so, else what is wrong."""
         scheme = self.uri.split(":", 1)[0].split("+")[0]

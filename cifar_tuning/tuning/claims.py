@@ -19,12 +19,11 @@ from typing import Any
 
 from optuna import Study
 from optuna.exceptions import UpdateFinishedTrialError
-from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from cifar_tuning.processes import host, lives, started, undisturbed
+from cifar_tuning.processes import host, lives, started
 from cifar_tuning.text import counted, first_line
-from cifar_tuning.tuning.storage import TAKING_SECONDS, study_lock, trial_id
+from cifar_tuning.tuning.storage import TAKING_SECONDS, Storage, study_lock, trial_id
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +56,7 @@ class Claims:
     ) -> None:
         # Optuna wraps its databases in a cache that passes neither heartbeats nor changes of state on as they are.
         backend = getattr(study._storage, "_backend", None)
-        assert isinstance(backend, RDBStorage)
+        assert isinstance(backend, Storage)
         self.backend = backend
         self.study, self.folder, self.n_trials, self.max_retry = study, folder, n_trials, max_retry
         self.settle, self.fail = settle, fail
@@ -73,7 +72,7 @@ class Claims:
         """
         taken: list[Trial] = []
         # The samplers are not atomic: of two asking at once, the second would not see the first's draw.
-        with study_lock(self.backend, self.folder), undisturbed():
+        with study_lock(self.backend, self.folder):
             trials = self.take_up_dead()
             training = {t._trial_id for t in trials if self.is_mine(t)}
             try:
@@ -83,7 +82,8 @@ class Claims:
                     trials = self.study.get_trials(deepcopy=False) if number + 1 < count else trials
                     if suggest(trial):
                         taken.append(trial)
-            except BaseException:  # the storage is away, or a second Ctrl-C
+            except BaseException:
+                self.backend.fresh_session()
                 self._give_back_half_taken(training)
                 raise
         return taken

@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from cifar_tuning.compose import remember_files
 from cifar_tuning.errors import UserError
-from cifar_tuning.processes import asked_to_stop, is_worker
+from cifar_tuning.processes import is_worker
 from cifar_tuning.tuning.engine import Engine
 from cifar_tuning.tuning.options import StudyOptions
 from cifar_tuning.tuning.study import open_study
@@ -33,7 +33,7 @@ def run_study(config: DictConfig, context: HydraContext, task: TaskFunction, arg
     begin = float(os.environ.get(BEGIN_VARIABLE, time.time()))
     if is_worker():
         die_with_parent()
-        Engine(study, options, context, task, begin, workers).run(lambda: not asked_to_stop())
+        Engine(study, options, context, task, begin, workers).run()
         return
     from cifar_tuning.tuning import retrain, study_files, summary
 

@@ -2,9 +2,10 @@
 
 import logging
 import math
+import signal
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -17,7 +18,7 @@ from optuna.trial import Trial, TrialState
 
 from cifar_tuning.errors import UserError
 from cifar_tuning.files import write_text
-from cifar_tuning.processes import undisturbed
+from cifar_tuning.processes import asked_to_stop, undisturbed
 from cifar_tuning.tuning.claims import Claims, tell
 from cifar_tuning.tuning.options import StudyOptions
 from cifar_tuning.tuning.place import REPEAT, LostTrial
@@ -68,23 +69,20 @@ class Engine:
         self.repeats: int = sweeper.repeats
         self.deadline = math.inf if sweeper.timeout is None else begin + sweeper.timeout
 
-    def run(self, keep_on: Callable[[], bool] = lambda: True) -> None:
+    def run(self) -> None:
         """Trains trial after trial until none is left, time is up, or too many failed.
-
-        Args:
-            keep_on: asked before every trial.
 
         Raises:
             UserError: more than `max_failure_rate` of the trials failed.
+            SystemExit: the process was asked to stop, though the signal's own exit may have been lost.
         """
 
         def goes_on() -> bool:
-            return keep_on() and time.time() < self.deadline
+            return time.time() < self.deadline and not asked_to_stop()
 
         try:
             while goes_on():
-                with undisturbed():
-                    self._stop_if_too_many_failed()
+                self._stop_if_too_many_failed()
                 trials = self.claims.take(self.batch, self.suggest)
                 if trials is None:
                     return
@@ -97,10 +95,11 @@ class Engine:
                     log.warning("%s", lost)
                     self._give_back()
                 except Exception as error:
-                    if not keep_on():  # a signal's exit, which Hydra made an error of its own
-                        self._give_back()
-                        return
+                    if asked_to_stop():  # the signal's exit, which Hydra made an error of its own
+                        break
                     self._after_launcher_error(trials, error)
+            if asked_to_stop():
+                raise SystemExit(128 + signal.SIGTERM)
         except (KeyboardInterrupt, SystemExit):
             self._give_back()
             raise
@@ -133,10 +132,9 @@ class Engine:
                         lost.add(trial.number)
                     else:
                         earlier[trial.number].append(self.outcome(trial, result, repeat))
-        with undisturbed():
-            for trial in trials:
-                if trial.number not in lost and not self.settle(trial.number):
-                    self.conclude(trial.number, earlier[trial.number])
+        for trial in trials:
+            if trial.number not in lost and not self.settle(trial.number):
+                self.conclude(trial.number, earlier[trial.number])
 
     def _launch(self, trials: list[Trial], repeat: int) -> Iterator[tuple[Trial, JobReturn]]:
         # A launcher counts job numbers up from the first; another process may have taken one in between.
@@ -209,9 +207,9 @@ class Engine:
             write_text(folder / "traceback.txt", text)
 
     def _give_back(self) -> None:
-        """Ends or gives back every trial that this process has; it trains none any more."""
+        """Ends or gives back every trial that this process has; a launcher's job elsewhere will notice."""
         with undisturbed():
-            self.claims.backend.remove_session()  # where a signal came in a statement it can't be used any more
+            self.claims.backend.fresh_session()
             for trial in self.study.get_trials(deepcopy=False):
                 if self.claims.is_mine(trial) and not self.settle(trial.number):
                     self.claims.release(trial.number)

@@ -18,7 +18,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 
 from cifar_tuning.errors import UserError
 from cifar_tuning.overrides import key_of, unresolved
-from cifar_tuning.processes import is_worker
+from cifar_tuning.processes import is_worker, terminable
 from cifar_tuning.targets import FUSED_LAUNCHER, STUDY_SWEEPER
 
 # Beginnings of the overrides of Hydra's own options that make a study another one.
@@ -95,7 +95,8 @@ class StudySweeper(Sweeper):
 
         assert self.config is not None
         try:
-            run_study(self.config, self.context, self.task, arguments)
+            with terminable():
+                run_study(self.config, self.context, self.task, arguments)
         except AWAY as error:
             reason = f"error: the study's storage does not answer any more: {error}"
             raise CompactHydraException(f"{reason}\nThe same command goes on with the study.") from error

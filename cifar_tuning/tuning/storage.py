@@ -6,7 +6,8 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import lru_cache, wraps
+from inspect import isfunction
 from pathlib import Path
 from typing import Any
 
@@ -47,8 +48,33 @@ TAKING_SECONDS = 600
 LOCK_NUMBER = 1407_2020
 
 
+class Storage(RDBStorage):
+    """Optuna's, each call of which ends before Ctrl-C or SIGTERM is heard: see `undisturbed`."""
+
+    def fresh_session(self) -> None:
+        """Leaves this thread's session to itself, which a second Ctrl-C may have broken in a statement."""
+        try:
+            self.remove_session()
+        except SQLAlchemyError:
+            self.scoped_session.registry.clear()
+
+
+def _whole(call: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(call)
+    def undisturbed_call(*args: Any, **kwargs: Any) -> Any:
+        with undisturbed():
+            return call(*args, **kwargs)
+
+    return undisturbed_call
+
+
+for _name, _call in vars(RDBStorage).items():
+    if isfunction(_call) and not _name.startswith("__"):
+        setattr(Storage, _name, _whole(_call))
+
+
 @lru_cache(maxsize=8)
-def open_storage(url: str, heartbeat_interval: int = 60, grace_period: int | None = None) -> RDBStorage:
+def open_storage(url: str, heartbeat_interval: int = 60, grace_period: int | None = None) -> Storage:
     """Opens a storage, creating its tables if it is new; one object per process and storage.
 
     Args:
@@ -87,7 +113,7 @@ def open_storage(url: str, heartbeat_interval: int = 60, grace_period: int | Non
     return storage
 
 
-def _open_and_create(url: str, arguments: dict[str, Any]) -> RDBStorage:
+def _open_and_create(url: str, arguments: dict[str, Any]) -> Storage:
     """Opens a storage while others may do the same.
 
     Whoever opens a new one makes its tables, Optuna's dashboard too, which knows nothing of our lock; of two at once
@@ -95,12 +121,12 @@ def _open_and_create(url: str, arguments: dict[str, Any]) -> RDBStorage:
     """
     for _ in range(OTHERS):
         try:
-            return RDBStorage(url, **arguments)
+            return Storage(url, **arguments)
         except (IntegrityError, OperationalError, ProgrammingError) as error:
             if not isinstance(error, IntegrityError) and "already exists" not in str(error):
                 raise
             time.sleep(POLL_TABLES)
-    return RDBStorage(url, **arguments)
+    return Storage(url, **arguments)
 
 
 @contextmanager
@@ -164,8 +190,7 @@ def patiently(call: Callable[[], object]) -> None:
     """
     for wait in WAITS:
         try:
-            with undisturbed():  # the wait may be, a statement may not
-                call()
+            call()
             return
         except AWAY as error:
             log.warning("The study's storage does not answer (%s); trying again.", first_line(error))

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from hydra.core.utils import JobReturn
 from optuna.trial import Trial
 
-from cifar_tuning.processes import undisturbed
 from cifar_tuning.tuning.place import LostTrial
 from cifar_tuning.tuning.trial import Outcome, may_go_on, on_job_end, outcomes
 
@@ -85,8 +84,7 @@ class Stream:
     def ended(self, number: int, result: JobReturn) -> None:
         """Takes note of a job's end; the next seed of its trial comes before new trials."""
         try:
-            with undisturbed():
-                self._take_note(number, result)
+            self._take_note(number, result)
         except Exception as error:
             self._keep(error)
 

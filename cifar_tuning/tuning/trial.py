@@ -16,7 +16,7 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.samplers import RandomSampler
 from optuna.trial import Trial, TrialState
 
-from cifar_tuning.processes import asked_to_stop, undisturbed
+from cifar_tuning.processes import asked_to_stop
 from cifar_tuning.training.events import EpochMetrics, Listener
 from cifar_tuning.tuning.claims import AGAIN, OWNER
 from cifar_tuning.tuning.options import make_pruner
@@ -119,24 +119,20 @@ class TrialReporter(Listener):
         value = metrics.named().get(str(self.curve), math.nan)
         if math.isnan(value):  # several objectives, one that has no curve, or an epoch that diverged
             return False
-        with undisturbed():
-            return self._report(metrics.epoch, value)
-
-    def _report(self, epoch: int, value: float) -> bool:
         try:
             frozen = self.storage.get_trial(self.trial._trial_id)
             # It may have been given back too, by a command that was stopped while its launcher's job trained on.
             if frozen.system_attrs.get(OWNER) != self.owner or frozen.state != TrialState.RUNNING:
                 raise LostTrial(f"Trial {self.trial.number} is no longer this process's, which stops.")
-            step = self.offset + epoch
-            if step not in self.reported and not (epoch == 0 and self.offset):
+            step = self.offset + metrics.epoch
+            if step not in self.reported and not (metrics.epoch == 0 and self.offset):
                 self.trial.report(value, step)
                 self.reported.add(step)
-            self.hopeless = epoch > 0 and self.trial.should_prune()
+            self.hopeless = metrics.epoch > 0 and self.trial.should_prune()
             return self.hopeless
         except Exception as error:  # a study whose server is away must not cost the training
             known = isinstance(error, (*AWAY, UpdateFinishedTrialError))  # not a mistake in somebody's pruner
-            log.warning("The study could not be told of epoch %d: %s", epoch, error, exc_info=not known)
+            log.warning("The study could not be told of epoch %d: %s", metrics.epoch, error, exc_info=not known)
             return False
 
     def began(self, run_id: str | None, folder: Path) -> None:
@@ -147,10 +143,9 @@ class TrialReporter(Listener):
             folder: of the job.
         """
         try:
-            with undisturbed():
-                self.trial.set_user_attr("folder", str(folder))
-                if run_id is not None:
-                    self.trial.set_user_attr("mlflow_run_id", run_id)
+            self.trial.set_user_attr("folder", str(folder))
+            if run_id is not None:
+                self.trial.set_user_attr("mlflow_run_id", run_id)
         except (*AWAY, UpdateFinishedTrialError) as error:  # it says nothing that training needs
             log.warning("The study could not be told where the run of trial %d is: %s", self.trial.number, error)
 
@@ -169,8 +164,7 @@ class TrialReporter(Listener):
         if (told := _ON_JOB_END.get()) is None:
             return
         try:
-            with undisturbed():
-                told(self.trial.number)
+            told(self.trial.number)
         except AWAY as error:  # it would only have spared the study a wait
             log.warning("The study will hear later how the job of trial %d ended: %s", self.trial.number, error)
 

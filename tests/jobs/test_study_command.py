@@ -466,8 +466,8 @@ def test_it_prunes_under_launchers(tiny, study, launcher):
 BAD = [
     (["hydra.sweeper.workers=0"], "hydra.sweeper.workers=0: must be a whole number, 1 or above"),
     (["hydra.sweeper.n_trials=0"], "hydra.sweeper.n_trials=0"),
-    (["hydra.sweeper.timeout=1h"], "hydra.sweeper.timeout=1h: must be a number, 0 or above, or null"),
-    (["hydra.sweeper.max_failure_rate=half"], "max_failure_rate=half: must be a number from 0 to 1"),
+    (["hydra.sweeper.timeout=-1"], "hydra.sweeper.timeout=-1.0: must be a number, 0 or above, or null"),
+    (["hydra.sweeper.max_failure_rate=2"], "max_failure_rate=2.0: must be a number from 0 to 1"),
     (["hydra.sweeper.direction=up"], "must be minimize or maximize"),
     (["hydra/sweeper/pruner=nope"], "hyperband"),
     (["hydra/sweeper/sampler=nope"], "cmaes"),

@@ -11,6 +11,8 @@ import optuna
 import pytest
 from optuna.exceptions import StorageInternalError
 from optuna.trial import TrialState
+from sqlalchemy import Connection
+from sqlalchemy.exc import IllegalStateChangeError
 
 from cifar_tuning import processes
 from cifar_tuning.training.events import EpochMetrics
@@ -51,19 +53,31 @@ def test_a_trial_that_is_half_taken_is_given_back(claims, monkeypatch, moment, k
     assert [trial.number for trial in claims.take(4, lambda trial: True)] == [0, 1, 2, 3]
 
 
-def test_a_signal_comes_behind_what_is_being_taken(claims):
-    """SQLAlchemy can't be used any more where a signal came in a statement."""
+def test_a_signal_waits_for_the_end_of_a_statement(claims, monkeypatch):
+    """What it raises in the middle of one leaves SQLAlchemy's session in a state that nothing can use."""
+    (trial,) = claims.take(1, lambda trial: True)
+    begun, pressed = Connection._execute_context, []
 
-    def interrupt(trial):
-        signal.raise_signal(signal.SIGINT)
-        claims.study._storage.set_trial_system_attr(trial._trial_id, "drawn", True)
-        return True
+    def interrupted(*arguments, **options):
+        if not pressed:
+            pressed.append(True)
+            signal.raise_signal(signal.SIGINT)
+        return begun(*arguments, **options)
 
+    monkeypatch.setattr(Connection, "_execute_context", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        claims.take(1, interrupt)
-    (trial,) = claims.study.get_trials()
-    assert trial.system_attrs["drawn"]
-    assert claims.is_mine(trial)  # `Engine.run` gives it back
+        trial.set_user_attr("said", "all of it")
+    assert claims.study.get_trials()[0].user_attrs == {"said": "all of it"}
+
+
+def test_a_session_that_a_second_ctrl_c_broke_is_left_alone(claims, monkeypatch):
+    (trial,) = claims.take(1, lambda trial: True)
+    broken = claims.backend.scoped_session()
+    monkeypatch.setattr(broken, "close", lambda: (_ for _ in ()).throw(IllegalStateChangeError("broken")))
+    claims.backend.fresh_session()
+    assert claims.backend.scoped_session() is not broken
+    claims.release(trial.number)
+    assert claims.study.get_trials()[0].state == TrialState.WAITING
 
 
 def test_an_interrupted_take_leaves_what_is_in_training(claims):
