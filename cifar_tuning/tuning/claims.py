@@ -21,7 +21,7 @@ from optuna import Study
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from cifar_tuning.processes import host, lives, started
+from cifar_tuning.processes import host, lives, started, undisturbed
 from cifar_tuning.text import counted, first_line
 from cifar_tuning.tuning.storage import TAKING_SECONDS, Storage, study_lock, trial_id
 
@@ -77,7 +77,9 @@ class Claims:
             training = {t._trial_id for t in trials if self.is_mine(t)}
             try:
                 for number in range(count):
-                    if (trial := self._take_one(trials)) is None:
+                    with undisturbed():  # in between it is RUNNING, and still of whoever gave it back
+                        trial = self._take_one(trials)
+                    if trial is None:
                         return taken if number else None
                     trials = self.study.get_trials(deepcopy=False) if number + 1 < count else trials
                     if suggest(trial):

@@ -80,6 +80,24 @@ def test_a_session_that_a_second_ctrl_c_broke_is_left_alone(claims, monkeypatch)
     assert claims.study.get_trials()[0].state == TrialState.WAITING
 
 
+def test_a_signal_while_a_trial_changes_hands(claims, monkeypatch):
+    """One that another process gave back is still that one's for a moment after it was taken."""
+    (given_back,) = claims.take(1, lambda trial: True)
+    claims.release(given_back.number)
+    other = Claims(claims.study, claims.folder, 4, 3, claims.settle, claims.fail)
+    ask = other.study.ask
+
+    def interrupted():
+        trial = ask()
+        signal.raise_signal(signal.SIGINT)
+        return trial
+
+    monkeypatch.setattr(other.study, "ask", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        other.take(1, lambda trial: True)
+    assert [trial.state for trial in claims.study.get_trials()] == [TrialState.WAITING]
+
+
 def test_an_interrupted_take_leaves_what_is_in_training(claims):
     """Under the fused launcher a process takes trials while it trains others."""
     (training,) = claims.take(1, lambda trial: True)
