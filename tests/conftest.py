@@ -3,6 +3,7 @@
 import logging
 import os
 import runpy
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -99,6 +100,14 @@ def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> I
         logging.root.removeHandler(handler)
         handler.close()
     GlobalHydra.instance().clear()
+
+
+@pytest.fixture
+def ctrl_c() -> Iterator[None]:
+    """Has Ctrl-C heard as in a terminal: what a shell starts in the background ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(autouse=True)

@@ -67,6 +67,7 @@ def in_error(done: list[str]) -> None:
         (after_another, ["the first block", "all of it"]),
     ],
 )
+@pytest.mark.usefixtures("ctrl_c")
 def test_a_signal_waits_for_the_end_of_the_block(work, expected):
     done: list[str] = []
     with pytest.raises(KeyboardInterrupt):

@@ -53,6 +53,7 @@ def test_a_trial_that_is_half_taken_is_given_back(claims, monkeypatch, moment, k
     assert [trial.number for trial in claims.take(4, lambda trial: True)] == [0, 1, 2, 3]
 
 
+@pytest.mark.usefixtures("ctrl_c")
 def test_a_signal_waits_for_the_end_of_a_statement(claims, monkeypatch):
     """What it raises in the middle of one leaves SQLAlchemy's session in a state that nothing can use."""
     (trial,) = claims.take(1, lambda trial: True)
@@ -80,6 +81,7 @@ def test_a_session_that_a_second_ctrl_c_broke_is_left_alone(claims, monkeypatch)
     assert claims.study.get_trials()[0].state == TrialState.WAITING
 
 
+@pytest.mark.usefixtures("ctrl_c")
 def test_a_signal_while_a_trial_changes_hands(claims, monkeypatch):
     """One that another process gave back is still that one's for a moment after it was taken."""
     (given_back,) = claims.take(1, lambda trial: True)
