@@ -41,7 +41,7 @@ def trial_id(study: optuna.Study, number: int) -> int:
 # Seconds between attempts to reach it again: it may be restarted.
 WAITS = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
 # Attempts at a storage whose tables another program makes at the same moment, and seconds between them.
-OTHERS, POLL_TABLES = 20, 0.1
+TABLE_ATTEMPTS, TABLE_WAIT = 20, 0.1
 # No sampler takes so long to draw a trial.
 TAKING_SECONDS = 600
 # Names our lock among a PostgreSQL server's advisory locks.
@@ -119,13 +119,13 @@ def _open_and_create(url: str, arguments: dict[str, Any]) -> Storage:
     Whoever opens a new one makes its tables, Optuna's dashboard too, which knows nothing of our lock; of two at once
     each finds tables that were not there a moment ago. Once more, and they are all there.
     """
-    for _ in range(OTHERS):
+    for _ in range(TABLE_ATTEMPTS):
         try:
             return Storage(url, **arguments)
         except (IntegrityError, OperationalError, ProgrammingError) as error:
             if not isinstance(error, IntegrityError) and "already exists" not in str(error):
                 raise
-            time.sleep(POLL_TABLES)
+            time.sleep(TABLE_WAIT)
     return Storage(url, **arguments)
 
 
