@@ -1,6 +1,7 @@
 """An epoch as batches on the device: the images live there as uint8, and each batch is made when needed."""
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 from weakref import WeakValueDictionary
 
 import numpy as np
@@ -8,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cifar_tuning.data.augmentation import MIXUP_STREAM, ORDER_STREAM, Augmentation, Plan, epoch_bits
+from cifar_tuning.data.augmentation import MIXUP_STREAM, ORDER_STREAM, Augment, Augmentation, Plan, epoch_bits
 
 Batch = tuple[Tensor, Tensor]
 # Where batches are made as one of at most so many images: each kernel of a single one is over before the host has
@@ -116,6 +117,16 @@ class _Batches:
         return self._images.index_select(0, rows).view(-1, *self.image_shape)
 
 
+class _Drawn(NamedTuple):
+    """An epoch: how many images are made at once, the rows and labels' places in its order, the augmentation."""
+
+    epoch: int
+    several: int
+    rows: Tensor
+    places: Tensor
+    augment: Augment
+
+
 class TrainBatches(_Batches):
     """Shuffled, augmented, normalised batches; order and augmentation depend on (seed, epoch) alone.
 
@@ -163,6 +174,7 @@ class TrainBatches(_Batches):
         self.seed = seed
         self.mixup, self.classes, self.side = mixup, classes, side
         self._mean = tuple(mean)
+        self._next: _Drawn | None = None
 
     def order(self, epoch: int) -> np.ndarray:
         """Which image (an index into `labels`) stands where in an epoch: a permutation, int64 N."""
@@ -173,17 +185,13 @@ class TrainBatches(_Batches):
 
         With mixup labels are float32 B×classes: the share of each class.
         """
-        order = self.order(epoch)
-        several = self.batch_size * self._ahead()
-        plan = Plan(self.count, several, self.image_shape, self.seed, epoch, self.device, order, self._mean)
-        augment = self.augmentation.start(plan)
+        ready, self._next = self._next, None
+        drawn = ready if ready is not None and ready.epoch == epoch else self._draw(epoch)
         side = self.side(epoch) if self.side is not None else self.image_shape[:2]
-        # The only transfers of the epoch.
-        places = torch.from_numpy(order)
-        rows, places = self._rows[places].to(self.device), places.to(self.device)
         shares = iter(self._shares(epoch) if self.mixup else ())
-        for number, (part, place) in enumerate(zip(rows.split(several), places.split(several), strict=True)):
-            made = self._normalize(augment(self._pick(part), number))
+        parts = zip(drawn.rows.split(drawn.several), drawn.places.split(drawn.several), strict=True)
+        for number, (part, place) in enumerate(parts):
+            made = self._normalize(drawn.augment(self._pick(part), number))
             known = self._labels.index_select(0, place)
             for images, labels in zip(made.split(self.batch_size), known.split(self.batch_size), strict=True):
                 if self.mixup:
@@ -191,6 +199,21 @@ class TrainBatches(_Batches):
                 if side != self.image_shape[:2]:
                     images = F.interpolate(images, side, mode="bilinear", antialias=True)
                 yield images, labels
+
+    def prepare(self, epoch: int) -> None:
+        """Draws an epoch that will probably be the next, where a device still works while the host waits for it."""
+        if self.device.type in AHEAD_ON:
+            self._next = self._draw(epoch)
+
+    def _draw(self, epoch: int) -> "_Drawn":
+        order = self.order(epoch)
+        several = self.batch_size * self._ahead()
+        plan = Plan(self.count, several, self.image_shape, self.seed, epoch, self.device, order, self._mean)
+        places = torch.from_numpy(order)
+        rows = self._rows[places]
+        # The only transfers of the epoch; the first of them waits for what the device has to do.
+        augment = self.augmentation.start(plan)
+        return _Drawn(epoch, several, rows.to(self.device), places.to(self.device), augment)
 
     def _ahead(self) -> int:
         """Returns how many batches are made as one."""

@@ -58,7 +58,7 @@ class Stack(Computation):
 
     def batches(self, epochs: Sequence[int]) -> Iterator[Batch]:
         """Returns the training batches: shared by runs of one seed that are at the same epoch."""
-        of = {(run.train.seed, epoch): run for run, epoch in zip(self.runs, epochs, strict=True)}
+        of = self._streams(epochs)
         each = [run.train.epoch(epoch) for (_, epoch), run in of.items()]
         if len(each) == 1:
             yield from self._laid_out(each[0])

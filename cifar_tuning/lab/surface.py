@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from cifar_tuning.files import write_text
 from cifar_tuning.reporting.plots import save_figure
-from cifar_tuning.training.evaluation import evaluate
+from cifar_tuning.training.evaluation import Logits, evaluate
 from cifar_tuning.training.settings import place
 
 if TYPE_CHECKING:
@@ -142,6 +142,7 @@ def loss_surface(
     moved = {name: (p, p.detach().clone()) for name, p in probe.named_parameters() if name in first}
     # Multiples of the whole, for an exact 0 in the middle.
     steps = [extent * (number - points // 2) / (points // 2) for number in range(points)]
+    logits = Logits(probe, device, "fp32")
     losses, accuracies = [[[0.0] * points for _ in steps] for _ in range(2)]
     with (
         torch.inference_mode(),
@@ -151,7 +152,7 @@ def loss_surface(
             for column, beta in enumerate(steps):
                 for name, (parameter, centre) in moved.items():
                     parameter.copy_(centre + alpha * first[name] + beta * second[name])
-                (found,) = evaluate(probe, held, device)
+                (found,) = evaluate(logits, held)
                 losses[row][column], accuracies[row][column] = found.loss, found.accuracy
                 bar.update()
     return Surface(steps, list(steps), losses, accuracies)

@@ -5,11 +5,13 @@ import io
 import logging
 import pickle
 import shutil
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.nn.parameter import is_lazy
 
 from cifar_tuning.errors import UserError
@@ -77,11 +79,7 @@ def save(checkpoint: Checkpoint, *paths: Path) -> None:
         UserError: the run's first checkpoint could not be read again.
     """
     content = {f.name: getattr(checkpoint, f.name) for f in dataclasses.fields(checkpoint)}
-    # A view (a run in a stack has only those) would be written with the whole storage behind it.
-    for name in ("model", "unaveraged", "optimizer"):
-        content[name] = _own_memory(content[name])
-    # A schedule that computes with NumPy makes numbers of NumPy's own, which are not plain ones when they are read.
-    content["schedule"] = _own_memory(content["schedule"])
+    content |= _on_host({name: content[name] for name in ("model", "unaveraged", "optimizer", "schedule")})
     content["progress"] = dataclasses.asdict(checkpoint.progress)
     content["format"] = FORMAT
     buffer = io.BytesIO()
@@ -104,16 +102,56 @@ def _check_readable(buffer: io.BytesIO) -> None:
         ) from error
 
 
-def _own_memory(value: Any) -> Any:
-    """Returns a copy of what may hold tensors, in dictionaries, lists and tuples; NumPy's numbers as Python's."""
-    if isinstance(value, torch.Tensor):
-        return value.clone()
+def _on_host(state: dict[str, Any]) -> dict[str, Any]:
+    """Returns a copy on the CPU of what may hold tensors, whose memory is one for all that are alike.
+
+    A ResNet-20's state has some two hundred. A GPU would be waited for one by one, and `torch.save` would write each
+    memory by itself; that of a view (a run in a stack has only those) with everything around it.
+    """
+    alike: dict[tuple[torch.device, torch.dtype], list[Tensor]] = {}
+
+    def collect(tensor: Tensor) -> Tensor:
+        alike.setdefault((tensor.device, tensor.dtype), []).append(_without_gaps(tensor.detach()))
+        return tensor
+
+    _mapped(state, collect)
+    copies = {kind: iter(_joined(tensors)) for kind, tensors in alike.items()}
+    copied: dict[str, Any] = _mapped(state, lambda tensor: next(copies[tensor.device, tensor.dtype]))
+    return copied
+
+
+def _joined(tensors: Sequence[Tensor]) -> Iterator[Tensor]:
+    """Yields copies on the CPU of tensors without gaps, in the order of memory that each has."""
+    memory = torch.cat([one.as_strided((one.numel(),), (1,)) for one in tensors]).cpu()
+    begin = 0
+    for one in tensors:
+        yield memory.as_strided(one.shape, one.stride(), begin)
+        begin += one.numel()
+
+
+def _without_gaps(tensor: Tensor) -> Tensor:
+    """Returns a tensor whose numbers lie in one piece, in whatever order: itself or a copy."""
+    expected = 1
+    for stride, size in sorted(zip(tensor.stride(), tensor.shape, strict=True)):
+        if size != 1 and stride != expected:
+            return tensor.contiguous()
+        expected *= size
+    return tensor
+
+
+def _mapped(value: Any, of_tensor: Callable[[Tensor], Tensor]) -> Any:
+    """Returns dictionaries, lists and tuples with other tensors in them, and NumPy's numbers as Python's.
+
+    Those are no plain ones when they are read; a schedule that computes with NumPy makes such.
+    """
+    if isinstance(value, Tensor):
+        return of_tensor(value) if value.layout == torch.strided else value.clone()
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, dict):
-        return {key: _own_memory(one) for key, one in value.items()}
+        return {key: _mapped(one, of_tensor) for key, one in value.items()}
     if type(value) in (list, tuple):
-        return type(value)(_own_memory(one) for one in value)
+        return type(value)(_mapped(one, of_tensor) for one in value)
     return value
 
 

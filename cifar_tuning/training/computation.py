@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cifar_tuning.training.display import Display
-from cifar_tuning.training.evaluation import Evaluation, class_of, evaluate, evaluate_untrained
+from cifar_tuning.training.evaluation import Evaluation, Logits, class_of, evaluate, evaluate_untrained
 from cifar_tuning.training.precision import at_least_fp32, autocast
 from cifar_tuning.training.recorded import Recorded
 
@@ -48,6 +48,7 @@ class Computation:
         # Each mode and shape would be compiled anew: only whole training batches are worth it.
         self.compiled: nn.Module | None = torch.compile(model) if first.compile else None  # type: ignore[assignment]
         self.whole = 0
+        self.logits = Logits(model, self.device, self.precision, first.record)
         # Zeroed for each epoch: what is recorded works in memory that stays.
         self.sums = (
             torch.zeros(len(runs), device=self.device),
@@ -91,8 +92,7 @@ class Computation:
         with ExitStack() as averaged:
             for run in self.runs:
                 averaged.enter_context(run.averaged())
-            val = self._laid_out(val)
-            return evaluate(self.model, val, self.device, self.precision, len(self.runs))
+            return evaluate(self.logits, self._laid_out(val), len(self.runs))
 
     def train(self, epochs: Sequence[int], display: Display) -> list[Trained]:
         """Trains one epoch of each run; the runs may be at different ones."""
@@ -102,12 +102,19 @@ class Computation:
         for batch in self.batches(epochs):
             rates = [run.lr for run in self.runs]
             self.train_batch(batch, display)
+        for (_, epoch), run in self._streams(epochs).items():
+            if epoch < run.epochs:
+                run.train.prepare(epoch + 1)  # while a GPU still works on what is queued
         count = self.runs[0].train.count
         # They are read here only: reading one waits for all the work that is queued.
         losses, correct = (total.tolist() for total in self.sums)
         return [
             Trained(loss / count, right / count, lr) for loss, right, lr in zip(losses, correct, rates, strict=True)
         ]
+
+    def _streams(self, epochs: Sequence[int]) -> "dict[tuple[int, int], Trainer]":
+        """Returns whose batches are made, by what decides them: the seed and the number of each run's epoch."""
+        return {(run.train.seed, epoch): run for run, epoch in zip(self.runs, epochs, strict=True)}
 
     def begin_epoch(self) -> None:
         """Forgets the last epoch's losses and right answers, and looks at the numbers that its updates will have."""
@@ -180,7 +187,7 @@ class Computation:
 
     def release(self) -> None:
         """Gives every run its own memory back, where they share it."""
-        for recorded in (self.learning, self.updating):
+        for recorded in (self.learning, self.updating, self.logits):
             if recorded is not None:
                 recorded.forget()
 

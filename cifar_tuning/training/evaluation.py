@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cifar_tuning.training.precision import at_least_fp32, autocast
+from cifar_tuning.training.recorded import Recorded
 
 UNTRAINED_BATCHES = 10
 
@@ -30,33 +31,61 @@ def class_of(labels: Tensor) -> Tensor:
     return (labels.argmax(-1) if labels.is_floating_point() else labels).view(len(labels), -1)
 
 
+class Logits:
+    """A model's logits, no gradients; on a GPU whole batches are replayed as a CUDA graph, where that is asked for.
+
+    Args:
+        model: on the device.
+        device: where it runs.
+        precision: `fp32` or `bf16`.
+        record: whether to replay it.
+    """
+
+    def __init__(self, model: nn.Module, device: torch.device, precision: str, record: bool = False) -> None:
+        self.model, self.device, self.precision = model, device, precision
+        self.recorded = Recorded(device) if record else None
+        self._whole = 0
+        # In a recording's memory, once there is one.
+        self._made = torch.empty(0)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Maps images N×C×H×W to logits N×(K·classes)."""
+        self._whole = max(self._whole, len(images))
+        if self.recorded is None or len(images) < self._whole:  # the last batch may be smaller
+            self._make(images)
+            return self._made
+        self.recorded(self._make, images)
+        return self._made.clone()
+
+    @torch.no_grad()
+    def _make(self, images: Tensor) -> None:
+        with autocast(self.device, self.precision):
+            self._made = at_least_fp32(self.model(images))
+
+    def forget(self) -> None:
+        """Frees the recording and its memory."""
+        if self.recorded is not None:
+            self.recorded.forget()
+        self._made = torch.empty(0)
+
+
 @torch.no_grad()
-def evaluate(
-    model: nn.Module,
-    batches: Iterable[tuple[Tensor, Tensor]],
-    device: torch.device,
-    precision: str = "fp32",
-    runs: int = 1,
-) -> list[Evaluation]:
+def evaluate(logits_of: Logits, batches: Iterable[tuple[Tensor, Tensor]], runs: int = 1) -> list[Evaluation]:
     """Runs the model in evaluation mode over all batches.
 
     Args:
-        model: on the device; left in evaluation mode. Its logits are N×(K·classes) for K runs side by side.
+        logits_of: the model's, which is left in evaluation mode; N×(K·classes) for K runs side by side.
         batches: float images N×C×H×W with labels N, on the device.
-        device: where it runs.
-        precision: `fp32` or `bf16`.
         runs: K.
 
     Returns:
         what came out for each run.
     """
-    model.eval()
+    logits_of.model.eval()
     losses, predictions, targets = [], [], []
     classes = 0
     for images, labels in batches:
-        with autocast(device, precision):
-            logits = at_least_fp32(model(images))
-        logits = logits.view(len(labels), runs, -1)
+        logits = logits_of(images).view(len(labels), runs, -1)
         target = labels.unsqueeze(1).expand(-1, runs)
         losses.append(F.cross_entropy(logits.transpose(1, 2), target, reduction="none").sum(0))
         predictions.append(logits.argmax(2))
@@ -64,7 +93,7 @@ def evaluate(
         classes = logits.shape[2]
     # Only here does the host wait for the device.
     target, predicted = torch.cat(targets), torch.cat(predictions)
-    places = torch.arange(runs, device=device) * classes**2 + target * classes + predicted
+    places = torch.arange(runs, device=target.device) * classes**2 + target * classes + predicted
     counts = torch.bincount(places.flatten(), minlength=runs * classes**2).view(runs, classes, classes).cpu()
     return [
         Evaluation(

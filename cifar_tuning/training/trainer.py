@@ -50,6 +50,9 @@ class EpochBatches(Protocol):
     def epoch(self, epoch: int) -> Iterable[Batch]:
         """The batches of an epoch, decided by the seed and the epoch's number alone."""
 
+    def prepare(self, epoch: int) -> None:
+        """Makes an epoch ready that will probably be the next; called where the host would only wait."""
+
 
 class Trainer:
     """One run: a model with what it is trained by, how far it has come, its checkpoints and listeners.

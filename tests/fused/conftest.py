@@ -31,6 +31,9 @@ class Exact:
     def epoch(self, epoch):
         return map(self.exact, self.batches.epoch(epoch))
 
+    def prepare(self, epoch):
+        self.batches.prepare(epoch)
+
     def exact(self, batch):
         images = batch[0][:, :, :: self.stride, :: self.stride].double()
         return images.contiguous(memory_format=torch.channels_last), batch[1]
