@@ -201,9 +201,8 @@ class TrainBatches(_Batches):
                 yield images, labels
 
     def prepare(self, epoch: int) -> None:
-        """Draws an epoch that will probably be the next, where a device still works while the host waits for it."""
-        if self.device.type in AHEAD_ON:
-            self._next = self._draw(epoch)
+        """Draws an epoch that will probably be the next; called where the host would only wait for the device."""
+        self._next = self._draw(epoch)
 
     def _draw(self, epoch: int) -> "_Drawn":
         order = self.order(epoch)

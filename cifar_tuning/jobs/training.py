@@ -41,6 +41,10 @@ class EpochTracking(Listener):
         self.tracker.log_epoch(named, metrics.epoch)
         return False
 
+    def while_waiting(self) -> None:
+        """Has the store told what it was not told yet."""
+        self.tracker.deliver()
+
 
 def make_trainer(
     prepared: Prepared, folder: Path, tracker: Any, listeners: Sequence[Listener]

@@ -86,6 +86,10 @@ class Tracker(Protocol):
         """Record one epoch's metrics."""
         ...
 
+    def deliver(self) -> None:
+        """Tell the store what it was not told yet; called while a GPU computes and the host would only wait."""
+        ...
+
     def log_facts(self, facts: Mapping[str, float | str]) -> None:
         """Record what is known once: numbers become metrics at step 0, texts become tags."""
         ...
@@ -179,6 +183,9 @@ class NoTracker:
         """Write one line of `metrics.jsonl`."""
         if self._metrics is not None:
             self._metrics.write(metrics, step)
+
+    def deliver(self) -> None:
+        """Do nothing: nothing waits."""
 
     def log_facts(self, facts: Mapping[str, float | str]) -> None:
         """Do nothing."""

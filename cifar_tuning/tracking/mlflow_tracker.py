@@ -145,6 +145,11 @@ class MLflowTracker:
             outbox.add_metrics(metrics, step)
             outbox.flush(may_wait=True)
 
+    def deliver(self) -> None:
+        """Tell the store what waits; called while a GPU computes and the host would only wait."""
+        outbox, _ = self._running()
+        outbox.flush(idle=True)
+
     def log_facts(self, facts: Mapping[str, float | str]) -> None:
         """Log numbers as metrics at step 0 (the UI sorts by them) and texts as tags, in one call."""
         outbox, _ = self._running()

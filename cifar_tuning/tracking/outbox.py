@@ -33,9 +33,9 @@ TAGS_A_CALL = 100
 REFUSALS = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "INVALID_STATE")
 # Of the training time, at most one part in this many goes into asking a dead store whether it is back.
 ASKING_PART = 50
-# Of the training time, at most one part in this many goes into telling stores about epochs that are short for it,
-# unless a run would wait longer than so many seconds.
-PART, LATEST = 10, 30.0
+# Of the training time, at most one part in this many goes into telling stores about epochs that are short for it, and
+# at most one in so many where a GPU computes meanwhile, unless a run would wait longer than so many seconds.
+PART, IDLE_PART, LATEST = 20, 5, 30.0
 
 
 @dataclass
@@ -106,7 +106,8 @@ class Outbox:
         self.pending = Pending()
         self._down = self._refused = False
         self._ask_again_at = 0.0
-        self._not_before = -math.inf
+        # When the last call began, and how many seconds it took.
+        self._called, self._took = -math.inf, 0.0
         Outbox._open.add(self)
 
     def add_metrics(self, metrics: Mapping[str, float], step: int, milliseconds: int | None = None) -> None:
@@ -140,13 +141,14 @@ class Outbox:
             self.folder / UNSENT,
         )
 
-    def flush(self, last: bool = False, may_wait: bool = False) -> bool:
+    def flush(self, last: bool = False, may_wait: bool = False, idle: bool = False) -> bool:
         """Send what is pending; returns whether everything has arrived.
 
         Args:
             last: try even a store that was found dead a moment ago.
             may_wait: leave it for later where it would take too much of the training time: a GPU trains several epochs
                 of a small network in the time that one call takes.
+            idle: the same, but less of it is training time, because a GPU computes meanwhile.
         """
         if self._refused:
             # It may take the run's end all the same, where it was some figure that it would not have.
@@ -156,13 +158,13 @@ class Outbox:
         if not self.pending:
             return True
         began = time.monotonic()
-        if may_wait and began < self._not_before:
+        part = IDLE_PART if idle else PART if may_wait else 0
+        if part and began < self._called + min(LATEST, part * len(Outbox._open) * self._took):
             return False
         try:
             return self._send(last)
         finally:
-            ended = time.monotonic()
-            self._not_before = began + min(LATEST, PART * len(Outbox._open) * (ended - began))
+            self._called, self._took = began, time.monotonic() - began
 
     def _send(self, last: bool) -> bool:
         if (self._down or self.store.location.file) and not self._reachable(last):

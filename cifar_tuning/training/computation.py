@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from cifar_tuning.training.trainer import Trainer
 
 Batch = tuple[Tensor, Tensor]
+# Devices that are given work ahead: the host is through an epoch long before they are.
+QUEUES = ("cuda",)
 
 
 class Trained(NamedTuple):
@@ -102,15 +104,22 @@ class Computation:
         for batch in self.batches(epochs):
             rates = [run.lr for run in self.runs]
             self.train_batch(batch, display)
-        for (_, epoch), run in self._streams(epochs).items():
-            if epoch < run.epochs:
-                run.train.prepare(epoch + 1)  # while a GPU still works on what is queued
+        if self.device.type in QUEUES:
+            self._use_waiting(epochs)
         count = self.runs[0].train.count
         # They are read here only: reading one waits for all the work that is queued.
         losses, correct = (total.tolist() for total in self.sums)
         return [
             Trained(loss / count, right / count, lr) for loss, right, lr in zip(losses, correct, rates, strict=True)
         ]
+
+    def _use_waiting(self, epochs: Sequence[int]) -> None:
+        """Does what else the host has to, while the device works on what is queued."""
+        for (_, epoch), run in self._streams(epochs).items():
+            if epoch < run.epochs:
+                run.train.prepare(epoch + 1)
+        for run in self.runs:
+            run.use_waiting()
 
     def _streams(self, epochs: Sequence[int]) -> "dict[tuple[int, int], Trainer]":
         """Returns whose batches are made, by what decides them: the seed and the number of each run's epoch."""

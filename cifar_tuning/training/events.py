@@ -93,5 +93,8 @@ class Listener:
         """Called after every epoch, checkpoints written; true stops the run, which then counts as pruned."""
         return False
 
+    def while_waiting(self) -> None:
+        """Called in an epoch while a GPU computes and the host would only wait: the time for what may be late."""
+
     def on_end(self, result: Result) -> None:
         """Called once when training ended without an exception."""

@@ -207,6 +207,11 @@ class Trainer:
             return "complete"
         return "pruned" if metrics.epoch > 0 and any(answers) else None
 
+    def use_waiting(self) -> None:
+        """Has the listeners do what may be late, while a GPU computes."""
+        for listener in self.listeners:
+            listener.while_waiting()
+
     def end(self, state: State) -> Result:
         """Tells the listeners how the run ended."""
         result = Result(state, self.progress)

@@ -84,6 +84,17 @@ def test_without_augmentation_a_batch_is_the_plain_dataset(images, labels):
     torch.testing.assert_close(x, torch.stack([dataset[i][0] for i in y.tolist()]), rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("prepared", [2, 3])
+def test_an_epoch_that_was_made_ready_is_the_same(images, labels, prepared):
+    train = batches(images, labels, CropFlip(), batch_size=16, seed=3)
+    x, y = whole_epoch(train, 2)
+    train.prepare(prepared)
+    for _ in range(2):
+        again, order = whole_epoch(train, 2)
+        assert torch.equal(again, x)
+        assert torch.equal(order, y)
+
+
 def test_each_image_has_its_own_crop(labels):
     same = torch.from_numpy(np.random.RandomState(1).randint(0, 256, (1, 32, 32, 3)).astype(np.uint8))
     (first, _), *_ = batches(same.expand(N, -1, -1, -1), labels, CropFlip(), batch_size=N).epoch(0)

@@ -4,6 +4,7 @@ import json
 import math
 import subprocess
 import sys
+from weakref import WeakSet
 
 import pytest
 from hydra.utils import instantiate
@@ -254,8 +255,9 @@ def test_flattening(config, params):
 
 
 def test_epochs_that_are_short_for_it_are_told_several_at_once(started, client, tmp_path, monkeypatch):
-    monkeypatch.setattr(outbox, "LATEST", 1000.0)
+    monkeypatch.setattr(outbox, "LATEST", 1e12)
     monkeypatch.setattr(outbox, "PART", 10**6)
+    monkeypatch.setattr(outbox, "IDLE_PART", 10**6)
     tracker = started()
 
     def told():
@@ -265,13 +267,20 @@ def test_epochs_that_are_short_for_it_are_told_several_at_once(started, client, 
         tracker.log_epoch({"val/acc": step / 10}, step)
     assert told() == [0]
     assert len(lines_of(tmp_path / "job")) == 5
-    tracker._outbox._not_before = 0.0  # its time has come
+    tracker._outbox._called = -1e9  # its time has come
     tracker.log_epoch({"val/acc": 0.9}, 5)
     assert told() == list(range(6))
     tracker.log_epoch({"val/acc": 0.9}, 6)
     assert told() == list(range(6))
-    tracker.finish("complete")
+    tracker.deliver()  # a GPU computes meanwhile, but not for so long
+    assert told() == list(range(6))
+    monkeypatch.setattr(outbox, "IDLE_PART", 0)
+    tracker.deliver()
     assert told() == list(range(7))
+    tracker.log_epoch({"val/acc": 0.9}, 7)
+    assert told() == list(range(7))
+    tracker.finish("complete")
+    assert told() == list(range(8))
 
 
 def test_a_run_that_is_deleted_while_it_trains_is_given_up_once(started, client, tmp_path, caplog):
@@ -287,9 +296,11 @@ def test_a_run_that_is_deleted_while_it_trains_is_given_up_once(started, client,
     assert not (tmp_path / "job" / outbox.UNSENT).exists()
 
 
-def test_many_runs_wait_for_each_others_calls(started, tmp_path, monkeypatch):
-    """A tenth of the time goes into calls, however many runs there are."""
+@pytest.mark.parametrize(("idle", "share"), [(False, 1 / 20), (True, 1 / 5)])
+def test_many_runs_wait_for_each_others_calls(started, tmp_path, monkeypatch, idle, share):
+    """So much of the time goes into calls, however many runs there are; more of it where a GPU computes meanwhile."""
     monkeypatch.setattr(outbox, "LATEST", 1000.0)
+    monkeypatch.setattr(outbox.Outbox, "_open", WeakSet())
     clock = [0.0]
     monkeypatch.setattr(outbox.time, "monotonic", lambda: clock[0])
     trackers = [started(folder=tmp_path / str(i)) for i in range(3)]
@@ -299,9 +310,11 @@ def test_many_runs_wait_for_each_others_calls(started, tmp_path, monkeypatch):
             tracker._outbox, "_send", lambda last, n=number: (calls.append(n), clock.__setitem__(0, clock[0] + 0.1))
         )
     began = clock[0]
-    for step in range(200):
+    for step in range(600):
         for tracker in trackers:
             tracker.log_epoch({"val/acc": 0.5}, step)
-        clock[0] += 0.2
-    assert 0.05 < 0.1 * len(calls) / (clock[0] - began) < 0.15
+            if idle:
+                tracker.deliver()
+        clock[0] += 0.1
+    assert 0.7 * share < 0.1 * len(calls) / (clock[0] - began) < 1.3 * share
     assert max(map(calls.count, range(3))) <= min(map(calls.count, range(3))) + 1

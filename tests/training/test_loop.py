@@ -7,6 +7,7 @@ import torch.nn.functional as F
 
 from cifar_tuning.training import L1, L2, ElasticNet, Listener, Regularizer, Schedule
 from cifar_tuning.training import checkpoint as checkpoints
+from cifar_tuning.training import computation as computation_module
 from cifar_tuning.training.averaging import WeightAverage
 from cifar_tuning.training.computation import Computation
 from cifar_tuning.training.display import Display
@@ -416,6 +417,36 @@ def test_l2_may_leave_norm_and_biases_alone(make_trainer):
     assert {p.ndim for p in spared["params"]} == {1}
     assert (decayed["weight_decay"], spared["weight_decay"]) == (0.1, 0.0)
     assert len(decayed["params"]) + len(spared["params"]) == len(list(model.parameters()))
+
+
+class Waiting(Listener):
+    """Knows in which epochs the host had time."""
+
+    def __init__(self):
+        self.epochs, self.waited = 0, []
+
+    def on_epoch(self, metrics):
+        self.epochs += 1
+        return False
+
+    def while_waiting(self):
+        self.waited.append(self.epochs)
+
+
+def test_while_a_device_works_the_next_epoch_is_drawn_and_listeners_do_what_may_be_late(make_trainer, monkeypatch):
+    plain, waiting = make_trainer(), Waiting()
+    plain.fit()
+    monkeypatch.setattr(computation_module, "QUEUES", ("cpu",))
+    trainer = make_trainer(listeners=[waiting])
+    drawn = []
+    monkeypatch.setattr(
+        trainer.train, "order", lambda epoch: drawn.append(epoch) or type(trainer.train).order(trainer.train, epoch)
+    )
+    trainer.fit()
+    assert waiting.waited == [1, 2, 3]  # behind the look before training, and each time before the epoch ends
+    assert drawn == [1, 1, 2, 3]  # none twice but the first, which the look before training has begun
+    for name, value in plain.model.state_dict().items():
+        assert torch.equal(value, trainer.model.state_dict()[name]), name
 
 
 @pytest.mark.gpu

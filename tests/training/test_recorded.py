@@ -166,7 +166,8 @@ def on_gpu(trainer, record, schedule=step, **numbers):
     device = torch.device("cuda")
     place(trainer.model, device)
     trainer.train = moved(trainer.train, device)
-    trainer.val = None
+    images, labels = (torch.cat(parts).to(device).split(20) for parts in zip(*trainer.val, strict=True))
+    trainer.val = list(zip(images, labels, strict=True))  # the last one is smaller
     trainer.device, trainer.record = device, record
     if trainer.average is not None:
         trainer.average = WeightAverage(trainer.model, trainer.average.decay)
@@ -181,7 +182,9 @@ def on_gpu(trainer, record, schedule=step, **numbers):
 def train(computation):
     with Display(1, 256) as display:
         runs = [run for run, state in run_epochs(computation, display)]
-    return [value.detach().cpu() for run in runs for value in run.model.state_dict().values()]
+    weights = [value.detach().cpu() for run in runs for value in run.model.state_dict().values()]
+    figures = [(epoch.train_loss, epoch.val_loss, epoch.val_acc) for run in runs for epoch in run.progress.history]
+    return [*weights, torch.tensor(figures)]
 
 
 MOMENTUM = {"momentum": 0.9, "nesterov": True}
@@ -210,6 +213,7 @@ def test_recorded_steps_are_the_others_to_the_bit(make_trainer, deterministic, o
         made.append(train(computation))
         if record:
             assert computation.learning.recordings == 1
+            assert computation.logits.recorded.recordings == 1
             if options.get("optimizer") is torch.optim.Adam:
                 assert computation.updating is None
             else:
