@@ -45,28 +45,30 @@ class Logits:
         self.model, self.device, self.precision = model, device, precision
         self.recorded = Recorded(device) if record else None
         self._whole = 0
-        # In a recording's memory, once there is one.
-        self._made = torch.empty(0)
+        # Of the last whole batch; once there is a recording, in its memory, where every replay leaves them.
+        self._kept = torch.empty(0)
 
     def __call__(self, images: Tensor) -> Tensor:
         """Maps images N×C×H×W to logits N×(K·classes)."""
         self._whole = max(self._whole, len(images))
         if self.recorded is None or len(images) < self._whole:  # the last batch may be smaller
-            self._make(images)
-            return self._made
-        self.recorded(self._make, images)
-        return self._made.clone()
+            return self._make(images)
+        self.recorded(self._keep, images)
+        return self._kept.clone()
+
+    def _keep(self, images: Tensor) -> None:
+        self._kept = self._make(images)
 
     @torch.no_grad()
-    def _make(self, images: Tensor) -> None:
+    def _make(self, images: Tensor) -> Tensor:
         with autocast(self.device, self.precision):
-            self._made = at_least_fp32(self.model(images))
+            return at_least_fp32(self.model(images))
 
     def forget(self) -> None:
         """Frees the recording and its memory."""
         if self.recorded is not None:
             self.recorded.forget()
-        self._made = torch.empty(0)
+        self._kept = torch.empty(0)
 
 
 @torch.no_grad()
