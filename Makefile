@@ -8,7 +8,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PORT ?= 5000
 PYTEST := --numprocesses auto --maxprocesses 4 --dist worksteal
-# The study of `make tune`, in multirun/tune: under two minutes of training on two CPU cores.
+# The study of `make tune`, in multirun/tune: some two minutes of training on two CPU cores.
 TRIALS ?= 10
 EPOCHS ?= 3
 

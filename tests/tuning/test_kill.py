@@ -15,7 +15,7 @@ from optuna.trial import TrialState
 from cifar_tuning import PROJECT_ROOT
 from cifar_tuning.tuning.storage import open_storage
 
-TRIALS, KILLS, EPOCHS = 12, 20, 8
+TRIALS, KILLS, EPOCHS = 8, 10, 8
 
 
 def epochs_done(folder: Path) -> int:
@@ -24,7 +24,7 @@ def epochs_done(folder: Path) -> int:
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-def test_a_study_that_is_killed_twenty_times(tmp_path: Path, pristine_database: Path) -> None:
+def test_a_study_that_is_killed_again_and_again(tmp_path: Path, pristine_database: Path) -> None:
     store = tmp_path / "mlflow.db"
     store.write_bytes(pristine_database.read_bytes())
     folder = tmp_path / "study"
