@@ -33,6 +33,12 @@ def epoch_bits(seed: int, epoch: int, stream: int, count: int) -> np.ndarray:
     return np.asarray(raw, np.uint64)
 
 
+def queued(values: np.ndarray, device: torch.device) -> Tensor:
+    """Copies an array to a device; a GPU is not waited for: it does so behind what it was given to do before."""
+    tensor = torch.from_numpy(values)
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+
+
 @dataclass(frozen=True)
 class Plan:
     """The epoch an augmentation draws for.
@@ -61,8 +67,8 @@ class Augmentation(ABC):
     """Makes an epoch's batches more varied; each image of a batch independently of the others.
 
     Attributes:
-        ahead: a GPU may have several batches made as one larger one, because what becomes of an image depends on its
-            place in the epoch alone.
+        ahead: a GPU may have several batches made as one larger one, and an epoch drawn before it begins, because what
+            becomes of an image depends on the plan and its place in the epoch alone.
     """
 
     ahead = False
@@ -169,7 +175,7 @@ class CropFlip(Augmentation):
         # the pixel it begins at. Picking lines by `index_select` copies memory in whole runs; indexing the
         # canvases by (image, top, left) is ten times slower.
         lines = canvas.as_strided((canvas.numel() // channels - width + 1, width * channels), (channels, 1))
-        first_pixels = torch.from_numpy(_first_pixels(draws, plan, tall, wide)).to(plan.device)
+        first_pixels = queued(_first_pixels(draws, plan, tall, wide), plan.device)
 
         def augment(images: Tensor, batch: int) -> Tensor:
             begin, size = batch * plan.batch_size, len(images)
@@ -203,11 +209,11 @@ def _cutout(side: int, plan: Plan) -> Augment:
     height, width, channels = plan.image_shape
     bits = epoch_bits(plan.seed, plan.epoch, CUTOUT_STREAM, 2 * plan.count).reshape(plan.count, 2)
     centres = (bits % np.array([height, width], np.uint64)).astype(np.int64)
-    begins = torch.from_numpy(centres - side // 2).to(plan.device)
+    begins = queued(centres - side // 2, plan.device)
     rows, columns = torch.arange(height, device=plan.device), torch.arange(width, device=plan.device)
     columns = columns.repeat_interleave(channels)  # whole lines of memory, as everywhere
-    colour = [round(255 * value) for value in plan.mean or (0,) * channels]
-    line = torch.tensor(colour, dtype=torch.uint8, device=plan.device).repeat(width)
+    colour = np.array([round(255 * value) for value in plan.mean or (0,) * channels], np.uint8)
+    line = queued(np.tile(colour, width), plan.device)
 
     def cut(images: Tensor, batch: int) -> Tensor:
         begin = begins[batch * plan.batch_size :][: len(images)]

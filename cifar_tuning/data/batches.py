@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cifar_tuning.data.augmentation import MIXUP_STREAM, ORDER_STREAM, Augment, Augmentation, Plan, epoch_bits
+from cifar_tuning.data.augmentation import MIXUP_STREAM, ORDER_STREAM, Augment, Augmentation, Plan, epoch_bits, queued
 
 Batch = tuple[Tensor, Tensor]
 # Where batches are made as one of at most so many images: each kernel of a single one is over before the host has
@@ -200,19 +200,19 @@ class TrainBatches(_Batches):
                     images = F.interpolate(images, side, mode="bilinear", antialias=True)
                 yield images, labels
 
-    def prepare(self, epoch: int) -> None:
-        """Draws an epoch that will probably be the next; called where the host would only wait for the device."""
-        self._next = self._draw(epoch)
+    def prepare(self, epoch: int | None) -> None:
+        """Draws an epoch that will probably be the next, while a device computes; None forgets what was drawn."""
+        may_be = epoch is not None and getattr(self.augmentation, "ahead", False)
+        self._next = self._draw(epoch) if may_be and epoch is not None else None
 
     def _draw(self, epoch: int) -> "_Drawn":
         order = self.order(epoch)
         several = self.batch_size * self._ahead()
         plan = Plan(self.count, several, self.image_shape, self.seed, epoch, self.device, order, self._mean)
-        places = torch.from_numpy(order)
-        rows = self._rows[places]
-        # The only transfers of the epoch; the first of them waits for what the device has to do.
         augment = self.augmentation.start(plan)
-        return _Drawn(epoch, several, rows.to(self.device), places.to(self.device), augment)
+        # The only transfers of the epoch.
+        rows = queued(self._rows.numpy()[order], self.device)
+        return _Drawn(epoch, several, rows, queued(order, self.device), augment)
 
     def _ahead(self) -> int:
         """Returns how many batches are made as one."""

@@ -43,7 +43,8 @@ class EpochTracking(Listener):
 
     def while_waiting(self) -> None:
         """Has the store told what it was not told yet."""
-        self.tracker.deliver()
+        if deliver := getattr(self.tracker, "deliver", None):  # a tracker of the user's own may lack it
+            deliver()
 
 
 def make_trainer(

@@ -1,6 +1,7 @@
 """How an epoch is computed: training, evaluation and the look before training, for one run or several side by side."""
 
-from collections.abc import Iterable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -22,11 +23,33 @@ QUEUES = ("cuda",)
 
 
 class Trained(NamedTuple):
-    """A run's epoch: mean loss and accuracy over its batches, and the last step's learning rate."""
+    """A run's epoch: mean loss and accuracy over its batches, the last step's learning rate, seconds of all its steps.
+
+    Where runs are side by side each has the seconds that they take together.
+    """
 
     loss: float
     accuracy: float
     lr: float
+    seconds: float
+
+
+def _now(device: torch.device) -> "float | torch.cuda.Event":
+    """Returns the time in seconds; on a GPU when it will have done what it was given to do."""
+    if device.type != "cuda":
+        return time.perf_counter()
+    event = torch.cuda.Event(enable_timing=True)
+    event.record(torch.cuda.current_stream(device))
+    return event
+
+
+def _seconds(began: "float | torch.cuda.Event", ended: "float | torch.cuda.Event") -> float:
+    """Returns the seconds between two times, both over by now."""
+    if isinstance(began, float) or isinstance(ended, float):
+        assert isinstance(began, float)
+        assert isinstance(ended, float)
+        return ended - began
+    return began.elapsed_time(ended) / 1000
 
 
 class Computation:
@@ -96,33 +119,40 @@ class Computation:
                 averaged.enter_context(run.averaged())
             return evaluate(self.logits, self._laid_out(val), len(self.runs))
 
-    def train(self, epochs: Sequence[int], display: Display) -> list[Trained]:
-        """Trains one epoch of each run; the runs may be at different ones."""
+    def train(
+        self, epochs: Sequence[int], display: Display, meanwhile: Callable[[], None] = lambda: None
+    ) -> list[Trained]:
+        """Trains one epoch of each run; the runs may be at different ones.
+
+        Args:
+            epochs: the number of each run's.
+            display: shows how far it is.
+            meanwhile: called where the host has given a GPU all of the epoch's work, and would only wait for it.
+        """
         self.model.train()
         self.begin_epoch()
+        began = _now(self.device)
         rates = [run.lr for run in self.runs]
         for batch in self.batches(epochs):
             rates = [run.lr for run in self.runs]
             self.train_batch(batch, display)
+        ended = _now(self.device)
         if self.device.type in QUEUES:
-            self._use_waiting(epochs)
+            for (_, epoch), run in self._streams(epochs).items():
+                if epoch < run.epochs:
+                    run.train.prepare(epoch + 1)
+            meanwhile()
         count = self.runs[0].train.count
         # They are read here only: reading one waits for all the work that is queued.
         losses, correct = (total.tolist() for total in self.sums)
+        seconds = _seconds(began, ended)
         return [
-            Trained(loss / count, right / count, lr) for loss, right, lr in zip(losses, correct, rates, strict=True)
+            Trained(loss / count, right / count, lr, seconds)
+            for loss, right, lr in zip(losses, correct, rates, strict=True)
         ]
 
-    def _use_waiting(self, epochs: Sequence[int]) -> None:
-        """Does what else the host has to, while the device works on what is queued."""
-        for (_, epoch), run in self._streams(epochs).items():
-            if epoch < run.epochs:
-                run.train.prepare(epoch + 1)
-        for run in self.runs:
-            run.use_waiting()
-
     def _streams(self, epochs: Sequence[int]) -> "dict[tuple[int, int], Trainer]":
-        """Returns whose batches are made, by what decides them: the seed and the number of each run's epoch."""
+        """Returns whose batches are taken, by seed and number of each run's epoch: the last such run's."""
         return {(run.train.seed, epoch): run for run, epoch in zip(self.runs, epochs, strict=True)}
 
     def begin_epoch(self) -> None:
@@ -195,7 +225,9 @@ class Computation:
         raise NotImplementedError("one run alone has nobody to leave it")
 
     def release(self) -> None:
-        """Gives every run its own memory back, where they share it."""
+        """Gives every run its own memory back, where they share it, and forgets what was made ready for them."""
+        for run in self.runs:
+            run.train.prepare(None)
         for recorded in (self.learning, self.updating, self.logits):
             if recorded is not None:
                 recorded.forget()

@@ -32,7 +32,7 @@ def class_of(labels: Tensor) -> Tensor:
 
 
 class Logits:
-    """A model's logits, no gradients; on a GPU whole batches are replayed as a CUDA graph, where that is asked for.
+    """A model's logits in evaluations, without gradients; a GPU replays whole batches as a CUDA graph, where asked to.
 
     Args:
         model: on the device.
@@ -43,18 +43,23 @@ class Logits:
 
     def __init__(self, model: nn.Module, device: torch.device, precision: str, record: bool = False) -> None:
         self.model, self.device, self.precision = model, device, precision
-        self.recorded = Recorded(device) if record else None
-        self._whole = 0
+        self.recorded = Recorded(device, what="an evaluation") if record else None
+        self._whole, self._evaluations = 0, 0
         # Of the last whole batch; once there is a recording, in its memory, where every replay leaves them.
         self._kept = torch.empty(0)
 
+    def begin(self) -> None:
+        """Begins an evaluation. The first is not recorded: it may be the only one, and training needs memory first."""
+        self.model.eval()
+        self._evaluations += 1
+
     def __call__(self, images: Tensor) -> Tensor:
-        """Maps images N×C×H×W to logits N×(K·classes)."""
+        """Maps images N×C×H×W to logits N×(K·classes), which hold until the next call."""
         self._whole = max(self._whole, len(images))
-        if self.recorded is None or len(images) < self._whole:  # the last batch may be smaller
+        if self.recorded is None or self._evaluations < 2 or len(images) < self._whole:  # the last may be smaller
             return self._make(images)
         self.recorded(self._keep, images)
-        return self._kept.clone()
+        return self._kept
 
     def _keep(self, images: Tensor) -> None:
         self._kept = self._make(images)
@@ -83,7 +88,7 @@ def evaluate(logits_of: Logits, batches: Iterable[tuple[Tensor, Tensor]], runs: 
     Returns:
         what came out for each run.
     """
-    logits_of.model.eval()
+    logits_of.begin()
     losses, predictions, targets = [], [], []
     classes = 0
     for images, labels in batches:

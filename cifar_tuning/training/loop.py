@@ -67,8 +67,16 @@ def one_epoch(computation: Computation, display: Display, aside: Aside = lambda 
     epochs = [run.progress.epoch + 1 for run in runs]
     start = time.perf_counter()
     display.begin(min(epochs))
-    trained = computation.train(epochs, display)
-    training = time.perf_counter() - start
+    failed = set[int]()
+
+    def meanwhile() -> None:
+        for index, run in enumerate(runs):
+            failed.add(index)
+            with aside(run):
+                run.while_waiting()
+                failed.remove(index)
+
+    trained = computation.train(epochs, display, meanwhile)
     vals: Sequence[Evaluation | None] = [None] * len(runs)
     if any(math.isfinite(one.loss) for one in trained):
         vals = computation.evaluate()
@@ -76,9 +84,11 @@ def one_epoch(computation: Computation, display: Display, aside: Aside = lambda 
     ended: Ends = {}
     for index, (run, one, val) in enumerate(zip(runs, trained, vals, strict=True)):
         ended[index] = None
+        if index in failed:
+            continue
         with aside(run):
-            ended[index] = run.finish_epoch(run.after_epoch(one, val, training, seconds), display)
+            ended[index] = run.finish_epoch(run.after_epoch(one, val, seconds), display)
             if ended[index] is None:
                 del ended[index]
-    display.summarize(runs, training)
+    display.summarize(runs, trained[0].seconds)
     return ended

@@ -81,10 +81,13 @@ class Recorded:
     Args:
         device: a GPU.
         generators: that the work draws from, besides the device's own.
+        what: the work in words, for the warning that it can't be recorded.
     """
 
-    def __init__(self, device: torch.device, generators: Sequence[torch.Generator] = ()) -> None:
-        self.device, self.generators = device, list(generators)
+    def __init__(
+        self, device: torch.device, generators: Sequence[torch.Generator] = (), what: str = "a training step"
+    ) -> None:
+        self.device, self.generators, self.what = device, list(generators), what
         self.recordings = 0
         self._stream = _stream(device)
         self._like: object = None
@@ -147,7 +150,7 @@ class Recorded:
                 torch.cuda.empty_cache()
         self._possible = False
         said = first_line(reason)[:200]
-        log.warning("Trained without CUDA graphs, which is slower: a step could not be recorded (%s).", said)
+        log.warning("Goes on without CUDA graphs, which is slower: %s could not be recorded (%s).", self.what, said)
 
     def _capture(self, work: Work, inputs: Sequence[Tensor]) -> None:
         graph = torch.cuda.CUDAGraph()

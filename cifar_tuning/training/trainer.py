@@ -50,8 +50,8 @@ class EpochBatches(Protocol):
     def epoch(self, epoch: int) -> Iterable[Batch]:
         """The batches of an epoch, decided by the seed and the epoch's number alone."""
 
-    def prepare(self, epoch: int) -> None:
-        """Makes an epoch ready that will probably be the next; called where the host would only wait."""
+    def prepare(self, epoch: int | None) -> None:
+        """Makes an epoch ready that will probably be the next, while a GPU computes; None forgets it."""
 
 
 class Trainer:
@@ -163,15 +163,14 @@ class Trainer:
             epoch_seconds=0.0,
         )
 
-    def after_epoch(self, trained: Trained, val: Evaluation | None, training: float, seconds: float) -> EpochMetrics:
+    def after_epoch(self, trained: Trained, val: Evaluation | None, seconds: float) -> EpochMetrics:
         """Returns the figures of the epoch after the last one, and moves the schedule on.
 
         Args:
             trained: what came of it.
             val: on the validation images; None if there are none, or if that was left out because the loss is no longer
                 finite.
-            training: seconds spent training.
-            seconds: all of them.
+            seconds: all that the epoch took, validation included.
         """
         epoch = self.progress.epoch + 1
         val_loss, val_acc = (None, None) if self.val is None else (math.nan, math.nan)
@@ -188,7 +187,7 @@ class Trainer:
             val_acc=val_acc,
             val_acc_best=self.progress.best_acc,
             lr=trained.lr,
-            images_per_second=self.train.count / training,
+            images_per_second=self.train.count / trained.seconds,
             epoch_seconds=seconds,
         )
 
@@ -207,8 +206,8 @@ class Trainer:
             return "complete"
         return "pruned" if metrics.epoch > 0 and any(answers) else None
 
-    def use_waiting(self) -> None:
-        """Has the listeners do what may be late, while a GPU computes."""
+    def while_waiting(self) -> None:
+        """Has the listeners do what may be late, while a GPU computes and the host would only wait."""
         for listener in self.listeners:
             listener.while_waiting()
 

@@ -106,11 +106,11 @@ def test_a_stack_that_fails_costs_no_trial(tiny, tmp_path, monkeypatch, error, s
     """And no later one is as large, or any at all where it is not for want of memory."""
     train, seen = Stack.train, []
 
-    def broken(self, epochs, display):
+    def broken(self, epochs, *given):
         seen.append(len(self.runs))
         if len(self.runs) > 2 and max(epochs) == 2:
             raise error
-        return train(self, epochs, display)
+        return train(self, epochs, *given)
 
     monkeypatch.setattr(Stack, "train", broken)
     budget = ["hydra.sweeper.n_trials=5", "hydra.sweeper.n_jobs=3", "hydra.launcher.stack=3"]

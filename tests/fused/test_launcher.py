@@ -17,7 +17,7 @@ from optuna.trial import TrialState
 from cifar_tuning.fused import launch
 from cifar_tuning.fused.size import Stacking
 from cifar_tuning.fused.stack import Stack
-from cifar_tuning.training import Trainer, probe
+from cifar_tuning.training import Trainer, computation, probe
 from cifar_tuning.tuning.place import LostTrial
 from cifar_tuning.tuning.trial import TrialReporter
 
@@ -210,10 +210,10 @@ def test_runs_of_different_lengths_come_and_go(tiny, tmp_path):
 def test_too_little_memory_halves_the_stack(tiny, tmp_path, monkeypatch):
     train = Stack.train
 
-    def hungry(self, epochs, display):
+    def hungry(self, epochs, *given):
         if len(self.runs) > 2 and epochs[0] > 1:
             raise torch.cuda.OutOfMemoryError("out of memory")
-        return train(self, epochs, display)
+        return train(self, epochs, *given)
 
     monkeypatch.setattr(Stack, "train", hungry)
     outcome = tiny(*FUSED, "hydra.launcher.stack=4", "optimizer.lr=0.1,0.05,0.02,0.01", "model.dropout=0.3")
@@ -230,11 +230,11 @@ def test_too_little_memory_halves_the_stack(tiny, tmp_path, monkeypatch):
 def test_the_next_stacks_have_the_size_that_fits(tiny, tmp_path, monkeypatch):
     train, sizes = Stack.train, []
 
-    def hungry(self, epochs, display):
+    def hungry(self, epochs, *given):
         sizes.append(len(self.runs))
         if len(self.runs) > 2:
             raise torch.cuda.OutOfMemoryError("out of memory")
-        return train(self, epochs, display)
+        return train(self, epochs, *given)
 
     monkeypatch.setattr(Stack, "train", hungry)
     rates = "optimizer.lr=" + ",".join(f"0.0{n}" for n in range(1, 9))
@@ -256,7 +256,7 @@ def curves_agree(ours, theirs) -> bool:
 
 @pytest.mark.slow
 def test_ctrl_c_leaves_no_job_open(tiny, tmp_path, monkeypatch):
-    def interrupted(self, epochs, display):
+    def interrupted(self, epochs, *given):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Stack, "train", interrupted)
@@ -294,10 +294,10 @@ def test_ctrl_c_leaves_no_job_open_that_waits_for_another_stack(tiny, tmp_path, 
 def test_a_stack_that_fails_goes_on_one_by_one(tiny, tmp_path, monkeypatch):
     train = Stack.train
 
-    def broken(self, epochs, display):
+    def broken(self, epochs, *given):
         if epochs[0] == 2:
             raise RuntimeError("no kernel for this")
-        return train(self, epochs, display)
+        return train(self, epochs, *given)
 
     monkeypatch.setattr(Stack, "train", broken)
     outcome = tiny(*FUSED, "hydra.launcher.stack=2", "optimizer.lr=0.1,0.01")
@@ -311,11 +311,11 @@ def test_a_stack_that_fails_costs_only_the_jobs_without_a_checkpoint(tiny, tmp_p
     """Job 1's can't be read; job 2 had no finite loss before training, so that its folder has an older experiment's."""
     train, before_training = Stack.train, Trainer.before_training
 
-    def broken(self, epochs, display):
+    def broken(self, epochs, *given):
         if epochs[0] == 1:
             (tmp_path / "sweep/1/last.pt").write_bytes(b"damaged")
             raise RuntimeError("no kernel for this")
-        return train(self, epochs, display)
+        return train(self, epochs, *given)
 
     def not_finite(self, loss, accuracy, val):
         return before_training(self, math.nan if self.lr == 0.02 else loss, accuracy, val)
@@ -337,7 +337,7 @@ def test_a_stack_that_fails_costs_only_the_jobs_without_a_checkpoint(tiny, tmp_p
 def test_runs_resumed_from_elsewhere_go_back_there_when_their_stack_fails(tiny, tmp_path, monkeypatch):
     assert tiny(f"hydra.run.dir={tmp_path}/first").code == 0
 
-    def broken(self, epochs, display):
+    def broken(self, epochs, *given):
         raise RuntimeError("no kernel for this")
 
     monkeypatch.setattr(Stack, "train", broken)
@@ -356,11 +356,11 @@ def test_runs_resumed_from_elsewhere_go_on_from_their_own_checkpoints_when_inter
     assert tiny(f"hydra.run.dir={tmp_path}/first").code == 0
     train, called = Stack.train, []
 
-    def interrupted(self, epochs, display):
+    def interrupted(self, epochs, *given):
         if called:
             raise KeyboardInterrupt
         called.append(epochs)
-        return train(self, epochs, display)
+        return train(self, epochs, *given)
 
     command = [*FUSED, "hydra.launcher.stack=2", f"resume={tmp_path}/first", "trainer.epochs=4,5"]
     with monkeypatch.context() as patched:
@@ -379,16 +379,18 @@ def test_runs_resumed_from_elsewhere_go_on_from_their_own_checkpoints_when_inter
 
 
 @pytest.mark.slow
-def test_an_error_of_one_run_is_its_own(tiny, tmp_path, monkeypatch):
+@pytest.mark.parametrize("where", ["finish_epoch", "while_waiting"])
+def test_an_error_of_one_run_is_its_own(tiny, tmp_path, monkeypatch, where):
     """Its checkpoint can't be written, say; its neighbours don't notice."""
-    finish = Trainer.finish_epoch
+    monkeypatch.setattr(computation, "QUEUES", ("cpu",))  # as if it were a GPU
+    done = getattr(Trainer, where)
 
-    def failing(self, metrics, display):
-        if self.lr == 0.05 and metrics.epoch == 1:
+    def failing(self, *given):
+        if self.lr == 0.05 and self.progress.epoch == 1:
             raise OSError("no space left on device")
-        return finish(self, metrics, display)
+        return done(self, *given)
 
-    monkeypatch.setattr(Trainer, "finish_epoch", failing)
+    monkeypatch.setattr(Trainer, where, failing)
     outcome = tiny(*FUSED, "hydra.launcher.stack=3", "optimizer.lr=0.1,0.05,0.01", "regularizer=none")
     assert outcome.code == 1
     found = results(tmp_path / "sweep")
@@ -431,10 +433,10 @@ def test_the_command_goes_on_after_it_was_killed(tiny, tmp_path, monkeypatch):
     assert tiny("-m", *grid, f"hydra.sweep.dir={tmp_path}/whole").code == 0
     train = Stack.train
 
-    def killed(self, epochs, display):
+    def killed(self, epochs, *given):
         if epochs[-1] == 2:
             raise KeyboardInterrupt
-        return train(self, epochs, display)
+        return train(self, epochs, *given)
 
     monkeypatch.setattr(Stack, "train", killed)
     with pytest.raises(KeyboardInterrupt):

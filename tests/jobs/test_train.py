@@ -12,7 +12,7 @@ from mlflow import MlflowClient
 from cifar_tuning import PROJECT_ROOT
 from cifar_tuning.text import counted
 from cifar_tuning.training import checkpoint as checkpoints
-from cifar_tuning.training import probe
+from cifar_tuning.training import computation, probe
 from cifar_tuning.training.evaluation import Evaluation
 from tests.conftest import TINY
 
@@ -171,6 +171,18 @@ def stop_after(epoch, tiny, *arguments) -> str:
     finally:
         EpochTracking.on_epoch = original
     return "finished"
+
+
+def test_the_store_is_told_while_a_gpu_computes(tiny, tmp_path, monkeypatch):
+    from cifar_tuning.tracking.base import NoTracker
+
+    told = []
+    monkeypatch.setattr(computation, "QUEUES", ("cpu",))
+    monkeypatch.setattr(NoTracker, "deliver", lambda self: told.append(len(history(tmp_path / "run"))))
+    assert tiny("trainer.epochs=2").code == 0
+    assert told == [1, 2]
+    monkeypatch.delattr(NoTracker, "deliver")  # a tracker of the user's own may lack it
+    assert tiny("trainer.epochs=2", f"hydra.run.dir={tmp_path}/other").code == 0
 
 
 def test_an_interrupted_run_says_so(tiny, tmp_path):

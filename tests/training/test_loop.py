@@ -5,6 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from cifar_tuning.data.augmentation import Augmentation
 from cifar_tuning.training import L1, L2, ElasticNet, Listener, Regularizer, Schedule
 from cifar_tuning.training import checkpoint as checkpoints
 from cifar_tuning.training import computation as computation_module
@@ -447,6 +448,21 @@ def test_while_a_device_works_the_next_epoch_is_drawn_and_listeners_do_what_may_
     assert drawn == [1, 1, 2, 3]  # none twice but the first, which the look before training has begun
     for name, value in plain.model.state_dict().items():
         assert torch.equal(value, trainer.model.state_dict()[name]), name
+    trainer.train.prepare(3)
+    Computation([trainer], trainer.model).release()
+    assert trainer.train._next is None
+
+
+def test_an_augmentation_that_may_draw_anything_is_not_begun_before_its_epoch(make_trainer):
+    trainer = make_trainer()
+    trainer.train.augmentation = Whatever()
+    trainer.train.prepare(2)
+    assert trainer.train._next is None
+
+
+class Whatever(Augmentation):
+    def start(self, plan):
+        raise AssertionError
 
 
 @pytest.mark.gpu
