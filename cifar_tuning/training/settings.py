@@ -38,9 +38,9 @@ class TrainerSettings:
             two by the same measurement.
         compile: run the model through `torch.compile` in training; `auto`: where that pays within the run, by a
             measurement that is taken where the run is long enough for it.
-        cuda_graphs: record steps and evaluation on a GPU and replay them, so that the host need not launch each kernel; `auto`:
-            where all layers are PyTorch's, torchvision's or ours. A model whose code does something else in each step
-            must not be recorded.
+        cuda_graphs: record steps and evaluation on a GPU and replay them, so that the host need not launch each kernel;
+            `auto`: where all layers are PyTorch's, torchvision's or ours. A model whose code does something else in
+            each step must not be recorded.
         deterministic: ask for bitwise repeatable kernels on CUDA too, at some cost in speed. On a CPU the
             same seed on the same machine always repeats.
         label_smoothing: share of each label that is spread over all classes in training (Szegedy et al. 2016);
