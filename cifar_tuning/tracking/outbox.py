@@ -35,7 +35,7 @@ REFUSALS = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "INVALID_STATE
 ASKING_PART = 50
 # Of the training time, at most one part in this many goes into telling stores about epochs that are short for it, and
 # at most one in so many where a GPU computes meanwhile, unless a run would wait longer than so many seconds.
-PART, IDLE_PART, LATEST = 20, 5, 30.0
+PART, IDLE_PART, LATEST = 20, 10, 30.0
 
 
 @dataclass

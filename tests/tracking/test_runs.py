@@ -296,7 +296,7 @@ def test_a_run_that_is_deleted_while_it_trains_is_given_up_once(started, client,
     assert not (tmp_path / "job" / outbox.UNSENT).exists()
 
 
-@pytest.mark.parametrize(("idle", "share"), [(False, 1 / 20), (True, 1 / 5)])
+@pytest.mark.parametrize(("idle", "share"), [(False, 1 / 20), (True, 1 / 10)])
 def test_many_runs_wait_for_each_others_calls(started, tmp_path, monkeypatch, idle, share):
     """So much of the time goes into calls, however many runs there are; more of it where a GPU computes meanwhile."""
     monkeypatch.setattr(outbox, "LATEST", 1000.0)
