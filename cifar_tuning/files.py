@@ -11,8 +11,13 @@ def written(file: Path) -> Iterator[Path]:
     """Yields a temporary path beside the file; what is written there takes the file's place in the end.
 
     After an error the file is as it was, and nothing is left beside it. Of two processes that write the same file at
-    once the later one's stays.
+    once the later one's stays. A link stays one to what it leads to; what is no plain file (/dev/stdout) is written to
+    as it is.
     """
+    if file.exists() and not file.is_file():
+        yield file
+        return
+    file = file.resolve() if file.is_symlink() else file
     # Hidden, and another writer's has another name: processes of two machines, or containers, may have the same id.
     partial = file.with_name(f".{file.name}.{uuid4().hex[:12]}.tmp")
     try:

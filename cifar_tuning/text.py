@@ -1,9 +1,10 @@
 """Options, addresses and errors as text: what several rooms show, store and compare in the same way."""
 
+import itertools
 import re
 import shlex
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ ELSEWHERE = ("tracking.", "resume", "trainer.device", "data.root")
 
 
 PROGRAMS = ("train.py", "predict.py", "report.py")
+# Hydra's, each followed by a value or an equals sign.
+CONFIG_FLAGS = ("--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp")
 
 
 def flatten(config: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -65,9 +68,21 @@ def command_line(program: str, *arguments: str) -> str:
         arguments: of the command.
     """
     typed = Path(sys.argv[0])
+    if program == typed.name:
+        arguments = (*config_flags(sys.argv[1:]), *arguments)
     known = typed.name in (program, *PROGRAMS)
     away = known and typed.parent.resolve() != Path.cwd()
     return shlex.join(["python", str(typed.with_name(program)) if away else program, *arguments])
+
+
+def config_flags(arguments: Sequence[str]) -> list[str]:
+    """Returns what of a command's arguments says where its configuration lies: Hydra's flags for that, as typed."""
+    found, rest = list[str](), iter(arguments)
+    for argument in rest:
+        name, equals, _ = argument.partition("=")
+        if name in CONFIG_FLAGS:
+            found += [argument] if equals else [argument, *itertools.islice(rest, 1)]
+    return found
 
 
 def as_choice(group: str, name: str) -> str:

@@ -1,5 +1,7 @@
 """Files written all or nothing."""
 
+import os
+import stat
 from pathlib import Path
 
 import pytest
@@ -59,3 +61,19 @@ def test_two_writers_have_a_path_each_though_their_processes_have_one_id(tmp_pat
         assert file.read_text() == "second"
     assert file.read_text() == "first"
     assert [one.name for one in tmp_path.iterdir()] == ["a"]
+
+
+def test_a_link_stays_a_link_and_what_is_no_file_is_written_to(tmp_path):
+    target, link, pipe = tmp_path / "target.csv", tmp_path / "link.csv", tmp_path / "pipe"
+    target.write_text("old")
+    link.symlink_to(target)
+    write_text(link, "new")
+    assert link.is_symlink()
+    assert target.read_text() == "new"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    write_text(pipe, "said")
+    assert os.read(reader, 10) == b"said"
+    os.close(reader)
+    assert stat.S_ISFIFO(pipe.stat().st_mode)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link.csv", "pipe", "target.csv"]

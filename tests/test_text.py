@@ -75,3 +75,18 @@ def test_commands_can_be_typed_where_this_one_was(monkeypatch, typed, program, s
 )
 def test_choices_that_hydra_understands(name, shown):
     assert as_choice("experiment", name) == shown
+
+
+@pytest.mark.parametrize(
+    ("typed", "expected"),
+    [
+        (["--config-dir", "my configs", "-m", "a=1"], "python train.py --config-dir 'my configs' a=2"),
+        (["-cn=mine", "-m", "--config-dir=x"], "python train.py -cn=mine --config-dir=x a=2"),
+        (["-m", "a=1"], "python train.py a=2"),
+    ],
+)
+def test_a_command_says_where_its_configuration_lies(typed, expected, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["train.py", *typed])
+    assert command_line("train.py", "a=2") == expected
+    assert command_line("predict.py", "run=x") == "python predict.py run=x"

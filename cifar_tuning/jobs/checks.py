@@ -50,7 +50,7 @@ FIGURES = (*PUBLIC_NAMES.values(), "epoch_seconds", "images_per_second", "model/
 RULES = [
     Rule(
         "objective",
-        lambda v: all(n in FIGURES for n in (v if isinstance(v, list) else [v])),
+        lambda v: v != [] and all(n in FIGURES for n in (v if isinstance(v, list) else [v])),
         f"one of {', '.join(FIGURES)}, or a list",
     ),
     Rule("seed", lambda v: _whole(0)(v) and v < 2**32, "a whole number from 0 to 4294967295"),

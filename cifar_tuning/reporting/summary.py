@@ -91,13 +91,14 @@ def print_summary(sweep: Path, since: float = 0.0, tracked: bool = True, uri: st
         uri: the store, if it is not the project's; None asks the jobs' command lines.
     """
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     # Lines cut at 80 columns would be useless in a log file, which has no width.
     console = Console(soft_wrap=False) if sys.stdout.isatty() else Console(width=WIDE)
     results = read_results(sweep, since)
     if not results:
-        console.print(f"No finished job in {sweep}.")
+        console.print(f"No finished job in {sweep}.", highlight=False, markup=False)
         return
     swept, common = split_overrides([result["overrides"] for result in results])
     best = best_job(results)
@@ -109,12 +110,12 @@ def print_summary(sweep: Path, since: float = 0.0, tracked: bool = True, uri: st
     for name in ("job", "val acc", *(["seeds"] if several else []), "best epoch", "state", "seconds"):
         table.add_column(name, justify="left" if name == "state" else "right")
     for name in swept:
-        table.add_column(name, justify="right", overflow="fold")  # a value cut short says nothing
+        table.add_column(escape(name), justify="right", overflow="fold")  # a value cut short says nothing
     for result in results[:TOP]:
-        table.add_row(*_row(result, swept, several), style="bold" if result is best else None)
+        table.add_row(*map(escape, _row(result, swept, several)), style="bold" if result is best else None)
     console.print(table)
     if common and len(results) > 1:  # one alone does not say what the others would have been
-        console.print("the same in every job: " + " ".join(common), highlight=False)
+        console.print("the same in every job: " + " ".join(common), highlight=False, markup=False)
     _print_next(console, sweep, results, tracked, uri)
 
 
@@ -150,7 +151,7 @@ def _print_next(console: Any, sweep: Path, results: list[dict[str, Any]], tracke
     if best is None:
         ended = any(result["state"] in ENDED for result in results)
         why = "No job has a validation accuracy, so none is the best." if ended else "No job finished."
-        console.print(f"{why} Each job's log is in {sweep}/<job>/.", highlight=False)
+        console.print(f"{why} Each job's log is in {sweep}/<job>/.", highlight=False, markup=False)
         return
     console.print("\nThe best configuration once more, in full:", style="bold")
     console.print(
@@ -160,13 +161,17 @@ def _print_next(console: Any, sweep: Path, results: list[dict[str, Any]], tracke
     asked = {key_of(override): value_of(override) for override in best["overrides"]}
     uri = uri or asked.get("tracking.uri")
     if tracked and asked.get("tracking") != "none":
-        console.print(f"  {viewer(uri)}  compares all runs in MLflow's UI", highlight=False, soft_wrap=True)
+        shown = f"  {viewer(uri)}  compares all runs in MLflow's UI"
+        console.print(shown, highlight=False, markup=False, soft_wrap=True)
         report = f"  {report_command(sweep, uri)}  all of it on one page, with comparisons"
         console.print(report, highlight=False, markup=False, soft_wrap=True)
-    console.print(f"  {sweep / best['job']}  its checkpoint, curves and log", highlight=False, soft_wrap=True)
+    where = f"  {sweep / best['job']}  its checkpoint, curves and log"
+    console.print(where, highlight=False, markup=False, soft_wrap=True)
     predict = command_line("predict.py", f"run={sweep / best['job']}")
     console.print(f"  {predict}  its test accuracy", highlight=False, markup=False, soft_wrap=True)
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 2 or not Path(sys.argv[1]).is_dir():
+        sys.exit("python -m cifar_tuning.reporting.summary FOLDER: the folder of a sweep, such as multirun/NAME")
     print_summary(Path(sys.argv[1]))

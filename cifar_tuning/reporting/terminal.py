@@ -15,16 +15,18 @@ SENTENCES = 6
 def print_report(material: Material, folder: Path) -> None:
     """Prints the best configurations, the first comparisons, what is missing, and where the files are."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table as Grid
 
     console = Console() if sys.stdout.isatty() else Console(width=WIDE)
     table = material.table
     count = len(table.configurations)
-    grid = Grid(title=f"{material.title}: the {table.leading} {TOP} of {count}" if count > TOP else material.title)
+    title = escape(material.title)
+    grid = Grid(title=f"{title}: the {table.leading} {TOP} of {count}" if count > TOP else title)
     for place, name in enumerate(header(table)):
-        grid.add_column(name, justify="left" if place < len(table.names) else "right", overflow="fold")
+        grid.add_column(escape(name), justify="left" if place < len(table.names) else "right", overflow="fold")
     for place, configuration in enumerate(table.configurations[:TOP]):
-        grid.add_row(*row(configuration, table), style="bold" if place == 0 and table.has_best else None)
+        grid.add_row(*map(escape, row(configuration, table)), style="bold" if place == 0 and table.has_best else None)
     console.print(grid)
     for effect in material.effects[:SENTENCES]:
         console.print(effect.text, highlight=False, markup=False, soft_wrap=True)

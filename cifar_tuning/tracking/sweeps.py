@@ -236,7 +236,10 @@ def judge(children: list[Run], error: BaseException | None) -> str:
 def summarise(outbox: Outbox, children: list[Run], best: Run | None) -> None:
     """Put the jobs' ends and the winner's result on the parent."""
     states = Counter(str(run.data.tags.get(facts.STATE)) for run in children if not _is_retrained(run))
-    metrics: dict[str, Any] = {f"jobs/{state}": count for state, count in states.items()}
+    # What an earlier command left unfinished may be none any more.
+    before = outbox.store.client.get_run(outbox.run_id).data.metrics if children else {}
+    metrics: dict[str, Any] = {name: 0 for name in before if name.startswith("jobs/")}
+    metrics |= {f"jobs/{state}": count for state, count in states.items()}
     if best is not None:
         if OBJECTIVE in best.data.metrics:
             metrics[OBJECTIVE] = best.data.metrics[OBJECTIVE]

@@ -48,8 +48,8 @@ class StudyOptions:
         try:
             given = _globs_as_choices(arguments)
             space = SearchSpace.parse(sweeper.params, given, sweeper.custom_search_space)
-        except (ValueError, NotImplementedError, AssertionError) as error:
-            raise ConfigError([f"hydra.sweeper.params: {error}"]) from error
+        except ValueError as error:
+            raise ConfigError(str(error).splitlines()) from error
         return cls(study_place(config.hydra), space, config, sweeper)
 
     @property

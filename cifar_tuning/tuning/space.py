@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import IntervalSweep, Sweep
 from hydra.utils import instantiate
 from hydra_plugins.hydra_optuna_sweeper._impl import OptunaSweeperImpl, create_params_from_overrides
 from omegaconf import DictConfig, OmegaConf
@@ -14,6 +16,22 @@ from cifar_tuning.text import ELSEWHERE, flatten
 
 # Choices that are tried before the first trial; each takes a twentieth of a second to compose.
 CHECKED_CHOICES = 40
+LOG = "log"
+
+
+def _problems(override: str) -> list[str]:
+    """Returns why an override can't be part of a search space, if it can't."""
+    try:
+        create_params_from_overrides([override])
+    except (ValueError, NotImplementedError, AssertionError) as error:
+        return [f"{override}: {error}"]
+    (parsed,) = OverridesParser.create().parse_overrides([override])
+    value = parsed.value()
+    # The stock plugin passes over them, and who asks for a logarithmic range gets another one.
+    allowed = {LOG} if isinstance(value, IntervalSweep) else set()
+    wrong = sorted(value.tags - allowed) if isinstance(value, Sweep) else []
+    known = "the only tag is log" if allowed else "only an interval(low,high) has a tag, log"
+    return [f"{override}: tag({', '.join(wrong)}): {known}"] if wrong else []
 
 
 @dataclass(frozen=True)
@@ -37,9 +55,11 @@ class SearchSpace:
         """Parses `hydra.sweeper.params` and the command line's overrides, which win, in the stock plugin's syntax.
 
         Raises:
-            ValueError, NotImplementedError, AssertionError: from the stock plugin, for what it can't express.
+            ValueError: the stock plugin can't express some of it; the message has a line for each override.
         """
         overrides = [f"{key}={value}" for key, value in (params or {}).items()] + list(arguments)
+        if problems := [problem for one in overrides for problem in _problems(one)]:
+            raise ValueError("\n".join(problems))
         distributions, fixed, deletions = create_params_from_overrides(overrides)
         swept = {str(name): d for name, d in distributions.items() if name not in fixed}
         return cls(swept, {str(name): str(value) for name, value in fixed.items()}, deletions, custom)

@@ -9,6 +9,7 @@ import optuna
 from omegaconf import OmegaConf
 from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from cifar_tuning.targets import is_tracked
@@ -79,12 +80,12 @@ def _table(trials: list[FrozenTrial], title: str) -> Table:
     names = list(dict.fromkeys(name for trial in trials for name in trial.params))
     table = Table(title=title)
     for name in ("trial", "value", *names):
-        table.add_column(name, justify="right", overflow="fold")
+        table.add_column(escape(name), justify="right", overflow="fold")
     for index, trial in enumerate(trials):
         values = ", ".join(f"{value:.4f}" if abs(value) < 1000 else f"{value:,.0f}" for value in trial.values or ())
         params = [trial.params.get(name, "") for name in names]
         cells = [number(p) if isinstance(p, float) else str(p) for p in params]
-        table.add_row(str(trial.number), values, *cells, style="bold" if index == 0 else None)
+        table.add_row(str(trial.number), values, *map(escape, cells), style="bold" if index == 0 else None)
     return table
 
 
