@@ -80,10 +80,12 @@ def find_checkpoint(name: str, uri: Any, scratch: Path, option: str = "run") -> 
         return path
     if path.is_dir():
         if (folder := folder_of_model(path)) is not None:
+            _say_seed(folder, path)
             return folder / "best.pt"
         job = _best_job(path)
         if job is not None and (folder := folder_of_model(path / job)) is not None:
             log.info("%s is a sweep; taking its best job, %s", path, job)
+            _say_seed(folder, path / job)
             return folder / "best.pt"
         if (why := _without_best(path)) is not None:
             raise UserError(f"{option}={name}: is {why}.")
@@ -96,6 +98,12 @@ def find_checkpoint(name: str, uri: Any, scratch: Path, option: str = "run") -> 
         f"{option}={name}: is neither a run's folder, nor a checkpoint file, "
         "nor an MLflow run id (32 hexadecimal digits)."
     )
+
+
+def _say_seed(folder: Path, trial: Path) -> None:
+    """Says which of a trial's seeds is taken, where it has several: another one may predict otherwise."""
+    if folder != trial and len(seeds := list(trial.glob("*/best.pt"))) > 1:
+        log.info("%s has %d seeds; taking the first, %s", trial, len(seeds), folder.name)
 
 
 def _best_job(sweep: Path) -> str | None:

@@ -3,10 +3,12 @@
 import copy
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from cifar_tuning.compose import as_job, numbered, sweep_loader
 from cifar_tuning.errors import ConfigError, UserError
@@ -19,6 +21,8 @@ from cifar_tuning.tuning.place import objectives_of
 BASIC_SWEEPER = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
 # Composing a job takes a twentieth of a second; nobody should wait a minute to hear that all is well.
 CHECKED_JOBS = 200
+# The place of a job, as conf/config.yaml has it.
+BY_NUMBER = "${hydra.job.num}"
 # Of those that share a problem, so many are named.
 SHOWN_JOBS = 10
 
@@ -43,6 +47,7 @@ def sweep_problems(config: DictConfig) -> list[str]:
     except ConfigError as error:
         return list(dict.fromkeys([*problems, *error.problems]))
     problems |= {problem: [] for problem in _direction_problems(config)}
+    problems |= _shared_folders(jobs) if basic else {}
     for label, job in jobs:
         found = job_problems(job, of_sweeper=not basic)
         for problem in found:
@@ -61,6 +66,23 @@ def sweep_problems(config: DictConfig) -> list[str]:
         print(f"These jobs will fail, the others are trained:\n  - {shown}", file=sys.stderr)
         return []
     return lines
+
+
+def _shared_folders(jobs: list[tuple[str, Any]]) -> dict[str, list[str]]:
+    """Returns which jobs of a grid would train in one folder, each over the other's run."""
+    places: dict[str, list[str]] = {}
+    asked: Any = OmegaConf.to_container(jobs[0][1].hydra.sweep) if len(jobs) > 1 else {}
+    if asked.get("subdir", BY_NUMBER) == BY_NUMBER:
+        return {}
+    for label, job in jobs:
+        with suppress(OmegaConfBaseException), as_job(job):  # the error is said where the job is run
+            places.setdefault(str(OmegaConf.select(job, "hydra.sweep.subdir")), []).append(label)
+    return {
+        f"hydra.sweep.subdir: several jobs would have the folder {place}; tell them apart by "
+        "'hydra.sweep.subdir=${hydra:job.num}', the default, or by every key that is swept": labels
+        for place, labels in places.items()
+        if len(labels) > 1
+    }
 
 
 def _where(labels: list[str]) -> str:
@@ -188,6 +210,10 @@ def _jobs(config: DictConfig, options: Any = None) -> Iterator[tuple[str, Any]]:
             ]
         )
     batches = BasicSweeper.split_arguments(parsed, None)
+    if not batches or not batches[0]:
+        raise ConfigError(
+            [f"{' '.join(overrides)}: leaves no job to run; some range is empty, or a glob finds nothing"]
+        )
     swept = {key_of(override.get_key_element()) for override in parsed if override.is_sweep_override()}
     loader = sweep_loader(GlobalHydra.instance().config_loader())
     for number, job in enumerate(batches[0][:CHECKED_JOBS]):

@@ -194,6 +194,26 @@ def test_momentum_is_drawn_for_sgd_only():
         assert "optimizer" not in trial.params
 
 
+def test_jobs_that_would_share_a_folder_are_refused(tiny, tmp_path):
+    grid = ["-m", "optimizer.lr=0.1,0.2", "seed=0,1", "trainer.epochs=1"]
+    refused = tiny(*grid, "hydra.sweep.subdir=${optimizer.lr}")
+    assert refused.code == 1
+    assert "several jobs would have the folder 0.1; tell them apart by" in refused.err
+    assert "(jobs 2, 3)" in refused.err
+    assert not (tmp_path / "sweep").exists()
+    for apart in ("${optimizer.lr}_${seed}", "${hydra:job.override_dirname}"):
+        assert tiny(*grid, f"hydra.sweep.subdir={apart}").code == 0
+    assert len(list((tmp_path / "sweep").glob("*/result.json"))) == 8
+
+
+@pytest.mark.parametrize("nothing", ["optimizer.lr=range(1,0)", "optimizer=glob(foo*)"])
+def test_a_sweep_of_no_job_is_refused(tiny, tmp_path, nothing):
+    refused = tiny("-m", nothing, "seed=0,1")
+    assert refused.code == 1
+    assert f"{nothing} seed=0,1: leaves no job to run" in refused.err
+    assert not (tmp_path / "sweep").exists()
+
+
 @pytest.mark.slow
 def test_jobs_in_other_processes(tmp_path, pristine_database):
     """Under joblib the jobs find their parent run, their folders and the same numbers."""

@@ -95,6 +95,7 @@ def test_a_study_means_its_winner(tiny, predicting, tmp_path):
     outcome = predicting(f"run={tmp_path}/sweep", f"output={tmp_path}/submission.csv")
     assert outcome.code == 0, outcome.text
     assert f"taking its best job, {winner}" in outcome.text
+    assert "has 2 seeds; taking the first, seed_0" in outcome.text
     trial = predicting(f"run={tmp_path}/sweep/{winner}", f"output={tmp_path}/again.csv")
     assert trial.code == 0, trial.text
     assert (tmp_path / "again.csv").read_text() == (tmp_path / "submission.csv").read_text()
