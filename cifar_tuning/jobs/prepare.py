@@ -27,6 +27,8 @@ SAME_OF_TRAINER = (
     *("label_smoothing", "mixup", "ema_decay"),
     *("initial_scale", "delay_fraction", "finetune_fraction"),
 )
+# Of schedules that have no learning rate for further epochs.
+ENDING = ("schedule.epochs", "schedule.total_steps")
 # Says how a report presents the sweep; nothing that a job does depends on it.
 OF_THE_SWEEP = ("published",)
 
@@ -163,12 +165,22 @@ def changed_options(config: dict[str, Any], checkpoint: Checkpoint, source: str)
         {name: one.get(name) for name in SAME} | {"trainer": _of_trainer(one)} for one in (checkpoint.config, config)
     )
     was, now = dict(flatten(_with_defaults(theirs, ours))), dict(flatten(_with_defaults(ours, theirs)))
+    lengths = [one["trainer"]["epochs"] for one in (checkpoint.config, config)]
     return [
         f"{key}={now.get(key, '(absent)')}: {source} was trained with {was.get(key, '(absent)')}; "
-        "a resumed run must keep it"
+        "a resumed run must keep it" + (_about_length(key, was[key]) if [was.get(key), now.get(key)] == lengths else "")
         for key in sorted(was.keys() | now.keys())
         if not key.startswith(ELSEWHERE) and was.get(key) != now.get(key)
     ]
+
+
+def _about_length(key: str, before: Any) -> str:
+    """Returns what to do about an option that has followed the number of epochs; nobody may have typed it."""
+    if not key.startswith("schedule."):
+        return ""
+    if key in ENDING:
+        return ". It is the run's whole length, and this schedule goes no further: train anew for longer"
+    return f". It follows trainer.epochs; with {key}={before} the run goes on for longer"
 
 
 def _of_trainer(config: dict[str, Any]) -> dict[str, Any]:

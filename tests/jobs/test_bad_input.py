@@ -195,6 +195,26 @@ def test_more_epochs_would_make_the_images_smaller_again(tiny, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("schedule", "advice"),
+    [
+        ("cosine", "schedule.T_max=2: {} was trained with 1; a resumed run must keep it. It follows trainer.epochs; "),
+        (
+            "onecycle",
+            "schedule.epochs=2: {} was trained with 1; a resumed run must keep it. It is the run's whole length",
+        ),
+    ],
+)
+def test_a_schedule_that_follows_the_epochs_says_how_to_go_on_for_longer(tiny, tmp_path, schedule, advice):
+    run = [f"schedule={schedule}", f"resume={tmp_path}/run/last.pt", f"hydra.run.dir={tmp_path}/longer"]
+    assert tiny(f"schedule={schedule}", "trainer.epochs=1").code == 0
+    outcome = tiny(*run, "trainer.epochs=2")
+    assert advice.format(f"{tmp_path}/run/last.pt") in outcome.err
+    if schedule == "cosine":
+        assert tiny(*run, "trainer.epochs=2", "schedule.T_max=1").code == 0
+
+
+@pytest.mark.slow
 def test_more_epochs_where_the_schedule_is_told_their_number(tiny, tmp_path):
     """PyTorch's schedulers restore the length that they had, and go on wrongly, or not at all."""
     schedule = "+schedule={_target_: torch.optim.lr_scheduler.OneCycleLR, _partial_: true, max_lr: 0.1}"
