@@ -5,19 +5,28 @@ import math
 # States of a job that came to its end: a diverged one has its accuracy too. The best accuracy of a pruned, failed or
 # killed one is that of an unfinished training: it doesn't compete.
 ENDED = ("complete", "diverged")
+# Of a run's figures, under their public names; the others are better when larger.
+SMALLER_IS_BETTER = ("train/loss", "val/loss", "epoch_seconds", "model/macs", "model/parameters")
+# What jobs are ranked by unless their `objective` is another figure.
+BEST_ACCURACY = "val/acc_best"
+
+
+def merit(name: str, value: float | None) -> float | None:
+    """Returns a figure as one of which the largest is the best."""
+    return -value if value is not None and name in SMALLER_IS_BETTER else value
 
 
 def competes(state: str | None, value: float | None) -> bool:
-    """Whether a job can be a sweep's best: it ended, with a validation accuracy."""
+    """Whether a job can be a sweep's best: it ended, with what it is ranked by."""
     return state in ENDED and value is not None
 
 
 def rank(state: str | None, value: float | None, job: str | None) -> tuple[bool, bool, float, float, str]:
-    """Returns what sorts jobs, the best first: those that ended, by accuracy, the first of equals by its number.
+    """Returns what sorts jobs, the best first: those that ended, by their value, the first of equals by its number.
 
     Args:
         state: how the job ended.
-        value: its best validation accuracy.
+        value: its best validation accuracy, or the `merit` of another objective.
         job: its number, or what its folder is called instead.
     """
     name = job or ""

@@ -37,6 +37,7 @@ def test_mlflow_has_the_same_best():
             data=SimpleNamespace(
                 tags={facts.STATE: state, facts.JOB_NUM: job},
                 metrics={} if value is None else {sweeps.OBJECTIVE: value},
+                params={},
             )
         )
         for state, value, job in ends

@@ -10,8 +10,9 @@ from hydra.utils import get_object
 from omegaconf import OmegaConf
 
 from cifar_tuning.numeric import is_number, is_whole
+from cifar_tuning.ranking import SMALLER_IS_BETTER
 from cifar_tuning.text import on_one_line
-from cifar_tuning.training.events import PUBLIC_NAMES, SMALLER_IS_BETTER
+from cifar_tuning.training.events import PUBLIC_NAMES
 from cifar_tuning.tuning.place import objectives_of
 
 # What a job has beside its groups, and an example of each.

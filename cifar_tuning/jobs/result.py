@@ -29,6 +29,7 @@ class JobResult:
         run_id: its MLflow run, if it has one.
         error: what went wrong, in a line.
         test_acc: accuracy of the best weights on the test set, for a study's retrained winner only.
+        objective: what a sweep optimises, by name; None where the job came to no end.
     """
 
     state: str
@@ -40,6 +41,7 @@ class JobResult:
     run_id: str | None
     error: str | None = None
     test_acc: float | None = None
+    objective: dict[str, float | None] | None = None
 
     def write(self, folder: Path) -> None:
         """Writes the result into the job's folder, all or nothing."""

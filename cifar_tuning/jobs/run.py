@@ -67,6 +67,7 @@ class Job:
         self.figures: dict[str, float] = {}
         self.again = self.over = False
         self.test_acc: float | None = None
+        self.objective: dict[str, float | None] | None = None
 
     @property
     def progress(self) -> Progress:
@@ -98,7 +99,9 @@ class Job:
                 self._keep_what_is_there(prepared)
             self._open_run(prepared)
             result = self._train(prepared)
-            value = objective(objectives_of(cfg), result, self.figures)
+            names = objectives_of(cfg)
+            value = objective(names, result, self.figures)
+            self.objective = dict(zip(names, [value] if len(names) == 1 else value, strict=True))
             self._keep_files(result, prepared.parts)
             if self.multirun and is_retrained(self.hydra):
                 self._test(prepared)
@@ -247,4 +250,5 @@ class Job:
             run_id=self.tracker.run_id if self.tracker is not None else None,
             error=error,
             test_acc=self.test_acc,
+            objective=self.objective,
         ).write(self.folder)

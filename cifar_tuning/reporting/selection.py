@@ -8,8 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol, TypeVar
 
 from cifar_tuning.errors import UserError
-from cifar_tuning.ranking import ENDED
-from cifar_tuning.training.events import SMALLER_IS_BETTER
+from cifar_tuning.ranking import ENDED, SMALLER_IS_BETTER
 
 # What a job of ours is judged by.
 USUAL = "val/acc_best"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cifar_tuning.overrides import key_of, to_be_typed, value_of
-from cifar_tuning.ranking import ENDED, competes, rank
+from cifar_tuning.ranking import BEST_ACCURACY, ENDED, competes, merit, rank
 from cifar_tuning.text import command_line, counted, without_password
 
 TOP = 10
@@ -37,10 +37,12 @@ def read_results(sweep: Path, since: float = 0.0) -> list[dict[str, Any]]:
         if job.isdigit() and file.stat().st_mtime >= since:  # best_3 is the winner, trained once more
             trials.setdefault(job, []).append(json.loads(file.read_text()))
     results += [{**_over_seeds(seeds), "job": job} for job, seeds in trials.items()]
+    for result in results:
+        result["merit"] = merit(*asked) if (asked := _asked(result)) is not None else result["value"]
     most = max((result["seeds"] for result in results), default=1)
 
     def order(result: dict[str, Any]) -> tuple[Any, ...]:
-        unfinished, *rest = rank(result["state"], result["value"], result["job"])
+        unfinished, *rest = rank(result["state"], result["merit"], result["job"])
         return unfinished, result["seeds"] < most, *rest
 
     return sorted(results, key=order)
@@ -48,7 +50,13 @@ def read_results(sweep: Path, since: float = 0.0) -> list[dict[str, Any]]:
 
 def best_job(results: list[dict[str, Any]]) -> dict[str, Any] | None:
     """Returns the first of the results, best first, unless it is none to choose: it did not end, or has no value."""
-    return results[0] if results and competes(results[0]["state"], results[0]["value"]) else None
+    return results[0] if results and competes(results[0]["state"], results[0]["merit"]) else None
+
+
+def _asked(result: dict[str, Any]) -> tuple[str, float | None] | None:
+    """Returns the name and value of a job's objective, where it is one, and another than the validation accuracy."""
+    found = result.get("objective") or {}
+    return next(iter(found.items())) if len(found) == 1 and BEST_ACCURACY not in found else None
 
 
 def _over_seeds(seeds: list[dict[str, Any]]) -> dict[str, Any]:
@@ -57,8 +65,11 @@ def _over_seeds(seeds: list[dict[str, Any]]) -> dict[str, Any]:
     means = {key: statistics.mean(found[key]) if found[key] else None for key in ("value", "best_epoch")}
     states = [seed["state"] for seed in seeds]
     common = [o for o in seeds[0]["overrides"] if all(o in seed["overrides"] for seed in seeds)]
+    objectives = [seed["objective"] for seed in seeds if seed.get("objective")]
+    values = {name: [o[name] for o in objectives if o.get(name) is not None] for name in (objectives or [{}])[0]}
     return {
         **means,
+        "objective": {name: statistics.mean(found) if found else None for name, found in values.items()},
         "state": next((state for state in ("failed", "killed", "pruned", "diverged") if state in states), "complete"),
         "seconds": sum(seed["seconds"] for seed in seeds),
         "overrides": [o for o in common if key_of(o) != "seed"],
@@ -107,12 +118,14 @@ def print_summary(sweep: Path, since: float = 0.0, tracked: bool = True, uri: st
         title=f"{counted(len(results), 'job')}{order}" + (f" (the first {TOP})" if len(results) > TOP else "")
     )
     several = any(result["seeds"] > 1 for result in results)
-    for name in ("job", "val acc", *(["seeds"] if several else []), "best epoch", "state", "seconds"):
+    objective = next((asked[0] for result in results if (asked := _asked(result)) is not None), None)
+    own = [] if objective is None else [objective]
+    for name in ("job", *own, "val acc", *(["seeds"] if several else []), "best epoch", "state", "seconds"):
         table.add_column(name, justify="left" if name == "state" else "right")
     for name in swept:
         table.add_column(escape(name), justify="right", overflow="fold")  # a value cut short says nothing
     for result in results[:TOP]:
-        table.add_row(*map(escape, _row(result, swept, several)), style="bold" if result is best else None)
+        table.add_row(*map(escape, _row(result, swept, several, objective)), style="bold" if result is best else None)
     console.print(table)
     if common and len(results) > 1:  # one alone does not say what the others would have been
         console.print("the same in every job: " + " ".join(common), highlight=False, markup=False)
@@ -126,12 +139,16 @@ def split_overrides(jobs: list[list[str]]) -> tuple[list[str], list[str]]:
     return list(keys), common
 
 
-def _row(result: dict[str, Any], swept: list[str], several: bool) -> list[str]:
+def _row(result: dict[str, Any], swept: list[str], several: bool, objective: str | None) -> list[str]:
     values = {key_of(override): value_of(override) for override in result["overrides"]}
     value = "" if result["value"] is None else f"{result['value']:.4f}"
     epoch = "" if result["best_epoch"] is None else f"{round(result['best_epoch'], 1):g}"
     seeds = [str(result["seeds"])] if several else []
-    cells = [result["job"], value, *seeds, epoch, result["state"], f"{result['seconds']:.0f}"]
+    asked = (result.get("objective") or {}).get(objective)
+    own = (
+        [] if objective is None else ["" if asked is None else f"{asked:.4f}" if abs(asked) < 1e4 else f"{asked:,.0f}"]
+    )
+    cells = [result["job"], *own, value, *seeds, epoch, result["state"], f"{result['seconds']:.0f}"]
     return cells + [_short(values.get(key, "")) for key in swept]
 
 
@@ -150,7 +167,9 @@ def _print_next(console: Any, sweep: Path, results: list[dict[str, Any]], tracke
         console.print(f"job {result['job']} failed: {result['error']}", highlight=False, markup=False)
     if best is None:
         ended = any(result["state"] in ENDED for result in results)
-        why = "No job has a validation accuracy, so none is the best." if ended else "No job finished."
+        lacking = _asked(results[0])
+        what = "a validation accuracy" if lacking is None else lacking[0]
+        why = f"No job has {what}, so none is the best." if ended else "No job finished."
         console.print(f"{why} Each job's log is in {sweep}/<job>/.", highlight=False, markup=False)
         return
     console.print("\nThe best configuration once more, in full:", style="bold")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from cifar_tuning.files import write_text
 from cifar_tuning.overrides import key_of, split_list
-from cifar_tuning.ranking import ENDED, competes, rank
+from cifar_tuning.ranking import BEST_ACCURACY, ENDED, competes, merit, rank
 from cifar_tuning.tracking import facts
 from cifar_tuning.tracking.base import STATUS_OF_STATE
 from cifar_tuning.tracking.outbox import Outbox
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from cifar_tuning.tracking.store import Store
 
-OBJECTIVE = "val/acc_best"
+OBJECTIVE = BEST_ACCURACY
 # Seconds that a run may take from its start time into the store.
 ON_ITS_WAY = 0.5
 # In the sweep's folder: the id of its run.
@@ -183,13 +183,16 @@ def children_of(store: Store, parent: str) -> list[Run]:
 
 
 def best_of(children: list[Run]) -> Run | None:
-    """Pick the job with the highest best validation accuracy."""
+    """Pick the job with the highest best validation accuracy, or whatever the jobs' objective is."""
     competing = [run for run in children if competes(*_end(run)) and not _is_retrained(run)]
     return min(competing, key=lambda run: rank(*_end(run), run.data.tags.get(facts.JOB_NUM)), default=None)
 
 
 def _end(run: Run) -> tuple[str | None, float | None]:
-    return run.data.tags.get(facts.STATE), run.data.metrics.get(OBJECTIVE)
+    name = run.data.params.get("objective", OBJECTIVE)
+    if name not in run.data.metrics:  # a list of several, say
+        name = OBJECTIVE
+    return run.data.tags.get(facts.STATE), merit(name, run.data.metrics.get(name))
 
 
 def of_number(children: list[Run], number: int | None) -> Run | None:

@@ -42,8 +42,6 @@ PUBLIC_NAMES = {
     "val_acc": "val/acc",
     "val_acc_best": "val/acc_best",
 }
-# Of a run's figures, under their public names; the others are better when larger.
-SMALLER_IS_BETTER = ("train/loss", "val/loss", "epoch_seconds", "model/macs", "model/parameters")
 
 
 @dataclass

@@ -215,6 +215,27 @@ def test_a_sweep_of_no_job_is_refused(tiny, tmp_path, nothing):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("objective", "best"), [("model/parameters", 1), ("train/loss", None), ("val/acc_best", None)])
+def test_a_grid_is_ranked_by_its_objective(tiny, predicting, tmp_path, pristine_database, objective, best):
+    """In its table, in MLflow and for predict.py alike."""
+    shutil.copy(pristine_database, tmp_path / "mlflow.db")
+    tracked = ["tracking=mlflow", f"tracking.uri=sqlite:///{tmp_path}/mlflow.db"]
+    grid = ["-m", "model.batch_norm=true,false", "model.separable=true", "trainer.epochs=2", f"objective={objective}"]
+    outcome = tiny(*grid, *tracked)
+    assert outcome.code == 0, outcome.err
+    values = {int(job): result["objective"][objective] for job, result in results(tmp_path).items()}
+    if best is None:
+        best = (min if objective == "train/loss" else max)(values, key=values.__getitem__)
+    command = outcome.out.partition("once more, in full:")[2].partition("Where to look")[0].lower()
+    assert f"model.batch_norm={['true', 'false'][best]}" in command
+    assert (objective in outcome.out.partition("job ")[2].partition("seconds")[0]) == (objective != "val/acc_best")
+    (parent,) = [tags for name, tags, _ in runs(tmp_path) if "mlflow.parentRunId" not in tags]
+    assert parent["best.job_num"] == str(best)
+    predicted = predicting(f"run={tmp_path}/sweep", f"output={tmp_path}/p.csv")
+    assert f"taking its best job, {best}" in predicted.text
+
+
+@pytest.mark.slow
 def test_jobs_in_other_processes(tmp_path, pristine_database):
     """Under joblib the jobs find their parent run, their folders and the same numbers."""
     shutil.copy(pristine_database, tmp_path / "mlflow.db")

@@ -301,7 +301,7 @@ def test_less_is_better(metric):
 
 def test_a_report_looks_for_what_a_study_does():
     from cifar_tuning.jobs.checks import FIGURES
-    from cifar_tuning.training.events import SMALLER_IS_BETTER
+    from cifar_tuning.ranking import SMALLER_IS_BETTER
 
     assert [metric for metric in FIGURES if not more_is_better(metric)] == [
         m for m in FIGURES if m in SMALLER_IS_BETTER
