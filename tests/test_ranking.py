@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from cifar_tuning.ranking import competes, rank
+from cifar_tuning.ranking import BEST_ACCURACY, competes, rank
 from cifar_tuning.tracking import facts, sweeps
 
 
@@ -36,7 +36,7 @@ def test_mlflow_has_the_same_best():
         SimpleNamespace(
             data=SimpleNamespace(
                 tags={facts.STATE: state, facts.JOB_NUM: job},
-                metrics={} if value is None else {sweeps.OBJECTIVE: value},
+                metrics={} if value is None else {BEST_ACCURACY: value},
                 params={},
             )
         )

@@ -202,8 +202,8 @@ class TrainBatches(_Batches):
 
     def prepare(self, epoch: int | None) -> None:
         """Draws an epoch that will probably be the next, while a device computes; None forgets what was drawn."""
-        may_be = epoch is not None and getattr(self.augmentation, "ahead", False)
-        self._next = self._draw(epoch) if may_be and epoch is not None else None
+        ahead = getattr(self.augmentation, "ahead", False)
+        self._next = self._draw(epoch) if epoch is not None and ahead else None
 
     def _draw(self, epoch: int) -> "_Drawn":
         order = self.order(epoch)

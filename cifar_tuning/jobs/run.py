@@ -21,7 +21,7 @@ from cifar_tuning.jobs.training import make_trainer
 from cifar_tuning.jobs.used_folder import has_trained, only_here, put_aside
 from cifar_tuning.overrides import job_overrides, key_of
 from cifar_tuning.processes import undisturbed
-from cifar_tuning.ranking import ENDED
+from cifar_tuning.ranking import BEST_ACCURACY, ENDED
 from cifar_tuning.targets import is_fused, is_study
 from cifar_tuning.tracking.base import TRACEBACK
 from cifar_tuning.training.events import Progress, Result
@@ -152,7 +152,7 @@ class Job:
         if own_checkpoint(job_config(cfg), self.folder)[0] is None:  # the folder is another experiment's
             put_aside(self.folder, self.overrides, "hydra.sweep.dir=multirun/NAME")
             return None
-        if known is None or known.state not in ENDED or objectives_of(cfg) != ["val/acc_best"]:
+        if known is None or known.state not in ENDED or objectives_of(cfg) != [BEST_ACCURACY]:
             return None
         (self.folder / RESULT_FILE).touch()  # it belongs to this sweep's table
         value = "without validation" if known.value is None else f"best validation accuracy {known.value:.4f}"

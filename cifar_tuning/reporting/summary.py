@@ -144,12 +144,16 @@ def _row(result: dict[str, Any], swept: list[str], several: bool, objective: str
     value = "" if result["value"] is None else f"{result['value']:.4f}"
     epoch = "" if result["best_epoch"] is None else f"{round(result['best_epoch'], 1):g}"
     seeds = [str(result["seeds"])] if several else []
-    asked = (result.get("objective") or {}).get(objective)
-    own = (
-        [] if objective is None else ["" if asked is None else f"{asked:.4f}" if abs(asked) < 1e4 else f"{asked:,.0f}"]
-    )
+    own = [] if objective is None else [_figure((result.get("objective") or {}).get(objective))]
     cells = [result["job"], *own, value, *seeds, epoch, result["state"], f"{result['seconds']:.0f}"]
     return cells + [_short(values.get(key, "")) for key in swept]
+
+
+def _figure(value: float | None) -> str:
+    """A loss or a time to four decimals, a count of parameters without any."""
+    if value is None:
+        return ""
+    return f"{value:.4f}" if abs(value) < 1e4 else f"{value:,.0f}"
 
 
 def _short(text: str) -> str:

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
     from cifar_tuning.tracking.store import Store
 
-OBJECTIVE = BEST_ACCURACY
 # Seconds that a run may take from its start time into the store.
 ON_ITS_WAY = 0.5
 # In the sweep's folder: the id of its run.
@@ -142,12 +141,14 @@ def open_group(store: Store, folder: Path, parent: str | None, name: str, job_nu
 def close_group(store: Store, group: str, state: str) -> None:
     """Put the mean over the trial's jobs so far on its run, and the state of the last."""
     children = children_of(store, group)
-    values = [run.data.metrics[OBJECTIVE] for run in children if OBJECTIVE in run.data.metrics]
+    values = [run.data.metrics[BEST_ACCURACY] for run in children if BEST_ACCURACY in run.data.metrics]
     states = {state, *(run.data.tags.get(facts.STATE) for run in children)}
     state = next(s for s in ("failed", "killed", "pruned", "diverged", state) if s in states)
     if values:
-        store.client.log_metric(group, OBJECTIVE, statistics.mean(values), step=0)
-        store.client.log_metric(group, f"{OBJECTIVE}_std", statistics.stdev(values) if len(values) > 1 else 0.0, step=0)
+        store.client.log_metric(group, BEST_ACCURACY, statistics.mean(values), step=0)
+        store.client.log_metric(
+            group, f"{BEST_ACCURACY}_std", statistics.stdev(values) if len(values) > 1 else 0.0, step=0
+        )
     if children:
         _describe_group(store, group, children)
     store.client.set_tag(group, facts.STATE, state)
@@ -189,9 +190,9 @@ def best_of(children: list[Run]) -> Run | None:
 
 
 def _end(run: Run) -> tuple[str | None, float | None]:
-    name = run.data.params.get("objective", OBJECTIVE)
+    name = run.data.params.get("objective", BEST_ACCURACY)
     if name not in run.data.metrics:  # a list of several, say
-        name = OBJECTIVE
+        name = BEST_ACCURACY
     return run.data.tags.get(facts.STATE), merit(name, run.data.metrics.get(name))
 
 
@@ -244,8 +245,8 @@ def summarise(outbox: Outbox, children: list[Run], best: Run | None) -> None:
     metrics: dict[str, Any] = {name: 0 for name in before if name.startswith("jobs/")}
     metrics |= {f"jobs/{state}": count for state, count in states.items()}
     if best is not None:
-        if OBJECTIVE in best.data.metrics:
-            metrics[OBJECTIVE] = best.data.metrics[OBJECTIVE]
+        if BEST_ACCURACY in best.data.metrics:
+            metrics[BEST_ACCURACY] = best.data.metrics[BEST_ACCURACY]
         outbox.add_tags(
             {
                 "best.run_id": best.info.run_id,
