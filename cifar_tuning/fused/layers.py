@@ -14,8 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cifar_tuning.models.convolution import Conv2d, convolved
 from cifar_tuning.models.layers import every_nth_pixel
-from cifar_tuning.models.normalization import VECTOR, BatchNorm2d
+from cifar_tuning.models.normalization import VECTOR, BatchNorm2d, on_gpu
 from cifar_tuning.models.resnet import PaddedShortcut
 
 
@@ -159,7 +160,7 @@ class StackedConv2d(Twin):
         return torch.cat(outputs, 1)
 
     def _convolved(self, x: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> Tensor:
-        return F.conv2d(x, weight, bias, groups=groups, **self.first)  # type: ignore[arg-type]
+        return convolved(x, weight, bias, groups, **self.first)  # type: ignore[arg-type]
 
 
 class StackedLinear(Twin):
@@ -212,6 +213,8 @@ class StackedBatchNorm2d(Twin):
     def forward(self, x: Tensor) -> Tensor:
         """Normalises N×(K·C)×H×W, each channel by itself."""
         x = self.side_by_side(x, self.channels)
+        if (by_kernel := on_gpu(self, x)) is not None:
+            return by_kernel
         if not self.training:
             return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
         if self.momentum is not None:
@@ -276,6 +279,7 @@ class StackedPaddedShortcut(Twin):
 # Which class does for several of each type; subclasses don't count, because they may do anything.
 TWINS: dict[type[nn.Module], Callable[[Sequence[Any]], Twin]] = {
     nn.Conv2d: StackedConv2d,
+    Conv2d: StackedConv2d,
     nn.Linear: StackedLinear,
     nn.BatchNorm2d: StackedBatchNorm2d,
     BatchNorm2d: StackedBatchNorm2d,

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+from cifar_tuning.models.convolution import Conv2d
 from cifar_tuning.numeric import is_number, is_whole
 
 
@@ -22,7 +23,7 @@ def conv3x3(
         padding: of the 3×3 part.
     """
     if not separable:
-        return nn.Conv2d(in_channels, out_channels, 3, stride, padding, bias=bias)
+        return Conv2d(in_channels, out_channels, 3, stride, padding, bias=bias)
     depthwise = nn.Conv2d(in_channels, in_channels, 3, stride, padding, groups=in_channels, bias=False)
     return nn.Sequential(depthwise, nn.Conv2d(in_channels, out_channels, 1, bias=bias))
 

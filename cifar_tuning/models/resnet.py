@@ -4,6 +4,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cifar_tuning.models.activations import check_activation, make_activation
+from cifar_tuning.models.chain import activated
+from cifar_tuning.models.convolution import Conv2d
 from cifar_tuning.models.layers import (
     check_count,
     check_dropout,
@@ -74,13 +76,13 @@ class Block(nn.Module):
                 self.shortcut = PaddedShortcut(out_channels - in_channels, stride)
             elif in_channels != out_channels:
                 self.shortcut = nn.Sequential(
-                    nn.Conv2d(in_channels, out_channels, 1, stride=stride, bias=False),
+                    Conv2d(in_channels, out_channels, 1, stride=stride, bias=False),
                     BatchNorm2d(out_channels, momentum=momentum),
                 )
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps N×in_channels×H×W to N×out_channels×H/stride×W/stride."""
-        y = self.norm2(self.conv2(self.activation(self.norm1(self.conv1(x)))))
+        y = self.norm2(self.conv2(activated(self.norm1, self.activation, self.conv1(x))))
         return self.activation(y if self.shortcut is None else y + self.shortcut(x))
 
 
@@ -169,7 +171,7 @@ class ResNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps images N×C×H×W to logits N×`num_classes`; H and W divisible by 4."""
-        x = self.blocks(self.activation(self.norm1(self.conv1(x))))
+        x = self.blocks(activated(self.norm1, self.activation, self.conv1(x)))
         return self.fc(self.dropout(mean_of_pixels(x)))
 
     def _initialise(self) -> None:

@@ -4,6 +4,8 @@ import torch
 from torch import Tensor, nn
 
 from cifar_tuning.models.activations import MONOTONE, check_activation, make_activation
+from cifar_tuning.models.chain import activated_and_pooled
+from cifar_tuning.models.convolution import Conv2d
 from cifar_tuning.models.layers import (
     check_count,
     check_dropout,
@@ -13,7 +15,6 @@ from cifar_tuning.models.layers import (
     raise_all,
 )
 from cifar_tuning.models.normalization import BatchNorm2d
-from cifar_tuning.models.pooling import normalized_and_pooled
 
 
 def _as_channels_last(x: Tensor) -> Tensor:
@@ -66,7 +67,7 @@ class SimpleNN(nn.Module):
         def norm(channels: int) -> nn.Module:
             return BatchNorm2d(channels, momentum=batch_norm_momentum) if batch_norm else nn.Identity()
 
-        self.conv1 = nn.Conv2d(in_channels, 8, 5, bias=not batch_norm)
+        self.conv1 = Conv2d(in_channels, 8, 5, bias=not batch_norm)
         self.norm1 = norm(8)
         self.conv2 = conv3x3(8, 16, separable=separable, bias=not batch_norm)
         self.norm2 = norm(16)
@@ -112,6 +113,4 @@ class SimpleNN(nn.Module):
         return self.fc3(self.dropout(x))
 
     def _convolve(self, conv: nn.Module, norm: nn.Module, x: Tensor) -> Tensor:
-        if self._pool_first:  # the same values and gradients, a quarter of the element-wise work
-            return self.activation(normalized_and_pooled(norm, self.pool, conv(x)))
-        return self.pool(self.activation(norm(conv(x))))
+        return activated_and_pooled(norm, self.activation, self.pool, conv(x), self._pool_first)

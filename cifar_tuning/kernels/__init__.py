@@ -1,0 +1,54 @@
+"""Kernels of our own for GPUs, in Triton: where PyTorch's are slow for small networks, alone and many side by side.
+
+They compute in bf16 with sums in fp32, over images in channels_last. Whoever calls them asks first, by `usable` and by
+what each file says about itself, and otherwise lets PyTorch do the same. Triton is not imported until a GPU is there.
+"""
+
+import functools
+import logging
+import os
+
+import torch
+from torch import Tensor
+
+from cifar_tuning.text import first_line
+
+log = logging.getLogger(__name__)
+
+# `CIFAR_TUNING_KERNELS=0` leaves everything to PyTorch, to compare or to look for an error.
+SWITCH = "CIFAR_TUNING_KERNELS"
+# The non-linearities that they know.
+NONE, RELU, SILU = 0, 1, 2
+# Places are counted in 32 bits.
+MOST = 2**31
+
+
+def usable(x: Tensor) -> bool:
+    """Whether our kernels can compute with images N×C×H×W here and now: a GPU, autocast to bf16, channels_last."""
+    return (
+        x.device.type == "cuda"
+        # The compiler makes kernels of its own, and a saved model holds plain operators.
+        and not (torch.compiler.is_compiling() or torch.compiler.is_exporting())
+        and x.ndim == 4
+        and 0 < x.numel() < MOST
+        and torch.is_autocast_enabled("cuda")
+        and torch.get_autocast_dtype("cuda") == torch.bfloat16
+        and x.is_contiguous(memory_format=torch.channels_last)
+        and _work(x.device.index or 0)
+    )
+
+
+@functools.cache
+def _work(index: int) -> bool:
+    """Whether a GPU runs what Triton compiles; found out once in a process, with a kernel that adds one."""
+    if os.environ.get(SWITCH) == "0":
+        return False
+    try:
+        from cifar_tuning.kernels.trial import add_one
+
+        add_one(torch.device("cuda", index))
+    except Exception as error:  # no Triton, no C compiler, a GPU that it doesn't know, a cache that can't be written
+        reason = f"{type(error).__name__}: {first_line(str(error))[:200]}"
+        log.info("Goes on with PyTorch's kernels, slower for small networks: Triton's can't be used (%s).", reason)
+        return False
+    return True
