@@ -74,23 +74,40 @@ def restore_generators(states: dict[str, Any], device: torch.device) -> None:
 
 
 def save(checkpoint: Checkpoint, *paths: Path) -> None:
-    """Writes the checkpoint to each path, all or nothing.
+    """Writes the checkpoint to each path, all or nothing; raises what `Taken.write` does."""
+    Taken(checkpoint).write(*paths)
 
-    Raises:
-        OSError: the folder can't be written to.
-        UserError: the run's first checkpoint could not be read again.
+
+class Taken:
+    """A checkpoint as it was when this was made: what is trained on, on a GPU as well, no longer changes it.
+
+    To write it takes as long as a dozen steps of a small network on a GPU, which can do them meanwhile.
     """
-    content = {f.name: getattr(checkpoint, f.name) for f in dataclasses.fields(checkpoint)}
-    content |= _on_host({name: content[name] for name in ("model", "unaveraged", "optimizer", "schedule")})
-    content["progress"] = dataclasses.asdict(checkpoint.progress)
-    content["format"] = FORMAT
-    buffer = io.BytesIO()
-    torch.save(content, buffer)
-    if checkpoint.progress.epoch == 0:  # that nobody can read it must not come to light behind the training
-        _check_readable(buffer)
-    for path in paths:
-        with written(path) as partial:
-            partial.write_bytes(buffer.getbuffer())
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        self._content = {f.name: getattr(checkpoint, f.name) for f in dataclasses.fields(checkpoint)}
+        names = ("model", "unaveraged", "optimizer", "schedule")
+        self._state = _OnHost({name: self._content[name] for name in names})
+        progress = checkpoint.progress  # of an epoch's figures nothing changes, more of them come
+        self._progress = dataclasses.replace(progress, history=list(progress.history))
+
+    def write(self, *paths: Path) -> None:
+        """Writes the checkpoint to each path, all or nothing.
+
+        Raises:
+            OSError: the folder can't be written to.
+            UserError: the run's first checkpoint could not be read again.
+        """
+        content = self._content | self._state.copied()
+        content["progress"] = dataclasses.asdict(self._progress)
+        content["format"] = FORMAT
+        buffer = io.BytesIO()
+        torch.save(content, buffer)
+        if self._progress.epoch == 0:  # that nobody can read it must not come to light behind the training
+            _check_readable(buffer)
+        for path in paths:
+            with written(path) as partial:
+                partial.write_bytes(buffer.getbuffer())
 
 
 def _check_readable(buffer: io.BytesIO) -> None:
@@ -104,23 +121,37 @@ def _check_readable(buffer: io.BytesIO) -> None:
         ) from error
 
 
-def _on_host(state: dict[str, Any]) -> dict[str, Any]:
-    """Returns a copy on the CPU of what may hold tensors, each in memory of its own.
+class _OnHost:
+    """A copy on the CPU of what may hold tensors, each in memory of its own.
 
     A GPU's are fetched together: to wait for each of the two hundred of a ResNet-20 takes as long as twenty steps. A
     view (a run in a stack has only those) would be written with everything around it.
     """
-    far: list[Tensor] = []
 
-    def collect(tensor: Tensor) -> Tensor:
-        if _is_far(tensor):
+    def __init__(self, state: dict[str, Any]) -> None:
+        far: list[Tensor] = []
+
+        def near(tensor: Tensor) -> Any:
+            if not _is_far(tensor):
+                return tensor.detach().clone()
             far.append(_without_gaps(tensor.detach()))
-        return tensor
+            return _Place(len(far) - 1)
 
-    _mapped(state, collect)
-    fetched = iter(_fetched(far))
-    copied: dict[str, Any] = _mapped(state, lambda t: next(fetched) if _is_far(t) else t.detach().clone())
-    return copied
+        self._state = _mapped(state, near)
+        self._fetched = _Fetched(far)
+
+    def copied(self) -> dict[str, Any]:
+        """Returns the copy; waits until all of it is here."""
+        copies = self._fetched.tensors()
+        whole: dict[str, Any] = _mapped(self._state, lambda tensor: tensor, lambda place: copies[place.index])
+        return whole
+
+
+@dataclasses.dataclass(frozen=True)
+class _Place:
+    """Where one of the fetched tensors goes."""
+
+    index: int
 
 
 def _is_far(tensor: Tensor) -> bool:
@@ -129,19 +160,42 @@ def _is_far(tensor: Tensor) -> bool:
     return tensor.device.type in FAR and plain and not tensor.is_quantized and not tensor.is_nested
 
 
-def _fetched(tensors: Sequence[Tensor]) -> list[Tensor]:
-    """Returns copies on the CPU of tensors without gaps, in the order of memory that each has."""
-    alike: dict[tuple[torch.device, torch.dtype], list[int]] = {}
-    for index, one in enumerate(tensors):
-        alike.setdefault((one.device, one.dtype), []).append(index)
-    copies = list(tensors)
-    for indices in alike.values():
-        joined = torch.cat([tensors[i].as_strided((tensors[i].numel(),), (1,)) for i in indices]).cpu()
-        begin = 0
-        for i in indices:
-            copies[i] = joined.as_strided(tensors[i].shape, tensors[i].stride(), begin).clone()
-            begin += tensors[i].numel()
-    return copies
+class _Fetched:
+    """Copies on the CPU of tensors without gaps, in the order of memory that each has.
+
+    They are on their way when this is made: what is computed with the tensors afterwards doesn't change them.
+    """
+
+    def __init__(self, tensors: Sequence[Tensor]) -> None:
+        alike: dict[tuple[torch.device, torch.dtype], list[int]] = {}
+        for index, one in enumerate(tensors):
+            alike.setdefault((one.device, one.dtype), []).append(index)
+        self._layouts = [(one.shape, one.stride(), one.numel()) for one in tensors]
+        self._joined: list[tuple[list[int], Tensor]] = []
+        self._arrivals: list[torch.cuda.Event] = []
+        for (device, _), indices in alike.items():
+            joined = torch.cat([tensors[i].as_strided((tensors[i].numel(),), (1,)) for i in indices])
+            if device.type == "cuda":
+                # To memory that the GPU can write to by itself; to any other it would be waited for.
+                here = torch.empty(joined.shape, dtype=joined.dtype, pin_memory=True)
+                here.copy_(joined, non_blocking=True)
+                self._arrivals.append(torch.cuda.Event())
+                self._arrivals[-1].record(torch.cuda.current_stream(device))
+                joined = here
+            self._joined.append((indices, joined.cpu()))
+
+    def tensors(self) -> list[Tensor]:
+        """Returns the copies; waits until they are here."""
+        for arrival in self._arrivals:
+            arrival.synchronize()
+        copies = {}
+        for indices, joined in self._joined:
+            begin = 0
+            for i in indices:
+                shape, stride, size = self._layouts[i]
+                copies[i] = joined.as_strided(shape, stride, begin).clone()
+                begin += size
+        return [copies[i] for i in range(len(self._layouts))]
 
 
 def _without_gaps(tensor: Tensor) -> Tensor:
@@ -154,19 +208,21 @@ def _without_gaps(tensor: Tensor) -> Tensor:
     return tensor
 
 
-def _mapped(value: Any, of_tensor: Callable[[Tensor], Tensor]) -> Any:
-    """Returns dictionaries, lists and tuples with other tensors in them, and NumPy's numbers as Python's.
+def _mapped(value: Any, of_tensor: Callable[[Tensor], Any], of_place: Callable[[_Place], Tensor] | None = None) -> Any:
+    """Returns dictionaries, lists and tuples with other things for tensors and places, and NumPy's numbers as Python's.
 
     Those are no plain ones when they are read; a schedule that computes with NumPy makes such.
     """
     if isinstance(value, Tensor):
         return of_tensor(value)
+    if isinstance(value, _Place) and of_place is not None:
+        return of_place(value)
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, dict):
-        return {key: _mapped(one, of_tensor) for key, one in value.items()}
+        return {key: _mapped(one, of_tensor, of_place) for key, one in value.items()}
     if type(value) in (list, tuple):
-        return type(value)(_mapped(one, of_tensor) for one in value)
+        return type(value)(_mapped(one, of_tensor, of_place) for one in value)
     return value
 
 

@@ -226,6 +226,10 @@ class Computation:
 
     def release(self) -> None:
         """Gives every run its own memory back, where they share it, and forgets what was made ready for them."""
+        self.forget()
+
+    def forget(self) -> None:
+        """Forgets what was made ready for the runs: their next epoch, and what is recorded."""
         for run in self.runs:
             run.train.prepare(None)
         for recorded in (self.learning, self.updating, self.logits):

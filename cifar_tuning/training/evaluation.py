@@ -71,9 +71,9 @@ class Logits:
 
     def forget(self) -> None:
         """Frees the recording and its memory."""
+        self._kept = torch.empty(0)
         if self.recorded is not None:
             self.recorded.forget()
-        self._kept = torch.empty(0)
 
 
 @torch.no_grad()

@@ -13,6 +13,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from cifar_tuning.training import checkpoint as checkpoints
+from cifar_tuning.training import computation as computations
 from cifar_tuning.training.averaging import WeightAverage
 from cifar_tuning.training.checkpoint import Checkpoint
 from cifar_tuning.training.computation import Batch, Computation, Trained
@@ -110,6 +111,8 @@ class Trainer:
         self.progress = Progress()
         # Holds the run as it was after its last epoch; None: nothing does.
         self.saved: Path | None = None
+        # What is still to be written of it, and where.
+        self._unwritten: tuple[checkpoints.Taken, list[str]] | None = None
         self.compile, self.record, self.label_smoothing = compile, record, label_smoothing
         self.average = WeightAverage(model, ema_decay) if ema_decay else None
         # Random numbers of its own, where several runs share the process's generators.
@@ -199,17 +202,34 @@ class Trainer:
         if self.folder is not None and sound:
             self._save(is_best=self.progress.best_epoch == metrics.epoch)
         answers = [listener.on_epoch(metrics) for listener in self.listeners]  # everyone hears of it
+        state: State | None = "pruned" if metrics.epoch > 0 and any(answers) else None
         if metrics.epoch > 0 and not sound:
             log.warning("The loss is no longer finite in epoch %d: this run has diverged.", metrics.epoch)
-            return "diverged"
-        if metrics.epoch >= self.epochs:
-            return "complete"
-        return "pruned" if metrics.epoch > 0 and any(answers) else None
+            state = "diverged"
+        elif metrics.epoch >= self.epochs:
+            state = "complete"
+        if state is not None:
+            self.write()
+        return state
 
     def while_waiting(self) -> None:
-        """Has the listeners do what may be late, while a GPU computes and the host would only wait."""
+        """Does what may be late, while a GPU computes and the host would only wait; has the listeners do so too."""
+        self.write()
         for listener in self.listeners:
             listener.while_waiting()
+
+    def write(self) -> None:
+        """Writes what is not yet written of the last checkpoint."""
+        if self._unwritten is None:
+            return
+        assert self.folder is not None
+        taken, names = self._unwritten
+        try:
+            taken.write(*(self.folder / name for name in names))
+        except OSError:
+            self._unwritten = None  # whoever cleans up behind this error would only meet it again
+            raise
+        self._unwritten, self.saved = None, self.folder / "last.pt"
 
     def end(self, state: State) -> Result:
         """Tells the listeners how the run ended."""
@@ -270,6 +290,8 @@ class Trainer:
             memory_format=self.memory_format,
             compile=self.compile,
         )
-        names = ["last.pt", "best.pt"] if is_best else ["last.pt"]
-        checkpoints.save(state, *(self.folder / name for name in names))
-        self.saved = self.folder / "last.pt"
+        self.write()
+        self._unwritten = checkpoints.Taken(state), ["last.pt", "best.pt"] if is_best else ["last.pt"]
+        # Whatever is wrong with the folder or the state should come to light at once.
+        if self.device.type not in computations.QUEUES or self.progress.epoch == 0:
+            self.write()

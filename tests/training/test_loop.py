@@ -453,6 +453,96 @@ def test_while_a_device_works_the_next_epoch_is_drawn_and_listeners_do_what_may_
     assert trainer.train._next is None
 
 
+class Interrupting(Listener):
+    """Notes which epoch `last.pt` is of at each of these moments, and ends a run behind its second epoch."""
+
+    def __init__(self, folder, kind):
+        self.folder, self.kind, self.reported, self.seen = folder, kind, 0, []
+
+    def _look(self):
+        return checkpoints.load(self.folder).progress.epoch
+
+    def on_epoch(self, metrics):
+        self.seen.append((f"epoch {metrics.epoch}", self._look()))
+        self.reported = metrics.epoch
+        return metrics.epoch == 2 and self.kind == "pruned"
+
+    def while_waiting(self):
+        self.seen.append((f"in epoch {self.reported + 1}", self._look()))
+        if self.reported == 2:
+            raise KeyboardInterrupt
+
+    def on_end(self, result):
+        self.seen.append((result.state, self._look()))
+
+
+BEFORE = [("epoch 0", 0), ("in epoch 1", 0), ("epoch 1", 0), ("in epoch 2", 1), ("epoch 2", 1)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "then"),
+    [("pruned", [("pruned", 2)]), ("interrupted", [("in epoch 3", 2)])],
+)
+def test_a_checkpoint_is_written_while_a_device_works_and_in_any_case(make_trainer, monkeypatch, tmp_path, kind, then):
+    monkeypatch.setattr(computation_module, "QUEUES", ("cpu",))
+    monkeypatch.setattr(checkpoints, "FAR", ("cpu",))
+    listener = Interrupting(tmp_path, kind)
+    trainer = make_trainer(epochs=3, folder=tmp_path, listeners=[listener])
+    if kind == "pruned":
+        trainer.fit()
+    else:
+        with pytest.raises(KeyboardInterrupt):
+            trainer.fit()
+    assert listener.seen == BEFORE + then
+    assert checkpoints.load(tmp_path).progress.epoch == 2
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
+def test_what_was_put_off_is_written_when_training_ends_early(make_trainer, monkeypatch, tmp_path, error):
+    monkeypatch.setattr(computation_module, "QUEUES", ("cpu",))
+    for name in ("plain", "stopped"):
+        (tmp_path / name).mkdir()
+    plain = make_trainer(epochs=2, folder=tmp_path / "plain")
+    plain.fit()
+    trainer = make_trainer(epochs=4, folder=tmp_path / "stopped")
+    whole = trainer.train.epoch
+
+    def fails(epoch):
+        if epoch == 3:
+            raise error
+        return whole(epoch)
+
+    monkeypatch.setattr(trainer.train, "epoch", fails)
+    with pytest.raises(error):
+        trainer.fit()
+    left, wanted = (checkpoints.load(tmp_path / name) for name in ("stopped", "plain"))
+    assert (left.progress.epoch, trainer.saved) == (2, tmp_path / "stopped" / "last.pt")
+    for name, value in wanted.model.items():
+        assert torch.equal(value, left.model[name]), name
+
+
+def test_a_full_disk_hides_no_other_error(make_trainer, monkeypatch, tmp_path, caplog):
+    monkeypatch.setattr(computation_module, "QUEUES", ("cpu",))
+    trainer = make_trainer(epochs=4, folder=tmp_path)
+
+    whole = trainer.train.epoch
+
+    def full(self, *paths):
+        raise OSError(28, "No space left on device")
+
+    def fails(epoch):
+        if epoch == 3:
+            monkeypatch.setattr(checkpoints.Taken, "write", full)
+            raise KeyboardInterrupt
+        return whole(epoch)
+
+    monkeypatch.setattr(trainer.train, "epoch", fails)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.fit()
+    assert "The checkpoint of epoch 2 could not be written: [Errno 28] No space left on device" in caplog.text
+    assert checkpoints.load(tmp_path).progress.epoch == 1
+
+
 def test_an_augmentation_that_may_draw_anything_is_not_begun_before_its_epoch(make_trainer):
     trainer = make_trainer()
     trainer.train.augmentation = Whatever()
