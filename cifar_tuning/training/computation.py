@@ -1,5 +1,6 @@
 """How an epoch is computed: training, evaluation and the look before training, for one run or several side by side."""
 
+import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 Batch = tuple[Tensor, Tensor]
 # Devices that are given work ahead: the host is through an epoch long before they are.
 QUEUES = ("cuda",)
+# Steps that a device is given before the host does anything else. It can't be given a whole epoch: the host then waits
+# until some of it is done, in a step of its own work.
+LEAD = 16
 
 
 class Trained(NamedTuple):
@@ -50,6 +54,16 @@ def _seconds(began: "float | torch.cuda.Event", ended: "float | torch.cuda.Event
         assert isinstance(ended, float)
         return ended - began
     return began.elapsed_time(ended) / 1000
+
+
+def _due(chores: int, steps: int) -> Callable[[int], int]:
+    """Returns how many of some chores, spread over an epoch of so many steps, come behind each of them."""
+    spread = max(1, steps - LEAD)
+
+    def until(index: int) -> int:
+        return chores * max(0, index - LEAD) // spread
+
+    return lambda index: until(index + 1) - until(index)
 
 
 class Computation:
@@ -120,28 +134,34 @@ class Computation:
             return evaluate(self.logits, self._laid_out(val), len(self.runs))
 
     def train(
-        self, epochs: Sequence[int], display: Display, meanwhile: Callable[[], None] = lambda: None
+        self, epochs: Sequence[int], display: Display, chores: Sequence[Callable[[], None]] = ()
     ) -> list[Trained]:
         """Trains one epoch of each run; the runs may be at different ones.
 
         Args:
             epochs: the number of each run's.
             display: shows how far it is.
-            meanwhile: called where the host has given a GPU all of the epoch's work, and would only wait for it.
+            chores: called in turn while a GPU has work and the host would only wait; elsewhere they are left out.
         """
         self.model.train()
         self.begin_epoch()
         began = _now(self.device)
         rates = [run.lr for run in self.runs]
-        for batch in self.batches(epochs):
+        queues = self.device.type in QUEUES
+        waiting = iter(chores if queues else ())
+        due = _due(len(chores), len(self.runs[0].train))
+        for index, batch in enumerate(self.batches(epochs)):
             rates = [run.lr for run in self.runs]
             self.train_batch(batch, display)
+            for chore in itertools.islice(waiting, due(index)):
+                chore()
         ended = _now(self.device)
-        if self.device.type in QUEUES:
+        if queues:
             for (_, epoch), run in self._streams(epochs).items():
                 if epoch < run.epochs:
                     run.train.prepare(epoch + 1)
-            meanwhile()
+        for chore in waiting:
+            chore()
         count = self.runs[0].train.count
         # They are read here only: reading one waits for all the work that is queued.
         losses, correct = (total.tolist() for total in self.sums)

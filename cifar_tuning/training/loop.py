@@ -5,6 +5,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import TYPE_CHECKING
 
 from cifar_tuning.training.computation import Computation
@@ -85,14 +86,13 @@ def one_epoch(computation: Computation, display: Display, aside: Aside = lambda 
     display.begin(min(epochs))
     failed = set[int]()
 
-    def meanwhile() -> None:
-        for index, run in enumerate(runs):
-            failed.add(index)
-            with aside(run):
-                run.while_waiting()
-                failed.remove(index)
+    def chore(index: int) -> None:
+        failed.add(index)
+        with aside(runs[index]):
+            runs[index].while_waiting()
+            failed.remove(index)
 
-    trained = computation.train(epochs, display, meanwhile)
+    trained = computation.train(epochs, display, [partial(chore, index) for index in range(len(runs))])
     vals: Sequence[Evaluation | None] = [None] * len(runs)
     if any(math.isfinite(one.loss) for one in trained):
         vals = computation.evaluate()

@@ -164,26 +164,25 @@ def test_what_is_no_number_stays_so():
     ],
     ids=str,
 )
-def test_models_alone_and_stacked_have_the_gradients_that_pytorchs_kernels_give(options, monkeypatch):
+def test_models_alone_and_stacked_are_no_further_from_exact_than_by_pytorchs_kernels(options, monkeypatch):
     torch.manual_seed(1)
     first = options if isinstance(options, nn.Module) else SimpleNN(**options)
     images = torch.randn(32, 3, 32, 32, device="cuda").to(memory_format=LAST)
     labels = torch.randint(10, (32,), device="cuda")
 
-    def gradients(models, model):
+    def gradients(count, bf16=True):
+        models = [copy.deepcopy(first).cuda().to(memory_format=LAST) for _ in range(count)]
+        model = models[0] if count == 1 else stack_models(models)
         model.train()
-        with torch.autocast("cuda", torch.bfloat16):
-            logits = model(images).float().view(32, len(models), 10)
-        sum(F.cross_entropy(logits[:, k], labels) for k in range(len(models))).backward()
+        with torch.autocast("cuda", torch.bfloat16, enabled=bf16):
+            logits = model(images).float().view(32, count, 10)
+        sum(F.cross_entropy(logits[:, k], labels) for k in range(count)).backward()
         return [torch.cat([p.grad.flatten() for p in one.parameters()]) for one in models]
 
-    def made(count):
-        models = [copy.deepcopy(first).cuda().to(memory_format=LAST) for _ in range(count)]
-        return models, models[0] if count == 1 else stack_models(models)
-
-    (alone,) = gradients(*made(1))
-    side_by_side = gradients(*made(3))
+    exact = gradients(1, bf16=False)[0]
+    ours = gradients(1) + gradients(3)
     monkeypatch.setattr(kernels, "_work", lambda index: False)
-    (wanted,) = gradients(*made(1))
-    for found in (alone, *side_by_side):
-        assert (found - wanted).norm() <= 0.05 * wanted.norm()
+    limit = 1.5 * max((one - exact).norm() for one in gradients(1) + gradients(3))
+    assert 0 < limit < 0.25 * exact.norm()  # rounding to bf16 alone makes 5 to 10 % of a batch of 32
+    for found in ours:
+        assert (found - exact).norm() <= limit

@@ -10,7 +10,7 @@ from cifar_tuning.training import L1, L2, ElasticNet, Listener, Regularizer, Sch
 from cifar_tuning.training import checkpoint as checkpoints
 from cifar_tuning.training import computation as computation_module
 from cifar_tuning.training.averaging import WeightAverage
-from cifar_tuning.training.computation import Computation
+from cifar_tuning.training.computation import LEAD, Computation, _due
 from cifar_tuning.training.display import Display
 from cifar_tuning.training.loop import run_epochs
 from cifar_tuning.training.resizing import sides
@@ -451,6 +451,17 @@ def test_while_a_device_works_the_next_epoch_is_drawn_and_listeners_do_what_may_
     trainer.train.prepare(3)
     Computation([trainer], trainer.model).release()
     assert trainer.train._next is None
+
+
+@pytest.mark.parametrize(("chores", "steps"), [(1, 352), (32, 352), (3, 17), (40, 20), (5, 16), (2, 3), (0, 50)])
+def test_chores_are_spread_over_an_epoch(chores, steps):
+    due = [_due(chores, steps)(index) for index in range(steps)]
+    assert sum(due) <= chores  # the rest is done behind the last step
+    assert sum(due[:LEAD]) == 0
+    if steps > 300 and chores:
+        assert sum(due) >= chores - 1
+        assert max(due) == 1
+        assert due.index(1) <= LEAD + steps // chores
 
 
 class Interrupting(Listener):
