@@ -54,6 +54,8 @@ class Sweep(Callback):
         if problems := sweep_problems(config):
             print(f"error: {ConfigError(problems)}", file=sys.stderr)
             raise SystemExit(1)
+        for ignored in (one for one in config.hydra.overrides.hydra if key_of(one).startswith("hydra.run.")):
+            print(f"{ignored}: of no effect on a sweep, which goes to hydra.sweep.dir={config.hydra.sweep.dir}")
         folder = make_folder(config.hydra.sweep.dir, "hydra.sweep.dir")
         self._start = time.time()  # what was refused has no end to tell of
         parsed = parse_overrides(task_overrides(config.hydra))

@@ -32,6 +32,8 @@ from cifar_tuning.tuning.place import LostTrial, is_retrained, objectives_of, re
 
 log = logging.getLogger(__name__)
 
+# Config groups whose configs may say what a sweep varies.
+OVERLAYS = ("experiment", "study")
 # Beginnings of Hydra's options that a single run does not use.
 OF_SWEEPS = ("hydra.sweep", "hydra/sweep", "hydra.launcher", "hydra/launcher")
 
@@ -171,6 +173,15 @@ class Job:
         ignored = [one for one in self.hydra.overrides.hydra if key_of(one).startswith(OF_SWEEPS)]
         if ignored:
             log.warning("%s: of no effect on a single run; add -m for a sweep or a study", " ".join(ignored))
+            return
+        given = {key_of(one) for one in self.overrides}
+        swept = [key for key in self.hydra.sweeper.get("params") or {} if key not in given]
+        if swept:
+            choices = self.hydra.runtime.choices
+            overlays = " ".join(f"{group}={choices[group]}" for group in OVERLAYS if choices.get(group))
+            log.warning(
+                "a single run: %s would vary %s; add -m for that", overlays or "hydra.sweeper.params", ", ".join(swept)
+            )
 
     def _reporter(self, cfg: DictConfig) -> Any:
         """Returns the link to this job's trial, if it is one of a study."""

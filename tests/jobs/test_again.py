@@ -106,6 +106,29 @@ def test_a_studys_options_on_a_single_run_are_named(tiny):
     assert "hydra.sweep.subdir=x hydra/launcher=fused: of no effect on a single run; add -m" in outcome.text
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["experiment=lab2_lr"], "experiment=lab2_lr would vary seed, optimizer.lr; add -m for that"),
+        (["experiment=lab2_lr", "seed=3"], "experiment=lab2_lr would vary optimizer.lr; add -m for that"),
+        (["experiment=lab2_lr", "seed=3", "optimizer.lr=0.1"], None),
+        (["study=simplenn", "optimizer.lr=0.1"], "study=simplenn would vary regularizer.strength"),
+        ([], None),
+    ],
+)
+def test_an_overlay_that_would_vary_something_says_so_on_a_single_run(tiny, options, said):
+    outcome = tiny(*options, "trainer.epochs=1")
+    assert outcome.code == 0, outcome.err
+    assert (said in outcome.text) if said else ("would vary" not in outcome.text)
+
+
+def test_a_single_runs_folder_on_a_sweep_is_named(tiny, tmp_path):
+    outcome = tiny("-m", "seed=0,1", "trainer.epochs=1", f"hydra.run.dir={tmp_path}/x")
+    assert outcome.code == 0, outcome.err
+    assert f"hydra.run.dir={tmp_path}/x: of no effect on a sweep, which goes to hydra.sweep.dir=" in outcome.out
+    assert not (tmp_path / "x").exists()
+
+
 def test_what_is_refused_leaves_the_folder_as_it_is(tiny, tmp_path):
     assert tiny().code == 0
     before = {file: file.read_bytes() for file in (tmp_path / "run").rglob("*") if file.is_file()}
