@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cifar_tuning import kernels
 from cifar_tuning.models.convolution import Conv2d, convolved
 from cifar_tuning.models.layers import every_nth_pixel
 from cifar_tuning.models.normalization import VECTOR, BatchNorm2d, on_gpu
@@ -213,8 +214,8 @@ class StackedBatchNorm2d(Twin):
     def forward(self, x: Tensor) -> Tensor:
         """Normalises N×(K·C)×H×W, each channel by itself."""
         x = self.side_by_side(x, self.channels)
-        if (by_kernel := on_gpu(self, x)) is not None:
-            return by_kernel
+        if (y := self.by_kernel(x)) is not None:
+            return y
         if not self.training:
             return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
         if self.momentum is not None:
@@ -227,6 +228,10 @@ class StackedBatchNorm2d(Twin):
         y = F.batch_norm(x, mean, var, self.weight, self.bias, True, 1.0, self.eps)
         self.take_in(mean, var)
         return y
+
+    def by_kernel(self, x: Tensor, activation: int = kernels.NONE, pooled: bool = False) -> Tensor | None:
+        """Normalises on a GPU, and does what comes behind; see `on_gpu`."""
+        return on_gpu(self, x, activation, pooled)
 
     def take_in(self, mean: Tensor, var: Tensor) -> None:
         """Moves the running statistics towards a batch's mean and unbiased variance, K·C each."""

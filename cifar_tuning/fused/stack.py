@@ -139,7 +139,7 @@ def begin_again(run: Trainer) -> None:
         UserError: its checkpoint can't be read.
     """
     own_memory(run)
-    run.write()
+    run.write_anyway()
     run.model.zero_grad(set_to_none=True)
     if not run.progress.started:
         return  # no step has been taken yet

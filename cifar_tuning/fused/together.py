@@ -149,7 +149,11 @@ class PausedJob:
     def _pause(self, run: Trainer) -> Result:
         own_generator(run)  # the next job to begin seeds the process's generators for itself
         self.run = run
-        state = self._hub.switch()
+        try:
+            state = self._hub.switch()
+        except BaseException:
+            run.write_anyway()
+            raise
         if state is ALONE:
             use_global_generator(run)
             return run.fit_alone()

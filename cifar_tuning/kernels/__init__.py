@@ -17,6 +17,8 @@ log = logging.getLogger(__name__)
 
 # `CIFAR_TUNING_KERNELS=0` leaves everything to PyTorch, to compare or to look for an error.
 SWITCH = "CIFAR_TUNING_KERNELS"
+# Compute capability of GPUs that compute in bf16 by themselves, and have the memory in a multiprocessor that is asked.
+NEEDED = (8, 0)
 # The non-linearities that they know.
 NONE, RELU, SILU = 0, 1, 2
 # Places are counted in 32 bits.
@@ -34,21 +36,30 @@ def usable(x: Tensor) -> bool:
         and torch.is_autocast_enabled("cuda")
         and torch.get_autocast_dtype("cuda") == torch.bfloat16
         and x.is_contiguous(memory_format=torch.channels_last)
+        and x.stride(1) == 1  # of a single channel it is in either format
         and _work(x.device.index or 0)
     )
 
 
+def plain(tensor: Tensor | None, device: torch.device) -> bool:
+    """Whether our kernels can read a model's own numbers: float32, on the device of the images."""
+    return tensor is not None and tensor.dtype == torch.float32 and tensor.device == device
+
+
 @functools.cache
 def _work(index: int) -> bool:
-    """Whether a GPU runs what Triton compiles; found out once in a process, with a kernel that adds one."""
+    """Whether a GPU runs what Triton compiles; found out once in a process, with the kernels of a SimpleNN."""
     if os.environ.get(SWITCH) == "0":
         return False
     try:
-        from cifar_tuning.kernels.trial import add_one
+        if torch.cuda.get_device_capability(index) < NEEDED:
+            return False
+        from cifar_tuning.kernels.trial import try_all
 
-        add_one(torch.device("cuda", index))
+        try_all(torch.device("cuda", index))
     except Exception as error:  # no Triton, no C compiler, a GPU that it doesn't know, a cache that can't be written
         reason = f"{type(error).__name__}: {first_line(str(error))[:200]}"
         log.info("Goes on with PyTorch's kernels, slower for small networks: Triton's can't be used (%s).", reason)
         return False
+    log.info("kernels of our own: each is compiled at its first use, which takes a second or two, and then kept")
     return True

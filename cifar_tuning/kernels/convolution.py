@@ -36,28 +36,31 @@ def _convolve(
     out_height: tl.tensor,
     out_width: tl.tensor,
     in_line: tl.tensor,
-    out_line: tl.tensor,
+    out_units: tl.tensor,
+    units: tl.tensor,
+    blocks: tl.tensor,
     of_group: tl.tensor,
     of_out: tl.tensor,
     of_row: tl.tensor,
     of_column: tl.tensor,
     of_in: tl.tensor,
     IN: tl.constexpr,
-    OUT: tl.constexpr,
+    UNIT: tl.constexpr,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
     STRIDE: tl.constexpr,
     PADDING: tl.constexpr,
     TRANSPOSED: tl.constexpr,
     BIASED: tl.constexpr,
-    BLOCKS: tl.constexpr,
     PIXELS: tl.constexpr,
     CHANNELS: tl.constexpr,
     PATCH: tl.constexpr,
 ) -> None:
     """Computes some pixels of some channels of a group; TRANSPOSED: of the gradient of its input."""
-    group = tl.program_id(1) // BLOCKS
-    out = (tl.program_id(1) % BLOCKS) * CHANNELS + tl.arange(0, CHANNELS)
+    group = tl.program_id(1) // blocks
+    out = (tl.program_id(1) % blocks) * CHANNELS + tl.arange(0, CHANNELS)
+    out_here = out // UNIT < units
+    out_place = group * units * UNIT + out
     pixel = tl.program_id(0) * PIXELS + tl.arange(0, PIXELS)
     image = pixel // (out_height * out_width)
     row = (pixel % (out_height * out_width)) // out_width
@@ -84,22 +87,22 @@ def _convolve(
             inside = (from_row >= 0) & (from_column >= 0) & (from_row < height) & (from_column < width)
         inside = inside & (pixel < pixels)[:, None] & (place < ROWS * COLUMNS * IN)[None, :]
         line = (image[:, None] * height + from_row) * width + from_column
-        patch = tl.load(x + line * in_line + (group * IN + channel)[None, :], mask=inside, other=0.0).to(tl.bfloat16)
+        patch = tl.load(x + line * in_line + (group * IN + channel)[None, :], mask=inside, other=0.0)
         weights = tl.load(
             weight
             + group * of_group
             + (down * of_row + right * of_column + channel * of_in)[:, None]
             + out[None, :] * of_out,
-            mask=(place < ROWS * COLUMNS * IN)[:, None] & (out < OUT)[None, :],
+            mask=(place < ROWS * COLUMNS * IN)[:, None] & out_here[None, :],
             other=0.0,
         )
         total = tl.dot(patch, weights.to(tl.bfloat16), total)
     if BIASED:
-        total += tl.load(bias + group * OUT + out, mask=out < OUT, other=0.0).to(tl.float32)[None, :]
+        total += tl.load(bias + out_place, mask=out_here, other=0.0).to(tl.float32)[None, :]
     tl.store(
-        y + pixel[:, None] * out_line + (group * OUT + out)[None, :],
+        y + pixel[:, None] * (out_units * UNIT) + out_place[None, :],
         total.to(y.dtype.element_ty),
-        mask=(pixel < pixels)[:, None] & (out < OUT)[None, :],
+        mask=(pixel < pixels)[:, None] & out_here[None, :],
     )
 
 
@@ -114,23 +117,26 @@ def _sum_for_weights(
     out_height: tl.tensor,
     out_width: tl.tensor,
     in_line: tl.tensor,
-    out_line: tl.tensor,
+    out_units: tl.tensor,
+    units: tl.tensor,
+    blocks: tl.tensor,
     share: tl.tensor,
     size: tl.tensor,
     IN: tl.constexpr,
-    OUT: tl.constexpr,
+    UNIT: tl.constexpr,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
     STRIDE: tl.constexpr,
     PADDING: tl.constexpr,
-    BLOCKS: tl.constexpr,
     PIXELS: tl.constexpr,
     CHANNELS: tl.constexpr,
     PATCH: tl.constexpr,
 ) -> None:
     """Sums patches times gradients over a share of the pixels: what these have to say of some weights of a group."""
-    group = tl.program_id(1) // BLOCKS
-    out = (tl.program_id(1) % BLOCKS) * CHANNELS + tl.arange(0, CHANNELS)
+    group = tl.program_id(1) // blocks
+    out = (tl.program_id(1) % blocks) * CHANNELS + tl.arange(0, CHANNELS)
+    out_here = out // UNIT < units
+    out_place = group * units * UNIT + out
     place = tl.program_id(2) * PATCH + tl.arange(0, PATCH)
     tap = place // IN
     channel = place % IN
@@ -146,8 +152,8 @@ def _sum_for_weights(
         column = pixel % out_width
         known = pixel < end
         of_outputs = tl.load(
-            grad + pixel[:, None] * out_line + (group * OUT + out)[None, :],
-            mask=known[:, None] & (out < OUT)[None, :],
+            grad + pixel[:, None] * (out_units * UNIT) + out_place[None, :],
+            mask=known[:, None] & out_here[None, :],
             other=0.0,
         )
         from_row = (row * STRIDE - PADDING)[:, None] + down[None, :]
@@ -155,12 +161,12 @@ def _sum_for_weights(
         inside = (from_row >= 0) & (from_column >= 0) & (from_row < height) & (from_column < width)
         inside = inside & known[:, None] & (place < ROWS * COLUMNS * IN)[None, :]
         line = (image[:, None] * height + from_row) * width + from_column
-        patch = tl.load(x + line * in_line + (group * IN + channel)[None, :], mask=inside, other=0.0).to(tl.bfloat16)
+        patch = tl.load(x + line * in_line + (group * IN + channel)[None, :], mask=inside, other=0.0)
         total = tl.dot(tl.trans(patch), of_outputs, total)
     tl.store(
-        sums + tl.program_id(0) * size + (group * OUT + out)[None, :] * (ROWS * COLUMNS * IN) + place[:, None],
+        sums + tl.program_id(0) * size + out_place[None, :] * (ROWS * COLUMNS * IN) + place[:, None],
         total,
-        mask=(out < OUT)[None, :] & (place < ROWS * COLUMNS * IN)[:, None],
+        mask=out_here[None, :] & (place < ROWS * COLUMNS * IN)[:, None],
     )
 
 
@@ -168,10 +174,18 @@ def _columns(channels: int) -> int:
     return min(max(NARROW, triton.next_power_of_2(channels)), WIDE)
 
 
+def _unit(channels: int) -> int:
+    """Returns what a kernel counts channels in, so that it reads and writes eight at a time.
+
+    It is compiled for that, not for their number, which a stack's first layer has as many of as there are runs.
+    """
+    return 8 if channels % 8 == 0 else 1
+
+
 def _gather(
     x: Tensor, weight: Tensor, bias: Tensor | None, y: Tensor, groups: int, stride: int, padding: int, transposed: bool
 ) -> None:
-    """Fills y by a convolution of x with weights OUT×IN×rows×columns; transposed: by the gradient of one."""
+    """Fills y by a convolution of x with weights out×in×rows×columns; transposed: by the gradient of one."""
     in_line, height, width = x.shape[1:]
     images, out_line, out_height, out_width = y.shape
     outs, ins, row, column = weight.stride()
@@ -179,7 +193,7 @@ def _gather(
     # The rows of the weights are grouped; of a transposed convolution they are what comes in.
     of_group = (inputs if transposed else outputs) * outs
     of_out, of_in = (ins, outs) if transposed else (outs, ins)
-    columns, pixels = _columns(outputs), images * out_height * out_width
+    columns, unit, pixels = _columns(outputs), _unit(outputs), images * out_height * out_width
     blocks = triton.cdiv(outputs, columns)
     with torch.cuda.device(x.device):
         _convolve[(triton.cdiv(pixels, PIXELS), groups * blocks)](
@@ -193,21 +207,22 @@ def _gather(
             out_height,
             out_width,
             in_line,
-            out_line,
+            out_line // unit,
+            outputs // unit,
+            blocks,
             of_group,
             of_out,
             row,
             column,
             of_in,
             IN=inputs,
-            OUT=outputs,
+            UNIT=unit,
             ROWS=weight.shape[2],
             COLUMNS=weight.shape[3],
             STRIDE=stride,
             PADDING=padding,
             TRANSPOSED=transposed,
             BIASED=bias is not None,
-            BLOCKS=blocks,
             PIXELS=PIXELS,
             CHANNELS=columns,
             PATCH=PATCH,
@@ -222,7 +237,8 @@ def _gradient_of_weights(x: Tensor, grad: Tensor, shape: torch.Size, groups: int
     rows, columns = shape[2:]
     inputs, outputs = in_line // groups, out_line // groups
     length, pixels = rows * columns * inputs, images * out_height * out_width
-    wide, patch = _columns(outputs), min(max(NARROW, triton.next_power_of_2(length)), SUMMED_PATCH)
+    wide, unit = _columns(outputs), _unit(outputs)
+    patch = min(max(NARROW, triton.next_power_of_2(length)), SUMMED_PATCH)
     blocks, patches = triton.cdiv(outputs, wide), triton.cdiv(length, patch)
     shares = min(triton.cdiv(PROGRAMS, groups * blocks * patches), triton.cdiv(pixels, SUMMED_PIXELS))
     share = triton.cdiv(triton.cdiv(pixels, shares), SUMMED_PIXELS) * SUMMED_PIXELS
@@ -239,16 +255,17 @@ def _gradient_of_weights(x: Tensor, grad: Tensor, shape: torch.Size, groups: int
             out_height,
             out_width,
             in_line,
-            out_line,
+            out_line // unit,
+            outputs // unit,
+            blocks,
             share,
             out_line * length,
             IN=inputs,
-            OUT=outputs,
+            UNIT=unit,
             ROWS=rows,
             COLUMNS=columns,
             STRIDE=stride,
             PADDING=padding,
-            BLOCKS=blocks,
             PIXELS=SUMMED_PIXELS,
             CHANNELS=wide,
             PATCH=patch,
@@ -306,5 +323,5 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, groups: int, stride
     Returns:
         bf16 in channels_last, N×(groups·out)×H'×W'.
     """
-    y: Tensor = _Convolution.apply(x, weight, bias, groups, stride, padding)
+    y: Tensor = _Convolution.apply(x.to(torch.bfloat16), weight, bias, groups, stride, padding)
     return y

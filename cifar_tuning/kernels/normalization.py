@@ -37,7 +37,7 @@ def _slope(z: tl.tensor, ACTIVATION: tl.constexpr) -> tl.tensor:
     """The derivative of the non-linearity."""
     slope = tl.full(z.shape, 1.0, tl.float32)
     if ACTIVATION == 1:
-        slope = tl.where(z > 0, 1.0, 0.0)
+        slope = tl.where(z <= 0, 0.0, 1.0)  # as PyTorch has it for what is not a number
     elif ACTIVATION == 2:
         sigmoid = tl.sigmoid(z)
         slope = sigmoid * (1 + z * (1 - sigmoid))

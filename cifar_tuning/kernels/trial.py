@@ -1,21 +1,27 @@
-"""The smallest kernel, to find out whether Triton works here."""
+"""Each kernel once, to find out whether Triton works here: compiled for a stack of SimpleNNs, which can use them."""
 
 import torch
-import triton
-import triton.language as tl
+
+from cifar_tuning.kernels import RELU
+from cifar_tuning.kernels.convolution import convolve
+from cifar_tuning.kernels.normalization import normalize, pool
+
+GROUPS, CHANNELS, SIZE = 2, 8, 6
 
 
-@triton.jit
-def _add_one(x: tl.tensor, SIZE: tl.constexpr) -> None:
-    at = x + tl.arange(0, SIZE)
-    tl.store(at, tl.load(at) + 1)
-
-
-def add_one(device: torch.device) -> None:
-    """Compiles a kernel and launches it on a GPU, which is not waited for.
+def try_all(device: torch.device) -> None:
+    """Compiles all kernels and launches them on a GPU, which is not waited for.
 
     Raises:
         Exception: of whatever kind; Triton can't be used here.
     """
-    with torch.cuda.device(device):
-        _add_one[(1,)](torch.zeros(32, device=device), SIZE=32)
+    shape = (2, GROUPS * CHANNELS, SIZE, SIZE)
+    with torch.enable_grad():
+        x = torch.zeros(shape, device=device, dtype=torch.bfloat16).contiguous(memory_format=torch.channels_last)
+        weight = torch.zeros((2 * GROUPS * CHANNELS, CHANNELS, 3, 3), device=device, requires_grad=True)
+        scale = torch.ones(len(weight), device=device, requires_grad=True)
+        shift = torch.zeros(len(weight), device=device, requires_grad=True)
+        y = convolve(x.requires_grad_(), weight, shift, GROUPS, 1, 0)
+        running = torch.zeros_like(scale), torch.ones_like(scale)
+        z = normalize(y, scale, shift, running, 0.1, 1e-5, RELU, pooled=True)
+        torch.autograd.grad(pool(z, RELU).sum(), (x, weight, scale, shift))

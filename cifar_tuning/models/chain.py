@@ -1,6 +1,6 @@
 """What stands behind a convolution (normalisation, non-linearity, pooling), on a GPU in one pass over the images."""
 
-from typing import cast
+from typing import Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -8,15 +8,21 @@ from torch import Tensor, nn
 from cifar_tuning import kernels
 from cifar_tuning.models.activations import Swish
 from cifar_tuning.models.layers import is_hooked
-from cifar_tuning.models.normalization import on_gpu
-from cifar_tuning.models.pooling import Normalization, does_as_its_class, normalized_and_pooled
+from cifar_tuning.models.pooling import normalized_and_pooled
+
+
+class ByKernel(Protocol):
+    """A batch norm that a kernel of our own computes together with what is behind it."""
+
+    def by_kernel(self, x: Tensor, activation: int = kernels.NONE, pooled: bool = False) -> Tensor | None:
+        """Returns what comes of all, or None where there is no such kernel; see `normalization.on_gpu`."""
 
 
 def activated(norm: nn.Module, activation: nn.Module, x: Tensor) -> Tensor:
     """Returns `activation(norm(x))`, the faster way where there is one.
 
     Args:
-        norm: any module; a `Normalization` may be computed together with what is behind it.
+        norm: any module; a batch norm may be computed together with what is behind it.
         activation: any module; a rectifier or Swish may be computed together with what is before it.
         x: N×C×H×W.
     """
@@ -62,8 +68,9 @@ def _together(norm: nn.Module, activation: nn.Module, x: Tensor, pool: nn.Module
         from cifar_tuning.kernels.normalization import pool as pooled
 
         return pooled(x, kind)
-    if isinstance(norm, Normalization) and does_as_its_class(norm):
-        return on_gpu(norm, x, kind, pool is not None)
+    # A class that inherits it may have changed what it stands for.
+    if "by_kernel" in vars(type(norm)):
+        return cast("ByKernel", norm).by_kernel(x, kind, pool is not None)
     return None
 
 

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules import module as modules
 
 from cifar_tuning.models.convolution import Conv2d
 from cifar_tuning.numeric import is_number, is_whole
@@ -47,10 +48,18 @@ def mean_of_pixels(x: Tensor) -> Tensor:
 
 
 def is_hooked(module: nn.Module) -> bool:
-    """Whether somebody has code called around the module's own: who computes it another way would not call that."""
-    return bool(
-        module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
+    """Whether somebody has code called around the module's own, or in its place.
+
+    Who computes it another way would not call that.
+    """
+    of_all = (
+        modules._global_forward_hooks,
+        modules._global_forward_pre_hooks,
+        modules._global_backward_hooks,
+        modules._global_backward_pre_hooks,
     )
+    own = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
+    return "forward" in vars(module) or any(own) or any(of_all)
 
 
 def check_dropout(rate: object) -> list[str]:

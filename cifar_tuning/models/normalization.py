@@ -127,17 +127,18 @@ def on_gpu(norm: Any, x: Tensor, activation: int = kernels.NONE, pooled: bool = 
     Returns:
         None where there is no such kernel.
     """
-    if x.dtype != torch.bfloat16 or not kernels.usable(x) or not norm.training or norm.weight is None:
+    if x.dtype != torch.bfloat16 or not kernels.usable(x) or not norm.training or x.numel() == x.shape[1]:
         return None
     momentum = getattr(norm, "momenta", None) if norm.momentum is None else norm.momentum
-    if momentum is None or norm.running_mean is None or norm.weight.dtype != torch.float32:
+    if momentum is None:
         return None
-    if len(norm.weight) != x.shape[1] or x.numel() == x.shape[1]:
+    running = norm.running_mean, norm.running_var
+    each = [norm.weight, norm.bias, *running, *([momentum] if isinstance(momentum, Tensor) else [])]
+    if not all(kernels.plain(one, x.device) and one.shape == x.shape[1:2] and one.is_contiguous() for one in each):
         return None
     from cifar_tuning.kernels.normalization import normalize
 
     norm.num_batches_tracked.add_(1)
-    running = norm.running_mean, norm.running_var
     return normalize(x, norm.weight, norm.bias, running, momentum, norm.eps, activation, pooled)
 
 
@@ -181,7 +182,7 @@ class BatchNorm2d(nn.BatchNorm2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalises N×C×H×W."""
-        if (y := on_gpu(self, x)) is not None:
+        if type(self).take_in is BatchNorm2d.take_in and (y := self.by_kernel(x)) is not None:
             return y
         if not self._takes_the_narrow_way(x):
             return super().forward(x)
@@ -203,6 +204,10 @@ class BatchNorm2d(nn.BatchNorm2d):
         momentum = 1.0 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
         self.running_mean.lerp_(mean.to(self.running_mean.dtype), momentum)
         self.running_var.lerp_(var.to(self.running_var.dtype), momentum)
+
+    def by_kernel(self, x: Tensor, activation: int = kernels.NONE, pooled: bool = False) -> Tensor | None:
+        """Normalises on a GPU, and does what comes behind; see `on_gpu`."""
+        return on_gpu(self, x, activation, pooled)
 
     def _takes_the_narrow_way(self, x: Tensor) -> bool:
         return (

@@ -80,7 +80,7 @@ def pools_first(norm: nn.Module, pool: nn.Module, x: Tensor) -> bool:
         and x.is_contiguous(memory_format=torch.channels_last)
         and not (torch.compiler.is_compiling() or torch.compiler.is_exporting())
         and isinstance(norm, Normalization)
-        and does_as_its_class(norm)
+        and _is_itself(norm)
         and keeps_statistics(norm)
         and norm.training
         and len(norm.weight) == x.shape[1]
@@ -110,7 +110,7 @@ def _pair(size: int | tuple[int, ...]) -> list[int]:
     return [size, size] if isinstance(size, int) else list(size)
 
 
-def does_as_its_class(norm: nn.Module) -> bool:
+def _is_itself(norm: nn.Module) -> bool:
     """Whether a layer does what the class with `take_in` says: no subclass or owner has given it another forward."""
     owner = next(one for one in type(norm).__mro__ if "take_in" in vars(one))
     return getattr(type(norm), "forward", None) is vars(owner).get("forward") and "forward" not in vars(norm)

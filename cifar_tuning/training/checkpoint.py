@@ -1,5 +1,6 @@
 """Checkpoints: everything needed to go on as if nothing had happened, written all or not at all."""
 
+import copy
 import dataclasses
 import io
 import logging
@@ -24,6 +25,8 @@ log = logging.getLogger(__name__)
 FORMAT = 1
 # Devices whose tensors take long to fetch.
 FAR = ("cuda",)
+# What can't be changed.
+PLAIN = frozenset({int, float, bool, str, bytes, complex, type(None)})
 
 
 @dataclasses.dataclass
@@ -176,13 +179,19 @@ class _Fetched:
         for (device, _), indices in alike.items():
             joined = torch.cat([tensors[i].as_strided((tensors[i].numel(),), (1,)) for i in indices])
             if device.type == "cuda":
-                # To memory that the GPU can write to by itself; to any other it would be waited for.
-                here = torch.empty(joined.shape, dtype=joined.dtype, pin_memory=True)
-                here.copy_(joined, non_blocking=True)
-                self._arrivals.append(torch.cuda.Event())
-                self._arrivals[-1].record(torch.cuda.current_stream(device))
-                joined = here
+                joined = self._sent(joined)
             self._joined.append((indices, joined.cpu()))
+
+    def _sent(self, joined: Tensor) -> Tensor:
+        """Has a GPU copy to memory that it can write to by itself; for any other it would be waited for."""
+        try:
+            here = torch.empty(joined.shape, dtype=joined.dtype, pin_memory=True)
+        except RuntimeError:  # the system grants no more of it
+            return joined.cpu()
+        here.copy_(joined, non_blocking=True)
+        self._arrivals.append(torch.cuda.Event())
+        self._arrivals[-1].record(torch.cuda.current_stream(joined.device))
+        return here
 
     def tensors(self) -> list[Tensor]:
         """Returns the copies; waits until they are here."""
@@ -223,7 +232,7 @@ def _mapped(value: Any, of_tensor: Callable[[Tensor], Any], of_place: Callable[[
         return {key: _mapped(one, of_tensor, of_place) for key, one in value.items()}
     if type(value) in (list, tuple):
         return type(value)(_mapped(one, of_tensor, of_place) for one in value)
-    return value
+    return value if type(value) in PLAIN else copy.deepcopy(value)  # training may go on to change a set, say
 
 
 def find(path: str | Path) -> Path:

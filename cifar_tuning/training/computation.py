@@ -3,7 +3,7 @@
 import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -255,6 +255,10 @@ class Computation:
         for recorded in (self.learning, self.updating, self.logits):
             if recorded is not None:
                 recorded.forget()
+        if self.learning is not None:
+            # PyTorch keeps the memory of a graph that is gone, and gives it to nobody else until none is left.
+            with suppress(RuntimeError):
+                torch.cuda.empty_cache()
 
     def _losses(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Returns each run's mean cross-entropy, K, from logits N×K×classes; its label smoothing included."""

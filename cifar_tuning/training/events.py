@@ -88,7 +88,10 @@ class Listener:
     """Receives what happens during training; the methods do nothing unless overridden."""
 
     def on_epoch(self, metrics: EpochMetrics) -> bool:
-        """Called after every epoch, checkpoints written; true stops the run, which then counts as pruned."""
+        """Called after every epoch; true stops the run, which then counts as pruned.
+
+        Its checkpoints are written before; on a GPU while the next epoch is computed, the last ones when the run ends.
+        """
         return False
 
     def while_waiting(self) -> None:

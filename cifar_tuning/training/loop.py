@@ -1,6 +1,5 @@
 """The epochs of runs that are trained side by side, or of one alone: the loop exists once."""
 
-import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -15,8 +14,6 @@ from cifar_tuning.training.events import State
 
 if TYPE_CHECKING:
     from cifar_tuning.training.trainer import Trainer
-
-log = logging.getLogger(__name__)
 
 # What is done for one run among several happens inside of this.
 Aside = Callable[["Trainer"], AbstractContextManager[object]]
@@ -50,17 +47,9 @@ def run_epochs(
                 computation = computation.without(list(ended))
             ended = one_epoch(computation, display, aside)
     finally:
-        _write_what_is_left(computation.runs)
+        for run in computation.runs:
+            run.write_anyway()
         computation.forget()
-
-
-def _write_what_is_left(runs: "Sequence[Trainer]") -> None:
-    """Writes the checkpoints that were put off, whatever ended the training; an error must not hide that."""
-    for run in runs:
-        try:
-            run.write()
-        except (OSError, RuntimeError) as error:  # a GPU that has failed gives nothing back
-            log.warning("The checkpoint of epoch %d could not be written: %s", run.progress.epoch, error)
 
 
 def before_training(computation: Computation, display: Display, aside: Aside) -> Ends:

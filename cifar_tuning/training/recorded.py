@@ -130,12 +130,7 @@ class Recorded:
 
     def forget(self) -> None:
         """Frees the graph and the memory that it works in."""
-        if self._graph is None:
-            return
         self._graph, self._inputs = None, []
-        # PyTorch keeps the memory of a graph that is gone, and gives it to nobody else until none is left.
-        with suppress(RuntimeError):
-            torch.cuda.empty_cache()
 
     def _record(self, work: Work, inputs: Sequence[Tensor]) -> None:
         """Makes the graph; where that fails the work is done as it is from then on."""

@@ -109,7 +109,7 @@ class Trainer:
         self.folder, self.config, self.run_id = folder, config or {}, run_id
         self.listeners = list(listeners)
         self.progress = Progress()
-        # Holds the run as it was after its last epoch; None: nothing does.
+        # Holds the run as it was after its last epoch, or the one before (see `write`); None: nothing does.
         self.saved: Path | None = None
         # What is still to be written of it, and where.
         self._unwritten: tuple[checkpoints.Taken, list[str]] | None = None
@@ -219,7 +219,7 @@ class Trainer:
             listener.while_waiting()
 
     def write(self) -> None:
-        """Writes what is not yet written of the last checkpoint."""
+        """Writes what is not yet written of the last epoch's checkpoint, which on a GPU waits for the next epoch."""
         if self._unwritten is None:
             return
         assert self.folder is not None
@@ -230,6 +230,13 @@ class Trainer:
             self._unwritten = None  # whoever cleans up behind this error would only meet it again
             raise
         self._unwritten, self.saved = None, self.folder / "last.pt"
+
+    def write_anyway(self) -> None:
+        """Writes what is not yet written while an error ends the training, which another one must not hide."""
+        try:
+            self.write()
+        except Exception as error:  # a full disk, a GPU that has failed, no memory
+            log.warning("The checkpoint of epoch %d could not be written: %s", self.progress.epoch, error)
 
     def end(self, state: State) -> Result:
         """Tells the listeners how the run ended."""

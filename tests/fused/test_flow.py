@@ -13,6 +13,8 @@ from cifar_tuning.fused import flow
 from cifar_tuning.fused.launch import Launch
 from cifar_tuning.fused.layers import Given, StackedConv2d
 from cifar_tuning.fused.stack import Stack
+from cifar_tuning.training import checkpoint as checkpoints
+from cifar_tuning.training import computation
 from cifar_tuning.tuning.claims import Claims
 from cifar_tuning.tuning.engine import Engine
 from cifar_tuning.tuning.place import LostTrial
@@ -151,6 +153,26 @@ def test_it_goes_on_after_ctrl_c(study, tmp_path, monkeypatch, pristine_database
         assert list(trial.intermediate_values) == list(range(trial.params["trainer.epochs"] + 1))
     with sqlite3.connect(tmp_path / "mlflow.db") as database:
         assert database.execute("select status, count(*) from runs group by status").fetchall() == [("FINISHED", 5)]
+
+
+@pytest.mark.slow
+def test_what_was_put_off_is_written_when_a_study_is_stopped(study, tmp_path, monkeypatch):
+    monkeypatch.setattr(computation, "QUEUES", ("cpu",))  # as if it were a GPU
+    budget = ["hydra.sweeper.n_trials=2", "hydra.sweeper.n_jobs=2", "hydra.launcher.stack=2", "trainer.epochs=5"]
+    one_epoch, count = flow.one_epoch, iter(range(100))
+
+    def interrupted(*arguments):
+        if next(count) == 3:
+            raise KeyboardInterrupt
+        return one_epoch(*arguments)
+
+    monkeypatch.setattr(flow, "one_epoch", interrupted)
+    assert study("optimizer.lr=interval(0.01,0.1)", *budget).code == 130
+    found = {file: checkpoints.load(file).progress.epoch for file in (tmp_path / "sweep").rglob("last.pt")}
+    told = {file: json.loads((file.parent / "metrics.jsonl").read_text().splitlines()[-1])["step"] for file in found}
+    assert len(found) == 2
+    assert found == told
+    assert min(found.values()) >= 2
 
 
 @pytest.mark.slow

@@ -17,7 +17,9 @@ from optuna.trial import TrialState
 from cifar_tuning.fused import launch
 from cifar_tuning.fused.size import Stacking
 from cifar_tuning.fused.stack import Stack
+from cifar_tuning.jobs.training import EpochTracking
 from cifar_tuning.training import Trainer, computation, probe
+from cifar_tuning.training import checkpoint as checkpoints
 from cifar_tuning.tuning.place import LostTrial
 from cifar_tuning.tuning.trial import TrialReporter
 
@@ -396,6 +398,25 @@ def test_an_error_of_one_run_is_its_own(tiny, tmp_path, monkeypatch, where):
     found = results(tmp_path / "sweep")
     assert [r["state"] for r in found.values()] == ["complete", "failed", "complete"]
     assert found[1]["error"] == "OSError: no space left on device"
+
+
+@pytest.mark.slow
+def test_a_run_that_fails_in_a_stack_keeps_its_last_epoch(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(computation, "QUEUES", ("cpu",))  # as if it were a GPU
+    done = EpochTracking.on_epoch
+
+    def failing(self, metrics):
+        if metrics.lr == 0.05 and metrics.epoch == 2:
+            raise ValueError("a listener's mistake")
+        return done(self, metrics)
+
+    monkeypatch.setattr(EpochTracking, "on_epoch", failing)
+    options = ["hydra.launcher.stack=2", "optimizer.lr=0.1,0.05", "trainer.epochs=4", "regularizer=none"]
+    outcome = tiny(*FUSED, *options)
+    assert outcome.code == 1
+    found = results(tmp_path / "sweep")
+    assert [r["state"] for r in found.values()] == ["complete", "failed"]
+    assert [checkpoints.load(tmp_path / "sweep" / str(job)).progress.epoch for job in (0, 1)] == [4, 2]
 
 
 @pytest.mark.slow

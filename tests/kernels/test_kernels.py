@@ -1,5 +1,7 @@
 import copy
 import logging
+import sys
+import types
 
 import pytest
 import torch
@@ -7,6 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from cifar_tuning import kernels
+from cifar_tuning.fused.layers import StackedBatchNorm2d
 from cifar_tuning.fused.model import stack_models
 from cifar_tuning.models.activations import Swish
 from cifar_tuning.models.chain import activated, activated_and_pooled
@@ -31,6 +34,108 @@ def test_without_a_gpu_pytorch_computes(monkeypatch, caplog):
     monkeypatch.setenv(kernels.SWITCH, "0")
     assert not kernels._work.__wrapped__(0)
     assert caplog.text == ""
+
+
+class Other(BatchNorm2d):
+    def forward(self, x):
+        return super().forward(x) * 2
+
+
+class TakesIn(BatchNorm2d):
+    def take_in(self, mean, var):
+        self.taken = mean, var
+
+
+def replaced(module):
+    module.forward = type(module).forward.__get__(module)
+    return module
+
+
+def hooked(module):
+    module.register_forward_hook(lambda *_: None)
+    return module
+
+
+def evaluated(module):
+    return module.eval()
+
+
+def frozen_at(momentum):
+    norm = BatchNorm2d(8)
+    norm.momentum = momentum
+    return norm
+
+
+IMAGES = (2, 8, 6, 6)
+# Norm, non-linearity, pooling, images: what is computed at once, by which kernel.
+TOGETHER = {
+    "all": (BatchNorm2d(8), nn.ReLU(), nn.MaxPool2d(2), IMAGES, "normalize"),
+    "swish": (BatchNorm2d(8), Swish(), None, IMAGES, "normalize"),
+    "no norm": (nn.Identity(), nn.ReLU(), nn.MaxPool2d(2), IMAGES, "pool"),
+    "stacked": (
+        StackedBatchNorm2d([BatchNorm2d(4, momentum=m) for m in (0.1, 0.3)]),
+        nn.ReLU(),
+        None,
+        IMAGES,
+        "normalize",
+    ),
+    "a learnt swish": (BatchNorm2d(8), Swish(learnable=True), None, IMAGES, "normalize"),  # by itself
+    "tanh": (BatchNorm2d(8), nn.Tanh(), None, IMAGES, "normalize"),
+    "pooled by three": (BatchNorm2d(8), nn.ReLU(), nn.MaxPool2d(3), IMAGES, "normalize"),
+    "odd": (BatchNorm2d(8), nn.ReLU(), nn.MaxPool2d(2), (2, 8, 5, 6), "normalize"),
+    "average": (BatchNorm2d(8), nn.ReLU(), nn.AvgPool2d(2), IMAGES, "normalize"),
+    "no norm, no pooling": (nn.Identity(), nn.ReLU(), None, IMAGES, None),
+    "pytorch's norm": (nn.BatchNorm2d(8), nn.ReLU(), None, IMAGES, None),
+    "a subclass": (Other(8), nn.ReLU(), None, IMAGES, "normalize"),  # what it inherits, by itself
+    "another take_in": (TakesIn(8), nn.ReLU(), None, IMAGES, None),
+    "hooked": (hooked(BatchNorm2d(8)), nn.ReLU(), None, IMAGES, "normalize"),  # by itself
+    "a replaced rectifier": (BatchNorm2d(8), replaced(nn.ReLU()), None, IMAGES, "normalize"),
+    "evaluation": (evaluated(BatchNorm2d(8)), nn.ReLU(), nn.MaxPool2d(2), IMAGES, None),
+    "mean of all": (frozen_at(None), nn.ReLU(), None, IMAGES, None),
+    "double": (BatchNorm2d(8).double(), nn.ReLU(), None, IMAGES, None),
+    "other channels": (BatchNorm2d(8), nn.ReLU(), None, (2, 4, 6, 6), None),
+}
+ALONE = {"a learnt swish", "tanh", "pooled by three", "odd", "average", "a subclass", "hooked", "a replaced rectifier"}
+
+
+@pytest.mark.parametrize("case", TOGETHER)
+def test_only_what_a_kernel_stands_for_is_left_to_it(case, monkeypatch):
+    """Where a kernel would be called, on a machine without a GPU; each of them is a stand-in that only says so."""
+    norm, activation, pool, shape, kernel = TOGETHER[case]
+    called = []
+
+    class CalledError(Exception):
+        pass
+
+    def stand_in(name):
+        def call(x, *given, **options):
+            called.append((name, given, options))
+            raise CalledError
+
+        return call
+
+    module = types.ModuleType("cifar_tuning.kernels.normalization")
+    module.normalize, module.pool = stand_in("normalize"), stand_in("pool")
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setattr(kernels, "usable", lambda x: True)
+    x = torch.randn(shape).to(torch.bfloat16).to(memory_format=LAST)
+    try:
+        if pool is None:
+            activated(norm, activation, x)
+        else:
+            activated_and_pooled(norm, activation, pool, x)
+    except CalledError:
+        pass
+    except RuntimeError as error:  # PyTorch's own refusal
+        assert case in ("other channels", "double"), error  # noqa: PT017
+    assert [name for name, *_ in called] == ([] if kernel is None else [kernel])
+    if kernel == "normalize":
+        assert called[0][1][5:] == (
+            (kernels.NONE, False) if case in ALONE else (KINDS[type(activation)], pool is not None)
+        )
+
+
+KINDS = {nn.ReLU: kernels.RELU, Swish: kernels.SILU}
 
 
 def of_both(make, *tensors, seed=0):
@@ -66,7 +171,7 @@ SHAPES = {
     "3 resnet20s, later stride": (37, 3, 32, 64, 16, 3, 2, 1, False),
     "2 resnet20s, projection": (5, 2, 16, 32, 32, 1, 2, 0, False),
     "odd sizes": (3, 5, 8, 24, 7, 3, 2, 1, True),
-    "grey images": (4, 1, 1, 10, 9, 3, 1, 1, True),
+    "images of two channels": (4, 1, 2, 10, 9, 3, 1, 1, True),
 }
 
 

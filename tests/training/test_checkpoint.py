@@ -130,6 +130,30 @@ def test_a_run_that_goes_on_on_another_kind_of_device_says_so(caplog):
 
 
 @pytest.mark.parametrize("far", [(), ("cpu",)], ids=["clones", "fetched together"])
+def test_what_is_taken_is_as_it_was_then(tmp_path, monkeypatch, far):
+    monkeypatch.setattr(checkpoints, "FAR", far)  # as if they were on a GPU
+    checkpoint = make(SimpleNN())
+    weight, steps, seen, groups = torch.ones(3), torch.tensor(1.0), {1}, [{"lr": 0.1, "betas": [0.9]}]
+    checkpoint.model = {"weight": weight}
+    checkpoint.optimizer = {"state": {0: {"step": steps}}, "param_groups": groups}
+    checkpoint.schedule = {"seen": seen, "bytes": bytearray(b"as it was"), "nested": [[1]]}
+    epochs = len(checkpoint.progress.history)
+    taken = checkpoints.Taken(checkpoint)
+    weight.zero_(), steps.add_(1), seen.add(2), groups.append({}), groups[0]["betas"].append(1)
+    checkpoint.schedule["bytes"][:] = b"changed!!"
+    checkpoint.schedule["nested"][0].append(2)
+    checkpoint.progress.history.append(None)
+    checkpoint.progress.best_acc = 2.0
+    taken.write(tmp_path / "last.pt")
+    read = checkpoints.load(tmp_path)
+    assert read.model["weight"].tolist() == [1, 1, 1]
+    assert read.optimizer == {"state": {0: {"step": torch.tensor(1.0)}}, "param_groups": [{"lr": 0.1, "betas": [0.9]}]}
+    assert read.schedule == {"seen": {1}, "bytes": bytearray(b"as it was"), "nested": [[1]]}
+    assert (len(read.progress.history), read.progress.best_acc) == (epochs, read.progress.best_acc)
+    assert read.progress.best_acc != 2.0
+
+
+@pytest.mark.parametrize("far", [(), ("cpu",)], ids=["clones", "fetched together"])
 def test_tensors_are_written_without_what_lies_around_them_and_read_as_they_were(tmp_path, monkeypatch, far):
     monkeypatch.setattr(checkpoints, "FAR", far)  # as if they were on a GPU
     table = torch.arange(4000.0).view(100, 40)
