@@ -11,6 +11,7 @@ from pathlib import Path
 from benchmarks import (
     accuracy,
     agreement,
+    kernels,
     measure,
     page,
     pipeline,
@@ -46,6 +47,7 @@ LONG = {
     "accuracy": "seconds to a validation accuracy; 25 min",
     "precision": "accuracies in bf16 against fp32; 16 min",
     "techniques": "what each training technique gains a ResNet-20; an hour",
+    "kernels": "kernels of our own against PyTorch's, layer by layer; on a GPU",
     "targets": "the learning-rate table as one stack, a ResNet-20 to 90 %; on a GPU",
 }
 PAGE = "page"
@@ -102,6 +104,7 @@ def main() -> None:
         "workers": lambda: workers.run(networks or list(NETWORKS), repeats or 5),
         "simulated": lambda: simulated.run(repeats or 100),
         "targets": targets.run,
+        "kernels": lambda: kernels.run(repeats or 5),
         "accuracy": lambda: accuracy.run(networks or ["simplenn_bn"], repeats or 5),
         "agreement": lambda: agreement.run("agreement", options.train_limit, repeats or agreement.SEEDS),
         "precision": lambda: agreement.run("precision", options.train_limit, repeats or agreement.SEEDS),

@@ -152,6 +152,18 @@ def _stacks(content: dict[str, Any]) -> list[str]:
     return rows
 
 
+def _kernels(content: dict[str, Any]) -> list[str]:
+    rows = [
+        *(_where(content, "kernels"), ""),
+        "| layer, forward and backward pass | PyTorch, µs | ours, µs | times as fast |",
+        "|---|---|---|---|",
+    ]
+    for layer, one in content["layers"].items():
+        theirs, ours = one["PyTorch"]["median"], one["ours"]["median"]
+        rows.append(f"| {layer} | {theirs:.0f} | {ours:.0f} | {theirs / ours:.2f} |")
+    return rows
+
+
 def _targets(content: dict[str, Any]) -> list[str]:
     table, resnet = content["table"], content["resnet20"]
     holds = ["holds" if ok else "**missed**" for ok in (table["seconds"] < 10, resnet["whole"] < 180)]
@@ -288,6 +300,7 @@ TABLES: dict[str, Callable[[dict[str, Any]], list[str]]] = {
     "overhead": _overhead,
     "stacks": _stacks,
     "targets": _targets,
+    "kernels": _kernels,
     "pruning": _pruning,
     "simulated": _simulated,
     "workers": _workers,
