@@ -150,6 +150,8 @@ def _add_study(outbox: Outbox, folder: Path, curve: list[tuple[int, float, int]]
 
 
 def _name(config: DictConfig, sweep_dir: Path) -> str:
+    if study := OmegaConf.select(config, "hydra.sweeper.study_name"):
+        return str(study)
     choices = OmegaConf.select(config, "hydra.runtime.choices") or {}
     for group in ("study", "experiment"):
         if choices.get(group) not in (None, "null", "none"):

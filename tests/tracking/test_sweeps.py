@@ -55,6 +55,22 @@ def run_jobs(started, sweep_dir, ends):
     return trackers
 
 
+@pytest.mark.parametrize(
+    ("study_name", "choices", "name"),
+    [
+        ("lr_only", {"study": "simplenn"}, "lr_only"),
+        (None, {"study": "null", "experiment": "lab2_lr"}, "lab2_lr"),
+        (None, {}, "2026-01-01/12-00-00"),
+    ],
+)
+def test_a_sweep_is_called_by_its_study_its_overlay_or_its_folder(root, sweep_dir, client, study_name, choices, name):
+    config = config_of(root, sweep_dir)
+    config.hydra.sweeper = {"study_name": study_name}
+    config.hydra.runtime = {"choices": choices}
+    SweepRun().on_multirun_start(config)
+    assert [parent.info.run_name for parent in parents(client)] == [name]
+
+
 def test_jobs_are_nested_under_their_parent(started, client, root, sweep_dir):
     callback, config = SweepRun(), config_of(root, sweep_dir)
     callback.on_multirun_start(config)
