@@ -10,6 +10,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from omegaconf import OmegaConf
 
+# How a sweeper hands on what refers to a job, where the shell took the quotes: `seed=$\{hydra\:job.num\}`.
+ESCAPED = r"$\{"
+
 
 def key_of(override: str) -> str:
     """Returns the option or group that an override is about, without the sign for adding or deleting it."""
@@ -37,8 +40,10 @@ def task_overrides(hydra: Any) -> list[str]:
 
 
 def job_overrides(hydra: Any) -> list[str]:
-    """Returns a job's overrides with the values that they have in it: `seed='${hydra:job.num}'` is `seed=3`."""
-    written, resolved = task_overrides(hydra), map(str, hydra.overrides.task)
+    """Returns a job's overrides with the values that they have in it: `seed=${hydra:job.num}` is `seed=3`."""
+    written = task_overrides(hydra)
+    plain = [re.sub(r"\\(.)", r"\1", one) if ESCAPED in one else one for one in written]
+    resolved = map(str, OmegaConf.create(plain, parent=hydra if OmegaConf.is_config(hydra) else None))
     return [value if value == asked else _unquoted(value) for asked, value in zip(written, resolved, strict=True)]
 
 

@@ -1,5 +1,6 @@
 """A sweep's best configuration as a command line and as an overlay."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from cifar_tuning.errors import UserError
@@ -12,14 +13,15 @@ from cifar_tuning.text import command_line, on_one_line
 MARK = "# Written by report.py."
 
 
-def best_overrides(run: Run, seed_key: str) -> list[str] | None:
-    """Returns what trains a run's configuration; None if train.py did not make the run.
+def best_overrides(runs: Sequence[Run], seed_key: str) -> list[str] | None:
+    """Returns what trains a configuration, given its runs; None if train.py did not make them.
 
-    The seed, and where and by whom the run was started and tracked, are left open.
+    Where and by whom they were started and tracked is left open, and the seed where there are several.
     """
-    if not run.overrides:
+    if not runs or not runs[0].overrides:
         return None
-    return [o for o in to_be_typed(run.overrides) if not _left_open(key_of(o), seed_key)]
+    seeds = (seed_key, "seed") if len(runs) > 1 else ()
+    return [o for o in to_be_typed(runs[0].overrides) if not _left_open(key_of(o), seeds)]
 
 
 def command(overrides: list[str]) -> str:
@@ -28,7 +30,9 @@ def command(overrides: list[str]) -> str:
 
 
 def overlay(overrides: list[str], header: str) -> str:
-    """Returns the overlay: the groups that the configuration chose, and every value that it set, without the seed.
+    """Returns the overlay: the groups that the configuration chose, and every value that it set.
+
+    The seed is among them only where the overrides have it.
 
     Raises:
         UserError: the configuration can't be composed any more.
@@ -40,7 +44,8 @@ def overlay(overrides: list[str], header: str) -> str:
 
     try:
         config = compose("config", overrides, return_hydra_config=True)
-        return as_overlay(config, f"{MARK}\n{header}", without=("seed",))
+        without = () if "seed" in map(key_of, overrides) else ("seed",)
+        return as_overlay(config, f"{MARK}\n{header}", without=without)
     except HydraException as error:
         raise UserError(
             f"The best configuration ({command(overrides)}) can't be composed any more: {on_one_line(error)}"
@@ -69,5 +74,5 @@ def write(file: Path, text: str) -> None:
         raise UserError(f"export={file} can't be written: {error}") from error
 
 
-def _left_open(key: str, seed_key: str) -> bool:
-    return key in (seed_key, "seed", "resume") or key.partition(".")[0].partition("/")[0] in ("hydra", "tracking")
+def _left_open(key: str, seeds: Sequence[str]) -> bool:
+    return key in (*seeds, "resume") or key.partition(".")[0].partition("/")[0] in ("hydra", "tracking")

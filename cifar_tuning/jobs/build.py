@@ -25,6 +25,18 @@ from cifar_tuning.training.settings import TrainerSettings
 TRIED_STEPS = 1000
 
 
+# What is done with parts that anything may be built for: their methods, the class that has them, and what to do.
+NEEDED = (
+    (
+        "augmentation",
+        ("start",),
+        "cifar_tuning.data.Augmentation; wrap torchvision's transforms: "
+        "augmentation={_target_: cifar_tuning.data.TransformsV2, transforms: [...]}",
+    ),
+    ("regularizer", ("parameter_groups", "penalty"), "cifar_tuning.training.Regularizer; inherit from it"),
+)
+
+
 @dataclass
 class Parts:
     """The objects a job is made of; `optimizer` and `schedule` still wait for what they work on."""
@@ -91,6 +103,10 @@ def _try_together(parts: Parts) -> list[str]:
 
     if not isinstance(parts.model, nn.Module):
         return [f"model: builds something of type {type(parts.model).__name__}, not a torch.nn.Module"]
+    for group, methods, wanted in NEEDED:
+        built = getattr(parts, group)
+        if not all(callable(getattr(built, method, None)) for method in methods):
+            return [f"{group}: builds something of type {type(built).__name__}, not a {wanted}"]
     if not any(parameter.requires_grad for parameter in parts.model.parameters()):
         return [f"model: {type(parts.model).__name__} has no parameters to train"]
     try:

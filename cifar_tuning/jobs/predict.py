@@ -123,4 +123,5 @@ def _without_best(sweep: Path) -> str | None:
     results = [result for result in read_results(sweep) if (sweep / result["job"] / "best.pt").is_file()]
     if any(result["state"] in ENDED for result in results):
         return "a sweep without validation, so no job is the best; give a job's folder"
-    return "a sweep of which no job ended; give a job's folder" if results else None
+    trained = any(next(sweep.glob(pattern), None) for pattern in ("*/best.pt", "*/seed_*/best.pt"))
+    return "a sweep of which no job ended; give a job's folder" if results or trained else None

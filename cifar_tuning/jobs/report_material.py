@@ -203,7 +203,7 @@ def _best(cfg: DictConfig, sweep: "SweepRecord", table: Table, aim: _Aim) -> tup
         if cfg.export is not None:
             raise UserError(f"export={cfg.export}: {' '.join(_no_best(table, aim)).replace('`', '')}")
         return None, ""
-    overrides = best.best_overrides(next(iter(table.best.runs.values())), cfg.seed_key)
+    overrides = best.best_overrides(list(table.best.runs.values()), cfg.seed_key)
     if overrides is None:
         if cfg.export is not None:
             raise UserError(

@@ -1,6 +1,7 @@
 """What a sweep found, as a table on the terminal: `python -m cifar_tuning.reporting.summary FOLDER`."""
 
 import json
+import logging
 import shlex
 import statistics
 import sys
@@ -10,6 +11,8 @@ from typing import Any
 from cifar_tuning.overrides import key_of, to_be_typed, value_of
 from cifar_tuning.ranking import BEST_ACCURACY, ENDED, competes, merit, rank
 from cifar_tuning.text import command_line, counted, without_password
+
+log = logging.getLogger(__name__)
 
 TOP = 10
 # Columns of a log file, which has no width of its own; a table takes what it needs.
@@ -27,16 +30,16 @@ def read_results(sweep: Path, since: float = 0.0) -> list[dict[str, Any]]:
         since: leaves out what was written before this time (seconds since the epoch), by an earlier sweep.
     """
     results = [
-        {**json.loads(file.read_text()), "job": file.parent.name, "seeds": 1}
+        {**result, "job": file.parent.name, "seeds": 1}
         for file in sweep.glob("*/result.json")
-        if file.stat().st_mtime >= since
+        if file.stat().st_mtime >= since and (result := _read(file)) is not None
     ]
     trials: dict[str, list[dict[str, Any]]] = {}
     for file in sorted(sweep.glob("*/seed_*/result.json")):
         job = file.parent.parent.name
         if job.isdigit() and file.stat().st_mtime >= since:  # best_3 is the winner, trained once more
-            trials.setdefault(job, []).append(json.loads(file.read_text()))
-    results += [{**_over_seeds(seeds), "job": job} for job, seeds in trials.items()]
+            trials.setdefault(job, []).extend(one for one in [_read(file)] if one is not None)
+    results += [{**_over_seeds(seeds), "job": job} for job, seeds in trials.items() if seeds]
     for result in results:
         result["merit"] = merit(*asked) if (asked := _asked(result)) is not None else result["value"]
     most = max((result["seeds"] for result in results), default=1)
@@ -46,6 +49,16 @@ def read_results(sweep: Path, since: float = 0.0) -> list[dict[str, Any]]:
         return unfinished, result["seeds"] < most, *rest
 
     return sorted(results, key=order)
+
+
+def _read(file: Path) -> dict[str, Any] | None:
+    """Returns a job's result; None, with a warning, where somebody has damaged the file."""
+    try:
+        result = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        log.warning("%s can't be read, so its job is left out: %s", file, error)
+        return None
+    return result if isinstance(result, dict) else None
 
 
 def best_job(results: list[dict[str, Any]]) -> dict[str, Any] | None:

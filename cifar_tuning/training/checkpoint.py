@@ -261,8 +261,10 @@ def load(path: str | Path) -> Checkpoint:
     try:
         content = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises half a dozen types for a damaged or foreign file
-        said = first_line(str(error))[:200]
-        raise UserError(f"{file} can't be read as a checkpoint: {type(error).__name__}: {said}") from error
+        # PyTorch's own words go on for a page, and end in the advice to trust the file.
+        wrong = "it is damaged or incomplete, no file of PyTorch's, or holds more than tensors and plain values"
+        said = str(error) if isinstance(error, OSError) else wrong
+        raise UserError(f"{file} can't be read as a checkpoint: {said} ({type(error).__name__}).") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise UserError(f"{file} is not a checkpoint of this project (a best.pt or last.pt of a run).")
     del content["format"]

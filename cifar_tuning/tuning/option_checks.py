@@ -89,6 +89,8 @@ def _problems_with_repeats(options: StudyOptions) -> list[str]:
         return []
     if "seed" in options.space.distributions:
         return ["seed: is swept, but hydra.sweeper.repeats and retrain_best give every seed to each configuration"]
+    if "seed" in options.config and OmegaConf.is_interpolation(options.config, "seed"):
+        return ["seed: depends on the job, but hydra.sweeper.repeats and retrain_best give it every seed"]
     if not isinstance(OmegaConf.select(options.config, "seed"), int):
         return ["seed: the application has no such option, which hydra.sweeper.repeats and retrain_best vary"]
     return []

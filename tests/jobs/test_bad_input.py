@@ -42,6 +42,14 @@ from cifar_tuning.jobs.checks import RULES
             "aux_logits: false",
         ),
         (["~model", "+model={_target_: torch.nn.Flatten}"], "Flatten has no parameters to train"),
+        (
+            ["~augmentation", "+augmentation={_target_: torchvision.transforms.v2.RandomRotation, degrees: 10}"],
+            "augmentation: builds something of type RandomRotation, not a cifar_tuning.data.Augmentation; wrap",
+        ),
+        (
+            ["~regularizer", "+regularizer={_target_: torch.nn.L1Loss}"],
+            "regularizer: builds something of type L1Loss, not a cifar_tuning.training.Regularizer; inherit from it",
+        ),
         (["-m", "optimizer.lr=interval(0.1,0.2)"], "for an interval add hydra/sweeper=study"),
         (["trainer.epochs=0"], "trainer.epochs=0: must be a whole number, 1 or above"),
         (["trainer.epochs=1.5"], "trainer.epochs=1.5: must be a whole number"),

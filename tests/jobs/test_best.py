@@ -19,8 +19,15 @@ from tests.reporting.runs import FakeRun
     ],
 )
 def test_the_command(overrides, expected):
-    found = best_overrides(FakeRun("r", overrides=overrides), "seed")
+    found = best_overrides([FakeRun("r", overrides=overrides), FakeRun("s", overrides=overrides)], "seed")
     assert (found if found is None else command(found)) == expected
+
+
+@pytest.mark.parametrize(("runs", "seed"), [(1, " seed=3"), (2, "")])
+def test_the_seed_of_the_only_run_is_kept(runs, seed):
+    """Another one would give another number than is reported."""
+    found = best_overrides([FakeRun("r", overrides=["seed=3", "optimizer.lr=0.1"])] * runs, "seed")
+    assert command(found) == f"python train.py{seed} optimizer.lr=0.1"
 
 
 @pytest.mark.parametrize(

@@ -298,11 +298,17 @@ def test_looking_at_the_config_imports_nothing_heavy(arguments):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("launcher", ["basic", "fused"])
-def test_a_job_may_know_its_number(tiny, tmp_path, launcher):
+@pytest.mark.parametrize(
+    "seed", ["seed='${hydra:job.num}'", "seed=${hydra:job.num}"], ids=["quoted", "as a shell has it"]
+)
+def test_a_job_may_know_its_number(tiny, tmp_path, launcher, seed):
     """The way to give each job of a grid a seed of its own."""
-    outcome = tiny("-m", "optimizer.lr=0.1,0.01", "seed='${hydra:job.num}'", f"hydra/launcher={launcher}")
+    outcome = tiny("-m", "optimizer.lr=0.1,0.01", seed, f"hydra/launcher={launcher}")
     assert outcome.code == 0, outcome.err
     assert "seed=0" in outcome.out.split() or "seed=1" in outcome.out.split()  # of the best, to be typed again
+    for number in (0, 1):
+        result = json.loads((tmp_path / f"sweep/{number}/result.json").read_text())
+        assert f"seed={number}" in result["overrides"]
     checkpoints = [torch.load(tmp_path / f"sweep/{number}/last.pt", weights_only=True) for number in (0, 1)]
     assert [checkpoint["config"]["seed"] for checkpoint in checkpoints] == [0, 1]
 

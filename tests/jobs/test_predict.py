@@ -115,6 +115,8 @@ def test_a_job_that_did_not_end_is_not_a_sweeps_best(tiny, predicting, tmp_path)
     ("state", "value", "curve", "expected"),
     [
         ("killed", 0.9, None, "is a sweep of which no job ended; give a job's folder."),
+        (None, 0.9, None, "is a sweep of which no job ended; give a job's folder."),
+        ("{bad", 0.9, None, "is a sweep of which no job ended; give a job's folder."),
         ("complete", None, None, "is a sweep without validation, so no job is the best; give a job's folder."),
         ("complete", 0.9, [], "is a study of several objectives, so no trial is the best; give a trial's folder"),
     ],
@@ -122,12 +124,15 @@ def test_a_job_that_did_not_end_is_not_a_sweeps_best(tiny, predicting, tmp_path)
 def test_a_sweep_without_a_best_job(predicting, tmp_path, state, value, curve, expected):
     (tmp_path / "0").mkdir()
     (tmp_path / "0" / "best.pt").touch()
-    (tmp_path / "0" / "result.json").write_text(json.dumps({"state": state, "value": value}))
+    if state is not None:  # otherwise it was killed in its first job
+        content = state if state == "{bad" else json.dumps({"state": state, "value": value})
+        (tmp_path / "0" / "result.json").write_text(content)
     if curve is not None:
         (tmp_path / "best_values.json").write_text(json.dumps(curve))
     outcome = predicting(f"run={tmp_path}")
     assert outcome.code == 1
     assert f"run={tmp_path}: {expected}" in outcome.err
+    assert ("result.json can't be read, so its job is left out" in outcome.text) == (state == "{bad")
 
 
 @pytest.mark.parametrize(
