@@ -47,6 +47,11 @@ def job_overrides(hydra: Any) -> list[str]:
     return [value if value == asked else _unquoted(value) for asked, value in zip(written, resolved, strict=True)]
 
 
+def of_job(override: str, number: int) -> str:
+    """Returns an override with a job's number where it refers to that: `seed=${hydra:job.num}` is `seed=3`."""
+    return _unquoted(re.sub(r"\$\\?\{hydra\\?[:.]job\.num\\?\}", str(number), override))
+
+
 def _unquoted(override: str) -> str:
     """Quotes that an interpolation needed would make a word of a number."""
     found = re.fullmatch(r"([^=]+=)(['\"])([\w.+-]+)\2", override)

@@ -43,6 +43,21 @@ def test_what_refers_to_the_job_has_its_value_in_it(typed, meant):
     assert overrides.job_overrides(config.hydra) == [meant]
 
 
+@pytest.mark.parametrize(
+    ("override", "meant"),
+    [
+        ("seed='${hydra:job.num}'", "seed=3"),
+        (r"seed=$\{hydra\:job.num\}", "seed=3"),
+        ("seed=${hydra:job.num}", "seed=3"),
+        ("data.root=x/${hydra:job.num}", "data.root=x/3"),
+        ("optimizer.lr=0.1", "optimizer.lr=0.1"),
+        ("data.root=${oc.env:HOME}", "data.root=${oc.env:HOME}"),
+    ],
+)
+def test_what_refers_to_the_number_of_a_job(override, meant):
+    assert overrides.of_job(override, 3) == meant
+
+
 def test_hydras_own_options_without_signs_and_values():
     config = OmegaConf.create({"overrides": {"hydra": ["hydra.sweeper.n_trials=3", "+hydra.sweeper.params.a=1,2"]}})
     assert overrides.given_options(config) == {"hydra.sweeper.n_trials", "hydra.sweeper.params.a"}

@@ -97,18 +97,25 @@ def make_optimizer(parts: Parts) -> Optimizer:
     return parts.optimizer(parts.regularizer.parameter_groups(parts.model))
 
 
+def _wrong_kind(parts: Parts) -> str | None:
+    """Returns which of the parts can be built, but not trained with."""
+    if not isinstance(parts.model, nn.Module):
+        return f"model: builds something of type {type(parts.model).__name__}, not a torch.nn.Module"
+    for group, methods, wanted in NEEDED:
+        built = getattr(parts, group)
+        if not all(callable(getattr(built, method, None)) for method in methods):
+            return f"{group}: builds something of type {type(built).__name__}, not a {wanted}"
+    if not any(parameter.requires_grad for parameter in parts.model.parameters()):
+        return f"model: {type(parts.model).__name__} has no parameters to train"
+    return None
+
+
 def _try_together(parts: Parts) -> list[str]:
     """Builds the optimizer and the schedule once, so that a bad option shows before the data is fetched."""
     from cifar_tuning.training.schedules import Schedule
 
-    if not isinstance(parts.model, nn.Module):
-        return [f"model: builds something of type {type(parts.model).__name__}, not a torch.nn.Module"]
-    for group, methods, wanted in NEEDED:
-        built = getattr(parts, group)
-        if not all(callable(getattr(built, method, None)) for method in methods):
-            return [f"{group}: builds something of type {type(built).__name__}, not a {wanted}"]
-    if not any(parameter.requires_grad for parameter in parts.model.parameters()):
-        return [f"model: {type(parts.model).__name__} has no parameters to train"]
+    if wrong := _wrong_kind(parts):
+        return [wrong]
     try:
         optimizer = make_optimizer(parts)
     except Exception as error:

@@ -135,18 +135,21 @@ def _table(
     cfg: DictConfig, sweep: "SweepRecord", runs: "Sequence[RunRecord]", metric: str, aim: _Aim, bar: "tqdm[Any]"
 ) -> Table:
     maximize = aim.objectives.get(metric, more_is_better(metric)) if cfg.maximize is None else cfg.maximize
-    epochs = {}
+    epochs, reported = {}, True
     for record in runs:
-        step = curves.best_step(sweep.curves(metric, [record])[record.run_id], maximize)
+        curve = sweep.curves(metric, [record])[record.run_id]
+        step = curves.best_step(curve, maximize)
         if step is not None:
             epochs[record.run_id] = step
+            # A loss, say, is the last epoch's: another epoch beside it would seem to be where it comes from.
+            reported = reported and dict(curve)[step] == curve[-1][1]
         bar.update()
     return build_table(
         runs,
         metric,
         maximize=maximize,
         seed_key=cfg.seed_key,
-        best_epochs=epochs,
+        best_epochs=epochs if reported else {},
         published=sweep.published,
         has_best=metric == cfg.metric or (not aim.several and (metric in aim.objectives or not of_training(metric))),
     )

@@ -11,6 +11,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from cifar_tuning import PROJECT_ROOT
 from cifar_tuning.files import write_text
+from cifar_tuning.overrides import of_job
 from cifar_tuning.text import as_choice, command_line, without_password
 from cifar_tuning.tuning.engine import OVERRIDES
 from cifar_tuning.tuning.options import StudyOptions
@@ -71,7 +72,8 @@ def finished(study: optuna.Study) -> list[FrozenTrial]:
 
 def overrides_of(trial: FrozenTrial, options: StudyOptions) -> list[str]:
     """Returns the overrides that a trial's jobs had, also where the command's have changed since."""
-    return list(trial.system_attrs.get(OVERRIDES) or options.space.overrides(trial.params))
+    given = trial.system_attrs.get(OVERRIDES) or options.space.overrides(trial.params)
+    return [of_job(override, trial.number) for override in given]
 
 
 def overlay(best: FrozenTrial, options: StudyOptions) -> str:

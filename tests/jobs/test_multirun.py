@@ -298,9 +298,7 @@ def test_looking_at_the_config_imports_nothing_heavy(arguments):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("launcher", ["basic", "fused"])
-@pytest.mark.parametrize(
-    "seed", ["seed='${hydra:job.num}'", "seed=${hydra:job.num}"], ids=["quoted", "as a shell has it"]
-)
+@pytest.mark.parametrize("seed", ["seed='${hydra:job.num}'", "seed=${hydra:job.num}"], ids=["quoted", "in a shell"])
 def test_a_job_may_know_its_number(tiny, tmp_path, launcher, seed):
     """The way to give each job of a grid a seed of its own."""
     outcome = tiny("-m", "optimizer.lr=0.1,0.01", seed, f"hydra/launcher={launcher}")
