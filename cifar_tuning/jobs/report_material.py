@@ -169,7 +169,7 @@ def _no_best(table: Table, aim: _Aim) -> list[str]:
     if aim.several:
         wanted = ", ".join(f"`{name}`" for name in aim.objectives)
         return [
-            f"The study has several objectives ({wanted}): by `{table.metric}` alone none is called the best. "
+            f"The sweep has several objectives ({wanted}): by `{table.metric}` alone none is called the best. "
             f"`metric={table.metric}` chooses by it all the same."
         ]
     return [

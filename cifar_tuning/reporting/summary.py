@@ -140,6 +140,10 @@ def print_summary(sweep: Path, since: float = 0.0, tracked: bool = True, uri: st
     for result in results[:TOP]:
         table.add_row(*map(escape, _row(result, swept, several, objective)), style="bold" if result is best else None)
     console.print(table)
+    names = next((list(found) for result in results if len(found := result.get("objective") or {}) > 1), None)
+    if names:
+        said = f"several objectives ({', '.join(names)}): ordered by the validation accuracy alone"
+        console.print(said, highlight=False, markup=False)
     if common and len(results) > 1:  # one alone does not say what the others would have been
         console.print("the same in every job: " + " ".join(common), highlight=False, markup=False)
     _print_next(console, sweep, results, tracked, uri)

@@ -28,6 +28,18 @@ def test_what_did_not_end_is_behind_what_did(tmp_path):
     assert [r["job"] for r in read_results(tmp_path)] == ["2", "1", "0", "3"]
 
 
+@pytest.mark.parametrize("several", [False, True])
+def test_several_objectives_have_no_order_of_their_own(tmp_path, capsys, several):
+    for job, value in enumerate([0.5, 0.7]):
+        write(tmp_path, job, value)
+        file = tmp_path / str(job) / "result.json"
+        objective = {"val/acc_best": value} | ({"model/macs": 3.0 - job} if several else {})
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"objective": objective}))
+    print_summary(tmp_path)
+    said = "several objectives (val/acc_best, model/macs): ordered by the validation accuracy alone"
+    assert (said in capsys.readouterr().out) == several
+
+
 def test_a_trial_of_several_seeds_is_their_mean(tmp_path, capsys):
     for job, values in {0: [0.5, 0.7], 1: [0.6, 0.8], 2: [0.9]}.items():
         for seed, value in enumerate(values):
