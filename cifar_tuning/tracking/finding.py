@@ -115,19 +115,22 @@ def _folders(name: str, root: Path) -> tuple[Path, Path]:
     return Path(name).expanduser(), root / "multirun" / name
 
 
+def folder_of(name: str, root: Path) -> Path | None:
+    """Returns the folder of a sweep that was tracked, if the name is one's."""
+    return next((folder.absolute() for folder in _folders(name, root) if (folder / sweeps.MARKER).is_file()), None)
+
+
 def _by_folder(client: MlflowClient, name: str, root: Path) -> Run | None:
-    for folder in _folders(name, root):
-        marker = folder / sweeps.MARKER
-        if not marker.is_file():
-            continue
-        run_id = marker.read_text().strip()
-        run = _get(client, run_id)
-        if run is None:
-            raise UserError(
-                f"sweep={name}: its run {run_id} is not in this store; give the one it was tracked in (tracking.uri=…)."
-            )
-        return run
-    return None
+    folder = folder_of(name, root)
+    if folder is None:
+        return None
+    run_id = (folder / sweeps.MARKER).read_text().strip()
+    run = _get(client, run_id)
+    if run is None:
+        raise UserError(
+            f"sweep={name}: its run {run_id} is not in this store; give the one it was tracked in (tracking.uri=…)."
+        )
+    return run
 
 
 def _get(client: MlflowClient, run_id: str) -> Run | None:

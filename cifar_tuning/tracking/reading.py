@@ -80,6 +80,7 @@ class SweepRecord:
         runs: those that trained something; a trial of several seeds is its seeds.
         location: the store.
         notes: sentences about what else the name could have meant.
+        given: the folder that the name is of; it may have been moved since its run was told of it.
     """
 
     name: str
@@ -88,10 +89,13 @@ class SweepRecord:
     location: Location
     _client: MlflowClient = field(repr=False)
     notes: list[str] = field(default_factory=list)
+    given: Path | None = None
 
     @property
     def folder(self) -> Path | None:
         """The sweep's folder, if it is on this machine."""
+        if self.given is not None:
+            return self.given
         folder = self.parent.folder if self.parent is not None else None
         return folder if folder is not None and folder.is_dir() else None
 
@@ -166,7 +170,8 @@ def read_sweep(name: str, uri: str | None = None, root: Path = PROJECT_ROOT) -> 
         if parent is not None:
             runs = [_record(run, within) for run, within in finding.leaves(client, parent)]
             notes = finding.namesakes_in_words(name, parent, others)
-            return SweepRecord(parent.info.run_name, _record(parent), runs, location, client, notes)
+            given = finding.folder_of(name, root)
+            return SweepRecord(parent.info.run_name, _record(parent), runs, location, client, notes, given)
         if experiment is None:
             raise UserError(finding.unknown(client, name, root, location.shown))
         found = finding.leaves_of_experiment(client, experiment.experiment_id)

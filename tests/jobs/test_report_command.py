@@ -114,6 +114,25 @@ def test_a_sweep_of_ours(tiny, command, reporting, store, tmp_path):
     alone = reporting(f"checkpoint=[{tmp_path}/sweep/0,{tmp_path}/sweep/1/best.pt]", f"output={tmp_path}/weights")
     assert alone.code == 0, alone.text
     assert "| sweep/1 | conv1 |" in (tmp_path / "weights/report.md").read_text()
+    # The folder that is given counts, not where it once was.
+    moved = (tmp_path / "sweep").rename(tmp_path / "moved")
+    (moved / "report/report.md").unlink()
+    again = reporting(f"sweep={moved}", store)
+    assert again.code == 0, again.text
+    assert (moved / "report/report.md").is_file()
+    assert not (tmp_path / "sweep").exists()
+
+
+@pytest.mark.slow
+def test_a_study_that_was_moved(tiny, reporting, store, tmp_path):
+    tracked = ["tracking=mlflow", "tracking.log_model=false", store]
+    options = ["hydra/sweeper=study", "optimizer.lr=interval(0.01,0.1)", "hydra.sweeper.n_trials=2", "trainer.epochs=1"]
+    assert tiny("-m", *options, *tracked).code == 0
+    moved = (tmp_path / "sweep").rename(tmp_path / "moved")
+    outcome = reporting(f"sweep={moved}", store)
+    assert outcome.code == 0, outcome.text
+    assert "which is not there" not in outcome.text
+    assert (moved / "report/report.md").is_file()
 
 
 @pytest.mark.parametrize("name", ["depths", "by hand"])
