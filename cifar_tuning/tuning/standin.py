@@ -111,6 +111,10 @@ def tried(space: SearchSpace, config: DictConfig, given: Mapping[str, Any] | Non
         if _asks_for_more(error, trial):
             raise NeedsTrialError(str(error)) from error
         said = on_one_line(str(error))
+        cause: BaseException = error  # Hydra's own words are "Error locating target"
+        while cause.__cause__ is not None:
+            cause = cause.__cause__
+        said += "" if cause is error else f" ({on_one_line(str(cause))})"
         why = how_to_trust(str(space.custom)) if "execution whitelist" in said else f"{type(error).__name__}: {said}"
         raise ConfigError([f"hydra.sweeper.custom_search_space={space.custom}: {why}"]) from error
     return trial

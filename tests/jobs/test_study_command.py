@@ -492,7 +492,10 @@ BAD = [
     (["objective=3"], "objective=3: must be one of train/loss"),
     ([*SEVERAL, "hydra.sweeper.retrain_best=2"], "retrain_best=2: several objectives have no single winner"),
     (["hydra.sweep.subdir=t${hydra.job.num}_seed${seed}"], "subdir=t${hydra.job.num}_seed${seed}: must be ${hydra.job"),
-    (["hydra.sweeper.custom_search_space=tests.nope"], "hydra.sweeper.custom_search_space=tests.nope"),
+    (
+        ["hydra.sweeper.custom_search_space=tests.nope"],
+        "custom_search_space=tests.nope: InstantiationException: Error locating target 'tests.nope' (No module named",
+    ),
     (["seed=1,2", "hydra.sweeper.repeats=2"], "seed: is swept"),
 ]
 
