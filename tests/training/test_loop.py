@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from cifar_tuning.data.augmentation import Augmentation
-from cifar_tuning.training import L1, L2, ElasticNet, Listener, Regularizer, Schedule
+from cifar_tuning.training import L1, L2, ElasticNet, Listener, Regularizer, Schedule, on_host
 from cifar_tuning.training import checkpoint as checkpoints
 from cifar_tuning.training import computation as computation_module
 from cifar_tuning.training.averaging import WeightAverage
@@ -495,7 +495,7 @@ BEFORE = [("epoch 0", 0), ("in epoch 1", 0), ("epoch 1", 0), ("in epoch 2", 1), 
 )
 def test_a_checkpoint_is_written_while_a_device_works_and_in_any_case(make_trainer, monkeypatch, tmp_path, kind, then):
     monkeypatch.setattr(computation_module, "QUEUES", ("cpu",))
-    monkeypatch.setattr(checkpoints, "FAR", ("cpu",))
+    monkeypatch.setattr(on_host, "FAR", ("cpu",))
     listener = Interrupting(tmp_path, kind)
     trainer = make_trainer(epochs=3, folder=tmp_path, listeners=[listener])
     if kind == "pruned":
