@@ -8,5 +8,7 @@ from pathlib import Path
 
 __version__ = "0.1.0"
 
-# Outputs (mlflow.db, mlruns/, multirun/, outputs/, data/) live here wherever a command was typed.
-PROJECT_ROOT = Path(__file__).resolve().parent.parent
+_above = Path(__file__).resolve().parent.parent
+# Outputs (mlflow.db, mlruns/, multirun/, outputs/, data/) live here wherever a command was typed. Of a package that is
+# installed into an environment, for another application to use, they are that application's: where it was started.
+PROJECT_ROOT = _above if (_above / "conf").is_dir() else Path.cwd()

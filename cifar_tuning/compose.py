@@ -46,7 +46,7 @@ def numbered(config: DictConfig, number: int) -> DictConfig:
 
 @contextmanager
 def as_job(config: DictConfig) -> Iterator[None]:
-    """Has `${hydra:job.num}` and its like mean what they will in a job, while its configuration is looked at.
+    """Sets Hydra's global configuration to a job's for a while, so that `${hydra:job.num}` resolves as it will there.
 
     Args:
         config: of the job, Hydra's part included.

@@ -1,5 +1,6 @@
 """What this process may use; which process on which machine has something, and whether it still lives."""
 
+import hashlib
 import os
 import shutil
 import signal
@@ -7,7 +8,7 @@ import socket
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar
@@ -17,7 +18,7 @@ TOLERANCE_SECONDS = 5.0
 # Set in the environment of a study's workers: the process id of their supervisor, which does what is done once.
 WORKER_VARIABLE = "CIFAR_TUNING_WORKER"
 
-CGROUP = Path("/sys/fs/cgroup")
+CGROUP, OWN_CGROUP = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
 _stop = threading.Event()
 
@@ -113,17 +114,27 @@ def is_worker() -> bool:
 def cores() -> int:
     """Returns the processor cores that this process may use: its affinity, and its container's quota."""
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    quota, _, period = _limit("cpu.max").partition(" ")
-    return max(1, min(count, int(quota) // int(period))) if quota.isdecimal() and period.isdecimal() else count
+    for group in _groups():
+        quota, _, period = _said(group / "cpu.max").partition(" ")
+        if quota.isdecimal() and period.isdecimal():
+            count = min(count, int(quota) // int(period))
+    return max(1, count)
 
 
 def free_memory() -> int:
-    """Returns the bytes of memory that are free, on the machine and in this process's container."""
+    """Returns the bytes of memory that are free, on the machine and in this process's container.
+
+    What a container's limit counts as used includes files that were read, which the kernel forgets when it needs room.
+    """
     import psutil
 
     free = int(psutil.virtual_memory().available)
-    most, used = _limit("memory.max"), _limit("memory.current")
-    return min(free, int(most) - int(used)) if most.isdecimal() and used.isdecimal() else free
+    for group in _groups():
+        most, used = _said(group / "memory.max"), _said(group / "memory.current")
+        if most.isdecimal() and used.isdecimal():
+            statistics = dict(line.split() for line in _said(group / "memory.stat").splitlines())
+            free = min(free, int(most) - int(used) + int(statistics.get("inactive_file", 0)))
+    return max(0, free)
 
 
 def free_gpu_memory(device: str) -> int | None:
@@ -144,10 +155,17 @@ def free_gpu_memory(device: str) -> int | None:
     return int(answer) if answer.isdecimal() else None
 
 
-def _limit(name: str) -> str:
-    """Returns what the second version of Linux's control groups says; nothing where there are none."""
+def _groups() -> list[Path]:
+    """Returns the control groups (Linux's, second version) that this process is in, each of which may have limits."""
+    line = next((line for line in _said(OWN_CGROUP).splitlines() if line.startswith("0::/")), "0::/")
+    own = CGROUP / line.removeprefix("0::/")
+    return [own, *(folder for folder in own.parents if folder.is_relative_to(CGROUP))]
+
+
+def _said(file: Path) -> str:
+    """Returns what Linux says in one of its files; nothing where there is none."""
     try:
-        return (CGROUP / name).read_text().strip()
+        return file.read_text().strip()
     except OSError:
         return ""
 
@@ -155,13 +173,25 @@ def _limit(name: str) -> str:
 @lru_cache(maxsize=1)
 def host() -> str:
     """Names this machine, or container: process ids mean the same only within one PID namespace and boot."""
-    parts = [socket.gethostname()]
-    for file in ("/proc/sys/kernel/random/boot_id", "/proc/self/ns/pid"):
-        try:
-            parts.append(os.readlink(file) if "/ns/" in file else Path(file).read_text().strip())  # noqa: PTH115
-        except OSError:
-            continue
-    return " ".join(parts)
+    parts = [socket.gethostname(), boot()]
+    with suppress(OSError):
+        parts.append(os.readlink("/proc/self/ns/pid"))  # noqa: PTH115
+    return " ".join(filter(None, parts))
+
+
+def boot() -> str:
+    """Names the time since this machine was started; empty where that has no name."""
+    return _said(Path("/proc/sys/kernel/random/boot_id"))
+
+
+@lru_cache(maxsize=1)
+def installation() -> str:
+    """Names this machine whenever it is started, unlike any other of its host name; empty where that can't be told.
+
+    The machine's own id is not for others to know, says systemd's manual page machine-id(5): hence the digest.
+    """
+    known = _said(Path("/etc/machine-id"))
+    return hashlib.sha256(f"cifar_tuning {known}".encode()).hexdigest()[:16] if known else ""
 
 
 def started(pid: int) -> str | None:

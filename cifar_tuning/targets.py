@@ -1,5 +1,6 @@
 """Which of our parts a configuration has chosen, by their `_target_`; known without importing any of them."""
 
+import re
 from typing import Any
 
 from omegaconf import OmegaConf
@@ -9,6 +10,8 @@ FUSED_LAUNCHER = "cifar_tuning.fused.launcher.FusedLauncher"
 TRACKER = "MLflowTracker"
 # Whose classes and functions configurations may name beside ours and PyTorch's, for the commands at the root.
 TRUST_VARIABLE = "CIFAR_TUNING_TRUST"
+# Hydra's words for what its execution whitelist lacks.
+_REFUSAL = re.compile(r"Target '([^']+)'.* is not in the Hydra execution whitelist")
 
 
 def is_study(hydra: Any) -> bool:
@@ -26,7 +29,18 @@ def is_tracked(config: Any) -> bool:
     return str(OmegaConf.select(config, "tracking._target_")).rpartition(".")[2] == TRACKER
 
 
+def refused(error: BaseException | None) -> str | None:
+    """Returns what Hydra says, here or further down, that a configuration may not call; None for other errors."""
+    while error is not None:
+        if named := _REFUSAL.search(str(error)):
+            return named[1]
+        error = error.__cause__
+    return None
+
+
 def how_to_trust(name: str) -> str:
     """Says what to do about code that configurations may not name."""
     package = name.partition(".")[0]
-    return f"configurations may not call it; if you trust the package, export {TRUST_VARIABLE}='{package}.*'"
+    if package == __package__:
+        return f"configurations may not call {name}, but what those in conf/ call"
+    return f"configurations may not call {name}; if you trust the package, export {TRUST_VARIABLE}='{package}.*'"

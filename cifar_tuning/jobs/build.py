@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 
 from cifar_tuning.errors import ConfigError
 from cifar_tuning.jobs.checks import find_target
-from cifar_tuning.targets import how_to_trust
+from cifar_tuning.targets import how_to_trust, refused
 from cifar_tuning.text import on_one_line
 from cifar_tuning.training.regularizers import Regularizer
 from cifar_tuning.training.resizing import STEP, sides
@@ -78,7 +78,7 @@ def build_parts(cfg: DictConfig, without: set[str]) -> tuple[Parts | None, list[
         try:
             parts[group] = build_part(cfg[group])
         except Exception as error:
-            failures.append(_refusal(group, cfg[group].get("_target_"), error))
+            failures.append(_refusal(group, error))
     if without or failures:
         return None, failures
     built = Parts(**parts)
@@ -253,12 +253,12 @@ def _outputs_in_training(model: nn.Module, shape: tuple[int, int, int]) -> Any:
         return None
 
 
-def _refusal(group: str, target: str, error: Exception) -> str:
+def _refusal(group: str, error: Exception) -> str:
+    if (named := refused(error)) is not None:
+        return f"{group}: {how_to_trust(named)}"
     message = _innermost(error)
-    if "execution whitelist" not in message:
-        partly = group in ("optimizer", "schedule") and "missing" in message and "argument" in message
-        return f"{group}: {message}" + ("; with _partial_: true it is given the rest in training" if partly else "")
-    return f"{group}._target_={target}: {how_to_trust(target)}"
+    partly = group in ("optimizer", "schedule") and "missing" in message and "argument" in message
+    return f"{group}: {message}" + ("; with _partial_: true it is given the rest in training" if partly else "")
 
 
 def _innermost(error: BaseException) -> str:

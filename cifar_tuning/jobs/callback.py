@@ -19,6 +19,8 @@ from cifar_tuning.jobs.used_folder import has_trained, only_here
 from cifar_tuning.overrides import key_of, parse_overrides, task_overrides
 from cifar_tuning.processes import is_worker
 from cifar_tuning.targets import is_study, is_tracked
+from cifar_tuning.tracking.callback import SweepRun
+from cifar_tuning.tuning import place
 
 # The keys that the sweep fixes; what a job overrides beyond them is what tells it from the others.
 OVERRIDES_FILE = "fixed_overrides.yaml"
@@ -74,6 +76,24 @@ class Sweep(Callback):
             print_summary(Path(config.hydra.sweep.dir), since=self._start, tracked=tracked, uri=uri)
         elif tracked:  # it sums itself up
             print(f"  {viewer(uri)}  compares all runs in MLflow's UI")
+
+
+class TrackedSweep(SweepRun):
+    """The sweep's run in MLflow, with what our jobs and studies know of it."""
+
+    def sweep_key(self, hydra: Any) -> str | None:
+        """Names a study by its storage: its folder is not the same on every machine."""
+        return place.sweep_key(hydra)
+
+    def sweeper_options(self, hydra: Any) -> dict[str, Any]:
+        """Returns what a study's options stand for."""
+        return place.sweeper_options(hydra)
+
+    def load_classifier(self, folder: Path) -> Any:
+        """Returns a job's trained classifier and an example batch."""
+        from cifar_tuning.jobs.export import load_classifier
+
+        return load_classifier(folder)
 
 
 def make_folder(folder: str, option: str) -> Path:

@@ -6,11 +6,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from hydra.utils import get_object
+from hydra.errors import InstantiationException
+from hydra.utils import get_object, instantiate
 from omegaconf import OmegaConf
 
 from cifar_tuning.numeric import is_number, is_whole
 from cifar_tuning.ranking import SMALLER_IS_BETTER
+from cifar_tuning.targets import how_to_trust, refused
 from cifar_tuning.text import on_one_line
 from cifar_tuning.training.events import PUBLIC_NAMES
 from cifar_tuning.tuning.place import objectives_of
@@ -109,6 +111,8 @@ def _check_group(group: str, options: dict[str, Any]) -> list[str]:
     try:
         target = find_target(name)
     except Exception as error:
+        if (named := refused(error)) is not None:
+            return [f"{group}: {how_to_trust(named)}"]
         return [f"{group}._target_={name}: can't be imported: {on_one_line(str(error))}"]
     if not hasattr(target, "check"):
         return []
@@ -205,20 +209,30 @@ def find_target(name: str) -> Any:
     """Imports what a `_target_` names; torchvision, also a user's module that uses it, beside a CPU torch too.
 
     Raises:
+        InstantiationException: configurations may not call it (`targets.refused`); nothing was imported.
         Exception: whatever the import raises.
     """
     hydras = logging.getLogger("hydra.utils")
     hydras.disabled = True  # it would print what is tried again here, or reported with the other mistakes
     try:
-        return get_object(name)
-    except Exception as error:
-        if "torchvision::nms" not in str(error):
+        return _found(name)
+    except InstantiationException as error:
+        if refused(error) is not None:
             raise
-        import cifar_tuning.torchvision_compat  # noqa: F401
-
-        return get_object(name)
+        try:
+            get_object(name)  # says why, which Hydra's other error hides
+        except Exception as reason:
+            if "torchvision::nms" not in str(reason):
+                raise
+            import cifar_tuning.torchvision_compat  # noqa: F401
+        return _found(name)
     finally:
         hydras.disabled = False
+
+
+def _found(name: str) -> Any:
+    # Partly, it is looked up as for a call, and not called.
+    return instantiate({"_target_": name, "_partial_": True}).func
 
 
 _ABSENT = object()

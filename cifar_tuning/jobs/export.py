@@ -5,11 +5,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from hydra.errors import InstantiationException
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
 from cifar_tuning.errors import UserError
 from cifar_tuning.jobs.build import build_part
+from cifar_tuning.targets import how_to_trust, refused
 from cifar_tuning.text import on_one_line
 from cifar_tuning.training import checkpoint as checkpoints
 from cifar_tuning.tuning.place import folder_of_model
@@ -45,22 +47,26 @@ def model_from_checkpoint(file: Path, data_root: str | None = None) -> tuple[nn.
         data_root: where the dataset is on this machine, if not where the run had it.
 
     Raises:
-        UserError: the file is no checkpoint, its model's code is not found here, or its weights do not fit the model
-            that its configuration builds.
+        UserError: the file is no checkpoint, the code of its model or data is not found here or may not be called by
+            configurations, or its weights do not fit the model that its configuration builds.
     """
     checkpoint = checkpoints.load(file)
     config = OmegaConf.create(checkpoint.config)
     if data_root is not None:
         config.data.root = data_root
     try:
-        model = build_part(config.model)
-    except ImportError as error:
+        model, data = build_part(config.model), build_part(config.data)
+    except (ImportError, InstantiationException) as error:
+        named = refused(error)
+        if named is None and not isinstance(error, ImportError):
+            raise
+        reason = on_one_line(str(error)) if named is None else how_to_trust(named)
         raise UserError(
-            f"The model of {file}, {config.model._target_}, can't be imported here ({on_one_line(str(error))}). Type "
-            "the command in the folder that it was trained from, or add that folder to PYTHONPATH."
+            f"What {file} was trained with can't be built here: {reason}. If it is in a file of your own, type the "
+            "command in the folder that it was trained from."
         ) from error
     checkpoints.load_weights(model, checkpoint, file)
-    return model.eval(), build_part(config.data)
+    return model.eval(), data
 
 
 def load_classifier(folder: Path) -> tuple[nn.Module, np.ndarray]:

@@ -28,10 +28,18 @@ _COLLECT_AFTER = (100_000, 20)
 # Loggers of others that bury a job's own lines where hydra.verbose=true asks for all. hydra.verbose=matplotlib has its.
 _TALKATIVE = ("matplotlib", "PIL", "filelock", "urllib3", "alembic")
 
-# What a configuration may call. Hydra refuses any other `_target_`, so that a config found on the web can't
-# run commands.
+# What a configuration may call. Hydra refuses any other `_target_`, so that a config found on the web, or in a
+# checkpoint, can't run commands. Of ours it may call the parts alone: there is code here that starts processes, fetches
+# files and writes some.
 _TRUSTED = [
-    "cifar_tuning.*",
+    *(f"cifar_tuning.data.{name}" for name in ("CIFAR10", "Synthetic", "NoAugmentation", "CropFlip", "TransformsV2")),
+    "cifar_tuning.models.*",
+    *(f"cifar_tuning.training.{name}" for name in ("Regularizer", "L1", "L2", "ElasticNet", "TrainerSettings")),
+    "cifar_tuning.training.regularizers.*",
+    "cifar_tuning.training.schedules.*",
+    *(f"cifar_tuning.tracking.{name}" for name in ("MLflowTracker", "NoTracker", "callback.SweepRun")),
+    *(f"cifar_tuning.jobs.callback.{name}" for name in ("Sweep", "TrackedSweep")),
+    "cifar_tuning.tuning.pruners.*",
     "torch.optim.*",
     "torch.nn.*",
     "torchvision.models.*",
@@ -47,6 +55,10 @@ def _in_proportion(part: int, whole: int, *, _root_: Any) -> int:
     return max(1, round(_root_.trainer.epochs * part / whole))
 
 
+# Of the modules at the project's root, which are the user's otherwise.
+_NOT_THE_USERS = {"cifar_tuning", "benchmarks", "tests", "train", "predict", "report"}
+
+
 OmegaConf.register_resolver("project_root", lambda: str(PROJECT_ROOT), replace=True)
 OmegaConf.register_resolver("of_epochs", _in_proportion, replace=True)
 register()
@@ -59,7 +71,7 @@ def trusted_targets() -> list[str]:
     command is typed; `CIFAR_TUNING_TRUST=timm.*,my_package.*` adds installed packages.
     """
     declared = [name.strip() for name in os.environ.get(TRUST_VARIABLE, "").split(",") if name.strip()]
-    own = sorted({name for folder in (PROJECT_ROOT, Path.cwd()) for name in _modules_in(folder)})
+    own = sorted({name for folder in (PROJECT_ROOT, Path.cwd()) for name in _modules_in(folder)} - _NOT_THE_USERS)
     return [*_TRUSTED, *(f"{name}.*" for name in own), *declared]
 
 

@@ -1,4 +1,4 @@
-"""Runs one job: the one way from a composed configuration to a validation accuracy."""
+"""Runs one job: the one way from a composed configuration to its objective, a validation accuracy as a rule."""
 
 import logging
 import time
@@ -39,7 +39,11 @@ OF_SWEEPS = ("hydra.sweep", "hydra/sweep", "hydra.launcher", "hydra/launcher")
 
 
 def run(cfg: DictConfig) -> Any:
-    """Trains one configuration and returns its objective: the best validation accuracy unless `objective` differs.
+    """Trains one configuration and returns its objective.
+
+    Returns:
+        the best validation accuracy, or the figure that `objective` names; a list where it names several. None without
+        validation (`data.val_size=0`).
 
     Raises:
         ConfigError: the configuration is wrong; nothing was trained or written to the tracking store.

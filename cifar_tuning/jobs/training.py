@@ -42,7 +42,7 @@ class EpochTracking(Listener):
         return False
 
     def while_waiting(self) -> None:
-        """Has the store told what it was not told yet."""
+        """Flushes the metrics that are queued for the store."""
         if deliver := getattr(self.tracker, "deliver", None):  # a tracker of the user's own may lack it
             deliver()
 

@@ -132,7 +132,7 @@ def _sum_for_weights(
     CHANNELS: tl.constexpr,
     PATCH: tl.constexpr,
 ) -> None:
-    """Sums patches times gradients over a share of the pixels: what these have to say of some weights of a group."""
+    """Sums patches times gradients over a share of the pixels: a part of the gradient of some weights of a group."""
     group = tl.program_id(1) // blocks
     out = (tl.program_id(1) % blocks) * CHANNELS + tl.arange(0, CHANNELS)
     out_here = out // UNIT < units

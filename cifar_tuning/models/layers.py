@@ -48,9 +48,9 @@ def mean_of_pixels(x: Tensor) -> Tensor:
 
 
 def is_hooked(module: nn.Module) -> bool:
-    """Whether somebody has code called around the module's own, or in its place.
+    """Whether hooks run around the module's `forward`, or something stands in its place.
 
-    Who computes it another way would not call that.
+    Code that computes the layer without calling the module would skip them.
     """
     of_all = (
         modules._global_forward_hooks,

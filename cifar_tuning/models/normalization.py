@@ -89,10 +89,10 @@ def gradient_sums(
 def terms_of_statistics(
     x: Tensor, count: int, scale: Tensor, sums: tuple[Tensor, Tensor], mean: Tensor, var: Tensor, eps: float
 ) -> Tensor:
-    """Returns the part of a gradient that comes by way of the statistics, which were the batch's own.
+    """Returns the part of batch norm's input gradient that comes by way of the batch's own mean and variance.
 
-    dx = w/σ · (dy - mean(dy) - x̂·mean(dy·x̂)), Ioffe and Szegedy 2015, section 3: the last two of the three. Whoever
-    adds the first must round but once: beside a larger one, what is lost of these would be the same for all pixels.
+    dx = w/σ · (dy - mean(dy) - x̂·mean(dy·x̂)), Ioffe and Szegedy 2015, section 3: its last two terms. They are small
+    beside the first, dy·w/σ: add that in float32 and round the sum once, or the error is the same for all pixels.
 
     Args:
         x: what was normalised, or some pixels of it, N×C×H×W.

@@ -21,7 +21,7 @@ MOST_PANELS = 6
 SHOWN_SHARE, TOO_TALL = 0.95, 4.0
 # Shown first, in this order; the others as they come.
 FAMILIAR = ("train/loss", "val/loss", "train/acc", "val/acc")
-# The same in every run, or the record of a curve that is shown already.
+# Left out: the schedule and the speed are no results.
 DULL = ("lr", "images_per_second", "epoch_seconds")
 
 

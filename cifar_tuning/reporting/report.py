@@ -227,6 +227,8 @@ def _judged_on(table: Table) -> str:
                 options.setdefault(key, set()).add(value)
     if differing := [key for key, values in options.items() if len(values) > 1]:
         return f"The runs are judged on different images ({', '.join(differing)}): part of a difference may be theirs."
+    if not options:
+        return "Whether all runs were judged on the same images is not known: they have no parameter of data.* for it."
     return "All runs are judged on the same images: this speaks of other seeds, not other images."
 
 

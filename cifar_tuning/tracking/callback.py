@@ -20,7 +20,9 @@ from cifar_tuning.tracking.base import STATUS_OF_STATE
 from cifar_tuning.tracking.mlflow_tracker import MLflowTracker
 
 if TYPE_CHECKING:
+    import numpy as np
     from mlflow.entities import Run
+    from torch import nn
 
     from cifar_tuning.tracking.outbox import Outbox
     from cifar_tuning.tracking.store import Store
@@ -33,27 +35,26 @@ STUDY_FILES = ("best.yaml", "optimization_results.yaml", "retrained.json")
 class SweepRun(Callback):
     """Opens the parent run before the first job, closes it with the jobs' results.
 
-    It costs nothing in a single run and without `tracking=mlflow`.
-
-    Args:
-        classifier_loader: name of a function that, given a job's folder, returns the trained classifier and an
-            example batch, for `tracking.log_model=auto` to log the winner; None: it is not logged.
-        sweep_key: name of a function that, given Hydra's configuration, names the sweep where its folder can't; None:
-            the folder always does.
-        sweeper_options: name of a function that, given Hydra's configuration, returns the sweeper's options as it uses
-            them; None: they are what the configuration says.
+    It costs nothing in a single run and without `tracking=mlflow`. What other rooms know is asked of methods, for
+    subclasses to answer.
     """
 
-    def __init__(
-        self,
-        classifier_loader: str | None = None,
-        sweep_key: str | None = None,
-        sweeper_options: str | None = None,
-    ) -> None:
-        self.classifier_loader, self.sweep_key, self.sweeper_options = classifier_loader, sweep_key, sweeper_options
+    def __init__(self) -> None:
         # Plain data only: launchers send the callback to their workers.
         self._tracking: dict[str, Any] | None = None
         self._parent: str | None = None
+
+    def sweep_key(self, hydra: Any) -> str | None:
+        """Name the sweep where its folder, by which jobs find its run, is not the same for all of them."""
+        return None
+
+    def sweeper_options(self, hydra: Any) -> dict[str, Any] | None:
+        """Return the sweeper's options as it uses them; None: they are what Hydra's configuration says."""
+        return None
+
+    def load_classifier(self, folder: Path) -> tuple[nn.Module, np.ndarray] | None:
+        """Return a job's trained classifier and an example batch, for `tracking.log_model=auto` to log the winner's."""
+        return None
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         """Create the parent run, or find it again where the same folder is continued."""
@@ -72,8 +73,6 @@ class SweepRun(Callback):
             raise SystemExit(1) from error
 
     def _open(self, tracker: MLflowTracker, config: DictConfig) -> str:
-        from hydra.utils import get_method
-
         from cifar_tuning.tracking import reaper, sweeps
         from cifar_tuning.tracking.store import store_errors
 
@@ -82,9 +81,8 @@ class SweepRun(Callback):
         with store_errors(store.location):
             reaper.reap_once(store)
             name = _name(config, sweep_dir)
-            key = None if self.sweep_key is None else get_method(self.sweep_key)(config.hydra)
-            used = None if self.sweeper_options is None else get_method(self.sweeper_options)(config.hydra)
-            return sweeps.open_parent(store, name, sweep_dir, _params(config, used), tracker.root, key)
+            params = _params(config, self.sweeper_options(config.hydra))
+            return sweeps.open_parent(store, name, sweep_dir, params, tracker.root, self.sweep_key(config.hydra))
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
         """Close the parent run; Hydra calls this after errors and interrupts too."""
@@ -115,15 +113,15 @@ class SweepRun(Callback):
         outbox.close(STATUS_OF_STATE[state], {facts.STATE: state})
 
     def _log_winner(self, store: Store, best: Run) -> None:
-        if self.classifier_loader is None or (best.outputs and best.outputs.model_outputs):
+        if best.outputs and best.outputs.model_outputs:
             return
-        from hydra.utils import get_method
-
         from cifar_tuning.tracking.logged_model import log_classifier
 
         try:
-            module, example = get_method(self.classifier_loader)(Path(best.data.tags[facts.FOLDER]))
-            model_id = log_classifier(store.client, best.info.run_id, module, example)
+            loaded = self.load_classifier(Path(best.data.tags[facts.FOLDER]))
+            if loaded is None:
+                return
+            model_id = log_classifier(store.client, best.info.run_id, *loaded)
             log.info("Best run: %s; its model: models:/%s", best.info.run_name, model_id)
         except Exception as error:  # the sweep's results stand without it
             log.warning(

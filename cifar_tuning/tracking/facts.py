@@ -16,7 +16,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from cifar_tuning.processes import host, started
+from cifar_tuning.processes import boot, host, installation, started
 from cifar_tuning.text import flatten
 from cifar_tuning.tracking.base import RunContext
 
@@ -24,6 +24,8 @@ PARENT = "mlflow.parentRunId"
 STATE = "state"
 HOST = "cifar_tuning.host"
 MACHINE = "cifar_tuning.machine"
+BOOT = "cifar_tuning.boot"
+INSTALLATION = "cifar_tuning.installation"
 PID = "cifar_tuning.pid"
 PROCESS_STARTED = "cifar_tuning.process_started"
 FOLDER = "cifar_tuning.folder"
@@ -94,6 +96,8 @@ def _machine_tags() -> dict[str, str]:
     return {
         HOST: socket.gethostname(),
         MACHINE: host(),
+        BOOT: boot(),
+        INSTALLATION: installation(),
         "cifar_tuning.versions": json.dumps(_versions()),
         "mlflow.user": user,
         "mlflow.source.name": sys.argv[0] or "python",

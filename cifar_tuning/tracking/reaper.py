@@ -53,7 +53,9 @@ def _alive(run: Run) -> bool:
     if not pid.isdecimal() or not started:
         return True  # not ours to judge
     if run.data.tags.get(facts.MACHINE, processes.host()) != processes.host():
-        return True  # a container of the same host name: its process ids are others
+        # A container of the same host name, whose process ids are others; or this machine before it was started anew.
+        known, boot = run.data.tags.get(facts.INSTALLATION), run.data.tags.get(facts.BOOT)
+        return not (known and boot and known == processes.installation() and boot != processes.boot())
     return processes.lives(int(pid), started)
 
 

@@ -122,7 +122,7 @@ class Computation:
     def untrained(self) -> list[tuple[float, float]]:
         """Returns each run's loss and accuracy on some training batches before anything is learnt."""
         batches = self.batches([1] * len(self.runs))
-        return evaluate_untrained(self.model, batches, self.device, self.precision, len(self.runs))
+        return evaluate_untrained(self.model, batches, self.device, self.precision, self._losses, len(self.runs))
 
     def evaluate(self) -> Sequence[Evaluation | None]:
         """Returns each run's figures on the validation images; None for each where there are none."""

@@ -1,7 +1,7 @@
 """How good a model is on images it is not trained on."""
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
@@ -116,6 +116,7 @@ def evaluate_untrained(
     batches: Iterable[tuple[Tensor, Tensor]],
     device: torch.device,
     precision: str,
+    losses: Callable[[Tensor, Tensor], Tensor],
     runs: int = 1,
 ) -> list[tuple[float, float]]:
     """Returns loss and accuracy of the first training batches before anything is learnt, for each run.
@@ -128,6 +129,7 @@ def evaluate_untrained(
         batches: images and labels N, or images N×(K·C)×H×W and labels N×K; or shares of the classes as labels.
         device: where it runs.
         precision: `fp32` or `bf16`.
+        losses: the mean loss of each run over a batch, K, as in training, of logits N×K×classes and the labels.
         runs: K.
     """
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
@@ -140,7 +142,7 @@ def evaluate_untrained(
                 with autocast(device, precision):
                     logits = at_least_fp32(model(images))
                 logits, target = logits.view(len(images), runs, -1), class_of(labels).expand(-1, runs)
-                loss = loss + F.cross_entropy(logits.transpose(1, 2), target, reduction="none").sum(0)
+                loss = loss + losses(logits, labels) * len(images)
                 correct = correct + (logits.argmax(2) == target).sum(0)
                 count += len(images)
     finally:

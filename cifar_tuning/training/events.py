@@ -11,7 +11,8 @@ State = Literal["complete", "pruned", "diverged"]
 class EpochMetrics:
     """One epoch's figures; epoch 0 is before training.
 
-    Losses are mean cross-entropy per image (no regularisation term), accuracies are shares from 0 to 1.
+    Losses are mean cross-entropy per image (no regularisation term; in training with the run's label smoothing and
+    mixup, before it as well), accuracies are shares from 0 to 1.
     `lr` is the learning rate of the epoch's last step. `images_per_second` counts training images over the
     time spent training; `epoch_seconds` includes the evaluation. What is of validation is None in a run without any.
     """

@@ -18,8 +18,8 @@ PLAIN = frozenset({int, float, bool, str, bytes, complex, type(None)})
 class OnHost:
     """A copy on the CPU of what may hold tensors, each in memory of its own.
 
-    A GPU's are fetched together: to wait for each of the two hundred of a ResNet-20 takes as long as twenty steps. A
-    view (a run in a stack has only those) would be written with everything around it.
+    A GPU's are fetched together: to wait for each of the two hundred of a ResNet-20 takes as long as twenty steps.
+    Views are copied too (a run in a stack has only those): `torch.save` writes the whole storage behind a view.
     """
 
     def __init__(self, state: dict[str, Any]) -> None:

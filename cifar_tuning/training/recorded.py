@@ -196,7 +196,7 @@ class Recorded:
 
     @contextmanager
     def _aside(self) -> Iterator[None]:
-        """Has what is done be queued where it will be recorded: autograd remembers where a weight was first used."""
+        """Runs work on the capture stream: autograd binds a weight's gradient to the stream of its first use."""
         here = torch.cuda.current_stream(self.device)
         self._stream.wait_stream(here)
         with torch.cuda.stream(self._stream):

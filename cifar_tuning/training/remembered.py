@@ -30,6 +30,8 @@ LAYERS = 6
 PATIENCE = 60
 # Cores that others may use beside a measurement, and the seconds from which on that can be told.
 ALLOWED, SHORTEST = 0.3, 0.1
+# What psutil calls the seconds that a core was used for something.
+BUSY = ("user", "nice", "system", "irq", "softirq", "steal")
 _provisional: dict[tuple[str, str], Any] = {}
 
 
@@ -78,29 +80,39 @@ class Neighbours:
         self._before = self._times()
 
     def in_the_way(self) -> bool:
-        """Whether they left this process fewer cores than it has threads."""
+        """Whether they left this process fewer cores than it has threads, of those that it may run on."""
         busy, own, seconds = (now - before for now, before in zip(self._times(), self._before, strict=True))
         if seconds < SHORTEST:
             return False
         others = (busy - own) / seconds
-        return others + torch.get_num_threads() > (os.cpu_count() or 1) + ALLOWED
+        return others + torch.get_num_threads() > len(self._cores()) + ALLOWED
+
+    @classmethod
+    def _times(cls) -> tuple[float, float, float]:
+        times = [core._asdict() for core in cls._cores()]  # a guest's time is in the user's
+        busy = sum(core.get(name, 0.0) for core in times for name in BUSY)
+        return busy, time.process_time(), time.monotonic()
 
     @staticmethod
-    def _times() -> tuple[float, float, float]:
+    def _cores() -> list[Any]:
+        """Returns the times of the cores that this process may run on; of all where their numbers are not known."""
         import psutil
 
-        times = psutil.cpu_times()._asdict()  # of all cores; a guest's time is in the user's
-        busy = sum(times.get(name, 0.0) for name in ("user", "nice", "system", "irq", "softirq", "steal"))
-        return busy, time.process_time(), time.monotonic()
+        times = psutil.cpu_times(percpu=True)
+        mine = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(len(times)))
+        return [times[number] for number in sorted(mine)] if max(mine) < len(times) else times
 
 
 def recall(kind: str) -> dict[str, Any]:
     """Returns all measurements of a kind, this process's own first."""
-    own = {key: value for (of, key), value in _provisional.items() if of == kind}
+    return _read(kind) | {key: value for (of, key), value in _provisional.items() if of == kind}
+
+
+def _read(kind: str) -> dict[str, Any]:
     try:
-        return {**json.loads(cache_file(kind).read_text()), **own}
+        return dict(json.loads(cache_file(kind).read_text()))
     except (OSError, ValueError, TypeError):
-        return own  # absent or damaged: measure again
+        return {}  # absent or damaged: measure again
 
 
 def remember(kind: str, key: str, value: Any, beside: Neighbours | None = None) -> None:
@@ -123,6 +135,6 @@ def remember(kind: str, key: str, value: Any, beside: Neighbours | None = None) 
         file.parent.mkdir(parents=True, exist_ok=True)
         # Not the lock of a measurement, which may be held: this one is of a moment.
         with FileLock(file.with_suffix(".writing"), timeout=PATIENCE):
-            write_text(file, json.dumps({**recall(kind), key: value}, indent=1))
+            write_text(file, json.dumps({**_read(kind), key: value}, indent=1))
     except (OSError, Timeout) as error:
         log.debug("the measurement can't be remembered: %s", error)

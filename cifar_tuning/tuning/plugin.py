@@ -61,8 +61,10 @@ class StudySweeperConf(OptunaSweeperConf):
 
     _target_: str = STUDY_SWEEPER
     defaults: list[Any] = field(default_factory=lambda: [{"sampler": "tpe"}, {"pruner": "median"}])
-    study_name: str | None = "${study_name:${hydra.overrides.task},${hydra.overrides.hydra},${hydra.job.name}}"
-    n_jobs: Any = "${study_jobs:${hydra.launcher}}"
+    study_name: str | None = (
+        "${cifar_tuning.study_name:${hydra.overrides.task},${hydra.overrides.hydra},${hydra.job.name}}"
+    )
+    n_jobs: Any = "${cifar_tuning.study_jobs:${hydra.launcher}}"
     max_failure_rate: float = 0.5
     pruner: Any = MISSING
     workers: int | None = 1
@@ -151,19 +153,19 @@ def resource(*, _root_: Any) -> int | str:
 
 
 # Kept from the sweep for its jobs, like Hydra's own `now`: their overrides differ, their study does not.
-OmegaConf.register_resolver("study_name", name_of, replace=True, use_cache=True)
-OmegaConf.register_resolver("study_folder", folder_of, replace=True, use_cache=True)
-OmegaConf.register_resolver("study_jobs", jobs_of, replace=True)
-OmegaConf.register_resolver("study_steps", steps, replace=True)
-OmegaConf.register_resolver("study_resource", resource, replace=True)
+OmegaConf.register_resolver("cifar_tuning.study_name", name_of, replace=True, use_cache=True)
+OmegaConf.register_resolver("cifar_tuning.study_folder", folder_of, replace=True, use_cache=True)
+OmegaConf.register_resolver("cifar_tuning.study_jobs", jobs_of, replace=True)
+OmegaConf.register_resolver("cifar_tuning.study_steps", steps, replace=True)
+OmegaConf.register_resolver("cifar_tuning.study_resource", resource, replace=True)
 
 _MEDIAN = {
     "_target_": "cifar_tuning.tuning.pruners.MedianPruner",
     "n_startup_trials": 3,
-    "n_warmup_steps": "${study_steps:first}",
-    "interval_steps": "${study_steps:every}",
-    "n_last_steps": "${study_steps:last}",
-    "n_seed_steps": "${study_steps:seed}",
+    "n_warmup_steps": "${cifar_tuning.study_steps:first}",
+    "interval_steps": "${cifar_tuning.study_steps:every}",
+    "n_last_steps": "${cifar_tuning.study_steps:last}",
+    "n_seed_steps": "${cifar_tuning.study_steps:seed}",
     "n_min_trials": 1,
 }
 PRUNERS: dict[str, dict[str, Any]] = {
@@ -173,7 +175,7 @@ PRUNERS: dict[str, dict[str, Any]] = {
     "hyperband": {
         "_target_": "optuna.pruners.HyperbandPruner",
         "min_resource": 1,
-        "max_resource": "${study_resource:}",
+        "max_resource": "${cifar_tuning.study_resource:}",
         "reduction_factor": 3,
     },
     "successive_halving": {

@@ -11,7 +11,7 @@ from optuna.trial import FixedTrial, Trial
 
 from cifar_tuning.errors import ConfigError
 from cifar_tuning.overrides import key_of
-from cifar_tuning.targets import how_to_trust
+from cifar_tuning.targets import how_to_trust, refused
 from cifar_tuning.text import on_one_line
 from cifar_tuning.tuning.space import SearchSpace, describe
 
@@ -115,7 +115,8 @@ def tried(space: SearchSpace, config: DictConfig, given: Mapping[str, Any] | Non
         while cause.__cause__ is not None:
             cause = cause.__cause__
         said += "" if cause is error else f" ({on_one_line(str(cause))})"
-        why = how_to_trust(str(space.custom)) if "execution whitelist" in said else f"{type(error).__name__}: {said}"
+        named = refused(error)
+        why = f"{type(error).__name__}: {said}" if named is None else how_to_trust(named)
         raise ConfigError([f"hydra.sweeper.custom_search_space={space.custom}: {why}"]) from error
     return trial
 

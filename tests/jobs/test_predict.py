@@ -177,5 +177,19 @@ def test_a_model_whose_code_is_elsewhere(trained, predicting, tmp_path):
     torch.save(checkpoint, trained / "best.pt")
     outcome = predicting(f"run={trained}", f"output={tmp_path}/p.csv")
     assert outcome.code == 1
-    assert "somebodys.Net, can't be imported here" in outcome.err
+    assert "can't be built here" in outcome.err
+    assert "somebodys.Net" in outcome.err
     assert "Traceback" not in outcome.err
+
+
+@pytest.mark.parametrize("group", ["model", "data"])
+def test_a_checkpoint_from_the_web_runs_nothing(trained, predicting, tmp_path, group):
+    checkpoint = torch.load(trained / "best.pt", weights_only=True)
+    call = {"_target_": "cifar_tuning.files.write_text", "path": str(tmp_path / "ran"), "text": "x"}
+    checkpoint["config"][group] = call if group == "model" else {**checkpoint["config"][group], "root": call}
+    torch.save(checkpoint, trained / "best.pt")
+    outcome = predicting(f"run={trained}", f"output={tmp_path}/p.csv")
+    assert outcome.code == 1
+    assert "Traceback" not in outcome.err
+    assert "configurations may not call" in outcome.err
+    assert not (tmp_path / "ran").exists()

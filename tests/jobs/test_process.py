@@ -38,6 +38,33 @@ def test_what_is_not_trusted_is_not_called(tiny):
     assert "Traceback" not in outcome.err
 
 
+COMMAND = """'-c','open("ran", "w")'"""
+HOSTILE = {
+    "a command of ours": ["~model", f"+model={{_target_:cifar_tuning.lab.__main__._run,arguments:[{COMMAND}]}}"],
+    "where images come from": [
+        "~data",
+        "+data={_target_:cifar_tuning.data.CIFAR10,root:nowhere,sources:"
+        "[{_target_:cifar_tuning.data.sources.NpmPackage,command:[touch,ran]}]}",
+    ],
+    "a file that is written": ["~model", "+model={_target_:cifar_tuning.files.write_text,path:ran,text:x}"],
+    "through what a module imports": ["~model", "+model={_target_:cifar_tuning.models.layers.torch.hub.load}"],
+    "an import": ["~model", "+model={_target_:antigravity.fly}"],
+    "the benchmarks": ["~model", "+model={_target_:benchmarks.machine.commit}"],
+}
+
+
+@pytest.mark.parametrize("overrides", HOSTILE.values(), ids=HOSTILE)
+def test_a_configuration_from_the_web_runs_nothing(tiny, tmp_path, monkeypatch, overrides):
+    monkeypatch.chdir(tmp_path)
+    sys.modules.pop("antigravity", None)
+    outcome = tiny(*(override.replace("ran", str(tmp_path / "ran")) for override in overrides))
+    assert outcome.code != 0
+    assert "configurations may not call" in outcome.err
+    assert "Traceback" not in outcome.err
+    assert not (tmp_path / "ran").exists()
+    assert "antigravity" not in sys.modules
+
+
 USES = {
     "runs": """
 from cifar_tuning.tracking import MLflowTracker, RunContext

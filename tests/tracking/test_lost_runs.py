@@ -69,6 +69,25 @@ def test_runs_of_other_machines_and_reused_pids(started, client):
     assert client.get_run(recycled.run_id).info.status == "FINISHED"
 
 
+@pytest.mark.parametrize(
+    ("installation", "boot", "dead"),
+    [
+        ("same", "before", True),
+        ("same", "now", False),  # a container beside this one, with process ids of its own
+        ("another", "before", False),  # another machine of the same host name
+        ("", "before", False),  # nobody can tell
+    ],
+)
+def test_what_a_reboot_ended(started, client, monkeypatch, installation, boot, dead):
+    monkeypatch.setattr(reaper.processes, "installation", lambda: "same")
+    monkeypatch.setattr(reaper.processes, "boot", lambda: "now")
+    run = started()
+    for tag, value in ((facts.MACHINE, "elsewhere"), (facts.INSTALLATION, installation), (facts.BOOT, boot)):
+        client.set_tag(run.run_id, tag, value)
+    assert reaper.reap(run.open_store()) == ([run.run_id] if dead else [])
+    run.finish("complete")
+
+
 def flaky(monkeypatch):
     """A store whose calls can be made to fail."""
     from mlflow import MlflowClient

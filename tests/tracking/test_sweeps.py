@@ -182,8 +182,8 @@ def test_a_store_that_is_down_stops_a_multirun_before_its_first_job(root, sweep_
     assert "error: tracking.uri=http://127.0.0.1:9" in capsys.readouterr().err
 
 
-def loader(folder):
-    """Stands for the function that opens a job's checkpoint."""
+def loaded(folder):
+    """Stands for what opens a job's checkpoint."""
     import numpy as np
     from torch import nn
 
@@ -199,8 +199,18 @@ def loader(folder):
     return Classifier(), np.zeros((4, 32, 32, 3), np.uint8)
 
 
+class Loading(SweepRun):
+    def load_classifier(self, folder):
+        return loaded(folder)
+
+
+class Broken(SweepRun):
+    def load_classifier(self, folder):
+        raise OSError("no such checkpoint")
+
+
 def test_only_the_winner_becomes_a_model(started, client, root, sweep_dir):
-    callback = SweepRun(classifier_loader=f"{__name__}.loader")
+    callback = Loading()
     config = config_of(root, sweep_dir, log_model="auto")
     callback.on_multirun_start(config)
     jobs = run_jobs(started, sweep_dir, [("complete", 0.5), ("complete", 0.8), ("complete", 0.6)])
@@ -212,7 +222,7 @@ def test_only_the_winner_becomes_a_model(started, client, root, sweep_dir):
 
 
 def test_a_broken_loader_costs_a_warning(started, client, root, sweep_dir, caplog):
-    callback = SweepRun(classifier_loader="cifar_tuning.nowhere.load")
+    callback = Broken()
     config = config_of(root, sweep_dir, log_model="auto")
     callback.on_multirun_start(config)
     run_jobs(started, sweep_dir, [("complete", 0.5)])

@@ -1,5 +1,7 @@
+import json
 from concurrent.futures import ThreadPoolExecutor
 
+import psutil
 import pytest
 
 from cifar_tuning.training import remembered
@@ -35,7 +37,7 @@ def used(monkeypatch):
     clock = {"busy": 0.0, "own": 0.0, "seconds": 0.0}
     monkeypatch.undo()
     monkeypatch.setattr(remembered.Neighbours, "_times", staticmethod(lambda: tuple(clock.values())))
-    monkeypatch.setattr(remembered.os, "cpu_count", lambda: 4)
+    monkeypatch.setattr(remembered.Neighbours, "_cores", staticmethod(lambda: [None] * 4))
     monkeypatch.setattr(remembered.torch, "get_num_threads", lambda: 2)
     return clock
 
@@ -62,8 +64,40 @@ def test_what_was_measured_beside_others_is_this_processs_alone(used, monkeypatc
     remembered.remember("precision", "model", "fp32", beside)
     assert remembered.recall("precision") == {"model": "fp32"}
     assert not remembered.cache_file("precision").exists()
-    quiet = remembered.Neighbours()
     used |= {"busy": 5.0, "own": 2.0, "seconds": 2.0}
+    remembered.remember("precision", "another model", "fp32", remembered.Neighbours())
+    assert json.loads(remembered.cache_file("precision").read_text()) == {"another model": "fp32"}
+    quiet = remembered.Neighbours()
+    used |= {"busy": 6.0, "own": 3.0, "seconds": 3.0}
     remembered.remember("precision", "model", "bf16", quiet)
-    assert remembered.recall("precision") == {"model": "bf16"}
-    assert remembered.cache_file("precision").exists()
+    assert remembered.recall("precision") == {"another model": "fp32", "model": "bf16"}
+    assert json.loads(remembered.cache_file("precision").read_text()) == remembered.recall("precision")
+
+
+@pytest.mark.parametrize(
+    ("mine", "elsewhere", "expected"),
+    [
+        ({0, 1}, [2, 3], False),  # others are busy on the cores that this process does not have
+        ({0, 1}, [0, 1], True),
+        ({0, 1, 2, 3}, [2, 3], False),
+        ({0, 1, 2, 3}, [1, 2, 3], True),
+        ({6, 7}, [1, 2, 3], True),  # a container shows four cores, and their numbers on the machine
+    ],
+)
+def test_only_the_cores_that_it_may_run_on_count(monkeypatch, mine, elsewhere, expected):
+    clock = iter((0.0, 1.0))
+    now = {"seconds": 0.0}
+
+    def times(percpu):
+        busy = [now["seconds"] if core in elsewhere else 0.0 for core in range(4)]
+        return [psutil._ntuples.scputimes(*[0.0] * 10)._replace(user=each) for each in busy]
+
+    monkeypatch.undo()
+    monkeypatch.setattr(psutil, "cpu_times", times)
+    monkeypatch.setattr(remembered.os, "sched_getaffinity", lambda process: mine)
+    monkeypatch.setattr(remembered.torch, "get_num_threads", lambda: 2)
+    monkeypatch.setattr(remembered.time, "process_time", lambda: 0.0)
+    monkeypatch.setattr(remembered.time, "monotonic", lambda: next(clock))
+    beside = remembered.Neighbours()
+    now["seconds"] = 1.0
+    assert beside.in_the_way() is expected

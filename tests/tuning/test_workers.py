@@ -74,12 +74,21 @@ def test_a_pytorch_without_cuda_has_no_gpu(monkeypatch):
         ({"cpu.max": "max 100000", "memory.max": "max", "memory.current": "7"}, 8, 100),
         ({"cpu.max": "250000 100000", "memory.max": "50", "memory.current": "30"}, 2, 20),
         ({"cpu.max": "50000 100000", "memory.max": "500", "memory.current": "30"}, 1, 100),
+        # Files that were read are forgotten when room is needed.
+        ({"memory.max": "50", "memory.current": "50", "memory.stat": "anon 9\ninactive_file 40"}, 8, 40),
+        ({"batch/cpu.max": "max 100000", "batch/job/cpu.max": "300000 100000", "batch/memory.max": "60"}, 3, 100),
+        ({"batch/memory.max": "60", "batch/memory.current": "20", "batch/job/memory.max": "max"}, 8, 40),
+        ({"other/cpu.max": "100000 100000"}, 8, 100),
     ],
 )
 def test_a_containers_limits_count(monkeypatch, tmp_path, limits, cores, memory):
+    root = tmp_path / "cgroup"
     for name, text in limits.items():
-        (tmp_path / name).write_text(f"{text}\n")
-    monkeypatch.setattr(processes, "CGROUP", tmp_path)
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(f"{text}\n")
+    (tmp_path / "own").write_text("12:cpu:/of/version/1\n0::/batch/job\n")
+    monkeypatch.setattr(processes, "CGROUP", root)
+    monkeypatch.setattr(processes, "OWN_CGROUP", tmp_path / "own")
     monkeypatch.setattr(processes.os, "sched_getaffinity", lambda process: set(range(8)))
     monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=100))
     assert (processes.cores(), processes.free_memory()) == (cores, memory)
