@@ -10,9 +10,8 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 from cifar_tuning.fused import grouping
-from cifar_tuning.fused.launch import Launch, failed, has_own_optimizer, say_together
+from cifar_tuning.fused.launch import Key, Launch, failed, key_of, say_together
 from cifar_tuning.fused.launcher import Ended, More
-from cifar_tuning.fused.model import stack_key
 from cifar_tuning.fused.size import Stacking
 from cifar_tuning.fused.stack import Stack, own_generator, use_global_generator
 from cifar_tuning.fused.together import PausedJob, stopped_on_error
@@ -23,10 +22,8 @@ from cifar_tuning.training.loop import Aside, Ends, before_training, one_epoch
 
 log = logging.getLogger(__name__)
 
-# The options that the jobs of a crew agree in.
-Structure = tuple[tuple[str, str], ...]
-# These, and what is known of a job when it is ready to train.
-Key = tuple[Structure, tuple[object, ...]]
+# The options that the jobs of a crew agree in, and what is known of a job when it is ready to train.
+CrewKey = tuple[tuple[tuple[str, str], ...], Key]
 
 
 class Crew:
@@ -37,7 +34,7 @@ class Crew:
         size: how many they may be.
     """
 
-    def __init__(self, key: Key, size: int) -> None:
+    def __init__(self, key: CrewKey, size: int) -> None:
         self.key, self.size = key, size
         self.jobs: list[PausedJob] = []
         self.newcomers: list[PausedJob] = []
@@ -80,7 +77,7 @@ class Flow(Launch):
         # What closes the display at the end, if it was opened.
         self.open = ExitStack()
         self.crews: list[Crew] = []
-        self.plans: dict[Structure, Stacking] = {}
+        self.plans: dict[CrewKey, Stacking] = {}
         # Taken, but not begun.
         self.waiting: list[tuple[int, Sequence[str]]] = []
         # All that have begun and not ended: what an error must not leave open.
@@ -133,25 +130,25 @@ class Flow(Launch):
         if not resolved or 1 in (self.stack, self.room):
             self.tell_ended(number, self._run_alone(config))
             return False
-        structure: Structure = tuple(sorted(grouping.structure(resolved[number]).items()))
         job = PausedJob(number, partial(self._run_alone, config))
         self.going.append(job)
         job.begin()
         if job.run is None:
             self._leave(job)
             return False
-        if structure not in self.plans:
+        key = tuple(sorted(grouping.structure(resolved[number]).items())), key_of(job)
+        if key not in self.plans:
             # Jobs that take each other's places are at different epochs: each has batches of its own.
-            self.plans[structure] = self._plan(job, self.room, of_a_seed=1)
-        size = self.plans[structure].size
-        if size == 1 or has_own_optimizer(job):
+            self.plans[key] = self._plan(job, self.room, of_a_seed=1)
+        size = self.plans[key].size
+        if size == 1:
             job.end_alone()
             self._leave(job)
             return False
-        self._join((structure, stack_key(job.run)), size, job)
+        self._join(key, size, job)
         return True
 
-    def _join(self, key: Key, size: int, job: PausedJob) -> None:
+    def _join(self, key: CrewKey, size: int, job: PausedJob) -> None:
         assert job.run is not None
         crew = next((crew for crew in self.crews if crew.key == key and len(crew) < size), None)
         if crew is None:
@@ -220,7 +217,7 @@ class Flow(Launch):
         fitting = self._train_apart(list(jobs), failure)
         if fitting is None:
             log.warning("Further jobs like these are trained one by one.")
-        self.plans[crew.key[0]] = Stacking(fitting or 1)  # the next crew would fail as this one did
+        self.plans[crew.key] = Stacking(fitting or 1)  # the next crew would fail as this one did
         for job in jobs:
             self._leave(job)
 

@@ -17,7 +17,7 @@ from cifar_tuning.errors import wants_traces
 from cifar_tuning.fused import grouping
 from cifar_tuning.fused.check import check_stackable
 from cifar_tuning.fused.layers import NotStackableError
-from cifar_tuning.fused.model import stack_key
+from cifar_tuning.fused.model import stack_key, why_apart
 from cifar_tuning.fused.size import STORE, Stacking, choose, give_back, split
 from cifar_tuning.fused.stack import Stack, begin_again
 from cifar_tuning.fused.together import PausedJob, ends_one_job, stopped_on_error
@@ -26,6 +26,9 @@ from cifar_tuning.training.loop import run_epochs
 from cifar_tuning.training.remembered import cache_file
 
 log = logging.getLogger(__name__)
+
+# What the runs of a stack have in common; and whose it is alone, if a job can't share.
+Key = tuple[tuple[str, ...], int | None]
 
 
 class Launch:
@@ -101,7 +104,7 @@ class Launch:
         configure_log(hydra.hydra_logging, hydra.verbose, execution_whitelist=self.context.execution_whitelist)
 
     def _run_group(self, configs: dict[int, DictConfig], resolved: dict[int, dict[str, Any]]) -> None:
-        """Runs jobs of one structure: the first that is ready to train tells whether and how many to stack."""
+        """Runs jobs of one structure: the first of those that can share a stack tells whether and how many to stack."""
         if len(configs) == 1 or self.stack == 1:
             for number, config in configs.items():
                 self.returns[number] = self._run_alone(config)
@@ -109,42 +112,85 @@ class Launch:
         seeds = {number: resolved[number].get("seed") for number in configs}
         known = list(dict.fromkeys(seeds.values()))
         waiting = sorted(configs, key=lambda number: known.index(seeds[number]))  # those of one seed share batches
-        plan: Stacking | None = None
-        while waiting:
-            ready: list[PausedJob] = []
-            with stopped_on_error(ready):
-                while (job := next_job(waiting, [one.number for one in ready], seeds, plan)) is not None:
-                    waiting.remove(job)
-                    self._begin(job, configs[job], ready)
-                    if plan is None and ready:
-                        left = [seeds[number] for number in [ready[0].number, *waiting]]
-                        plan = self._plan(ready[0], len(left), max(map(left.count, left)))
-                for jobs in _alike(ready):
-                    fitting = self._train(jobs)
-                    if fitting is not None and plan is not None:
-                        plan = replace(plan, size=min(plan.size, fitting))
+        ready: list[PausedJob] = []
+        plans: dict[Key, Stacking] = {}
+        with stopped_on_error(ready):
+            while waiting or ready:
+                stack = self._gather(ready, waiting, configs, seeds, plans)
+                for job in stack:
+                    ready.remove(job)
+                if not stack:
+                    continue
+                key = key_of(stack[0])
+                fitting = self._train(stack)
+                if fitting is not None:
+                    plans[key] = replace(plans[key], size=min(plans[key].size, fitting))
 
-    def _begin(self, number: int, config: DictConfig, ready: list[PausedJob]) -> None:
-        """Begins a job; it is ready to train then, or has ended."""
+    def _gather(
+        self,
+        ready: list[PausedJob],
+        waiting: list[int],
+        configs: Mapping[int, DictConfig],
+        seeds: Mapping[int, object],
+        plans: dict[Key, Stacking],
+    ) -> list[PausedJob]:
+        """Begins jobs until some that can be stacked fill a stack, or none is left; returns these.
+
+        What a job's options are does not tell all of what its model is: the others stay ready for the next stack.
+
+        Args:
+            ready: those that have begun; the new ones join them.
+            waiting: those that have not; it is emptied.
+            configs: of all.
+            seeds: of all.
+            plans: how many to stack, by what stacks have in common; found out for what is new.
+        """
+        while True:
+            alike = _largest(ready)
+            plan = plans.get(key_of(alike[0])) if alike else None
+            number = next_job(waiting, [job.number for job in alike], seeds, plan)
+            if number is None:
+                return alike
+            waiting.remove(number)
+            job = self._begin(number, configs[number])
+            if job is None:
+                continue
+            key = key_of(job)
+            if key not in plans:
+                others = [other for other, _ in plans if key[1] is None]
+                if others:
+                    log.info("#%d can't share a stack with those before: %s", number, why_apart(key[0], others[0]))
+                left = [seeds[other] for other in [number, *waiting]]
+                plans[key] = self._plan(job, len(left), max(map(left.count, left)))
+            ready.append(job)
+
+    def _begin(self, number: int, config: DictConfig) -> PausedJob | None:
+        """Begins a job; returns it if it is ready to train then, and has not ended."""
         job = PausedJob(number, partial(self._run_alone, config))
         job.begin()
         if job.run is not None:
-            ready.append(job)
-        else:
-            assert job.result is not None
-            self.returns[number] = job.result
+            return job
+        assert job.result is not None
+        self.returns[number] = job.result
+        return None
 
     def _plan(self, job: PausedJob, jobs: int, of_a_seed: int) -> Stacking:
         """Returns how many runs to stack, and which; says why if they are trained one by one."""
         run = job.run
         assert run is not None
+        if has_own_optimizer(job):
+            kind = type(run.optimizer).__name__
+            log.warning("#%d is trained by itself: %s is no optimizer of PyTorch's", job.number, kind)
+            return Stacking(1)
         try:
             images, _ = next(iter(run.train.epoch(1)))
             batch, channels, height, width = images.shape
             if run.train.side is not None:
                 raise NotStackableError("the size of its images changes from epoch to epoch (trainer.initial_scale)")
-            check_stackable(run.model, images[:2])
+            check_stackable(run.model, images)
             if self.stack:
+                if run.compile:
+                    log.info("A stack is not compiled: trainer.compile has no effect on it.")
                 return Stacking(self.stack)
             if run.compile:
                 log.info("Trained one by one: a stack is not compiled; hydra.launcher.stack=N stacks all the same.")
@@ -253,15 +299,18 @@ def next_job(
     return candidates[0] if candidates else None
 
 
-def _alike(jobs: list[PausedJob]) -> list[list[PausedJob]]:
-    """Splits jobs that are ready into those that can share a stack now that their runs are known."""
-    groups: dict[tuple[object, ...], list[PausedJob]] = {}
-    for job in jobs:
-        assert job.run is not None
-        # A resumed run keeps its precision and memory format.
-        own = job.number if has_own_optimizer(job) else None
-        groups.setdefault((stack_key(job.run), own), []).append(job)
-    return list(groups.values())
+def key_of(job: PausedJob) -> Key:
+    """Returns what a job that is ready has in common with those that it can share a stack with."""
+    assert job.run is not None
+    return stack_key(job.run), job.number if has_own_optimizer(job) else None
+
+
+def _largest(ready: Sequence[PausedJob]) -> list[PausedJob]:
+    """Returns the most jobs that can share a stack, of those that are ready."""
+    groups: dict[Key, list[PausedJob]] = {}
+    for job in ready:
+        groups.setdefault(key_of(job), []).append(job)
+    return max(groups.values(), key=len, default=[])
 
 
 def has_own_optimizer(job: PausedJob) -> bool:
@@ -270,11 +319,7 @@ def has_own_optimizer(job: PausedJob) -> bool:
     PyTorch's don't, so that the parameters can be views of a stack's.
     """
     assert job.run is not None
-    kind = type(job.run.optimizer)
-    if kind.__module__.startswith("torch.optim"):
-        return False
-    log.warning("#%d is trained by itself: %s is no optimizer of PyTorch's", job.number, kind.__name__)
-    return True
+    return not type(job.run.optimizer).__module__.startswith("torch.optim")
 
 
 def failed(overrides: Sequence[str], error: BaseException) -> JobReturn:

@@ -65,10 +65,10 @@ class Twin(nn.Module):
                     theirs.grad = part_of(mine.grad, index, theirs)
 
     def side_by_side(self, x: Tensor, features: int) -> Tensor:
-        """Repeats what the models share, given how many features one of them takes."""
+        """Repeats what the models share, given how many features one of them takes; the memory format stays."""
         if x.shape[1] != features or self.count == 1:
             return x
-        return x.repeat(1, self.count, *(1 for _ in x.shape[2:]))
+        return x.repeat(1, self.count, *(1 for _ in x.shape[2:])).contiguous(memory_format=_memory_format(x))
 
 
 def _joined(values: Sequence[Tensor]) -> Tensor:
@@ -247,6 +247,7 @@ class StackedDropout(Twin):
     def __init__(self, layers: Sequence[nn.Module]) -> None:
         super().__init__(layers)
         self.rates = [float(getattr(layer, "p", 0.0)) for layer in layers]  # an Identity is one of rate 0
+        self.inplace = any(getattr(layer, "inplace", False) for layer in layers)
         self.generators: list[torch.Generator] | None = None
 
     def forward(self, x: Tensor) -> Tensor:
@@ -255,7 +256,8 @@ class StackedDropout(Twin):
             return x
         if self.generators is None:
             raise RuntimeError("a stack in training needs its models' random generators")
-        return x * torch.cat([self._keep(x, *one) for one in zip(self.rates, self.generators, strict=True)], 1)
+        kept = torch.cat([self._keep(x, *one) for one in zip(self.rates, self.generators, strict=True)], 1)
+        return x.mul_(kept) if self.inplace else x * kept
 
     def _keep(self, x: Tensor, rate: float, generator: torch.Generator) -> Tensor:
         """Returns 0 for what one model drops and 1/(1-rate) for what it keeps."""

@@ -1,11 +1,16 @@
 """Several models of one structure as one module."""
 
 import copy
-from collections.abc import Iterator, Sequence
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from itertools import zip_longest
 from types import FunctionType
 from typing import TYPE_CHECKING
 
-from torch import nn
+import numpy as np
+import torch
+from torch import Tensor, nn
 
 from cifar_tuning.fused.layers import (
     TWINS,
@@ -23,6 +28,8 @@ if TYPE_CHECKING:
 
 # Attributes that every module has.
 _INTERNAL = frozenset(vars(nn.Module()))
+# How far attributes of attributes are looked at, and how long what is said of them may be.
+DEPTH, SHOWN = 4, 60
 
 
 def stack_models(models: Sequence[nn.Module]) -> nn.Module:
@@ -43,10 +50,21 @@ def stack_models(models: Sequence[nn.Module]) -> nn.Module:
     return _stack(list(models), "", {})
 
 
+def refuse_hooks(module: nn.Module, name: str) -> None:
+    """Looks for hooks, on a module itself and on its parameters.
+
+    Raises:
+        NotStackableError: it has some.
+    """
+    own = [value for value in module._parameters.values() if value is not None]
+    if is_hooked(module) or any(value._backward_hooks or value._post_accumulate_grad_hooks for value in own):
+        raise NotStackableError(f"{name or type(module).__name__} has hooks, which a stack would not call")
+
+
 def _stack(modules: list[nn.Module], name: str, known: dict[int, nn.Module]) -> nn.Module:
     first = modules[0]
-    if any(is_hooked(module) for module in modules):
-        raise NotStackableError(f"{name or type(first).__name__} has hooks, which a stack would not call")
+    for module in modules:
+        refuse_hooks(module, name)
     if id(first) in known:  # one layer used under two names
         return known[id(first)]
     kinds = {type(module) for module in modules}
@@ -54,8 +72,8 @@ def _stack(modules: list[nn.Module], name: str, known: dict[int, nn.Module]) -> 
         result: nn.Module = StackedDropout(modules)
     elif len(kinds) > 1:
         raise NotStackableError(f"{name}: {' and '.join(sorted(kind.__name__ for kind in kinds))}")
-    elif differing := next((module for module in modules if _options(module) != _options(first)), None):
-        raise NotStackableError(f"{name or 'the models'}: {_options(first)} and {_options(differing)}")
+    elif differing := next((module for module in modules if options(module) != options(first)), None):
+        raise NotStackableError(f"{name or 'the models'}: {difference(options(first), options(differing))}")
     elif (twin := TWINS.get(type(first))) is not None:
         result = twin(modules)
     elif type(first) is Swish and not first.learnable:
@@ -68,35 +86,73 @@ def _stack(modules: list[nn.Module], name: str, known: dict[int, nn.Module]) -> 
     return result
 
 
-def _options(module: nn.Module) -> str:
-    """What must agree between the modules that share a twin, or a container's code."""
-    plain = {key: value for key, value in vars(module).items() if key not in _INTERNAL}
-    plain |= {name: None if value is None else tuple(value.shape) for name, value in module._parameters.items()}
+def options(module: nn.Module) -> dict[str, str]:
+    """Returns what must agree between the modules that share a twin, or a container's code, by attribute."""
+    plain: dict[str, object] = {key: value for key, value in vars(module).items() if key not in _INTERNAL}
+    for name, value in module._parameters.items():
+        plain[name] = None if value is None else (tuple(value.shape), "trained" if value.requires_grad else "frozen")
     if isinstance(module, nn.Dropout | nn.BatchNorm2d):
         plain.pop("p", None), plain.pop("momentum", None)
-    return f"{type(module).__name__} { {name: _described(value) for name, value in plain.items()} }"
+    return {"type": type(module).__name__} | {name: _described(value) for name, value in plain.items()}
 
 
-def _described(value: object) -> str:
-    """An attribute as text, which of a function must not be its address: each model makes its own of one code."""
-    if not isinstance(value, FunctionType):
+def difference(one: Mapping[str, str], other: Mapping[str, str]) -> str:
+    """Says in what two modules of different `options` differ."""
+    key = next(key for key in {**one, **other} if one.get(key) != other.get(key))
+    values = one.get(key, "nothing"), other.get(key, "nothing")
+    told = f" ({' and '.join(values)})" if max(map(len, values)) <= SHOWN else ""
+    return f"they differ in {key}{told}"
+
+
+def _described(value: object, depth: int = 0) -> str:
+    """An attribute as text: the same for what does the same, so neither shortened nor with an address in memory."""
+    if isinstance(value, Tensor | np.ndarray):
+        array = value.detach().cpu() if isinstance(value, Tensor) else torch.from_numpy(np.ascontiguousarray(value))
+        digest = hashlib.sha256(array.contiguous().flatten().view(torch.uint8).numpy().tobytes()).hexdigest()
+        return f"{type(value).__name__} {tuple(value.shape)} {value.dtype} {digest[:16]}"
+    if depth >= DEPTH:
         return repr(value)
-    cells = [_described(cell.cell_contents) for cell in value.__closure__ or ()]
-    return f"{value.__code__} {value.__defaults__} {cells}"
+    inside = partial(_described, depth=depth + 1)
+    if isinstance(value, FunctionType):
+        cells = [inside(cell.cell_contents) for cell in value.__closure__ or ()]
+        return f"{value.__code__} {value.__defaults__} {cells}"
+    if isinstance(value, dict):
+        return f"{type(value).__name__} { {inside(key): inside(each) for key, each in value.items()} }"
+    if isinstance(value, list | tuple):
+        return f"{type(value).__name__} {[inside(each) for each in value]}"
+    if type(value).__repr__ is object.__repr__ and hasattr(value, "__dict__"):
+        return f"{type(value).__qualname__} {inside(vars(value))}"
+    return repr(value)
 
 
-def structure_of(model: nn.Module) -> str:
-    """Returns what models must have in common to be stacked, as text."""
-    parts = []
+def structure_of(model: nn.Module) -> dict[str, dict[str, str]]:
+    """Returns what models must have in common to be stacked: the options of each part, by its name."""
+    parts = {}
     for name, module in model.named_modules():
         droppable = isinstance(module, nn.Identity | nn.Dropout)  # a rate of 0 may have made it the former
-        parts.append(f"{name}: {'dropout' if droppable else _options(module)}")
-    return "\n".join(parts)
+        parts[name] = {"type": "dropout"} if droppable else options(module)
+    return parts
 
 
-def stack_key(run: "Trainer") -> tuple[object, ...]:
+# What a `stack_key` begins with.
+OUTER = ("precision", "memory format", "device")
+
+
+def stack_key(run: "Trainer") -> tuple[str, ...]:
     """Returns what runs must have in common to be one stack; equal ones can be."""
-    return run.precision, run.memory_format, run.device, structure_of(run.model)
+    structure = [f"{name}: {own}" for name, own in structure_of(run.model).items()]
+    return run.precision, run.memory_format, str(run.device), *structure
+
+
+def why_apart(one: tuple[str, ...], other: tuple[str, ...]) -> str:
+    """Says why runs of different `stack_key`s can't be one stack."""
+    index, (mine, theirs) = next(
+        (index, pair) for index, pair in enumerate(zip_longest(one, other, fillvalue="")) if pair[0] != pair[1]
+    )
+    if index < len(OUTER):
+        return f"{OUTER[index]} {mine}, not {theirs}"
+    part = (mine or theirs).partition(":")[0]
+    return f"the model's {part} differs" if part else "the models' own attributes differ"
 
 
 def _container(modules: list[nn.Module], name: str, known: dict[int, nn.Module]) -> nn.Module:
@@ -108,6 +164,8 @@ def _container(modules: list[nn.Module], name: str, known: dict[int, nn.Module])
     own = [*first._parameters, *first._buffers]
     if any(getattr(first, key) is not None for key in own):
         raise NotStackableError(f"{type(first).__name__} has parameters of its own: {', '.join(own)}")
+    if lists := [key for key, value in vars(first).items() if key not in _INTERNAL and _holds_modules(value)]:
+        raise NotStackableError(f"{type(first).__name__} has layers in {', '.join(lists)}, which is no nn.ModuleList")
     result = copy.copy(first)
     if any(other._modules.keys() != first._modules.keys() for other in modules):
         raise NotStackableError(f"{name or type(first).__name__}: only some of the models have all of its parts")
@@ -120,6 +178,11 @@ def _container(modules: list[nn.Module], name: str, known: dict[int, nn.Module])
             raise NotStackableError(f"{name}{'.' if name else ''}{child}: only some of the models have it")
         result._modules[child] = _stack([p for p in parts if p is not None], f"{name}.{child}".lstrip("."), known)
     return result
+
+
+def _holds_modules(value: object) -> bool:
+    held = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple | set) else [value]
+    return any(isinstance(each, nn.Module) for each in held)
 
 
 def twins(model: nn.Module) -> Iterator[Twin]:

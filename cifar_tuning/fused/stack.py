@@ -1,15 +1,18 @@
 """Several runs trained as one stacked model: each run keeps its own optimizer, schedule, data order and progress."""
 
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from cifar_tuning.fused.layers import Given, NotStackableError, StackedDropout
 from cifar_tuning.fused.model import give, stack_models, twins
 from cifar_tuning.fused.sgd import StackedSGD
 from cifar_tuning.training import checkpoint as checkpoints
-from cifar_tuning.training.computation import Batch, Computation
+from cifar_tuning.training.computation import Batch, Computation, Trained
+from cifar_tuning.training.display import Display
 from cifar_tuning.training.recorded import Recorded
 from cifar_tuning.training.trainer import Trainer
 
@@ -40,26 +43,65 @@ class Stack(Computation):
         self.stacked = stack_models([run.model for run in runs])
         self._own_generators = [own_generator(run) for run in runs]
         super().__init__(runs, self.stacked)
-        # Compiled anew whenever a run leaves, it would lose more than it gains.
-        self.compiled = None
         self.sgd = StackedSGD(runs, self.stacked) if self.device.type in STEP_AS_ONE and StackedSGD.fits(runs) else None
         self.gradients = [p.grad for p in self.stacked.parameters() if p.grad is not None]
         if self.sgd is not None and self.learning is not None:
             self.updating = Recorded(self.device)
         self.given = Given()
         give(self.stacked, self.given)
+        self._trained = self._trained_weights()
         for twin in twins(self.stacked):
             if isinstance(twin, StackedDropout):
                 twin.generators = self._own_generators
+
+    def compile(self, model: nn.Module) -> None:
+        """Leaves a stack as it is: compiled anew whenever a run leaves, it would lose more than it gains."""
 
     def generators(self) -> list[torch.Generator]:
         """Returns what the runs draw random numbers from."""
         return self._own_generators
 
+    def begin_epoch(self) -> None:
+        """Looks whether the runs still train the weights that they did.
+
+        Raises:
+            NotStackableError: a schedule has frozen some, say; the stack would go on with them.
+        """
+        if self._trained_weights() != self._trained:
+            raise NotStackableError("other weights are trained than before (requires_grad has changed)")
+        super().begin_epoch()
+
+    def _trained_weights(self) -> list[list[bool]]:
+        return [[value.requires_grad for value in run.model.parameters()] for run in self.runs]
+
+    def train(
+        self, epochs: Sequence[int], display: Display, chores: Sequence[Callable[[], None]] = ()
+    ) -> list[Trained]:
+        """Trains one epoch of each run.
+
+        Raises:
+            NotStackableError: something drew from PyTorch's global generator, from which all runs would draw.
+        """
+        # On a GPU the batches alone are looked at: making a recording, which only known parts are in, may move it.
+        with self._nothing_drawn() if self.device.type == "cpu" else nullcontext():
+            return super().train(epochs, display, chores)
+
+    @contextmanager
+    def _nothing_drawn(self) -> Iterator[None]:
+        before = global_state(self.device)
+        yield
+        if not torch.equal(before, global_state(self.device)):
+            raise NotStackableError(
+                "an augmentation, a regularizer, a schedule or an optimizer draws from PyTorch's global generator, "
+                "which the runs of a stack would share"
+            )
+
     def batches(self, epochs: Sequence[int]) -> Iterator[Batch]:
         """Returns the training batches: shared by runs of one seed that are at the same epoch."""
         of = self._streams(epochs)
         each = [run.train.epoch(epoch) for (_, epoch), run in of.items()]
+        with self._nothing_drawn():  # also in the look before training, which undoes all draws
+            each = [itertools.chain([next(batches)], batches) for batches in map(iter, each)]
         if len(each) == 1:
             yield from self._laid_out(each[0])
             return
@@ -158,15 +200,41 @@ def own_memory(run: Trainer) -> None:
         state |= {name: value.clone() for name, value in state.items() if isinstance(value, Tensor)}
 
 
+def global_state(device: torch.device) -> Tensor:
+    """Returns where a device's global generator stands."""
+    return torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.get_rng_state()
+
+
+def set_global_state(device: torch.device, state: Tensor) -> None:
+    """Puts a device's global generator to where it, or another one, stood."""
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(state, device)
+    else:
+        torch.set_rng_state(state)
+
+
+@contextmanager
+def draws_of(run: Trainer) -> Iterator[None]:
+    """Has what is done for one run of several draw what it would if the run were alone."""
+    if run.generator is None:
+        yield
+        return
+    others, own = global_state(run.device), run.generator.get_state()
+    set_global_state(run.device, own)
+    try:
+        yield
+    finally:
+        drawn = global_state(run.device)
+        if not torch.equal(drawn, own) and run.generator is not None:
+            run.generator.set_state(drawn)
+        set_global_state(run.device, others)
+
+
 def use_global_generator(run: Trainer) -> None:
     """Has a run draw from its device's global generator, which goes on where the run's own stands now."""
     if run.generator is None:
         return
-    state = run.generator.get_state()
-    if run.device.type == "cuda":
-        torch.cuda.set_rng_state(state, run.device)
-    else:
-        torch.set_rng_state(state)
+    set_global_state(run.device, run.generator.get_state())
     run.generator = None
 
 
@@ -174,6 +242,5 @@ def own_generator(run: Trainer) -> torch.Generator:
     """Returns the generator of a run in a stack; at first it stands where its device's global one does."""
     if run.generator is None:
         run.generator = torch.Generator(device=run.device)
-        cuda = run.device.type == "cuda"
-        run.generator.set_state(torch.cuda.get_rng_state(run.device) if cuda else torch.get_rng_state())
+        run.generator.set_state(global_state(run.device))
     return run.generator

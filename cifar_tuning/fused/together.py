@@ -18,7 +18,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobReturn
 from omegaconf import OmegaConf
 
-from cifar_tuning.fused.stack import own_generator, use_global_generator
+from cifar_tuning.fused.stack import draws_of, own_generator, use_global_generator
 from cifar_tuning.training.events import Result, State
 from cifar_tuning.training.trainer import JOINT_FIT, Trainer
 
@@ -125,8 +125,10 @@ class PausedJob:
         for handler in loud:  # an epoch's line of each run would bury the stack's own; a warning must be seen
             handler.setLevel(max(handler.level, logging.WARNING))
             handler.setFormatter(_Numbered(handler.formatter or logging.Formatter(), self.number))
+        assert self.run is not None
         try:
-            yield
+            with draws_of(self.run):
+                yield
         except Exception as error:
             self.error = error
         except SystemExit as error:

@@ -1,6 +1,7 @@
 """How an epoch is computed: training, evaluation and the look before training, for one run or several side by side."""
 
 import itertools
+import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, suppress
@@ -17,6 +18,8 @@ from cifar_tuning.training.recorded import Recorded
 
 if TYPE_CHECKING:
     from cifar_tuning.training.trainer import Trainer
+
+log = logging.getLogger(__name__)
 
 Batch = tuple[Tensor, Tensor]
 # Devices that are given work ahead: the host is through an epoch long before they are.
@@ -85,7 +88,7 @@ class Computation:
         self.smoothing = torch.tensor(smoothing, device=self.device, dtype=torch.float64).unsqueeze(1)
         self.model = model
         # Each mode and shape would be compiled anew: only whole training batches are worth it.
-        self.compiled: nn.Module | None = torch.compile(model) if first.compile else None  # type: ignore[assignment]
+        self.compiled = self.compile(model) if first.compile else None
         self.whole = 0
         self.logits = Logits(model, self.device, self.precision, first.record)
         # Zeroed for each epoch: what is recorded works in memory that stays.
@@ -123,6 +126,11 @@ class Computation:
         """Returns each run's loss and accuracy on some training batches before anything is learnt."""
         batches = self.batches([1] * len(self.runs))
         return evaluate_untrained(self.model, batches, self.device, self.precision, self._losses, len(self.runs))
+
+    def compile(self, model: nn.Module) -> nn.Module | None:
+        """Returns what computes whole training batches; None: the model as it is."""
+        log.info("compiling: the first batches take a minute or more, and count into the first epoch's images/s")
+        return torch.compile(model)  # type: ignore[return-value]
 
     def evaluate(self) -> Sequence[Evaluation | None]:
         """Returns each run's figures on the validation images; None for each where there are none."""

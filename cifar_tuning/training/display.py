@@ -83,7 +83,7 @@ class Display:
 
     def summarize(self, runs: "Sequence[Trainer]", seconds: float) -> None:
         """Prints one line for an epoch of several runs, or of the last that is left, trained in so many seconds."""
-        if not self.of_several:
+        if not self.of_several or not runs:
             return
         epochs = sorted({run.progress.epoch for run in runs})
         best = [run.progress.best_acc for run in runs if run.progress.best_acc is not None]

@@ -95,5 +95,6 @@ def one_epoch(computation: Computation, display: Display, aside: Aside = lambda 
             ended[index] = run.finish_epoch(run.after_epoch(one, val, seconds), display)
             if ended[index] is None:
                 del ended[index]
-    display.summarize(runs, trained[0].seconds)
+    failed |= {index for index, state in ended.items() if state is None}
+    display.summarize([run for index, run in enumerate(runs) if index not in failed], trained[0].seconds)
     return ended

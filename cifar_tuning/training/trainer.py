@@ -117,8 +117,6 @@ class Trainer:
         self.average = WeightAverage(model, ema_decay) if ema_decay else None
         # Random numbers of its own, where several runs share the process's generators.
         self.generator: torch.Generator | None = None
-        if compile:
-            log.info("compiling: the first batches take a minute or more, and count into the first epoch's images/s")
 
     def resume(self, checkpoint: Checkpoint, file: Path | None = None) -> None:
         """Goes on from a checkpoint; on a CPU to the same bits as if the run had never stopped.

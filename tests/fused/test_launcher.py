@@ -54,7 +54,7 @@ def test_an_ended_jobs_memory_is_not_left_to_the_garbage_collector(tiny, monkeyp
 
     def begun(self, *arguments):
         alive.append(sum(isinstance(thing, Trainer) for thing in gc.get_objects()))
-        begin(self, *arguments)
+        return begin(self, *arguments)
 
     monkeypatch.setattr(launch.Launch, "_begin", begun)
     gc.collect()
@@ -269,26 +269,26 @@ def test_ctrl_c_leaves_no_job_open(tiny, tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_ctrl_c_leaves_no_job_open_that_waits_for_another_stack(tiny, tmp_path, monkeypatch, pristine_database):
-    """Two are ready at the same time, each to be trained by itself; neither is trained twice or written over."""
+    """Two can be stacked, and one that began between them is ready for a stack of another kind."""
     shutil.copy(pristine_database, tmp_path / "mlflow.db")
     tracked = ["tracking=mlflow", f"tracking.uri=sqlite:///{tmp_path}/mlflow.db"]
-    end_alone, ended = launch.PausedJob.end_alone, []
+    train = Stack.train
 
-    def interrupted(self):
-        if ended:
+    def interrupted(self, epochs, *given):
+        if epochs[0] == 2:
             raise KeyboardInterrupt
-        ended.append(self.number)
-        return end_alone(self)
+        return train(self, epochs, *given)
 
-    monkeypatch.setattr(launch.PausedJob, "end_alone", interrupted)
-    monkeypatch.setattr(launch, "has_own_optimizer", lambda job: True)
+    monkeypatch.setattr(Stack, "train", interrupted)
+    monkeypatch.setattr(launch, "stack_key", lambda run: (f"decays {run.optimizer.param_groups[0]['weight_decay']}",))
+    varied = ["optimizer.lr=0.1,0.01", "regularizer.strength=1e-4,1e-3"]
     with pytest.raises(KeyboardInterrupt):
-        tiny(*FUSED, "hydra.launcher.stack=3", "optimizer.lr=0.1,0.01,0.001", *tracked)
-    assert [r["state"] for r in results(tmp_path / "sweep").values()] == ["complete", "killed", "killed"]
+        tiny(*FUSED, "hydra.launcher.stack=2", *varied, *tracked)
+    # The fourth has not begun.
+    assert [r["state"] for r in results(tmp_path / "sweep").values()] == ["killed", "killed", "killed"]
     with sqlite3.connect(tmp_path / "mlflow.db") as database:
         states = dict(database.execute("select status, count(*) from runs group by status").fetchall())
-    assert states.pop("FINISHED") == 1
-    assert states.pop("KILLED") >= 2
+    assert states.pop("KILLED") >= 3
     assert set(states) <= {"RUNNING"}  # the sweep's own, which its next start marks
 
 
@@ -428,6 +428,37 @@ def test_an_optimizer_of_the_users_own_is_trained_by_itself(tiny, tmp_path, monk
     alone = tiny("-m", "seed=0,1", "optimizer._target_=tests.fused.odd.Rebinding", f"hydra.sweep.dir={tmp_path}/basic")
     assert alone.code == 0, alone.err
     assert curves_agree(curves(tmp_path / "sweep"), curves(tmp_path / "basic"))
+
+
+ODD = {
+    "a schedule that draws": ["~schedule", "+schedule={_target_:tests.fused.odd.Drawn,_partial_:true}"],
+    "a schedule that freezes": ["~schedule", "+schedule={_target_:tests.fused.odd.Freezing,_partial_:true}"],
+    "an augmentation that draws": ["~augmentation", "+augmentation={_target_:tests.fused.odd.Noisy}"],
+    "a regularizer that draws": ["~regularizer", "+regularizer={_target_:tests.fused.odd.NoisyPenalty}"],
+    "a model that draws with some rates": ["~model", "+model={_target_:tests.fused.odd.DroppedElsewhere,dropout:0.0}"],
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("parts", ODD.values(), ids=ODD)
+def test_parts_of_the_users_own_compute_what_they_do_alone(tiny, tmp_path, monkeypatch, parts):
+    monkeypatch.setenv("CIFAR_TUNING_TRUST", "tests.fused.odd.*")
+    rates = ["model.dropout=0.0,0.5"] if "model" in parts[0] else []
+    jobs = ["seed=0,1", *parts, *rates, "trainer.epochs=3", "data.train_limit=256"]
+    fused = tiny(*FUSED, "hydra.launcher.stack=2", *jobs)
+    assert fused.code == 0, fused.err
+    assert "one by one" in fused.text or "as one model" in fused.text
+    alone = tiny("-m", *jobs, f"hydra.sweep.dir={tmp_path}/basic")
+    assert alone.code == 0, alone.err
+    one, other = curves(tmp_path / "sweep"), curves(tmp_path / "basic")
+    for job, lines in one.items():
+        for line, expected in zip(lines, other[job], strict=True):
+            assert line == pytest.approx(expected, rel=1e-3, abs=1e-2)
+            assert line["lr"] == pytest.approx(expected["lr"], rel=1e-9)
+    if rates:  # what can be stacked is, what can't is not, and the log tells them apart
+        assert "#1 can't share a stack with those before: the models' own attributes differ" in fused.text
+        assert "Training jobs #0, #2 as one model" in fused.text
+        assert "DroppedElsewhere draws random numbers outside of nn.Dropout" in fused.text
 
 
 @pytest.mark.slow

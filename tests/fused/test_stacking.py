@@ -13,6 +13,7 @@ from cifar_tuning.fused.layers import TWINS, NotStackableError, Twin
 from cifar_tuning.fused.model import stack_models, structure_of
 from cifar_tuning.models import ResNet, SimpleNN, Swish
 from cifar_tuning.training.remembered import cache_file
+from tests.fused import odd
 
 
 class Branches(nn.Module):
@@ -97,7 +98,7 @@ class Scaled(nn.Module):
         return self.fc((x / x.abs().max()).flatten(1))
 
 
-IMAGES = torch.rand(3, 3, 32, 32)
+IMAGES = torch.rand(8, 3, 32, 32)
 
 
 @pytest.mark.parametrize(
@@ -110,6 +111,15 @@ IMAGES = torch.rand(3, 3, 32, 32)
         nn.Sequential(nn.Flatten(), nn.Linear(3072, 8), nn.Tanh(), nn.Linear(8, 10)),
         nn.Sequential(nn.Conv2d(3, 6, 3, groups=3), nn.Dropout(0.3), nn.AvgPool2d(30), nn.Flatten(), nn.Linear(6, 10)),
         nn.Sequential(nn.ZeroPad2d(1), nn.Conv2d(3, 4, 34), nn.SELU(), nn.Sequential(), Flat(), nn.Linear(4, 10)),
+        nn.Sequential(
+            *(nn.Conv2d(3, 4, 5), nn.BatchNorm2d(4, affine=False), nn.Dropout(0.3), nn.AdaptiveAvgPool2d(4)),
+            *(nn.Flatten(), nn.Dropout(0.2), nn.Linear(64, 10)),
+        ),
+        odd.Net(),
+        odd.DroppedInPlace(),
+        odd.Auxiliary(in_training=True),
+        odd.DroppedElsewhere(0.0),
+        odd.Keeping(),
     ],
     ids=lambda model: type(model).__name__,
 )
@@ -149,6 +159,18 @@ def test_models_of_known_layers_need_no_code(model):
             nn.Sequential(nn.Flatten(), nn.Identity(), nn.Linear(3072, 10)),
             "an Identity before the first layer with weights",
         ),
+        (odd.FrozenNorm(), "FrozenNorm computes something else"),
+        (odd.ListedLayers(), "ListedLayers has layers in frozen, which is no nn.ModuleList"),
+        (odd.ClippedByHook(), "has hooks"),
+        (odd.NormedGradient(), "NormedGradient computes something else"),
+        (odd.MixedWithGradient(), "MixedWithGradient computes something else"),
+        (odd.MixedInBatches(), "MixedInBatches computes something else"),
+        (odd.NoisyWithGradient(), "NoisyWithGradient draws random numbers"),
+        (odd.NoisyByPython(), "NoisyByPython draws random numbers"),
+        (odd.RenormedWeights(), "RenormedWeights computes something else"),
+        (odd.Counting(), "Counting changes its steps in training"),
+        (odd.Auxiliary(in_training=False), "does not use its auxiliary.weight, auxiliary.bias in training"),
+        (odd.DroppedElsewhere(0.5), "DroppedElsewhere draws random numbers"),
     ],
     ids=lambda value: type(value).__name__,
 )
@@ -156,6 +178,7 @@ def test_others_are_refused_by_name(model, message):
     with pytest.raises(NotStackableError) as refusal:
         check_stackable(model, IMAGES)
     assert message in str(refusal.value)
+    assert len(str(refusal.value)) < 200
 
 
 @pytest.mark.parametrize(
@@ -168,6 +191,9 @@ def test_others_are_refused_by_name(model, message):
         [ResNet(depth=8, shortcut="A"), ResNet(depth=8, shortcut="none")],
         [nn.Sequential(nn.Flatten()), nn.Sequential(nn.Flatten(), nn.Dropout(0.5))],
         [nn.Sequential(nn.BatchNorm2d(3, eps=1e-3)), nn.Sequential(nn.BatchNorm2d(3))],
+        [odd.Masked(), odd.Masked()],
+        [odd.Keeping(1), odd.Keeping(2)],
+        [nn.Sequential(nn.Flatten(), nn.Linear(3072, 10).requires_grad_(trained)) for trained in (True, False)],
     ],
 )
 def test_models_that_differ_are_refused(models):
@@ -232,7 +258,7 @@ def test_a_change_of_a_model_is_one_of_the_stack_and_back():
     assert (stacked.fc2.weight[84:168] == 0.5).all()
     assert (stacked.fc2.weight[:84] != 0.5).all()
     stacked.eval()
-    outputs = stacked(IMAGES).view(3, 3, 10)
+    outputs = stacked(IMAGES).view(len(IMAGES), 3, 10)
     for index, model in enumerate(models):
         torch.testing.assert_close(outputs[:, index], model.eval()(IMAGES), rtol=1e-4, atol=1e-5)
 
