@@ -5,7 +5,7 @@ import math
 import signal
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -20,6 +20,7 @@ from cifar_tuning.errors import UserError
 from cifar_tuning.files import write_text
 from cifar_tuning.processes import asked_to_stop, undisturbed
 from cifar_tuning.tuning.claims import Claims, tell
+from cifar_tuning.tuning.exits import JobExit, exited, stops_process
 from cifar_tuning.tuning.options import StudyOptions
 from cifar_tuning.tuning.place import REPEAT, LostTrial
 from cifar_tuning.tuning.storage import trial_id
@@ -87,10 +88,7 @@ class Engine:
                 if trials is None:
                     return
                 try:
-                    if self.flow is None:
-                        self._train(trials)
-                    else:
-                        Stream(self, trials, lambda: goes_on() and not self._failed()).run(self.flow, self.room)
+                    self._train(trials, goes_on)
                 except LostTrial as lost:
                     log.warning("%s", lost)
                     self._give_back()
@@ -118,7 +116,23 @@ class Engine:
             return False
         return True
 
-    def _train(self, trials: list[Trial]) -> None:
+    def _train(self, trials: list[Trial], goes_on: Callable[[], bool]) -> None:
+        """Has the launcher train trials, and those that it asks for meanwhile.
+
+        Raises:
+            JobExit: the launcher exited, and nobody had asked for that.
+        """
+        try:
+            if self.flow is None:
+                self._train_batch(trials)
+            else:
+                Stream(self, trials, lambda: goes_on() and not self._failed()).run(self.flow, self.room)
+        except SystemExit as error:
+            if stops_process(error):
+                raise
+            raise JobExit(f"it {exited(error)}") from error
+
+    def _train_batch(self, trials: list[Trial]) -> None:
         """Trains all seeds of a batch of trials, seed by seed; who fails or is pruned drops out."""
         earlier = {trial.number: outcomes(self.study, trial.number, self.repeats) for trial in trials}
         lost = set[int]()
@@ -157,7 +171,7 @@ class Engine:
             return Outcome("pruned", None)
         if error is not None:
             self._keep_traceback(trial.number, "".join(traceback.format_exception(error)))
-            return Outcome("failed", f"{type(error).__name__}: {error}")
+            return Outcome("failed", _reason(error))
         kept = outcomes(self.study, trial.number, self.repeats)[repeat:]
         try:
             value = objective(result.return_value, len(self.options.directions))
@@ -220,7 +234,7 @@ class Engine:
         Raises:
             UserError: the launcher could not start any job; the trials are given back.
         """
-        reason = f"{type(error).__name__}: {error}"
+        reason = _reason(error)
         running = self._still_running(trials)
         if not isinstance(error, HydraException) and not any(self._begun(trial.number) for trial in trials):
             for trial in running:
@@ -264,6 +278,11 @@ class Engine:
                 f"hydra.sweeper.max_failure_rate={rate} allows:\n{shown}\nTheir tracebacks are in "
                 f"{self.options.place.folder}/<trial>/traceback.txt. The same command goes on with the study."
             )
+
+
+def _reason(error: BaseException) -> str:
+    """Returns why a trial failed; an exit says it in words of its own."""
+    return str(error) if isinstance(error, JobExit) else f"{type(error).__name__}: {error}"
 
 
 def objective(value: Any, count: int) -> Any:

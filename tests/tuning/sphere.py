@@ -1,5 +1,6 @@
 """A Hydra application that knows nothing of this project: a trial takes `wait` seconds, or fails where told to."""
 
+import sys
 import time
 
 import hydra
@@ -14,6 +15,10 @@ def main(cfg: DictConfig) -> object:
     time.sleep(cfg.wait)
     if cfg.returns == "error":
         raise RuntimeError("no such luck")
+    if cfg.returns == "exit":
+        sys.exit(3)
+    if cfg.returns == "farewell":
+        sys.exit("no such luck")
     if cfg.returns == "two":
         return [cfg.x**2 + cfg.y, abs(cfg.x - 1)]
     return (

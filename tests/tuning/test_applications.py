@@ -41,6 +41,7 @@ def run(command, tmp_path, monkeypatch):
 def start(tmp_path):
     """Starts the application as a shell would; the study's folder is tmp_path/sweep."""
     processes = []
+    path = os.pathsep.join(filter(None, [str(APP.parent), os.environ.get("PYTHONPATH")]))
 
     def run(*options: str, app: Path = APP) -> subprocess.Popen:
         # A child started in the background inherits "ignore Ctrl-C" from its shell; a terminal's does not.
@@ -50,7 +51,7 @@ def start(tmp_path):
             stderr=subprocess.STDOUT,
             text=True,
             cwd=tmp_path,
-            env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(APP.parent)},
+            env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": path},
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
         )
         processes.append(process)
@@ -247,7 +248,7 @@ def test_search_spaces_of_the_stock_plugin(run, trials, options, count, check):
         assert len({tuple(t.params.items()) for t in done}) == count
 
 
-@pytest.mark.parametrize("returns", ["error", "incomparable", "words", "two"])
+@pytest.mark.parametrize("returns", ["error", "incomparable", "words", "two", "exit", "farewell"])
 def test_a_trial_without_a_number_fails_and_the_study_goes_on(run, trials, tmp_path, returns):
     space = [f"returns=value,{returns}", "hydra/sweeper/sampler=grid", "hydra.sweeper.n_trials=2"]
     out = run(*space)
@@ -255,8 +256,19 @@ def test_a_trial_without_a_number_fails_and_the_study_goes_on(run, trials, tmp_p
     assert states["value"].state == TrialState.COMPLETE, out
     assert states[returns].state == TrialState.FAIL
     assert (tmp_path / "sweep" / str(states[returns].number) / "traceback.txt").read_text().strip()
-    why = {"error": "RuntimeError: no such luck"}.get(returns, "The job returned")
+    exits = {"exit": "the job exited with code 3", "farewell": "the job exited: no such luck"}
+    why = {"error": "RuntimeError: no such luck", **exits}.get(returns, "The job returned")
     assert out.count(f"trial {states[returns].number} failed: {why}") >= 2  # when it did, and in the end
+
+
+@pytest.mark.parametrize("launcher", ["basic", pytest.param("joblib", marks=pytest.mark.slow)])
+def test_a_job_that_exits_costs_its_trial_and_no_worker(start, trials, launcher):
+    given = ["returns=value,exit", "hydra/sweeper/sampler=grid", "hydra.sweeper.n_trials=2", "hydra.sweeper.workers=2"]
+    process = start(*given, f"hydra/launcher={launcher}")
+    out = finish(process)
+    assert process.returncode == 0, out
+    assert sorted(t.state.name for t in trials()) == ["COMPLETE", "FAIL"], out
+    assert "died" not in out
 
 
 def test_several_objectives(run, trials, tmp_path):
