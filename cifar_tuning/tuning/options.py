@@ -139,7 +139,7 @@ class StudyOptions:
             elif self.grid:
                 problems.append(f"hydra.sweeper.enqueue: {entry}: a grid tries every point anyway; leave it out")
             else:
-                result.append(standin.entry_params(self.space, entry))
+                result.append(standin.entry_params(self.space, self.config, entry))
                 problems += standin.entry_problems(self.space, self.config, result[-1])
         if problems:
             raise ConfigError(list(dict.fromkeys(problems)))
