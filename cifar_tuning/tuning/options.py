@@ -79,12 +79,12 @@ class StudyOptions:
 
         Args:
             process: tells the processes of a study apart: with the same seed they would draw the same "random"
-                trials, as would a process that goes on with a study. 0 leaves the seed as given.
+                trials, as would a process that goes on with a study. 0 leaves the seeds as given.
 
         """
         node = sampler_options(self.config.hydra)
-        if process and node.get("seed") is not None and node["_target_"] not in _ONE_SEQUENCE:
-            node["seed"] = zlib.crc32(f"{node['seed']} {process}".encode())
+        if process:
+            node = _seeded_for(process, node)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)
             built = instantiate(node, _execution_whitelist_=_TRUSTED)
@@ -150,6 +150,19 @@ class StudyOptions:
         if self.grid or "defaults" not in (self.sweeper.enqueue or []):
             return None
         return standin.defaults_left_out(self.space, self.config)
+
+
+def _seeded_for(process: int, node: Any) -> Any:
+    """Returns a sampler's constructor call with seeds of the process's own, also in the samplers that it is made of."""
+    if isinstance(node, list):
+        return [_seeded_for(process, one) for one in node]
+    if not isinstance(node, dict):
+        return node
+    made = {key: _seeded_for(process, value) for key, value in node.items()}
+    target = node.get("_target_")  # without one it is no call, but a search space, say, with a seed in it
+    if target is not None and target not in _ONE_SEQUENCE and node.get("seed") is not None:
+        made["seed"] = zlib.crc32(f"{node['seed']} {process}".encode())
+    return made
 
 
 def make_pruner(config: dict[str, Any] | None) -> optuna.pruners.BasePruner:
