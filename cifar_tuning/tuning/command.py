@@ -53,8 +53,8 @@ def run_study(config: DictConfig, context: HydraContext, task: TaskFunction, arg
     finally:
         # Who pressed Ctrl-C does not want to wait for pictures; the next command draws them.
         study_files.write(study, options, plots=options.sweeper.plots and not stopped)
-    timeout, left = options.sweeper.timeout, options.n_trials - len(study_files.finished(study))
-    timed_out = timeout is not None and left > 0 and time.time() >= begin + timeout
+    timeout = options.sweeper.timeout
+    timed_out = timeout is not None and time.time() >= begin + timeout and not study_files.is_over(study, options)
     retrain.retrain_best(study, options, context, task)
     summary.print_end(study, options, timed_out)
 

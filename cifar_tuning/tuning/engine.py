@@ -5,7 +5,7 @@ import math
 import signal
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from itertools import pairwise
 from typing import Any
 
@@ -103,13 +103,16 @@ class Engine:
             raise
 
     def suggest(self, trial: Trial) -> bool:
-        """Draws a trial's parameters, or fails it; says whether it has them."""
+        """Draws a trial's parameters, or ends it; says whether it has them."""
         try:
             self.options.space.suggest(trial, self.options.config)
             used = self.options.space.overrides(trial.params)
             if self.batch > 1:  # launchers compose a whole batch before its first job: one would fail all
                 self.context.config_loader.load_sweep_config(self.options.config, used)
             self.study._storage.set_trial_system_attr(trial._trial_id, OVERRIDES, used)
+        except optuna.TrialPruned:  # the user's own function wants no such trial
+            tell(self.study, trial.number, "pruned", None)
+            return False
         except Exception as error:  # a mistake in the user's own function, or in what it suggests
             self._keep_traceback(trial.number, traceback.format_exc())
             self._fail(trial.number, f"{type(error).__name__}: {error}")
@@ -291,7 +294,7 @@ def objective(value: Any, count: int) -> Any:
     Raises:
         ValueError: it is none, or not a number (NaN), which nothing can be compared with.
     """
-    values = list(value) if count > 1 and isinstance(value, Sequence) and not isinstance(value, str) else [value]
+    values = _several(value) if count > 1 else [value]
     if len(values) != count:
         raise ValueError(f"The job returned {value!r}; the study has {count} objectives, so it needs {count} numbers.")
     try:
@@ -301,6 +304,16 @@ def objective(value: Any, count: int) -> Any:
     if any(math.isnan(v) for v in floats):
         raise ValueError(f"The job returned {value!r}, which can't be compared.")
     return floats if count > 1 else floats[0]
+
+
+def _several(value: Any) -> list[Any]:
+    """Returns the numbers in what a job returned: a list's, an array's or a tensor's; of one number that alone."""
+    if isinstance(value, str | Mapping):
+        return [value]
+    try:
+        return list(value)
+    except TypeError:  # an array without dimensions has an iterator all the same
+        return [value]
 
 
 def consecutive(trials: list[Trial]) -> list[list[Trial]]:

@@ -21,6 +21,8 @@ from cifar_tuning.tuning.space import SearchSpace, fixed_part
 
 # These cover one space together: their processes must agree on its order.
 _ONE_SEQUENCE = ("optuna.samplers.GridSampler", "optuna.samplers.QMCSampler")
+# Tries every point, as the grid does, also of a space that a function describes.
+_BRUTE_FORCE = "optuna.samplers.BruteForceSampler"
 # The samplers of the stock plugin's options, and whatever else Optuna offers; never other code.
 _TRUSTED = (
     *("hydra_plugins.hydra_optuna_sweeper.*", "optuna.samplers.*"),
@@ -64,10 +66,18 @@ class StudyOptions:
         return str(self.sweeper.sampler.get("_target_")) == "optuna.samplers.GridSampler"
 
     @property
+    def brute_force(self) -> bool:
+        """Whether the sampler tries every point, however the space is described."""
+        return str(self.sweeper.sampler.get("_target_")) == _BRUTE_FORCE
+
+    @property
     def n_trials(self) -> int:
-        """The total number of trials; a grid's size if that is smaller."""
+        """The total number of trials; the number of points if the sampler tries all, and they are fewer.
+
+        How many a function of the user's describes is only known once all are tried: see `claims.exhausted`.
+        """
         total = int(self.sweeper.n_trials)
-        if self.grid:
+        if self.grid or (self.brute_force and self.space.custom is None):
             size = 1
             for values in self.space.grid().values():
                 size *= len(values)

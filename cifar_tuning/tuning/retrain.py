@@ -15,7 +15,7 @@ from cifar_tuning.errors import wants_traces
 from cifar_tuning.files import write_text
 from cifar_tuning.tuning.options import StudyOptions
 from cifar_tuning.tuning.place import RETRAIN
-from cifar_tuning.tuning.study_files import finished, overrides_of
+from cifar_tuning.tuning.study_files import finished, is_over, overrides_of
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +25,7 @@ RETRAINED = "retrained.json"
 def retrain_best(study: optuna.Study, options: StudyOptions, context: HydraContext, task: TaskFunction) -> None:
     """Trains the winner with `retrain_best` seeds that took no part in the search, and tests each once."""
     count = options.sweeper.retrain_best
-    if not count or len(finished(study)) < options.n_trials:
+    if not count or not is_over(study, options):
         return
     if not any(trial.state == TrialState.COMPLETE for trial in finished(study)):
         return

@@ -81,11 +81,6 @@ class SearchSpace:
         swept = {str(name): d for name, d in distributions.items()}
         return cls(swept, {str(name): str(value) for name, value in fixed.items()}, deletions, custom)
 
-    @property
-    def empty(self) -> bool:
-        """Whether there is nothing to search."""
-        return not self.distributions and self.custom is None
-
     def suggest(self, trial: BaseTrial, config: DictConfig) -> None:
         """Has the sampler draw every parameter; values already drawn stay."""
         for name, distribution in self.distributions.items():

@@ -6,6 +6,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from optuna import TrialPruned
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.trial import FixedTrial, Trial
 
@@ -114,6 +115,8 @@ def tried(space: SearchSpace, config: DictConfig, given: Mapping[str, Any] | Non
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             space.suggest(trial, config)
+    except TrialPruned:  # as far as the function asked for any
+        pass
     except Exception as error:
         if _asks_for_more(error, trial):
             raise NeedsTrialError(str(error)) from error
@@ -158,14 +161,29 @@ def example_params(space: SearchSpace, config: DictConfig) -> dict[str, Any]:
     return tried(space, config).params
 
 
+def all_distributions(
+    space: SearchSpace, config: DictConfig, given: Mapping[str, Any] | None = None
+) -> Mapping[str, BaseDistribution] | None:
+    """Returns the distributions of a space, a function's too; None where that can't be asked, or raises.
+
+    Args:
+        space: whose.
+        config: of the sweep.
+        given: values that win over the configuration's: a function's ranges may follow from them.
+    """
+    if space.custom is None:
+        return space.distributions
+    try:
+        return tried(space, config, given).distributions
+    except (NeedsTrialError, ConfigError):
+        return None
+
+
 def entry_params(space: SearchSpace, config: DictConfig, entry: Mapping[Any, Any]) -> dict[str, Any]:
     """Returns a configuration to be tried first, its choices as the search space writes them."""
     given = {str(k): OmegaConf.to_container(v) if OmegaConf.is_config(v) else v for k, v in entry.items()}
-    try:
-        distributions = space.distributions if space.custom is None else tried(space, config, given).distributions
-    except (NeedsTrialError, ConfigError):  # the latter is said by `entry_problems`
-        distributions = space.distributions
-    known = {name: value_in(d, given, name) for name, d in distributions.items() if name in given}
+    ranges = all_distributions(space, config, given) or space.distributions
+    known = {name: value_in(d, given, name) for name, d in ranges.items() if name in given}
     return given | {name: value for name, value in known.items() if value is not ABSENT}
 
 

@@ -13,6 +13,7 @@ from cifar_tuning import PROJECT_ROOT
 from cifar_tuning.files import write_text
 from cifar_tuning.overrides import of_job
 from cifar_tuning.text import as_choice, command_line, without_password
+from cifar_tuning.tuning.claims import exhausted
 from cifar_tuning.tuning.engine import OVERRIDES
 from cifar_tuning.tuning.options import StudyOptions
 from cifar_tuning.tuning.overlays import as_overlay
@@ -68,6 +69,12 @@ def objective_name(options: StudyOptions) -> str:
 def finished(study: optuna.Study) -> list[FrozenTrial]:
     """Returns the trials that ended."""
     return [trial for trial in study.get_trials(deepcopy=False) if trial.state.is_finished()]
+
+
+def is_over(study: optuna.Study, options: StudyOptions) -> bool:
+    """Whether all trials have ended that the study is to have, or there can be."""
+    ended = len(finished(study))
+    return ended >= options.n_trials or (ended == len(study.get_trials(deepcopy=False)) and exhausted(study))
 
 
 def overrides_of(trial: FrozenTrial, options: StudyOptions) -> list[str]:

@@ -4,6 +4,8 @@ import sys
 import time
 
 import hydra
+import numpy
+import optuna
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig
 
@@ -19,6 +21,8 @@ def main(cfg: DictConfig) -> object:
         sys.exit(3)
     if cfg.returns == "farewell":
         sys.exit("no such luck")
+    if cfg.returns == "array":
+        return numpy.array([cfg.x**2 + cfg.y, abs(cfg.x - 1)])
     if cfg.returns == "two":
         return [cfg.x**2 + cfg.y, abs(cfg.x - 1)]
     return (
@@ -30,6 +34,22 @@ def space(config: DictConfig, trial) -> None:
     """`y` is a choice only where `x` is positive."""
     if trial.suggest_float("x", -5, 5) > 0:
         trial.suggest_int("y", 1, 3)
+
+
+def tree(config: DictConfig, trial) -> None:
+    """Five points: `y` is a choice only where `x` is 1."""
+    if trial.suggest_categorical("x", [0.0, 1.0, 2.0]) == 1:
+        trial.suggest_int("y", 0, 2)
+
+
+def nothing(config: DictConfig, trial) -> None:
+    """Suggests nothing."""
+
+
+def upper_half(config: DictConfig, trial) -> None:
+    """Has the lower half pruned, which the default is not in."""
+    if trial.suggest_float("x", -5, 5) < 0:
+        raise optuna.TrialPruned("not worth it")
 
 
 if __name__ == "__main__":

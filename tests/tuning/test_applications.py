@@ -16,7 +16,9 @@ from omegaconf import OmegaConf
 from optuna.trial import TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
+from cifar_tuning.targets import STUDY_SWEEPER
 from cifar_tuning.tuning.claims import OWNER, RETRIES, Claims
+from cifar_tuning.tuning.finding import find_study
 
 APP = Path(__file__).with_name("sphere.py")
 
@@ -271,8 +273,60 @@ def test_a_job_that_exits_costs_its_trial_and_no_worker(start, trials, launcher)
     assert "died" not in out
 
 
-def test_several_objectives(run, trials, tmp_path):
-    space = [*SPACE, "returns=two", "hydra.sweeper.direction=[minimize,minimize]", "hydra.sweeper.n_trials=4"]
+@pytest.fixture
+def brute_force(tmp_path) -> list[str]:
+    """What has a study try every point: a sampler that is in nobody's options."""
+    file = tmp_path / "own" / "hydra" / "sweeper" / "sampler" / "brute.yaml"
+    file.parent.mkdir(parents=True)
+    file.write_text("_target_: optuna.samplers.BruteForceSampler\n")
+    return ["--config-dir", str(tmp_path / "own"), "hydra/sweeper/sampler=brute"]
+
+
+@pytest.mark.parametrize(
+    ("space", "points"),
+    [
+        (["x=1,2", "y=range(0,3)"], [{"x": x, "y": y} for x in (1, 2) for y in (0, 1, 2)]),
+        (
+            ["hydra.sweeper.custom_search_space=sphere.tree"],
+            [{"x": 0.0}, {"x": 1.0, "y": 0}, {"x": 1.0, "y": 1}, {"x": 1.0, "y": 2}, {"x": 2.0}],
+        ),
+    ],
+    ids=["declared", "custom"],
+)
+def test_brute_force_tries_every_point_once(run, trials, brute_force, space, points):
+    out = run(*space, *brute_force, "hydra.sweeper.n_trials=20")
+    assert sorted((t.params for t in trials()), key=str) == sorted(points, key=str), out
+    out = run(*space, *brute_force, "hydra.sweeper.n_trials=40")
+    assert len(trials()) == len(points)
+    assert "every point of the search space is tried" in out
+
+
+@pytest.mark.slow
+def test_brute_force_with_several_workers(start, trials, brute_force):
+    space = ["hydra.sweeper.custom_search_space=sphere.tree", "hydra.sweeper.workers=3", "wait=0.3"]
+    process = start(*space, *brute_force, "hydra.sweeper.n_trials=20")
+    out = finish(process)
+    assert process.returncode == 0, out
+    assert len(trials()) == 5
+
+
+@pytest.mark.parametrize(
+    ("space", "message"),
+    [
+        ([*SPACE, "y=1,2"], "there is no end of them in x (interval -5.0 to 5.0)"),
+        (["hydra.sweeper.custom_search_space=sphere.space"], "there is no end of them in x (interval -5.0 to 5.0)"),
+        (["hydra.sweeper.custom_search_space=sphere.nothing"], "custom_search_space=sphere.nothing suggests nothing"),
+        ([], "the search space is empty: no key has a range"),
+    ],
+)
+def test_what_has_no_end_or_no_beginning_is_refused(run, brute_force, tmp_path, space, message):
+    assert message in run(*space, *brute_force)
+    assert not (tmp_path / "sweep" / "optuna.db").exists()
+
+
+@pytest.mark.parametrize("returns", ["two", "array"])
+def test_several_objectives(run, trials, tmp_path, returns):
+    space = [*SPACE, f"returns={returns}", "hydra.sweeper.direction=[minimize,minimize]", "hydra.sweeper.n_trials=4"]
     out = run(*space)
     assert [len(t.values) for t in trials()] == [2] * 4, out
     assert OmegaConf.load(tmp_path / "sweep" / "optimization_results.yaml").solutions
@@ -290,3 +344,31 @@ def test_a_timeout_starts_no_further_trial(start, trials):
     assert 1 <= len(done) < 12, out
     assert {t.state for t in done} == {TrialState.COMPLETE}
     assert "stopped by hydra.sweeper.timeout=2; the same command goes on" in out
+
+
+def test_a_trial_that_its_own_search_space_prunes_is_no_failure(run, trials):
+    space = ["hydra.sweeper.custom_search_space=sphere.upper_half", "hydra/sweeper/sampler=random"]
+    out = run(*space, "hydra.sweeper.max_failure_rate=0", "hydra.sweeper.n_trials=8")
+    states = {(t.params["x"] < 0, t.state) for t in trials()}
+    assert states == {(True, TrialState.PRUNED), (False, TrialState.COMPLETE)}, out
+    assert "0 failed" in out
+
+
+@pytest.mark.parametrize("direction", ["[]", "up", "[minimize,up]"])
+def test_a_direction_that_is_none_is_refused(run, direction):
+    out = run(*SPACE, f"hydra.sweeper.direction={direction}")
+    assert "must be minimize or maximize, or a list of them" in out
+    assert "Traceback" not in out
+
+
+@pytest.mark.parametrize("name", ["a b", "50%", "what?", "a%20b", "a#b", "ä&c=d"])
+def test_a_folder_may_have_any_name(run, tmp_path, name):
+    given = [*SPACE, f"hydra.sweep.dir='{tmp_path}/{name}'", "hydra.sweeper.n_trials=2"]
+    assert "2 of 2 trials finished" in run(*given)
+    assert "all 2 trials finished" in run(*given)
+    assert {file.name for file in tmp_path.iterdir()} <= {name, "sphere.log"}
+    assert (tmp_path / name / "optuna.db").is_file()
+    assert len(find_study(tmp_path / name, {}).trials) == 2
+    params = {"hydra.sweeper._target_": STUDY_SWEEPER, "hydra.sweeper.study_name": "sphere"}
+    (tmp_path / name / "study.yaml").unlink()
+    assert len(find_study(tmp_path / name, params).trials) == 2
