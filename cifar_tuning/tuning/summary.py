@@ -19,6 +19,7 @@ from cifar_tuning.tuning.options import StudyOptions
 from cifar_tuning.tuning.place import folder_of_model
 from cifar_tuning.tuning.progress import number, reason
 from cifar_tuning.tuning.retrain import retrained, subfolder
+from cifar_tuning.tuning.storage import with_driver
 from cifar_tuning.tuning.study_files import PLOTS, experiment, finished, is_over, objective_name, overrides_of
 from cifar_tuning.tuning.trial import outcome_key
 
@@ -191,7 +192,7 @@ def _look_next(options: StudyOptions, model: list[str]) -> list[str]:
     if is_tracked(options.config):
         command = report_command(folder, OmegaConf.select(options.config, "tracking.uri"))
         lines.append(f"  {command}  all of it on one page, with comparisons")
-    storage = without_password(options.place.storage)
+    storage = without_password(with_driver(options.place.storage))  # it opens the database by itself
     return [
         *lines,
         f"  {shlex.join(['optuna-dashboard', storage])}  the study in a browser (pip install optuna-dashboard)",
