@@ -9,6 +9,7 @@ from optuna.distributions import FloatDistribution
 from cifar_tuning.errors import ConfigError
 from cifar_tuning.numeric import is_number, is_whole
 from cifar_tuning.overrides import given_options, parse_overrides
+from cifar_tuning.targets import how_to_trust, refused
 from cifar_tuning.text import on_one_line
 from cifar_tuning.tuning import standin
 from cifar_tuning.tuning.options import StudyOptions, make_pruner
@@ -94,12 +95,14 @@ def _problems_with_parts(options: StudyOptions) -> list[str]:
         try:
             build()
         except Exception as error:
+            named = refused(error)
             while error.__cause__ is not None and isinstance(error.__cause__, Exception):
                 error = error.__cause__
             said = given_options(options.config.hydra)
             given = sorted(option for option in said if option.startswith(f"hydra.sweeper.{name}."))
             which = f" (given: {', '.join(given)})" if given else ""
-            lines.append(f"hydra/sweeper/{name}: {on_one_line(str(error))}{which}")
+            why = on_one_line(str(error)) if named is None else how_to_trust(named)
+            lines.append(f"hydra/sweeper/{name}: {why}{which}")
     return lines
 
 

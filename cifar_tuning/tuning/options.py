@@ -15,6 +15,7 @@ from optuna.exceptions import ExperimentalWarning
 
 from cifar_tuning.errors import ConfigError
 from cifar_tuning.overrides import parse_overrides
+from cifar_tuning.targets import trusted_by_user
 from cifar_tuning.tuning import standin
 from cifar_tuning.tuning.place import StudyPlace, sampler_options, study_place
 from cifar_tuning.tuning.space import SearchSpace, fixed_part
@@ -23,10 +24,12 @@ from cifar_tuning.tuning.space import SearchSpace, fixed_part
 _ONE_SEQUENCE = ("optuna.samplers.GridSampler", "optuna.samplers.QMCSampler")
 # Tries every point, as the grid does, also of a space that a function describes.
 _BRUTE_FORCE = "optuna.samplers.BruteForceSampler"
-# The samplers of the stock plugin's options, and whatever else Optuna offers; never other code.
+# The samplers of the stock plugin's options, and whatever else Optuna offers; other code where the user or the
+# application trusts it.
 _TRUSTED = (
     *("hydra_plugins.hydra_optuna_sweeper.*", "optuna.samplers.*"),
     *("optuna.pruners.*", "cifar_tuning.tuning.pruners.*"),
+    "hydra.utils.get_method",  # how a function is named; Hydra looks whether that one is trusted
 )
 
 
@@ -97,7 +100,7 @@ class StudyOptions:
             node = _seeded_for(process, node)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)
-            built = instantiate(node, _execution_whitelist_=_TRUSTED)
+            built = instantiate(node, _execution_whitelist_=[*_TRUSTED, *trusted_by_user()])
             return built(self.space.grid()) if isinstance(built, functools.partial) else built
 
     def pruner_config(self) -> dict[str, Any] | None:
@@ -181,7 +184,7 @@ def make_pruner(config: dict[str, Any] | None) -> optuna.pruners.BasePruner:
         return optuna.pruners.NopPruner()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
-        return instantiate(config, _execution_whitelist_=_TRUSTED)
+        return instantiate(config, _execution_whitelist_=[*_TRUSTED, *trusted_by_user()])
 
 
 def _globs_as_choices(arguments: list[str]) -> list[str]:

@@ -9,13 +9,13 @@ from filelock import FileLock, Timeout
 from hydra.core.plugins import Plugins
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 
 from cifar_tuning.errors import wants_traces
 from cifar_tuning.files import write_text
 from cifar_tuning.tuning.options import StudyOptions
 from cifar_tuning.tuning.place import RETRAIN
-from cifar_tuning.tuning.study_files import finished, is_over, overrides_of
+from cifar_tuning.tuning.study_files import is_over, overrides_of, winner
 
 log = logging.getLogger(__name__)
 
@@ -27,12 +27,12 @@ def retrain_best(study: optuna.Study, options: StudyOptions, context: HydraConte
     count = options.sweeper.retrain_best
     if not count or not is_over(study, options):
         return
-    if not any(trial.state == TrialState.COMPLETE for trial in finished(study)):
+    if (best := winner(study, options)) is None:
         return
     launcher = Plugins.instance().instantiate_launcher(config=options.config, hydra_context=context, task_function=task)
     try:
         with FileLock(options.place.folder / ".retrain.lock", timeout=0):
-            _retrain(study.best_trial, launcher, options)
+            _retrain(best, launcher, options)
     except Timeout:
         print("Another process retrains the winner just now.")
     except Exception as error:  # the study's own results stand

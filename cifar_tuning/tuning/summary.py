@@ -17,10 +17,10 @@ from cifar_tuning.text import command_line, counted, without_password
 from cifar_tuning.tuning.claims import exhausted
 from cifar_tuning.tuning.options import StudyOptions
 from cifar_tuning.tuning.place import folder_of_model
-from cifar_tuning.tuning.progress import number, reason
+from cifar_tuning.tuning.progress import feasible, number, reason
 from cifar_tuning.tuning.retrain import retrained, subfolder
 from cifar_tuning.tuning.storage import with_driver
-from cifar_tuning.tuning.study_files import PLOTS, experiment, finished, is_over, objective_name, overrides_of
+from cifar_tuning.tuning.study_files import PLOTS, experiment, finished, is_over, objective_name, overrides_of, winner
 from cifar_tuning.tuning.trial import outcome_key
 
 # Failed trials that are listed, and characters of their reasons.
@@ -71,15 +71,17 @@ def print_end(study: optuna.Study, options: StudyOptions, timed_out: bool = Fals
     ]
     if complete and several:
         lines += [*_front(study.best_trials, options), *_look_next(options, [])]
-    elif complete:
-        best = study.best_trial
+    elif (best := winner(study, options)) is not None:
         lines += [*_retrained(best, options), *_once_more(best, options), *_look_next(options, _model(best, options))]
+    elif complete:
+        lines.append("None is the best: all complete trials violate constraints.")
     for line in lines:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def _ranked(complete: list[FrozenTrial], options: StudyOptions) -> list[FrozenTrial]:
-    return sorted(complete, key=lambda t: t.value or 0.0, reverse=options.directions[0] == "maximize")
+    sign = -1 if options.directions[0] == "maximize" else 1
+    return sorted(complete, key=lambda t: (not feasible(t), sign * (t.value or 0.0)))
 
 
 def _table(trials: list[FrozenTrial], title: str) -> Table:

@@ -36,6 +36,11 @@ def space(config: DictConfig, trial) -> None:
         trial.suggest_int("y", 1, 3)
 
 
+def limits(trial) -> tuple[float]:
+    """`x` may not be positive."""
+    return (trial.params["x"],)
+
+
 def tree(config: DictConfig, trial) -> None:
     """Five points: `y` is a choice only where `x` is 1."""
     if trial.suggest_categorical("x", [0.0, 1.0, 2.0]) == 1:

@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 from optuna.trial import TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
-from cifar_tuning.targets import STUDY_SWEEPER
+from cifar_tuning.targets import STUDY_SWEEPER, TRUST_VARIABLE
 from cifar_tuning.tuning.claims import OWNER, RETRIES, Claims
 from cifar_tuning.tuning.finding import find_study
 
@@ -372,3 +372,28 @@ def test_a_folder_may_have_any_name(run, tmp_path, name):
     params = {"hydra.sweeper._target_": STUDY_SWEEPER, "hydra.sweeper.study_name": "sphere"}
     (tmp_path / name / "study.yaml").unlink()
     assert len(find_study(tmp_path / name, params).trials) == 2
+
+
+@pytest.mark.parametrize(
+    "named", ["{_target_:hydra.utils.get_method,path:sphere.limits}", "{_target_:sphere.limits,_partial_:true}"]
+)
+def test_a_sampler_takes_a_function_that_the_user_trusts(run, trials, tmp_path, monkeypatch, named):
+    given = [*SPACE, f"hydra.sweeper.sampler.constraints_func={named}", "hydra.sweeper.n_trials=2"]
+    assert "may not call sphere.limits; if you trust the package, export CIFAR_TUNING_TRUST='sphere.*'" in run(*given)
+    monkeypatch.setenv(TRUST_VARIABLE, "sphere.*")
+    out = run(*given, "hydra.sweeper.plots=true", "hydra.sweeper.enqueue=[{x: 1.0},{x: 2.0}]")
+    assert "None is the best: all complete trials violate constraints." in out
+    assert "Traceback" not in out
+    assert "going on" not in run(*given)
+    assert len(trials()) == 2
+    run(*given[:-1], "hydra.sweeper.n_trials=3", "hydra.sweeper.enqueue=[{x: -1.0}]")
+    assert OmegaConf.load(tmp_path / "sweep" / "optimization_results.yaml").best_params == {"x": -1.0}
+
+
+def test_infinite_values_are_said_once_to_be_in_no_plot(run):
+    given = ["returns=value,inf,-inf", "hydra/sweeper/sampler=grid", "hydra.sweeper.plots=true"]
+    out = run(*given)
+    assert "2 trials with an infinite value: in none of the plots." in out
+    assert "omitted" not in out
+    (best,) = {line.partition("(best ")[2].partition(")")[0] for line in out.splitlines() if "3/3 ended" in line}
+    assert best.startswith("-inf")
