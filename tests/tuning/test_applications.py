@@ -397,3 +397,14 @@ def test_infinite_values_are_said_once_to_be_in_no_plot(run):
     assert "omitted" not in out
     (best,) = {line.partition("(best ")[2].partition(")")[0] for line in out.splitlines() if "3/3 ended" in line}
     assert best.startswith("-inf")
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ([], "hydra/sweeper/pruner: Either lower or upper must be specified"),
+        (["hydra.sweeper.pruner.upper=100"], "2 of 2 trials finished"),
+    ],
+)
+def test_the_threshold_pruner_needs_a_threshold(run, given, said):
+    assert said in run(*SPACE, "hydra/sweeper/pruner=threshold", *given, "hydra.sweeper.n_trials=2")
