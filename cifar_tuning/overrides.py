@@ -1,13 +1,15 @@
 """Overrides of a command line as they were typed, for all that needs no more of them than a key and a value."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Override, Quote, QuotedString
+from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
 # How a sweeper hands on what refers to a job, where the shell took the quotes: `seed=$\{hydra\:job.num\}`.
@@ -22,6 +24,53 @@ def key_of(override: str) -> str:
 def value_of(override: str) -> str:
     """Returns the value that an override gives, as it was typed."""
     return override.partition("=")[2]
+
+
+def written(value: Any) -> str:
+    """Returns a value as an override gives it, so that a job has it as it is: `null` for None, quotes where needed.
+
+    Args:
+        value: a number, None, a list, a mapping or text. Text that Hydra reads as a list, a mapping, null or a word in
+            quotes is taken for what an override gives already: that is what the choices of `l=[1,2],[3]` are.
+    """
+    if value is None:
+        return "null"
+    if isinstance(value, Mapping):
+        return f"{{{','.join(f'{key}:{written(one)}' for key, one in value.items())}}}"
+    if isinstance(value, str):
+        return _written(value)
+    return f"[{','.join(map(written, value))}]" if isinstance(value, Sequence) else str(value)
+
+
+@lru_cache(maxsize=1024)
+def _written(text: str) -> str:
+    known = _parsed(text)
+    if known is not None:
+        value = known.value()
+        quoted = known.get_value_element_as_str()[:1] in ("'", '"')
+        if quoted or value is None or isinstance(value, list | dict) or (isinstance(value, str) and value == text):
+            return text
+    return QuotedString(text, Quote.double).with_quotes()
+
+
+def _parsed(text: str) -> Override | None:
+    """Returns an override with a value as it is written; None where Hydra can't read it, or as several values."""
+    try:
+        parsed = OverridesParser.create().parse_override(f"key={text}")
+    except HydraException:
+        return None
+    return None if parsed.is_sweep_override() else parsed
+
+
+def same_value(one: Any, other: Any) -> bool:
+    """Whether two values are the same in a job, however they are written: 1 and `1`, [1, 2] and `[1,2]`."""
+    return _meaning(one) == _meaning(other)
+
+
+def _meaning(value: Any) -> tuple[bool, str]:
+    parsed = _parsed(value) if isinstance(value, str) else None
+    read = value if parsed is None else parsed.value()
+    return read is None, str(read)
 
 
 def deletes(override: str) -> bool:

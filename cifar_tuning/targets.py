@@ -1,5 +1,6 @@
 """Which of our parts a configuration has chosen, by their `_target_`; known without importing any of them."""
 
+import os
 import re
 from typing import Any
 
@@ -27,6 +28,11 @@ def is_fused(hydra: Any) -> bool:
 def is_tracked(config: Any) -> bool:
     """Whether runs go to MLflow; the tracker may be named by its module or its package, or be one like it."""
     return str(OmegaConf.select(config, "tracking._target_")).rpartition(".")[2] == TRACKER
+
+
+def trusted_by_user() -> list[str]:
+    """Returns what the user has declared that configurations may name."""
+    return [name.strip() for name in os.environ.get(TRUST_VARIABLE, "").split(",") if name.strip()]
 
 
 def refused(error: BaseException | None) -> str | None:

@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 from cifar_tuning import PROJECT_ROOT
 from cifar_tuning.errors import UserError
 from cifar_tuning.processes import stop
-from cifar_tuning.targets import TRUST_VARIABLE
+from cifar_tuning.targets import trusted_by_user
 from cifar_tuning.tuning import plugin  # noqa: F401  registers the resolvers that conf/ uses
 from cifar_tuning.tuning.overlays import register
 
@@ -70,9 +70,8 @@ def trusted_targets() -> list[str]:
     The user's own modules are the Python files and packages in the project's root and in the folder where the
     command is typed; `CIFAR_TUNING_TRUST=timm.*,my_package.*` adds installed packages.
     """
-    declared = [name.strip() for name in os.environ.get(TRUST_VARIABLE, "").split(",") if name.strip()]
     own = sorted({name for folder in (PROJECT_ROOT, Path.cwd()) for name in _modules_in(folder)} - _NOT_THE_USERS)
-    return [*_TRUSTED, *(f"{name}.*" for name in own), *declared]
+    return [*_TRUSTED, *(f"{name}.*" for name in own), *trusted_by_user()]
 
 
 def _modules_in(folder: Path) -> list[str]:

@@ -19,6 +19,7 @@ from typing import Any
 
 from optuna import Study
 from optuna.exceptions import UpdateFinishedTrialError
+from optuna.samplers import BruteForceSampler
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from cifar_tuning.processes import host, lives, started, undisturbed
@@ -63,7 +64,7 @@ class Claims:
         self.process = {"host": host(), "pid": os.getpid(), "started": started(os.getpid()), "id": uuid.uuid4().hex[:8]}
 
     def take(self, count: int, suggest: Callable[[Trial], bool]) -> list[Trial] | None:
-        """Returns up to `count` trials to train, now RUNNING; None when all are taken or finished.
+        """Returns up to `count` trials to train, now RUNNING; None when all that there can be are taken or finished.
 
         Args:
             count: at most so many.
@@ -102,9 +103,8 @@ class Claims:
                 self._set_state(trial._trial_id, TrialState.WAITING)
 
     def _take_one(self, trials: list[FrozenTrial]) -> Trial | None:
-        if len(trials) >= self.n_trials and not any(
-            t.state == TrialState.WAITING and t.number < self.n_trials for t in trials
-        ):
+        waiting = any(t.state == TrialState.WAITING and t.number < self.n_trials for t in trials)
+        if not waiting and (len(trials) >= self.n_trials or exhausted(self.study)):
             return None
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Heartbeat of storage")  # this module records it
@@ -219,10 +219,35 @@ def tell(study: Study, number: int, state: str, value: Any, error: str | None = 
     except (UpdateFinishedTrialError, ValueError) as refusal:  # the first is a RuntimeError, too
         log.warning("Trial %d was ended by another process: %s", number, refusal)
     except RuntimeError as refusal:
-        # The grid sampler stops a study whose grid is done, which is only allowed inside `optimize`; the stock
-        # plugin ignores it too.
-        if "`Study.stop` is supposed to be invoked" not in str(refusal):
+        if not _stops_study(refusal):  # what is taken next is looked at by itself
             raise
+
+
+def exhausted(study: Study) -> bool:
+    """Whether every point of the search space is tried or in training, where the sampler has an end of its own.
+
+    A grid's is known beforehand.
+    """
+    if not isinstance(study.sampler, BruteForceSampler):
+        return False
+    drawn = [t for t in study.get_trials(deepcopy=False) if t.params and t.state != TrialState.WAITING]
+    if not drawn:
+        return False
+    try:
+        # The only way to ask: it draws nothing and writes nothing.
+        study.sampler.after_trial(study, drawn[-1], TrialState.FAIL, None)
+    except RuntimeError as refusal:
+        if not _stops_study(refusal):
+            raise
+        return True
+    except ValueError:  # the space has changed, which the sampler will say when it draws
+        return False
+    return False
+
+
+def _stops_study(error: RuntimeError) -> bool:
+    """Whether a sampler wants to stop a study that has no further points, which is only allowed inside `optimize`."""
+    return "`Study.stop` is supposed to be invoked" in str(error)
 
 
 def owner_of(trial: FrozenTrial) -> dict[str, Any]:

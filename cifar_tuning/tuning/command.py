@@ -13,6 +13,7 @@ from cifar_tuning.compose import remember_files
 from cifar_tuning.errors import UserError
 from cifar_tuning.processes import is_worker
 from cifar_tuning.tuning.engine import Engine
+from cifar_tuning.tuning.exits import ContainedTask
 from cifar_tuning.tuning.options import StudyOptions
 from cifar_tuning.tuning.study import open_study
 from cifar_tuning.tuning.worker_count import script, workers_of
@@ -26,7 +27,7 @@ def run_study(config: DictConfig, context: HydraContext, task: TaskFunction, arg
         ConfigError: the study can't be run as asked; nothing was trained.
         UserError: the storage can't be used, or too many trials failed.
     """
-    context = remember_files(context)
+    context, task = remember_files(context), ContainedTask(task)
     options = StudyOptions.parse(config, arguments)
     study = open_study(options)
     workers = workers_of(options)
@@ -52,8 +53,8 @@ def run_study(config: DictConfig, context: HydraContext, task: TaskFunction, arg
     finally:
         # Who pressed Ctrl-C does not want to wait for pictures; the next command draws them.
         study_files.write(study, options, plots=options.sweeper.plots and not stopped)
-    timeout, left = options.sweeper.timeout, options.n_trials - len(study_files.finished(study))
-    timed_out = timeout is not None and left > 0 and time.time() >= begin + timeout
+    timeout = options.sweeper.timeout
+    timed_out = timeout is not None and time.time() >= begin + timeout and not study_files.is_over(study, options)
     retrain.retrain_best(study, options, context, task)
     summary.print_end(study, options, timed_out)
 

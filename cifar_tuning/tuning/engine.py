@@ -5,7 +5,7 @@ import math
 import signal
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from itertools import pairwise
 from typing import Any
 
@@ -20,6 +20,7 @@ from cifar_tuning.errors import UserError
 from cifar_tuning.files import write_text
 from cifar_tuning.processes import asked_to_stop, undisturbed
 from cifar_tuning.tuning.claims import Claims, tell
+from cifar_tuning.tuning.exits import JobExit, exited, stops_process
 from cifar_tuning.tuning.options import StudyOptions
 from cifar_tuning.tuning.place import REPEAT, LostTrial
 from cifar_tuning.tuning.storage import trial_id
@@ -87,10 +88,7 @@ class Engine:
                 if trials is None:
                     return
                 try:
-                    if self.flow is None:
-                        self._train(trials)
-                    else:
-                        Stream(self, trials, lambda: goes_on() and not self._failed()).run(self.flow, self.room)
+                    self._train(trials, goes_on)
                 except LostTrial as lost:
                     log.warning("%s", lost)
                     self._give_back()
@@ -105,20 +103,39 @@ class Engine:
             raise
 
     def suggest(self, trial: Trial) -> bool:
-        """Draws a trial's parameters, or fails it; says whether it has them."""
+        """Draws a trial's parameters, or ends it; says whether it has them."""
         try:
             self.options.space.suggest(trial, self.options.config)
             used = self.options.space.overrides(trial.params)
             if self.batch > 1:  # launchers compose a whole batch before its first job: one would fail all
                 self.context.config_loader.load_sweep_config(self.options.config, used)
             self.study._storage.set_trial_system_attr(trial._trial_id, OVERRIDES, used)
+        except optuna.TrialPruned:  # the user's own function wants no such trial
+            tell(self.study, trial.number, "pruned", None)
+            return False
         except Exception as error:  # a mistake in the user's own function, or in what it suggests
             self._keep_traceback(trial.number, traceback.format_exc())
             self._fail(trial.number, f"{type(error).__name__}: {error}")
             return False
         return True
 
-    def _train(self, trials: list[Trial]) -> None:
+    def _train(self, trials: list[Trial], goes_on: Callable[[], bool]) -> None:
+        """Has the launcher train trials, and those that it asks for meanwhile.
+
+        Raises:
+            JobExit: the launcher exited, and nobody had asked for that.
+        """
+        try:
+            if self.flow is None:
+                self._train_batch(trials)
+            else:
+                Stream(self, trials, lambda: goes_on() and not self._failed()).run(self.flow, self.room)
+        except SystemExit as error:
+            if stops_process(error):
+                raise
+            raise JobExit(f"it {exited(error)}") from error
+
+    def _train_batch(self, trials: list[Trial]) -> None:
         """Trains all seeds of a batch of trials, seed by seed; who fails or is pruned drops out."""
         earlier = {trial.number: outcomes(self.study, trial.number, self.repeats) for trial in trials}
         lost = set[int]()
@@ -157,7 +174,7 @@ class Engine:
             return Outcome("pruned", None)
         if error is not None:
             self._keep_traceback(trial.number, "".join(traceback.format_exception(error)))
-            return Outcome("failed", f"{type(error).__name__}: {error}")
+            return Outcome("failed", _reason(error))
         kept = outcomes(self.study, trial.number, self.repeats)[repeat:]
         try:
             value = objective(result.return_value, len(self.options.directions))
@@ -220,7 +237,7 @@ class Engine:
         Raises:
             UserError: the launcher could not start any job; the trials are given back.
         """
-        reason = f"{type(error).__name__}: {error}"
+        reason = _reason(error)
         running = self._still_running(trials)
         if not isinstance(error, HydraException) and not any(self._begun(trial.number) for trial in trials):
             for trial in running:
@@ -266,13 +283,18 @@ class Engine:
             )
 
 
+def _reason(error: BaseException) -> str:
+    """Returns why a trial failed; an exit says it in words of its own."""
+    return str(error) if isinstance(error, JobExit) else f"{type(error).__name__}: {error}"
+
+
 def objective(value: Any, count: int) -> Any:
     """Returns a job's return value as a float, or as a list of floats for several objectives.
 
     Raises:
         ValueError: it is none, or not a number (NaN), which nothing can be compared with.
     """
-    values = list(value) if count > 1 and isinstance(value, Sequence) and not isinstance(value, str) else [value]
+    values = _several(value) if count > 1 else [value]
     if len(values) != count:
         raise ValueError(f"The job returned {value!r}; the study has {count} objectives, so it needs {count} numbers.")
     try:
@@ -282,6 +304,16 @@ def objective(value: Any, count: int) -> Any:
     if any(math.isnan(v) for v in floats):
         raise ValueError(f"The job returned {value!r}, which can't be compared.")
     return floats if count > 1 else floats[0]
+
+
+def _several(value: Any) -> list[Any]:
+    """Returns the numbers in what a job returned: a list's, an array's or a tensor's; of one number that alone."""
+    if isinstance(value, str | Mapping):
+        return [value]
+    try:
+        return list(value)
+    except TypeError:  # an array without dimensions has an iterator all the same
+        return [value]
 
 
 def consecutive(trials: list[Trial]) -> list[list[Trial]]:

@@ -13,9 +13,9 @@ from sqlalchemy.engine import make_url
 from cifar_tuning.errors import UserError
 from cifar_tuning.overrides import key_of
 from cifar_tuning.text import first_line, without_password
-from cifar_tuning.tuning.place import STORAGE_FILE, sqlite_file
+from cifar_tuning.tuning.place import STORAGE_FILE, sqlite_file, sqlite_url
 from cifar_tuning.tuning.space import SearchSpace
-from cifar_tuning.tuning.storage import quiet_optuna
+from cifar_tuning.tuning.storage import quiet_optuna, with_driver
 from cifar_tuning.tuning.study import MARKER
 
 SWEEPER = "hydra.sweeper."
@@ -52,7 +52,7 @@ def find_study(folder: Path | None, params: Mapping[str, str], storage: str | No
     try:
         make_url(url)
         # Opened the usual way Optuna would make its tables, in whatever database was named by mistake.
-        opened = RDBStorage(url, skip_table_creation=True)
+        opened = RDBStorage(with_driver(url), skip_table_creation=True)
         return optuna.load_study(study_name=name, storage=opened)
     except Exception as error:  # every database has its own way to say no
         reason = first_line(error).rstrip(".")
@@ -113,9 +113,9 @@ def _place(folder: Path | None, params: Mapping[str, str]) -> tuple[str | None, 
     if folder is not None and (folder / MARKER).is_file():
         content = OmegaConf.load(folder / MARKER)
         storage = str(content.storage)
+        file = sqlite_file(storage)
         # The marker names a file in the study's folder relatively, so that the folder can be moved.
-        relative = storage.removeprefix("sqlite:///")
-        return content.study_name, f"sqlite:///{folder / relative}" if relative != storage else storage
+        return content.study_name, storage if file is None else sqlite_url(folder / file)
     target = params.get(f"{SWEEPER}_target_", "")
     if not target.endswith(STUDIES):
         return None, None
@@ -123,5 +123,5 @@ def _place(folder: Path | None, params: Mapping[str, str]) -> tuple[str | None, 
     if storage != "null":
         return name, storage
     if target.endswith("StudySweeper"):
-        return name, f"sqlite:///{(folder or Path()) / STORAGE_FILE}"
+        return name, sqlite_url((folder or Path()) / STORAGE_FILE)
     return name, None

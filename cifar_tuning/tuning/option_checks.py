@@ -4,13 +4,17 @@ from pathlib import Path
 
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
+from optuna.distributions import FloatDistribution
 
 from cifar_tuning.errors import ConfigError
 from cifar_tuning.numeric import is_number, is_whole
 from cifar_tuning.overrides import given_options, parse_overrides
+from cifar_tuning.targets import how_to_trust, refused
 from cifar_tuning.text import on_one_line
+from cifar_tuning.tuning import standin
 from cifar_tuning.tuning.options import StudyOptions, make_pruner
 from cifar_tuning.tuning.place import objectives_of
+from cifar_tuning.tuning.space import describe
 
 # Hydra's own default.
 TRIAL_FOLDER = "${hydra.job.num}"
@@ -32,15 +36,31 @@ def option_problems(options: StudyOptions) -> list[str]:
             lines.append(f"hydra.sweeper.{name}={value}: must be a number, {low} or above, or null")
     if not (is_number(rate := sweeper.max_failure_rate) and 0 <= rate <= 1):
         lines.append(f"hydra.sweeper.max_failure_rate={rate}: must be a number from 0 to 1")
-    if bad := [d for d in options.directions if d not in ("minimize", "maximize")]:
+    if bad := [d for d in options.directions or ["[]"] if d not in ("minimize", "maximize")]:
         lines.append(f"hydra.sweeper.direction={bad[0]}: must be minimize or maximize, or a list of them")
-    if options.space.empty:
-        lines.append(
-            "the search space is empty: give a key a range, as in 'optimizer.lr=tag(log,interval(0.001,0.1))' or "
-            "model.activation=relu,swish, or set hydra.sweeper.params"
-        )
+    lines += _problems_with_space(options)
     lines += _problems_with_folder(options) + _problems_with_parts(options) + _problems_with_repeats(options)
     return lines + _problems_with_objective(options) + _problems_with_retraining(options)
+
+
+def _problems_with_space(options: StudyOptions) -> list[str]:
+    ranges, custom = standin.all_distributions(options.space, options.config), options.space.custom
+    if ranges is None:  # its function needs a trial, or has a mistake, which is said elsewhere
+        return []
+    if not ranges:
+        suggests = "" if custom is None else f"hydra.sweeper.custom_search_space={custom} suggests nothing, and "
+        return [
+            f"the search space is empty: {suggests}no key has a range; give one, as in "
+            "'optimizer.lr=tag(log,interval(0.001,0.1))' or model.activation=relu,swish, or set hydra.sweeper.params"
+        ]
+    endless = [n for n, d in ranges.items() if isinstance(d, FloatDistribution) and d.step is None]
+    if not options.brute_force or not endless:
+        return []
+    shown = ", ".join(f"{name} ({describe(ranges[name])})" for name in endless)
+    return [
+        f"hydra/sweeper/sampler: BruteForceSampler tries every point, and there is no end of them in {shown}: give "
+        "choices or range(low,high,step=…), or take another sampler"
+    ]
 
 
 def _problems_with_folder(options: StudyOptions) -> list[str]:
@@ -75,12 +95,14 @@ def _problems_with_parts(options: StudyOptions) -> list[str]:
         try:
             build()
         except Exception as error:
+            named = refused(error)
             while error.__cause__ is not None and isinstance(error.__cause__, Exception):
                 error = error.__cause__
             said = given_options(options.config.hydra)
             given = sorted(option for option in said if option.startswith(f"hydra.sweeper.{name}."))
             which = f" (given: {', '.join(given)})" if given else ""
-            lines.append(f"hydra/sweeper/{name}: {on_one_line(str(error))}{which}")
+            why = on_one_line(str(error)) if named is None else how_to_trust(named)
+            lines.append(f"hydra/sweeper/{name}: {why}{which}")
     return lines
 
 

@@ -15,16 +15,21 @@ from optuna.exceptions import ExperimentalWarning
 
 from cifar_tuning.errors import ConfigError
 from cifar_tuning.overrides import parse_overrides
+from cifar_tuning.targets import trusted_by_user
 from cifar_tuning.tuning import standin
 from cifar_tuning.tuning.place import StudyPlace, sampler_options, study_place
 from cifar_tuning.tuning.space import SearchSpace, fixed_part
 
 # These cover one space together: their processes must agree on its order.
 _ONE_SEQUENCE = ("optuna.samplers.GridSampler", "optuna.samplers.QMCSampler")
-# The samplers of the stock plugin's options, and whatever else Optuna offers; never other code.
+# Tries every point, as the grid does, also of a space that a function describes.
+_BRUTE_FORCE = "optuna.samplers.BruteForceSampler"
+# The samplers of the stock plugin's options, and whatever else Optuna offers; other code where the user or the
+# application trusts it.
 _TRUSTED = (
     *("hydra_plugins.hydra_optuna_sweeper.*", "optuna.samplers.*"),
     *("optuna.pruners.*", "cifar_tuning.tuning.pruners.*"),
+    "hydra.utils.get_method",  # how a function is named; Hydra looks whether that one is trusted
 )
 
 
@@ -64,10 +69,18 @@ class StudyOptions:
         return str(self.sweeper.sampler.get("_target_")) == "optuna.samplers.GridSampler"
 
     @property
+    def brute_force(self) -> bool:
+        """Whether the sampler tries every point, however the space is described."""
+        return str(self.sweeper.sampler.get("_target_")) == _BRUTE_FORCE
+
+    @property
     def n_trials(self) -> int:
-        """The total number of trials; a grid's size if that is smaller."""
+        """The total number of trials; the number of points if the sampler tries all, and they are fewer.
+
+        How many a function of the user's describes is only known once all are tried: see `claims.exhausted`.
+        """
         total = int(self.sweeper.n_trials)
-        if self.grid:
+        if self.grid or (self.brute_force and self.space.custom is None):
             size = 1
             for values in self.space.grid().values():
                 size *= len(values)
@@ -79,15 +92,15 @@ class StudyOptions:
 
         Args:
             process: tells the processes of a study apart: with the same seed they would draw the same "random"
-                trials, as would a process that goes on with a study. 0 leaves the seed as given.
+                trials, as would a process that goes on with a study. 0 leaves the seeds as given.
 
         """
         node = sampler_options(self.config.hydra)
-        if process and node.get("seed") is not None and node["_target_"] not in _ONE_SEQUENCE:
-            node["seed"] = zlib.crc32(f"{node['seed']} {process}".encode())
+        if process:
+            node = _seeded_for(process, node)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)
-            built = instantiate(node, _execution_whitelist_=_TRUSTED)
+            built = instantiate(node, _execution_whitelist_=[*_TRUSTED, *trusted_by_user()])
             return built(self.space.grid()) if isinstance(built, functools.partial) else built
 
     def pruner_config(self) -> dict[str, Any] | None:
@@ -139,7 +152,7 @@ class StudyOptions:
             elif self.grid:
                 problems.append(f"hydra.sweeper.enqueue: {entry}: a grid tries every point anyway; leave it out")
             else:
-                result.append(standin.entry_params(self.space, entry))
+                result.append(standin.entry_params(self.space, self.config, entry))
                 problems += standin.entry_problems(self.space, self.config, result[-1])
         if problems:
             raise ConfigError(list(dict.fromkeys(problems)))
@@ -152,13 +165,26 @@ class StudyOptions:
         return standin.defaults_left_out(self.space, self.config)
 
 
+def _seeded_for(process: int, node: Any) -> Any:
+    """Returns a sampler's constructor call with seeds of the process's own, also in the samplers that it is made of."""
+    if isinstance(node, list):
+        return [_seeded_for(process, one) for one in node]
+    if not isinstance(node, dict):
+        return node
+    made = {key: _seeded_for(process, value) for key, value in node.items()}
+    target = node.get("_target_")  # without one it is no call, but a search space, say, with a seed in it
+    if target is not None and target not in _ONE_SEQUENCE and node.get("seed") is not None:
+        made["seed"] = zlib.crc32(f"{node['seed']} {process}".encode())
+    return made
+
+
 def make_pruner(config: dict[str, Any] | None) -> optuna.pruners.BasePruner:
     """Builds a pruner from its constructor call; None gives one that never prunes."""
     if config is None:
         return optuna.pruners.NopPruner()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
-        return instantiate(config, _execution_whitelist_=_TRUSTED)
+        return instantiate(config, _execution_whitelist_=[*_TRUSTED, *trusted_by_user()])
 
 
 def _globs_as_choices(arguments: list[str]) -> list[str]:

@@ -1,8 +1,10 @@
 """Where a study lives and how it draws: what every process knows from Hydra's configuration, and without Optuna."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 from omegaconf import OmegaConf
 
@@ -44,8 +46,13 @@ class StudyPlace:
 def sqlite_file(url: str) -> Path | None:
     """Returns the file that a SQLite URL names; None for a database in memory or on a server."""
     scheme, _, rest = url.partition(":///")
-    path = rest.partition("?")[0]
+    path = unquote(rest.partition("?")[0])
     return Path(path) if scheme.startswith("sqlite") and path and path != ":memory:" else None
+
+
+def sqlite_url(file: Path) -> str:
+    """Returns the URL of a SQLite file, what means something else there quoted; braces do so to Optuna."""
+    return "sqlite:///" + re.sub(r"[%?{}]", lambda found: f"%{ord(found[0]):02X}", str(file))
 
 
 def folder_of_model(folder: Path) -> Path | None:
@@ -92,11 +99,11 @@ def study_place(hydra: Any) -> StudyPlace:
     cwd, folder = _cwd(hydra), sweep_folder(hydra)
     storage = hydra.sweeper.storage
     if storage is None:
-        storage = f"sqlite:///{folder / STORAGE_FILE}"
+        storage = sqlite_url(folder / STORAGE_FILE)
     elif not isinstance(storage, str):
         raise ConfigError([f"hydra.sweeper.storage={storage}: must be the URL of a database, or null"])
     elif (file := sqlite_file(storage)) is not None:
-        storage = f"sqlite:///{cwd / file}"
+        storage = sqlite_url(cwd / file)
     return StudyPlace(storage, str(hydra.sweeper.study_name or OmegaConf.select(hydra, "job.name") or "study"), folder)
 
 

@@ -184,6 +184,13 @@ PRUNERS: dict[str, dict[str, Any]] = {
         "reduction_factor": 4,
         "min_early_stopping_rate": 0,
     },
+    "threshold": {
+        "_target_": "optuna.pruners.ThresholdPruner",
+        "lower": None,
+        "upper": None,
+        "n_warmup_steps": 0,
+        "interval_steps": 1,
+    },
     "patient": {
         "_target_": "optuna.pruners.PatientPruner",
         # To the end: patience is what keeps it from pruning by chance.

@@ -9,13 +9,13 @@ from filelock import FileLock, Timeout
 from hydra.core.plugins import Plugins
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 
 from cifar_tuning.errors import wants_traces
 from cifar_tuning.files import write_text
 from cifar_tuning.tuning.options import StudyOptions
 from cifar_tuning.tuning.place import RETRAIN
-from cifar_tuning.tuning.study_files import finished, overrides_of
+from cifar_tuning.tuning.study_files import is_over, overrides_of, winner
 
 log = logging.getLogger(__name__)
 
@@ -25,14 +25,14 @@ RETRAINED = "retrained.json"
 def retrain_best(study: optuna.Study, options: StudyOptions, context: HydraContext, task: TaskFunction) -> None:
     """Trains the winner with `retrain_best` seeds that took no part in the search, and tests each once."""
     count = options.sweeper.retrain_best
-    if not count or len(finished(study)) < options.n_trials:
+    if not count or not is_over(study, options):
         return
-    if not any(trial.state == TrialState.COMPLETE for trial in finished(study)):
+    if (best := winner(study, options)) is None:
         return
     launcher = Plugins.instance().instantiate_launcher(config=options.config, hydra_context=context, task_function=task)
     try:
         with FileLock(options.place.folder / ".retrain.lock", timeout=0):
-            _retrain(study.best_trial, launcher, options)
+            _retrain(best, launcher, options)
     except Timeout:
         print("Another process retrains the winner just now.")
     except Exception as error:  # the study's own results stand

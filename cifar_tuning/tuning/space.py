@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 from optuna.trial import BaseTrial
 
+from cifar_tuning.overrides import deletes, key_of, written
 from cifar_tuning.text import ELSEWHERE, flatten
 
 # Choices that are tried before the first trial; each takes a twentieth of a second to compose.
@@ -32,6 +33,21 @@ def _problems(override: str) -> list[str]:
     wrong = sorted(value.tags - allowed) if isinstance(value, Sweep) else []
     known = "the only tag is log" if allowed else "only an interval(low,high) has a tag, log"
     return [f"{override}: tag({', '.join(wrong)}): {known}"] if wrong else []
+
+
+def _last_of_each(overrides: list[str]) -> list[str]:
+    """Returns what is left of overrides where the last one of a key wins, as everywhere in Hydra.
+
+    A key that an earlier one adds to the configuration (`+x=1 x=2`) is still to be added. Deletions stay: what they
+    take away may come anew.
+    """
+    last: dict[str, str] = {}
+    for override in overrides:
+        key = override if deletes(override) else key_of(override)
+        before = last.get(key, "")
+        sign = "" if override.startswith(("+", "~")) else before[: len(before) - len(before.lstrip("+"))]
+        last[key] = sign + override
+    return list(last.values())
 
 
 @dataclass(frozen=True)
@@ -57,17 +73,13 @@ class SearchSpace:
         Raises:
             ValueError: the stock plugin can't express some of it; the message has a line for each override.
         """
-        overrides = [f"{key}={value}" for key, value in (params or {}).items()] + list(arguments)
+        declared = (f"{key}={v if isinstance(v, str) else written(v)}" for key, v in flatten(params or {}))
+        overrides = _last_of_each([*declared, *arguments])
         if problems := [problem for one in overrides for problem in _problems(one)]:
             raise ValueError("\n".join(problems))
         distributions, fixed, deletions = create_params_from_overrides(overrides)
-        swept = {str(name): d for name, d in distributions.items() if name not in fixed}
+        swept = {str(name): d for name, d in distributions.items()}
         return cls(swept, {str(name): str(value) for name, value in fixed.items()}, deletions, custom)
-
-    @property
-    def empty(self) -> bool:
-        """Whether there is nothing to search."""
-        return not self.distributions and self.custom is None
 
     def suggest(self, trial: BaseTrial, config: DictConfig) -> None:
         """Has the sampler draw every parameter; values already drawn stay."""
@@ -88,7 +100,8 @@ class SearchSpace:
 
         An interrupted trial of a key that the command has fixed since goes on with what was drawn for it.
         """
-        return [f"{name}={value}" for name, value in {**self.fixed, **params}.items()] + self.deletions
+        given = self.fixed | {name: written(value) for name, value in params.items()}
+        return [f"{name}={value}" for name, value in given.items()] + self.deletions
 
     def grid(self) -> dict[str, list[Any]]:
         """Returns every value of every key, for the grid sampler.
@@ -107,7 +120,8 @@ class SearchSpace:
 def describe(distribution: BaseDistribution) -> str:
     """Returns a distribution in words, much as it is given on the command line."""
     if isinstance(distribution, CategoricalDistribution):
-        return f"choice({', '.join(map(str, distribution.choices))})"
+        choices = ("null" if choice is None else str(choice) for choice in distribution.choices)
+        return f"choice({', '.join(choices)})"
     low, high, step = distribution.low, distribution.high, distribution.step  # type: ignore[attr-defined]
     kind = "integers" if isinstance(distribution, IntDistribution) else "interval"
     text = f"{kind} {low} to {high}" + (f" in steps of {step}" if step not in (None, 1) else "")

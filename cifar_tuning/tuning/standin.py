@@ -6,17 +6,20 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from optuna import TrialPruned
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.trial import FixedTrial, Trial
 
 from cifar_tuning.errors import ConfigError
-from cifar_tuning.overrides import key_of
+from cifar_tuning.overrides import key_of, same_value, written
 from cifar_tuning.targets import how_to_trust, refused
 from cifar_tuning.text import on_one_line
 from cifar_tuning.tuning.space import SearchSpace, describe
 
 # What a trial has only as an attribute of the object, not of its class.
 OF_A_TRIAL = ("study", "storage", "_trial_id", "_study_id")
+# In place of a value that is not there: null is one.
+ABSENT: Any = object()
 
 
 class NeedsTrialError(Exception):
@@ -33,7 +36,8 @@ class StandIn(FixedTrial):
 
     Attributes:
         matched: the keys whose present value is in their range.
-        outside: the present values of those whose is not; None for a key without one.
+        outside: the present values of those whose is not.
+        absent: the keys without one.
         refused: the given values that are not in their distribution.
         guessed: whether the function was answered with a value that was not given.
     """
@@ -41,22 +45,24 @@ class StandIn(FixedTrial):
     def __init__(self, config: DictConfig, given: Mapping[str, Any], declared: Mapping[str, Any]) -> None:
         super().__init__({})
         self.defaults, self.given, self.declared = _Defaults(config), given, declared
-        self.matched, self.outside = set[str](), dict[str, Any]()
+        self.matched, self.outside, self.absent = set[str](), dict[str, Any](), list[str]()
         self.refused, self.guessed = dict[str, BaseDistribution](), False
 
     def _suggest(self, name: str, distribution: BaseDistribution) -> Any:
         value = value_in(distribution, self.given, name)
         if name not in self.given:
             value = value_in(distribution, self.defaults, name)
-            if value is None:
-                self.outside[name] = self.defaults.get(name)
-            else:
+            if value is not ABSENT:
                 self.matched.add(name)
+            elif name in self.defaults:
+                self.outside[name] = self.defaults[name]
+            else:
+                self.absent.append(name)
             self.guessed |= name not in self.declared
         # A range of the function's may follow from what it was told before, which a trial may be told otherwise.
-        elif value is None and not self.guessed:
+        elif value is ABSENT and not self.guessed:
             self.refused[name] = distribution
-        self._params[name] = any_of(distribution) if value is None else value
+        self._params[name] = any_of(distribution) if value is ABSENT else value
         return super()._suggest(name, distribution)
 
 
@@ -67,11 +73,13 @@ class _Defaults(Mapping[str, Any]):
         self.config = config
 
     def __getitem__(self, name: str) -> Any:
-        choice = (OmegaConf.select(self.config, "hydra.runtime.choices") or {}).get(name)
-        value = choice if choice is not None else OmegaConf.select(self.config, key_of(name))
-        if value is None or OmegaConf.is_config(value):
+        groups = OmegaConf.select(self.config, "hydra.runtime.choices") or {}
+        if name in groups:
+            return groups[name]
+        value = OmegaConf.select(self.config, key_of(name), default=ABSENT)
+        if value is ABSENT:
             raise KeyError(name)
-        return value
+        return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
 
     def __iter__(self) -> Iterator[str]:
         return iter(())
@@ -81,14 +89,14 @@ class _Defaults(Mapping[str, Any]):
 
 
 def value_in(distribution: BaseDistribution, values: Mapping[str, Any], name: str) -> Any:
-    """Returns a key's value as one of the distribution's, or None where it is none."""
+    """Returns a key's value as one of the distribution's; ABSENT where it is none."""
     try:
         value = values[name]
         if isinstance(distribution, CategoricalDistribution):
-            return next((choice for choice in distribution.choices if str(choice) == str(value)), None)
-        return value if distribution._contains(distribution.to_internal_repr(value)) else None
+            return next((choice for choice in distribution.choices if same_value(choice, value)), ABSENT)
+        return value if distribution._contains(distribution.to_internal_repr(value)) else ABSENT
     except (KeyError, TypeError, ValueError):
-        return None
+        return ABSENT
 
 
 def any_of(distribution: BaseDistribution) -> Any:
@@ -107,6 +115,8 @@ def tried(space: SearchSpace, config: DictConfig, given: Mapping[str, Any] | Non
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             space.suggest(trial, config)
+    except TrialPruned:  # as far as the function asked for any
+        pass
     except Exception as error:
         if _asks_for_more(error, trial):
             raise NeedsTrialError(str(error)) from error
@@ -151,16 +161,35 @@ def example_params(space: SearchSpace, config: DictConfig) -> dict[str, Any]:
     return tried(space, config).params
 
 
-def entry_params(space: SearchSpace, entry: Mapping[Any, Any]) -> dict[str, Any]:
+def all_distributions(
+    space: SearchSpace, config: DictConfig, given: Mapping[str, Any] | None = None
+) -> Mapping[str, BaseDistribution] | None:
+    """Returns the distributions of a space, a function's too; None where that can't be asked, or raises.
+
+    Args:
+        space: whose.
+        config: of the sweep.
+        given: values that win over the configuration's: a function's ranges may follow from them.
+    """
+    if space.custom is None:
+        return space.distributions
+    try:
+        return tried(space, config, given).distributions
+    except (NeedsTrialError, ConfigError):
+        return None
+
+
+def entry_params(space: SearchSpace, config: DictConfig, entry: Mapping[Any, Any]) -> dict[str, Any]:
     """Returns a configuration to be tried first, its choices as the search space writes them."""
-    given = {str(key): value for key, value in entry.items()}
-    known = {name: value_in(d, given, name) for name, d in space.distributions.items() if name in given}
-    return given | {name: value for name, value in known.items() if value is not None}
+    given = {str(k): OmegaConf.to_container(v) if OmegaConf.is_config(v) else v for k, v in entry.items()}
+    ranges = all_distributions(space, config, given) or space.distributions
+    known = {name: value_in(d, given, name) for name, d in ranges.items() if name in given}
+    return given | {name: value for name, value in known.items() if value is not ABSENT}
 
 
 def entry_problems(space: SearchSpace, config: DictConfig, entry: Mapping[str, Any]) -> list[str]:
     """Returns a line for each value of a configuration to be tried first that its key can't have."""
-    refused = {n: d for n, d in space.distributions.items() if n in entry and value_in(d, entry, n) is None}
+    refused = {n: d for n, d in space.distributions.items() if n in entry and value_in(d, entry, n) is ABSENT}
     unknown = [key for key in entry if key not in space.distributions and space.custom is None]
     lines = []
     if unknown:
@@ -174,7 +203,7 @@ def entry_problems(space: SearchSpace, config: DictConfig, entry: Mapping[str, A
     except ConfigError as error:
         return error.problems
     return lines + [
-        f"hydra.sweeper.enqueue: {name}={entry[name]}: must be in its range, {describe(distribution)}; "
+        f"hydra.sweeper.enqueue: {name}={written(entry[name])}: must be in its range, {describe(distribution)}; "
         "give another value, or widen the range"
         for name, distribution in refused.items()
     ]
@@ -186,8 +215,7 @@ def defaults_left_out(space: SearchSpace, config: DictConfig) -> str | None:
         trial = tried(space, config)
     except NeedsTrialError as error:
         return f"not tried first: the defaults, for {space.custom} can't be asked before its first trial ({error})"
-    outside = [f"{name}={value}" for name, value in trial.outside.items() if value is not None]
-    absent = [name for name, value in trial.outside.items() if value is None]
+    outside, absent = [f"{name}={written(value)}" for name, value in trial.outside.items()], trial.absent
     reasons = []
     if outside:
         reasons.append(f"{', '.join(outside)}, {_which(outside, 'is outside its range', 'are outside their ranges')}")

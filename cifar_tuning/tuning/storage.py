@@ -1,12 +1,14 @@
 """Optuna's storage, opened so that several processes can share it and a dead one is noticed."""
 
 import logging
+import re
 import sqlite3
 import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache, wraps
+from importlib.util import find_spec
 from inspect import isfunction
 from pathlib import Path
 from typing import Any
@@ -36,6 +38,17 @@ AWAY = (StorageInternalError, SQLAlchemyError)
 def trial_id(study: optuna.Study, number: int) -> int:
     """Returns what the storage calls the trial of a number; Optuna has no public way to it."""
     return study._storage.get_trial_id_from_study_id_trial_number(study._study_id, number)
+
+
+def with_driver(url: str) -> str:
+    """Returns a database's address with a driver that is installed: SQLAlchemy's own choice may not be (psycopg 3)."""
+    bare = url.startswith("postgresql://") and find_spec("psycopg") is None
+    return url.replace("postgresql:", "postgresql+psycopg2:", 1) if bare else url
+
+
+def without_driver(url: str) -> str:
+    """Returns a database's address without the driver that reaches it: it is the same database."""
+    return re.sub(r"^(\w+)\+\w+://", r"\1://", url)
 
 
 # Seconds between attempts to reach it again: it may be restarted.
@@ -103,9 +116,9 @@ def open_storage(url: str, heartbeat_interval: int = 60, grace_period: int | Non
     arguments = {"engine_kwargs": engine, "heartbeat_interval": heartbeat_interval, "grace_period": grace_period}
     quiet_optuna()
     try:
-        with warnings.catch_warnings(), _making_tables(url, file):
+        with warnings.catch_warnings(), _making_tables(with_driver(url), file):
             warnings.simplefilter("ignore", ExperimentalWarning)
-            storage = _open_and_create(url, arguments)
+            storage = _open_and_create(with_driver(url), arguments)
     except Exception as error:
         raise UserError(f"hydra.sweeper.storage={without_password(url)}: {_advice(error)}") from error
     if sqlite:

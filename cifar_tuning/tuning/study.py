@@ -16,9 +16,9 @@ from cifar_tuning.processes import WORKER_VARIABLE, host, lives, started
 from cifar_tuning.text import counted, without_password
 from cifar_tuning.tuning.option_checks import option_problems
 from cifar_tuning.tuning.options import StudyOptions, make_pruner
-from cifar_tuning.tuning.place import StudyPlace, sqlite_file
+from cifar_tuning.tuning.place import StudyPlace, sqlite_file, sqlite_url
 from cifar_tuning.tuning.space import changes, describe
-from cifar_tuning.tuning.storage import open_storage, study_lock
+from cifar_tuning.tuning.storage import open_storage, study_lock, without_driver
 from cifar_tuning.tuning.worker_count import workers_of
 
 # In the study's folder: which study it belongs to.
@@ -68,7 +68,7 @@ def _folder_problems(place: StudyPlace) -> list[str]:
     if not marker.is_file():
         return []
     content = OmegaConf.load(marker)
-    if (content.study_name, content.storage) == (place.name, _location(place)):
+    if (content.study_name, without_driver(content.storage)) == (place.name, without_driver(_location(place))):
         return []
     return [
         f"hydra.sweep.dir={place.folder}: belongs to the study {content.study_name} in {content.storage}; "
@@ -191,4 +191,6 @@ def _is_another(process: Mapping[str, Any], command: int) -> bool:
 
 def _location(place: StudyPlace) -> str:
     """The storage as the marker names it: a file in the folder relatively, so that the folder can be moved."""
-    return without_password(place.storage).replace(f"{place.folder}/", "")
+    file = sqlite_file(place.storage)
+    below = file is not None and file.is_relative_to(place.folder)
+    return sqlite_url(file.relative_to(place.folder)) if file and below else without_password(place.storage)

@@ -2,6 +2,9 @@
 
 import json
 import logging
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +15,13 @@ from optuna.trial import FrozenTrial, TrialState
 from cifar_tuning import PROJECT_ROOT
 from cifar_tuning.files import write_text
 from cifar_tuning.overrides import of_job
-from cifar_tuning.text import as_choice, command_line, without_password
+from cifar_tuning.text import as_choice, command_line, counted, without_password
+from cifar_tuning.tuning.claims import exhausted
 from cifar_tuning.tuning.engine import OVERRIDES
 from cifar_tuning.tuning.options import StudyOptions
 from cifar_tuning.tuning.overlays import as_overlay
 from cifar_tuning.tuning.place import objectives_of
+from cifar_tuning.tuning.progress import best_trial
 
 log = logging.getLogger(__name__)
 
@@ -36,21 +41,38 @@ def write(study: optuna.Study, options: StudyOptions, plots: bool = True) -> Non
     folder, trials = options.place.folder, finished(study)
     if not any(trial.state == TrialState.COMPLETE for trial in trials):
         return
-    if len(options.directions) == 1:
-        best = study.best_trial
-        results: dict[str, Any] = {"name": "optuna", "best_params": best.params, "best_value": best.value}
-    else:
+    best = winner(study, options)
+    if len(options.directions) > 1:
         front = [{"params": trial.params, "values": trial.values} for trial in study.best_trials]
-        results = {"name": "optuna", "solutions": front}
-    write_text(folder / RESULTS, OmegaConf.to_yaml(OmegaConf.create(results)))
-    if len(options.directions) == 1:
+        _write_results(folder, {"solutions": front})
+    elif best is not None:
+        _write_results(folder, {"best_params": best.params, "best_value": best.value})
         try:
             write_text(folder / BEST, overlay(best, options))
         except Exception as error:  # an old trial whose options are gone
             log.warning("%s was not written: trial %d can't be composed any more: %s", BEST, best.number, error)
     write_text(folder / CURVE, json.dumps(best_values(study)))
     if plots and _plots_are_old(folder / PLOTS, trials):
-        write_plots(study, folder / PLOTS, objective_name(options))
+        with _no_word_of_what_is_omitted(trials):
+            write_plots(study, folder / PLOTS, objective_name(options))
+
+
+def _write_results(folder: Path, results: dict[str, Any]) -> None:
+    write_text(folder / RESULTS, OmegaConf.to_yaml(OmegaConf.create({"name": "optuna", **results})))
+
+
+@contextmanager
+def _no_word_of_what_is_omitted(trials: list[FrozenTrial]) -> Iterator[None]:
+    """Says once that infinite values are in no plot; Optuna says it of each trial in each of them."""
+    infinite = [trial for trial in trials if any(map(math.isinf, trial.values or ()))]
+    if infinite:
+        log.warning("%s with an infinite value: in none of the plots.", counted(len(infinite), "trial"))
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    try:
+        yield
+    finally:
+        optuna.logging.set_verbosity(before)
 
 
 def _plots_are_old(folder: Path, ended: list[FrozenTrial]) -> bool:
@@ -68,6 +90,18 @@ def objective_name(options: StudyOptions) -> str:
 def finished(study: optuna.Study) -> list[FrozenTrial]:
     """Returns the trials that ended."""
     return [trial for trial in study.get_trials(deepcopy=False) if trial.state.is_finished()]
+
+
+def winner(study: optuna.Study, options: StudyOptions) -> FrozenTrial | None:
+    """Returns the best trial of a study with one objective; None while none is complete that violates no constraint."""
+    several = len(options.directions) > 1
+    return None if several else best_trial(finished(study), options.directions[0] == "maximize")
+
+
+def is_over(study: optuna.Study, options: StudyOptions) -> bool:
+    """Whether all trials have ended that the study is to have, or there can be."""
+    ended = len(finished(study))
+    return ended >= options.n_trials or (ended == len(study.get_trials(deepcopy=False)) and exhausted(study))
 
 
 def overrides_of(trial: FrozenTrial, options: StudyOptions) -> list[str]:

@@ -14,15 +14,18 @@ from rich.table import Table
 
 from cifar_tuning.targets import is_tracked
 from cifar_tuning.text import command_line, counted, without_password
+from cifar_tuning.tuning.claims import exhausted
 from cifar_tuning.tuning.options import StudyOptions
 from cifar_tuning.tuning.place import folder_of_model
-from cifar_tuning.tuning.progress import number, reason
+from cifar_tuning.tuning.progress import feasible, number, reason
 from cifar_tuning.tuning.retrain import retrained, subfolder
-from cifar_tuning.tuning.study_files import PLOTS, experiment, finished, objective_name, overrides_of
+from cifar_tuning.tuning.storage import with_driver
+from cifar_tuning.tuning.study_files import PLOTS, experiment, finished, is_over, objective_name, overrides_of, winner
 from cifar_tuning.tuning.trial import outcome_key
 
 # Failed trials that are listed, and characters of their reasons.
 SHOWN_FAILURES, SHOWN_OF_FRONT, REASON = 5, 10, 200
+EXHAUSTED = "every point of the search space is tried"
 
 
 def print_start(study: optuna.Study, options: StudyOptions) -> None:
@@ -31,7 +34,9 @@ def print_start(study: optuna.Study, options: StudyOptions) -> None:
     print(f"Study {study.study_name} in {without_password(options.place.storage)}, folder {options.place.folder}")
     if len(options.directions) > 1:
         print(f"{len(options.directions)} objectives: there is no pruning (a curve has only one).")
-    if done >= options.n_trials:
+    if exhausted(study):
+        print(EXHAUSTED)
+    elif done >= options.n_trials:
         print(f"all {counted(done, 'trial')} finished; hydra.sweeper.n_trials={2 * done} would go on with it")
     elif done:
         print(f"going on: {done} of {counted(options.n_trials, 'trial')} finished")
@@ -61,19 +66,22 @@ def print_end(study: optuna.Study, options: StudyOptions, timed_out: bool = Fals
         f"{counts[TrialState.PRUNED]} pruned, {counts[TrialState.FAIL]} failed{saved(ended, options.sweeper.repeats)}",
         *failures(ended),
         *([] if complete or not ended else [f"None is complete; their logs are in {options.place.folder}/<trial>/"]),
-        *unfinished(options, len(ended), timed_out),
+        *([EXHAUSTED] if exhausted(study) else []),
+        *([] if is_over(study, options) else unfinished(options, len(ended), timed_out)),
     ]
     if complete and several:
         lines += [*_front(study.best_trials, options), *_look_next(options, [])]
-    elif complete:
-        best = study.best_trial
+    elif (best := winner(study, options)) is not None:
         lines += [*_retrained(best, options), *_once_more(best, options), *_look_next(options, _model(best, options))]
+    elif complete:
+        lines.append("None is the best: all complete trials violate constraints.")
     for line in lines:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def _ranked(complete: list[FrozenTrial], options: StudyOptions) -> list[FrozenTrial]:
-    return sorted(complete, key=lambda t: t.value or 0.0, reverse=options.directions[0] == "maximize")
+    sign = -1 if options.directions[0] == "maximize" else 1
+    return sorted(complete, key=lambda t: (not feasible(t), sign * (t.value or 0.0)))
 
 
 def _table(trials: list[FrozenTrial], title: str) -> Table:
@@ -186,7 +194,7 @@ def _look_next(options: StudyOptions, model: list[str]) -> list[str]:
     if is_tracked(options.config):
         command = report_command(folder, OmegaConf.select(options.config, "tracking.uri"))
         lines.append(f"  {command}  all of it on one page, with comparisons")
-    storage = without_password(options.place.storage)
+    storage = without_password(with_driver(options.place.storage))  # it opens the database by itself
     return [
         *lines,
         f"  {shlex.join(['optuna-dashboard', storage])}  the study in a browser (pip install optuna-dashboard)",

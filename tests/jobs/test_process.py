@@ -3,7 +3,8 @@ import sys
 
 import pytest
 
-from cifar_tuning.jobs.process import TRUST_VARIABLE, trusted_targets
+from cifar_tuning.jobs.process import trusted_targets
+from cifar_tuning.targets import TRUST_VARIABLE
 
 
 @pytest.mark.parametrize(

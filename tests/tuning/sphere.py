@@ -1,8 +1,11 @@
 """A Hydra application that knows nothing of this project: a trial takes `wait` seconds, or fails where told to."""
 
+import sys
 import time
 
 import hydra
+import numpy
+import optuna
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig
 
@@ -14,6 +17,12 @@ def main(cfg: DictConfig) -> object:
     time.sleep(cfg.wait)
     if cfg.returns == "error":
         raise RuntimeError("no such luck")
+    if cfg.returns == "exit":
+        sys.exit(3)
+    if cfg.returns == "farewell":
+        sys.exit("no such luck")
+    if cfg.returns == "array":
+        return numpy.array([cfg.x**2 + cfg.y, abs(cfg.x - 1)])
     if cfg.returns == "two":
         return [cfg.x**2 + cfg.y, abs(cfg.x - 1)]
     return (
@@ -25,6 +34,27 @@ def space(config: DictConfig, trial) -> None:
     """`y` is a choice only where `x` is positive."""
     if trial.suggest_float("x", -5, 5) > 0:
         trial.suggest_int("y", 1, 3)
+
+
+def limits(trial) -> tuple[float]:
+    """`x` may not be positive."""
+    return (trial.params["x"],)
+
+
+def tree(config: DictConfig, trial) -> None:
+    """Five points: `y` is a choice only where `x` is 1."""
+    if trial.suggest_categorical("x", [0.0, 1.0, 2.0]) == 1:
+        trial.suggest_int("y", 0, 2)
+
+
+def nothing(config: DictConfig, trial) -> None:
+    """Suggests nothing."""
+
+
+def upper_half(config: DictConfig, trial) -> None:
+    """Has the lower half pruned, which the default is not in."""
+    if trial.suggest_float("x", -5, 5) < 0:
+        raise optuna.TrialPruned("not worth it")
 
 
 if __name__ == "__main__":

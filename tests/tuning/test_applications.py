@@ -16,7 +16,9 @@ from omegaconf import OmegaConf
 from optuna.trial import TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
+from cifar_tuning.targets import STUDY_SWEEPER, TRUST_VARIABLE
 from cifar_tuning.tuning.claims import OWNER, RETRIES, Claims
+from cifar_tuning.tuning.finding import find_study
 
 APP = Path(__file__).with_name("sphere.py")
 
@@ -41,6 +43,7 @@ def run(command, tmp_path, monkeypatch):
 def start(tmp_path):
     """Starts the application as a shell would; the study's folder is tmp_path/sweep."""
     processes = []
+    path = os.pathsep.join(filter(None, [str(APP.parent), os.environ.get("PYTHONPATH")]))
 
     def run(*options: str, app: Path = APP) -> subprocess.Popen:
         # A child started in the background inherits "ignore Ctrl-C" from its shell; a terminal's does not.
@@ -50,7 +53,7 @@ def start(tmp_path):
             stderr=subprocess.STDOUT,
             text=True,
             cwd=tmp_path,
-            env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(APP.parent)},
+            env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": path},
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
         )
         processes.append(process)
@@ -247,7 +250,7 @@ def test_search_spaces_of_the_stock_plugin(run, trials, options, count, check):
         assert len({tuple(t.params.items()) for t in done}) == count
 
 
-@pytest.mark.parametrize("returns", ["error", "incomparable", "words", "two"])
+@pytest.mark.parametrize("returns", ["error", "incomparable", "words", "two", "exit", "farewell"])
 def test_a_trial_without_a_number_fails_and_the_study_goes_on(run, trials, tmp_path, returns):
     space = [f"returns=value,{returns}", "hydra/sweeper/sampler=grid", "hydra.sweeper.n_trials=2"]
     out = run(*space)
@@ -255,12 +258,75 @@ def test_a_trial_without_a_number_fails_and_the_study_goes_on(run, trials, tmp_p
     assert states["value"].state == TrialState.COMPLETE, out
     assert states[returns].state == TrialState.FAIL
     assert (tmp_path / "sweep" / str(states[returns].number) / "traceback.txt").read_text().strip()
-    why = {"error": "RuntimeError: no such luck"}.get(returns, "The job returned")
+    exits = {"exit": "the job exited with code 3", "farewell": "the job exited: no such luck"}
+    why = {"error": "RuntimeError: no such luck", **exits}.get(returns, "The job returned")
     assert out.count(f"trial {states[returns].number} failed: {why}") >= 2  # when it did, and in the end
 
 
-def test_several_objectives(run, trials, tmp_path):
-    space = [*SPACE, "returns=two", "hydra.sweeper.direction=[minimize,minimize]", "hydra.sweeper.n_trials=4"]
+@pytest.mark.parametrize("launcher", ["basic", pytest.param("joblib", marks=pytest.mark.slow)])
+def test_a_job_that_exits_costs_its_trial_and_no_worker(start, trials, launcher):
+    given = ["returns=value,exit", "hydra/sweeper/sampler=grid", "hydra.sweeper.n_trials=2", "hydra.sweeper.workers=2"]
+    process = start(*given, f"hydra/launcher={launcher}")
+    out = finish(process)
+    assert process.returncode == 0, out
+    assert sorted(t.state.name for t in trials()) == ["COMPLETE", "FAIL"], out
+    assert "died" not in out
+
+
+@pytest.fixture
+def brute_force(tmp_path) -> list[str]:
+    """What has a study try every point: a sampler that is in nobody's options."""
+    file = tmp_path / "own" / "hydra" / "sweeper" / "sampler" / "brute.yaml"
+    file.parent.mkdir(parents=True)
+    file.write_text("_target_: optuna.samplers.BruteForceSampler\n")
+    return ["--config-dir", str(tmp_path / "own"), "hydra/sweeper/sampler=brute"]
+
+
+@pytest.mark.parametrize(
+    ("space", "points"),
+    [
+        (["x=1,2", "y=range(0,3)"], [{"x": x, "y": y} for x in (1, 2) for y in (0, 1, 2)]),
+        (
+            ["hydra.sweeper.custom_search_space=sphere.tree"],
+            [{"x": 0.0}, {"x": 1.0, "y": 0}, {"x": 1.0, "y": 1}, {"x": 1.0, "y": 2}, {"x": 2.0}],
+        ),
+    ],
+    ids=["declared", "custom"],
+)
+def test_brute_force_tries_every_point_once(run, trials, brute_force, space, points):
+    out = run(*space, *brute_force, "hydra.sweeper.n_trials=20")
+    assert sorted((t.params for t in trials()), key=str) == sorted(points, key=str), out
+    out = run(*space, *brute_force, "hydra.sweeper.n_trials=40")
+    assert len(trials()) == len(points)
+    assert "every point of the search space is tried" in out
+
+
+@pytest.mark.slow
+def test_brute_force_with_several_workers(start, trials, brute_force):
+    space = ["hydra.sweeper.custom_search_space=sphere.tree", "hydra.sweeper.workers=3", "wait=0.3"]
+    process = start(*space, *brute_force, "hydra.sweeper.n_trials=20")
+    out = finish(process)
+    assert process.returncode == 0, out
+    assert len(trials()) == 5
+
+
+@pytest.mark.parametrize(
+    ("space", "message"),
+    [
+        ([*SPACE, "y=1,2"], "there is no end of them in x (interval -5.0 to 5.0)"),
+        (["hydra.sweeper.custom_search_space=sphere.space"], "there is no end of them in x (interval -5.0 to 5.0)"),
+        (["hydra.sweeper.custom_search_space=sphere.nothing"], "custom_search_space=sphere.nothing suggests nothing"),
+        ([], "the search space is empty: no key has a range"),
+    ],
+)
+def test_what_has_no_end_or_no_beginning_is_refused(run, brute_force, tmp_path, space, message):
+    assert message in run(*space, *brute_force)
+    assert not (tmp_path / "sweep" / "optuna.db").exists()
+
+
+@pytest.mark.parametrize("returns", ["two", "array"])
+def test_several_objectives(run, trials, tmp_path, returns):
+    space = [*SPACE, f"returns={returns}", "hydra.sweeper.direction=[minimize,minimize]", "hydra.sweeper.n_trials=4"]
     out = run(*space)
     assert [len(t.values) for t in trials()] == [2] * 4, out
     assert OmegaConf.load(tmp_path / "sweep" / "optimization_results.yaml").solutions
@@ -278,3 +344,67 @@ def test_a_timeout_starts_no_further_trial(start, trials):
     assert 1 <= len(done) < 12, out
     assert {t.state for t in done} == {TrialState.COMPLETE}
     assert "stopped by hydra.sweeper.timeout=2; the same command goes on" in out
+
+
+def test_a_trial_that_its_own_search_space_prunes_is_no_failure(run, trials):
+    space = ["hydra.sweeper.custom_search_space=sphere.upper_half", "hydra/sweeper/sampler=random"]
+    out = run(*space, "hydra.sweeper.max_failure_rate=0", "hydra.sweeper.n_trials=8")
+    states = {(t.params["x"] < 0, t.state) for t in trials()}
+    assert states == {(True, TrialState.PRUNED), (False, TrialState.COMPLETE)}, out
+    assert "0 failed" in out
+
+
+@pytest.mark.parametrize("direction", ["[]", "up", "[minimize,up]"])
+def test_a_direction_that_is_none_is_refused(run, direction):
+    out = run(*SPACE, f"hydra.sweeper.direction={direction}")
+    assert "must be minimize or maximize, or a list of them" in out
+    assert "Traceback" not in out
+
+
+@pytest.mark.parametrize("name", ["a b", "50%", "what?", "a%20b", "a#b", "ä&c=d", "{a}"])
+def test_a_folder_may_have_any_name(run, tmp_path, name):
+    given = [*SPACE, f"hydra.sweep.dir='{tmp_path}/{name}'", "hydra.sweeper.n_trials=2"]
+    assert "2 of 2 trials finished" in run(*given)
+    assert "all 2 trials finished" in run(*given)
+    assert {file.name for file in tmp_path.iterdir()} <= {name, "sphere.log"}
+    assert (tmp_path / name / "optuna.db").is_file()
+    assert len(find_study(tmp_path / name, {}).trials) == 2
+    params = {"hydra.sweeper._target_": STUDY_SWEEPER, "hydra.sweeper.study_name": "sphere"}
+    (tmp_path / name / "study.yaml").unlink()
+    assert len(find_study(tmp_path / name, params).trials) == 2
+
+
+@pytest.mark.parametrize(
+    "named", ["{_target_:hydra.utils.get_method,path:sphere.limits}", "{_target_:sphere.limits,_partial_:true}"]
+)
+def test_a_sampler_takes_a_function_that_the_user_trusts(run, trials, tmp_path, monkeypatch, named):
+    given = [*SPACE, f"hydra.sweeper.sampler.constraints_func={named}", "hydra.sweeper.n_trials=2"]
+    assert "may not call sphere.limits; if you trust the package, export CIFAR_TUNING_TRUST='sphere.*'" in run(*given)
+    monkeypatch.setenv(TRUST_VARIABLE, "sphere.*")
+    out = run(*given, "hydra.sweeper.plots=true", "hydra.sweeper.enqueue=[{x: 1.0},{x: 2.0}]")
+    assert "None is the best: all complete trials violate constraints." in out
+    assert "Traceback" not in out
+    assert "going on" not in run(*given)
+    assert len(trials()) == 2
+    run(*given[:-1], "hydra.sweeper.n_trials=3", "hydra.sweeper.enqueue=[{x: -1.0}]")
+    assert OmegaConf.load(tmp_path / "sweep" / "optimization_results.yaml").best_params == {"x": -1.0}
+
+
+def test_infinite_values_are_said_once_to_be_in_no_plot(run):
+    given = ["returns=value,inf,-inf", "hydra/sweeper/sampler=grid", "hydra.sweeper.plots=true"]
+    out = run(*given)
+    assert "2 trials with an infinite value: in none of the plots." in out
+    assert "omitted" not in out
+    (best,) = {line.partition("(best ")[2].partition(")")[0] for line in out.splitlines() if "3/3 ended" in line}
+    assert best.startswith("-inf")
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ([], "hydra/sweeper/pruner: Either lower or upper must be specified"),
+        (["hydra.sweeper.pruner.upper=100"], "2 of 2 trials finished"),
+    ],
+)
+def test_the_threshold_pruner_needs_a_threshold(run, given, said):
+    assert said in run(*SPACE, "hydra/sweeper/pruner=threshold", *given, "hydra.sweeper.n_trials=2")

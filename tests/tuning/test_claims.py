@@ -114,6 +114,25 @@ def test_an_interrupted_take_leaves_what_is_in_training(claims):
     assert states[1:] == [TrialState.WAITING]
 
 
+def test_a_point_that_is_in_training_is_not_taken_again(claims):
+    """By a batch, or by another process; brute force would draw any point anew."""
+    claims.study.sampler = optuna.samplers.BruteForceSampler()
+    claims.n_trials = 20
+
+    def suggest(trial) -> bool:
+        return bool(trial.suggest_int("x", 1, 3))
+
+    taken = claims.take(5, suggest)
+    assert sorted(trial.params["x"] for trial in taken) == [1, 2, 3]
+    assert claims.take(1, suggest) is None
+    claims.release(taken[0].number)  # interrupted: it is still to be trained
+    (again,) = claims.take(5, suggest)
+    assert again.number == taken[0].number
+    for trial in taken:
+        tell(claims.study, trial.number, "complete", 1.0)
+    assert claims.take(1, suggest) is None
+
+
 def test_own_trials_that_are_silent_are_not_dead(claims, monkeypatch):
     """The machine has slept: the heartbeats are old, the process lives."""
     (training,) = claims.take(1, lambda trial: True)

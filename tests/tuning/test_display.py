@@ -1,5 +1,6 @@
 """What a person sees while a study runs."""
 
+import itertools
 import math
 import time
 from datetime import datetime, timedelta
@@ -160,26 +161,27 @@ def test_parameters_fit_in_one_line(params, text):
     assert progress.parameters(make(0, params=params)) == text
 
 
-@pytest.mark.parametrize(
-    ("maximize", "best"),
-    [(True, 2), (False, 1)],
-)
-def test_the_best_trial_is_a_complete_one_with_a_finite_value(maximize, best):
-    trials = [
-        make(1, COMPLETE, [0.2]),
-        make(2, COMPLETE, [0.8]),
-        make(3, COMPLETE, [0.8]),
-        make(4, PRUNED, steps=[0.9]),
-        make(5, RUNNING, steps=[0.1]),
-        make(6, FAIL),
-    ]
-    for number, value in enumerate([INF, -INF, NAN], 7):
-        odd = make(number, COMPLETE, [0.5])
-        odd.values = [value]
-        trials.append(odd)
-    found = progress.best_trial(reversed(trials), maximize)
+@pytest.mark.parametrize("maximize", [True, False])
+@pytest.mark.parametrize("values", [[0.2, 0.8, 0.8], [0.2, INF, 0.8], [0.2, -INF, 0.8], [INF], [-INF, INF]])
+@pytest.mark.parametrize("violations", [(), (-1.0, 1.0, 0.0)])
+def test_the_best_trial_is_optunas(maximize, values, violations):
+    study = optuna.create_study(direction="maximize" if maximize else "minimize")
+    for trial in [make(0, PRUNED, steps=[0.9]), make(0, FAIL), make(0, RUNNING, steps=[0.1])]:
+        study.add_trial(trial)
+    for value, violation in itertools.zip_longest(values, violations[: len(values)]):
+        trial = make(0, COMPLETE, [value])
+        trial.system_attrs = {} if violation is None else {"constraints": [violation]}
+        study.add_trial(trial)
+    found = progress.best_trial(reversed(study.get_trials()), maximize)
     assert found is not None
-    assert found.number == best
+    assert found.number == study.best_trial.number
+
+
+def test_what_has_no_value_or_violates_a_constraint_is_not_the_best():
+    odd, violating = make(0, COMPLETE, [0.5]), make(1, COMPLETE, [0.5])
+    odd.values = [NAN]
+    violating.system_attrs = {"constraints": [1.0]}
+    assert progress.best_trial([odd, violating, make(2, PRUNED, steps=[0.1])], maximize=True) is None
 
 
 @pytest.mark.parametrize(

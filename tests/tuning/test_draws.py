@@ -7,6 +7,7 @@ from collections.abc import Callable
 import optuna
 import pytest
 from hydra import compose
+from omegaconf import OmegaConf
 
 from cifar_tuning.processes import WORKER_VARIABLE
 from cifar_tuning.tuning.options import StudyOptions
@@ -18,13 +19,20 @@ from cifar_tuning.tuning.worker_count import COUNT_VARIABLE
 def opened(configure, tmp_path, monkeypatch) -> Callable[..., optuna.Study]:
     """Opens the study as a command does that has this process's number, or the one given."""
 
-    def open_as(command: int | None = None) -> optuna.Study:
+    def open_as(command: int | None = None, sampler: dict | None = None) -> optuna.Study:
         if command is not None:
             monkeypatch.setenv(WORKER_VARIABLE, str(command))
             monkeypatch.setenv(COUNT_VARIABLE, "1")
-        given = ["study=simplenn", f"hydra.sweep.dir={tmp_path}", "hydra.sweeper.workers=1"]
+        given = [f"hydra.sweep.dir={tmp_path}", "hydra.sweeper.workers=1"]
+        if sampler is None:
+            given.append("study=simplenn")
+        else:
+            file = tmp_path / "own" / "hydra" / "sweeper" / "sampler" / "own.yaml"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            OmegaConf.save(OmegaConf.create(sampler), file)
+            given += [f"hydra.searchpath=[file://{tmp_path}/own]", "hydra/sweeper=study", "hydra/sweeper/sampler=own"]
         config = compose("config", given, return_hydra_config=True)
-        return open_study(StudyOptions.parse(config, []))
+        return open_study(StudyOptions.parse(config, ["optimizer.lr=interval(0.001,0.1)"]))
 
     return open_as
 
@@ -50,3 +58,32 @@ def test_a_command_that_ended_at_its_start_changes_nothing(opened):
     with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as other:
         before = draws(opened(other.pid))
     assert draws(opened()) == before
+
+
+RANDOM, QMC = "optuna.samplers.RandomSampler", "optuna.samplers.QMCSampler"
+NESTED = {
+    "_target_": "optuna.samplers.PartialFixedSampler",
+    "fixed_params": {"seed": 7},
+    "base_sampler": {"_target_": RANDOM, "seed": 3},
+}
+
+
+@pytest.mark.parametrize(
+    ("sampler", "apart"),
+    [
+        ({"_target_": RANDOM, "seed": 3}, True),
+        (NESTED, True),
+        (NESTED | {"base_sampler": {"_target_": QMC, "seed": 3}}, False),
+        ({"_target_": QMC, "seed": 3}, False),
+    ],
+)
+def test_a_seed_counts_wherever_the_sampler_has_it(opened, sampler, apart):
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as other:
+        assert (draws(opened(sampler=sampler)) != draws(opened(other.pid, sampler))) == apart
+
+
+def test_a_fixed_parameter_called_seed_is_no_seed(opened):
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as other:
+        opened(sampler=NESTED)
+        study = optuna.create_study(sampler=opened(other.pid, NESTED).sampler)
+    assert study.ask().suggest_int("seed", 0, 9) == 7

@@ -18,7 +18,7 @@ DECLARED = {
 
 @pytest.fixture
 def config():
-    made = OmegaConf.create({"lr": 0.05, "decay": 12, "activation": "swish", "lost": None, "trainer": {"lr": 1.0}})
+    made = OmegaConf.create({"lr": 0.05, "decay": 12, "activation": "swish", "null": None, "trainer": {"lr": 1.0}})
     OmegaConf.set_struct(made, True)
     return made
 
@@ -79,7 +79,7 @@ def test_a_function_that_asks_its_trial_for_its_study_is_left_to_the_trials(spac
         ({"lr": 0.5}, "lr=0.5: must be in its range, interval 0.001 to 0.3, log; give another value"),
         ({"lr": 0}, "lr=0: must be"),
         ({"lr": "high"}, "lr=high: must be"),
-        ({"lr": None}, "lr=None: must be"),
+        ({"lr": None}, "lr=null: must be"),
         ({"decay": 5}, "decay=5: must be in its range, integers 2 to 10 in steps of 2"),
         ({"activation": "swisch"}, "activation=swisch: must be in its range, choice(relu, 1)"),
         ({"momentum": 0.5}, "momentum is not in the search space: lr, decay, activation"),
@@ -95,8 +95,8 @@ def test_a_first_configuration_within_its_range_is_taken(space, config, entry):
     assert standin.entry_problems(space(**DECLARED), config, entry) == []
 
 
-def test_a_choice_is_enqueued_as_the_space_writes_it(space):
-    assert standin.entry_params(space(**DECLARED), {"activation": "1", "lr": 5}) == {"activation": 1, "lr": 5}
+def test_a_choice_is_enqueued_as_the_space_writes_it(space, config):
+    assert standin.entry_params(space(**DECLARED), config, {"activation": "1", "lr": 5}) == {"activation": 1, "lr": 5}
 
 
 @pytest.mark.parametrize(
@@ -117,8 +117,53 @@ def test_defaults_outside_their_range_are_named(space, config):
     assert standin.defaults_left_out(space(**DECLARED), config) == (
         "tried first: the defaults, without decay=12, activation=swish, which are outside their ranges"
     )
+    null = space(lr=DECLARED["lr"], null=DECLARED["decay"])
+    assert standin.defaults_left_out(null, config) == (
+        "tried first: the defaults, without null=null, which is outside its range"
+    )
     one = space(lr=DECLARED["lr"], decay=DECLARED["decay"], lost=DECLARED["decay"])
     assert standin.defaults_left_out(one, config) == (
         "tried first: the defaults, without decay=12, which is outside its range and without lost, which has no default"
     )
     assert standin.defaults_left_out(space(lr=DECLARED["lr"]), config) is None
+
+
+@pytest.mark.parametrize(
+    ("default", "choices", "found"),
+    [
+        (None, ("null", 5), "null"),
+        (None, (None, 5), None),
+        ([1, 2], ("[1,2]", "[3]"), "[1,2]"),
+        ([1, 2], ("[1, 2]", "[3]"), "[1, 2]"),
+        ({"a": 1}, ("{a:1}", "{a:2}"), "{a:1}"),
+        ("a,b", ("a,b", "c"), "a,b"),
+        ("1", ("'1'", "b"), "'1'"),
+        (True, (False, True), True),
+    ],
+)
+def test_a_default_is_found_among_the_choices(space, default, choices, found):
+    config = OmegaConf.create({"key": default})
+    one = space(key=CategoricalDistribution(choices))
+    assert standin.default_params(one, config) == {"key": found}
+    assert standin.defaults_left_out(one, config) is None
+    entry = OmegaConf.create({"key": default})
+    assert standin.entry_problems(one, config, entry) == []
+    assert standin.entry_params(one, config, entry) == {"key": found}
+
+
+def test_a_word_is_not_null(space):
+    config = OmegaConf.create({"key": None})
+    assert standin.default_params(space(key=CategoricalDistribution(["None", "'null'"])), config) == {}
+
+
+@pytest.mark.parametrize(
+    ("entry", "found"), [({"n": None}, {"n": None}), ({"l": [1, 2], "n": "5"}, {"l": "[1,2]", "n": 5})]
+)
+def test_null_and_lists_are_enqueued_for_a_function(space, config, entry, found):
+    def function(config, trial) -> None:
+        trial.suggest_categorical("n", [None, 5])
+        trial.suggest_categorical("l", ["[1,2]", "[3]"])
+
+    given = OmegaConf.create(entry)
+    assert standin.entry_problems(space(function), config, given) == []
+    assert standin.entry_params(space(function), config, given) == found

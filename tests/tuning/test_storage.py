@@ -8,9 +8,43 @@ from pathlib import Path
 import optuna
 import pytest
 
+from cifar_tuning.errors import UserError
+from cifar_tuning.tuning import storage
+from cifar_tuning.tuning.place import sqlite_file, sqlite_url
 from cifar_tuning.tuning.storage import open_storage
 
 PROCESSES = 4
+
+
+@pytest.mark.parametrize(
+    ("installed", "url", "opened"),
+    [
+        (["psycopg2"], "postgresql://me:it@db/x", "postgresql+psycopg2://me:it@db/x"),
+        (["psycopg2", "psycopg"], "postgresql://me@db/x", "postgresql://me@db/x"),
+        (["psycopg2"], "postgresql+psycopg://me@db/x", "postgresql+psycopg://me@db/x"),
+        (["psycopg2"], "mysql://me@postgresql://x", "mysql://me@postgresql://x"),
+        (["psycopg2"], "sqlite:////tmp/x.db", "sqlite:////tmp/x.db"),
+    ],
+)
+def test_an_address_without_a_driver_gets_one_that_is_installed(monkeypatch, installed, url, opened):
+    monkeypatch.setattr(storage, "find_spec", lambda name: name if name in installed else None)
+    assert storage.with_driver(url) == opened
+    assert storage.without_driver(opened) == storage.without_driver(url)
+
+
+@pytest.mark.parametrize("scheme", ["postgresql", "postgresql+psycopg2"])
+def test_a_server_is_reached_by_the_driver_that_is_installed(scheme):
+    pytest.importorskip("psycopg2")
+    with pytest.raises(UserError, match="Is the server up, the address right") as error:
+        storage.open_storage(f"{scheme}://me:hidden@127.0.0.1:9/x")
+    assert f"storage={scheme}://me:***@127.0.0.1:9/x" in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["a.db", "50%.db", "a?b.db", "a%20b.db", "ä b.db"])
+def test_a_file_has_its_name_in_its_address(tmp_path, name):
+    assert sqlite_file(sqlite_url(tmp_path / name)) == tmp_path / name
+    storage.open_storage(sqlite_url(tmp_path / name))
+    assert (tmp_path / name).is_file()
 
 
 def _barrier(barrier: Barrier) -> None:
