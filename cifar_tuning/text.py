@@ -85,6 +85,21 @@ def config_flags(arguments: Sequence[str]) -> list[str]:
     return found
 
 
+def override(key: str, value: str | Path) -> str:
+    """Returns the override that gives an option a text; Hydra wants quotes around what is no plain word."""
+    text = str(value)
+    if re.fullmatch(r"[A-Za-z0-9_./:@*+%?-]+", text):
+        return f"{key}={text}"
+    # A backslash is one, unless it stands before a quote.
+    escaped = re.sub(r'(\\*)("|$)', lambda found: found[1] * 2 + (r"\"" if found[2] else ""), text)
+    return f'{key}="{escaped}"'
+
+
+def typed(key: str, value: str | Path) -> str:
+    """Returns an override as it is typed in a shell."""
+    return shlex.quote(override(key, value))
+
+
 def as_choice(group: str, name: str) -> str:
-    """Returns the override that chooses a config of a group; Hydra wants quotes around what is no plain word."""
-    return f"{group}={name}" if re.fullmatch(r"[A-Za-z0-9_./-]+", name) else f'{group}="{name}"'
+    """Returns the override that chooses a config of a group."""
+    return override(group, name)

@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from cifar_tuning.compose import numbered
 from cifar_tuning.errors import ConfigError, UserError
 from cifar_tuning.files import write_text
+from cifar_tuning.job_folders import FIXED_FILE
 from cifar_tuning.jobs.sweep_checks import job_problems, sweep_problems
 from cifar_tuning.jobs.used_folder import has_trained, only_here
 from cifar_tuning.overrides import key_of, parse_overrides, task_overrides
@@ -21,9 +22,6 @@ from cifar_tuning.processes import is_worker
 from cifar_tuning.targets import is_study, is_tracked
 from cifar_tuning.tracking.callback import SweepRun
 from cifar_tuning.tuning import place
-
-# The keys that the sweep fixes; what a job overrides beyond them is what tells it from the others.
-OVERRIDES_FILE = "fixed_overrides.yaml"
 
 
 class Sweep(Callback):
@@ -60,9 +58,10 @@ class Sweep(Callback):
             print(f"{ignored}: of no effect on a sweep, which goes to hydra.sweep.dir={config.hydra.sweep.dir}")
         folder = make_folder(config.hydra.sweep.dir, "hydra.sweep.dir")
         self._start = time.time()  # what was refused has no end to tell of
+        # What a job overrides beyond them is what tells it from the others.
         parsed = parse_overrides(task_overrides(config.hydra))
         fixed = [key_of(override.get_key_element()) for override in parsed if not override.is_sweep_override()]
-        write_text(folder / OVERRIDES_FILE, OmegaConf.to_yaml(OmegaConf.create(fixed)))
+        write_text(folder / FIXED_FILE, OmegaConf.to_yaml(OmegaConf.create(fixed)))
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Prints the table of the sweep's jobs."""

@@ -6,7 +6,7 @@ from typing import Any
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
-from cifar_tuning.jobs.callback import OVERRIDES_FILE
+from cifar_tuning.job_folders import FIXED_FILE
 from cifar_tuning.jobs.prepare import Prepared
 from cifar_tuning.overrides import job_overrides, key_of
 from cifar_tuning.tuning.place import is_retrained, is_trial, sweep_folder, sweep_key
@@ -53,7 +53,7 @@ def _sweep(hydra: Any) -> dict[str, Any]:
 
 def _name(hydra: Any) -> str:
     """Returns the job's number and the overrides that tell it from the sweep's other jobs."""
-    file = sweep_folder(hydra) / OVERRIDES_FILE
+    file = sweep_folder(hydra) / FIXED_FILE
     fixed = list(OmegaConf.load(file)) if file.is_file() else []  # another host may not see the folder
     own = [override for override in job_overrides(hydra) if key_of(override) not in fixed]
     return f"{hydra.job.num}: {' '.join(own)}"[:200]

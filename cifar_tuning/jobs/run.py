@@ -23,6 +23,7 @@ from cifar_tuning.overrides import job_overrides, key_of
 from cifar_tuning.processes import undisturbed
 from cifar_tuning.ranking import BEST_ACCURACY, ENDED
 from cifar_tuning.targets import is_fused, is_study
+from cifar_tuning.text import typed
 from cifar_tuning.tracking.base import TRACEBACK
 from cifar_tuning.training.events import Progress, Result
 from cifar_tuning.training.memory import out_of_memory
@@ -248,10 +249,11 @@ class Job:
     def _say_how_to_go_on(self) -> None:
         epoch = self.progress.epoch
         if self.multirun:
-            folder = self.hydra.sweep.dir
-            log.warning("Stopped. The same command with hydra.sweep.dir=%s trains what is missing.", folder)
+            folder = typed("hydra.sweep.dir", self.hydra.sweep.dir)
+            log.warning("Stopped. The same command with %s trains what is missing.", folder)
         elif self.progress.started:
-            log.warning("Stopped after epoch %d; go on with the same command and resume=%s", epoch, self.folder)
+            resume = typed("resume", self.folder)
+            log.warning("Stopped after epoch %d; go on with the same command and %s", epoch, resume)
 
     def _write_result(self, state: str, error: str | None = None) -> None:
         value = self.progress.best_acc if self.progress.started else None
