@@ -14,6 +14,10 @@ ELSEWHERE = ("tracking.", "resume", "trainer.device", "data.root")
 
 
 PROGRAMS = ("train.py", "predict.py", "report.py")
+# What `train.py` composes unless told otherwise.
+MAIN_CONFIG = "config"
+# An override that says where configuration is looked for, as these flags do.
+SEARCHPATH = "hydra.searchpath"
 # Hydra's, each followed by a value or an equals sign.
 CONFIG_FLAGS = ("--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp")
 
@@ -76,12 +80,14 @@ def command_line(program: str, *arguments: str) -> str:
 
 
 def config_flags(arguments: Sequence[str]) -> list[str]:
-    """Returns what of a command's arguments says where its configuration lies: Hydra's flags for that, as typed."""
+    """Returns what of a command's arguments says where its configuration lies, as typed: Hydra's ways for that."""
     found, rest = list[str](), iter(arguments)
     for argument in rest:
         name, equals, _ = argument.partition("=")
         if name in CONFIG_FLAGS:
             found += [argument] if equals else [argument, *itertools.islice(rest, 1)]
+        elif name.lstrip("+") == SEARCHPATH:
+            found.append(argument)
     return found
 
 

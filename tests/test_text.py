@@ -110,6 +110,8 @@ def test_overrides_that_hydra_understands(value, shown):
         (["--config-dir", "my configs", "-m", "a=1"], "python train.py --config-dir 'my configs' a=2"),
         (["-cn=mine", "-m", "--config-dir=x"], "python train.py -cn=mine --config-dir=x a=2"),
         (["-m", "a=1"], "python train.py a=2"),
+        (["hydra.searchpath=[file://x]", "-m", "a=1"], "python train.py 'hydra.searchpath=[file://x]' a=2"),
+        (["--config-dir=y", "+hydra.searchpath=[x]"], "python train.py --config-dir=y '+hydra.searchpath=[x]' a=2"),
     ],
 )
 def test_a_command_says_where_its_configuration_lies(typed, expected, monkeypatch, tmp_path):

@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from cifar_tuning import PROJECT_ROOT
 from cifar_tuning.overrides import deletes, key_of, task_overrides, unresolved
-from cifar_tuning.text import ELSEWHERE, as_choice, flatten
+from cifar_tuning.text import ELSEWHERE, SEARCHPATH, as_choice, flatten
 
 GROUP = "experiment/"
 # Overlays that a configuration was composed with: what they set is in its values.
@@ -88,7 +88,7 @@ def _as_chosen(config: DictConfig, groups: Mapping[str, str | None]) -> tuple[se
 
 def _composed(config: DictConfig, overrides: list[str]) -> DictConfig:
     """Returns what other overrides make of the configuration that one was composed from, in the same places."""
-    places = [one for one in unresolved(config.hydra.overrides.hydra) if key_of(one) == "hydra.searchpath"]
+    places = [one for one in unresolved(config.hydra.overrides.hydra) if key_of(one) == SEARCHPATH]
     loader = GlobalHydra.instance().config_loader()
     return loader.load_configuration(config.hydra.job.config_name, [*places, *overrides], run_mode=RunMode.RUN)
 
