@@ -5,6 +5,7 @@ choose the same groups. It is more than half of the time that Hydra takes for a 
 """
 
 import copy
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -46,17 +47,29 @@ def numbered(config: DictConfig, number: int) -> DictConfig:
 
 @contextmanager
 def as_job(config: DictConfig) -> Iterator[None]:
-    """Sets Hydra's global configuration to a job's for a while, so that `${hydra:job.num}` resolves as it will there.
+    """Sets Hydra's global configuration and the environment to a job's for a while: its values are as they will be.
+
+    `${hydra:job.num}` and `${oc.env:NAME}` may stand in a job's configuration, the latter for what is in
+    `hydra.job.env_set`.
 
     Args:
         config: of the job, Hydra's part included.
     """
     instance: Any = HydraConfig.instance()
     before, instance.cfg = instance.cfg, OmegaConf.masked_copy(config, "hydra")
+    environment = dict[str, str | None]()
     try:
+        for key, value in (OmegaConf.select(instance.cfg, "hydra.job.env_set") or {}).items():
+            environment[str(key)] = os.environ.get(str(key))
+            os.environ[str(key)] = str(value)
         yield
     finally:
         instance.cfg = before
+        for key, had in environment.items():
+            if had is None:
+                os.environ.pop(key, None)
+            else:
+                os.environ[key] = had
 
 
 class SweepLoader(ConfigLoaderImpl):

@@ -9,6 +9,9 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from cifar_tuning.text import without_password
 
 # How a sweeper hands on what refers to a job, where the shell took the quotes: `seed=$\{hydra\:job.num\}`.
 ESCAPED = r"$\{"
@@ -40,11 +43,25 @@ def task_overrides(hydra: Any) -> list[str]:
 
 
 def job_overrides(hydra: Any) -> list[str]:
-    """Returns a job's overrides with the values that they have in it: `seed=${hydra:job.num}` is `seed=3`."""
-    written = task_overrides(hydra)
-    plain = [re.sub(r"\\(.)", r"\1", one) if ESCAPED in one else one for one in written]
-    resolved = map(str, OmegaConf.create(plain, parent=hydra if OmegaConf.is_config(hydra) else None))
-    return [value if value == asked else _unquoted(value) for asked, value in zip(written, resolved, strict=True)]
+    """Returns a job's overrides with what they have of the job in it: `seed=${hydra:job.num}` is `seed=3`.
+
+    Nothing else of them is resolved, and no password shown: they are printed and kept, and who wrote `${oc.env:STORE}`
+    wants neither for what it stands for.
+    """
+    return [without_password(_in_job(override, hydra)) for override in task_overrides(hydra)]
+
+
+def _in_job(override: str, hydra: Any) -> str:
+    plain = re.sub(r"\\(.)", r"\1", override) if ESCAPED in override else override
+    value = re.sub(r"\$\{hydra[:.][^${}]*\}", lambda found: _resolved(found[0], hydra), plain)
+    return override if value == plain else _unquoted(value)
+
+
+def _resolved(text: str, hydra: Any) -> str:
+    try:
+        return str(OmegaConf.create([text], parent=hydra if OmegaConf.is_config(hydra) else None)[0])
+    except OmegaConfBaseException:  # said where the job's configuration is resolved
+        return text
 
 
 def of_job(override: str, number: int) -> str:

@@ -14,7 +14,7 @@ from cifar_tuning.errors import UserError
 from cifar_tuning.jobs.build import Parts
 from cifar_tuning.jobs.context import run_context
 from cifar_tuning.jobs.export import load_classifier, model_from_checkpoint
-from cifar_tuning.jobs.prepare import Prepared, job_config, own_checkpoint, prepare
+from cifar_tuning.jobs.prepare import Prepared, job_config, own_checkpoint, prepare, where_typed
 from cifar_tuning.jobs.result import RESULT_FILE, JobResult, objective
 from cifar_tuning.jobs.testing import accuracy, label_test_images
 from cifar_tuning.jobs.training import make_trainer
@@ -94,6 +94,7 @@ class Job:
 
     def _run(self, cfg: DictConfig) -> Any:
         try:
+            cfg = where_typed(cfg, Path(self.hydra.runtime.cwd))
             self.reporter = self._reporter(cfg)
             if self.multirun:  # a process that died had begun it, or its launcher began it anew
                 asked = self.reporter is not None and self.reporter.again
