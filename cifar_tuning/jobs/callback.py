@@ -4,6 +4,7 @@ import atexit
 import copy
 import sys
 import time
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -19,15 +20,26 @@ from cifar_tuning.jobs.sweep_checks import job_problems, sweep_problems
 from cifar_tuning.jobs.used_folder import has_trained, only_here
 from cifar_tuning.overrides import key_of, parse_overrides, task_overrides
 from cifar_tuning.processes import is_worker
-from cifar_tuning.targets import is_study, is_tracked
+from cifar_tuning.targets import how_to_trust, is_study, is_tracked, refused
+from cifar_tuning.text import on_one_line
 from cifar_tuning.tracking.callback import SweepRun
 from cifar_tuning.tuning import place
 
 
 class Sweep(Callback):
-    """Before anything starts: is the output folder writable, the sweep free of mistakes? In the end: a table."""
+    """Before anything starts: is the output folder writable, the sweep free of mistakes? In the end: a table.
 
-    def __init__(self) -> None:
+    Args:
+        beside: what the callbacks are made of that Hydra makes after this one, by name.
+
+    Raises:
+        SystemExit: one of them can't be made.
+    """
+
+    def __init__(self, beside: Mapping[str, str] | None = None) -> None:
+        if problems := callback_problems(beside or {}):
+            print(f"error: {ConfigError(problems)}", file=sys.stderr)
+            raise SystemExit(1)
         self._start = 0.0
         self._kept = ExitStack()
 
@@ -93,6 +105,27 @@ class TrackedSweep(SweepRun):
         from cifar_tuning.jobs.export import load_classifier
 
         return load_classifier(folder)
+
+
+def callback_problems(targets: Mapping[str, str]) -> list[str]:
+    """Returns a line for each callback of the user's that may not be called, or can't be found.
+
+    Args:
+        targets: what they are made of, by name.
+    """
+    problems = []
+    for name, target in targets.items():
+        if target.startswith(f"{__name__}."):
+            continue
+        from cifar_tuning.jobs.checks import find_target
+
+        try:
+            find_target(target)
+        except Exception as error:
+            named = refused(error)
+            reason = f"can't be imported: {on_one_line(str(error))}" if named is None else how_to_trust(named)
+            problems.append(f"hydra.callbacks.{name}._target_={target}: {reason}")
+    return problems
 
 
 def make_folder(folder: str, option: str) -> Path:
