@@ -15,11 +15,15 @@ from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.config_repository import CachingConfigRepository, IConfigRepository
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.default_element import ResultDefault
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.types import Override
 from hydra.plugins.config_source import ConfigResult
 from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+
+from cifar_tuning.text import as_choice
 
 
 def remember_files(context: HydraContext) -> HydraContext:
@@ -70,6 +74,21 @@ def as_job(config: DictConfig) -> Iterator[None]:
                 os.environ.pop(key, None)
             else:
                 os.environ[key] = had
+
+
+def having(group: str, option: str) -> str:
+    """Returns in words which choices of a group have an option, to be added to a sentence; nothing where none has."""
+    loader = GlobalHydra.instance().config_loader() if GlobalHydra.instance().is_initialized() else None
+    if not isinstance(loader, ConfigLoaderImpl):
+        return ""
+    names = loader.get_group_options(group, results_filter=ObjectType.CONFIG)
+    files = {name: loader.repository.load_config(f"{group}/{name}") for name in names}
+    found = [name for name, file in files.items() if file is not None and option in file.config]
+    return (
+        f"; {', '.join(as_choice(group, name) for name in found)} {'has' if len(found) == 1 else 'have'} it"
+        if found
+        else ""
+    )
 
 
 class SweepLoader(ConfigLoaderImpl):

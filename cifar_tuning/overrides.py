@@ -8,6 +8,7 @@ from hydra.core.config_loader import ConfigLoader
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -25,6 +26,18 @@ def key_of(override: str) -> str:
 def value_of(override: str) -> str:
     """Returns the value that an override gives, as it was typed."""
     return override.partition("=")[2]
+
+
+def meant_by(override: str) -> Any:
+    """Returns the value that an override gives, without Hydra's quotes and escapes; None for one of several values.
+
+    What stands in for a value (`${oc.env:STORE}`) is resolved as far as it can be without a configuration.
+    """
+    try:
+        (parsed,) = parse_overrides([override])
+        return None if parsed.is_sweep_override() else OmegaConf.create([parsed.value()])[0]
+    except (HydraException, OmegaConfBaseException):
+        return None
 
 
 def deletes(override: str) -> bool:

@@ -20,6 +20,24 @@ def test_key_and_value(override, key, value):
     assert (overrides.key_of(override), overrides.value_of(override)) == (key, value)
 
 
+@pytest.mark.parametrize(
+    ("override", "value"),
+    [
+        (r"tracking.uri=sqlite\:////m.db", "sqlite:////m.db"),
+        ('tracking.uri="sqlite:////a b/m.db"', "sqlite:////a b/m.db"),
+        ("tracking.uri='${oc.env:STORE}'", "sqlite:////m.db"),
+        ("tracking.uri=${oc.env:NOPE}", None),
+        ("tracking.uri=null", None),
+        ("tracking.uri=", ""),
+        ("seed=0,1", None),
+        ("a=[", None),
+    ],
+)
+def test_what_an_override_means(override, value, monkeypatch):
+    monkeypatch.setenv("STORE", "sqlite:////m.db")
+    assert overrides.meant_by(override) == value
+
+
 def test_a_deletion_is_typed_without_a_value():
     assert overrides.to_be_typed(["~optimizer=null", "resume=null"]) == ["~optimizer", "resume=null"]
 

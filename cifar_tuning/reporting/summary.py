@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cifar_tuning.job_folders import files_of_jobs, is_study
-from cifar_tuning.overrides import key_of, to_be_typed, value_of
+from cifar_tuning.overrides import key_of, meant_by, to_be_typed, value_of
 from cifar_tuning.ranking import BEST_ACCURACY, ENDED, competes, merit, rank
 from cifar_tuning.text import command_line, counted, override, without_password
 
@@ -199,7 +199,7 @@ def _print_next(console: Any, sweep: Path, results: list[dict[str, Any]], tracke
         f"  {command_line('train.py', *to_be_typed(best['overrides']))}", highlight=False, markup=False, soft_wrap=True
     )
     console.print("Where to look next:", style="bold")
-    asked = {key_of(one): value_of(one) for one in best["overrides"]}
+    asked = {key_of(one): meant_by(one) for one in best["overrides"] if key_of(one) in ("tracking", "tracking.uri")}
     uri = uri or asked.get("tracking.uri")
     if tracked and asked.get("tracking") != "none":
         shown = f"  {viewer(uri)}  compares all runs in MLflow's UI"

@@ -35,8 +35,10 @@ def runs(tmp_path) -> list[tuple[dict, dict, str]]:
     return found
 
 
-def test_a_grid_is_a_parent_with_a_child_for_each_job(tiny, tmp_path, store):
-    outcome = tiny("-m", "optimizer.lr=0.1,0.01", "trainer.epochs=1", "model.batch_norm=true", *store)
+@pytest.mark.parametrize("before", [[], ["optimizer.lr=0.5"]], ids=["", "given before"])
+def test_a_grid_is_a_parent_with_a_child_for_each_job(tiny, tmp_path, store, before):
+    grid = [*before, "optimizer.lr=0.1,0.01"]
+    outcome = tiny("-m", *grid, "trainer.epochs=1", "model.batch_norm=true", *store)
     assert outcome.code == 0, outcome.err
     parents = [r for r in runs(tmp_path) if "mlflow.parentRunId" not in r[1]]
     children = [r for r in runs(tmp_path) if "mlflow.parentRunId" in r[1]]
@@ -80,6 +82,13 @@ def test_the_sweep_ends_with_a_table(tiny, tmp_path):
     [
         (["optimizer.lr=0.1,-1,0.01"], ["optimizer.lr=-1: must be a number above 0, such as 0.01  (job 1)"]),
         (["model.dropout=0,2", "optimizer.lr=0,0.1"], ["model.dropout=2: ", "optimizer.lr=0: "]),
+        (
+            ["augmentation.padding=1,2"],
+            ["job 0 (augmentation.padding=1) can't be composed: ", "; augmentation=crop_flip has it"],
+        ),
+        (["+augmentation.padding=1,2"], ["NoAugmentation; it has none; augmentation=crop_flip has it  (jobs 0, 1)"]),
+        (["+augmentation.paddings=1,2"], ["NoAugmentation; it has none  (jobs 0, 1)"]),
+        (["hydra/sweeper=study", "optimizer.betas=choice(1,2)"], ["optimizer=adam, optimizer=adamw have it"]),
         (["study=simplenn", "model.dropout=1.5"], ["model.dropout=1.5: must be"]),
         *(
             (
@@ -204,6 +213,29 @@ def test_jobs_that_would_share_a_folder_are_refused(tiny, tmp_path):
     for apart in ("${optimizer.lr}_${seed}", "${hydra:job.override_dirname}"):
         assert tiny(*grid, f"hydra.sweep.subdir={apart}").code == 0
     assert len(list((tmp_path / "sweep").glob("*/result.json"))) == 8
+
+
+@pytest.mark.parametrize(
+    ("subdir", "said"),
+    [
+        ("${nope}", "hydra.sweep.subdir=${nope}: Interpolation key 'nope' not found"),
+        (
+            "x/" + "y" * 256 + "/${seed}",
+            "names a folder yyyyyyyyyyyyyyyyyyyy… of 256 bytes, and a name has at most 255",
+        ),
+        ("ü" * 128 + "${seed}", "… of 257 bytes"),
+        ("a/file/${seed}", "a/file is a file, so there can't be a folder"),
+    ],
+)
+@pytest.mark.parametrize("seeds", ["0", "0,1"])
+def test_folders_that_jobs_can_not_have(tiny, tmp_path, subdir, said, seeds):
+    (tmp_path / "sweep" / "a").mkdir(parents=True)
+    (tmp_path / "sweep" / "a" / "file").touch()
+    refused = tiny("-m", f"seed={seeds}", f"hydra.sweep.subdir='{subdir}'")
+    assert refused.code == 1
+    assert said in refused.err
+    assert "Traceback" not in refused.err
+    assert not list((tmp_path / "sweep").glob("*.yaml"))
 
 
 @pytest.mark.parametrize("nothing", ["optimizer.lr=range(1,0)", "optimizer=glob(foo*)"])

@@ -123,6 +123,18 @@ def test_the_next_commands_name_the_store(tmp_path, capsys, uri, report, ui, kno
     assert "secret" not in next_
 
 
+@pytest.mark.parametrize(
+    "typed", [r"tracking.uri=sqlite\:////m.db", 'tracking.uri="sqlite:////m.db"', "tracking.uri='${oc.env:STORE}'"]
+)
+def test_a_store_is_shown_without_hydra_s_quotes(tmp_path, capsys, monkeypatch, typed):
+    monkeypatch.setenv("STORE", "sqlite:////m.db")
+    write(tmp_path, 0, 0.5, overrides=[typed])
+    print_summary(tmp_path)
+    out = capsys.readouterr().out
+    assert "  mlflow ui --backend-store-uri sqlite:////m.db  compares" in out
+    assert "tracking.uri=sqlite:////m.db  all of it" in out
+
+
 @pytest.mark.parametrize("name", ["seed=0", "lr=0.1,seed=0", "My sweep"])
 def test_the_next_commands_can_be_typed_whatever_a_folder_is_called(tmp_path, capsys, name):
     write(tmp_path / name, name, 0.5)
