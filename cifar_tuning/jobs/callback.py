@@ -20,8 +20,8 @@ from cifar_tuning.jobs.sweep_checks import job_problems, sweep_problems
 from cifar_tuning.jobs.used_folder import has_trained, only_here
 from cifar_tuning.overrides import key_of, parse_overrides, task_overrides
 from cifar_tuning.processes import is_worker
-from cifar_tuning.targets import how_to_trust, is_study, is_tracked, refused
-from cifar_tuning.text import on_one_line
+from cifar_tuning.targets import how_to_trust, is_fused, is_study, is_tracked, refused
+from cifar_tuning.text import on_one_line, typed
 from cifar_tuning.tracking.callback import SweepRun
 from cifar_tuning.tuning import place
 
@@ -88,6 +88,10 @@ class Sweep(Callback):
         uri = OmegaConf.select(config, "tracking.uri")
         if not is_study(config.hydra):
             print_summary(Path(config.hydra.sweep.dir), since=self._start, tracked=tracked, uri=uri)
+            # A launcher's worker, which Ctrl-C ends as well, is not heard; the fused launcher says it itself.
+            if _stopped(sys.exc_info()[1]) and not is_fused(config.hydra):  # Hydra calls while it is on its way
+                folder = typed("hydra.sweep.dir", config.hydra.sweep.dir)
+                print(f"Stopped. The same command with {folder} trains what is missing.")
         elif tracked:  # it sums itself up
             print(f"  {viewer(uri)}  compares all runs in MLflow's UI")
 
@@ -108,6 +112,12 @@ class TrackedSweep(SweepRun):
         from cifar_tuning.jobs.export import load_classifier
 
         return load_classifier(folder)
+
+
+def _stopped(error: BaseException | None) -> bool:
+    """Whether it is Ctrl-C's or a signal's (see `processes.stop`); what is refused ends with 1."""
+    signalled = isinstance(error, SystemExit) and isinstance(error.code, int) and error.code > 128
+    return signalled or isinstance(error, KeyboardInterrupt)
 
 
 def callback_problems(targets: Mapping[str, str]) -> list[str]:

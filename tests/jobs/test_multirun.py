@@ -1,9 +1,11 @@
 import json
+import os
 import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
+import time
 
 import optuna
 import pytest
@@ -279,6 +281,41 @@ def test_jobs_in_other_processes(tmp_path, pristine_database):
     assert {r["state"] for r in results(tmp_path).values()} == {"complete"}
     assert [status for *_, status in runs(tmp_path)] == ["FINISHED"] * 3
     assert len({tags.get("mlflow.parentRunId") for _, tags, _ in runs(tmp_path)}) == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "launcher", [["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"], ["hydra/launcher=fused"], []]
+)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_sweep_that_was_stopped_says_how_to_go_on(tmp_path, launcher, number):
+    """Once, whichever process trains."""
+    command = [sys.executable, str(PROJECT_ROOT / "train.py"), "-m", *TINY, "seed=0,1", "trainer.epochs=100000"]
+    process = subprocess.Popen(
+        [*command, *launcher, "hydra.sweep.dir='my sweep'"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        cwd=tmp_path,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL) and None,
+    )
+    try:
+        deadline = time.monotonic() + 120
+        while not list(tmp_path.glob("my sweep/*/last.pt")) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        if number == signal.SIGINT:  # a terminal sends it to all of the command's processes
+            os.killpg(process.pid, number)
+        else:
+            process.send_signal(number)
+        out, _ = process.communicate(timeout=60)
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+    said = "Stopped. The same command with 'hydra.sweep.dir=\"my sweep\"' trains what is missing."
+    assert out.count("trains what is missing") == 1, out
+    if "hydra/launcher=fused" not in launcher:  # its line is fused/launch.py's
+        assert said in out
 
 
 @pytest.mark.slow

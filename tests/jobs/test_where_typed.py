@@ -7,10 +7,14 @@ import sqlite3
 from pathlib import Path
 
 import pytest
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
 from cifar_tuning.compose import as_job
+from cifar_tuning.errors import UserError
 from cifar_tuning.jobs.prepare import job_config, where_typed
+from cifar_tuning.jobs.run import run
+from cifar_tuning.tuning.place import sweep_folder
 from tests.conftest import TINY
 
 URI = "tracking.uri"
@@ -42,6 +46,20 @@ def test_paths_are_below_where_the_command_was_typed(configure, tmp_path, monkey
     group, _, option = key.partition(".")
     shown = OmegaConf.to_container(found)[group]
     assert (shown[option] if option else shown) == expected
+
+
+@pytest.mark.parametrize(
+    ("typed", "folder"), [("multirun/x", "/a/b/multirun/x"), ("../multirun/x", "/a/multirun/x"), ("/x/./y", "/x/y")]
+)
+def test_a_sweeps_folder_has_one_name(typed, folder):
+    hydra = OmegaConf.create({"runtime": {"cwd": "/a/b"}, "sweep": {"dir": typed}})
+    assert sweep_folder(hydra) == Path(folder)
+
+
+def test_a_configuration_without_a_command(configure, monkeypatch):
+    monkeypatch.setattr(HydraConfig.instance(), "cfg", None)
+    with pytest.raises(UserError, match=r"python train\.py"):
+        run(configure())
 
 
 @pytest.mark.slow
