@@ -84,11 +84,9 @@ def having(group: str, option: str) -> str:
     names = loader.get_group_options(group, results_filter=ObjectType.CONFIG)
     files = {name: loader.repository.load_config(f"{group}/{name}") for name in names}
     found = [name for name, file in files.items() if file is not None and option in file.config]
-    return (
-        f"; {', '.join(as_choice(group, name) for name in found)} {'has' if len(found) == 1 else 'have'} it"
-        if found
-        else ""
-    )
+    if not found:
+        return ""
+    return f"; {', '.join(as_choice(group, name) for name in found)} {'has' if len(found) == 1 else 'have'} it"
 
 
 class SweepLoader(ConfigLoaderImpl):

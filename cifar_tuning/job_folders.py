@@ -35,8 +35,11 @@ def files_of_jobs(sweep: Path, name: str) -> list[Path]:
 
 
 def _below(folder: Path, name: str, deep: bool) -> Iterator[Path]:
-    with os.scandir(folder) as entries:
-        inside = [Path(entry) for entry in entries if entry.is_dir() and not entry.name.startswith(".")]
+    try:
+        with os.scandir(folder) as entries:
+            inside = [Path(entry) for entry in entries if entry.is_dir() and not entry.name.startswith(".")]
+    except OSError:  # it is gone, or somebody else's
+        return
     for child in inside:
         if child.name == EARLIER or is_sweep(child):
             continue

@@ -72,10 +72,8 @@ class Sweep(Callback):
         self._start = time.time()  # what was refused has no end to tell of
         # What a job overrides beyond them is what tells it from the others.
         parsed = parse_overrides(task_overrides(config.hydra))
-        keys = {
-            way: [key_of(o.get_key_element()) for o in parsed if o.is_sweep_override() == way] for way in (True, False)
-        }
-        fixed = [key for key in keys[False] if key not in keys[True]]
+        swept = {key_of(override.get_key_element()) for override in parsed if override.is_sweep_override()}
+        fixed = [key for override in parsed if (key := key_of(override.get_key_element())) not in swept]
         write_text(folder / FIXED_FILE, OmegaConf.to_yaml(OmegaConf.create(fixed)))
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:

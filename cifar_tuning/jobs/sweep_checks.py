@@ -51,7 +51,8 @@ def sweep_problems(config: DictConfig) -> list[str]:
     except ConfigError as error:
         return list(dict.fromkeys([*problems, *error.problems]))
     problems |= {problem: [] for problem in _direction_problems(config)}
-    problems |= _folder_problems(jobs) if basic else {}
+    folders = _folder_problems(jobs) if basic else {}
+    problems |= folders
     for label, job in jobs:
         found = job_problems(job, of_sweeper=not basic)
         for problem in found:
@@ -65,7 +66,7 @@ def sweep_problems(config: DictConfig) -> list[str]:
     counted = basic and len(jobs) < CHECKED_JOBS
     if fused and (stack := stack_problem(config, len(jobs) if counted else None)):
         return [*lines, stack]
-    if lines and fused and sound and options is None:
+    if lines and fused and sound and options is None and not folders:
         shown = "\n  - ".join(lines)
         print(f"These jobs will fail, the others are trained:\n  - {shown}", file=sys.stderr)
         return []

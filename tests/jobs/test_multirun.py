@@ -229,11 +229,11 @@ def test_jobs_that_would_share_a_folder_are_refused(tiny, tmp_path):
         ("a/file/${seed}", "a/file is a file, so there can't be a folder"),
     ],
 )
-@pytest.mark.parametrize("seeds", ["0", "0,1"])
-def test_folders_that_jobs_can_not_have(tiny, tmp_path, subdir, said, seeds):
+@pytest.mark.parametrize("grid", [["seed=0"], ["seed=0,1"], ["seed=0,1", "hydra/launcher=fused"]])
+def test_folders_that_jobs_can_not_have(tiny, tmp_path, subdir, said, grid):
     (tmp_path / "sweep" / "a").mkdir(parents=True)
     (tmp_path / "sweep" / "a" / "file").touch()
-    refused = tiny("-m", f"seed={seeds}", f"hydra.sweep.subdir='{subdir}'")
+    refused = tiny("-m", *grid, f"hydra.sweep.subdir='{subdir}'")
     assert refused.code == 1
     assert said in refused.err
     assert "Traceback" not in refused.err
