@@ -40,6 +40,7 @@ _TRUSTED = [
     *(f"cifar_tuning.tracking.{name}" for name in ("MLflowTracker", "NoTracker", "callback.SweepRun")),
     *(f"cifar_tuning.jobs.callback.{name}" for name in ("Sweep", "TrackedSweep")),
     "cifar_tuning.tuning.pruners.*",
+    *(f"cifar_tuning.tuning.spaces.{name}" for name in ("schedules", "resnet20")),
     "torch.optim.*",
     "torch.nn.*",
     "torchvision.models.*",
