@@ -5,6 +5,7 @@ choose the same groups. It is more than half of the time that Hydra takes for a 
 """
 
 import copy
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -14,11 +15,15 @@ from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.config_repository import CachingConfigRepository, IConfigRepository
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.default_element import ResultDefault
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.types import Override
 from hydra.plugins.config_source import ConfigResult
 from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+
+from cifar_tuning.text import override
 
 
 def remember_files(context: HydraContext) -> HydraContext:
@@ -46,17 +51,42 @@ def numbered(config: DictConfig, number: int) -> DictConfig:
 
 @contextmanager
 def as_job(config: DictConfig) -> Iterator[None]:
-    """Sets Hydra's global configuration to a job's for a while, so that `${hydra:job.num}` resolves as it will there.
+    """Sets Hydra's global configuration and the environment to a job's for a while: its values are as they will be.
+
+    `${hydra:job.num}` and `${oc.env:NAME}` may stand in a job's configuration, the latter for what is in
+    `hydra.job.env_set`.
 
     Args:
         config: of the job, Hydra's part included.
     """
     instance: Any = HydraConfig.instance()
     before, instance.cfg = instance.cfg, OmegaConf.masked_copy(config, "hydra")
+    environment = dict[str, str | None]()
     try:
+        for key, value in (OmegaConf.select(instance.cfg, "hydra.job.env_set") or {}).items():
+            environment[str(key)] = os.environ.get(str(key))
+            os.environ[str(key)] = str(value)
         yield
     finally:
         instance.cfg = before
+        for key, had in environment.items():
+            if had is None:
+                os.environ.pop(key, None)
+            else:
+                os.environ[key] = had
+
+
+def having(group: str, option: str) -> str:
+    """Returns in words which choices of a group have an option, to be added to a sentence; nothing where none has."""
+    loader = GlobalHydra.instance().config_loader() if GlobalHydra.instance().is_initialized() else None
+    if not isinstance(loader, ConfigLoaderImpl):
+        return ""
+    names = loader.get_group_options(group, results_filter=ObjectType.CONFIG)
+    files = {name: loader.repository.load_config(f"{group}/{name}") for name in names}
+    found = [name for name, file in files.items() if file is not None and option in file.config]
+    if not found:
+        return ""
+    return f"; {', '.join(override(group, name) for name in found)} {'has' if len(found) == 1 else 'have'} it"
 
 
 class SweepLoader(ConfigLoaderImpl):

@@ -11,6 +11,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, Quote, QuotedString
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from cifar_tuning.text import without_password
 
 # How a sweeper hands on what refers to a job, where the shell took the quotes: `seed=$\{hydra\:job.num\}`.
 ESCAPED = r"$\{"
@@ -73,6 +76,18 @@ def _meaning(value: Any) -> tuple[bool, str]:
     return read is None, str(read)
 
 
+def meant_by(override: str) -> Any:
+    """Returns the value that an override gives, without Hydra's quotes and escapes; None for one of several values.
+
+    What stands in for a value (`${oc.env:STORE}`) is resolved as far as it can be without a configuration.
+    """
+    try:
+        (parsed,) = parse_overrides([override])
+        return None if parsed.is_sweep_override() else OmegaConf.create([parsed.value()])[0]
+    except (HydraException, OmegaConfBaseException):
+        return None
+
+
 def deletes(override: str) -> bool:
     """Whether an override takes an option or a group away."""
     return override.startswith("~")
@@ -89,11 +104,25 @@ def task_overrides(hydra: Any) -> list[str]:
 
 
 def job_overrides(hydra: Any) -> list[str]:
-    """Returns a job's overrides with the values that they have in it: `seed=${hydra:job.num}` is `seed=3`."""
-    written = task_overrides(hydra)
-    plain = [re.sub(r"\\(.)", r"\1", one) if ESCAPED in one else one for one in written]
-    resolved = map(str, OmegaConf.create(plain, parent=hydra if OmegaConf.is_config(hydra) else None))
-    return [value if value == asked else _unquoted(value) for asked, value in zip(written, resolved, strict=True)]
+    """Returns a job's overrides with what they have of the job in it: `seed=${hydra:job.num}` is `seed=3`.
+
+    Nothing else of them is resolved, and no password shown: they are printed and kept, and who wrote `${oc.env:STORE}`
+    wants neither for what it stands for.
+    """
+    return [without_password(_in_job(override, hydra)) for override in task_overrides(hydra)]
+
+
+def _in_job(override: str, hydra: Any) -> str:
+    plain = re.sub(r"\\(.)", r"\1", override) if ESCAPED in override else override
+    value = re.sub(r"\$\{hydra[:.][^${}]*\}", lambda found: _resolved(found[0], hydra), plain)
+    return override if value == plain else _unquoted(value)
+
+
+def _resolved(text: str, hydra: Any) -> str:
+    try:
+        return str(OmegaConf.create([text], parent=hydra if OmegaConf.is_config(hydra) else None)[0])
+    except OmegaConfBaseException:  # said where the job's configuration is resolved
+        return text
 
 
 def of_job(override: str, number: int) -> str:

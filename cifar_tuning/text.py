@@ -14,6 +14,10 @@ ELSEWHERE = ("tracking.", "resume", "trainer.device", "data.root")
 
 
 PROGRAMS = ("train.py", "predict.py", "report.py")
+# What `train.py` composes unless told otherwise.
+MAIN_CONFIG = "config"
+# An override that says where configuration is looked for, as these flags do.
+SEARCHPATH = "hydra.searchpath"
 # Hydra's, each followed by a value or an equals sign.
 CONFIG_FLAGS = ("--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp")
 
@@ -76,15 +80,27 @@ def command_line(program: str, *arguments: str) -> str:
 
 
 def config_flags(arguments: Sequence[str]) -> list[str]:
-    """Returns what of a command's arguments says where its configuration lies: Hydra's flags for that, as typed."""
+    """Returns what of a command's arguments says where its configuration lies, as typed: Hydra's ways for that."""
     found, rest = list[str](), iter(arguments)
     for argument in rest:
         name, equals, _ = argument.partition("=")
         if name in CONFIG_FLAGS:
             found += [argument] if equals else [argument, *itertools.islice(rest, 1)]
+        elif name.lstrip("+") == SEARCHPATH:
+            found.append(argument)
     return found
 
 
-def as_choice(group: str, name: str) -> str:
-    """Returns the override that chooses a config of a group; Hydra wants quotes around what is no plain word."""
-    return f"{group}={name}" if re.fullmatch(r"[A-Za-z0-9_./-]+", name) else f'{group}="{name}"'
+def override(key: str, value: str | Path) -> str:
+    """Returns the override that gives an option a text; Hydra wants quotes around what is no plain word."""
+    text = str(value)
+    if re.fullmatch(r"[A-Za-z0-9_./:@*+%?-]+", text):
+        return f"{key}={text}"
+    # A backslash is one, unless it stands before a quote.
+    escaped = re.sub(r'(\\*)("|$)', lambda found: found[1] * 2 + (r"\"" if found[2] else ""), text)
+    return f'{key}="{escaped}"'
+
+
+def typed(key: str, value: str | Path) -> str:
+    """Returns an override as it is typed in a shell."""
+    return shlex.quote(override(key, value))

@@ -20,6 +20,24 @@ def test_key_and_value(override, key, value):
     assert (overrides.key_of(override), overrides.value_of(override)) == (key, value)
 
 
+@pytest.mark.parametrize(
+    ("override", "value"),
+    [
+        (r"tracking.uri=sqlite\:////m.db", "sqlite:////m.db"),
+        ('tracking.uri="sqlite:////a b/m.db"', "sqlite:////a b/m.db"),
+        ("tracking.uri='${oc.env:STORE}'", "sqlite:////m.db"),
+        ("tracking.uri=${oc.env:NOPE}", None),
+        ("tracking.uri=null", None),
+        ("tracking.uri=", ""),
+        ("seed=0,1", None),
+        ("a=[", None),
+    ],
+)
+def test_what_an_override_means(override, value, monkeypatch):
+    monkeypatch.setenv("STORE", "sqlite:////m.db")
+    assert overrides.meant_by(override) == value
+
+
 def test_a_deletion_is_typed_without_a_value():
     assert overrides.to_be_typed(["~optimizer=null", "resume=null"]) == ["~optimizer", "resume=null"]
 
@@ -35,9 +53,16 @@ def test_a_deletion_is_typed_without_a_value():
         (r"data.root=/some\ where", r"data.root=/some\ where"),
         ("data.root='/some where/${hydra.job.num}'", "data.root='/some where/3'"),
         ("model.name='3'", "model.name='3'"),
+        ("seed='${hydra.job.none}'", "seed='${hydra.job.none}'"),
+        ("optimizer.lr='${oc.env:NOPE}'", "optimizer.lr='${oc.env:NOPE}'"),
+        ("trainer.epochs=${nope}", "trainer.epochs=${nope}"),
+        ("data.root=${oc.env:SECRET}/${hydra.job.num}", "data.root=${oc.env:SECRET}/3"),
+        (r"data.root=$\{oc.env\:SECRET\}", r"data.root=$\{oc.env\:SECRET\}"),
+        ("tracking.uri=http://me:hidden@host", "tracking.uri=http://me:***@host"),
     ],
 )
-def test_what_refers_to_the_job_has_its_value_in_it(typed, meant):
+def test_what_refers_to_the_job_has_its_value_in_it(typed, meant, monkeypatch):
+    monkeypatch.setenv("SECRET", "hidden")
     config = OmegaConf.create({"hydra": {"job": {"num": 3}, "overrides": {"task": [typed]}}})
     assert overrides.task_overrides(config.hydra) == [typed]
     assert overrides.job_overrides(config.hydra) == [meant]

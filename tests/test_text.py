@@ -1,10 +1,20 @@
 """Options, addresses and errors as text."""
 
+import shlex
 import sys
 
 import pytest
 
-from cifar_tuning.text import as_choice, command_line, first_line, flatten, on_one_line, without_password
+from cifar_tuning.overrides import parse_overrides
+from cifar_tuning.text import (
+    command_line,
+    first_line,
+    flatten,
+    on_one_line,
+    override,
+    typed,
+    without_password,
+)
 
 
 @pytest.mark.parametrize(
@@ -70,11 +80,27 @@ def test_commands_can_be_typed_where_this_one_was(monkeypatch, typed, program, s
 
 
 @pytest.mark.parametrize(
-    ("name", "shown"),
-    [("simplenn/best", "experiment=simplenn/best"), ("a b/ü/best", 'experiment="a b/ü/best"')],
+    ("value", "shown"),
+    [
+        ("simplenn/best", "experiment=simplenn/best"),
+        ("a b/ü/best", 'experiment="a b/ü/best"'),
+        ("sqlite:////tmp/m.db", None),
+        ("http://me:***@host:5000", None),
+        ("multirun/od/seed=1,model=resnet20", None),
+        ("'it'/$x", None),
+        ('a"b"', None),
+        ("C:\\dir\\", None),
+        ('\\"', None),
+        ("a#b;c&d(e)[f]{g}", None),
+        (" a ", None),
+    ],
 )
-def test_choices_that_hydra_understands(name, shown):
-    assert as_choice("experiment", name) == shown
+def test_overrides_that_hydra_understands(value, shown):
+    (parsed,) = parse_overrides([override("experiment", value)])
+    assert parsed.value() == value
+    if shown is not None:
+        assert override("experiment", value) == shown
+    assert shlex.split(typed("experiment", value)) == [override("experiment", value)]
 
 
 @pytest.mark.parametrize(
@@ -83,6 +109,8 @@ def test_choices_that_hydra_understands(name, shown):
         (["--config-dir", "my configs", "-m", "a=1"], "python train.py --config-dir 'my configs' a=2"),
         (["-cn=mine", "-m", "--config-dir=x"], "python train.py -cn=mine --config-dir=x a=2"),
         (["-m", "a=1"], "python train.py a=2"),
+        (["hydra.searchpath=[file://x]", "-m", "a=1"], "python train.py 'hydra.searchpath=[file://x]' a=2"),
+        (["--config-dir=y", "+hydra.searchpath=[x]"], "python train.py --config-dir=y '+hydra.searchpath=[x]' a=2"),
     ],
 )
 def test_a_command_says_where_its_configuration_lies(typed, expected, monkeypatch, tmp_path):

@@ -86,14 +86,10 @@ class Flow(Launch):
     def train(self) -> None:
         """Trains until there are no more jobs."""
         self._prepare()
-        try:
-            with self.open, stopped_on_error(self.going):
-                while self._admit_all():
-                    for crew in list(self.crews):
-                        self._advance(crew)
-        except (KeyboardInterrupt, SystemExit):
-            self._say_stopped()
-            raise
+        with self.open, stopped_on_error(self.going):
+            while self._admit_all():
+                for crew in list(self.crews):
+                    self._advance(crew)
 
     @cached_property
     def display(self) -> Display:

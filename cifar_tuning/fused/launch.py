@@ -60,24 +60,16 @@ class Launch:
         resolved, unresolved = grouping.resolve(composed)
         groups = grouping.group(resolved)
         grouping.describe(groups)
-        try:
-            for group in groups:
-                self._run_group({number: composed[number] for number in group.jobs}, resolved)
-            for number in unresolved:
-                self.returns[number] = self._run_alone(composed[number])
-        except (KeyboardInterrupt, SystemExit):
-            self._say_stopped()
-            raise
+        for group in groups:
+            self._run_group({number: composed[number] for number in group.jobs}, resolved)
+        for number in unresolved:
+            self.returns[number] = self._run_alone(composed[number])
         return [self.returns[number] for number in range(first, first + len(job_overrides))]
 
     def _prepare(self) -> None:
         setup_globals()
         self._configure_log()
         Path(str(self.config.hydra.sweep.dir)).mkdir(parents=True, exist_ok=True)
-
-    def _say_stopped(self) -> None:
-        folder = self.config.hydra.sweep.dir
-        log.warning("Stopped. The same command with hydra.sweep.dir=%s trains what is missing.", folder)
 
     def _compose(self, number: int, overrides: Sequence[str]) -> DictConfig:
         return numbered(self.context.config_loader.load_sweep_config(self.config, list(overrides)), number)

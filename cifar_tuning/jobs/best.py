@@ -1,55 +1,102 @@
 """A sweep's best configuration as a command line and as an overlay."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
+from cifar_tuning import PROJECT_ROOT
 from cifar_tuning.errors import UserError
 from cifar_tuning.files import write_text
-from cifar_tuning.overrides import key_of, to_be_typed
+from cifar_tuning.overrides import key_of, to_be_typed, value_of
 from cifar_tuning.reporting.selection import Run
-from cifar_tuning.text import command_line, on_one_line
+from cifar_tuning.text import MAIN_CONFIG, SEARCHPATH, command_line, on_one_line
 
 # The first line after Hydra's of a file that may be written again.
 MARK = "# Written by report.py."
 
 
-def best_overrides(runs: Sequence[Run], seed_key: str) -> list[str] | None:
+@dataclass(frozen=True)
+class Best:
+    """A sweep's best configuration, as its command line had it.
+
+    Attributes:
+        overrides: without where and by whom it was started and tracked.
+        flags: which say where its configuration is looked for.
+    """
+
+    overrides: list[str]
+    flags: list[str]
+
+    @property
+    def command(self) -> str:
+        """The command line."""
+        return command_line("train.py", *self.flags, *self.overrides)
+
+    def overlay(self, header: str) -> str:
+        """Returns the overlay: the groups that the configuration chose, and every value that it set.
+
+        The seed is among them only where the overrides have it.
+
+        Raises:
+            UserError: the configuration can't be composed any more.
+        """
+        from hydra import compose
+        from hydra.errors import HydraException
+
+        from cifar_tuning.tuning.overlays import as_overlay
+
+        try:
+            with _looking_where(self.flags) as name:
+                places = [flag for flag in self.flags if key_of(flag) == SEARCHPATH]
+                config = compose(name, [*places, *self.overrides], return_hydra_config=True)
+                without = () if "seed" in map(key_of, self.overrides) else ("seed",)
+                return as_overlay(config, f"{MARK}\n{header}", without=without)
+        except HydraException as error:
+            raise UserError(
+                f"The best configuration ({self.command}) can't be composed any more: {on_one_line(error)} "
+                "If its files are in a folder of their own, give --config-dir=… with that."
+            ) from error
+
+
+def find_best(runs: Sequence[Run], seed_key: str) -> Best | None:
     """Returns what trains a configuration, given its runs; None if train.py did not make them.
 
-    Where and by whom they were started and tracked is left open, and the seed where there are several.
+    The seed is left open where there are several.
     """
     if not runs or not runs[0].overrides:
         return None
     seeds = (seed_key, "seed") if len(runs) > 1 else ()
-    return [o for o in to_be_typed(runs[0].overrides) if not _left_open(key_of(o), seeds)]
+    overrides = [o for o in to_be_typed(runs[0].overrides) if not _left_open(key_of(o), seeds)]
+    return Best(overrides, list(runs[0].config_flags))
 
 
-def command(overrides: list[str]) -> str:
-    """Returns the command line."""
-    return command_line("train.py", *overrides)
+@contextmanager
+def _looking_where(flags: Sequence[str]) -> Iterator[str]:
+    """Has Hydra look for configurations where flags of a command say; yields the name of the first of them.
 
-
-def overlay(overrides: list[str], header: str) -> str:
-    """Returns the overlay: the groups that the configuration chose, and every value that it set.
-
-    The seed is among them only where the overrides have it.
-
-    Raises:
-        UserError: the configuration can't be composed any more.
+    A `--config-dir` of this command's takes the place of theirs, whose files may have been moved.
     """
-    from hydra import compose
-    from hydra.errors import HydraException
+    from hydra import initialize_config_search_path
+    from hydra.core.global_hydra import GlobalHydra
 
-    from cifar_tuning.tuning.overlays import as_overlay
-
+    given = {key_of(flag): value_of(flag) for flag in flags}
+    name = given.get("--config-name", MAIN_CONFIG)
+    kept = GlobalHydra.instance().hydra
+    assert kept is not None
+    own = any(source.provider == "command-line" for source in kept.config_loader.get_search_path().get_path())
+    places = [given[flag] for flag in ("--config-path", "--config-dir") if flag in given]
+    if own or not places:
+        yield name
+        return
+    if "--config-path" not in given:
+        places.insert(0, str(PROJECT_ROOT / "conf"))
+    GlobalHydra.instance().clear()
     try:
-        config = compose("config", overrides, return_hydra_config=True)
-        without = () if "seed" in map(key_of, overrides) else ("seed",)
-        return as_overlay(config, f"{MARK}\n{header}", without=without)
-    except HydraException as error:
-        raise UserError(
-            f"The best configuration ({command(overrides)}) can't be composed any more: {on_one_line(error)}"
-        ) from error
+        with initialize_config_search_path([place if "://" in place else f"file://{place}" for place in places]):
+            yield name
+    finally:
+        GlobalHydra.instance().hydra = kept
 
 
 def export_problem(export: object) -> str | None:

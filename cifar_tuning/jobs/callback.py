@@ -4,6 +4,7 @@ import atexit
 import copy
 import sys
 import time
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -14,22 +15,31 @@ from omegaconf import DictConfig, OmegaConf
 from cifar_tuning.compose import numbered
 from cifar_tuning.errors import ConfigError, UserError
 from cifar_tuning.files import write_text
+from cifar_tuning.job_folders import FIXED_FILE
 from cifar_tuning.jobs.sweep_checks import job_problems, sweep_problems
 from cifar_tuning.jobs.used_folder import has_trained, only_here
 from cifar_tuning.overrides import key_of, parse_overrides, task_overrides
 from cifar_tuning.processes import is_worker
-from cifar_tuning.targets import is_study, is_tracked
+from cifar_tuning.targets import how_to_trust, is_study, is_tracked, refused
+from cifar_tuning.text import on_one_line, typed
 from cifar_tuning.tracking.callback import SweepRun
 from cifar_tuning.tuning import place
 
-# The keys that the sweep fixes; what a job overrides beyond them is what tells it from the others.
-OVERRIDES_FILE = "fixed_overrides.yaml"
-
 
 class Sweep(Callback):
-    """Before anything starts: is the output folder writable, the sweep free of mistakes? In the end: a table."""
+    """Before anything starts: is the output folder writable, the sweep free of mistakes? In the end: a table.
 
-    def __init__(self) -> None:
+    Args:
+        beside: what the callbacks are made of that Hydra makes after this one, by name.
+
+    Raises:
+        SystemExit: one of them can't be made.
+    """
+
+    def __init__(self, beside: Mapping[str, str] | None = None) -> None:
+        if problems := callback_problems(beside or {}):
+            print(f"error: {ConfigError(problems)}", file=sys.stderr)
+            raise SystemExit(1)
         self._start = 0.0
         self._kept = ExitStack()
 
@@ -60,9 +70,11 @@ class Sweep(Callback):
             print(f"{ignored}: of no effect on a sweep, which goes to hydra.sweep.dir={config.hydra.sweep.dir}")
         folder = make_folder(config.hydra.sweep.dir, "hydra.sweep.dir")
         self._start = time.time()  # what was refused has no end to tell of
+        # What a job overrides beyond them is what tells it from the others.
         parsed = parse_overrides(task_overrides(config.hydra))
-        fixed = [key_of(override.get_key_element()) for override in parsed if not override.is_sweep_override()]
-        write_text(folder / OVERRIDES_FILE, OmegaConf.to_yaml(OmegaConf.create(fixed)))
+        swept = {key_of(override.get_key_element()) for override in parsed if override.is_sweep_override()}
+        fixed = [key for override in parsed if (key := key_of(override.get_key_element())) not in swept]
+        write_text(folder / FIXED_FILE, OmegaConf.to_yaml(OmegaConf.create(fixed)))
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Prints the table of the sweep's jobs."""
@@ -74,6 +86,10 @@ class Sweep(Callback):
         uri = OmegaConf.select(config, "tracking.uri")
         if not is_study(config.hydra):
             print_summary(Path(config.hydra.sweep.dir), since=self._start, tracked=tracked, uri=uri)
+            # A launcher's worker, which Ctrl-C ends as well, is not heard.
+            if _stopped(sys.exc_info()[1]):  # Hydra calls while it is on its way
+                folder = typed("hydra.sweep.dir", config.hydra.sweep.dir)
+                print(f"Stopped. The same command with {folder} trains what is missing.")
         elif tracked:  # it sums itself up
             print(f"  {viewer(uri)}  compares all runs in MLflow's UI")
 
@@ -94,6 +110,33 @@ class TrackedSweep(SweepRun):
         from cifar_tuning.jobs.export import load_classifier
 
         return load_classifier(folder)
+
+
+def _stopped(error: BaseException | None) -> bool:
+    """Whether it is Ctrl-C's or a signal's (see `processes.stop`); what is refused ends with 1."""
+    signalled = isinstance(error, SystemExit) and isinstance(error.code, int) and error.code > 128
+    return signalled or isinstance(error, KeyboardInterrupt)
+
+
+def callback_problems(targets: Mapping[str, str]) -> list[str]:
+    """Returns a line for each callback of the user's that may not be called, or can't be found.
+
+    Args:
+        targets: what they are made of, by name.
+    """
+    problems = []
+    for name, target in targets.items():
+        if target.startswith(f"{__name__}."):
+            continue
+        from cifar_tuning.jobs.checks import find_target
+
+        try:
+            find_target(target)
+        except Exception as error:
+            named = refused(error)
+            reason = f"can't be imported: {on_one_line(str(error))}" if named is None else how_to_trust(named)
+            problems.append(f"hydra.callbacks.{name}._target_={target}: {reason}")
+    return problems
 
 
 def make_folder(folder: str, option: str) -> Path:

@@ -6,11 +6,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from hydra.errors import InstantiationException
+from hydra.errors import HydraException, InstantiationException
 from hydra.utils import get_object, instantiate
 from omegaconf import OmegaConf
 
+from cifar_tuning.compose import having
 from cifar_tuning.numeric import is_number, is_whole
+from cifar_tuning.overrides import parse_overrides
 from cifar_tuning.ranking import SMALLER_IS_BETTER
 from cifar_tuning.targets import how_to_trust, refused
 from cifar_tuning.text import on_one_line
@@ -84,13 +86,27 @@ def find_problems(config: dict[str, Any]) -> list[str]:
     if lacking := lacking_parts(config):
         return lacking
     problems = [
-        f"{rule.key}={value}: must be {rule.expected}"
+        f"{rule.key}={value}: must be {rule.expected}{_as_text(value, rule)}"
         for rule in RULES
         if (value := _select(config, rule.key)) is not _ABSENT and not rule.holds(value)
     ]
     for group in GROUPS:
         problems += _check_group(group, config[group])
     return problems + _check_together(config)
+
+
+def _as_text(value: Any, rule: Rule) -> str:
+    """Returns what to do about a text that would be right without its quotes."""
+    try:
+        right = isinstance(value, str) and rule.holds(parse_overrides([f"value={value}"])[0].value())
+    except HydraException:
+        return ""
+    if not right:
+        return ""
+    return (
+        "; it is given as text: leave its quotes away, or, where it is a variable of the environment, write "
+        "${oc.decode:${oc.env:NAME}}"
+    )
 
 
 def lacking_parts(config: dict[str, Any]) -> list[str]:
@@ -119,7 +135,8 @@ def _check_group(group: str, options: dict[str, Any]) -> list[str]:
     given = {key: value for key, value in options.items() if not key.startswith("_")}
     takes = _named_parameters(target)
     if unknown := [key for key in given if key not in takes]:
-        return [f"{group}.{key}: is no option of {name}; it has {', '.join(takes)}" for key in unknown]
+        has = ", ".join(takes) or "none"
+        return [f"{group}.{key}: is no option of {name}; it has {has}{having(group, key)}" for key in unknown]
     lacking = [key for key, default in takes.items() if default is inspect.Parameter.empty and key not in given]
     if lacking and not options.get("_partial_"):
         return [f"{group}.{key}: is missing; {name} has no default for it" for key in lacking]

@@ -1,14 +1,17 @@
 """What a tracking store is told of a job before it trains: its name, its place in the sweep, its configuration."""
 
+import shlex
 from pathlib import Path
 from typing import Any
 
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
-from cifar_tuning.jobs.callback import OVERRIDES_FILE
+from cifar_tuning import PROJECT_ROOT
+from cifar_tuning.job_folders import FIXED_FILE
 from cifar_tuning.jobs.prepare import Prepared
-from cifar_tuning.overrides import job_overrides, key_of
+from cifar_tuning.overrides import job_overrides, key_of, unresolved
+from cifar_tuning.text import MAIN_CONFIG, SEARCHPATH
 from cifar_tuning.tuning.place import is_retrained, is_trial, sweep_folder, sweep_key
 
 
@@ -33,11 +36,26 @@ def run_context(hydra: Any, prepared: Prepared, folder: Path, again: bool) -> An
         folder=folder,
         seed=config["seed"],
         job_num=int(hydra.job.num) if multirun and not retrained else None,
-        tags={"role": "retrained"} if retrained else {},
+        tags=({"role": "retrained"} if retrained else {}) | _config_places(hydra),
         run_id=prepared.checkpoint.run_id if prepared.checkpoint else None,
         again=again,
         **(_sweep(hydra) if multirun else {}),
     )
+
+
+def _config_places(hydra: Any) -> dict[str, str]:
+    """Returns the tag that says where the configuration was looked for, where that is not just `conf/config.yaml`."""
+    from cifar_tuning.tracking.facts import CONFIG_FLAGS
+
+    flags, name = [], hydra.job.config_name
+    for source in hydra.runtime.config_sources:
+        if source.provider == "main" and Path(source.path) != PROJECT_ROOT / "conf":
+            flags.append(f"--config-path={source.path}")
+        elif source.provider == "command-line":
+            flags.append(f"--config-dir={source.path}")
+    flags += [f"--config-name={name}"] if name not in (None, MAIN_CONFIG) else []
+    flags += [one for one in unresolved(hydra.overrides.hydra) if key_of(one) == SEARCHPATH]
+    return {CONFIG_FLAGS: shlex.join(flags)} if flags else {}
 
 
 def _sweep(hydra: Any) -> dict[str, Any]:
@@ -53,7 +71,7 @@ def _sweep(hydra: Any) -> dict[str, Any]:
 
 def _name(hydra: Any) -> str:
     """Returns the job's number and the overrides that tell it from the sweep's other jobs."""
-    file = sweep_folder(hydra) / OVERRIDES_FILE
+    file = sweep_folder(hydra) / FIXED_FILE
     fixed = list(OmegaConf.load(file)) if file.is_file() else []  # another host may not see the folder
     own = [override for override in job_overrides(hydra) if key_of(override) not in fixed]
     return f"{hydra.job.num}: {' '.join(own)}"[:200]

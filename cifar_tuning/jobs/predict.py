@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from cifar_tuning import PROJECT_ROOT
 from cifar_tuning.errors import ConfigError, UserError
+from cifar_tuning.job_folders import files_of_jobs, is_study
 from cifar_tuning.jobs.export import model_from_checkpoint
 from cifar_tuning.jobs.testing import accuracy, label_test_images
 from cifar_tuning.ranking import ENDED
@@ -79,7 +80,9 @@ def find_checkpoint(name: str, uri: Any, scratch: Path, option: str = "run") -> 
     if path.is_file():
         return path
     if path.is_dir():
-        if (folder := folder_of_model(path)) is not None:
+        # Of what is no trial's, folders called seed_3 are jobs among others.
+        single = path if (path / "best.pt").is_file() else None
+        if (folder := folder_of_model(path) if is_study(path.absolute().parent) else single) is not None:
             _say_seed(folder, path)
             return folder / "best.pt"
         job = _best_job(path)
@@ -107,7 +110,7 @@ def _say_seed(folder: Path, trial: Path) -> None:
 
 
 def _best_job(sweep: Path) -> str | None:
-    """Returns the number of a sweep's best job: the study's winner, or the highest accuracy of those that ended."""
+    """Returns which of a sweep's jobs is its best: the study's winner, or the highest accuracy of those that ended."""
     curve = best_values(sweep)
     if curve is not None:
         number = winner(curve)
@@ -123,5 +126,5 @@ def _without_best(sweep: Path) -> str | None:
     results = [result for result in read_results(sweep) if (sweep / result["job"] / "best.pt").is_file()]
     if any(result["state"] in ENDED for result in results):
         return "a sweep without validation, so no job is the best; give a job's folder"
-    trained = any(next(sweep.glob(pattern), None) for pattern in ("*/best.pt", "*/seed_*/best.pt"))
-    return "a sweep of which no job ended; give a job's folder" if results or trained else None
+    trained = results or files_of_jobs(sweep, "best.pt")
+    return "a sweep of which no job ended; give a job's folder" if trained else None

@@ -1,22 +1,26 @@
 """Everything about a job that can be wrong, found before any compute is spent and reported together."""
 
+import copy
 import inspect
 import logging
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf, read_write
+from omegaconf.errors import OmegaConfBaseException
 
 from cifar_tuning.errors import ConfigError, UserError
 from cifar_tuning.jobs.build import Parts, build_parts, plain, seed_everything
 from cifar_tuning.jobs.checks import find_problems, find_target, lacking_parts
 from cifar_tuning.jobs.result import JobResult
 from cifar_tuning.ranking import ENDED
-from cifar_tuning.text import ELSEWHERE, flatten
+from cifar_tuning.text import ELSEWHERE, flatten, without_password
 from cifar_tuning.training import checkpoint as checkpoints
 from cifar_tuning.training.checkpoint import Checkpoint
 from cifar_tuning.training.settings import TrainerSettings
+from cifar_tuning.tuning.place import sqlite_file
 
 log = logging.getLogger(__name__)
 
@@ -84,13 +88,43 @@ def prepare(cfg: DictConfig, own: Path | None = None) -> Prepared:
     return Prepared(config, parts, checkpoint, file)
 
 
+def where_typed(cfg: DictConfig, cwd: Path) -> DictConfig:
+    """Returns a job's configuration with its paths as they were meant where the command was typed.
+
+    Args:
+        cfg: the job's configuration.
+        cwd: where that was; with `hydra.job.chdir` the job is elsewhere.
+    """
+    if cwd == Path.cwd():
+        return cfg
+    found = {}
+    for key in ("data.root", "resume", "tracking.uri"):
+        with suppress(OmegaConfBaseException):  # said with the other mistakes
+            if isinstance(value := OmegaConf.select(cfg, key), str) and value:
+                found[key] = value
+    if (uri := found.pop("tracking.uri", None)) is not None and (file := sqlite_file(uri)) is not None:
+        found["tracking.uri"] = uri.replace(f":///{file}", f":///{cwd / file}", 1)
+    found |= {key: str(cwd / Path(found[key]).expanduser()) for key in ("data.root", "resume") if key in found}
+    cfg = copy.deepcopy(cfg)
+    with read_write(cfg):
+        for key, value in found.items():
+            OmegaConf.update(cfg, key, value)
+    return cfg
+
+
 def job_config(cfg: DictConfig) -> dict[str, Any]:
-    """Returns a job's resolved configuration, without what is its sweep's alone.
+    """Returns a job's resolved configuration, without what is its sweep's alone and the password of its store.
+
+    It is kept, in checkpoints and in the store, which others may read.
 
     Raises:
         ConfigError: a value is missing or refers to something that does not exist.
     """
-    return {key: value for key, value in plain(cfg).items() if key not in OF_THE_SWEEP}
+    config = {key: value for key, value in plain(cfg).items() if key not in OF_THE_SWEEP}
+    tracking = config.get("tracking")
+    if isinstance(tracking, dict) and isinstance(uri := tracking.get("uri"), str):
+        config["tracking"] = {**tracking, "uri": without_password(uri)}
+    return config
 
 
 def own_checkpoint(config: dict[str, Any], folder: Path) -> tuple[Checkpoint | None, Path | None]:

@@ -40,6 +40,7 @@ _TRUSTED = [
     *(f"cifar_tuning.tracking.{name}" for name in ("MLflowTracker", "NoTracker", "callback.SweepRun")),
     *(f"cifar_tuning.jobs.callback.{name}" for name in ("Sweep", "TrackedSweep")),
     "cifar_tuning.tuning.pruners.*",
+    *(f"cifar_tuning.tuning.spaces.{name}" for name in ("schedules", "resnet20")),
     "torch.optim.*",
     "torch.nn.*",
     "torchvision.models.*",
@@ -47,6 +48,7 @@ _TRUSTED = [
     "optuna.samplers.*",
     "optuna.pruners.*",
     "hydra_plugins.*",
+    "hydra.experimental.callbacks.LogJobReturnCallback",  # does nothing any more
 ]
 
 
@@ -55,12 +57,18 @@ def _in_proportion(part: int, whole: int, *, _root_: Any) -> int:
     return max(1, round(_root_.trainer.epochs * part / whole))
 
 
+def _callback_targets(*, _root_: Any) -> dict[str, str]:
+    targets = {name: OmegaConf.select(_root_, f"hydra.callbacks.{name}._target_") for name in _root_.hydra.callbacks}
+    return {name: str(target) for name, target in targets.items() if target is not None}
+
+
 # Of the modules at the project's root, which are the user's otherwise.
 _NOT_THE_USERS = {"cifar_tuning", "benchmarks", "tests", "train", "predict", "report"}
 
 
 OmegaConf.register_resolver("project_root", lambda: str(PROJECT_ROOT), replace=True)
 OmegaConf.register_resolver("of_epochs", _in_proportion, replace=True)
+OmegaConf.register_resolver("callback_targets", _callback_targets, replace=True)
 register()
 
 

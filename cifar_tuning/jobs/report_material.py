@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 
 from cifar_tuning.errors import UserError
-from cifar_tuning.jobs import best
+from cifar_tuning.jobs.best import find_best
 from cifar_tuning.jobs.report_weights import best_histograms, named_histograms
 from cifar_tuning.overrides import key_of
 from cifar_tuning.reporting import curves, forest
@@ -206,8 +206,8 @@ def _best(cfg: DictConfig, sweep: "SweepRecord", table: Table, aim: _Aim) -> tup
         if cfg.export is not None:
             raise UserError(f"export={cfg.export}: {' '.join(_no_best(table, aim)).replace('`', '')}")
         return None, ""
-    overrides = best.best_overrides(list(table.best.runs.values()), cfg.seed_key)
-    if overrides is None:
+    found = find_best(list(table.best.runs.values()), cfg.seed_key)
+    if found is None:
         if cfg.export is not None:
             raise UserError(
                 f"export={cfg.export}: these runs have no command line of train.py, so there is no overlay; "
@@ -217,12 +217,12 @@ def _best(cfg: DictConfig, sweep: "SweepRecord", table: Table, aim: _Aim) -> tup
         return None, OmegaConf.to_yaml(OmegaConf.create(pairs)) if pairs else ""
     header = f"# The best of the sweep {sweep.name}: {table.metric} {number(table.best.summary.mean)}.\n"
     try:
-        return best.command(overrides), best.overlay(overrides, header)
+        return found.command, found.overlay(header)
     except UserError as error:
         if cfg.export is not None:
             raise
         log.warning("%s", error)
-        return best.command(overrides), ""
+        return found.command, ""
 
 
 def _panels(sweep: "SweepRecord", table: Table) -> dict[str, dict[str, curves.Band]]:

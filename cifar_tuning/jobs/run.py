@@ -14,7 +14,7 @@ from cifar_tuning.errors import UserError
 from cifar_tuning.jobs.build import Parts
 from cifar_tuning.jobs.context import run_context
 from cifar_tuning.jobs.export import load_classifier, model_from_checkpoint
-from cifar_tuning.jobs.prepare import Prepared, job_config, own_checkpoint, prepare
+from cifar_tuning.jobs.prepare import Prepared, job_config, own_checkpoint, prepare, where_typed
 from cifar_tuning.jobs.result import RESULT_FILE, JobResult, objective
 from cifar_tuning.jobs.testing import accuracy, label_test_images
 from cifar_tuning.jobs.training import make_trainer
@@ -22,7 +22,8 @@ from cifar_tuning.jobs.used_folder import has_trained, only_here, put_aside
 from cifar_tuning.overrides import job_overrides, key_of
 from cifar_tuning.processes import undisturbed
 from cifar_tuning.ranking import BEST_ACCURACY, ENDED
-from cifar_tuning.targets import is_fused, is_study
+from cifar_tuning.targets import is_study
+from cifar_tuning.text import typed
 from cifar_tuning.tracking.base import TRACEBACK
 from cifar_tuning.training.events import Progress, Result
 from cifar_tuning.training.memory import out_of_memory
@@ -49,8 +50,13 @@ def run(cfg: DictConfig) -> Any:
         ConfigError: the configuration is wrong; nothing was trained or written to the tracking store.
         DataError: the dataset can't be had.
         TrackingError: the tracking store can't be reached.
-        UserError: the checkpoint to resume from is another model's.
+        UserError: the checkpoint to resume from is another model's, or no command of Hydra's is running.
     """
+    if not HydraConfig.initialized():
+        raise UserError(
+            "A configuration alone can't be trained: where its run goes, and which job of a sweep it is, Hydra decides "
+            "for a command. Type `python train.py …` with the same overrides; in a notebook `!python train.py …`."
+        )
     return Job(HydraConfig.get()).run(cfg)
 
 
@@ -93,6 +99,7 @@ class Job:
 
     def _run(self, cfg: DictConfig) -> Any:
         try:
+            cfg = where_typed(cfg, Path(self.hydra.runtime.cwd))
             self.reporter = self._reporter(cfg)
             if self.multirun:  # a process that died had begun it, or its launcher began it anew
                 asked = self.reporter is not None and self.reporter.again
@@ -233,9 +240,9 @@ class Job:
 
     def _fail(self, error: BaseException) -> None:
         stopped = not isinstance(error, Exception)
-        # What goes on with a study, or with jobs of the fused launcher, is their whole command, which says so itself.
-        if stopped and self.reporter is None and not is_fused(self.hydra) and not is_retrained(self.hydra):
-            self._say_how_to_go_on()
+        if stopped and not self.multirun and self.progress.started:  # what goes on with a sweep, that says itself
+            resume = typed("resume", self.folder)
+            log.warning("Stopped after epoch %d; go on with the same command and %s", self.progress.epoch, resume)
         if self.tracker is not None:
             self.tracker.fail(error)
         if (stopped or not self.multirun) and self.trainer is None and has_trained(self.folder):
@@ -244,14 +251,6 @@ class Job:
             self._write_result("killed" if stopped else "failed", f"{type(error).__name__}: {error}")
         except OSError as full:  # it must not take the place of Ctrl-C, which ends the whole sweep
             log.warning("How the run ended could not be written to %s: %s", self.folder, full)
-
-    def _say_how_to_go_on(self) -> None:
-        epoch = self.progress.epoch
-        if self.multirun:
-            folder = self.hydra.sweep.dir
-            log.warning("Stopped. The same command with hydra.sweep.dir=%s trains what is missing.", folder)
-        elif self.progress.started:
-            log.warning("Stopped after epoch %d; go on with the same command and resume=%s", epoch, self.folder)
 
     def _write_result(self, state: str, error: str | None = None) -> None:
         value = self.progress.best_acc if self.progress.started else None

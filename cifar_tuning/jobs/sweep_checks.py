@@ -1,16 +1,18 @@
 """The mistakes of a sweep that can be known before its first job; imports nothing heavy until it looks at one."""
 
 import copy
+import os
+import re
 import sys
 from collections.abc import Iterator
-from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from cifar_tuning.compose import as_job, numbered, sweep_loader
+from cifar_tuning.compose import as_job, having, numbered, sweep_loader
 from cifar_tuning.errors import ConfigError, UserError
 from cifar_tuning.fused.launcher import stack_problem
 from cifar_tuning.overrides import given_options, key_of, parse_overrides, task_overrides
@@ -23,6 +25,8 @@ BASIC_SWEEPER = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
 CHECKED_JOBS = 200
 # The place of a job, as conf/config.yaml has it.
 BY_NUMBER = "${hydra.job.num}"
+# Bytes of a file's name, on every usual file system.
+LONGEST_NAME = 255
 # Of those that share a problem, so many are named.
 SHOWN_JOBS = 10
 
@@ -47,7 +51,8 @@ def sweep_problems(config: DictConfig) -> list[str]:
     except ConfigError as error:
         return list(dict.fromkeys([*problems, *error.problems]))
     problems |= {problem: [] for problem in _direction_problems(config)}
-    problems |= _shared_folders(jobs) if basic else {}
+    folders = _folder_problems(jobs) if basic else {}
+    problems |= folders
     for label, job in jobs:
         found = job_problems(job, of_sweeper=not basic)
         for problem in found:
@@ -61,28 +66,50 @@ def sweep_problems(config: DictConfig) -> list[str]:
     counted = basic and len(jobs) < CHECKED_JOBS
     if fused and (stack := stack_problem(config, len(jobs) if counted else None)):
         return [*lines, stack]
-    if lines and fused and sound and options is None:
+    if lines and fused and sound and options is None and not folders:
         shown = "\n  - ".join(lines)
         print(f"These jobs will fail, the others are trained:\n  - {shown}", file=sys.stderr)
         return []
     return lines
 
 
-def _shared_folders(jobs: list[tuple[str, Any]]) -> dict[str, list[str]]:
-    """Returns which jobs of a grid would train in one folder, each over the other's run."""
-    places: dict[str, list[str]] = {}
-    asked: Any = OmegaConf.to_container(jobs[0][1].hydra.sweep) if len(jobs) > 1 else {}
-    if asked.get("subdir", BY_NUMBER) == BY_NUMBER:
+def _folder_problems(jobs: list[tuple[str, Any]]) -> dict[str, list[str]]:
+    """Returns which jobs of a grid would have no folder, or one with others: each would train over the other's run."""
+    asked = OmegaConf.to_container(jobs[0][1].hydra.sweep)
+    subdir = asked.get("subdir", BY_NUMBER) if isinstance(asked, dict) else BY_NUMBER
+    if subdir == BY_NUMBER:
         return {}
+    places: dict[str, list[str]] = {}
+    problems: dict[str, list[str]] = {}
     for label, job in jobs:
-        with suppress(OmegaConfBaseException), as_job(job):  # the error is said where the job is run
-            places.setdefault(str(OmegaConf.select(job, "hydra.sweep.subdir")), []).append(label)
-    return {
+        try:
+            with as_job(job):
+                place = str(OmegaConf.select(job, "hydra.sweep.subdir"))
+        except OmegaConfBaseException as error:
+            problems.setdefault(f"hydra.sweep.subdir={subdir}: {on_one_line(str(error))}", []).append(label)
+            continue
+        places.setdefault(place, []).append(label)
+        if (problem := _no_folder(Path(str(job.hydra.sweep.dir)), place)) is not None:
+            problems.setdefault(f"hydra.sweep.subdir={subdir}: {problem}", []).append(label)
+    shared = {
         f"hydra.sweep.subdir: several jobs would have the folder {place}; tell them apart by "
         "'hydra.sweep.subdir=${hydra:job.num}', the default, or by every key that is swept": labels
         for place, labels in places.items()
         if len(labels) > 1
     }
+    return problems | shared
+
+
+def _no_folder(sweep: Path, place: str) -> str | None:
+    """Returns why a job's folder can't be made in its sweep's; None if nothing is known."""
+    if long := [part for part in Path(place).parts if len(os.fsencode(part)) > LONGEST_NAME]:
+        return (
+            f"names a folder {long[0][:20]}… of {len(os.fsencode(long[0]))} bytes, and a name has at most "
+            f"{LONGEST_NAME}; 'hydra.sweep.subdir=${{hydra:job.num}}', the default, is short"
+        )
+    folder = sweep / place
+    file = next((one for one in (folder, *folder.parents) if one.exists() and not one.is_dir()), None)
+    return None if file is None else f"{file} is a file, so there can't be a folder; choose another, or move the file"
 
 
 def _where(labels: list[str]) -> str:
@@ -177,7 +204,7 @@ def _study_jobs(config: DictConfig, options: Any) -> Iterator[tuple[str, Any]]:
             composed = loader.load_sweep_config(config, overrides)
         except Exception as error:
             kind = "" if isinstance(error, HydraException) else f"{', '.join(overrides)}: {type(error).__name__}: "
-            raise ConfigError([kind + on_one_line(error)]) from error
+            raise ConfigError([kind + on_one_line(error) + _choice_lacking(error)]) from error
         shown = ", ".join(f"{name}={value}" for name, value in params.items())
         yield (
             f"in the search space: {shown}",
@@ -221,9 +248,16 @@ def _jobs(config: DictConfig, options: Any = None) -> Iterator[tuple[str, Any]]:
             composed = loader.load_sweep_config(config, list(job))
         except Exception as error:
             own = " ".join(override for override in job if key_of(override) in swept)
-            raise ConfigError([f"job {number} ({own}) can't be composed: {on_one_line(error)}"]) from error
+            reason = on_one_line(error) + _choice_lacking(error)
+            raise ConfigError([f"job {number} ({own}) can't be composed: {reason}"]) from error
         label = f"job {number}" if len(batches[0]) > 1 else ""
         yield label, numbered(composed, number)
+
+
+def _choice_lacking(error: Exception) -> str:
+    """Returns which choice of a group would have the option that could not be set; Hydra only knows how to add one."""
+    found = re.search(r"Could not override '(\w+)\.(\w+)'", str(error))
+    return having(found[1], found[2]) if found is not None else ""
 
 
 def _task(config: Any) -> Any:

@@ -10,6 +10,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from cifar_tuning.errors import UserError
+from cifar_tuning.job_folders import EARLIER
 from cifar_tuning.jobs.result import JobResult
 
 log = logging.getLogger(__name__)
@@ -29,7 +30,7 @@ def put_aside(folder: Path, overrides: Sequence[str], advice: str) -> None:
         advice: the override that would have given each a folder of its own.
     """
     known = JobResult.read(folder)
-    aside = folder / "earlier" / str(len(list(folder.glob("earlier/*"))) + 1)
+    aside = folder / EARLIER / str(len(list(folder.glob(f"{EARLIER}/*"))) + 1)
     aside.mkdir(parents=True)
     for file in list(folder.iterdir()):
         if file.is_file() and file.suffix != ".log":  # the log is this job's already

@@ -61,6 +61,10 @@ class Run(Protocol):
         """What was asked for on its command line; empty where there was none."""
 
     @property
+    def config_flags(self) -> Sequence[str]:
+        """Where that had its configuration looked for: flags of the command, empty where it was the usual place."""
+
+    @property
     def metrics(self) -> Mapping[str, float]:
         """The last value of each metric."""
 

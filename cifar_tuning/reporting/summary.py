@@ -8,9 +8,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from cifar_tuning.overrides import key_of, to_be_typed, value_of
+from cifar_tuning.job_folders import files_of_jobs, is_study
+from cifar_tuning.overrides import key_of, meant_by, to_be_typed, value_of
 from cifar_tuning.ranking import BEST_ACCURACY, ENDED, competes, merit, rank
-from cifar_tuning.text import command_line, counted, without_password
+from cifar_tuning.text import command_line, counted, override, without_password
 
 log = logging.getLogger(__name__)
 
@@ -20,26 +21,26 @@ WIDE = 240
 
 
 def read_results(sweep: Path, since: float = 0.0) -> list[dict[str, Any]]:
-    """Returns the results of a sweep's jobs, each with its `job` number, the best first; those that did not end last.
+    """Returns the results of a sweep's jobs, each with its `job`, the best first; those that did not end last.
 
-    A study's trial of several seeds is one job: the mean over its seeds, which are counted as `seeds`. What came to no
-    end, or has fewer seeds than others, stands behind what has.
+    A job is called by its folder in the sweep's: its number, unless `hydra.sweep.subdir` says otherwise. A study's
+    trial of several seeds is one job: the mean over its seeds, which are counted as `seeds`. What came to no end, or
+    has fewer seeds than others, stands behind what has.
 
     Args:
         sweep: the sweep's folder.
         since: leaves out what was written before this time (seconds since the epoch), by an earlier sweep.
     """
-    results = [
-        {**result, "job": file.parent.name, "seeds": 1}
-        for file in sweep.glob("*/result.json")
-        if file.stat().st_mtime >= since and (result := _read(file)) is not None
-    ]
-    trials: dict[str, list[dict[str, Any]]] = {}
-    for file in sorted(sweep.glob("*/seed_*/result.json")):
-        job = file.parent.parent.name
-        if job.isdigit() and file.stat().st_mtime >= since:  # best_3 is the winner, trained once more
-            trials.setdefault(job, []).extend(one for one in [_read(file)] if one is not None)
-    results += [{**_over_seeds(seeds), "job": job} for job, seeds in trials.items() if seeds]
+    results, trials = [], dict[str, list[dict[str, Any]]]()
+    for file in files_of_jobs(sweep, "result.json"):
+        if file.stat().st_mtime < since or (result := _read(file)) is None:
+            continue
+        job, _, seed = str(file.parent.relative_to(sweep)).partition("/")
+        if seed and is_study(sweep):
+            trials.setdefault(job, []).append(result)
+        else:
+            results.append({**result, "job": str(file.parent.relative_to(sweep)), "seeds": 1})
+    results += [{**_over_seeds(seeds), "job": job} for job, seeds in trials.items()]
     for result in results:
         result["merit"] = merit(*asked) if (asked := _asked(result)) is not None else result["value"]
     most = max((result["seeds"] for result in results), default=1)
@@ -101,8 +102,8 @@ def viewer(uri: str | None) -> str:
 
 def report_command(sweep: Path, uri: str | None) -> str:
     """Returns the command that reports a sweep, given the MLflow store that its command named."""
-    store = [] if uri is None else [f"tracking.uri={without_password(uri)}"]
-    return command_line("report.py", f"sweep={sweep}", *store)
+    store = [] if uri is None else [override("tracking.uri", without_password(uri))]
+    return command_line("report.py", override("sweep", sweep), *store)
 
 
 def print_summary(sweep: Path, since: float = 0.0, tracked: bool = True, uri: str | None = None) -> None:
@@ -151,13 +152,13 @@ def print_summary(sweep: Path, since: float = 0.0, tracked: bool = True, uri: st
 
 def split_overrides(jobs: list[list[str]]) -> tuple[list[str], list[str]]:
     """Returns the keys whose values differ between jobs, and the overrides that every job has."""
-    common = [override for override in jobs[0] if all(override in job for job in jobs)]
-    keys = {key_of(override): None for job in jobs for override in job if override not in common}
+    common = [one for one in jobs[0] if all(one in job for job in jobs)]
+    keys = {key_of(one): None for job in jobs for one in job if one not in common}
     return list(keys), common
 
 
 def _row(result: dict[str, Any], swept: list[str], several: bool, objective: str | None) -> list[str]:
-    values = {key_of(override): value_of(override) for override in result["overrides"]}
+    values = {key_of(one): value_of(one) for one in result["overrides"]}
     value = "" if result["value"] is None else f"{result['value']:.4f}"
     epoch = "" if result["best_epoch"] is None else f"{round(result['best_epoch'], 1):g}"
     seeds = [str(result["seeds"])] if several else []
@@ -198,7 +199,7 @@ def _print_next(console: Any, sweep: Path, results: list[dict[str, Any]], tracke
         f"  {command_line('train.py', *to_be_typed(best['overrides']))}", highlight=False, markup=False, soft_wrap=True
     )
     console.print("Where to look next:", style="bold")
-    asked = {key_of(override): value_of(override) for override in best["overrides"]}
+    asked = {key_of(one): meant_by(one) for one in best["overrides"] if key_of(one) in ("tracking", "tracking.uri")}
     uri = uri or asked.get("tracking.uri")
     if tracked and asked.get("tracking") != "none":
         shown = f"  {viewer(uri)}  compares all runs in MLflow's UI"
@@ -207,7 +208,7 @@ def _print_next(console: Any, sweep: Path, results: list[dict[str, Any]], tracke
         console.print(report, highlight=False, markup=False, soft_wrap=True)
     where = f"  {sweep / best['job']}  its checkpoint, curves and log"
     console.print(where, highlight=False, markup=False, soft_wrap=True)
-    predict = command_line("predict.py", f"run={sweep / best['job']}")
+    predict = command_line("predict.py", override("run", sweep / best["job"]))
     console.print(f"  {predict}  its test accuracy", highlight=False, markup=False, soft_wrap=True)
 
 

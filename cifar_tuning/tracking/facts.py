@@ -32,6 +32,8 @@ FOLDER = "cifar_tuning.folder"
 SWEEP_DIR = "cifar_tuning.sweep_dir"
 JOB_NUM = "cifar_tuning.job_num"
 OVERRIDES = "cifar_tuning.overrides"
+# Where the configuration was looked for, as flags of the command.
+CONFIG_FLAGS = "cifar_tuning.config_flags"
 # A parameter, not a tag: results of others that a sweep's overlay carries.
 PUBLISHED = "published"
 

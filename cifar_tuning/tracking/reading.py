@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -63,6 +64,11 @@ class RunRecord:
     def overrides(self) -> list[str]:
         """What was asked for on its command line."""
         return split_list(self.tags.get(facts.OVERRIDES, ""))
+
+    @property
+    def config_flags(self) -> list[str]:
+        """Where its command line had the configuration looked for, as flags of the command."""
+        return shlex.split(self.tags.get(facts.CONFIG_FLAGS, ""))
 
     @property
     def retrained(self) -> bool:

@@ -123,16 +123,18 @@ def locate(uri: str | None, root: Path) -> Location:
         return Location(f"sqlite:///{file}", file, file.parent / "mlruns")
     scheme, separator, rest = uri.partition("://")
     if re.fullmatch(r"[\w.-]+:\d+/?", uri):
-        raise TrackingError(f"tracking.uri={uri}: a server's address begins with http:// or https://, as http://{uri}")
+        raise TrackingError(
+            f"tracking.uri={without_password(uri)}: a server's address begins with http:// or https://, as http://{uri}"
+        )
     if not separator or scheme == "file":
         raise TrackingError(
-            f"tracking.uri={uri}: MLflow no longer keeps runs in plain folders. "
+            f"tracking.uri={without_password(uri)}: MLflow no longer keeps runs in plain folders. "
             f"Give a database file instead: tracking.uri=sqlite:///{Path(rest or uri).absolute()}/mlflow.db"
         )
     dialect = scheme.split("+")[0]
     if dialect == "sqlite":
         if rest in ("", "/", "/:memory:"):
-            raise TrackingError(f"tracking.uri={uri}: runs need a file, such as sqlite:///mlflow.db")
+            raise TrackingError(f"tracking.uri={without_password(uri)}: runs need a file, such as sqlite:///mlflow.db")
         # Three slashes and a relative path, or four and an absolute one.
         file = Path(rest.removeprefix("/")).absolute()
         return Location(f"{scheme}:///{file}", file, file.parent / "mlruns")
@@ -141,7 +143,7 @@ def locate(uri: str | None, root: Path) -> Location:
     if dialect in SERVERS:
         return Location(uri, None, root.resolve() / "mlruns")
     raise TrackingError(
-        f"tracking.uri={uri}: unknown kind of store {scheme!r}; "
+        f"tracking.uri={without_password(uri)}: unknown kind of store {scheme!r}; "
         f"MLflow knows sqlite, {', '.join([*SERVERS, *HTTP])}. {ADVICE}"
     )
 

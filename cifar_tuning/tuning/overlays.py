@@ -9,15 +9,14 @@ from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.object_type import ObjectType
 from hydra.core.plugins import Plugins
-from hydra.errors import HydraException
 from hydra.plugins.config_source import ConfigResult
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from cifar_tuning import PROJECT_ROOT
-from cifar_tuning.overrides import deletes, key_of, task_overrides
-from cifar_tuning.text import ELSEWHERE, as_choice, flatten
+from cifar_tuning.overrides import deletes, key_of, task_overrides, unresolved
+from cifar_tuning.text import ELSEWHERE, SEARCHPATH, flatten, override
 
 GROUP = "experiment/"
 # Overlays that a configuration was composed with: what they set is in its values.
@@ -51,8 +50,12 @@ def as_overlay(config: DictConfig, header: str, without: Iterable[str] = ()) -> 
         group, _, option = key.partition(".")
         plain[group] = {name: value for name, value in plain[group].items() if name != option}
     groups |= dict.fromkeys(_deleted_from(config))
-    plain = _beyond(plain, _as_chosen(config, groups))
-    defaults: list[Any] = [{f"override /{group}": choice} for group, choice in groups.items() if group not in NO_PART]
+    had, chosen = _as_chosen(config, groups)
+    plain = _beyond(plain, chosen)
+    parts = [(group, choice) for group, choice in groups.items() if group not in NO_PART]
+    # Hydra overrides only what was there before, and wants that behind all that comes anew.
+    defaults: list[Any] = [{f"/{group}": choice} for group, choice in parts if group not in had]
+    defaults += [{f"override /{group}": choice} for group, choice in parts if group in had]
     if defaults:
         plain = {"defaults": [*defaults, "_self_"], **plain}
     return f"# @package _global_\n{header}{yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)}"
@@ -65,17 +68,29 @@ def _deleted_from(config: DictConfig) -> list[str]:
     return sorted({key.partition(".")[0].partition("@")[0] for key in deleted} & groups)
 
 
-def _as_chosen(config: DictConfig, groups: Mapping[str, str | None]) -> dict[str, Any]:
-    """Returns the configuration that choosing the groups gives; of one that is not a file's choice, nothing."""
-    chosen = [as_choice(group, choice) for group, choice in groups.items() if choice is not None]
-    loader = GlobalHydra.instance().config_loader()
-    try:
-        composed = loader.load_configuration(config.hydra.job.config_name, chosen, run_mode=RunMode.RUN)
-    except HydraException:  # a group that the primary config does not have, say
-        return {}
+def _as_chosen(config: DictConfig, groups: Mapping[str, str | None]) -> tuple[set[str], dict[str, Any]]:
+    """Returns which of the groups are in the defaults anyway, and the configuration that choosing them all gives.
+
+    Those of the primary config are, and what one of them brings with it where that is chosen.
+    """
+    had: set[str] = set()
+    chosen = {group: choice for group, choice in groups.items() if choice is not None}
+    composed = _composed(config, [])
+    while found := {group for group in groups if group in composed.hydra.runtime.choices} - had:
+        had |= found
+        composed = _composed(config, [override(group, choice) for group, choice in chosen.items() if group in had])
+    if chosen.keys() - had:
+        composed = _composed(config, [override(g if g in had else f"+{g}", choice) for g, choice in chosen.items()])
     content = OmegaConf.to_container(OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"]))
     assert isinstance(content, dict)
-    return {str(key): value for key, value in content.items() if groups.get(str(key), "") is not None}
+    return had, {str(key): value for key, value in content.items() if groups.get(str(key), "") is not None}
+
+
+def _composed(config: DictConfig, overrides: list[str]) -> DictConfig:
+    """Returns what other overrides make of the configuration that one was composed from, in the same places."""
+    places = [one for one in unresolved(config.hydra.overrides.hydra) if key_of(one) == SEARCHPATH]
+    loader = GlobalHydra.instance().config_loader()
+    return loader.load_configuration(config.hydra.job.config_name, [*places, *overrides], run_mode=RunMode.RUN)
 
 
 def _beyond(content: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:

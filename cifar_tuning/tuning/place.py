@@ -1,5 +1,6 @@
 """Where a study lives and how it draws: what every process knows from Hydra's configuration, and without Optuna."""
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,7 +92,7 @@ def _cwd(hydra: Any) -> Path:
 
 def sweep_folder(hydra: Any) -> Path:
     """Returns the folder of a multirun, absolute, for its jobs too."""
-    return _cwd(hydra) / str(hydra.sweep.dir)
+    return Path(os.path.normpath(_cwd(hydra) / str(hydra.sweep.dir)))  # as Hydra does for its jobs
 
 
 def study_place(hydra: Any) -> StudyPlace:

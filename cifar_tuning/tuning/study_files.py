@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 from cifar_tuning import PROJECT_ROOT
 from cifar_tuning.files import write_text
 from cifar_tuning.overrides import of_job
-from cifar_tuning.text import as_choice, command_line, counted, without_password
+from cifar_tuning.text import command_line, counted, override, without_password
 from cifar_tuning.tuning.claims import exhausted
 from cifar_tuning.tuning.engine import OVERRIDES
 from cifar_tuning.tuning.options import StudyOptions
@@ -135,4 +135,4 @@ def experiment(options: StudyOptions) -> str | None:
         below = options.place.folder.relative_to(PROJECT_ROOT / "multirun")
     except ValueError:
         return None
-    return command_line("train.py", as_choice("experiment", f"{below}/best"))
+    return command_line("train.py", override("experiment", f"{below}/best"))

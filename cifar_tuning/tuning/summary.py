@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from cifar_tuning.targets import is_tracked
-from cifar_tuning.text import command_line, counted, without_password
+from cifar_tuning.text import command_line, counted, override, without_password
 from cifar_tuning.tuning.claims import exhausted
 from cifar_tuning.tuning.options import StudyOptions
 from cifar_tuning.tuning.place import folder_of_model
@@ -158,9 +158,11 @@ def _model(best: FrozenTrial, options: StudyOptions) -> list[str]:
     # Of several the first: whoever takes the best of them has chosen on the test set.
     for seed in sorted(map(int, retrained(best, options))):
         if (run := folder_of_model(folder / subfolder(best, seed))) is not None:
-            return [f"  {command_line('predict.py', f'run={run}')}  predictions of the winner as it was retrained"]
+            return [
+                f"  {command_line('predict.py', override('run', run))}  predictions of the winner as it was retrained"
+            ]
     run = folder_of_model(folder / str(best.number))
-    return [] if run is None else [f"  {command_line('predict.py', f'run={run}')}  its test accuracy"]
+    return [] if run is None else [f"  {command_line('predict.py', override('run', run))}  its test accuracy"]
 
 
 def _command(trial: FrozenTrial, options: StudyOptions) -> str:

@@ -11,6 +11,13 @@ from cifar_tuning.jobs.checks import RULES
         (["optimizer.lr=fast"], "optimizer.lr=fast: must be a number above 0"),
         (["optimizer.lr=nan"], "optimizer.lr=nan: must be a number above 0"),
         (["optimizer.lr=inf"], "optimizer.lr=inf: must be a number above 0"),
+        (
+            ['optimizer.lr="0.1"'],
+            "optimizer.lr=0.1: must be a number above 0, such as 0.01; it is given as text: leave",
+        ),
+        (['optimizer.lr="-1"'], "optimizer.lr=-1: must be a number above 0, such as 0.01\n"),
+        (['optimizer.nesterov="true"'], "must be true or false; it is given as text"),
+        (["optimizer.lr=${oc.env:MYLR,0.1}"], "write ${oc.decode:${oc.env:NAME}}"),
         (["optimizer.lr=null"], "optimizer.lr=None: must be a number above 0"),
         (["optimizer.momentum=1"], "optimizer.momentum=1: must be a number from 0"),
         (["optimizer.nesterov=true", "optimizer.momentum=0"], "optimizer.nesterov=true: needs a momentum"),

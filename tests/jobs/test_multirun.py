@@ -1,9 +1,11 @@
 import json
+import os
 import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
+import time
 
 import optuna
 import pytest
@@ -35,8 +37,10 @@ def runs(tmp_path) -> list[tuple[dict, dict, str]]:
     return found
 
 
-def test_a_grid_is_a_parent_with_a_child_for_each_job(tiny, tmp_path, store):
-    outcome = tiny("-m", "optimizer.lr=0.1,0.01", "trainer.epochs=1", "model.batch_norm=true", *store)
+@pytest.mark.parametrize("before", [[], ["optimizer.lr=0.5"]], ids=["", "given before"])
+def test_a_grid_is_a_parent_with_a_child_for_each_job(tiny, tmp_path, store, before):
+    grid = [*before, "optimizer.lr=0.1,0.01"]
+    outcome = tiny("-m", *grid, "trainer.epochs=1", "model.batch_norm=true", *store)
     assert outcome.code == 0, outcome.err
     parents = [r for r in runs(tmp_path) if "mlflow.parentRunId" not in r[1]]
     children = [r for r in runs(tmp_path) if "mlflow.parentRunId" in r[1]]
@@ -80,6 +84,13 @@ def test_the_sweep_ends_with_a_table(tiny, tmp_path):
     [
         (["optimizer.lr=0.1,-1,0.01"], ["optimizer.lr=-1: must be a number above 0, such as 0.01  (job 1)"]),
         (["model.dropout=0,2", "optimizer.lr=0,0.1"], ["model.dropout=2: ", "optimizer.lr=0: "]),
+        (
+            ["augmentation.padding=1,2"],
+            ["job 0 (augmentation.padding=1) can't be composed: ", "; augmentation=crop_flip has it"],
+        ),
+        (["+augmentation.padding=1,2"], ["NoAugmentation; it has none; augmentation=crop_flip has it  (jobs 0, 1)"]),
+        (["+augmentation.paddings=1,2"], ["NoAugmentation; it has none  (jobs 0, 1)"]),
+        (["hydra/sweeper=study", "optimizer.betas=choice(1,2)"], ["optimizer=adam, optimizer=adamw have it"]),
         (["study=simplenn", "model.dropout=1.5"], ["model.dropout=1.5: must be"]),
         *(
             (
@@ -206,6 +217,29 @@ def test_jobs_that_would_share_a_folder_are_refused(tiny, tmp_path):
     assert len(list((tmp_path / "sweep").glob("*/result.json"))) == 8
 
 
+@pytest.mark.parametrize(
+    ("subdir", "said"),
+    [
+        ("${nope}", "hydra.sweep.subdir=${nope}: Interpolation key 'nope' not found"),
+        (
+            "x/" + "y" * 256 + "/${seed}",
+            "names a folder yyyyyyyyyyyyyyyyyyyy… of 256 bytes, and a name has at most 255",
+        ),
+        ("ü" * 128 + "${seed}", "… of 257 bytes"),
+        ("a/file/${seed}", "a/file is a file, so there can't be a folder"),
+    ],
+)
+@pytest.mark.parametrize("grid", [["seed=0"], ["seed=0,1"], ["seed=0,1", "hydra/launcher=fused"]])
+def test_folders_that_jobs_can_not_have(tiny, tmp_path, subdir, said, grid):
+    (tmp_path / "sweep" / "a").mkdir(parents=True)
+    (tmp_path / "sweep" / "a" / "file").touch()
+    refused = tiny("-m", *grid, f"hydra.sweep.subdir='{subdir}'")
+    assert refused.code == 1
+    assert said in refused.err
+    assert "Traceback" not in refused.err
+    assert not list((tmp_path / "sweep").glob("*.yaml"))
+
+
 @pytest.mark.parametrize("nothing", ["optimizer.lr=range(1,0)", "optimizer=glob(foo*)"])
 def test_a_sweep_of_no_job_is_refused(tiny, tmp_path, nothing):
     refused = tiny("-m", nothing, "seed=0,1")
@@ -247,6 +281,41 @@ def test_jobs_in_other_processes(tmp_path, pristine_database):
     assert {r["state"] for r in results(tmp_path).values()} == {"complete"}
     assert [status for *_, status in runs(tmp_path)] == ["FINISHED"] * 3
     assert len({tags.get("mlflow.parentRunId") for _, tags, _ in runs(tmp_path)}) == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "launcher", [["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"], ["hydra/launcher=fused"], []]
+)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_sweep_that_was_stopped_says_how_to_go_on(tmp_path, launcher, number):
+    """Once, whichever process trains."""
+    command = [sys.executable, str(PROJECT_ROOT / "train.py"), "-m", *TINY, "seed=0,1", "trainer.epochs=100000"]
+    process = subprocess.Popen(
+        [*command, *launcher, "hydra.sweep.dir='my sweep'"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        cwd=tmp_path,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL) and None,
+    )
+    try:
+        deadline = time.monotonic() + 120
+        while not list(tmp_path.glob("my sweep/*/last.pt")) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        if number == signal.SIGINT:  # a terminal sends it to all of the command's processes
+            os.killpg(process.pid, number)
+        else:
+            process.send_signal(number)
+        out, _ = process.communicate(timeout=60)
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+    said = "Stopped. The same command with 'hydra.sweep.dir=\"my sweep\"' trains what is missing."
+    assert out.count("trains what is missing") == 1, out
+    if "hydra/launcher=fused" not in launcher:  # its line is fused/launch.py's
+        assert said in out
 
 
 @pytest.mark.slow

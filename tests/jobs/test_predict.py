@@ -86,6 +86,25 @@ def test_a_sweep_means_its_best_job(tiny, predicting, tmp_path, pristine_databas
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("place", ["lr_${optimizer.lr}/seed_${seed}", "${trainer.epochs}/seed_${seed}", "seed_${seed}"])
+def test_a_grid_whose_jobs_are_in_folders_of_their_own_names(tiny, predicting, tmp_path, place):
+    outcome = tiny("-m", "seed=0,1", "trainer.epochs=1", f"hydra.sweep.subdir='{place}'")
+    assert outcome.code == 0, outcome.err
+    assert "2 jobs, best first" in outcome.out
+    for result in (tmp_path / "sweep").rglob("result.json"):  # the second is the best, whatever it came to
+        value = 0.1 + result.parent.name.endswith("_1")
+        result.write_text(json.dumps(json.loads(result.read_text()) | {"value": value}))
+    best = place.replace("${optimizer.lr}", "0.01").replace("${trainer.epochs}", "1").replace("${seed}", "1")
+    predicted = predicting(f"run={tmp_path}/sweep", f"output={tmp_path}/p.csv")
+    assert predicted.code == 0, predicted.err
+    assert f"taking its best job, {best}\n" in predicted.text
+    for file in (tmp_path / "sweep").rglob("result.json"):
+        file.unlink()
+    lost = predicting(f"run={tmp_path}/sweep", f"output={tmp_path}/p.csv")
+    assert "is a sweep of which no job ended" in lost.err
+
+
+@pytest.mark.slow
 def test_a_study_means_its_winner(tiny, predicting, tmp_path):
     """By what it looks for, and where its trials have a folder for each seed."""
     options = ["objective=val/loss", "hydra.sweeper.direction=minimize", "hydra/sweeper/pruner=none"]

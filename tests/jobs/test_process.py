@@ -39,6 +39,26 @@ def test_what_is_not_trusted_is_not_called(tiny):
     assert "Traceback" not in outcome.err
 
 
+@pytest.mark.parametrize("mode", [[], ["-m"]])
+@pytest.mark.parametrize(
+    ("target", "said"),
+    [
+        ("scipy.special.expit", "configurations may not call scipy.special.expit; if you trust the package, export"),
+        ("hydra.experimental.callbacks.Missing", "configurations may not call"),
+        ("cifar_tuning.models.Missing", "can't be imported: "),
+        ("hydra.experimental.callbacks.LogJobReturnCallback", None),
+    ],
+)
+def test_a_callback_that_may_not_be_called(tiny, mode, target, said):
+    outcome = tiny(*mode, "trainer.epochs=1", f"+hydra.callbacks.mine._target_={target}")
+    if said is None:
+        assert outcome.code == 0, outcome.err
+        return
+    assert outcome.code == 1
+    assert f"hydra.callbacks.mine._target_={target}: {said}" in outcome.err
+    assert "Traceback" not in outcome.err
+
+
 COMMAND = """'-c','open("ran", "w")'"""
 HOSTILE = {
     "a command of ours": ["~model", f"+model={{_target_:cifar_tuning.lab.__main__._run,arguments:[{COMMAND}]}}"],

@@ -9,6 +9,7 @@ class FakeRun:
     params: dict = field(default_factory=dict)
     metrics: dict = field(default_factory=dict)
     overrides: list = field(default_factory=list)
+    config_flags: list = field(default_factory=list)
     state: str = "complete"
     seconds: float | None = 60.0
     began: float | None = None

@@ -1,16 +1,20 @@
 import json
+import shlex
 
 import pytest
 
+from cifar_tuning.job_folders import FIXED_FILE, STUDY_FILE
+from cifar_tuning.overrides import parse_overrides
 from cifar_tuning.reporting import plots
 from cifar_tuning.reporting.plots import confusion_matrix, learning_curves
 from cifar_tuning.reporting.summary import print_summary, read_results, split_overrides
 from cifar_tuning.training import EpochMetrics
+from cifar_tuning.tuning.study import MARKER
 
 
 def write(sweep, job, value, state="complete", overrides=(), error=None):
     folder = sweep / str(job)
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     result = {"state": state, "value": value, "best_epoch": 1, "epochs": 2, "seconds": 3.2, "run_id": None}
     (folder / "result.json").write_text(json.dumps({**result, "overrides": list(overrides), "error": error}))
 
@@ -41,6 +45,7 @@ def test_several_objectives_have_no_order_of_their_own(tmp_path, capsys, several
 
 
 def test_a_trial_of_several_seeds_is_their_mean(tmp_path, capsys):
+    (tmp_path / STUDY_FILE).touch()
     for job, values in {0: [0.5, 0.7], 1: [0.6, 0.8], 2: [0.9]}.items():
         for seed, value in enumerate(values):
             overrides = [f"optimizer.lr=0.{job + 1}", "trainer.epochs=2", f"seed={seed}"]
@@ -64,10 +69,46 @@ def test_a_trial_of_several_seeds_is_their_mean(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
+    ("jobs", "mark", "found"),
+    [
+        (
+            ["lr_0.1/seed_0", "lr_0.1/seed_1", "lr_0.2/seed_0"],
+            FIXED_FILE,
+            ["lr_0.1/seed_0", "lr_0.1/seed_1", "lr_0.2/seed_0"],
+        ),
+        (["2/seed_0", "2/seed_1", "3/seed_0"], "multirun.yaml", ["2/seed_0", "2/seed_1", "3/seed_0"]),
+        (["a/b/c=1/d", "a/b"], FIXED_FILE, ["a/b", "a/b/c=1/d"]),
+        (["best_1/seed_0"], FIXED_FILE, ["best_1/seed_0"]),
+        # What an earlier job left, and another sweep.
+        (["a/0", "a/0/earlier/1", "earlier/1", "other/0"], FIXED_FILE, ["a/0"]),
+        # Of what is below a folder of many sweeps nothing is said.
+        (["2026-01-31/12-00-00", "0"], None, ["0"]),
+        (["0/seed_0", "0/seed_1", "best_0/seed_2"], STUDY_FILE, ["0"]),
+    ],
+)
+def test_jobs_are_found_wherever_their_folders_are(tmp_path, jobs, mark, found):
+    for number, job in enumerate(jobs):
+        write(tmp_path, job, 0.9 - number / 100)
+    if mark is not None:
+        (tmp_path / mark).touch()
+    if "other/0" in jobs:
+        (tmp_path / "other" / "multirun.yaml").touch()
+    assert sorted(result["job"] for result in read_results(tmp_path)) == found
+
+
+def test_a_study_s_folder_is_known_by_the_file_that_it_leaves():
+    assert MARKER == STUDY_FILE
+
+
+@pytest.mark.parametrize(
     ("uri", "report", "ui"),
     [
         (None, "", "make ui"),
-        ("sqlite:////a b/m.db", " 'tracking.uri=sqlite:////a b/m.db'", "mlflow ui --backend-store-uri 'sqlite:////a b"),
+        (
+            "sqlite:////a b/m.db",
+            " 'tracking.uri=\"sqlite:////a b/m.db\"'",
+            "mlflow ui --backend-store-uri 'sqlite:////a b",
+        ),
         ("http://me:secret@host:5000", " 'tracking.uri=http://me:***@host:5000'", "http://me:***@host:5000  compares"),
     ],
 )
@@ -80,6 +121,30 @@ def test_the_next_commands_name_the_store(tmp_path, capsys, uri, report, ui, kno
     assert f"python report.py sweep={tmp_path}{report}  all of it" in next_
     assert f"  {ui}" in next_
     assert "secret" not in next_
+
+
+@pytest.mark.parametrize(
+    "typed", [r"tracking.uri=sqlite\:////m.db", 'tracking.uri="sqlite:////m.db"', "tracking.uri='${oc.env:STORE}'"]
+)
+def test_a_store_is_shown_without_hydra_s_quotes(tmp_path, capsys, monkeypatch, typed):
+    monkeypatch.setenv("STORE", "sqlite:////m.db")
+    write(tmp_path, 0, 0.5, overrides=[typed])
+    print_summary(tmp_path)
+    out = capsys.readouterr().out
+    assert "  mlflow ui --backend-store-uri sqlite:////m.db  compares" in out
+    assert "tracking.uri=sqlite:////m.db  all of it" in out
+
+
+@pytest.mark.parametrize("name", ["seed=0", "lr=0.1,seed=0", "My sweep"])
+def test_the_next_commands_can_be_typed_whatever_a_folder_is_called(tmp_path, capsys, name):
+    write(tmp_path / name, name, 0.5)
+    print_summary(tmp_path / name)
+    printed = [line.split("  ")[1] for line in capsys.readouterr().out.splitlines() if line.startswith("  python")]
+    values = {}
+    for command in printed[1:]:
+        (parsed,) = parse_overrides(shlex.split(command)[2:])
+        values[parsed.key_or_group] = parsed.value()
+    assert values == {"sweep": str(tmp_path / name), "run": str(tmp_path / name / name)}
 
 
 @pytest.mark.parametrize("how", ["given", "on the command line"])
