@@ -44,6 +44,8 @@ class Launch:
     def __init__(self, context: HydraContext, config: DictConfig, task: TaskFunction, stack: int | None) -> None:
         self.context, self.config, self.task, self.stack = remember_files(context), config, task, stack
         self.returns: dict[int, JobReturn] = {}
+        # Of the jobs that have been ready to train.
+        self._keys: dict[int, Key] = {}
 
     def run(self, job_overrides: Sequence[Sequence[str]], first: int) -> list[JobReturn]:
         """Runs the jobs, numbered from `first`; returns what they return, in their order."""
@@ -113,7 +115,7 @@ class Launch:
                     ready.remove(job)
                 if not stack:
                     continue
-                key = key_of(stack[0])
+                key = self._keys[stack[0].number]
                 fitting = self._train(stack)
                 if fitting is not None:
                     plans[key] = replace(plans[key], size=min(plans[key].size, fitting))
@@ -138,8 +140,8 @@ class Launch:
             plans: how many to stack, by what stacks have in common; found out for what is new.
         """
         while True:
-            alike = _largest(ready)
-            plan = plans.get(key_of(alike[0])) if alike else None
+            alike = self._largest(ready)
+            plan = plans[self._keys[alike[0].number]] if alike else None
             number = next_job(waiting, [job.number for job in alike], seeds, plan)
             if number is None:
                 return alike
@@ -147,7 +149,7 @@ class Launch:
             job = self._begin(number, configs[number])
             if job is None:
                 continue
-            key = key_of(job)
+            key = self._keys[number] = key_of(job)
             if key not in plans:
                 others = [other for other, _ in plans if key[1] is None]
                 if others:
@@ -155,6 +157,13 @@ class Launch:
                 left = [seeds[other] for other in [number, *waiting]]
                 plans[key] = self._plan(job, len(left), max(map(left.count, left)))
             ready.append(job)
+
+    def _largest(self, ready: Sequence[PausedJob]) -> list[PausedJob]:
+        """Returns the most jobs that can share a stack, of those that are ready."""
+        groups: dict[Key, list[PausedJob]] = {}
+        for job in ready:
+            groups.setdefault(self._keys[job.number], []).append(job)
+        return max(groups.values(), key=len, default=[])
 
     def _begin(self, number: int, config: DictConfig) -> PausedJob | None:
         """Begins a job; returns it if it is ready to train then, and has not ended."""
@@ -295,14 +304,6 @@ def key_of(job: PausedJob) -> Key:
     """Returns what a job that is ready has in common with those that it can share a stack with."""
     assert job.run is not None
     return stack_key(job.run), job.number if has_own_optimizer(job) else None
-
-
-def _largest(ready: Sequence[PausedJob]) -> list[PausedJob]:
-    """Returns the most jobs that can share a stack, of those that are ready."""
-    groups: dict[Key, list[PausedJob]] = {}
-    for job in ready:
-        groups.setdefault(key_of(job), []).append(job)
-    return max(groups.values(), key=len, default=[])
 
 
 def has_own_optimizer(job: PausedJob) -> bool:
