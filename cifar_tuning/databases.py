@@ -1,4 +1,4 @@
-"""Databases that MLflow or Optuna opened in this process: closed when it ends."""
+"""Databases that MLflow or Optuna opens in this process: which driver reaches them, and that they are closed."""
 
 from __future__ import annotations
 
@@ -7,10 +7,17 @@ import contextlib
 import os
 import weakref
 from functools import lru_cache
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
+
+
+def with_driver(url: str) -> str:
+    """Returns a database's address with a driver that is installed: SQLAlchemy's own choice may not be (psycopg 3)."""
+    bare = url.startswith("postgresql://") and find_spec("psycopg") is None
+    return url.replace("postgresql:", "postgresql+psycopg2:", 1) if bare else url
 
 
 @lru_cache(maxsize=1)

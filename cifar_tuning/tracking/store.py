@@ -16,6 +16,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cifar_tuning.databases import with_driver
 from cifar_tuning.errors import TrackingError, UserError
 from cifar_tuning.text import first_line, without_password
 from cifar_tuning.tracking import database
@@ -141,7 +142,7 @@ def locate(uri: str | None, root: Path) -> Location:
     if dialect in HTTP:
         return Location(uri.rstrip("/"), None, None)
     if dialect in SERVERS:
-        return Location(uri, None, root.resolve() / "mlruns")
+        return Location(with_driver(uri), None, root.resolve() / "mlruns")
     raise TrackingError(
         f"tracking.uri={without_password(uri)}: unknown kind of store {scheme!r}; "
         f"MLflow knows sqlite, {', '.join([*SERVERS, *HTTP])}. {ADVICE}"

@@ -10,12 +10,13 @@ from optuna.distributions import BaseDistribution, FloatDistribution
 from optuna.storages import RDBStorage
 from sqlalchemy.engine import make_url
 
+from cifar_tuning.databases import with_driver
 from cifar_tuning.errors import UserError
 from cifar_tuning.overrides import key_of
 from cifar_tuning.text import first_line, without_password
 from cifar_tuning.tuning.place import STORAGE_FILE, sqlite_file, sqlite_url
 from cifar_tuning.tuning.space import SearchSpace
-from cifar_tuning.tuning.storage import quiet_optuna, with_driver
+from cifar_tuning.tuning.storage import quiet_optuna
 from cifar_tuning.tuning.study import MARKER
 
 SWEEPER = "hydra.sweeper."

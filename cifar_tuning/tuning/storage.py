@@ -8,7 +8,6 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache, wraps
-from importlib.util import find_spec
 from inspect import isfunction
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from optuna.exceptions import ExperimentalWarning, StorageInternalError
 from optuna.storages import RDBStorage
 from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError, SQLAlchemyError
 
-from cifar_tuning.databases import close_databases_at_exit
+from cifar_tuning.databases import close_databases_at_exit, with_driver
 from cifar_tuning.errors import UserError
 from cifar_tuning.processes import undisturbed
 from cifar_tuning.text import first_line, without_password
@@ -38,12 +37,6 @@ AWAY = (StorageInternalError, SQLAlchemyError)
 def trial_id(study: optuna.Study, number: int) -> int:
     """Returns what the storage calls the trial of a number; Optuna has no public way to it."""
     return study._storage.get_trial_id_from_study_id_trial_number(study._study_id, number)
-
-
-def with_driver(url: str) -> str:
-    """Returns a database's address with a driver that is installed: SQLAlchemy's own choice may not be (psycopg 3)."""
-    bare = url.startswith("postgresql://") and find_spec("psycopg") is None
-    return url.replace("postgresql:", "postgresql+psycopg2:", 1) if bare else url
 
 
 def without_driver(url: str) -> str:

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from cifar_tuning.databases import with_driver
 from cifar_tuning.targets import is_tracked
 from cifar_tuning.text import command_line, counted, override, without_password
 from cifar_tuning.tuning.claims import exhausted
@@ -19,7 +20,6 @@ from cifar_tuning.tuning.options import StudyOptions
 from cifar_tuning.tuning.place import folder_of_model
 from cifar_tuning.tuning.progress import feasible, number, reason
 from cifar_tuning.tuning.retrain import retrained, subfolder
-from cifar_tuning.tuning.storage import with_driver
 from cifar_tuning.tuning.study_files import PLOTS, experiment, finished, is_over, objective_name, overrides_of, winner
 from cifar_tuning.tuning.trial import outcome_key
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from cifar_tuning import databases
 from cifar_tuning.errors import TrackingError
 from cifar_tuning.tracking import MLflowTracker, database, download_artifact
 from cifar_tuning.tracking.store import locate
@@ -54,7 +55,16 @@ def test_locations(uri, expected, artifacts, tmp_path, monkeypatch):
 
 
 def test_passwords_are_not_shown():
-    assert locate("postgresql://me:secret@db/x", Path("/")).shown == "postgresql://me:***@db/x"
+    assert locate("mysql+pymysql://me:secret@db/x", Path("/")).shown == "mysql+pymysql://me:***@db/x"
+
+
+@pytest.mark.parametrize(
+    ("installed", "opened"), [(False, "postgresql+psycopg2://me@db/x"), (True, "postgresql://me@db/x")]
+)
+def test_a_server_is_reached_by_the_driver_that_is_installed(monkeypatch, installed, opened):
+    """SQLAlchemy takes psycopg 3 where none is named."""
+    monkeypatch.setattr(databases, "find_spec", lambda name: installed or None)
+    assert locate("postgresql://me@db/x", Path("/")).uri == opened
 
 
 @pytest.mark.parametrize(
@@ -73,7 +83,7 @@ def test_stores_mlflow_does_not_have(uri, message, context):
         MLflowTracker(uri=uri).start(context())
 
 
-@pytest.mark.parametrize("uri", ["http://127.0.0.1:{port}", "postgresql://user:secret@127.0.0.1:{port}/runs"])
+@pytest.mark.parametrize("uri", ["http://127.0.0.1:{port}", "postgresql+psycopg2://user:secret@127.0.0.1:{port}/runs"])
 def test_a_server_that_is_down_is_an_error_at_once(uri, context):
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))  # bound but not listening: nobody else can take the port

@@ -8,6 +8,7 @@ from pathlib import Path
 import optuna
 import pytest
 
+from cifar_tuning import databases
 from cifar_tuning.errors import UserError
 from cifar_tuning.tuning import storage
 from cifar_tuning.tuning.place import sqlite_file, sqlite_url
@@ -27,8 +28,8 @@ PROCESSES = 4
     ],
 )
 def test_an_address_without_a_driver_gets_one_that_is_installed(monkeypatch, installed, url, opened):
-    monkeypatch.setattr(storage, "find_spec", lambda name: name if name in installed else None)
-    assert storage.with_driver(url) == opened
+    monkeypatch.setattr(databases, "find_spec", lambda name: name if name in installed else None)
+    assert databases.with_driver(url) == opened
     assert storage.without_driver(opened) == storage.without_driver(url)
 
 
