@@ -34,7 +34,8 @@ def flatten(config: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, 
 
 def without_password(text: str) -> str:
     """Returns a database's address, or a text with some, as it may be shown."""
-    return re.sub(r"://([^:/@\s]*):[^/\s]*@", r"://\1:***@", text)
+    text = re.sub(r"://([^:/@\s]*):[^/\s]*@", r"://\1:***@", text)
+    return re.sub(r"(?i)([?&](?:password|passwd|pwd|token)=)[^&\s'\"]*", r"\1***", text)
 
 
 def counted(count: int, noun: str) -> str:

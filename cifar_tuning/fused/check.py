@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from cifar_tuning.fused.layers import TWINS, Given, NotStackableError, StackedDropout
 from cifar_tuning.fused.model import give, options, refuse_hooks, stack_models, twins
 from cifar_tuning.models.activations import Swish
+from cifar_tuning.processes import free_memory
 
 # Work element by element or over pixels, so that features side by side are nothing new to them. Other layers without
 # weights are suspects where a stack computes something else.
@@ -36,6 +37,9 @@ NEED_NONE = (
 
 # Images that are looked at: code that asks for more than a few of them sees as many as in a small batch.
 TRIED = 4
+# How many times a model's weights are there at once while it is tried: of three copies the first ones, those alone and
+# those of the stack, and the stack's own; and the gradients of the latter.
+COPIES = 3 + 2 * 3 + 2 * 3 + 3
 
 
 def check_stackable(model: nn.Module, images: Tensor) -> None:
@@ -54,6 +58,7 @@ def check_stackable(model: nn.Module, images: Tensor) -> None:
     """
     for name, module in model.named_modules():
         refuse_hooks(module, name)  # copies have lost those of their parameters
+    _check_memory(model)
     generator = torch.Generator().manual_seed(0)
     given = images[:TRIED].detach().to("cpu", torch.float64)
     given = given + 0.01 * torch.randn(given.shape, dtype=given.dtype, generator=generator)  # no two pixels are equal
@@ -79,6 +84,17 @@ def check_stackable(model: nn.Module, images: Tensor) -> None:
         except Exception as error:
             what = _suspect(model) or f"{type(model).__name__} does not run over stacked features: {error}"
             raise NotStackableError(what) from error
+
+
+def _check_memory(model: nn.Module) -> None:
+    """Looks whether copies in float64, alone and stacked, with their gradients, fit into the machine's memory.
+
+    Raises:
+        NotStackableError: they might not.
+    """
+    needed = 8 * COPIES * sum(value.numel() for value in model.parameters())
+    if needed > free_memory() / 2:
+        raise NotStackableError(f"to try out a stack of such models would take {needed / 1e9:,.0f} GB of memory")
 
 
 class _OtherNumbersError(Exception):
@@ -138,7 +154,9 @@ def _check_training(models: list[nn.Module], images: Tensor) -> None:
         NotStackableError: a model has what a stack can't give each of its own.
     """
     side_by_side, apart = _own_images(images, len(models))
-    for given, own in ((images, [images] * len(models)), (side_by_side, apart)):
+    # Images in common once: what differs with them would with two models.
+    layouts = [(side_by_side, apart)] if len(models) > 2 else [(images, [images] * len(models)), (side_by_side, apart)]
+    for given, own in layouts:
         alone, together = copy.deepcopy(models), copy.deepcopy(models)
         before = [_options_of(model) for model in alone]
         expected = [_pass(model, one, seed) for seed, (model, one) in enumerate(zip(alone, own, strict=True))]

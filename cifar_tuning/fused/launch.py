@@ -27,6 +27,9 @@ from cifar_tuning.training.remembered import cache_file
 
 log = logging.getLogger(__name__)
 
+# How many jobs are begun for a stack that they may not fit into, as a multiple of its size: each has a model, a run in
+# MLflow and a log.
+MOST_READY = 2
 # What the runs of a stack have in common; and whose it is alone, if a job can't share.
 Key = tuple[tuple[str, ...], int | None]
 
@@ -143,7 +146,7 @@ class Launch:
             alike = self._largest(ready)
             plan = plans[self._keys[alike[0].number]] if alike else None
             number = next_job(waiting, [job.number for job in alike], seeds, plan)
-            if number is None:
+            if number is None or len(ready) >= MOST_READY * max((one.size for one in plans.values()), default=1):
                 return alike
             waiting.remove(number)
             job = self._begin(number, configs[number])

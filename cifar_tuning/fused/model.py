@@ -106,10 +106,12 @@ def difference(one: Mapping[str, str], other: Mapping[str, str]) -> str:
 
 def _described(value: object, depth: int = 0) -> str:
     """An attribute as text: the same for what does the same, so neither shortened nor with an address in memory."""
-    if isinstance(value, Tensor | np.ndarray):
-        array = value.detach().cpu() if isinstance(value, Tensor) else torch.from_numpy(np.ascontiguousarray(value))
-        digest = hashlib.sha256(array.contiguous().flatten().view(torch.uint8).numpy().tobytes()).hexdigest()
-        return f"{type(value).__name__} {tuple(value.shape)} {value.dtype} {digest[:16]}"
+    if isinstance(value, Tensor) and value.layout == torch.strided and not value.is_quantized and not value.is_meta:
+        # NumPy has no bfloat16, but every number is bytes.
+        value = np.asarray(value.detach().cpu().contiguous().flatten().view(torch.uint8)), value.shape, value.dtype
+    if isinstance(value, np.ndarray):
+        content = repr(value.tolist()).encode() if value.dtype.hasobject else value.tobytes()
+        return f"array {value.shape} {value.dtype} {hashlib.sha256(content).hexdigest()[:16]}"
     if depth >= DEPTH:
         return repr(value)
     inside = partial(_described, depth=depth + 1)

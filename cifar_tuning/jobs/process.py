@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 from cifar_tuning import PROJECT_ROOT
 from cifar_tuning.errors import UserError
 from cifar_tuning.processes import stop
-from cifar_tuning.targets import trusted_by_user
+from cifar_tuning.targets import PRUNERS, SAMPLERS, TORCHVISION_MODELS, trusted_by_user
 from cifar_tuning.tuning import plugin  # noqa: F401  registers the resolvers that conf/ uses
 from cifar_tuning.tuning.overlays import register
 
@@ -39,15 +39,13 @@ _TRUSTED = [
     "cifar_tuning.training.schedules.*",
     *(f"cifar_tuning.tracking.{name}" for name in ("MLflowTracker", "NoTracker", "callback.SweepRun")),
     *(f"cifar_tuning.jobs.callback.{name}" for name in ("Sweep", "TrackedSweep")),
-    "cifar_tuning.tuning.pruners.*",
     *(f"cifar_tuning.tuning.spaces.{name}" for name in ("schedules", "resnet20")),
+    *SAMPLERS,
+    *PRUNERS,
+    *TORCHVISION_MODELS,
     "torch.optim.*",
     "torch.nn.*",
-    "torchvision.models.*",
     "torchvision.transforms.*",
-    "optuna.samplers.*",
-    "optuna.pruners.*",
-    "hydra_plugins.*",
     "hydra.experimental.callbacks.LogJobReturnCallback",  # does nothing any more
 ]
 

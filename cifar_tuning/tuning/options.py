@@ -15,7 +15,7 @@ from optuna.exceptions import ExperimentalWarning
 
 from cifar_tuning.errors import ConfigError
 from cifar_tuning.overrides import parse_overrides
-from cifar_tuning.targets import trusted_by_user
+from cifar_tuning.targets import PRUNERS, SAMPLERS, trusted_by_user
 from cifar_tuning.tuning import standin
 from cifar_tuning.tuning.place import StudyPlace, sampler_options, study_place
 from cifar_tuning.tuning.space import SearchSpace, fixed_part
@@ -24,11 +24,11 @@ from cifar_tuning.tuning.space import SearchSpace, fixed_part
 _ONE_SEQUENCE = ("optuna.samplers.GridSampler", "optuna.samplers.QMCSampler")
 # Tries every point, as the grid does, also of a space that a function describes.
 _BRUTE_FORCE = "optuna.samplers.BruteForceSampler"
-# The samplers of the stock plugin's options, and whatever else Optuna offers; other code where the user or the
+# Optuna's samplers and pruners, and the stock plugin's; other code where the user or the
 # application trusts it.
 _TRUSTED = (
-    *("hydra_plugins.hydra_optuna_sweeper.*", "optuna.samplers.*"),
-    *("optuna.pruners.*", "cifar_tuning.tuning.pruners.*"),
+    *SAMPLERS,
+    *PRUNERS,
     "hydra.utils.get_method",  # how a function is named; Hydra looks whether that one is trusted
 )
 

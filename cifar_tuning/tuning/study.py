@@ -63,12 +63,18 @@ def storage_of(options: StudyOptions) -> RDBStorage:
     return open_storage(options.place.storage, sweeper.heartbeat_interval, sweeper.grace_period)
 
 
+def _same_storage(one: str, other: str) -> bool:
+    """Whether two addresses are one database's, whatever driver or quotes they are written with."""
+    files = sqlite_file(one), sqlite_file(other)
+    return files[0] == files[1] if all(files) else without_driver(one) == without_driver(other)
+
+
 def _folder_problems(place: StudyPlace) -> list[str]:
     marker = place.folder / MARKER
     if not marker.is_file():
         return []
     content = OmegaConf.load(marker)
-    if (content.study_name, without_driver(content.storage)) == (place.name, without_driver(_location(place))):
+    if content.study_name == place.name and _same_storage(content.storage, _location(place)):
         return []
     return [
         f"hydra.sweep.dir={place.folder}: belongs to the study {content.study_name} in {content.storage}; "

@@ -1,12 +1,14 @@
 """What can be stacked and what can't, how jobs are grouped, how large a stack gets."""
 
+import copy
 import json
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from cifar_tuning.fused import grouping, size
+from cifar_tuning.fused import check, grouping, size
 from cifar_tuning.fused.check import check_stackable
 from cifar_tuning.fused.launch import next_job
 from cifar_tuning.fused.layers import TWINS, NotStackableError, Twin
@@ -211,6 +213,31 @@ class Acting(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.act(self.fc(x.flatten(1)))
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        np.array(["cat", "dog"]),
+        np.array([None, "dog"]),
+        torch.eye(3).to_sparse(),
+        torch.eye(3, dtype=torch.bfloat16),
+        torch.tensor(True),
+        torch.empty(3, device="meta"),
+        {"a": [torch.eye(2), {1, 2}]},
+    ],
+    ids=str,
+)
+def test_models_may_keep_anything(value):
+    models = [odd.Keeping(value), odd.Keeping(copy.deepcopy(value))]
+    stack_models(models)
+    assert structure_of(models[0]) == structure_of(models[1])
+
+
+def test_a_model_too_large_to_try_is_refused(monkeypatch):
+    monkeypatch.setattr(check, "free_memory", lambda: 10**6)
+    with pytest.raises(NotStackableError, match="would take 0 GB of memory"):
+        check_stackable(SimpleNN(), IMAGES)
 
 
 def test_functions_are_alike_by_what_they_do():

@@ -70,6 +70,20 @@ HOSTILE = {
     "a file that is written": ["~model", "+model={_target_:cifar_tuning.files.write_text,path:ran,text:x}"],
     "through what a module imports": ["~model", "+model={_target_:cifar_tuning.models.layers.torch.hub.load}"],
     "an import": ["~model", "+model={_target_:antigravity.fly}"],
+    "a plugin's command": [
+        "~model",
+        "+model={_target_:hydra_plugins.hydra_ray_launcher._launcher_util._run_command,args:[touch,ran]}",
+    ],
+    "weights from anywhere": [
+        "~model",
+        "+model={_target_:torchvision.models.WeightsEnum.get_state_dict,weights_only:false,model_dir:ran,"
+        "self:{_target_:torchvision.models.Weights,url:'file:///weights',transforms:null,meta:{}}}",
+    ],
+    "a sampler's pickle": [
+        "~model",
+        "+model={_target_:optuna.samplers.CmaEsSampler._restore_optimizer,completed_trials:[],"
+        "self:{_target_:optuna.samplers.CmaEsSampler}}",
+    ],
     "the benchmarks": ["~model", "+model={_target_:benchmarks.machine.commit}"],
 }
 
