@@ -50,6 +50,33 @@ TORCHVISION_MODELS = [
         *(f"vit_{size}" for size in ("b_16", "b_32", "l_16", "l_32", "h_14")),
     )
 ]
+# Where their classes are: Hydra asks for what a builder returns as well. (What fetches weights is in another module.)
+TORCHVISION_MODELS += [
+    f"torchvision.models.{module}.*"
+    for module in (
+        *(
+            "alexnet",
+            "convnext",
+            "densenet",
+            "efficientnet",
+            "googlenet",
+            "inception",
+            "maxvit",
+            "mnasnet",
+            "mobilenetv2",
+        ),
+        *(
+            "mobilenetv3",
+            "regnet",
+            "resnet",
+            "shufflenetv2",
+            "squeezenet",
+            "swin_transformer",
+            "vgg",
+            "vision_transformer",
+        ),
+    )
+]
 # Whose packages hold so much that a name alone should be trusted.
 _BY_NAME = {"hydra", "hydra_plugins", "torch", "torchvision", "optuna", "mlflow", *sys.stdlib_module_names}
 # Hydra's words for what its execution whitelist lacks.

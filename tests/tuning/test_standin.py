@@ -52,7 +52,7 @@ def forbidden() -> None:
         (lambda config, trial: trial.sugest_float("lr", 0, 1), "AttributeError: 'StandIn' object has no attribute"),
         (lambda config, trial: "".lowercase(), "AttributeError: 'str' object has no attribute 'lowercase'"),
         (lambda config, trial: 1 / 0, "ZeroDivisionError: division by zero"),
-        (lambda config, trial: forbidden(), "if you trust the package, export CIFAR_TUNING_TRUST='shutil.*'"),
+        (lambda config, trial: forbidden(), "if you trust it, export CIFAR_TUNING_TRUST='shutil.rmtree'"),
     ],
 )
 def test_a_mistake_in_a_function_is_told_with_its_name(space, config, function, message):
