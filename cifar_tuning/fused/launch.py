@@ -114,12 +114,12 @@ class Launch:
         with stopped_on_error(ready):
             while waiting or ready:
                 stack = self._gather(ready, waiting, configs, seeds, plans)
-                for job in stack:
-                    ready.remove(job)
                 if not stack:
                     continue
                 key = self._keys[stack[0].number]
                 fitting = self._train(stack)
+                for job in stack:  # only now: an error would leave them open
+                    ready.remove(job)
                 if fitting is not None:
                     plans[key] = replace(plans[key], size=min(plans[key].size, fitting))
 
@@ -147,11 +147,12 @@ class Launch:
             plan = plans[self._keys[alike[0].number]] if alike else None
             number = next_job(waiting, [job.number for job in alike], seeds, plan)
             if number is None or len(ready) >= MOST_READY * max((one.size for one in plans.values()), default=1):
-                return alike
+                return alike[: plan.size] if plan is not None else []
             waiting.remove(number)
             job = self._begin(number, configs[number])
             if job is None:
                 continue
+            ready.append(job)
             key = self._keys[number] = key_of(job)
             if key not in plans:
                 others = [other for other, _ in plans if key[1] is None]
@@ -159,7 +160,6 @@ class Launch:
                     log.info("#%d can't share a stack with those before: %s", number, why_apart(key[0], others[0]))
                 left = [seeds[other] for other in [number, *waiting]]
                 plans[key] = self._plan(job, len(left), max(map(left.count, left)))
-            ready.append(job)
 
     def _largest(self, ready: Sequence[PausedJob]) -> list[PausedJob]:
         """Returns the most jobs that can share a stack, of those that are ready."""
