@@ -10,8 +10,9 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 from cifar_tuning.fused import grouping
-from cifar_tuning.fused.launch import Key, Launch, failed, key_of, say_together
+from cifar_tuning.fused.launch import Launch, failed, say_together
 from cifar_tuning.fused.launcher import Ended, More
+from cifar_tuning.fused.plan import Key, key_of, plan
 from cifar_tuning.fused.size import Stacking
 from cifar_tuning.fused.stack import Stack, own_generator, use_global_generator
 from cifar_tuning.fused.together import PausedJob, stopped_on_error
@@ -135,7 +136,7 @@ class Flow(Launch):
         key = tuple(sorted(grouping.structure(resolved[number]).items())), key_of(job)
         if key not in self.plans:
             # Jobs that take each other's places are at different epochs: each has batches of its own.
-            self.plans[key] = self._plan(job, self.room, of_a_seed=1)
+            self.plans[key] = plan(job, self.stack, self.room, of_a_seed=1)
         size = self.plans[key].size
         if size == 1:
             job.end_alone()

@@ -13,25 +13,20 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 from cifar_tuning.compose import numbered, remember_files
-from cifar_tuning.errors import wants_traces
 from cifar_tuning.fused import grouping
-from cifar_tuning.fused.check import check_stackable
-from cifar_tuning.fused.layers import NotStackableError
-from cifar_tuning.fused.model import stack_key, why_apart
-from cifar_tuning.fused.size import STORE, Stacking, choose, give_back, split
+from cifar_tuning.fused.model import why_apart
+from cifar_tuning.fused.plan import Key, key_of, plan
+from cifar_tuning.fused.size import Stacking, give_back, split
 from cifar_tuning.fused.stack import Stack, begin_again
 from cifar_tuning.fused.together import PausedJob, ends_one_job, stopped_on_error
 from cifar_tuning.training.display import Display
 from cifar_tuning.training.loop import run_epochs
-from cifar_tuning.training.remembered import cache_file
 
 log = logging.getLogger(__name__)
 
 # How many jobs are begun for a stack that they may not fit into, as a multiple of its size: each has a model, a run in
 # MLflow and a log.
 MOST_READY = 2
-# What the runs of a stack have in common; and whose it is alone, if a job can't share.
-Key = tuple[tuple[str, ...], int | None]
 
 
 class Launch:
@@ -144,10 +139,10 @@ class Launch:
         """
         while True:
             alike = self._largest(ready)
-            plan = plans[self._keys[alike[0].number]] if alike else None
-            number = next_job(waiting, [job.number for job in alike], seeds, plan)
+            known = plans[self._keys[alike[0].number]] if alike else None
+            number = next_job(waiting, [job.number for job in alike], seeds, known)
             if number is None or len(ready) >= MOST_READY * max((one.size for one in plans.values()), default=1):
-                return alike[: plan.size] if plan is not None else []
+                return alike[: known.size] if known is not None else []
             waiting.remove(number)
             job = self._begin(number, configs[number])
             if job is None:
@@ -159,7 +154,7 @@ class Launch:
                 if others:
                     log.info("#%d can't share a stack with those before: %s", number, why_apart(key[0], others[0]))
                 left = [seeds[other] for other in [number, *waiting]]
-                plans[key] = self._plan(job, len(left), max(map(left.count, left)))
+                plans[key] = plan(job, self.stack, len(left), max(map(left.count, left)))
 
     def _largest(self, ready: Sequence[PausedJob]) -> list[PausedJob]:
         """Returns the most jobs that can share a stack, of those that are ready."""
@@ -177,42 +172,6 @@ class Launch:
         assert job.result is not None
         self.returns[number] = job.result
         return None
-
-    def _plan(self, job: PausedJob, jobs: int, of_a_seed: int) -> Stacking:
-        """Returns how many runs to stack, and which; says why if they are trained one by one."""
-        run = job.run
-        assert run is not None
-        if has_own_optimizer(job):
-            kind = type(run.optimizer).__name__
-            log.warning("#%d is trained by itself: %s is no optimizer of PyTorch's", job.number, kind)
-            return Stacking(1)
-        try:
-            images, _ = next(iter(run.train.epoch(1)))
-            batch, channels, height, width = images.shape
-            if run.train.side is not None:
-                raise NotStackableError("the size of its images changes from epoch to epoch (trainer.initial_scale)")
-            check_stackable(run.model, images)
-            if self.stack:
-                if run.compile:
-                    log.info("A stack is not compiled: trainer.compile has no effect on it.")
-                return Stacking(self.stack)
-            if run.compile:
-                log.info("Trained one by one: a stack is not compiled; hydra.launcher.stack=N stacks all the same.")
-                return Stacking(1)
-            plan = choose(run, jobs, of_a_seed, (batch, channels, height, width))
-        except NotStackableError as reason:
-            log.warning("Trained one by one: %s.", reason)
-            return Stacking(1)
-        except Exception as error:  # what is wrong with the model shows when it is trained
-            log.warning("Trained one by one: the model could not be measured (%s).", error, exc_info=wants_traces(log))
-            return Stacking(1)
-        if plan.size == 1:
-            log.info(
-                "Trained one by one: stacking this model does not pay on this device, as measured; see %s. "
-                "hydra.launcher.stack=N stacks all the same.",
-                cache_file(STORE),
-            )
-        return plan
 
     def _train(self, jobs: list[PausedJob]) -> int | None:
         """Trains jobs that are ready as one stack; if that fails as smaller ones, in the end one by one.
@@ -301,21 +260,6 @@ def next_job(
         if len(ready) >= len(split(range(len(ready) + len(candidates)), plan.size)[0]):
             return None
     return candidates[0] if candidates else None
-
-
-def key_of(job: PausedJob) -> Key:
-    """Returns what a job that is ready has in common with those that it can share a stack with."""
-    assert job.run is not None
-    return stack_key(job.run), job.number if has_own_optimizer(job) else None
-
-
-def has_own_optimizer(job: PausedJob) -> bool:
-    """Whether a job has an optimizer of the user's; it may put other tensors in the place of the parameters.
-
-    PyTorch's don't, so that the parameters can be views of a stack's.
-    """
-    assert job.run is not None
-    return not type(job.run.optimizer).__module__.startswith("torch.optim")
 
 
 def failed(overrides: Sequence[str], error: BaseException) -> JobReturn:

@@ -236,7 +236,7 @@ def test_a_trial_lost_while_it_trains_alone_stops_no_crew(tiny, tmp_path, monkey
 
 @pytest.mark.slow
 def test_one_by_one_where_stacking_does_not_pay(tiny, tmp_path, monkeypatch):
-    monkeypatch.setattr("cifar_tuning.fused.launch.choose", lambda *a: flow.Stacking(1))
+    monkeypatch.setattr("cifar_tuning.fused.plan.choose", lambda *a: flow.Stacking(1))
     budget = ["hydra.sweeper.n_trials=3", "hydra.sweeper.n_jobs=3"]
     outcome = tiny(*STUDY, "optimizer.lr=interval(0.01,0.1)", *budget)
     assert outcome.code == 0, outcome.err
