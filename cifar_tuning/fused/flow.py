@@ -20,6 +20,7 @@ from cifar_tuning.training.computation import Computation
 from cifar_tuning.training.display import Display
 from cifar_tuning.training.events import State
 from cifar_tuning.training.loop import Aside, Ends, before_training, one_epoch
+from cifar_tuning.training.remembered import of_sweep
 
 log = logging.getLogger(__name__)
 
@@ -87,7 +88,7 @@ class Flow(Launch):
     def train(self) -> None:
         """Trains until there are no more jobs."""
         self._prepare()
-        with self.open, stopped_on_error(self.going):
+        with self.open, of_sweep(self.folder), stopped_on_error(self.going):
             while self._admit_all():
                 for crew in list(self.crews):
                     self._advance(crew)

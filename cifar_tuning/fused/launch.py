@@ -21,6 +21,7 @@ from cifar_tuning.fused.stack import Stack, begin_again
 from cifar_tuning.fused.together import PausedJob, ends_one_job, stopped_on_error
 from cifar_tuning.training.display import Display
 from cifar_tuning.training.loop import run_epochs
+from cifar_tuning.training.remembered import of_sweep
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +42,7 @@ class Launch:
 
     def __init__(self, context: HydraContext, config: DictConfig, task: TaskFunction, stack: int | None) -> None:
         self.context, self.config, self.task, self.stack = remember_files(context), config, task, stack
+        self.folder = Path(str(config.hydra.sweep.dir)).absolute()
         self.returns: dict[int, JobReturn] = {}
         # Of the jobs that have been ready to train.
         self._keys: dict[int, Key] = {}
@@ -60,8 +62,9 @@ class Launch:
         resolved, unresolved = grouping.resolve(composed)
         groups = grouping.group(resolved)
         grouping.describe(groups)
-        for group in groups:
-            self._run_group({number: composed[number] for number in group.jobs}, resolved)
+        with of_sweep(self.folder):
+            for group in groups:
+                self._run_group({number: composed[number] for number in group.jobs}, resolved)
         for number in unresolved:
             self.returns[number] = self._run_alone(composed[number])
         return [self.returns[number] for number in range(first, first + len(job_overrides))]
@@ -69,7 +72,7 @@ class Launch:
     def _prepare(self) -> None:
         setup_globals()
         self._configure_log()
-        Path(str(self.config.hydra.sweep.dir)).mkdir(parents=True, exist_ok=True)
+        self.folder.mkdir(parents=True, exist_ok=True)
 
     def _compose(self, number: int, overrides: Sequence[str]) -> DictConfig:
         return numbered(self.context.config_loader.load_sweep_config(self.config, list(overrides)), number)

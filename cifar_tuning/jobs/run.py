@@ -2,7 +2,7 @@
 
 import logging
 import time
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +27,10 @@ from cifar_tuning.text import typed
 from cifar_tuning.tracking.base import TRACEBACK
 from cifar_tuning.training.events import Progress, Result
 from cifar_tuning.training.memory import out_of_memory
+from cifar_tuning.training.remembered import of_sweep
 from cifar_tuning.training.settings import resolve_device
 from cifar_tuning.training.trainer import Trainer
-from cifar_tuning.tuning.place import LostTrial, is_retrained, objectives_of, repeat_of
+from cifar_tuning.tuning.place import LostTrial, is_retrained, objectives_of, repeat_of, sweep_folder
 
 log = logging.getLogger(__name__)
 
@@ -94,8 +95,12 @@ class Job:
         """
         # A trial is one process's, which its study sees to; a single run's folder was taken before Hydra wrote there.
         taken = is_study(self.hydra) or not self.multirun
-        with nullcontext() if taken else only_here(self.folder, "hydra.sweep.dir"):
+        with nullcontext() if taken else only_here(self.folder, "hydra.sweep.dir"), self._measured():
             return self._run(cfg)
+
+    def _measured(self) -> AbstractContextManager[None]:
+        """Has all jobs of a sweep be computed in the formats that one measurement found."""
+        return of_sweep(sweep_folder(self.hydra)) if self.multirun else nullcontext()
 
     def _run(self, cfg: DictConfig) -> Any:
         try:

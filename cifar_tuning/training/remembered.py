@@ -1,6 +1,7 @@
 """Small measurements of this machine that are taken once: a JSON file per kind in the user's cache folder.
 
-What was measured while others used the processor is this process's alone; the next one measures again.
+What was measured while others used the processor is this process's alone, and its sweep's: the next command measures
+again, but all jobs of a sweep go by one answer, in whichever process and whenever they are trained.
 """
 
 import hashlib
@@ -12,6 +13,7 @@ import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -32,13 +34,35 @@ PATIENCE = 60
 ALLOWED, SHORTEST = 0.3, 0.1
 # What psutil calls the seconds that a core was used for something.
 BUSY = ("user", "nice", "system", "irq", "softirq", "steal")
+# A folder in a sweep's folder; hidden, because visible ones are jobs.
+SWEEPS_OWN = ".measured"
 _provisional: dict[tuple[str, str], Any] = {}
+_sweep: ContextVar[Path | None] = ContextVar("sweep", default=None)
 
 
 def cache_file(kind: str) -> Path:
     """Returns where the measurements of a kind are remembered."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(base) / "cifar_tuning" / f"{kind}.json"
+
+
+@contextmanager
+def of_sweep(folder: Path) -> Iterator[None]:
+    """Has the jobs of a sweep go by one measurement, the first.
+
+    Args:
+        folder: the sweep's.
+    """
+    token = _sweep.set(folder)
+    try:
+        yield
+    finally:
+        _sweep.reset(token)
+
+
+def _sweeps_file(kind: str) -> Path | None:
+    folder = _sweep.get()
+    return None if folder is None else folder / SWEEPS_OWN / f"{kind}.json"
 
 
 def key_of(model: nn.Module, device: torch.device, batch_shape: tuple[int, int, int, int]) -> str:
@@ -104,13 +128,15 @@ class Neighbours:
 
 
 def recall(kind: str) -> dict[str, Any]:
-    """Returns all measurements of a kind, this process's own first."""
-    return _read(kind) | {key: value for (of, key), value in _provisional.items() if of == kind}
+    """Returns all measurements of a kind: the sweep's before this process's, and these before the user's."""
+    own = {key: value for (of, key), value in _provisional.items() if of == kind}
+    file = _sweeps_file(kind)
+    return _read(cache_file(kind)) | own | ({} if file is None else _read(file))
 
 
-def _read(kind: str) -> dict[str, Any]:
+def _read(file: Path) -> dict[str, Any]:
     try:
-        return dict(json.loads(cache_file(kind).read_text()))
+        return dict(json.loads(file.read_text()))
     except (OSError, ValueError, TypeError):
         return {}  # absent or damaged: measure again
 
@@ -122,19 +148,24 @@ def remember(kind: str, key: str, value: Any, beside: Neighbours | None = None) 
         kind: of measurement.
         key: what was measured.
         value: what came of it.
-        beside: who was there when the processor was measured; if in the way, no other process is told.
+        beside: who was there when the processor was measured; if in the way, nobody but the sweep is told.
     """
+    if (file := _sweeps_file(kind)) is not None:
+        _add(file, key, value)
     if beside is not None and beside.in_the_way():
         if (kind, key) not in _provisional:
             log.info("other programs were running meanwhile: the next command measures again")
         _provisional[kind, key] = value
         return
     _provisional.pop((kind, key), None)
-    file = cache_file(kind)
+    _add(cache_file(kind), key, value)
+
+
+def _add(file: Path, key: str, value: Any) -> None:
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         # Not the lock of a measurement, which may be held: this one is of a moment.
         with FileLock(file.with_suffix(".writing"), timeout=PATIENCE):
-            write_text(file, json.dumps({**_read(kind), key: value}, indent=1))
+            write_text(file, json.dumps({**_read(file), key: value}, indent=1))
     except (OSError, Timeout) as error:
         log.debug("the measurement can't be remembered: %s", error)

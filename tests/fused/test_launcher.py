@@ -14,7 +14,7 @@ from hydra.core.plugins import Plugins
 from hydra.plugins.sweeper import Sweeper
 from optuna.trial import TrialState
 
-from cifar_tuning.fused import launch
+from cifar_tuning.fused import launch, plan
 from cifar_tuning.fused.size import Stacking
 from cifar_tuning.fused.stack import Stack
 from cifar_tuning.jobs.training import EpochTracking
@@ -577,7 +577,7 @@ def test_a_model_without_twins_is_trained_one_by_one(tiny, tmp_path, monkeypatch
 
 @pytest.mark.slow
 def test_whether_it_pays_is_measured_and_remembered(tiny, tmp_path, monkeypatch):
-    monkeypatch.setattr(launch, "choose", lambda *a: Stacking(1))
+    monkeypatch.setattr(plan, "choose", lambda *a: Stacking(1))
     outcome = tiny(*FUSED, "optimizer.lr=0.1,0.01")
     assert outcome.code == 0, outcome.err
     assert "stacking this model does not pay" in outcome.text
@@ -642,7 +642,7 @@ def test_jobs_that_are_trained_one_by_one_have_the_precision_of_one(
     """Four models as one must be a tenth faster than one after the other: only then are they stacked."""
     seconds, _ = steps
     seconds |= ALONE | {("fp32", "StackedLinear"): 8.0, ("bf16", "StackedLinear"): of_four}
-    monkeypatch.setattr(launch, "choose", lambda *a: Stacking(1))
+    monkeypatch.setattr(plan, "choose", lambda *a: Stacking(1))
     outcome = tiny(*FUSED, *AUTO, "optimizer.lr=0.1,0.01")
     assert outcome.code == 0, outcome.err
     assert precisions(tmp_path / "sweep") == {0: expected, 1: expected}

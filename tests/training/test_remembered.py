@@ -101,3 +101,23 @@ def test_only_the_cores_that_it_may_run_on_count(monkeypatch, mine, elsewhere, e
     beside = remembered.Neighbours()
     now["seconds"] = 1.0
     assert beside.in_the_way() is expected
+
+
+def test_all_jobs_of_a_sweep_go_by_its_first_measurement(used, monkeypatch, tmp_path):
+    """Or two workers of a study, or the command that goes on with it, would compute in different precisions."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+    def measure(precision, others):
+        beside = remembered.Neighbours()
+        used["busy"], used["seconds"] = used["busy"] + others, used["seconds"] + 1.0
+        remembered.remember("precision", "model", precision, beside)
+
+    with remembered.of_sweep(tmp_path / "sweep"):
+        measure("bf16", others=4.0)
+    remembered._provisional.clear()  # another process
+    measure("fp32", others=0.0)
+    with remembered.of_sweep(tmp_path / "sweep"):
+        assert remembered.recall("precision") == {"model": "bf16"}
+    with remembered.of_sweep(tmp_path / "another"):
+        assert remembered.recall("precision") == {"model": "fp32"}
+    assert remembered.recall("precision") == {"model": "fp32"}
