@@ -11,6 +11,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf, read_write
 from omegaconf.errors import OmegaConfBaseException
 
+from cifar_tuning.databases import in_folder
 from cifar_tuning.errors import ConfigError, UserError
 from cifar_tuning.jobs.build import Parts, build_parts, plain, seed_everything
 from cifar_tuning.jobs.checks import find_problems, find_target, lacking_parts
@@ -20,7 +21,6 @@ from cifar_tuning.text import ELSEWHERE, flatten, without_password
 from cifar_tuning.training import checkpoint as checkpoints
 from cifar_tuning.training.checkpoint import Checkpoint
 from cifar_tuning.training.settings import TrainerSettings
-from cifar_tuning.tuning.place import sqlite_file
 
 log = logging.getLogger(__name__)
 
@@ -102,8 +102,8 @@ def where_typed(cfg: DictConfig, cwd: Path) -> DictConfig:
         with suppress(OmegaConfBaseException):  # said with the other mistakes
             if isinstance(value := OmegaConf.select(cfg, key), str) and value:
                 found[key] = value
-    if (uri := found.pop("tracking.uri", None)) is not None and (file := sqlite_file(uri)) is not None:
-        found["tracking.uri"] = uri.replace(f":///{file}", f":///{cwd / file}", 1)
+    if "tracking.uri" in found:
+        found["tracking.uri"] = in_folder(found["tracking.uri"], cwd)
     found |= {key: str(cwd / Path(found[key]).expanduser()) for key in ("data.root", "resume") if key in found}
     cfg = copy.deepcopy(cfg)
     with read_write(cfg):

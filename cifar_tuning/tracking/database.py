@@ -8,7 +8,7 @@ import sqlite3
 from functools import lru_cache
 from pathlib import Path
 
-from cifar_tuning.databases import close_databases_at_exit
+from cifar_tuning.databases import close_databases_at_exit, sqlite_url
 from cifar_tuning.errors import TrackingError
 
 # Journalling per file. NORMAL is safe in WAL mode (a power cut may cost the last metrics, never the
@@ -66,7 +66,7 @@ def _build(file: Path, artifacts: Path) -> None:
     # Nothing to protect yet: a crash leaves a file nobody reads.
     _set_synchronous(temporary, "OFF")
     try:
-        store = SqlAlchemyStore(f"sqlite:///{temporary}", str(artifacts))
+        store = SqlAlchemyStore(sqlite_url(temporary), str(artifacts))
         store.engine.dispose()
         _use_wal(temporary)
         temporary.replace(file)

@@ -16,7 +16,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cifar_tuning.databases import with_driver
+from cifar_tuning.databases import in_folder, sqlite_file, sqlite_url, with_driver
 from cifar_tuning.errors import TrackingError, UserError
 from cifar_tuning.text import first_line, without_password
 from cifar_tuning.tracking import database
@@ -121,7 +121,7 @@ def locate(uri: str | None, root: Path) -> Location:
     """
     if uri is None:
         file = root.resolve() / "mlflow.db"
-        return Location(f"sqlite:///{file}", file, file.parent / "mlruns")
+        return Location(sqlite_url(file), file, file.parent / "mlruns")
     scheme, separator, rest = uri.partition("://")
     if re.fullmatch(r"[\w.-]+:\d+/?", uri):
         raise TrackingError(
@@ -136,9 +136,12 @@ def locate(uri: str | None, root: Path) -> Location:
     if dialect == "sqlite":
         if rest in ("", "/", "/:memory:"):
             raise TrackingError(f"tracking.uri={without_password(uri)}: runs need a file, such as sqlite:///mlflow.db")
-        # Three slashes and a relative path, or four and an absolute one.
-        file = Path(rest.removeprefix("/")).absolute()
-        return Location(f"{scheme}:///{file}", file, file.parent / "mlruns")
+        address = in_folder(uri, Path.cwd())  # three slashes and a relative path, or four and an absolute one
+        if (file := sqlite_file(address)) is None:
+            raise TrackingError(
+                f"tracking.uri={uri}: three slashes come before a relative path, four before an absolute"
+            )
+        return Location(address, file, file.parent / "mlruns")
     if dialect in HTTP:
         return Location(uri.rstrip("/"), None, None)
     if dialect in SERVERS:

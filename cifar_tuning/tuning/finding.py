@@ -10,11 +10,11 @@ from optuna.distributions import BaseDistribution, FloatDistribution
 from optuna.storages import RDBStorage
 from sqlalchemy.engine import make_url
 
-from cifar_tuning.databases import with_driver
+from cifar_tuning.databases import in_folder, sqlite_file, sqlite_url, with_driver
 from cifar_tuning.errors import UserError
 from cifar_tuning.overrides import key_of
 from cifar_tuning.text import first_line, without_password
-from cifar_tuning.tuning.place import STORAGE_FILE, sqlite_file, sqlite_url
+from cifar_tuning.tuning.place import STORAGE_FILE
 from cifar_tuning.tuning.space import SearchSpace
 from cifar_tuning.tuning.storage import quiet_optuna
 from cifar_tuning.tuning.study import MARKER
@@ -114,9 +114,8 @@ def _place(folder: Path | None, params: Mapping[str, str]) -> tuple[str | None, 
     if folder is not None and (folder / MARKER).is_file():
         content = OmegaConf.load(folder / MARKER)
         storage = str(content.storage)
-        file = sqlite_file(storage)
         # The marker names a file in the study's folder relatively, so that the folder can be moved.
-        return content.study_name, storage if file is None else sqlite_url(folder / file)
+        return content.study_name, in_folder(storage, folder)
     target = params.get(f"{SWEEPER}_target_", "")
     if not target.endswith(STUDIES):
         return None, None

@@ -1,14 +1,13 @@
 """Where a study lives and how it draws: what every process knows from Hydra's configuration, and without Optuna."""
 
 import os
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
 
 from omegaconf import OmegaConf
 
+from cifar_tuning.databases import in_folder, sqlite_url
 from cifar_tuning.errors import ConfigError
 from cifar_tuning.overrides import given_options
 from cifar_tuning.targets import is_study
@@ -42,18 +41,6 @@ class StudyPlace:
     def shared(self) -> bool:
         """Whether the storage is a server, which other machines reach too."""
         return not self.storage.startswith("sqlite")
-
-
-def sqlite_file(url: str) -> Path | None:
-    """Returns the file that a SQLite URL names; None for a database in memory or on a server."""
-    scheme, _, rest = url.partition(":///")
-    path = unquote(rest.partition("?")[0])
-    return Path(path) if scheme.startswith("sqlite") and path and path != ":memory:" else None
-
-
-def sqlite_url(file: Path) -> str:
-    """Returns the URL of a SQLite file, what means something else there quoted; braces do so to Optuna."""
-    return "sqlite:///" + re.sub(r"[%?{}]", lambda found: f"%{ord(found[0]):02X}", str(file))
 
 
 def folder_of_model(folder: Path) -> Path | None:
@@ -103,8 +90,8 @@ def study_place(hydra: Any) -> StudyPlace:
         storage = sqlite_url(folder / STORAGE_FILE)
     elif not isinstance(storage, str):
         raise ConfigError([f"hydra.sweeper.storage={storage}: must be the URL of a database, or null"])
-    elif (file := sqlite_file(storage)) is not None:
-        storage = sqlite_url(cwd / file)
+    else:
+        storage = in_folder(storage, cwd)
     return StudyPlace(storage, str(hydra.sweeper.study_name or OmegaConf.select(hydra, "job.name") or "study"), folder)
 
 

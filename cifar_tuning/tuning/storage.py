@@ -18,11 +18,10 @@ from optuna.exceptions import ExperimentalWarning, StorageInternalError
 from optuna.storages import RDBStorage
 from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError, SQLAlchemyError
 
-from cifar_tuning.databases import close_databases_at_exit, with_driver
+from cifar_tuning.databases import close_databases_at_exit, sqlite_file, with_driver
 from cifar_tuning.errors import UserError
 from cifar_tuning.processes import undisturbed
 from cifar_tuning.text import first_line, without_password
-from cifar_tuning.tuning.place import sqlite_file
 
 log = logging.getLogger(__name__)
 

@@ -10,13 +10,14 @@ from optuna.distributions import BaseDistribution, check_distribution_compatibil
 from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 
+from cifar_tuning.databases import sqlite_file, sqlite_url
 from cifar_tuning.errors import ConfigError
 from cifar_tuning.files import write_text
 from cifar_tuning.processes import WORKER_VARIABLE, host, lives, started
 from cifar_tuning.text import counted, without_password
 from cifar_tuning.tuning.option_checks import option_problems
 from cifar_tuning.tuning.options import StudyOptions, make_pruner
-from cifar_tuning.tuning.place import StudyPlace, sqlite_file, sqlite_url
+from cifar_tuning.tuning.place import StudyPlace
 from cifar_tuning.tuning.space import changes, describe
 from cifar_tuning.tuning.storage import open_storage, study_lock, without_driver
 from cifar_tuning.tuning.worker_count import workers_of

@@ -43,6 +43,7 @@ def test_the_default_store_is_independent_of_the_current_directory(started, clie
         (None, "sqlite:////project/mlflow.db", "/project/mlruns"),
         ("sqlite:///runs.db", "sqlite:///{cwd}/runs.db", "{cwd}/mlruns"),
         ("sqlite:////data/runs.db", "sqlite:////data/runs.db", "/data/mlruns"),
+        ("sqlite:///a%20b.db?timeout=30", "sqlite:///{cwd}/a b.db?timeout=30", "{cwd}/mlruns"),
         ("http://127.0.0.1:5000/", "http://127.0.0.1:5000", None),
         ("postgresql+psycopg://u:p@db/x", "postgresql+psycopg://u:p@db/x", "/project/mlruns"),
     ],
@@ -74,6 +75,7 @@ def test_a_server_is_reached_by_the_driver_that_is_installed(monkeypatch, instal
         ("file:///tmp/mlruns", "tracking.uri=sqlite:////tmp/mlruns/mlflow.db"),
         ("ftp://host/x", "unknown kind of store 'ftp'"),
         ("sqlite://", "runs need a file"),
+        ("sqlite://runs.db", "three slashes"),
         ("127.0.0.1:5000", "as http://127.0.0.1:5000"),
         ("sqlite:///:memory:", "runs need a file"),
     ],
@@ -96,6 +98,13 @@ def test_a_server_that_is_down_is_an_error_at_once(uri, context):
     assert uri.replace("secret", "***") in message
     assert "tracking=none" in message
     assert "secret" not in message
+
+
+def test_a_files_address_may_be_quoted_and_have_options(context, tmp_path):
+    tracker = MLflowTracker(uri=f"sqlite:///{tmp_path}/a%20b%3F.db?timeout=30")
+    tracker.start(context())
+    tracker.finish("complete")
+    assert [file.name for file in tmp_path.glob("*.db*") if file.suffix == ".db"] == ["a b?.db"]
 
 
 def test_an_unwritable_place_is_an_error(context, tmp_path):

@@ -9,9 +9,9 @@ import optuna
 import pytest
 
 from cifar_tuning import databases
+from cifar_tuning.databases import sqlite_file, sqlite_url
 from cifar_tuning.errors import UserError
 from cifar_tuning.tuning import storage
-from cifar_tuning.tuning.place import sqlite_file, sqlite_url
 from cifar_tuning.tuning.storage import open_storage
 
 PROCESSES = 4
