@@ -136,12 +136,11 @@ def locate(uri: str | None, root: Path) -> Location:
     if dialect == "sqlite":
         if rest in ("", "/", "/:memory:"):
             raise TrackingError(f"tracking.uri={without_password(uri)}: runs need a file, such as sqlite:///mlflow.db")
-        address = in_folder(uri, Path.cwd())  # three slashes and a relative path, or four and an absolute one
-        if (file := sqlite_file(address)) is None:
-            raise TrackingError(
-                f"tracking.uri={uri}: three slashes come before a relative path, four before an absolute"
-            )
-        return Location(address, file, file.parent / "mlruns")
+        address = in_folder(uri, Path.cwd())
+        named = sqlite_file(address)
+        if named is None:
+            raise TrackingError(f"tracking.uri={uri}: three slashes come before a relative path, four before another")
+        return Location(address, named, named.parent / "mlruns")
     if dialect in HTTP:
         return Location(uri.rstrip("/"), None, None)
     if dialect in SERVERS:
