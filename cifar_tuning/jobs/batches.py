@@ -37,7 +37,7 @@ def make_batches(
     """
     data = parts.data
     splits = _load(data, device, same_data)
-    common = {"mean": data.mean, "std": data.std, "device": device}
+    common: dict[str, Any] = {"mean": data.mean, "std": data.std, "device": device}
     trainer = parts.trainer
     whole = (int(splits.train.stored.shape[1]), int(splits.train.stored.shape[2]))
     side = sides(whole, trainer.epochs, trainer.initial_scale, trainer.delay_fraction, trainer.finetune_fraction)

@@ -3,6 +3,7 @@
 import copy
 import inspect
 import random
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,11 +13,14 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
+from cifar_tuning.data import Augmentation, ImageData
 from cifar_tuning.errors import ConfigError
 from cifar_tuning.jobs.checks import find_target
 from cifar_tuning.targets import how_to_trust, refused
 from cifar_tuning.text import on_one_line
+from cifar_tuning.tracking.base import Tracker
 from cifar_tuning.training.regularizers import Regularizer
 from cifar_tuning.training.resizing import STEP, sides
 from cifar_tuning.training.settings import TrainerSettings
@@ -41,14 +45,14 @@ NEEDED = (
 class Parts:
     """The objects a job is made of; `optimizer` and `schedule` still wait for what they work on."""
 
-    data: Any
-    augmentation: Any
+    data: ImageData
+    augmentation: Augmentation
     model: nn.Module
-    optimizer: Any
-    schedule: Any
+    optimizer: Callable[..., Optimizer]
+    schedule: Callable[..., LRScheduler]
     regularizer: Regularizer
     trainer: TrainerSettings
-    tracking: Any
+    tracking: Tracker
 
 
 def plain(cfg: DictConfig) -> dict[str, Any]:

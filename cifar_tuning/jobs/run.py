@@ -4,7 +4,7 @@ import logging
 import time
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
@@ -24,13 +24,16 @@ from cifar_tuning.processes import undisturbed
 from cifar_tuning.ranking import BEST_ACCURACY, ENDED
 from cifar_tuning.targets import is_study
 from cifar_tuning.text import typed
-from cifar_tuning.tracking.base import TRACEBACK
+from cifar_tuning.tracking.base import TRACEBACK, Tracker
 from cifar_tuning.training.events import Progress, Result
 from cifar_tuning.training.memory import out_of_memory
 from cifar_tuning.training.remembered import of_sweep
 from cifar_tuning.training.settings import resolve_device
 from cifar_tuning.training.trainer import Trainer
 from cifar_tuning.tuning.place import LostTrial, is_retrained, objectives_of, repeat_of, sweep_folder
+
+if TYPE_CHECKING:
+    from cifar_tuning.tuning.trial import TrialReporter
 
 log = logging.getLogger(__name__)
 
@@ -74,9 +77,9 @@ class Job:
         self.overrides = job_overrides(hydra)
         self.multirun = hydra.mode == RunMode.MULTIRUN
         self.start = time.perf_counter()
-        self.tracker: Any = None
+        self.tracker: Tracker | None = None
         self.trainer: Trainer | None = None
-        self.reporter: Any = None
+        self.reporter: TrialReporter | None = None
         self.figures: dict[str, float] = {}
         self.again = self.over = False
         self.test_acc: float | None = None
@@ -124,7 +127,7 @@ class Job:
             if self.multirun and is_retrained(self.hydra):
                 self._test(prepared)
             with undisturbed():  # or it would have ended here and not there
-                self._end(result, value, prepared.parts.trainer.epochs)
+                self._end(result, value, prepared.parts)
         except LostTrial:  # its folder and its run are another process's now
             if self.tracker is not None:
                 self.tracker.abandon()
@@ -139,14 +142,15 @@ class Job:
         log.info("%s: %s in %s", result.state, self._in_words(result), self.folder)
         return value
 
-    def _end(self, result: Result, value: Any, epochs: int) -> None:
+    def _end(self, result: Result, value: Any, parts: Parts) -> None:
         """Tells the folder, the store and the study, whose run is over once the first two know."""
         self._write_result(result.state)
         (self.folder / TRACEBACK).unlink(missing_ok=True)  # of a process that was stopped before
-        self.tracker.finish(result.state, self.reporter and self.reporter.of_trial(result.state))
+        of_trial = None if self.reporter is None else self.reporter.of_trial(result.state)
+        parts.tracking.finish(result.state, of_trial)
         self.over = True
         if self.reporter is not None:
-            self.reporter.ended(result.state, value, result.progress.epoch, epochs)
+            self.reporter.ended(result.state, value, result.progress.epoch, parts.trainer.epochs)
 
     def _open_run(self, prepared: Prepared) -> None:
         self.tracker = prepared.parts.tracking
@@ -199,7 +203,7 @@ class Job:
                 "a single run: %s would vary %s; add -m for that", overlays or "hydra.sweeper.params", ", ".join(swept)
             )
 
-    def _reporter(self, cfg: DictConfig) -> Any:
+    def _reporter(self, cfg: DictConfig) -> TrialReporter | None:
         """Returns the link to this job's trial, if it is one of a study."""
         if not self.multirun or not is_study(self.hydra):
             return None
@@ -217,12 +221,12 @@ class Job:
         model, data = model_from_checkpoint(self.folder / "best.pt")
         predicted, labels = label_test_images(model, data, resolve_device(prepared.parts.trainer.device))
         self.test_acc = accuracy(predicted, labels)
-        self.tracker.log_facts({"test/acc": self.test_acc})
+        prepared.parts.tracking.log_facts({"test/acc": self.test_acc})
         log.info("test accuracy %.4f", self.test_acc)
 
     def _train(self, prepared: Prepared) -> Result:
         listeners = [self.reporter] if self.reporter is not None else []
-        trainer, self.figures = make_trainer(prepared, self.folder, self.tracker, listeners)
+        trainer, self.figures = make_trainer(prepared, self.folder, listeners)
         self.trainer = trainer
         return trainer.fit()
 
@@ -237,9 +241,9 @@ class Job:
                 pictures.append(plots.confusion_matrix(result.progress.confusion, parts.data.classes, matrix))
             best = self.folder / "best.pt"
             files = {**{picture.name: picture for picture in pictures}, "checkpoints/best.pt": best}
-            self.tracker.log_artifacts({name: file for name, file in files.items() if file.is_file()})
-            if self.tracker.wants_model(single_run=not self.multirun) and best.is_file():
-                self.tracker.log_model(*load_classifier(self.folder))
+            parts.tracking.log_artifacts({name: file for name, file in files.items() if file.is_file()})
+            if parts.tracking.wants_model(single_run=not self.multirun) and best.is_file():
+                parts.tracking.log_model(*load_classifier(self.folder))
         except Exception:  # a full disk or a plotting error must not make a failure of a finished training
             log.warning("The run is trained, but not all of its files could be kept:", exc_info=True)
 

@@ -16,6 +16,7 @@ from cifar_tuning.jobs.build import Parts, last_batch_problem, make_optimizer
 from cifar_tuning.jobs.computing import choose_compile, choose_formats
 from cifar_tuning.jobs.prepare import Prepared
 from cifar_tuning.models.facts import count_macs, count_parameters
+from cifar_tuning.tracking.base import Tracker
 from cifar_tuning.training import checkpoint as checkpoints
 from cifar_tuning.training.display import describe_device, memory_in_use
 from cifar_tuning.training.events import EpochMetrics, Listener
@@ -32,7 +33,7 @@ log = logging.getLogger(__name__)
 class EpochTracking(Listener):
     """Hands every epoch to the tracker, in one call."""
 
-    def __init__(self, tracker: Any) -> None:
+    def __init__(self, tracker: Tracker) -> None:
         self.tracker = tracker
 
     def on_epoch(self, metrics: EpochMetrics) -> bool:
@@ -47,15 +48,12 @@ class EpochTracking(Listener):
             deliver()
 
 
-def make_trainer(
-    prepared: Prepared, folder: Path, tracker: Any, listeners: Sequence[Listener]
-) -> tuple[Trainer, dict[str, float]]:
+def make_trainer(prepared: Prepared, folder: Path, listeners: Sequence[Listener]) -> tuple[Trainer, dict[str, float]]:
     """Returns the trainer of a job, as far as its checkpoint had come, and the figures of its model.
 
     Args:
-        prepared: the job.
+        prepared: the job; its run in the tracker has begun.
         folder: the job's, for its checkpoints.
-        tracker: of the run, which has begun.
         listeners: hear of each epoch before the tracker does, of those in the checkpoint as well.
 
     Raises:
@@ -77,7 +75,7 @@ def make_trainer(
     record = resolve_recording(parts.trainer.cuda_graphs, model, parts.regularizer, device)
     formats = choose_formats(prepared, device, shape, record)
     model = place(model, device, formats.memory_format)
-    figures = _log_facts(tracker, parts, (channels, height, width), device, formats)
+    figures = _log_facts(parts, (channels, height, width), device, formats)
     log.info(describe_device(device, *formats, before))
     compile = choose_compile(prepared, device, formats, shape, parts.trainer.epochs * len(train), record)
     optimizer = make_optimizer(parts)
@@ -99,8 +97,8 @@ def make_trainer(
         ema_decay=parts.trainer.ema_decay,
         folder=folder,
         config=prepared.config,
-        run_id=tracker.run_id,
-        listeners=[*listeners, EpochTracking(tracker)],
+        run_id=parts.tracking.run_id,
+        listeners=[*listeners, EpochTracking(parts.tracking)],
     )
     _resume(trainer, prepared, folder)
     return trainer, figures
@@ -129,11 +127,9 @@ def _resume(trainer: Trainer, prepared: Prepared, folder: Path) -> None:
     log.info("resuming after epoch %d of %d", prepared.checkpoint.progress.epoch, trainer.epochs)
 
 
-def _log_facts(
-    tracker: Any, parts: Parts, shape: tuple[int, int, int], device: torch.device, formats: Formats
-) -> dict[str, float]:
+def _log_facts(parts: Parts, shape: tuple[int, int, int], device: torch.device, formats: Formats) -> dict[str, float]:
     parameters, macs = count_parameters(parts.model), count_macs(parts.model, shape)
-    facts = {"model/parameters": parameters, "model/macs": macs, "device": str(device)}
-    tracker.log_facts(facts | formats._asdict())
+    facts: dict[str, float | str] = {"model/parameters": parameters, "model/macs": macs, "device": str(device)}
+    parts.tracking.log_facts(facts | formats._asdict())
     log.info("%s: %s parameters, %s MACs per image", type(parts.model).__name__, f"{parameters:,}", f"{macs:,}")
     return {"model/parameters": float(parameters), "model/macs": float(macs)}
