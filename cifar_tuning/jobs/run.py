@@ -1,5 +1,7 @@
 """Runs one job: the one way from a composed configuration to its objective, a validation accuracy as a rule."""
 
+from __future__ import annotations
+
 import logging
 import time
 from contextlib import AbstractContextManager, nullcontext
