@@ -51,7 +51,7 @@ def _introduction(results: Results) -> list[str]:
     runs = results.runs
     there, wanted = results.count()
     more = f", and {len(runs) - there} more than the tables ask for, such as longer ones" if len(runs) > there else ""
-    machines = Counter(f"{run.machine}, {run.precision}" for run in runs)
+    machines = Counter(", ".join(dict.fromkeys((run.machine, run.precision))) for run in runs)
     where = "; ".join(f"{name} ({counted(count, 'run')})" for name, count in machines.most_common())
     folder = results.scale.data.name
     files = f"`runs.csv`, `curves.csv` and the measurements in [{folder}/]({folder}/)"
