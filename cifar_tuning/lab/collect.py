@@ -20,6 +20,7 @@ from cifar_tuning.ranking import ENDED
 # In a tested run's folder; `lab.winners` puts there what the predict command found.
 TEST_FILE = "test.json"
 CURVES = {"train_loss": "train/loss", "train_acc": "train/acc", "val_loss": "val/loss", "val_acc": "val/acc"}
+NOT_KNOWN = "not known"
 START_LINE = re.compile(r"device (?P<device>.+?), (?:(?P<threads>\d+) threads?, )?(?P<precision>fp32|bf16),")
 
 
@@ -102,13 +103,16 @@ def _test_accuracy(folder: Path) -> float | None:
 
 
 def _machine(folder: Path) -> tuple[str, str]:
-    """Returns where a run was trained and in which precision, by what its log says at its start."""
+    """Returns where a run was trained and in which precision, by what its log says at its start.
+
+    Where the log does not say it, nothing is known: the run may be another machine's.
+    """
     try:
         starts = list(START_LINE.finditer((folder / "train.log").read_text()))
     except OSError:
         starts = []
     if not starts:
-        return processor(), "unknown"
+        return NOT_KNOWN, NOT_KNOWN
     start = starts[-1]
     threads = start["threads"]
     where = start["device"] if threads is None else f"{processor()}, {threads} thread{'s' * (threads != '1')}"

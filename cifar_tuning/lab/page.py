@@ -8,15 +8,17 @@ from cifar_tuning.files import write_text
 from cifar_tuning.lab.claims import claims
 from cifar_tuning.lab.conclusions import conclusions
 from cifar_tuning.lab.experiments import CLAIMS, EXPERIMENTS, REPORT
+from cifar_tuning.lab.noise import Checked, check, sentences
 from cifar_tuning.lab.pictures import Picture
 from cifar_tuning.lab.published import offsets, order, shortfalls
 from cifar_tuning.lab.results import Results
 from cifar_tuning.lab.rules import MISSING
-from cifar_tuning.lab.tables import table, untrained
-from cifar_tuning.lab.texts import HOW, INTRODUCTION, QUICK, SECTIONS, Section
+from cifar_tuning.lab.tables import line, table, untrained
+from cifar_tuning.lab.texts import HOW, INTRODUCTION, NOT_JUDGED, QUICK, SECTIONS, Section
 from cifar_tuning.lab.verdicts import Verdict
 from cifar_tuning.lab.weights import weights_table
 from cifar_tuning.lab.winners import RECIPE, recipe_lines
+from cifar_tuning.reporting.statistics import p_in_words
 from cifar_tuning.text import counted
 
 NOTES = "notes.md"
@@ -24,13 +26,14 @@ NOTES = "notes.md"
 
 def write_page(results: Results, pictures: Mapping[str, list[Picture]]) -> None:
     """Writes the page, all or nothing."""
-    found, statements = conclusions(results), claims(results)
+    found, statements = check(results, conclusions, claims)
     lines = [
-        *_introduction(results),
+        *_introduction(results, [found, statements]),
         *_summary(results, "The report's conclusions", found),
         *_summary(results, "The ten statements of its first section", statements),
+        *([] if results.scale.quick else [NOT_JUDGED]),
         *_picture_lines(results, pictures.get("", [])),
-        *([" ".join(sentences), ""] if not results.scale.quick and (sentences := offsets(results)) else []),
+        *([" ".join(together), ""] if not results.scale.quick and (together := offsets(results)) else []),
         *_order(results, found),
         "## The report's tables",
         "",
@@ -47,16 +50,16 @@ def write_page(results: Results, pictures: Mapping[str, list[Picture]]) -> None:
     write_text(results.scale.page, "\n".join(lines).rstrip() + "\n")
 
 
-def _introduction(results: Results) -> list[str]:
+def _introduction(results: Results, groups: Sequence[Sequence[Checked]]) -> list[str]:
     runs = results.runs
     there, wanted = results.count()
     more = f", and {len(runs) - there} more than the tables ask for, such as longer ones" if len(runs) > there else ""
-    machines = Counter(f"{run.machine}, {run.precision}" for run in runs)
+    machines = Counter(", ".join(dict.fromkeys((run.machine, run.precision))) for run in runs)
     where = "; ".join(f"{name} ({counted(count, 'run')})" for name, count in machines.most_common())
     folder = results.scale.data.name
     files = f"`runs.csv`, `curves.csv` and the measurements in [{folder}/]({folder}/)"
     lines = [
-        QUICK if results.scale.quick else INTRODUCTION,
+        *([QUICK] if results.scale.quick else [INTRODUCTION, " ".join(sentences(results, groups)), ""]),
         f"{there} of {wanted} runs are there{more}. {'Trained on ' + where + '.' if where else ''}".rstrip(),
         f"This page is made by `make results` from {files}.",
     ]
@@ -68,12 +71,16 @@ def _introduction(results: Results) -> list[str]:
     return [*lines, ""]
 
 
-def _summary(results: Results, heading: str, verdicts: Sequence[Verdict]) -> list[str]:
-    lines = [f"## {heading}", "", "| the report says | verdict | what decided |", "|---|---|---|"]
-    for verdict in verdicts:
+def _summary(results: Results, heading: str, verdicts: Sequence[Checked]) -> list[str]:
+    header = ["the report says", "verdict", "what decided", "p, whole page", "by the last epoch"]
+    lines = [f"## {heading}", "", line(header), "|" + "---|" * len(header)]
+    for one in verdicts:
+        verdict = one.verdict
         evidence = verdict.evidence[verdict.decisive] if verdict.evidence else _to_train(results, verdict)
-        coverage = f"; {verdict.coverage}" if verdict.coverage else ""
-        lines.append(f"| {verdict.says} | **{verdict.outcome}** | {_in_cell(evidence + coverage)} |")
+        decided = "; ".join(part for part in (evidence, verdict.setting, verdict.coverage) if part)
+        p = "" if one.page_p is None else p_in_words(one.page_p).removeprefix("p ").removeprefix("= ")
+        last = "the same" if one.by_last_epoch == verdict.outcome else one.by_last_epoch and f"**{one.by_last_epoch}**"
+        lines.append(line([verdict.says, f"**{one.outcome}**", decided.replace("|", "\\|"), p, last]))
     return [*lines, ""]
 
 
@@ -83,24 +90,24 @@ def _to_train(results: Results, verdict: Verdict) -> str:
     return f"`{results.scale.make} ONLY={','.join(verdict.experiments)}`"
 
 
-def _order(results: Results, verdicts: Sequence[Verdict]) -> list[str]:
+def _order(results: Results, verdicts: Sequence[Checked]) -> list[str]:
     lines = ["## The order of the published tables", ""]
-    for verdict in (verdict for verdict in verdicts if verdict.ordered):
-        evidence = ". ".join(verdict.evidence) or _to_train(results, verdict)
-        lines.append(f"- {verdict.says}: **{verdict.outcome}**. {evidence}.")
+    for one in (one for one in verdicts if one.verdict.ordered):
+        evidence = ". ".join(one.verdict.sentences) or _to_train(results, one.verdict)
+        lines.append(f"- {one.verdict.says}: **{one.outcome}**. {evidence}.")
     return [*lines, ""]
 
 
-def _statements(results: Results, verdicts: Sequence[Verdict]) -> list[str]:
+def _statements(results: Results, verdicts: Sequence[Checked]) -> list[str]:
     lines = []
-    for verdict in verdicts:
-        evidence = ". ".join(verdict.evidence) or _to_train(results, verdict)
-        lines.append(f"- **{verdict.name}.** {verdict.says}: **{verdict.outcome}**. {evidence}.")
+    for one in verdicts:
+        evidence = ". ".join(one.verdict.sentences) or _to_train(results, one.verdict)
+        lines.append(f"- **{one.verdict.name}.** {one.verdict.says}: **{one.outcome}**. {evidence}.")
     return [*lines, ""]
 
 
 def _section(
-    results: Results, section: Section, pictures: Sequence[Picture], verdicts: Mapping[str, list[Verdict]]
+    results: Results, section: Section, pictures: Sequence[Picture], verdicts: Mapping[str, list[Checked]]
 ) -> list[str]:
     name = section.experiment
     lines = [f"### {section.heading}", "", f"{section.text} `python train.py -m experiment={name}`", ""]
@@ -113,19 +120,19 @@ def _section(
             f"`{results.scale.make} ONLY={name}` trains the rest.",
             "",
         ]
-    sentences = untrained(results, name)
+    notes = untrained(results, name)
     if not results.scale.quick:
-        sentences += [*shortfalls(results, name, section.published_epochs), *order(results, name)]
+        notes += [*shortfalls(results, name, section.published_epochs), *order(results, name)]
     if name in REPORT:
-        sentences += [
-            f"**{v.outcome}**: {v.says}. {'. '.join(v.evidence)}."
-            for v in verdicts.get(name, [])
-            if v.outcome != MISSING
+        notes += [
+            f"**{one.outcome}**: {one.verdict.says}. {'. '.join(one.verdict.sentences)}."
+            for one in verdicts.get(name, [])
+            if one.outcome != MISSING
         ]
     if name == RECIPE:
-        sentences += recipe_lines(results)
-    lines += [f"- {sentence}" for sentence in sentences]
-    lines += [""] if sentences else []
+        notes += recipe_lines(results)
+    lines += [f"- {note}" for note in notes]
+    lines += [""] if notes else []
     if name == "lab2_l1":
         lines += weights_table(results)
     return [*lines, *_picture_lines(results, pictures)]
@@ -139,12 +146,12 @@ def _picture_lines(results: Results, pictures: Sequence[Picture]) -> list[str]:
     return lines
 
 
-def _by_experiment(verdicts: Sequence[Verdict]) -> dict[str, list[Verdict]]:
+def _by_experiment(verdicts: Sequence[Checked]) -> dict[str, list[Checked]]:
     """Returns the verdicts by the section that they stand in, which is the first of their experiments'."""
-    found: dict[str, list[Verdict]] = {}
-    for verdict in verdicts:
-        for experiment in verdict.experiments[:1]:
-            found.setdefault(experiment, []).append(verdict)
+    found: dict[str, list[Checked]] = {}
+    for one in verdicts:
+        for experiment in one.verdict.experiments[:1]:
+            found.setdefault(experiment, []).append(one)
     return found
 
 
@@ -158,7 +165,3 @@ def _commands(results: Results) -> list[str]:
         more = f", {outside} more" if (outside := len(results.outside(name))) else ""
         lines.append(f"| {name} | {wanted - missing} of {wanted}{more} | {seconds / 60:.0f} | `{command}` |")
     return lines
-
-
-def _in_cell(text: str) -> str:
-    return text.replace("|", "\\|")

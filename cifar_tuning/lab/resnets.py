@@ -1,14 +1,15 @@
 """The report's third lab: what it found with ResNet-20, what it did not get to, and the 90 % it asked for."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from cifar_tuning.lab.results import Results, gap
 from cifar_tuning.lab.rules import FALSE, HOLDS, INCOMPLETE, MISSING, all_level
-from cifar_tuning.lab.verdicts import Contest, Verdict, judge, of_all_seeds
+from cifar_tuning.lab.verdicts import MEAN_ACCURACY, Contest, Verdict, judge, mean_over, of_all_seeds
 from cifar_tuning.lab.winners import RECIPE
 from cifar_tuning.reporting.statistics import summarize
 
-GOAL = 0.90
+GOAL, NOT_NEEDED = 0.90, 200
 UNTRIED = {"adam": "Adam", "momentum_0.5": "momentum 0.5", "momentum_0.95": "momentum 0.95", "l1": "L1"}
 
 
@@ -16,6 +17,8 @@ def third_lab(results: Results) -> list[Verdict]:
     """Judges its conclusions, in the report's order."""
     base = "decay_0.1_50"
     decay = [_variants("lab3_resnet20", base, "no_decay", "0.1 every 50 epochs", "no decay")]
+    faster = [replace(decay[0], figure=mean_over(slice(1, None)), quantity=MEAN_ACCURACY)]
+    faster_says = "ResNet-20: decay makes it converge much faster (mean validation accuracy over the epochs)"
     similar = [
         _variants("lab3_resnet20", other, base, other.replace("decay_", "").replace("_", " every "), "0.1 every 50")
         for other in ("decay_0.2_40", "decay_0.1_40", "decay_0.1_66")
@@ -35,6 +38,7 @@ def third_lab(results: Results) -> list[Verdict]:
     ]
     return [
         judge(results, "ResNet decay", "ResNet-20: decay of the learning rate is the key", decay),
+        judge(results, "ResNet convergence", faster_says, faster),
         judge(results, "ResNet schedules", "ResNet-20: the four schedules perform alike", similar, all_level),
         judge(results, "ResNet rate", "ResNet-20: without decay a smaller learning rate is better", smaller),
         judge(results, "ResNet L2", "ResNet-20: without L2 training and validation differ more", [no_l2]),
@@ -57,7 +61,7 @@ def _gap(results: Results, experiment: str, configuration: str) -> Mapping[int, 
 
 
 def _past_ninety(results: Results) -> Verdict:
-    says = "ResNet-20 gets past 90 % validation accuracy"
+    says = f"ResNet-20 gets past 90 % validation accuracy, and needs no {NOT_NEEDED} epochs for it"
     evidence, outcomes = [], []
     for configuration in results.configurations(RECIPE):
         if not (values := results.values(RECIPE, configuration).values()):
@@ -65,10 +69,13 @@ def _past_ninety(results: Results) -> Verdict:
         found = summarize(values)
         spread = f" ± {found.std:.4f}" if found.std is not None else ""
         epochs = max(run.epochs for run in results.of(RECIPE, configuration))
+        if epochs >= NOT_NEEDED:
+            continue
         worst = f"the worst run {min(values):.4f} (n = {found.n})"
         evidence.append(f"The fast recipe: {found.mean:.4f}{spread} in {epochs} epochs, {worst}")
         outcomes.append(of_all_seeds(results, RECIPE, found.n, HOLDS if min(values) > GOAL else FALSE))
     # One length that gets there is enough, and one that is not whole yet may.
     outcome = next((one for one in (HOLDS, INCOMPLETE, *outcomes) if one in outcomes), MISSING)
     decisive = outcomes.index(outcome) if outcome in outcomes else 0
-    return Verdict("past 90 %", says, outcome, evidence, decisive, [RECIPE])
+    setting = "one cycle, not the report's schedules" if evidence else ""
+    return Verdict("past 90 %", says, outcome, evidence, decisive, [RECIPE], setting=setting)

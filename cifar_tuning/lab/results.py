@@ -2,8 +2,9 @@
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from statistics import mean
 from typing import Any, Self
 
 from cifar_tuning.lab.experiments import EXPERIMENTS, LENGTH, Experiment
@@ -11,6 +12,9 @@ from cifar_tuning.lab.runs import Curves, Key, Run, load_curves, load_runs
 from cifar_tuning.lab.scale import Scale
 
 Metric = Callable[[Run], float | None]
+
+CLASSES = 10
+CHANCE = 1 / CLASSES
 
 
 def val_acc(run: Run) -> float | None:
@@ -43,6 +47,11 @@ class Results:
     def load(cls, scale: Scale) -> Self:
         """Reads the CSV files; what is not there is left out."""
         return cls(scale, load_runs(scale.data), load_curves(scale.data))
+
+    def by_last_epoch(self) -> Self:
+        """Returns the same with each run's last accuracy for its best one. A network that diverged can but guess."""
+        last = (CHANCE if run.final_val_acc is None else run.final_val_acc for run in self.runs)
+        return replace(self, runs=[replace(run, val_acc=value) for run, value in zip(self.runs, last, strict=True)])
 
     @cached_property
     def _of(self) -> dict[tuple[str, str], list[Run]]:
@@ -84,6 +93,18 @@ class Results:
             value = values[epoch] if epoch < len(values) else None
             if value is not None:
                 found[run.seed] = value
+        return found
+
+    def curve_means(self, experiment: str, configuration: str, quantity: str, epochs: slice) -> dict[int, float]:
+        """Returns the mean of each run's curve over epochs, by seed; runs that lack one of these are left out."""
+        found = {}
+        for run in self.of(experiment, configuration):
+            curve = self.curves.get(run.key, {}).get(quantity, [])
+            numbers = range(run.epochs + 1)[epochs]
+            values = [curve[epoch] for epoch in numbers if epoch < len(curve)]
+            known = [value for value in values if value is not None]
+            if numbers and len(known) == len(numbers):
+                found[run.seed] = mean(known)
         return found
 
     def lengths(self, experiment: str) -> list[str]:

@@ -5,7 +5,9 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 HOLDS, PARTLY, FALSE = "holds", "holds in part", "does not hold"
-NOISE, SINGLE, MISSING = "within noise", "not tested", "not yet measured"
+NOISE, MISSING = "within noise", "not yet measured"
+# All seeds that the grid asks for are there, and that is one: no test, and none to come.
+SINGLE = "one seed only"
 # Runs or comparisons that the statement is about are still to come, and they may turn the verdict.
 INCOMPLETE = "incomplete"
 
@@ -21,12 +23,14 @@ class Outcome:
         sentence: the same with figures; empty if missing.
         p: corrected for all contests that are read together; 1 without a test.
         seeds: how many of the grid's seeds there are on both sides, and how many there should be.
+        raw_p: as the test found it; None without one.
     """
 
     side: Side
     sentence: str
     p: float
     seeds: tuple[int, int] = (0, 0)
+    raw_p: float | None = None
 
     @property
     def whole(self) -> bool:
@@ -72,6 +76,19 @@ def all_ahead(outcomes: Sequence[Outcome]) -> Ruling:
     return Ruling(HOLDS, ahead[-1]) if ahead else Ruling(NOISE, level[0])
 
 
+def is_extreme(outcomes: Sequence[Outcome]) -> Ruling:
+    """The statement: the first is the best of all, or the worst. One that outdoes it refutes it, and one that can't be
+    told from it leaves it open, however many it is ahead of.
+    """
+    ahead, behind, level = _sorted(outcomes)
+    if behind:
+        return Ruling(FALSE, behind[0])
+    nearest = (level or ahead)[-1]
+    if not _complete(outcomes):
+        return Ruling(INCOMPLETE, nearest)
+    return Ruling(NOISE if level else HOLDS, nearest)
+
+
 def none_behind(outcomes: Sequence[Outcome]) -> Ruling:
     """The statement: the first is never behind. That nothing can be told does not prove it."""
     ahead, behind, level = _sorted(outcomes)
@@ -99,12 +116,6 @@ def all_level(outcomes: Sequence[Outcome]) -> Ruling:
     if ahead or behind:
         return Ruling(FALSE, min(ahead + behind, key=_p))
     return Ruling(NOISE if _complete(outcomes) else INCOMPLETE, level[0])
-
-
-def first_behind(outcomes: Sequence[Outcome]) -> Ruling:
-    """The statement: the first is behind in the first contest; the others are there to be read."""
-    outcome = {"behind": HOLDS, "ahead": FALSE, "level": NOISE}.get(outcomes[0].side, INCOMPLETE)
-    return Ruling(outcome, next(one for one in outcomes if one.side != "missing"))
 
 
 def _sorted(outcomes: Sequence[Outcome]) -> tuple[list[Outcome], list[Outcome], list[Outcome]]:

@@ -34,8 +34,8 @@ class Run:
         initial_loss: validation cross-entropy before training.
         test_acc: accuracy of the best weights on the test set; None for all but the winners.
         seconds: the epochs' together; runs trained in one stack share them.
-        precision: `fp32` or `bf16`.
-        machine: processor and threads, or the GPU.
+        precision: `fp32`, `bf16` or `not known`.
+        machine: processor and threads, or the GPU, or `not known`.
     """
 
     experiment: str

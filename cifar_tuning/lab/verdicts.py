@@ -1,7 +1,7 @@
 """Does a statement of the lab report hold? Decided by rule from the runs that are there, never by hand."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cifar_tuning.lab.results import Results
 from cifar_tuning.lab.rules import (
@@ -27,6 +27,14 @@ def best(results: Results, experiment: str, configuration: str) -> Mapping[int, 
     return results.values(experiment, configuration)
 
 
+MEAN_ACCURACY = "mean validation accuracy"
+
+
+def mean_over(epochs: slice) -> Figure:
+    """Returns the figure that is a run's mean validation accuracy over epochs; 0 is the network before training."""
+    return lambda results, experiment, configuration: results.curve_means(experiment, configuration, "val_acc", epochs)
+
+
 @dataclass(frozen=True)
 class Verdict:
     """What became of a statement.
@@ -40,6 +48,9 @@ class Verdict:
         experiments: what must be trained for it.
         ordered: whether it is about the order of a published table.
         coverage: how many of its comparisons there are, in words; empty if all.
+        setting: what it was measured in, where the statement is broader; the summary shows it, too.
+        contests: how those ended that it rests on, and the rule that made the outcome of them; none where it is read
+            off a figure.
     """
 
     name: str
@@ -50,6 +61,14 @@ class Verdict:
     experiments: Sequence[str] = ()
     ordered: bool = False
     coverage: str = ""
+    setting: str = ""
+    contests: Sequence[Outcome] = ()
+    rule: Rule = all_ahead
+
+    @property
+    def sentences(self) -> list[str]:
+        """All that it rests on, in words."""
+        return [*self.evidence, *([capital(self.setting)] if self.setting else [])]
 
 
 @dataclass(frozen=True)
@@ -62,6 +81,8 @@ class Contest:
         a_name, b_name: what the page calls them.
         figure: what is compared.
         quantity: what the figure is, where it is no accuracy: `gap between training and validation accuracy`.
+        unit: of the difference; `points` are hundredths.
+        against: the second one's figure, where it is another.
     """
 
     experiment: str
@@ -71,6 +92,8 @@ class Contest:
     b_name: str
     figure: Figure = best
     quantity: str = ""
+    unit: str = "points"
+    against: Figure | None = None
 
 
 NOT_HELD = Outcome("missing", "", 1.0)
@@ -99,7 +122,8 @@ class _Sides:
 def _sides(results: Results, contest: Contest) -> _Sides | None:
     name, wanted = contest.experiment, results.experiment(contest.experiment).seeds
     for length in results.lengths(name):
-        a, b = (contest.figure(results, name, one + length) for one in (contest.a, contest.b))
+        a = contest.figure(results, name, contest.a + length)
+        b = (contest.against or contest.figure)(results, name, contest.b + length)
         if a and b:
             # Of a run that diverged there may be no figure, and none is to come.
             ended = [
@@ -122,7 +146,7 @@ def _outcome(contest: Contest, found: Comparison, p: float | None, seeds: tuple[
         contest.b_name,
         found,
         p=p,
-        unit="points",
+        unit=contest.unit,
         maximize=True,
         quantity=contest.quantity,
     )
@@ -131,7 +155,7 @@ def _outcome(contest: Contest, found: Comparison, p: float | None, seeds: tuple[
         side = "untested"
     elif p is not None and p < 1 - CONFIDENCE:
         side = "ahead" if found.difference > 0 else "behind"
-    return Outcome(side, sentence, 1.0 if p is None else p, seeds)
+    return Outcome(side, sentence, 1.0 if p is None else p, seeds, found.p)
 
 
 def judge(
@@ -144,23 +168,34 @@ def judge(
 ) -> Verdict:
     """Judges a statement by contests."""
     experiments = list(dict.fromkeys(contest.experiment for contest in contests))
-    outcomes = hold(results, contests)
+    return ruled(Verdict(name, says, MISSING, [], 0, experiments, ordered), hold(results, contests), rule)
+
+
+def ruled(verdict: Verdict, outcomes: Sequence[Outcome], rule: Rule = all_ahead) -> Verdict:
+    """Returns a verdict with what a rule makes of contests' outcomes; as it is where none was held."""
     there = [one for one in outcomes if one.side != "missing"]
     if not there:
-        return Verdict(name, says, MISSING, [], 0, experiments, ordered)
-    ruling = rule_on(outcomes, rule) if any(map(is_tested, outcomes)) else Ruling(SINGLE, there[0])
-    evidence = [capital(one.sentence) for one in there]
+        return verdict
+    if any(map(is_tested, outcomes)):
+        ruling = rule_on(outcomes, rule)
+    else:
+        single = all(one.whole and one.seeds[1] <= 1 for one in outcomes)
+        ruling = Ruling(SINGLE if single else INCOMPLETE, there[0])
     coverage = _coverage(outcomes)
-    if coverage:
-        evidence.append(capital(coverage))
-    return Verdict(name, says, ruling.outcome, evidence, there.index(ruling.by), experiments, ordered, coverage)
+    return replace(
+        verdict,
+        outcome=ruling.outcome,
+        evidence=[capital(one.sentence) for one in there] + ([capital(coverage)] if coverage else []),
+        decisive=there.index(ruling.by),
+        coverage=coverage,
+        contests=outcomes,
+        rule=rule,
+    )
 
 
 def of_all_seeds(results: Results, experiment: str, runs: int, outcome: str) -> str:
     """Returns an outcome that is read off the runs without a test: as it is if all seeds of the grid have run."""
-    if runs >= len(results.experiment(experiment).seeds):
-        return outcome
-    return INCOMPLETE if runs > 1 else SINGLE
+    return outcome if runs >= len(results.experiment(experiment).seeds) else INCOMPLETE
 
 
 def _coverage(outcomes: Sequence[Outcome]) -> str:
@@ -168,16 +203,11 @@ def _coverage(outcomes: Sequence[Outcome]) -> str:
 
     Nothing if it is all of them.
     """
-    tested, there = sum(map(is_tested, outcomes)), sum(one.side != "missing" for one in outcomes)
-    count, what = (tested, "tested") if tested else (there, "there")
-    parts = [f"only {count} of {len(outcomes)} comparisons are {what}"] if count < len(outcomes) else []
-    return ", ".join(parts + lacking_seeds([one.seeds for one in outcomes if is_tested(one)]))
-
-
-def lacking_seeds(seeds: Sequence[tuple[int, int]]) -> list[str]:
-    """Returns, in words, the fewest seeds that one of several figures rests on; nothing if all have all of them."""
-    there, wanted = min(seeds, default=(0, 0))
-    return [f"only {there} of {wanted} seeds are there"] if there < wanted else []
+    tested, there = [one for one in outcomes if is_tested(one)], [one for one in outcomes if one.side != "missing"]
+    counted, what = (tested, "tested") if tested else (there, "there")
+    parts = [f"only {len(counted)} of {len(outcomes)} comparisons are {what}"] if len(counted) < len(outcomes) else []
+    seeds, wanted = min(one.seeds for one in counted)
+    return ", ".join(parts + ([f"only {seeds} of {wanted} seeds are there"] if seeds < wanted else []))
 
 
 def capital(text: str) -> str:

@@ -10,6 +10,7 @@ from torch import nn
 
 from benchmarks import measure, page, roofline, techniques, usual
 from benchmarks.__main__ import main
+from benchmarks.tables import TABLES
 from cifar_tuning import PROJECT_ROOT
 from cifar_tuning.data import Synthetic
 
@@ -56,6 +57,26 @@ def test_the_script_crops_and_flips_on_the_device():
             )
             assert found
     assert count == 64
+
+
+@pytest.mark.parametrize(
+    ("gains", "expected"),
+    [
+        ([0.0062, -0.0010, -0.0022], "+0.10 ± 1.13, 95 % (goal −0.5: in the mean, not beyond chance)"),
+        ([0.0012, 0.0010, 0.0008], "+0.10 ± 0.05, 95 % (goal −0.5: holds)"),
+        ([-0.01, -0.012, -0.008], "-1.00 ± 0.50, 95 % (goal −0.5: **missed**)"),
+        ([0.001], "+0.10 (goal −0.5: in the mean, not beyond chance)"),
+    ],
+)
+def test_a_goal_is_reached_when_the_whole_interval_is_above_it(gains, expected):
+    machine = {"processor": "some CPU", "threads": 1, "gpu": None, "versions": {"torch": "2.0"}, "commit": "abc"}
+    rounds = [
+        {"seed": seed, "stock": {"epochs": 600, "best": 0.7}, "study": {"epochs": 250, "best": 0.7 + gain}}
+        for seed, gain in enumerate(gains)
+    ]
+    content = {"trials": 40, "epochs": 15, "train_limit": None, "machine": machine}
+    content |= {"rounds": [*rounds, {"seed": 9}], "summary": {"times_fewer_epochs": 2.4, "points_gained": 0.1}}
+    assert TABLES["pruning"](content)[-1].endswith(f"| {expected} |")
 
 
 def test_the_page_keeps_its_words_and_gets_its_tables(tmp_path, monkeypatch):

@@ -62,6 +62,14 @@ def test_a_finished_job_becomes_a_row(tmp_path, make_job):
     assert found.curves["train_loss"] == [None, None]
 
 
+@pytest.mark.parametrize("log", ["another program's log\n", None], ids=["other words", "no log"])
+def test_a_log_that_does_not_say_where_it_was_trained_is_not_this_machines(tmp_path, make_job, log):
+    file = make_job() / "train.log"
+    file.unlink() if log is None else file.write_text(log)
+    (found,) = read_sweeps(tmp_path, ["data=synthetic"]).values()
+    assert (found.run.machine, found.run.precision) == ("not known", "not known")
+
+
 @pytest.mark.parametrize(
     "options",
     [

@@ -73,7 +73,7 @@ def test_without_any_run_the_page_names_every_experiment_and_its_command(make_re
 def test_the_page_says_which_checkpoints_read_the_test_set(make_results, scale):
     write_page(make_results({}), {})
     page = " ".join(scale.page.read_text().split())
-    assert "The test set is read by one configuration alone" in page
+    assert "On this page the test set is read by one configuration alone" in page
     assert "by each seed's best checkpoint, once" in page
 
 
@@ -95,7 +95,21 @@ def test_the_summary_says_how_many_comparisons_a_verdict_rests_on(make_results, 
     rows = {("lab2_lr", f"optimizer.lr={rate}"): [0.7 + high, 0.71 + high] for rate, high in (("0.01", 0.1), ("1", 0))}
     write_page(make_results(rows), {})
     (row,) = [line for line in scale.page.read_text().splitlines() if line.startswith("| 0.01 is the best")]
-    assert row.endswith("; only 1 of 5 comparisons are there |")
+    assert row.endswith("; only 1 of 5 comparisons are there, only 2 of 5 seeds are there |  |  |")
+
+
+@pytest.mark.parametrize(("last", "cell"), [(0.002, "the same"), (0, "**within noise**")])
+def test_the_summary_says_what_the_last_epoch_makes_of_a_verdict(make_run, scale, last, cell):
+    runs = [
+        make_run("lab2_augmentation", f"augmentation={name}", seed, 0.7 + lead * (1 + seed), final_val_acc=0.6 + end)
+        for name, lead in (("none", 0), ("crop_flip", 0.001))
+        for seed in range(5)
+        for end in [last * (lead > 0) * (1 + seed)]
+    ]
+    write_page(Results(scale, runs, {}), {})
+    (row,) = [line for line in scale.page.read_text().splitlines() if line.startswith("| Crop and flip help")]
+    assert row.startswith("| Crop and flip help | **holds** | Crop and flip beats no augmentation by 0.3 ± 0.2 points")
+    assert row.endswith(f" | 0.013 | {cell} |")
 
 
 @pytest.mark.slow
