@@ -90,7 +90,9 @@ class Computation:
         # Each mode and shape would be compiled anew: only whole training batches are worth it.
         self.compiled = self.compile(model) if first.compile else None
         self.whole = 0
-        self.logits = Logits(model, self.device, self.precision, first.record)
+        # One part that may do something else in each step is in all steps of a stack.
+        record = all(run.record for run in self.runs)
+        self.logits = Logits(model, self.device, self.precision, record)
         # Zeroed for each epoch: what is recorded works in memory that stays.
         self.sums = (
             torch.zeros(len(runs), device=self.device),
@@ -98,7 +100,7 @@ class Computation:
         )
         # What a GPU replays: gradients of a batch, and what the optimizers make of them.
         self.learning = self.updating = None
-        if first.record:
+        if record:
             self.learning = Recorded(self.device, self.generators())
             # Others than SGD count their steps on the host, and some schedules change the numbers in each of them.
             if all(type(run.optimizer) is torch.optim.SGD and not run.schedule.every_step for run in self.runs):
