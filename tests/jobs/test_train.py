@@ -4,16 +4,19 @@ import re
 import shutil
 import subprocess
 import sys
+from unittest.mock import MagicMock
 
 import pytest
 import torch
 from mlflow import MlflowClient
 
 from cifar_tuning import PROJECT_ROOT
+from cifar_tuning.jobs.training import EpochTracking
 from cifar_tuning.text import counted
 from cifar_tuning.training import checkpoint as checkpoints
 from cifar_tuning.training import computation, probe
 from cifar_tuning.training.evaluation import Evaluation
+from cifar_tuning.training.events import EpochMetrics
 from tests.conftest import TINY
 
 
@@ -153,8 +156,6 @@ def test_techniques_together(tiny, tmp_path, options):
 
 def stop_after(epoch, tiny, *arguments) -> str:
     """Interrupts a run as Ctrl-C would, right after an epoch's checkpoint."""
-    from cifar_tuning.jobs.training import EpochTracking
-
     original = EpochTracking.on_epoch
 
     def interrupt(self, metrics):
@@ -171,6 +172,15 @@ def stop_after(epoch, tiny, *arguments) -> str:
     finally:
         EpochTracking.on_epoch = original
     return "finished"
+
+
+def test_only_numbers_are_told_of_a_diverged_epoch():
+    """MLflow would keep an infinite loss as 1.8e308."""
+    tracker = MagicMock()
+    EpochTracking(tracker).on_epoch(EpochMetrics(1, math.inf, 0.1, math.nan, 0.2, 0.3, 0.4, 5.0, 6.0))
+    ((told, epoch),) = (call.args for call in tracker.log_epoch.call_args_list)
+    assert told.keys() == {"train/acc", "val/acc", "val/acc_best", "lr", "images_per_second", "epoch_seconds"}
+    assert epoch == 1
 
 
 def test_the_store_is_told_while_a_gpu_computes(tiny, tmp_path, monkeypatch):
