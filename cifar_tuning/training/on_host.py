@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,6 +12,8 @@ from torch import Tensor, nn
 
 # Devices whose tensors take long to fetch.
 FAR = ("cuda",)
+# Dictionaries that `torch.load` makes again without running code of anybody's.
+DICTIONARIES = (OrderedDict, Counter)
 # What can't be changed.
 PLAIN = frozenset({int, float, bool, str, bytes, complex, type(None)})
 
@@ -120,7 +123,19 @@ def _mapped(value: Any, of_tensor: Callable[[Tensor], Any], of_place: Callable[[
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, dict):
-        return {key: _mapped(one, of_tensor, of_place) for key, one in value.items()}
+        # With its attributes: a module's state dict has its layers' versions in one.
+        mapped = copy.copy(value) if type(value) in DICTIONARIES else {}
+        for key, one in value.items():
+            mapped[key] = _mapped(one, of_tensor, of_place)
+        return mapped
     if type(value) in (list, tuple):
         return type(value)(_mapped(one, of_tensor, of_place) for one in value)
-    return value if type(value) in PLAIN else copy.deepcopy(value)  # training may go on to change a set, say
+    return value if type(value) in PLAIN else _copied(value)
+
+
+def _copied(value: Any) -> Any:
+    """Returns a copy of what training may go on to change, a set say."""
+    try:
+        return copy.deepcopy(value)
+    except Exception:  # nor can it be written: who tries says so
+        return value
