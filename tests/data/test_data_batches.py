@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from cifar_tuning.data import CIFAR10, CropFlip, EvalBatches, ImageDataset, NoAugmentation, TrainBatches
+from benchmarks.usual import ImageDataset
+from cifar_tuning.data import CIFAR10, CropFlip, EvalBatches, NoAugmentation, TrainBatches
 from cifar_tuning.data import batches as made_here
 from cifar_tuning.data.augmentation import Plan
 from cifar_tuning.data.batches import shared_on_device
