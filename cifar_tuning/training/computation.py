@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cifar_tuning.devices import queues
 from cifar_tuning.training.clock import now, seconds_between
 from cifar_tuning.training.display import Display
 from cifar_tuning.training.evaluation import Evaluation, Logits, class_of, evaluate, evaluate_untrained
@@ -22,10 +23,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 Batch = tuple[Tensor, Tensor]
-# Devices that are given work ahead: the host is through an epoch long before they are.
-QUEUES = ("cuda",)
-# Steps that a device is given before the host does anything else. It can't be given a whole epoch: the host then waits
-# until some of it is done, in a step of its own work.
+# Steps that a device which queues is given before the host does anything else. It can't be given a whole epoch: the
+# host then waits until some of it is done, in a step of its own work.
 LEAD = 16
 
 
@@ -150,8 +149,8 @@ class Computation:
         self.begin_epoch()
         began = now(self.device)
         rates = [run.lr for run in self.runs]
-        queues = self.device.type in QUEUES
-        waiting = iter(chores if queues else ())
+        ahead = queues(self.device)
+        waiting = iter(chores if ahead else ())
         due = _due(len(chores), len(self.runs[0].train))
         for index, batch in enumerate(self.batches(epochs)):
             rates = [run.lr for run in self.runs]
@@ -159,7 +158,7 @@ class Computation:
             for chore in itertools.islice(waiting, due(index)):
                 chore()
         ended = now(self.device)
-        if queues:
+        if ahead:
             for (_, epoch), run in self._streams(epochs).items():
                 if epoch < run.epochs:
                     run.train.prepare(epoch + 1)

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-# Devices whose tensors take long to fetch.
-FAR = ("cuda",)
+from cifar_tuning.devices import queues
+
 # Dictionaries that `torch.load` makes again without running code of anybody's.
 DICTIONARIES = (OrderedDict, Counter)
 # What can't be changed.
@@ -54,7 +54,7 @@ class _Place:
 def _is_far(tensor: Tensor) -> bool:
     """Whether a tensor is a GPU's and nothing but numbers in memory, so that it can be fetched together with others."""
     plain = type(tensor) in (Tensor, nn.Parameter) and tensor.layout == torch.strided
-    return tensor.device.type in FAR and plain and not tensor.is_quantized and not tensor.is_nested
+    return queues(tensor.device) and plain and not tensor.is_quantized and not tensor.is_nested
 
 
 class _Fetched:

@@ -14,11 +14,12 @@ from hydra.core.plugins import Plugins
 from hydra.plugins.sweeper import Sweeper
 from optuna.trial import TrialState
 
+from cifar_tuning import devices
 from cifar_tuning.fused import launch
 from cifar_tuning.fused.size import Stacking
 from cifar_tuning.fused.stack import Stack
 from cifar_tuning.jobs.training import EpochTracking
-from cifar_tuning.training import Schedule, Trainer, computation, probe
+from cifar_tuning.training import Schedule, Trainer, probe
 from cifar_tuning.training import checkpoint as checkpoints
 from cifar_tuning.tuning.place import LostTrial
 from cifar_tuning.tuning.trial import TrialReporter
@@ -385,7 +386,7 @@ def test_runs_resumed_from_elsewhere_go_on_from_their_own_checkpoints_when_inter
 @pytest.mark.parametrize("where", ["finish_epoch", "while_waiting"])
 def test_an_error_of_one_run_is_its_own(tiny, tmp_path, monkeypatch, where):
     """Its checkpoint can't be written, say; its neighbours don't notice."""
-    monkeypatch.setattr(computation, "QUEUES", ("cpu",))  # as if it were a GPU
+    monkeypatch.setattr(devices, "QUEUES", ("cpu",))  # as if it were a GPU
     done = getattr(Trainer, where)
 
     def failing(self, *given):
@@ -403,7 +404,7 @@ def test_an_error_of_one_run_is_its_own(tiny, tmp_path, monkeypatch, where):
 
 @pytest.mark.slow
 def test_a_run_that_fails_in_a_stack_keeps_its_last_epoch(tiny, tmp_path, monkeypatch):
-    monkeypatch.setattr(computation, "QUEUES", ("cpu",))  # as if it were a GPU
+    monkeypatch.setattr(devices, "QUEUES", ("cpu",))  # as if it were a GPU
     done = EpochTracking.on_epoch
 
     def failing(self, metrics):

@@ -10,7 +10,7 @@ import pytest
 import torch
 from mlflow import MlflowClient
 
-from cifar_tuning import PROJECT_ROOT
+from cifar_tuning import PROJECT_ROOT, devices
 from cifar_tuning.jobs.training import EpochTracking
 from cifar_tuning.text import counted
 from cifar_tuning.training import checkpoint as checkpoints
@@ -187,7 +187,7 @@ def test_the_store_is_told_while_a_gpu_computes(tiny, tmp_path, monkeypatch):
     from cifar_tuning.tracking.base import NoTracker
 
     told = []
-    monkeypatch.setattr(computation, "QUEUES", ("cpu",))
+    monkeypatch.setattr(devices, "QUEUES", ("cpu",))
     monkeypatch.setattr(NoTracker, "deliver", lambda self: told.append(len(history(tmp_path / "run"))))
     assert tiny("trainer.epochs=2").code == 0
     assert told == [1, 2]
@@ -249,8 +249,6 @@ def test_the_best_weights_may_have_missed_the_last_epoch(tiny, tmp_path):
 
 def spoil(tiny, *arguments):
     """Runs with an evaluation that finds nothing right, so that no later epoch can be the best."""
-    import cifar_tuning.training.computation as computation
-
     original = computation.evaluate
     computation.evaluate = lambda *a, **k: [Evaluation(9.9, 0.0, [[0]])]
     try:

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
+from cifar_tuning import devices
 from cifar_tuning.errors import UserError
 from cifar_tuning.models import ResNet, SimpleNN
 from cifar_tuning.training import checkpoint as checkpoints
-from cifar_tuning.training import on_host
 from cifar_tuning.training.events import Progress
 
 
@@ -196,7 +196,7 @@ def test_a_run_that_goes_on_on_another_kind_of_device_says_so(caplog):
 
 @pytest.mark.parametrize("far", [(), ("cpu",)], ids=["clones", "fetched together"])
 def test_what_is_taken_is_as_it_was_then(tmp_path, monkeypatch, far):
-    monkeypatch.setattr(on_host, "FAR", far)  # as if they were on a GPU
+    monkeypatch.setattr(devices, "QUEUES", far)  # as if they were on a GPU
     checkpoint = make(SimpleNN())
     weight, steps, seen, groups = torch.ones(3), torch.tensor(1.0), {1}, [{"lr": 0.1, "betas": [0.9]}]
     checkpoint.model = {"weight": weight}
@@ -220,7 +220,7 @@ def test_what_is_taken_is_as_it_was_then(tmp_path, monkeypatch, far):
 
 @pytest.mark.parametrize("far", [(), ("cpu",)], ids=["clones", "fetched together"])
 def test_tensors_are_written_without_what_lies_around_them_and_read_as_they_were(tmp_path, monkeypatch, far):
-    monkeypatch.setattr(on_host, "FAR", far)  # as if they were on a GPU
+    monkeypatch.setattr(devices, "QUEUES", far)  # as if they were on a GPU
     table = torch.arange(4000.0).view(100, 40)
     images = torch.randn(2, 3, 5, 4).to(memory_format=torch.channels_last)
     scaled = [

@@ -5,10 +5,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from cifar_tuning import devices
 from cifar_tuning.data.augmentation import Augmentation
-from cifar_tuning.training import L1, L2, ElasticNet, Listener, Regularizer, on_host
+from cifar_tuning.training import L1, L2, ElasticNet, Listener, Regularizer
 from cifar_tuning.training import checkpoint as checkpoints
-from cifar_tuning.training import computation as computation_module
 from cifar_tuning.training.averaging import WeightAverage
 from cifar_tuning.training.computation import LEAD, Computation, _due
 from cifar_tuning.training.display import Display
@@ -394,7 +394,7 @@ class Waiting(Listener):
 def test_while_a_device_works_the_next_epoch_is_drawn_and_listeners_do_what_may_be_late(make_trainer, monkeypatch):
     plain, waiting = make_trainer(), Waiting()
     plain.fit()
-    monkeypatch.setattr(computation_module, "QUEUES", ("cpu",))
+    monkeypatch.setattr(devices, "QUEUES", ("cpu",))
     trainer = make_trainer(listeners=[waiting])
     drawn = []
     monkeypatch.setattr(
@@ -451,8 +451,7 @@ BEFORE = [("epoch 0", 0), ("in epoch 1", 0), ("epoch 1", 0), ("in epoch 2", 1), 
     [("pruned", [("pruned", 2)]), ("interrupted", [("in epoch 3", 2)])],
 )
 def test_a_checkpoint_is_written_while_a_device_works_and_in_any_case(make_trainer, monkeypatch, tmp_path, kind, then):
-    monkeypatch.setattr(computation_module, "QUEUES", ("cpu",))
-    monkeypatch.setattr(on_host, "FAR", ("cpu",))
+    monkeypatch.setattr(devices, "QUEUES", ("cpu",))
     listener = Interrupting(tmp_path, kind)
     trainer = make_trainer(epochs=3, folder=tmp_path, listeners=[listener])
     if kind == "pruned":
@@ -466,7 +465,7 @@ def test_a_checkpoint_is_written_while_a_device_works_and_in_any_case(make_train
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
 def test_what_was_put_off_is_written_when_training_ends_early(make_trainer, monkeypatch, tmp_path, error):
-    monkeypatch.setattr(computation_module, "QUEUES", ("cpu",))
+    monkeypatch.setattr(devices, "QUEUES", ("cpu",))
     for name in ("plain", "stopped"):
         (tmp_path / name).mkdir()
     plain = make_trainer(epochs=2, folder=tmp_path / "plain")
@@ -489,7 +488,7 @@ def test_what_was_put_off_is_written_when_training_ends_early(make_trainer, monk
 
 
 def test_a_full_disk_hides_no_other_error(make_trainer, monkeypatch, tmp_path, caplog):
-    monkeypatch.setattr(computation_module, "QUEUES", ("cpu",))
+    monkeypatch.setattr(devices, "QUEUES", ("cpu",))
     trainer = make_trainer(epochs=4, folder=tmp_path)
 
     whole = trainer.train.epoch
