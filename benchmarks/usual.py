@@ -2,13 +2,15 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
-from cifar_tuning.data import ArraySet, ImageData, ImageDataset
+from cifar_tuning.data import ArraySet, ImageData
 from cifar_tuning.models import ResNet
 from cifar_tuning.processes import cores
 from cifar_tuning.torchvision_compat import torchvision
@@ -40,6 +42,27 @@ MODELS: dict[str, Callable[[], nn.Module]] = {
     "simplenn": partial(PlainSimpleNN, batch_norm=False),
     "resnet20": ResNet,
 }
+
+
+class ImageDataset(Dataset[tuple[Any, int]]):
+    """The images one by one, as PIL's, through torchvision's transforms.
+
+    Args:
+        images: uint8 N×H×W×3.
+        labels: int64 N.
+        transform: applied to the PIL image; torchvision's `transforms.Compose([...])` for example. None gives
+            the PIL image itself.
+    """
+
+    def __init__(self, images: Tensor, labels: Tensor, transform: Callable[[Image.Image], Any] | None = None) -> None:
+        self.images, self.labels, self.transform = images, labels, transform
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[Any, int]:
+        image = Image.fromarray(self.images[index].numpy())
+        return (image if self.transform is None else self.transform(image)), int(self.labels[index])
 
 
 def loader(data: ImageData, images: ArraySet, train: bool = True) -> DataLoader:

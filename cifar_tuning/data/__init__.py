@@ -9,7 +9,6 @@ from cifar_tuning.data.augmentation import Augmentation, CropFlip, NoAugmentatio
 from cifar_tuning.data.base import ArraySet, ImageData, Splits
 from cifar_tuning.data.batches import EvalBatches, Normalizer, TrainBatches
 from cifar_tuning.data.cifar10 import CIFAR10
-from cifar_tuning.data.dataset import ImageDataset
 from cifar_tuning.data.synthetic import Synthetic
 
 if TYPE_CHECKING:
@@ -22,7 +21,6 @@ __all__ = [
     "CropFlip",
     "EvalBatches",
     "ImageData",
-    "ImageDataset",
     "NoAugmentation",
     "Normalizer",
     "Splits",

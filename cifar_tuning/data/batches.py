@@ -10,11 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cifar_tuning.data.augmentation import MIXUP_STREAM, ORDER_STREAM, Augment, Augmentation, Plan, epoch_bits, queued
+from cifar_tuning.devices import queues
 
 Batch = tuple[Tensor, Tensor]
-# Where batches are made as one of at most so many images: each kernel of a single one is over before the host has
-# launched the next.
-AHEAD_ON, AHEAD = ("cuda",), 2048
+# Images of the batches that are made as one where a device queues, at most.
+AHEAD = 2048
 
 
 class Normalizer:
@@ -216,7 +216,7 @@ class TrainBatches(_Batches):
 
     def _ahead(self) -> int:
         """Returns how many batches are made as one."""
-        ahead = self.device.type in AHEAD_ON and getattr(self.augmentation, "ahead", False)
+        ahead = queues(self.device) and getattr(self.augmentation, "ahead", False)
         return max(1, min(AHEAD // self.batch_size, len(self))) if ahead else 1
 
     def _shares(self, epoch: int) -> list[float]:

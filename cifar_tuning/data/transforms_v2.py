@@ -45,7 +45,7 @@ class TransformsV2(Augmentation):
 
     def start(self, plan: Plan) -> Augment:
         """Draw a seed for each image of the epoch and return the function that augments its batches."""
-        # 63 bits, because that is what `torch.manual_seed` takes.
+        # 63 bits, because that is what a generator takes as a seed.
         seeds = (epoch_bits(plan.seed, plan.epoch, AUGMENTATION_STREAM, plan.count) >> 1).tolist()
         on_cuda = [plan.device] if plan.device.type == "cuda" else []
 
@@ -54,15 +54,19 @@ class TransformsV2(Augmentation):
             with torch.random.fork_rng(devices=on_cuda):
                 return torch.stack(
                     [
-                        self._one(image, seed)
+                        self._one(image, seed, plan.device)
                         for image, seed in zip(images, seeds[begin : begin + len(images)], strict=True)
                     ]
                 )
 
         return augment
 
-    def _one(self, image: Tensor, seed: int) -> Tensor:
-        torch.manual_seed(seed)
+    def _one(self, image: Tensor, seed: int, device: torch.device) -> Tensor:
+        # Not `torch.manual_seed`, which seeds every device's generator: only these are put back.
+        torch.default_generator.manual_seed(seed)
+        if device.type == "cuda":
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(seed)
         result: Any = torchvision.tv_tensors.Image(image.permute(2, 0, 1))
         for transform in self.transforms:
             result = transform(result)

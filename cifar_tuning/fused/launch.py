@@ -19,6 +19,7 @@ from cifar_tuning.fused.plan import Key, key_of, plan
 from cifar_tuning.fused.size import Stacking, give_back, split
 from cifar_tuning.fused.stack import Stack, begin_again
 from cifar_tuning.fused.together import PausedJob, ends_one_job, stopped_on_error
+from cifar_tuning.training.computation import whose
 from cifar_tuning.training.display import Display
 from cifar_tuning.training.loop import run_epochs
 from cifar_tuning.training.remembered import of_sweep
@@ -215,7 +216,9 @@ class Launch:
             give_back()
             parts = [left[:fitting], left[fitting:]]
         else:
-            log.warning("The stack failed, its jobs go on one by one: %s: %s", type(failure).__name__, failure)
+            where = next((f" in #{job.number}'s part" for job in left if job.run is whose(failure)), "")
+            kind = type(failure).__name__
+            log.warning("The stack failed%s, its jobs go on one by one: %s: %s", where, kind, failure)
             parts = [[job] for job in left]
         waiting = [part for part in parts if part]
         while waiting:

@@ -176,7 +176,11 @@ class StackedLinear(Twin):
         self.inputs = layers[0].in_features
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps N×in or N×(K·in) to N×(K·out)."""
+        """Maps N×in or N×(K·in) to N×(K·out).
+
+        Raises:
+            NotStackableError: the input has more dimensions, of which none tells the models apart.
+        """
         if x.ndim != 2:
             raise NotStackableError(f"a Linear over an input of {x.ndim} dimensions")
         if x.shape[1] == self.inputs:
@@ -251,7 +255,11 @@ class StackedDropout(Twin):
         self.generators: list[torch.Generator] | None = None
 
     def forward(self, x: Tensor) -> Tensor:
-        """Drops features of N×(K·F), each model's by its own draws."""
+        """Drops features of N×(K·F), each model's by its own draws.
+
+        Raises:
+            RuntimeError: nobody has given it the models' generators to draw from.
+        """
         if not self.training or not any(self.rates):
             return x
         if self.generators is None:

@@ -7,6 +7,7 @@ from contextlib import contextmanager, nullcontext
 import torch
 from torch import Tensor, nn
 
+from cifar_tuning.devices import queues
 from cifar_tuning.fused.layers import Given, NotStackableError, StackedDropout
 from cifar_tuning.fused.model import give, stack_models, twins
 from cifar_tuning.fused.sgd import StackedSGD
@@ -15,9 +16,6 @@ from cifar_tuning.training.computation import Batch, Computation, Trained
 from cifar_tuning.training.display import Display
 from cifar_tuning.training.recorded import Recorded
 from cifar_tuning.training.trainer import Trainer
-
-# Where a few long kernels are faster than many short ones; on a CPU the runs' own optimizers are as fast.
-STEP_AS_ONE = ("cuda",)
 
 
 class Stack(Computation):
@@ -43,7 +41,8 @@ class Stack(Computation):
         self.stacked = stack_models([run.model for run in runs])
         self._own_generators = [own_generator(run) for run in runs]
         super().__init__(runs, self.stacked)
-        self.sgd = StackedSGD(runs, self.stacked) if self.device.type in STEP_AS_ONE and StackedSGD.fits(runs) else None
+        # On a CPU the runs' own optimizers are as fast.
+        self.sgd = StackedSGD(runs, self.stacked) if queues(self.device) and StackedSGD.fits(runs) else None
         self.gradients = [p.grad for p in self.stacked.parameters() if p.grad is not None]
         if self.sgd is not None and self.learning is not None:
             self.updating = Recorded(self.device)

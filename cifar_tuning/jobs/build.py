@@ -143,9 +143,10 @@ def _try_together(parts: Parts) -> list[str]:
         return [f"schedule: {_innermost(error)}"]
     steps = getattr(schedule.scheduler, "total_steps", None)
     own_steps = getattr(parts.schedule, "keywords", {}).get("total_steps") is not None
-    if steps is not None and not own_steps and steps < TRIED_STEPS * parts.trainer.epochs:
+    per_epoch = TRIED_STEPS if schedule.every_step else 1
+    if steps is not None and not own_steps and steps < per_epoch * parts.trainer.epochs:
         return [
-            f"schedule: {type(schedule.scheduler).__name__} ends after {steps // TRIED_STEPS} of "
+            f"schedule: {type(schedule.scheduler).__name__} ends after {steps // per_epoch} of "
             f"{parts.trainer.epochs} epochs; leave its epochs to trainer.epochs"
         ]
     if schedule.needs_validation and parts.data.val_size == 0:

@@ -22,6 +22,8 @@ from cifar_tuning.tuning.place import objectives_of
 # What a job has beside its groups, and an example of each.
 SINGLE = {"seed": "0", "resume": "null", "objective": "val/acc_best"}
 MAY_BE_NONE = ("augmentation", "regularizer", "tracking")
+# Options of a group that its class may not have.
+OF_GROUP = {"schedule": ("interval",)}
 GROUPS = ("data", "augmentation", "model", "optimizer", "schedule", "regularizer", "trainer", "tracking")
 
 
@@ -132,8 +134,9 @@ def _check_group(group: str, options: dict[str, Any]) -> list[str]:
         return [f"{group}._target_={name}: can't be imported: {on_one_line(str(error))}"]
     if not hasattr(target, "check"):
         return []
-    given = {key: value for key, value in options.items() if not key.startswith("_")}
     takes = _named_parameters(target)
+    ours = {key for key in OF_GROUP.get(group, ()) if key not in takes}
+    given = {key: value for key, value in options.items() if not key.startswith("_") and key not in ours}
     if unknown := [key for key in given if key not in takes]:
         has = ", ".join(takes) or "none"
         return [f"{group}.{key}: is no option of {name}; it has {has}{having(group, key)}" for key in unknown]

@@ -37,8 +37,8 @@ class EpochTracking(Listener):
         self.tracker = tracker
 
     def on_epoch(self, metrics: EpochMetrics) -> bool:
-        """Logs the epoch's figures; a figure that does not exist (a diverged epoch's accuracy) is left out."""
-        named = {name: value for name, value in metrics.named().items() if not math.isnan(value)}
+        """Logs the epoch's figures; what is no number (a diverged epoch's) is left out."""
+        named = {name: value for name, value in metrics.named().items() if math.isfinite(value)}
         self.tracker.log_epoch(named, metrics.epoch)
         return False
 

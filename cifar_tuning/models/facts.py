@@ -15,13 +15,14 @@ def count_macs(model: nn.Module, image_shape: tuple[int, int, int]) -> int:
     """Returns the multiply-accumulate operations of one image's forward pass, in convolutions and matrix products.
 
     Args:
-        model: on any device; its mode is put back.
+        model: on any device; each layer's mode is put back.
         image_shape: C×H×W.
     """
     device = next(model.parameters()).device
-    was_training = model.training
+    modes = {module: module.training for module in model.modules()}
     model.eval()
     with FlopCounterMode(display=False) as counter:
         model(torch.zeros(1, *image_shape, device=device))
-    model.train(was_training)
+    for module, training in modes.items():
+        module.training = training
     return counter.get_total_flops() // 2

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     import numpy as np
     from mlflow import MlflowClient
+    from mlflow.entities import LoggedModel
     from torch import nn
 
 NAME = "model"
@@ -43,6 +44,37 @@ def log_classifier(client: MlflowClient, run_id: str, model: nn.Module, example:
         # torch.export takes a size of one for a constant; with two it leaves the batch size open.
         example = np.repeat(example, 2, axis=0)
     example = np.ascontiguousarray(example[:2])
+    with (
+        _opened(client, run_id) as logged,
+        tempfile.TemporaryDirectory() as temporary,
+        warnings.catch_warnings(),
+        _unchecked_requirements(),
+    ):
+        warnings.simplefilter("ignore")  # torch.export's and MLflow's, about their own insides
+        folder = Path(temporary) / NAME
+        mlflow.pytorch.save_model(
+            model.eval(),
+            str(folder),
+            mlflow_model=Model(
+                artifact_path=logged.artifact_location,
+                run_id=run_id,
+                model_uuid=logged.model_id,
+                model_id=logged.model_id,
+            ),
+            signature=_signature(model, example),
+            input_example=example,
+            # Given, or MLflow finds them out by loading the model in another process.
+            pip_requirements=_requirements(),
+            serialization_format="pt2",
+        )
+        client.log_model_artifacts(logged.model_id, str(folder))
+    client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
+    return str(logged.model_id)
+
+
+@contextmanager
+def _opened(client: MlflowClient, run_id: str) -> Iterator[LoggedModel]:
+    """Opens an entry for a run's model, which is ready at the end of the context, or has failed by an error."""
     run = client.get_run(run_id)
     logged = client.create_logged_model(
         run.info.experiment_id,
@@ -53,30 +85,10 @@ def log_classifier(client: MlflowClient, run_id: str, model: nn.Module, example:
     )
     status: Literal["READY", "FAILED"] = "FAILED"
     try:
-        with tempfile.TemporaryDirectory() as temporary, warnings.catch_warnings(), _unchecked_requirements():
-            warnings.simplefilter("ignore")  # torch.export's and MLflow's, about their own insides
-            folder = Path(temporary) / NAME
-            mlflow.pytorch.save_model(
-                model.eval(),
-                str(folder),
-                mlflow_model=Model(
-                    artifact_path=logged.artifact_location,
-                    run_id=run_id,
-                    model_uuid=logged.model_id,
-                    model_id=logged.model_id,
-                ),
-                signature=_signature(model, example),
-                input_example=example,
-                # Given, or MLflow finds them out by loading the model in another process.
-                pip_requirements=_requirements(),
-                serialization_format="pt2",
-            )
-            client.log_model_artifacts(logged.model_id, str(folder))
+        yield logged
         status = "READY"
     finally:
         client.finalize_logged_model(logged.model_id, status)
-    client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
-    return str(logged.model_id)
 
 
 def _signature(model: nn.Module, example: np.ndarray) -> Any:

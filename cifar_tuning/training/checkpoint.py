@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.nn.parameter import is_lazy
 
 from cifar_tuning.errors import UserError
@@ -20,6 +21,12 @@ from cifar_tuning.training.on_host import OnHost
 log = logging.getLogger(__name__)
 
 FORMAT = 1
+# What a run's parts make themselves, under the names that a `Checkpoint` has for it.
+STATES = ("model", "unaveraged", "optimizer", "schedule")
+# What to do with another version's.
+USE_IT = "use it with the version that wrote it, or train again."
+# What PyTorch and Python raise where something can't be written, or not be read without running code.
+UNREADABLE = (pickle.PickleError, TypeError, AttributeError)
 
 
 @dataclasses.dataclass
@@ -82,8 +89,7 @@ class Taken:
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         self._content = {f.name: getattr(checkpoint, f.name) for f in dataclasses.fields(checkpoint)}
-        names = ("model", "unaveraged", "optimizer", "schedule")
-        self._state = OnHost({name: self._content[name] for name in names})
+        self._state = OnHost({name: self._content[name] for name in STATES})
         progress = checkpoint.progress  # of an epoch's figures nothing changes, more of them come
         self._progress = dataclasses.replace(progress, history=list(progress.history))
 
@@ -92,29 +98,48 @@ class Taken:
 
         Raises:
             OSError: the folder can't be written to.
-            UserError: the run's first checkpoint could not be read again.
+            UserError: it can't be written, or is the run's first and could not be read again.
         """
         content = self._content | self._state.copied()
         content["progress"] = dataclasses.asdict(self._progress)
         content["format"] = FORMAT
         buffer = io.BytesIO()
-        torch.save(content, buffer)
-        if self._progress.epoch == 0:  # that nobody can read it must not come to light behind the training
-            _check_readable(buffer)
+        try:
+            torch.save(content, buffer)
+            if self._progress.epoch == 0:  # that nobody can read it must not come to light behind the training
+                _read(buffer)
+        except UNREADABLE as error:
+            raise _refusal(content, error) from error
         for path in paths:
             with written(path) as partial:
                 partial.write_bytes(buffer.getbuffer())
 
 
-def _check_readable(buffer: io.BytesIO) -> None:
-    buffer.seek(0)
+def _read(file: Path | io.BytesIO) -> Any:
+    if isinstance(file, io.BytesIO):
+        file.seek(0)
+    return torch.load(file, weights_only=True, map_location="cpu")
+
+
+def _is_readable(value: Any) -> bool:
+    buffer = io.BytesIO()
     try:
-        torch.load(buffer, weights_only=True, map_location="cpu")
-    except pickle.UnpicklingError as error:
-        raise UserError(
-            "The run's checkpoints could not be read again: the state of its optimizer or schedule holds something "
-            f"that is neither a tensor nor a plain value ({first_line(error)})."
-        ) from error
+        torch.save(value, buffer)
+        _read(buffer)
+    except UNREADABLE:
+        return False
+    return True
+
+
+def _refusal(content: dict[str, Any], error: Exception) -> UserError:
+    """Returns what to say of a checkpoint that could not be read again."""
+    entries = [(part, key, value) for part in STATES for key, value in (content[part] or {}).items()]
+    names = ", ".join(f"{part}: {key}" for part, key, value in entries if not _is_readable(value))
+    return UserError(
+        "The run's checkpoints could not be read again: the state of its model, optimizer or schedule holds something "
+        f"that is neither a tensor nor a plain value ({names + ': ' if names else ''}{first_line(error)}). A class of "
+        "your own may have a state_dict without it, or with plain values in its place."
+    )
 
 
 def find(path: str | Path) -> Path:
@@ -137,22 +162,27 @@ def load(path: str | Path) -> Checkpoint:
         path: a checkpoint file, or the folder of a run.
 
     Raises:
-        UserError: the file is missing, can't be read or isn't a checkpoint of this project.
+        UserError: the file is missing, can't be read or isn't a checkpoint of this version of this project.
     """
     file = find(path)
     try:
-        content = torch.load(file, map_location="cpu", weights_only=True)
+        content = _read(file)
     except Exception as error:  # torch raises half a dozen types for a damaged or foreign file
         # PyTorch's own words go on for a page, and end in the advice to trust the file.
         wrong = "it is damaged or incomplete, no file of PyTorch's, or holds more than tensors and plain values"
         said = str(error) if isinstance(error, OSError) else wrong
         raise UserError(f"{file} can't be read as a checkpoint: {said} ({type(error).__name__}).") from error
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
+    if not isinstance(content, dict) or "format" not in content:
         raise UserError(f"{file} is not a checkpoint of this project (a best.pt or last.pt of a run).")
-    del content["format"]
-    progress = content.pop("progress")
-    progress["history"] = [EpochMetrics(**epoch) for epoch in progress["history"]]
-    return Checkpoint(progress=Progress(**progress), **content)
+    other = f"{file} is not a checkpoint of this version of the project"
+    if (found := content.pop("format")) != FORMAT:
+        raise UserError(f"{other}: its format is {found}, not {FORMAT}; {USE_IT}")
+    try:
+        progress = content.pop("progress")
+        progress["history"] = [EpochMetrics(**epoch) for epoch in progress["history"]]
+        return Checkpoint(progress=Progress(**progress), **content)
+    except (TypeError, KeyError) as error:  # a field that it does not know, or lacks
+        raise UserError(f"{other}: it has other fields ({type(error).__name__}: {error}); {USE_IT}") from error
 
 
 def adopt_best(file: Path, checkpoint: Checkpoint, folder: Path) -> None:
@@ -199,7 +229,9 @@ def load_weights(model: torch.nn.Module, checkpoint: Checkpoint, source: Path | 
     differences += [
         f"{name}: {tuple(theirs[name].shape)} there, {tuple(mine[name].shape)} here"
         for name in mine.keys() & theirs.keys()
-        if not is_lazy(mine[name]) and mine[name].shape != theirs[name].shape  # a lazy layer takes whichever it gets
+        if isinstance(mine[name], Tensor) and isinstance(theirs[name], Tensor)  # not a layer's extra state
+        # A lazy layer takes whichever it gets.
+        if not is_lazy(mine[name]) and mine[name].shape != theirs[name].shape
     ]
     if differences:
         shown = "\n".join(f"  - {line}" for line in sorted(differences)[:5])

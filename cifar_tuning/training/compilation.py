@@ -4,6 +4,8 @@ import logging
 import math
 import os
 import shutil
+from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import nn
@@ -63,25 +65,15 @@ def resolve_compile(
     if began is not None:
         return began
     key = f"{key_of(model, device, batch_shape)} {formats}" + (" recorded" if record else "")
+    make = partial(Probe, formats, model, device, batch_shape, record)
     found = recall(STORE).get(key)
     if found is None:
-        eager = Probe(formats, model, device, batch_shape, record).seconds()
+        eager = make().seconds()
         if SHARE * eager * steps < EXPECTED:
             log.info("not compiled: a run of about %.0f s is too short to find out whether that pays", eager * steps)
             return False
-        with one_at_a_time(STORE):
-            found = recall(STORE).get(key)  # by who was measuring just now
-            if found is None:
-                neighbours = Neighbours() if device.type == "cpu" else None
-                try:
-                    found = _measure(model, device, formats, batch_shape, record)
-                except Exception as error:
-                    reason = first_line(str(error))[:200]
-                    kind = type(error).__name__
-                    log.info("not compiled: that failed (%s: %s)", kind, reason, exc_info=wants_traces(log))
-                    return False
-                remember(STORE, key, found, neighbours)
-    return _pays(found, steps)
+        found = _found_out(key, make, device)
+    return found is not None and _pays(found, steps)
 
 
 def missing_compiler() -> str | None:
@@ -90,13 +82,27 @@ def missing_compiler() -> str | None:
     return None if any(shutil.which(name) for name in names) else " or ".join(names)
 
 
-def _measure(
-    model: nn.Module, device: torch.device, formats: Formats, batch_shape: tuple[int, int, int, int], record: bool
-) -> dict[str, float]:
+def _found_out(key: str, make: Callable[[], Probe], device: torch.device) -> dict[str, float] | None:
+    """Measures and remembers under a key, unless somebody was measuring just now; None if it can't be compiled."""
+    with one_at_a_time(STORE):
+        if (found := recall(STORE).get(key)) is not None:
+            return found
+        neighbours = Neighbours() if device.type == "cpu" else None
+        try:
+            found = _measure(make)
+        except Exception as error:
+            reason = first_line(str(error))[:200]
+            kind = type(error).__name__
+            log.info("not compiled: that failed (%s: %s)", kind, reason, exc_info=wants_traces(log))
+            return None
+        remember(STORE, key, found, neighbours)
+        return found
+
+
+def _measure(make: Callable[[], Probe]) -> dict[str, float]:
     """Returns the seconds of a compilation, and of a training step with and without; the model stays untouched."""
     log.info("finding out once whether to compile: this takes up to a minute or two")
-    eager = Probe(formats, model, device, batch_shape, record)
-    compiled = Probe(formats, model, device, batch_shape, record)
+    eager, compiled = make(), make()
     compiled.model = torch.compile(compiled.model)  # type: ignore[assignment]
     seconds = {"compilation": compiled.step(), "compiled": math.inf, "eager": math.inf}
     for _ in range(ROUNDS):

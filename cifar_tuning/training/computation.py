@@ -2,15 +2,16 @@
 
 import itertools
 import logging
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, suppress
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cifar_tuning.devices import queues
+from cifar_tuning.training.clock import now, seconds_between
 from cifar_tuning.training.display import Display
 from cifar_tuning.training.evaluation import Evaluation, Logits, class_of, evaluate, evaluate_untrained
 from cifar_tuning.training.precision import at_least_fp32, autocast
@@ -22,11 +23,20 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 Batch = tuple[Tensor, Tensor]
-# Devices that are given work ahead: the host is through an epoch long before they are.
-QUEUES = ("cuda",)
-# Steps that a device is given before the host does anything else. It can't be given a whole epoch: the host then waits
-# until some of it is done, in a step of its own work.
+# Steps that a device which queues is given before the host does anything else. It can't be given a whole epoch: the
+# host then waits until some of it is done, in a step of its own work.
 LEAD = 16
+
+
+# Where an error keeps the run whose part it comes from.
+WHOSE = "_run"
+
+Made = TypeVar("Made")
+
+
+def whose(error: BaseException) -> "Trainer | None":
+    """Returns the run whose regularizer, optimizer or schedule an error in an epoch comes from, if it is one's own."""
+    return vars(error).get(WHOSE)
 
 
 class Trained(NamedTuple):
@@ -39,24 +49,6 @@ class Trained(NamedTuple):
     accuracy: float
     lr: float
     seconds: float
-
-
-def _now(device: torch.device) -> "float | torch.cuda.Event":
-    """Returns the time in seconds; on a GPU when it will have done what it was given to do."""
-    if device.type != "cuda":
-        return time.perf_counter()
-    event = torch.cuda.Event(enable_timing=True)
-    event.record(torch.cuda.current_stream(device))
-    return event
-
-
-def _seconds(began: "float | torch.cuda.Event", ended: "float | torch.cuda.Event") -> float:
-    """Returns the seconds between two times, both over by now."""
-    if isinstance(began, float) or isinstance(ended, float):
-        assert isinstance(began, float)
-        assert isinstance(ended, float)
-        return ended - began
-    return began.elapsed_time(ended) / 1000
 
 
 def _due(chores: int, steps: int) -> Callable[[int], int]:
@@ -90,7 +82,9 @@ class Computation:
         # Each mode and shape would be compiled anew: only whole training batches are worth it.
         self.compiled = self.compile(model) if first.compile else None
         self.whole = 0
-        self.logits = Logits(model, self.device, self.precision, first.record)
+        # One part that may do something else in each step is in all steps of a stack.
+        record = all(run.record for run in self.runs)
+        self.logits = Logits(model, self.device, self.precision, record)
         # Zeroed for each epoch: what is recorded works in memory that stays.
         self.sums = (
             torch.zeros(len(runs), device=self.device),
@@ -98,7 +92,7 @@ class Computation:
         )
         # What a GPU replays: gradients of a batch, and what the optimizers make of them.
         self.learning = self.updating = None
-        if first.record:
+        if record:
             self.learning = Recorded(self.device, self.generators())
             # Others than SGD count their steps on the host, and some schedules change the numbers in each of them.
             if all(type(run.optimizer) is torch.optim.SGD and not run.schedule.every_step for run in self.runs):
@@ -153,18 +147,18 @@ class Computation:
         """
         self.model.train()
         self.begin_epoch()
-        began = _now(self.device)
+        began = now(self.device)
         rates = [run.lr for run in self.runs]
-        queues = self.device.type in QUEUES
-        waiting = iter(chores if queues else ())
+        ahead = queues(self.device)
+        waiting = iter(chores if ahead else ())
         due = _due(len(chores), len(self.runs[0].train))
         for index, batch in enumerate(self.batches(epochs)):
             rates = [run.lr for run in self.runs]
             self.train_batch(batch, display)
             for chore in itertools.islice(waiting, due(index)):
                 chore()
-        ended = _now(self.device)
-        if queues:
+        ended = now(self.device)
+        if ahead:
             for (_, epoch), run in self._streams(epochs).items():
                 if epoch < run.epochs:
                     run.train.prepare(epoch + 1)
@@ -173,7 +167,7 @@ class Computation:
         count = self.runs[0].train.count
         # They are read here only: reading one waits for all the work that is queued.
         losses, correct = (total.tolist() for total in self.sums)
-        seconds = _seconds(began, ended)
+        seconds = seconds_between(began, ended)
         return [
             Trained(loss / count, right / count, lr, seconds)
             for loss, right, lr in zip(losses, correct, rates, strict=True)
@@ -203,9 +197,8 @@ class Computation:
             self._update()
         else:
             self.updating(self._update, key=(numbers, self.learning.recording))
-        for run in self.runs:
-            run.schedule.after_step()
-            run.update_average()
+        self._of_each(lambda run: run.schedule.after_step())
+        self._of_each(lambda run: run.update_average())
         display.advance(len(images) * len(self.runs))
 
     def key(self) -> object:
@@ -218,7 +211,7 @@ class Computation:
             logits = at_least_fp32(self._model_for(len(images))(images))
         logits = logits.view(len(images), len(self.runs), -1)
         losses = self._losses(logits, labels)
-        penalties = [run.regularizer.penalty(run.model) for run in self.runs]
+        penalties = self._of_each(lambda run: run.regularizer.penalty(run.model))
         self.zero_grad()
         # Each weight belongs to one run, so the gradient of the sum is every run's own.
         sum((penalty for penalty in penalties if penalty is not None), losses.sum()).backward()
@@ -231,8 +224,18 @@ class Computation:
         return self._numbers
 
     def _update(self) -> None:
+        self._of_each(lambda run: run.optimizer.step())
+
+    def _of_each(self, do: "Callable[[Trainer], Made]") -> list[Made]:
+        """Does something with each run's own parts; an error of theirs keeps whose it is (see `whose`)."""
+        made = []
         for run in self.runs:
-            run.optimizer.step()
+            try:
+                made.append(do(run))
+            except Exception as error:
+                vars(error)[WHOSE] = run
+                raise
+        return made
 
     def _model_for(self, images: int) -> nn.Module:
         """Returns what computes a training batch of so many images; an epoch's last one may be smaller."""

@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -9,8 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-# Devices whose tensors take long to fetch.
-FAR = ("cuda",)
+from cifar_tuning.devices import queues
+
+# Dictionaries that `torch.load` makes again without running code of anybody's.
+DICTIONARIES = (OrderedDict, Counter)
 # What can't be changed.
 PLAIN = frozenset({int, float, bool, str, bytes, complex, type(None)})
 
@@ -51,7 +54,7 @@ class _Place:
 def _is_far(tensor: Tensor) -> bool:
     """Whether a tensor is a GPU's and nothing but numbers in memory, so that it can be fetched together with others."""
     plain = type(tensor) in (Tensor, nn.Parameter) and tensor.layout == torch.strided
-    return tensor.device.type in FAR and plain and not tensor.is_quantized and not tensor.is_nested
+    return queues(tensor.device) and plain and not tensor.is_quantized and not tensor.is_nested
 
 
 class _Fetched:
@@ -120,7 +123,19 @@ def _mapped(value: Any, of_tensor: Callable[[Tensor], Any], of_place: Callable[[
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, dict):
-        return {key: _mapped(one, of_tensor, of_place) for key, one in value.items()}
+        # With its attributes: a module's state dict has its layers' versions in one.
+        mapped = copy.copy(value) if type(value) in DICTIONARIES else {}
+        for key, one in value.items():
+            mapped[key] = _mapped(one, of_tensor, of_place)
+        return mapped
     if type(value) in (list, tuple):
         return type(value)(_mapped(one, of_tensor, of_place) for one in value)
-    return value if type(value) in PLAIN else copy.deepcopy(value)  # training may go on to change a set, say
+    return value if type(value) in PLAIN else _copied(value)
+
+
+def _copied(value: Any) -> Any:
+    """Returns a copy of what training may go on to change, a set say."""
+    try:
+        return copy.deepcopy(value)
+    except Exception:  # nor can it be written: who tries says so
+        return value

@@ -1,8 +1,9 @@
 """Learning-rate schedules: PyTorch's own, found by what their constructors ask for.
 
 `schedule=` names any callable that takes the optimizer and returns a PyTorch scheduler. If it also has
-parameters called `epochs` or `steps_per_epoch`, they are filled in. One that asks for `steps_per_epoch` (such
-as `torch.optim.lr_scheduler.OneCycleLR`) is stepped after every batch, any other after every epoch.
+parameters called `epochs` or `steps_per_epoch`, they are filled in. The option `interval`, as Lightning calls it, says
+whether the scheduler is stepped after every batch (`step`) or after every `epoch`. Without it those are stepped after
+every batch that ask for `steps_per_epoch` or that PyTorch documents so (`BY_STEP`), any other after every epoch.
 """
 
 import functools
@@ -11,7 +12,10 @@ from collections.abc import Callable
 from typing import Any
 
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau, StepLR
+from torch.optim.lr_scheduler import CyclicLR, LambdaLR, LRScheduler, OneCycleLR, ReduceLROnPlateau, StepLR
+
+# Count batches.
+BY_STEP = (OneCycleLR, CyclicLR)
 
 
 def constant(optimizer: Optimizer) -> LRScheduler:
@@ -34,20 +38,28 @@ class Schedule:
     """A scheduler together with when to step it.
 
     Args:
-        make: takes the optimizer, and `epochs` and `steps_per_epoch` if it has such parameters.
+        make: takes the optimizer, and `epochs` and `steps_per_epoch` if it has such parameters. `interval` among its
+            options says when to step, unless it has a parameter of that name.
         optimizer: whose learning rate is scheduled.
         epochs: length of the run.
-        steps_per_epoch: batches in an epoch.
+        steps_per_epoch: batches in an epoch; the scheduler is told 1 where `interval` has it count epochs.
+
+    Attributes:
+        every_step: whether it is stepped after every batch.
+
+    Raises:
+        ValueError: `interval` is neither `step`, `epoch` nor None, or the scheduler steps on the validation loss, which
+            a batch does not have.
     """
 
     def __init__(
         self, make: Callable[..., LRScheduler], optimizer: Optimizer, epochs: int, steps_per_epoch: int
     ) -> None:
+        make, interval = _without_interval(make)
         wanted = inspect.signature(make).parameters
-        known = {"epochs": epochs, "steps_per_epoch": steps_per_epoch}
+        known = {"epochs": epochs, "steps_per_epoch": 1 if interval == "epoch" else steps_per_epoch}
         given = make.keywords if isinstance(make, functools.partial) else {}
         asked = {name: value for name, value in known.items() if name in wanted and name not in given}
-        self.every_step = "steps_per_epoch" in wanted
         try:
             self.scheduler = make(optimizer, **asked)
         except ZeroDivisionError:
@@ -55,6 +67,10 @@ class Schedule:
             if "pct_start" not in wanted:
                 raise
             self.scheduler = make(optimizer, **asked, pct_start=wanted["pct_start"].default * (1 + 1e-9))
+        if interval == "step" and self.needs_validation:
+            raise ValueError(f"interval=step: {type(self.scheduler).__name__} steps on the validation loss of an epoch")
+        by_step = "steps_per_epoch" in wanted or isinstance(self.scheduler, BY_STEP)
+        self.every_step = not self.needs_validation and (by_step if interval is None else interval == "step")
 
     def after_step(self) -> None:
         """Call after each optimizer step."""
@@ -75,10 +91,30 @@ class Schedule:
             self.scheduler.step()
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns the scheduler's state for a checkpoint: what `weights_only` loading admits of it."""
-        plain = (int, float, str, bool, list, dict, type(None))
-        return {k: v for k, v in self.scheduler.state_dict().items() if isinstance(v, plain)}
+        """Returns the scheduler's state for a checkpoint, without what is no state: functions and the optimizer."""
+        return {key: value for key, value in self.scheduler.state_dict().items() if not _is_code(value)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores what `state_dict` returned."""
         self.scheduler.load_state_dict(state)
+
+
+def _without_interval(make: Callable[..., LRScheduler]) -> tuple[Callable[..., LRScheduler], str | None]:
+    """Returns what makes a scheduler, without an option that is not its own, and that option."""
+    if not isinstance(make, functools.partial) or "interval" not in make.keywords:
+        return make, None
+    if "interval" in inspect.signature(make.func).parameters:
+        return make, None
+    options = dict(make.keywords)
+    interval = options.pop("interval")
+    if interval not in ("step", "epoch", None):
+        raise ValueError(f"interval={interval}: must be step, epoch or null")
+    return functools.partial(make.func, *make.args, **options), interval
+
+
+def _is_code(value: object) -> bool:
+    """Whether an attribute is what computes, which the constructor makes again; PyTorch's schedulers leave it out too.
+
+    The optimizer is among it under another name than PyTorch's.
+    """
+    return inspect.isroutine(value) or isinstance(value, functools.partial | Optimizer)

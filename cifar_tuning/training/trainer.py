@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from cifar_tuning.devices import queues
 from cifar_tuning.training import checkpoint as checkpoints
-from cifar_tuning.training import computation as computations
 from cifar_tuning.training.averaging import WeightAverage
 from cifar_tuning.training.checkpoint import Checkpoint
 from cifar_tuning.training.computation import Batch, Computation, Trained
@@ -267,8 +267,9 @@ class Trainer:
             return False
         if val_loss is not None:
             return math.isfinite(val_loss)
-        # One answer for all of them: a GPU is waited for once.
-        return bool(torch.stack([value.isfinite().all() for value in self.model.state_dict().values()]).all())
+        # One answer for all of them: a GPU is waited for once. A layer's extra state may be anything, anywhere.
+        values = [value for value in self.model.state_dict().values() if isinstance(value, Tensor)]
+        return bool(torch.stack([value.isfinite().all().to(self.device) for value in values]).all())
 
     def _keep_if_best(self, epoch: int, val: Evaluation | None) -> None:
         best = self.progress.best_acc
@@ -298,5 +299,5 @@ class Trainer:
         self.write()
         self._unwritten = checkpoints.Taken(state), ["last.pt", "best.pt"] if is_best else ["last.pt"]
         # Whatever is wrong with the folder or the state should come to light at once.
-        if self.device.type not in computations.QUEUES or self.progress.epoch == 0:
+        if not queues(self.device) or self.progress.epoch == 0:
             self.write()

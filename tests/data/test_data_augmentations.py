@@ -2,6 +2,7 @@
 
 import random
 import re
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from omegaconf import OmegaConf
 
 from cifar_tuning import PROJECT_ROOT
 from cifar_tuning.data import CropFlip, NoAugmentation, TrainBatches, TransformsV2
+from cifar_tuning.data.augmentation import AUGMENTATION_STREAM, epoch_bits
 from cifar_tuning.jobs.checks import problems_with
 from cifar_tuning.torchvision_compat import torchvision
 
@@ -120,6 +122,17 @@ def test_transforms_depend_on_seed_and_epoch_alone_and_leave_no_trace(images):
     assert torch.equal(epoch_of(augmentation, images, batch_size=5)[0], first)
     assert not torch.equal(epoch_of(augmentation, images, epoch=1)[0], first)
     assert not torch.equal(epoch_of(augmentation, images, seed=1)[0], first)
+
+
+def test_transforms_draw_as_by_hand_and_leave_other_devices_generators_alone(images, monkeypatch):
+    crop, seeds = v2.RandomCrop(32, padding=4), epoch_bits(0, 0, AUGMENTATION_STREAM, len(images)) >> np.uint64(1)
+    others = MagicMock()
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", others)
+    x, y = epoch_of(TransformsV2([crop]), images)
+    assert not others.called
+    for made, place, seed in zip(x, y, seeds.tolist(), strict=True):
+        torch.manual_seed(seed)
+        assert torch.equal(made, crop(images[place].permute(2, 0, 1)).float())
 
 
 def test_a_transform_that_changes_the_shape_is_named(images):

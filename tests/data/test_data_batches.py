@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from cifar_tuning.data import CIFAR10, CropFlip, EvalBatches, ImageDataset, NoAugmentation, TrainBatches
+from benchmarks.usual import ImageDataset
+from cifar_tuning import devices
+from cifar_tuning.data import CIFAR10, CropFlip, EvalBatches, NoAugmentation, TrainBatches
 from cifar_tuning.data import batches as made_here
 from cifar_tuning.data.augmentation import Plan
 from cifar_tuning.data.batches import shared_on_device
@@ -176,7 +178,7 @@ def test_batches_that_are_made_as_one_are_those_made_one_by_one(
 ):
     made = []
     for where in (("cuda",), ("cuda", "cpu")):
-        monkeypatch.setattr(made_here, "AHEAD_ON", where)
+        monkeypatch.setattr(devices, "QUEUES", where)
         monkeypatch.setattr(made_here, "AHEAD", 30)
         given = {"batch_size": batch_size, "augmentation": augmentation, "classes": 1 + int(labels.max()), "seed": 3}
         made.append(list(TrainBatches(images, labels, mean=(0.5,) * 3, std=(0.25,) * 3, **given, **options).epoch(2)))

@@ -1,18 +1,16 @@
-"""The datasets' settings, their YAMLs, what they load, and the classic one-by-one view."""
+"""The datasets' settings, their YAMLs, and what they load."""
 
 import inspect
 import re
 import subprocess
 import sys
 
-import numpy as np
 import pytest
 import torch
 from omegaconf import OmegaConf
-from PIL import Image
 
 from cifar_tuning import PROJECT_ROOT
-from cifar_tuning.data import CIFAR10, CropFlip, ImageDataset, Synthetic, TrainBatches
+from cifar_tuning.data import CIFAR10, CropFlip, Synthetic, TrainBatches
 from cifar_tuning.data.__main__ import main
 from cifar_tuning.data.spec import CIFAR10_SPEC, array_sha256
 from cifar_tuning.jobs.checks import problems_with
@@ -173,29 +171,6 @@ def test_a_relative_root_is_made_absolute(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     assert CIFAR10("data").root == tmp_path / "data"
     assert CIFAR10("~/data").root == tmp_path / "home" / "data"
-
-
-def test_image_dataset_gives_pil_images_or_what_the_transform_makes(synthetic):
-    train = synthetic.train
-    plain = ImageDataset(train.images, train.labels)
-    image, label = plain[5]
-    assert isinstance(image, Image.Image)
-    np.testing.assert_array_equal(np.asarray(image), train.images[5].numpy())
-    assert (len(plain), label, type(label)) == (512, int(train.labels[5]), int)
-    sizes = ImageDataset(train.images, train.labels, lambda each: each.resize((8, 4)).size)
-    assert sizes[0] == ((8, 4), int(train.labels[0]))
-    loader = torch.utils.data.DataLoader(ImageDataset(train.images, train.labels, np.array), batch_size=100)
-    x, y = next(iter(loader))
-    assert torch.equal(x, train.images[:100])
-    assert torch.equal(y, train.labels[:100])
-
-
-@pytest.mark.parametrize("labels", [torch.arange(3), torch.arange(5)])
-def test_image_dataset_refuses_what_does_not_fit(labels):
-    with pytest.raises(ValueError, match="4 images but"):
-        ImageDataset(torch.zeros(4, 32, 32, 3, dtype=torch.uint8), labels)
-    with pytest.raises(ValueError, match="must be uint8 N×H×W×3"):
-        ImageDataset(torch.zeros(4, 3, 32, 32), torch.arange(4))
 
 
 @pytest.mark.slow

@@ -9,12 +9,12 @@ import torch
 from optuna.trial import TrialState
 from torch import nn
 
+from cifar_tuning import devices
 from cifar_tuning.fused import flow, launch
 from cifar_tuning.fused.launch import Launch
 from cifar_tuning.fused.layers import Given, StackedConv2d
 from cifar_tuning.fused.stack import Stack
 from cifar_tuning.training import checkpoint as checkpoints
-from cifar_tuning.training import computation
 from cifar_tuning.tuning.claims import Claims
 from cifar_tuning.tuning.engine import Engine
 from cifar_tuning.tuning.place import LostTrial
@@ -157,7 +157,7 @@ def test_it_goes_on_after_ctrl_c(study, tmp_path, monkeypatch, pristine_database
 
 @pytest.mark.slow
 def test_what_was_put_off_is_written_when_a_study_is_stopped(study, tmp_path, monkeypatch):
-    monkeypatch.setattr(computation, "QUEUES", ("cpu",))  # as if it were a GPU
+    monkeypatch.setattr(devices, "QUEUES", ("cpu",))  # as if it were a GPU
     budget = ["hydra.sweeper.n_trials=2", "hydra.sweeper.n_jobs=2", "hydra.launcher.stack=2", "trainer.epochs=5"]
     one_epoch, count = flow.one_epoch, iter(range(100))
 

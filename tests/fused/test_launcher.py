@@ -14,11 +14,12 @@ from hydra.core.plugins import Plugins
 from hydra.plugins.sweeper import Sweeper
 from optuna.trial import TrialState
 
+from cifar_tuning import devices
 from cifar_tuning.fused import launch, plan
 from cifar_tuning.fused.size import Stacking
 from cifar_tuning.fused.stack import Stack
 from cifar_tuning.jobs.training import EpochTracking
-from cifar_tuning.training import Trainer, computation, probe
+from cifar_tuning.training import Schedule, Trainer, probe
 from cifar_tuning.training import checkpoint as checkpoints
 from cifar_tuning.tuning.place import LostTrial
 from cifar_tuning.tuning.trial import TrialReporter
@@ -294,17 +295,18 @@ def test_ctrl_c_leaves_no_job_open_that_waits_for_another_stack(tiny, tmp_path, 
 
 @pytest.mark.slow
 def test_a_stack_that_fails_goes_on_one_by_one(tiny, tmp_path, monkeypatch):
-    train = Stack.train
+    after_step, failed = Schedule.after_step, []
 
-    def broken(self, epochs, *given):
-        if epochs[0] == 2:
-            raise RuntimeError("no kernel for this")
-        return train(self, epochs, *given)
+    def broken(self):
+        if self.scheduler.base_lrs == [0.01] and self.scheduler.last_epoch == 1 and not failed:
+            failed.append(self)
+            raise RuntimeError("no such rate")
+        after_step(self)
 
-    monkeypatch.setattr(Stack, "train", broken)
+    monkeypatch.setattr(Schedule, "after_step", broken)
     outcome = tiny(*FUSED, "hydra.launcher.stack=2", "optimizer.lr=0.1,0.01")
     assert outcome.code == 0, outcome.err
-    assert "its jobs go on one by one: RuntimeError: no kernel for this" in outcome.text
+    assert "The stack failed in #1's part, its jobs go on one by one: RuntimeError: no such rate" in outcome.text
     assert [(r["state"], r["epochs"]) for r in results(tmp_path / "sweep").values()] == [("complete", 2)] * 2
 
 
@@ -384,7 +386,7 @@ def test_runs_resumed_from_elsewhere_go_on_from_their_own_checkpoints_when_inter
 @pytest.mark.parametrize("where", ["finish_epoch", "while_waiting"])
 def test_an_error_of_one_run_is_its_own(tiny, tmp_path, monkeypatch, where):
     """Its checkpoint can't be written, say; its neighbours don't notice."""
-    monkeypatch.setattr(computation, "QUEUES", ("cpu",))  # as if it were a GPU
+    monkeypatch.setattr(devices, "QUEUES", ("cpu",))  # as if it were a GPU
     done = getattr(Trainer, where)
 
     def failing(self, *given):
@@ -402,7 +404,7 @@ def test_an_error_of_one_run_is_its_own(tiny, tmp_path, monkeypatch, where):
 
 @pytest.mark.slow
 def test_a_run_that_fails_in_a_stack_keeps_its_last_epoch(tiny, tmp_path, monkeypatch):
-    monkeypatch.setattr(computation, "QUEUES", ("cpu",))  # as if it were a GPU
+    monkeypatch.setattr(devices, "QUEUES", ("cpu",))  # as if it were a GPU
     done = EpochTracking.on_epoch
 
     def failing(self, metrics):

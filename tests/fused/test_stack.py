@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from cifar_tuning.fused import stack
+from cifar_tuning import devices
 from cifar_tuning.fused.layers import TWINS, Twin
 from cifar_tuning.fused.stack import Stack, own_generator
 from cifar_tuning.models import ResNet, SimpleNN
@@ -88,7 +88,7 @@ STEPPED_AS_ONE = (
 @pytest.mark.parametrize("case", STEPPED_AS_ONE)
 def test_the_same_numbers_where_all_are_stepped_as_one(make_run, monkeypatch, case):
     """As on a GPU."""
-    monkeypatch.setattr(stack, "STEP_AS_ONE", ("cpu",))
+    monkeypatch.setattr(devices, "QUEUES", ("cpu",))
     test_the_same_numbers(make_run, CASES[case])
 
 
@@ -120,7 +120,7 @@ class Gated(nn.Module):
 @pytest.mark.parametrize("as_one", [True, False])
 def test_a_weight_of_a_single_number(make_run, monkeypatch, as_one):
     monkeypatch.setitem(TWINS, Gated.Gate, Gated.StackedGate)
-    monkeypatch.setattr(stack, "STEP_AS_ONE", ("cpu",) if as_one else ())
+    monkeypatch.setattr(devices, "QUEUES", ("cpu",) if as_one else ())
     test_the_same_numbers(make_run, [{"model": partial(Gated), **rate} for rate in RATES[:2]])
 
 
@@ -172,7 +172,7 @@ class OnlyTheLast(L2):
     ids=["few weights", "momentum to 0 and back", "dampening", "Adam"],
 )
 def test_other_optimizers_take_their_own_steps(make_run, monkeypatch, options):
-    monkeypatch.setattr(stack, "STEP_AS_ONE", ("cpu",))
+    monkeypatch.setattr(devices, "QUEUES", ("cpu",))
     given = {"optimizer": partial(SGD, lr=0.01, momentum=0.9), **options}
     assert Stack([make_run(model=NET, seed=seed, **given) for seed in (0, 1)]).sgd is None
     test_the_same_numbers(make_run, [{**given, "seed": seed} for seed in (0, 1)])

@@ -97,6 +97,7 @@ from cifar_tuning.jobs.checks import RULES
         (["data=cifar10", "data.batch_size=46000"], "data.batch_size=46000: must be between 1 and 45000"),
         (["augmentation=crop_flip", "augmentation.padding=-1"], "augmentation.padding=-1: must be"),
         (["augmentation=crop_flip", "augmentation.cutout=x"], "augmentation.cutout=x: must be a whole number"),
+        (["+schedule.interval=batch"], "interval=batch: must be step, epoch or null"),
         (["trainer.mixup=-1"], "trainer.mixup=-1: must be a number from 0 to 100"),
         (["trainer.ema_decay=1"], "trainer.ema_decay=1: must be a number from 0 up to, not including, 1"),
         (["trainer.initial_scale=0"], "trainer.initial_scale=0: must be a number above 0"),

@@ -4,16 +4,19 @@ import re
 import shutil
 import subprocess
 import sys
+from unittest.mock import MagicMock
 
 import pytest
 import torch
 from mlflow import MlflowClient
 
-from cifar_tuning import PROJECT_ROOT
+from cifar_tuning import PROJECT_ROOT, devices
+from cifar_tuning.jobs.training import EpochTracking
 from cifar_tuning.text import counted
 from cifar_tuning.training import checkpoint as checkpoints
 from cifar_tuning.training import computation, probe
 from cifar_tuning.training.evaluation import Evaluation
+from cifar_tuning.training.events import EpochMetrics
 from tests.conftest import TINY
 
 
@@ -153,8 +156,6 @@ def test_techniques_together(tiny, tmp_path, options):
 
 def stop_after(epoch, tiny, *arguments) -> str:
     """Interrupts a run as Ctrl-C would, right after an epoch's checkpoint."""
-    from cifar_tuning.jobs.training import EpochTracking
-
     original = EpochTracking.on_epoch
 
     def interrupt(self, metrics):
@@ -173,11 +174,20 @@ def stop_after(epoch, tiny, *arguments) -> str:
     return "finished"
 
 
+def test_only_numbers_are_told_of_a_diverged_epoch():
+    """MLflow would keep an infinite loss as 1.8e308."""
+    tracker = MagicMock()
+    EpochTracking(tracker).on_epoch(EpochMetrics(1, math.inf, 0.1, math.nan, 0.2, 0.3, 0.4, 5.0, 6.0))
+    ((told, epoch),) = (call.args for call in tracker.log_epoch.call_args_list)
+    assert told.keys() == {"train/acc", "val/acc", "val/acc_best", "lr", "images_per_second", "epoch_seconds"}
+    assert epoch == 1
+
+
 def test_the_store_is_told_while_a_gpu_computes(tiny, tmp_path, monkeypatch):
     from cifar_tuning.tracking.base import NoTracker
 
     told = []
-    monkeypatch.setattr(computation, "QUEUES", ("cpu",))
+    monkeypatch.setattr(devices, "QUEUES", ("cpu",))
     monkeypatch.setattr(NoTracker, "deliver", lambda self: told.append(len(history(tmp_path / "run"))))
     assert tiny("trainer.epochs=2").code == 0
     assert told == [1, 2]
@@ -239,8 +249,6 @@ def test_the_best_weights_may_have_missed_the_last_epoch(tiny, tmp_path):
 
 def spoil(tiny, *arguments):
     """Runs with an evaluation that finds nothing right, so that no later epoch can be the best."""
-    import cifar_tuning.training.computation as computation
-
     original = computation.evaluate
     computation.evaluate = lambda *a, **k: [Evaluation(9.9, 0.0, [[0]])]
     try:

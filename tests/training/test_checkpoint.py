@@ -1,14 +1,16 @@
 import os
 import pickle
+from collections import Counter, OrderedDict
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from cifar_tuning import devices
 from cifar_tuning.errors import UserError
 from cifar_tuning.models import ResNet, SimpleNN
 from cifar_tuning.training import checkpoint as checkpoints
-from cifar_tuning.training import on_host
 from cifar_tuning.training.events import Progress
 
 
@@ -59,6 +61,24 @@ def test_another_projects_file(tmp_path):
         checkpoints.load(tmp_path / "x.pt")
 
 
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"format": 7}, "format is 7, not 1"),
+        ({"sharpness": 0.1}, "other fields.*'sharpness'"),
+        ({"optimizer": ...}, "other fields.*'optimizer'"),
+        ({"progress": ...}, "other fields.*'progress'"),
+        ({"progress": {"history": [{"epoch": 0}]}}, "other fields.*train_loss"),
+    ],
+)
+def test_another_versions_file(tmp_path, changed, message):
+    checkpoints.save(make(SimpleNN()), tmp_path / "x.pt")
+    content = torch.load(tmp_path / "x.pt") | changed
+    torch.save({key: value for key, value in content.items() if value is not ...}, tmp_path / "x.pt")
+    with pytest.raises(UserError, match=f"not a checkpoint of this version of the project: .*{message}.*train again"):
+        checkpoints.load(tmp_path / "x.pt")
+
+
 def test_a_truncated_file(tmp_path):
     checkpoints.save(make(SimpleNN()), tmp_path / "x.pt")
     whole = (tmp_path / "x.pt").read_bytes()
@@ -83,7 +103,7 @@ def test_a_failed_write_leaves_the_old_checkpoint(tmp_path, monkeypatch):
     old = file.read_bytes()
     bad = make(SimpleNN())
     bad.config = {"x": lambda: None}
-    with pytest.raises((AttributeError, pickle.PicklingError)):
+    with pytest.raises(UserError, match="lambda"):
         checkpoints.save(bad, file)
     assert file.read_bytes() == old
 
@@ -101,12 +121,56 @@ def test_numbers_of_numpy_are_plain_ones_in_the_file(tmp_path):
     )
 
 
-def test_what_could_not_be_read_again_is_said_before_the_training(tmp_path):
+@pytest.mark.parametrize("value", [Path(), np.zeros(2), lambda: None, iter({})], ids=lambda value: type(value).__name__)
+def test_what_could_not_be_read_again_is_said_before_the_training(tmp_path, value):
     checkpoint = make(SimpleNN())
-    checkpoint.schedule = {"path": tmp_path}
-    with pytest.raises(UserError, match="could not be read again"):
+    checkpoint.schedule = {"count": 1, "part": [value]}
+    with pytest.raises(UserError, match=r"could not be read again.*\(schedule: part: "):
         checkpoints.save(checkpoint, tmp_path / "last.pt")
     assert not list(tmp_path.iterdir())
+
+
+def test_dictionaries_are_read_as_what_they_were(tmp_path):
+    """With the versions of a model's layers, which some look at when they are loaded."""
+    checkpoint = make(SimpleNN(batch_norm=True))
+    checkpoint.schedule = {"milestones": Counter({2: 1, 4: 2}), "plain": {"a": OrderedDict(b=1)}}
+    checkpoints.save(checkpoint, tmp_path / "last.pt")
+    read = checkpoints.load(tmp_path)
+    assert read.schedule == checkpoint.schedule
+    assert sorted(read.schedule["milestones"].elements()) == [2, 4, 4]
+    assert type(read.schedule["plain"]["a"]) is OrderedDict
+    assert read.model._metadata == checkpoint.model._metadata
+    assert read.model._metadata["norm1"]["version"] == 2
+
+
+class Counting(torch.nn.Linear):
+    """Keeps something of its own, by PyTorch's hook for it."""
+
+    seen = 0
+
+    def get_extra_state(self):
+        return {"seen": self.seen}
+
+    def set_extra_state(self, state):
+        self.seen = state["seen"]
+
+
+def test_a_layers_extra_state_is_kept(tmp_path):
+    model, other = Counting(2, 3), Counting(2, 3)
+    model.seen = 5
+    checkpoints.save(make(model), tmp_path / "x.pt")
+    checkpoints.load_weights(other, checkpoints.load(tmp_path / "x.pt"), "x.pt")
+    assert other.seen == 5
+    assert torch.equal(other.weight, model.weight)
+    with pytest.raises(UserError, match=r"weight: \(3, 2\) there, \(4, 2\) here"):
+        checkpoints.load_weights(Counting(2, 4), checkpoints.load(tmp_path / "x.pt"), "x.pt")
+
+
+def test_a_model_with_extra_state_is_trained_without_validation(make_trainer, tmp_path):
+    model = torch.nn.Sequential(torch.nn.Flatten(), Counting(3072, 10))
+    model[1].seen = 5
+    assert make_trainer(model=model, epochs=1, validate=False, folder=tmp_path).fit().state == "complete"
+    assert checkpoints.load(tmp_path).model["1._extra_state"] == {"seen": 5}
 
 
 @pytest.mark.parametrize("own", [True, False])
@@ -132,7 +196,7 @@ def test_a_run_that_goes_on_on_another_kind_of_device_says_so(caplog):
 
 @pytest.mark.parametrize("far", [(), ("cpu",)], ids=["clones", "fetched together"])
 def test_what_is_taken_is_as_it_was_then(tmp_path, monkeypatch, far):
-    monkeypatch.setattr(on_host, "FAR", far)  # as if they were on a GPU
+    monkeypatch.setattr(devices, "QUEUES", far)  # as if they were on a GPU
     checkpoint = make(SimpleNN())
     weight, steps, seen, groups = torch.ones(3), torch.tensor(1.0), {1}, [{"lr": 0.1, "betas": [0.9]}]
     checkpoint.model = {"weight": weight}
@@ -156,7 +220,7 @@ def test_what_is_taken_is_as_it_was_then(tmp_path, monkeypatch, far):
 
 @pytest.mark.parametrize("far", [(), ("cpu",)], ids=["clones", "fetched together"])
 def test_tensors_are_written_without_what_lies_around_them_and_read_as_they_were(tmp_path, monkeypatch, far):
-    monkeypatch.setattr(on_host, "FAR", far)  # as if they were on a GPU
+    monkeypatch.setattr(devices, "QUEUES", far)  # as if they were on a GPU
     table = torch.arange(4000.0).view(100, 40)
     images = torch.randn(2, 3, 5, 4).to(memory_format=torch.channels_last)
     scaled = [

@@ -5,10 +5,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from cifar_tuning import devices
 from cifar_tuning.data.augmentation import Augmentation
-from cifar_tuning.training import L1, L2, ElasticNet, Listener, Regularizer, Schedule, on_host
+from cifar_tuning.training import L1, L2, ElasticNet, Listener, Regularizer
 from cifar_tuning.training import checkpoint as checkpoints
-from cifar_tuning.training import computation as computation_module
 from cifar_tuning.training.averaging import WeightAverage
 from cifar_tuning.training.computation import LEAD, Computation, _due
 from cifar_tuning.training.display import Display
@@ -337,49 +337,6 @@ def test_best_and_last_checkpoints(make_trainer, tmp_path):
     assert not list(tmp_path.glob(".*"))
 
 
-@pytest.mark.parametrize(
-    ("schedule", "expected"),
-    [
-        (constant, [0.1, 0.1, 0.1, 0.1]),
-        (partial(step, decay_epochs=2, decay=0.1), [0.1, 0.1, 0.01, 0.01]),
-        (partial(step, decay_epochs=None, decay=0.1), [0.1, 0.1, 0.1, 0.1]),
-        (COSINE, [0.1, 0.1 * (1 + math.cos(math.pi / 4)) / 2, 0.05, 0.1 * (1 - math.cos(math.pi / 4)) / 2]),
-        (EXPONENTIAL, [0.1, 0.05, 0.025, 0.0125]),
-    ],
-)
-def test_schedules_by_epoch(make_trainer, schedule, expected):
-    history = make_trainer(epochs=4, lr=0.1, schedule=schedule).fit().progress.history
-    assert [m.lr for m in history[1:]] == pytest.approx(expected)
-
-
-def test_one_cycle_goes_up_and_down_by_the_batch(make_trainer):
-    trainer = make_trainer(epochs=5, schedule=partial(ONE_CYCLE, pct_start=0.4, cycle_momentum=False))
-    assert trainer.schedule.every_step
-    rates = [m.lr for m in trainer.fit().progress.history]
-    assert rates[0] < rates[1] < rates[2]
-    assert rates[2] > rates[3] > rates[4] > rates[5]
-    assert trainer.schedule.scheduler.last_epoch == 5 * len(trainer.train)
-
-
-@pytest.mark.parametrize(("pct_start", "steps"), [(0.2, 5), (0.1, 10), (0.25, 4), (0.3, 4), (0.2, 1)])
-@pytest.mark.parametrize("three_phase", [False, True])
-def test_one_cycle_of_a_few_steps(pct_start, steps, three_phase):
-    """PyTorch divides by the length of the rise less one step, which is 0 where it is of one step."""
-    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
-    one_cycle = partial(ONE_CYCLE, pct_start=pct_start, cycle_momentum=False, three_phase=three_phase)
-    schedule, rates = Schedule(one_cycle, optimizer, 1, steps), []
-    for _ in range(steps):
-        rates.append(optimizer.param_groups[0]["lr"])
-        optimizer.step()
-        if len(rates) < steps:
-            schedule.after_step()
-    assert rates[-1] == pytest.approx(0.1 / 25 / 1e4)
-    assert max(rates) <= 0.1
-    if pct_start * steps == 1 and not three_phase:  # one step up, then down from the top
-        assert rates[0] == pytest.approx(0.1 / 25)
-        assert rates[1] == max(rates)
-
-
 def test_l1_is_a_term_of_the_loss_over_weights_only(make_trainer):
     model = make_trainer().model
     weights = [m.weight for m in (model.conv1, model.conv2, model.fc1, model.fc2, model.fc3)]
@@ -437,7 +394,7 @@ class Waiting(Listener):
 def test_while_a_device_works_the_next_epoch_is_drawn_and_listeners_do_what_may_be_late(make_trainer, monkeypatch):
     plain, waiting = make_trainer(), Waiting()
     plain.fit()
-    monkeypatch.setattr(computation_module, "QUEUES", ("cpu",))
+    monkeypatch.setattr(devices, "QUEUES", ("cpu",))
     trainer = make_trainer(listeners=[waiting])
     drawn = []
     monkeypatch.setattr(
@@ -494,8 +451,7 @@ BEFORE = [("epoch 0", 0), ("in epoch 1", 0), ("epoch 1", 0), ("in epoch 2", 1), 
     [("pruned", [("pruned", 2)]), ("interrupted", [("in epoch 3", 2)])],
 )
 def test_a_checkpoint_is_written_while_a_device_works_and_in_any_case(make_trainer, monkeypatch, tmp_path, kind, then):
-    monkeypatch.setattr(computation_module, "QUEUES", ("cpu",))
-    monkeypatch.setattr(on_host, "FAR", ("cpu",))
+    monkeypatch.setattr(devices, "QUEUES", ("cpu",))
     listener = Interrupting(tmp_path, kind)
     trainer = make_trainer(epochs=3, folder=tmp_path, listeners=[listener])
     if kind == "pruned":
@@ -509,7 +465,7 @@ def test_a_checkpoint_is_written_while_a_device_works_and_in_any_case(make_train
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
 def test_what_was_put_off_is_written_when_training_ends_early(make_trainer, monkeypatch, tmp_path, error):
-    monkeypatch.setattr(computation_module, "QUEUES", ("cpu",))
+    monkeypatch.setattr(devices, "QUEUES", ("cpu",))
     for name in ("plain", "stopped"):
         (tmp_path / name).mkdir()
     plain = make_trainer(epochs=2, folder=tmp_path / "plain")
@@ -532,7 +488,7 @@ def test_what_was_put_off_is_written_when_training_ends_early(make_trainer, monk
 
 
 def test_a_full_disk_hides_no_other_error(make_trainer, monkeypatch, tmp_path, caplog):
-    monkeypatch.setattr(computation_module, "QUEUES", ("cpu",))
+    monkeypatch.setattr(devices, "QUEUES", ("cpu",))
     trainer = make_trainer(epochs=4, folder=tmp_path)
 
     whole = trainer.train.epoch

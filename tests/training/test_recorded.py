@@ -71,6 +71,12 @@ def test_what_is_recorded(asked, model, regularizer, device, expected, caplog):
     assert ("has code of its own" in caplog.text) == (asked == "auto" and not expected)
 
 
+@pytest.mark.parametrize("refused", [0, 1])
+def test_a_stack_is_recorded_only_if_all_its_runs_may_be(make_trainer, refused):
+    stack = Stack([make_trainer(record=number != refused) for number in range(2)])
+    assert (stack.learning, stack.updating, stack.logits.recorded) == (None, None, None)
+
+
 class Graph:
     """Stands in for a CUDA graph, with PyTorch's rule for memory: a pool is none any more when its last graph is gone.
 
