@@ -15,7 +15,7 @@ from cifar_tuning.processes import is_worker
 from cifar_tuning.tuning.engine import Engine
 from cifar_tuning.tuning.exits import ContainedTask
 from cifar_tuning.tuning.options import StudyOptions
-from cifar_tuning.tuning.study import open_study
+from cifar_tuning.tuning.study import open_study, storage_of
 from cifar_tuning.tuning.worker_count import script, workers_of
 from cifar_tuning.tuning.workers import BEGIN_VARIABLE, Workers, die_with_parent
 
@@ -65,7 +65,7 @@ def _monitor(study: optuna.Study, options: StudyOptions, begin: float) -> Abstra
     if options.n_trials <= sum(trial.state.is_finished() for trial in study.get_trials(deepcopy=False)):
         return nullcontext()
     # A study object of its own: the table is drawn by another thread.
-    watched = optuna.load_study(study_name=study.study_name, storage=study._storage)
+    watched = optuna.load_study(study_name=study.study_name, storage=storage_of(options))
     epochs = OmegaConf.select(options.config, "trainer.epochs")
     timeout = options.sweeper.timeout
     return Monitor(

@@ -15,7 +15,7 @@ from rich.table import Table
 from cifar_tuning.databases import with_driver
 from cifar_tuning.targets import is_tracked
 from cifar_tuning.text import command_line, counted, override, without_password
-from cifar_tuning.tuning.claims import exhausted
+from cifar_tuning.tuning.claims import exhausted, is_foreign
 from cifar_tuning.tuning.options import StudyOptions
 from cifar_tuning.tuning.place import folder_of_model
 from cifar_tuning.tuning.progress import feasible, number, reason
@@ -67,7 +67,7 @@ def print_end(study: optuna.Study, options: StudyOptions, timed_out: bool = Fals
         *failures(ended),
         *([] if complete or not ended else [f"None is complete; their logs are in {options.place.folder}/<trial>/"]),
         *([EXHAUSTED] if exhausted(study) else []),
-        *([] if is_over(study, options) else unfinished(options, len(ended), timed_out)),
+        *([] if is_over(study, options) else [*unfinished(options, len(ended), timed_out), *foreign(study)]),
     ]
     if complete and several:
         lines += [*_front(study.best_trials, options), *_look_next(options, [])]
@@ -138,6 +138,12 @@ def unfinished(options: StudyOptions, done: int, timed_out: bool) -> list[str]:
     if options.sweeper.retrain_best and done < options.n_trials:
         lines.append(f"the winner is retrained once all n_trials={options.n_trials} are finished")
     return lines
+
+
+def foreign(study: optuna.Study) -> list[str]:
+    """Returns a line on the trials that another program has in training, if any."""
+    numbers = [str(trial.number) for trial in study.get_trials(deepcopy=False) if is_foreign(trial)]
+    return [f"another program asked Optuna for trial {', '.join(numbers)}, which is left to it"] if numbers else []
 
 
 def _retrained(best: FrozenTrial, options: StudyOptions) -> list[str]:
