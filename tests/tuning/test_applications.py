@@ -395,8 +395,8 @@ def test_infinite_values_are_said_once_to_be_in_no_plot(run):
     out = run(*given)
     assert "2 trials with an infinite value: in none of the plots." in out
     assert "omitted" not in out
-    (best,) = {line.partition("(best ")[2].partition(")")[0] for line in out.splitlines() if "3/3 ended" in line}
-    assert best.startswith("-inf")
+    (best,) = {line.partition("(best ")[2].partition(",")[0] for line in out.splitlines() if "3/3 ended" in line}
+    assert best == "1.0000"
 
 
 @pytest.mark.parametrize(
