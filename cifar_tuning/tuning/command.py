@@ -25,7 +25,7 @@ def run_study(config: DictConfig, context: HydraContext, task: TaskFunction, arg
 
     Raises:
         ConfigError: the study can't be run as asked; nothing was trained.
-        UserError: the storage can't be used, or too many trials failed.
+        UserError: the storage can't be used, too many trials failed, or the winner could not be retrained.
     """
     context, task = remember_files(context), ContainedTask(task)
     options = StudyOptions.parse(config, arguments)
@@ -55,8 +55,12 @@ def run_study(config: DictConfig, context: HydraContext, task: TaskFunction, arg
         study_files.write(study, options, plots=options.sweeper.plots and not stopped)
     timeout = options.sweeper.timeout
     timed_out = timeout is not None and time.time() >= begin + timeout and not study_files.is_over(study, options)
-    retrain.retrain_best(study, options, context, task)
+    failures = retrain.retrain_best(study, options, context, task)
     summary.print_end(study, options, timed_out)
+    if failures:
+        shown = "\n".join(f"  - {failure}" for failure in failures)
+        again = "The study itself is whole; the same command trains what is missing."
+        raise UserError(f"hydra.sweeper.retrain_best: the winner could not be retrained:\n{shown}\n{again}")
 
 
 def _monitor(study: optuna.Study, options: StudyOptions, begin: float) -> AbstractContextManager[object]:
