@@ -103,6 +103,7 @@ class StudySweeper(Sweeper):
         """Runs the study to its end."""
         from cifar_tuning.tuning.command import run_study
         from cifar_tuning.tuning.storage import AWAY
+        from cifar_tuning.tuning.workers import report
 
         assert self.config is not None
         try:
@@ -112,6 +113,7 @@ class StudySweeper(Sweeper):
             reason = f"error: the study's storage does not answer any more: {error}"
             raise CompactHydraException(f"{reason}\nThe same command goes on with the study.") from error
         except UserError as error:  # Hydra prints its own kind without a traceback, in every application
+            report(error)
             raise CompactHydraException(f"error: {error}") from None
         except KeyboardInterrupt:
             print("Interrupted; the same command goes on with the study.", file=sys.stderr)
