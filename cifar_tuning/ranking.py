@@ -1,6 +1,7 @@
 """Which of a sweep's jobs is the best: one rule for its table, for `predict.py` and for MLflow."""
 
 import math
+from collections.abc import Iterable, Sequence
 
 # States of a job that came to its end: a diverged one has its accuracy too. The best accuracy of a pruned, failed or
 # killed one is that of an unfinished training: it doesn't compete.
@@ -19,6 +20,19 @@ def merit(name: str, value: float | None) -> float | None:
 def competes(state: str | None, value: float | None) -> bool:
     """Whether a job can be a sweep's best: it ended, with what it is ranked by."""
     return state in ENDED and value is not None
+
+
+def can_win(values: Sequence[float | None] | None, violations: Iterable[float]) -> bool:
+    """Whether a complete trial can be its study's best: its values are finite, and it violates no constraint.
+
+    Optuna has an infinite value for the best there can be; it is what a model returns that overflowed.
+
+    Args:
+        values: of its objectives.
+        violations: of its constraints; above 0 is against one.
+    """
+    finite = bool(values) and all(value is not None and math.isfinite(value) for value in values or ())
+    return finite and all(violation <= 0 for violation in violations)
 
 
 def rank(state: str | None, value: float | None, job: str | None) -> tuple[bool, bool, float, float, str]:

@@ -3,6 +3,7 @@
 import os
 import re
 import sys
+from dataclasses import dataclass
 from typing import Any
 
 from omegaconf import OmegaConf
@@ -79,8 +80,16 @@ TORCHVISION_MODELS += [
 ]
 # Whose packages hold so much that a name alone should be trusted.
 _BY_NAME = {"hydra", "hydra_plugins", "torch", "torchvision", "optuna", "mlflow", *sys.stdlib_module_names}
-# Hydra's words for what its execution whitelist lacks.
-_REFUSAL = re.compile(r"Target '([^']+)'.* is not in the Hydra execution whitelist")
+# Hydra's words for what its execution whitelist lacks, and for what no such list can allow.
+_REFUSAL = re.compile(r"Target '([^']+)'.* (is not in the Hydra execution whitelist|cannot be authorized by)")
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """What Hydra would not call; `final` where no trust of the user's changes that."""
+
+    name: str
+    final: bool = False
 
 
 def is_study(hydra: Any) -> bool:
@@ -103,18 +112,21 @@ def trusted_by_user() -> list[str]:
     return [name.strip() for name in os.environ.get(TRUST_VARIABLE, "").split(",") if name.strip()]
 
 
-def refused(error: BaseException | None) -> str | None:
+def refused(error: BaseException | None) -> Refusal | None:
     """Returns what Hydra says, here or further down, that a configuration may not call; None for other errors."""
     while error is not None:
-        if named := _REFUSAL.search(str(error)):
-            return named[1]
+        if found := _REFUSAL.search(str(error)):
+            return Refusal(found[1], final=found[2].startswith("cannot"))
         error = error.__cause__
     return None
 
 
-def how_to_trust(name: str) -> str:
+def how_to_trust(refusal: Refusal) -> str:
     """Says what to do about code that configurations may not name."""
+    name = refusal.name
     package = name.partition(".")[0]
+    if refusal.final:
+        return f"configurations may not call {name}, whoever trusts it; name a function of your own that does"
     if package == __package__:
         return f"configurations may not call {name}, but what those in conf/ call"
     if package in _BY_NAME:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cifar_tuning.files import written
+from cifar_tuning.ranking import can_win
 
 if TYPE_CHECKING:
     import optuna
@@ -99,7 +100,7 @@ def best_values(study: "optuna.Study") -> list[tuple[int, float, int]]:
     entries: list[tuple[int, float, int]] = []
     for time, trial in sorted(ended, key=lambda pair: (pair[0], pair[1].number)):
         value = trial.values[0]
-        if any(violation > 0 for violation in trial.constraints.values()):
+        if not can_win(trial.values, trial.constraints.values()):
             continue
         best = better(entries[-1][1], value) if entries else value
         entries.append((trial.number, best, round(time.timestamp() * 1000)))

@@ -8,28 +8,30 @@ import json
 import logging
 import math
 import os
+import time
 import uuid
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from datetime import datetime
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from threading import Event, Thread
 from typing import Any
 
 from optuna import Study
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.samplers import BruteForceSampler
-from optuna.trial import FrozenTrial, Trial, TrialState
+from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
-from cifar_tuning.processes import host, lives, started, undisturbed
-from cifar_tuning.text import counted, first_line
-from cifar_tuning.tuning.storage import TAKING_SECONDS, Storage, study_lock, trial_id
+from cifar_tuning.processes import TOLERANCE_SECONDS, host, lives, started
+from cifar_tuning.text import counted
+from cifar_tuning.tuning.heartbeats import Heartbeats
+from cifar_tuning.tuning.storage import LOCK_SECONDS, TAKING_SECONDS, Storage, study_lock
 
 log = logging.getLogger(__name__)
 
-# Names of a trial's system attributes, which neither the samplers nor Optuna's plots see.
+# Names of a trial's system attributes, which neither the samplers nor Optuna's plots see: the process that has it, the
+# moment at which one was about to take it, how often its process died, and whether an earlier one began it.
 OWNER = "cifar_tuning:owner"
+TAKING = "cifar_tuning:taking"
 RETRIES = "cifar_tuning:retries"
 AGAIN = "cifar_tuning:again"
 
@@ -39,6 +41,7 @@ class Claims:
 
     Args:
         study: with its sampler.
+        storage: of the study.
         folder: the study's.
         n_trials: the study's total.
         max_retry: how often a trial whose process died is taken up again; None: always.
@@ -49,16 +52,16 @@ class Claims:
     def __init__(
         self,
         study: Study,
+        storage: Storage,
         folder: Path,
         n_trials: int,
         max_retry: int | None,
         settle: Callable[[int], bool],
         fail: Callable[[int, str], None],
     ) -> None:
-        # Optuna wraps its databases in a cache that passes neither heartbeats nor changes of state on as they are.
-        backend = getattr(study._storage, "_backend", None)
-        assert isinstance(backend, Storage)
-        self.backend = backend
+        # Itself: Optuna's cache around it passes neither heartbeats nor changes of state on as they are.
+        self.storage, self.study_id = storage, storage.study_id(study)
+        self.heartbeats = Heartbeats(storage)
         self.study, self.folder, self.n_trials, self.max_retry = study, folder, n_trials, max_retry
         self.settle, self.fail = settle, fail
         self.process = {"host": host(), "pid": os.getpid(), "started": started(os.getpid()), "id": uuid.uuid4().hex[:8]}
@@ -73,20 +76,19 @@ class Claims:
         """
         taken: list[Trial] = []
         # The samplers are not atomic: of two asking at once, the second would not see the first's draw.
-        with study_lock(self.backend, self.folder):
+        with study_lock(self.storage, self.folder):
             trials = self.take_up_dead()
             training = {t._trial_id for t in trials if self.is_mine(t)}
             try:
                 for number in range(count):
-                    with undisturbed():  # in between it is RUNNING, and still of whoever gave it back
-                        trial = self._take_one(trials)
+                    trial = self._take_one(trials)
                     if trial is None:
                         return taken if number else None
                     trials = self.study.get_trials(deepcopy=False) if number + 1 < count else trials
                     if suggest(trial):
                         taken.append(trial)
             except BaseException:
-                self.backend.fresh_session()
+                self.storage.fresh_session()
                 self._give_back_half_taken(training)
                 raise
         return taken
@@ -103,30 +105,44 @@ class Claims:
                 self._set_state(trial._trial_id, TrialState.WAITING)
 
     def _take_one(self, trials: list[FrozenTrial]) -> Trial | None:
-        waiting = any(t.state == TrialState.WAITING and t.number < self.n_trials for t in trials)
+        waiting = [t._trial_id for t in trials if t.state == TrialState.WAITING and t.number < self.n_trials]
         if not waiting and (len(trials) >= self.n_trials or exhausted(self.study)):
             return None
+        # Marked before it is RUNNING: one without an owner may also be another program's.
+        if waiting:
+            next_one = waiting[0]
+            self._mark(next_one, time.time())
+        else:
+            marked = create_trial(state=TrialState.WAITING, system_attrs={TAKING: time.time()})
+            next_one = self.storage.create_new_trial(self.study_id, marked)
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Heartbeat of storage")  # this module records it
+            warnings.filterwarnings("ignore", "Heartbeat of storage")  # `heartbeats` records it
             trial = self.study.ask()
+        if trial._trial_id != next_one:  # another program was faster
+            self._mark(next_one, 0.0)
         if trial.number >= self.n_trials:  # another machine was faster; a waiting trial harms nobody
+            self._mark(trial._trial_id, 0.0)
             self._set_state(trial._trial_id, TrialState.WAITING)
             return None
-        if OWNER in self.backend.get_trial(trial._trial_id).system_attrs:
-            self.backend.set_trial_system_attr(trial._trial_id, AGAIN, True)
+        if OWNER in self.storage.get_trial(trial._trial_id).system_attrs:
+            self.storage.set_trial_system_attr(trial._trial_id, AGAIN, True)
         # Of a trial that is taken twice by one process, the first job (on another machine, say) must notice it.
-        owner = self.process | {"claim": uuid.uuid4().hex[:8]}
-        self.backend.set_trial_system_attr(trial._trial_id, OWNER, json.dumps(owner))
-        self.backend.record_heartbeat(trial._trial_id)
+        owner = self.process | {"claim": uuid.uuid4().hex[:8], "at": time.time()}
+        self.storage.set_trial_system_attr(trial._trial_id, OWNER, json.dumps(owner))
+        self.storage.record_heartbeat(trial._trial_id)
         return trial
+
+    def _mark(self, known_as: int, moment: float) -> None:
+        with suppress(UpdateFinishedTrialError):  # by another program, by now
+            self.storage.set_trial_system_attr(known_as, TAKING, moment)
 
     def release(self, number: int) -> None:
         """Gives back a trial that was interrupted on purpose: the next process goes on with it."""
-        self._set_state(trial_id(self.study, number), TrialState.WAITING)
+        self._set_state(self.storage.trial_id(self.study, number), TrialState.WAITING)
 
     def again(self, number: int) -> None:
         """Counts a death of a trial whose job a launcher lost, and queues it once more."""
-        self._take_up(self.backend.get_trial(trial_id(self.study, number)))
+        self._take_up(self.storage.get_trial(self.storage.trial_id(self.study, number)))
 
     def take_up_dead(self) -> list[FrozenTrial]:
         """Queues trials whose process died, once more each; gives up on those that died too often.
@@ -136,21 +152,22 @@ class Claims:
         """
         trials = self.study.get_trials(deepcopy=False)
         running = [t for t in trials if t.state == TrialState.RUNNING]
-        silent = set(self.backend._get_stale_trial_ids(self.study._study_id)) if running else set()
+        silent = set(self.storage._get_stale_trial_ids(self.study_id)) if running else set()
         dead = [t for t in running if self._orphaned(t) or owner_is_dead(t, t._trial_id in silent)]
         for trial in dead:
             self._take_up(trial)
         return self.study.get_trials(deepcopy=False) if dead else trials
 
     def _orphaned(self, trial: FrozenTrial) -> bool:
-        """Whether a trial's process died while it took it: it belongs to nobody.
+        """Whether a process of ours died while it took a trial, which belongs to nobody.
 
-        Taking happens under a lock of all that use the database, but for servers without one.
+        It was set to RUNNING just after the mark, and the mark has had no claim. Taking happens under a lock of all
+        that use the database, but for servers without one.
         """
-        if OWNER in trial.system_attrs:
+        marked, start = trial.system_attrs.get(TAKING, 0.0), _start(trial)
+        if _last_claim(trial)[1] >= marked or abs(start - marked) > LOCK_SECONDS:
             return False
-        age = (datetime.now() - trial.datetime_start).total_seconds() if trial.datetime_start else math.inf
-        return self.backend.engine.dialect.name in ("sqlite", "postgresql") or age > TAKING_SECONDS
+        return self.storage.engine.dialect.name in ("sqlite", "postgresql") or time.time() - start > TAKING_SECONDS
 
     def _take_up(self, trial: FrozenTrial) -> None:
         if self.settle(trial.number):
@@ -160,67 +177,15 @@ class Claims:
             self.fail(trial.number, f"its process died {counted(retries, 'time')}")
             return
         log.warning("Trial %d: its process died; it goes on from its last checkpoint.", trial.number)
-        self.backend.record_heartbeat(trial._trial_id)  # so that no other machine takes it up at the same time
-        self.backend.set_trial_system_attr(trial._trial_id, RETRIES, retries)
+        self.storage.record_heartbeat(trial._trial_id)  # so that no other machine takes it up at the same time
+        self.storage.set_trial_system_attr(trial._trial_id, RETRIES, retries)
         self._set_state(trial._trial_id, TrialState.WAITING)
-
-    @contextmanager
-    def alive(self, trials: list[Trial]) -> Iterator[None]:
-        """Gives signs of life for the trials that are being trained, from a thread of its own."""
-        over = Event()
-
-        def beat() -> None:
-            level = logging.WARNING
-            while not over.wait(self.backend.heartbeat_interval):
-                for trial in trials:
-                    try:
-                        self.backend.record_heartbeat(trial._trial_id)
-                    except Exception as error:  # a database that is away now may be back at the next
-                        log.log(level, "Trial %d can't give a sign of life: %s", trial.number, first_line(error))
-                        level = logging.DEBUG
-
-        thread = Thread(target=beat, daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            over.set()
-            thread.join()
 
     def _set_state(self, known_as: int, state: TrialState) -> None:
         try:
-            self.backend.set_trial_state_values(known_as, state)
+            self.storage.set_trial_state_values(known_as, state)
         except UpdateFinishedTrialError:
             log.warning("A trial that was to be taken up has meanwhile been finished by its process.")
-
-
-def tell(study: Study, number: int, state: str, value: Any, error: str | None = None) -> None:
-    """Records a trial's end, unless another process has ended it; the words are those of a run's state tag.
-
-    Args:
-        study: it belongs to.
-        number: of the trial.
-        state: complete, diverged, pruned or failed.
-        value: a float, or a list for several objectives; None for pruned and failed.
-        error: why it failed.
-    """
-    storage = study._storage
-    known_as = trial_id(study, number)
-    ends = {"pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
-    try:
-        if error is not None:
-            storage.set_trial_user_attr(known_as, "error", error)
-        if state in ("diverged", "failed"):
-            storage.set_trial_user_attr(known_as, "state", state)
-        if state in ends:
-            study.tell(number, state=ends[state])
-        else:
-            study.tell(number, value)
-    except (UpdateFinishedTrialError, ValueError) as refusal:  # the first is a RuntimeError, too
-        log.warning("Trial %d was ended by another process: %s", number, refusal)
-    except RuntimeError as refusal:
-        if not _stops_study(refusal):  # what is taken next is looked at by itself
-            raise
 
 
 def exhausted(study: Study) -> bool:
@@ -237,7 +202,7 @@ def exhausted(study: Study) -> bool:
         # The only way to ask: it draws nothing and writes nothing.
         study.sampler.after_trial(study, drawn[-1], TrialState.FAIL, None)
     except RuntimeError as refusal:
-        if not _stops_study(refusal):
+        if not stops_study(refusal):
             raise
         return True
     except ValueError:  # the space has changed, which the sampler will say when it draws
@@ -245,22 +210,43 @@ def exhausted(study: Study) -> bool:
     return False
 
 
-def _stops_study(error: RuntimeError) -> bool:
+def stops_study(error: RuntimeError) -> bool:
     """Whether a sampler wants to stop a study that has no further points, which is only allowed inside `optimize`."""
     return "`Study.stop` is supposed to be invoked" in str(error)
 
 
+def _start(trial: FrozenTrial) -> float:
+    """Returns when a trial was last set to RUNNING, in seconds since 1970; Optuna gives it in this machine's time."""
+    return -math.inf if trial.datetime_start is None else trial.datetime_start.timestamp()
+
+
+def _last_claim(trial: FrozenTrial) -> tuple[dict[str, Any], float]:
+    """Returns the process of ours that had a trial last, and since when; of an older release's that is not known."""
+    owner: dict[str, Any] = json.loads(trial.system_attrs.get(OWNER, "{}"))
+    return owner, owner.get("at", math.inf) if owner else -math.inf
+
+
 def owner_of(trial: FrozenTrial) -> dict[str, Any]:
-    """Returns the process that has a trial: its host, pid and start; empty where nobody has taken it."""
-    return dict(json.loads(trial.system_attrs.get(OWNER, "{}")))
+    """Returns the process of ours that has a trial: its host, pid and start.
+
+    Empty where none has taken it since it was last set to RUNNING: then it waits, or any other program that knows
+    Optuna has asked for it.
+    """
+    owner, since = _last_claim(trial)
+    return owner if since >= _start(trial) - TOLERANCE_SECONDS else {}
+
+
+def is_foreign(trial: FrozenTrial) -> bool:
+    """Whether another program has a trial in training; whether that still lives is not known here."""
+    return trial.state == TrialState.RUNNING and not owner_of(trial)
 
 
 def owner_is_dead(trial: FrozenTrial, silent: bool) -> bool:
-    """Whether the trial's process is gone.
+    """Whether the trial's process is gone, if it is one of ours.
 
     On this machine that can be seen (and after it has slept, all are silent); elsewhere heartbeats tell.
     """
     owner = owner_of(trial)
     if owner.get("host") == host():
         return not lives(owner["pid"], owner["started"])
-    return silent
+    return bool(owner) and silent

@@ -15,7 +15,7 @@ from cifar_tuning.processes import is_worker
 from cifar_tuning.tuning.engine import Engine
 from cifar_tuning.tuning.exits import ContainedTask
 from cifar_tuning.tuning.options import StudyOptions
-from cifar_tuning.tuning.study import open_study
+from cifar_tuning.tuning.study import open_study, storage_of
 from cifar_tuning.tuning.worker_count import script, workers_of
 from cifar_tuning.tuning.workers import BEGIN_VARIABLE, Workers, die_with_parent
 
@@ -25,7 +25,7 @@ def run_study(config: DictConfig, context: HydraContext, task: TaskFunction, arg
 
     Raises:
         ConfigError: the study can't be run as asked; nothing was trained.
-        UserError: the storage can't be used, or too many trials failed.
+        UserError: the storage can't be used, too many trials failed, or the winner could not be retrained.
     """
     context, task = remember_files(context), ContainedTask(task)
     options = StudyOptions.parse(config, arguments)
@@ -55,8 +55,12 @@ def run_study(config: DictConfig, context: HydraContext, task: TaskFunction, arg
         study_files.write(study, options, plots=options.sweeper.plots and not stopped)
     timeout = options.sweeper.timeout
     timed_out = timeout is not None and time.time() >= begin + timeout and not study_files.is_over(study, options)
-    retrain.retrain_best(study, options, context, task)
+    failures = retrain.retrain_best(study, options, context, task)
     summary.print_end(study, options, timed_out)
+    if failures:
+        shown = "\n".join(f"  - {failure}" for failure in failures)
+        again = "The study itself is whole; the same command trains what is missing."
+        raise UserError(f"hydra.sweeper.retrain_best: the winner could not be retrained:\n{shown}\n{again}")
 
 
 def _monitor(study: optuna.Study, options: StudyOptions, begin: float) -> AbstractContextManager[object]:
@@ -65,7 +69,7 @@ def _monitor(study: optuna.Study, options: StudyOptions, begin: float) -> Abstra
     if options.n_trials <= sum(trial.state.is_finished() for trial in study.get_trials(deepcopy=False)):
         return nullcontext()
     # A study object of its own: the table is drawn by another thread.
-    watched = optuna.load_study(study_name=study.study_name, storage=study._storage)
+    watched = optuna.load_study(study_name=study.study_name, storage=storage_of(options))
     epochs = OmegaConf.select(options.config, "trainer.epochs")
     timeout = options.sweeper.timeout
     return Monitor(

@@ -5,27 +5,26 @@ import math
 import signal
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from itertools import pairwise
-from typing import Any
 
 import optuna
 from hydra.core.plugins import Plugins
-from hydra.core.utils import JobReturn, JobStatus
+from hydra.core.utils import JobReturn
 from hydra.errors import HydraException
 from hydra.types import HydraContext, TaskFunction
 from optuna.trial import Trial, TrialState
 
 from cifar_tuning.errors import UserError
-from cifar_tuning.files import write_text
 from cifar_tuning.processes import asked_to_stop, undisturbed
-from cifar_tuning.tuning.claims import Claims, tell
-from cifar_tuning.tuning.exits import JobExit, exited, stops_process
+from cifar_tuning.tuning.claims import Claims
+from cifar_tuning.tuning.endings import Endings, error_of
+from cifar_tuning.tuning.exits import JobExit, exited, reason, stops_process
 from cifar_tuning.tuning.options import StudyOptions
 from cifar_tuning.tuning.place import REPEAT, LostTrial
-from cifar_tuning.tuning.storage import trial_id
 from cifar_tuning.tuning.stream import Stream, TrainInTurn
-from cifar_tuning.tuning.trial import Outcome, may_go_on, on_job_end, outcomes
+from cifar_tuning.tuning.study import storage_of
+from cifar_tuning.tuning.trial import may_go_on, on_job_end
 
 log = logging.getLogger(__name__)
 
@@ -60,8 +59,11 @@ class Engine:
         self.launcher = Plugins.instance().instantiate_launcher(
             config=options.config, hydra_context=context, task_function=task
         )
-        folder = options.place.folder
-        self.claims = Claims(study, folder, options.n_trials, sweeper.max_retry, self.settle, self._fail)
+        storage, folder = storage_of(options), options.place.folder
+        self.storage = storage
+        self.endings = Endings(study, storage, folder, sweeper.repeats, len(options.directions))
+        limits = options.n_trials, sweeper.max_retry
+        self.claims = Claims(study, storage, folder, *limits, self.endings.settle, self.endings.fail)
         # The fused launcher takes another trial whenever one ends; others launch batches, and wait for all of one.
         self.flow: TrainInTurn | None = getattr(self.launcher, "flow", None)
         self.room = max(options.config.hydra.launcher.get("stack") or 1, -(-sweeper.n_jobs // workers))
@@ -109,13 +111,13 @@ class Engine:
             used = self.options.space.overrides(trial.params)
             if self.batch > 1:  # launchers compose a whole batch before its first job: one would fail all
                 self.context.config_loader.load_sweep_config(self.options.config, used)
-            self.study._storage.set_trial_system_attr(trial._trial_id, OVERRIDES, used)
+            self.storage.set_trial_system_attr(trial._trial_id, OVERRIDES, used)
         except optuna.TrialPruned:  # the user's own function wants no such trial
-            tell(self.study, trial.number, "pruned", None)
+            self.endings.tell(trial.number, "pruned", None)
             return False
         except Exception as error:  # a mistake in the user's own function, or in what it suggests
-            self._keep_traceback(trial.number, traceback.format_exc())
-            self._fail(trial.number, f"{type(error).__name__}: {error}")
+            self.endings.keep_traceback(trial.number, traceback.format_exc())
+            self.endings.fail(trial.number, reason(error))
             return False
         return True
 
@@ -137,21 +139,21 @@ class Engine:
 
     def _train_batch(self, trials: list[Trial]) -> None:
         """Trains all seeds of a batch of trials, seed by seed; who fails or is pruned drops out."""
-        earlier = {trial.number: outcomes(self.study, trial.number, self.repeats) for trial in trials}
+        earlier = {trial.number: self.endings.left(trial.number) for trial in trials}
         lost = set[int]()
-        with self.claims.alive(trials), on_job_end(self.settle):
+        with self.claims.heartbeats.of(trials), on_job_end(self.endings.settle):
             for repeat in range(self.repeats):
                 going = [t for t in trials if may_go_on(earlier[t.number]) and t.number not in lost]
                 todo = [trial for trial in going if len(earlier[trial.number]) <= repeat]
                 for trial, result in self._launch(todo, repeat):
-                    if isinstance(result._return_value, LostTrial):  # of one job among several
-                        log.warning("%s", result._return_value)
+                    if isinstance(error := error_of(result), LostTrial):  # of one job among several
+                        log.warning("%s", error)
                         lost.add(trial.number)
                     else:
-                        earlier[trial.number].append(self.outcome(trial, result, repeat))
+                        earlier[trial.number].append(self.endings.outcome(trial.number, result, repeat))
         for trial in trials:
-            if trial.number not in lost and not self.settle(trial.number):
-                self.conclude(trial.number, earlier[trial.number])
+            if trial.number not in lost and not self.endings.settle(trial.number):
+                self.endings.conclude(trial.number, earlier[trial.number])
 
     def _launch(self, trials: list[Trial], repeat: int) -> Iterator[tuple[Trial, JobReturn]]:
         # A launcher counts job numbers up from the first; another process may have taken one in between.
@@ -167,68 +169,12 @@ class Engine:
         seed = self.options.config.seed + repeat
         return [*params, f"seed={seed}", f"hydra.sweep.subdir={trial.number}/seed_{seed}", f"+{REPEAT}={repeat}"]
 
-    def outcome(self, trial: Trial, result: JobReturn, repeat: int) -> Outcome:
-        """Makes a job's return an outcome; what the job itself left in the trial is more exact."""
-        error = result._return_value if result.status == JobStatus.FAILED else None
-        if isinstance(error, optuna.TrialPruned):
-            return Outcome("pruned", None)
-        if error is not None:
-            self._keep_traceback(trial.number, "".join(traceback.format_exception(error)))
-            return Outcome("failed", _reason(error))
-        kept = outcomes(self.study, trial.number, self.repeats)[repeat:]
-        try:
-            value = objective(result.return_value, len(self.options.directions))
-            return kept[0] if kept else Outcome("complete", value)
-        except ValueError as refusal:
-            return Outcome("failed", str(refusal))
-
-    def settle(self, number: int) -> bool:
-        """Ends a trial whose jobs have left all that is needed, and says whether it has ended.
-
-        Called as soon as one of its jobs ends in this process: trials that are trained together end one by one, and
-        the pruner judges by those that are complete.
-        """
-        trial = self.study._storage.get_trial(trial_id(self.study, number))
-        if trial.state.is_finished():
-            return True
-        ended = outcomes(self.study, number, self.repeats)
-        if not ended or (len(ended) < self.repeats and may_go_on(ended)):
-            return False
-        self.conclude(number, ended)
-        return True
-
-    def conclude(self, number: int, ended: list[Outcome]) -> None:
-        """Tells the study how a trial ended, given how its seeds did."""
-        last = ended[-1]
-        if last.state == "failed":
-            self._fail(number, last.value)
-        elif last.state == "pruned":
-            tell(self.study, number, "pruned", None)
-        else:
-            several = len(self.options.directions) > 1
-            columns = list(zip(*(o.value if several else [o.value] for o in ended), strict=True))
-            means = [sum(column) / len(column) for column in columns]
-            states = {outcome.state for outcome in ended}
-            state = "diverged" if "diverged" in states else "complete"
-            tell(self.study, number, state, means if several else means[0])
-
-    def _fail(self, number: int, reason: str) -> None:
-        log.warning("Trial %d failed: %s", number, reason)
-        self._keep_traceback(number, reason + "\n")
-        tell(self.study, number, "failed", None, error=reason[:2000])
-
-    def _keep_traceback(self, number: int, text: str) -> None:
-        folder = self.options.place.folder / str(number)
-        folder.mkdir(parents=True, exist_ok=True)
-        if not list(folder.rglob("traceback.txt")):  # the job's own says more
-            write_text(folder / "traceback.txt", text)
-
     def _give_back(self) -> None:
         """Ends or gives back every trial that this process has; a launcher's job elsewhere will notice."""
         with undisturbed():
-            self.claims.backend.fresh_session()
+            self.storage.fresh_session()
             for trial in self.study.get_trials(deepcopy=False):
-                if self.claims.is_mine(trial) and not self.settle(trial.number):
+                if self.claims.is_mine(trial) and not self.endings.settle(trial.number):
                     self.claims.release(trial.number)
 
     def _after_launcher_error(self, trials: list[Trial], error: Exception) -> None:
@@ -237,24 +183,24 @@ class Engine:
         Raises:
             UserError: the launcher could not start any job; the trials are given back.
         """
-        reason = _reason(error)
+        why = reason(error)
         running = self._still_running(trials)
         if not isinstance(error, HydraException) and not any(self._begun(trial.number) for trial in trials):
             for trial in running:
                 self.claims.release(trial.number)
-            raise UserError(f"hydra/launcher could not start a job: {reason}\nNo trial is lost.") from error
+            raise UserError(f"hydra/launcher could not start a job: {why}\nNo trial is lost.") from error
         for trial in running:
-            if self.settle(trial.number):
+            if self.endings.settle(trial.number):
                 continue
             if isinstance(error, HydraException):
-                self._fail(trial.number, reason)
+                self.endings.fail(trial.number, why)
             else:
-                log.warning("Trial %d: its job was lost (%s).", trial.number, reason.splitlines()[0])
+                log.warning("Trial %d: its job was lost (%s).", trial.number, why.splitlines()[0])
                 self.claims.again(trial.number)
 
     def _begun(self, number: int) -> bool:
         folder = self.options.place.folder / str(number)
-        return folder.is_dir() or bool(outcomes(self.study, number, self.repeats))
+        return folder.is_dir() or bool(self.endings.left(number))
 
     def _still_running(self, trials: list[Trial]) -> list[Trial]:
         """Those of the trials that have not ended and are still this process's."""
@@ -281,39 +227,6 @@ class Engine:
                 f"hydra.sweeper.max_failure_rate={rate} allows:\n{shown}\nTheir tracebacks are in "
                 f"{self.options.place.folder}/<trial>/traceback.txt. The same command goes on with the study."
             )
-
-
-def _reason(error: BaseException) -> str:
-    """Returns why a trial failed; an exit says it in words of its own."""
-    return str(error) if isinstance(error, JobExit) else f"{type(error).__name__}: {error}"
-
-
-def objective(value: Any, count: int) -> Any:
-    """Returns a job's return value as a float, or as a list of floats for several objectives.
-
-    Raises:
-        ValueError: it is none, or not a number (NaN), which nothing can be compared with.
-    """
-    values = _several(value) if count > 1 else [value]
-    if len(values) != count:
-        raise ValueError(f"The job returned {value!r}; the study has {count} objectives, so it needs {count} numbers.")
-    try:
-        floats = [float(v) for v in values]
-    except (TypeError, ValueError):
-        raise ValueError(f"The job returned {value!r}, which is no number.") from None
-    if any(math.isnan(v) for v in floats):
-        raise ValueError(f"The job returned {value!r}, which can't be compared.")
-    return floats if count > 1 else floats[0]
-
-
-def _several(value: Any) -> list[Any]:
-    """Returns the numbers in what a job returned: a list's, an array's or a tensor's; of one number that alone."""
-    if isinstance(value, str | Mapping):
-        return [value]
-    try:
-        return list(value)
-    except TypeError:  # an array without dimensions has an iterator all the same
-        return [value]
 
 
 def consecutive(trials: list[Trial]) -> list[list[Trial]]:

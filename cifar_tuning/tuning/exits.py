@@ -53,3 +53,8 @@ def exited(error: SystemExit) -> str:
     """Returns in words how somebody exited."""
     code = 0 if error.code is None else error.code
     return f"exited with code {code}" if isinstance(code, int) else f"exited: {code}"
+
+
+def reason(error: BaseException) -> str:
+    """Returns why a trial failed; an exit says it in words of its own."""
+    return str(error) if isinstance(error, JobExit) else f"{type(error).__name__}: {error}"

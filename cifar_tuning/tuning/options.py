@@ -17,7 +17,7 @@ from cifar_tuning.errors import ConfigError
 from cifar_tuning.overrides import parse_overrides
 from cifar_tuning.targets import PRUNERS, SAMPLERS, trusted_by_user
 from cifar_tuning.tuning import standin
-from cifar_tuning.tuning.place import StudyPlace, sampler_options, study_place
+from cifar_tuning.tuning.place import StudyPlace, study_place
 from cifar_tuning.tuning.space import SearchSpace, fixed_part
 
 # These cover one space together: their processes must agree on its order.
@@ -95,7 +95,7 @@ class StudyOptions:
                 trials, as would a process that goes on with a study. 0 leaves the seeds as given.
 
         """
-        node = sampler_options(self.config.hydra)
+        node = OmegaConf.to_container(self.sweeper.sampler, resolve=True)
         if process:
             node = _seeded_for(process, node)
         with warnings.catch_warnings():

@@ -1,4 +1,4 @@
-"""Where a study lives and how it draws: what every process knows from Hydra's configuration, and without Optuna."""
+"""Where a study lives, and what a job is to it: what Hydra's configuration tells every process, and without Optuna."""
 
 import os
 from dataclasses import dataclass
@@ -9,7 +9,6 @@ from omegaconf import OmegaConf
 
 from cifar_tuning.databases import in_folder, sqlite_url
 from cifar_tuning.errors import ConfigError
-from cifar_tuning.overrides import given_options
 from cifar_tuning.targets import is_study
 from cifar_tuning.text import without_password
 
@@ -106,31 +105,8 @@ def sweep_key(hydra: Any) -> str | None:
     return f"{without_password(place.storage)} {place.name}" if place.shared else None
 
 
-def sampler_options(hydra: Any) -> dict[str, Any]:
-    """Returns the sampler's constructor call.
-
-    The stock options turn TPE's joint sampling and constant liar off, against Optuna's own defaults; here they are off
-    only for who says so on the command line.
-
-    Args:
-        hydra: Hydra's own part of the configuration.
-    """
-    node = OmegaConf.to_container(hydra.sweeper.sampler, resolve=True)
-    assert isinstance(node, dict)
-    said = given_options(hydra)
-    if node.get("_target_") == "optuna.samplers.TPESampler":
-        for key in ("multivariate", "constant_liar"):
-            if f"hydra.sweeper.sampler.{key}" not in said:
-                node[key] = True
-        if "hydra.sweeper.sampler.group" not in said:  # a part of sampling jointly
-            custom = hydra.sweeper.custom_search_space is not None
-            node["group"] = node["multivariate"] and (node.get("group") or custom)
-    return {str(key): value for key, value in node.items()}
-
-
 def sweeper_options(hydra: Any) -> dict[str, Any]:
-    """Returns a sweeper's options as they are used; those of others than ours are what they are."""
+    """Returns a sweeper's options as they are used."""
     options = OmegaConf.to_container(hydra.sweeper, resolve=True)
     assert isinstance(options, dict)
-    known = {str(key): value for key, value in options.items()}
-    return known | {"sampler": sampler_options(hydra)} if is_study(hydra) else known
+    return {str(key): value for key, value in options.items()}

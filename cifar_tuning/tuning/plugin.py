@@ -13,8 +13,8 @@ from hydra.core.config_store import ConfigStore
 from hydra.errors import CompactHydraException
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
-from hydra_plugins.hydra_optuna_sweeper.config import OptunaSweeperConf
-from omegaconf import MISSING, DictConfig, OmegaConf
+from hydra_plugins.hydra_optuna_sweeper.config import OptunaSweeperConf, TPESamplerConfig
+from omegaconf import II, MISSING, DictConfig, OmegaConf
 
 from cifar_tuning.errors import UserError
 from cifar_tuning.overrides import key_of, unresolved
@@ -30,6 +30,15 @@ TELL_STUDIES_APART = (
     "hydra.sweeper.direction",
     "hydra.sweeper.repeats",
 )
+
+
+@dataclass
+class StudyTPEConf(TPESamplerConfig):
+    """The stock plugin's options of TPE, of which three depend on the sweeper that uses them."""
+
+    multivariate: bool = II("cifar_tuning.study_tpe:multivariate")
+    group: bool = II("cifar_tuning.study_tpe:group")
+    constant_liar: bool = II("cifar_tuning.study_tpe:constant_liar")
 
 
 @dataclass
@@ -94,6 +103,7 @@ class StudySweeper(Sweeper):
         """Runs the study to its end."""
         from cifar_tuning.tuning.command import run_study
         from cifar_tuning.tuning.storage import AWAY
+        from cifar_tuning.tuning.workers import report
 
         assert self.config is not None
         try:
@@ -103,6 +113,7 @@ class StudySweeper(Sweeper):
             reason = f"error: the study's storage does not answer any more: {error}"
             raise CompactHydraException(f"{reason}\nThe same command goes on with the study.") from error
         except UserError as error:  # Hydra prints its own kind without a traceback, in every application
+            report(error)
             raise CompactHydraException(f"error: {error}") from None
         except KeyboardInterrupt:
             print("Interrupted; the same command goes on with the study.", file=sys.stderr)
@@ -123,9 +134,14 @@ def name_of(overrides: Any, hydras: Any, job: str) -> str:
     return f"{job}-{digest.hexdigest()[:6]}"
 
 
+def is_ours(sweeper: Any) -> bool:
+    """Whether a sweeper's options are the study sweeper's."""
+    return sweeper.get("_target_") == STUDY_SWEEPER
+
+
 def folder_of(sweeper: Any, usual: str) -> str:
     """A study's folder has its name, any other sweep's the usual one."""
-    return str(sweeper.study_name or usual) if sweeper.get("_target_") == STUDY_SWEEPER else usual
+    return str(sweeper.study_name or usual) if is_ours(sweeper) else usual
 
 
 def jobs_of(launcher: Any) -> int:
@@ -152,11 +168,25 @@ def resource(*, _root_: Any) -> int | str:
     return epochs * _root_.hydra.sweeper.repeats if isinstance(epochs, int) else "auto"
 
 
+def tpe(option: str, *, _root_: Any) -> bool:
+    """What TPE does unless it is told: under the study sweeper what Optuna does by itself, else as the stock plugin.
+
+    `group` is a part of sampling jointly, for a space in which a function decides what there is to choose.
+    """
+    sweeper = _root_.hydra.sweeper
+    if option == "group":
+        return (
+            bool(sweeper.sampler.multivariate) and sweeper.get("custom_search_space") is not None and is_ours(sweeper)
+        )
+    return is_ours(sweeper)
+
+
 # Kept from the sweep for its jobs, like Hydra's own `now`: their overrides differ, their study does not.
 OmegaConf.register_resolver("cifar_tuning.study_name", name_of, replace=True, use_cache=True)
 OmegaConf.register_resolver("cifar_tuning.study_folder", folder_of, replace=True, use_cache=True)
 OmegaConf.register_resolver("cifar_tuning.study_jobs", jobs_of, replace=True)
 OmegaConf.register_resolver("cifar_tuning.study_steps", steps, replace=True)
+OmegaConf.register_resolver("cifar_tuning.study_tpe", tpe, replace=True)
 OmegaConf.register_resolver("cifar_tuning.study_resource", resource, replace=True)
 
 _MEDIAN = {
@@ -202,12 +232,14 @@ PRUNERS: dict[str, dict[str, Any]] = {
 
 
 def register() -> None:
-    """Puts the sweeper's and the pruners' options where Hydra looks for them."""
+    """Puts the options of the sweeper, its samplers and pruners where Hydra looks for them."""
     store = ConfigStore.instance()
     # Twice, so that an application's own conf/hydra/sweeper/study.yaml can begin with the options as they are.
     for name in ("study", "study_options"):
         store.store(group="hydra/sweeper", name=name, node=StudySweeperConf, provider="cifar_tuning")
     store.store(group="hydra/sweeper", name="optuna_options", node=OptunaSweeperConf, provider="cifar_tuning")
+    # In the stock plugin's place, which sees its own defaults in it.
+    store.store(group="hydra/sweeper/sampler", name="tpe", node=StudyTPEConf, provider="cifar_tuning", replace=True)
     for name, node in PRUNERS.items():
         store.store(group="hydra/sweeper/pruner", name=name, node=node, provider="cifar_tuning")
 

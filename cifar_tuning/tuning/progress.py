@@ -8,6 +8,7 @@ from datetime import datetime
 
 from optuna.trial import FrozenTrial, TrialState
 
+from cifar_tuning.ranking import can_win
 from cifar_tuning.text import first_line
 
 BLOCKS = "▁▂▃▄▅▆▇█"
@@ -64,17 +65,17 @@ def epochs_trained(trials: Iterable[FrozenTrial]) -> int:
 
 
 def best_trial(trials: Iterable[FrozenTrial], maximize: bool) -> FrozenTrial | None:
-    """The complete trial with the best value that violates no constraint, as Optuna has it; the earliest of equals."""
+    """The complete trial with the best value of those that `can_win`; of equals the one that ended first."""
     sign = -1 if maximize else 1
-    complete = (trial for trial in trials if trial.state == TrialState.COMPLETE and feasible(trial))
-    values = ((trial, value) for trial in complete for value in trial.values or ())
-    scored = [(sign * v, trial.number, trial) for trial, v in values if v is not None and not math.isnan(v)]
-    return min(scored, key=lambda entry: entry[:2])[2] if scored else None
+    complete = (trial for trial in trials if trial.state == TrialState.COMPLETE and eligible(trial))
+    return min(
+        complete, key=lambda t: (sign * t.values[0], t.datetime_complete or datetime.max, t.number), default=None
+    )
 
 
-def feasible(trial: FrozenTrial) -> bool:
-    """Whether a trial violates none of the constraints that it or the sampler has set."""
-    return all(violation <= 0 for violation in trial.constraints.values())
+def eligible(trial: FrozenTrial) -> bool:
+    """Whether a complete trial can be the best, by the constraints that it or the sampler has set too."""
+    return can_win(trial.values, trial.constraints.values())
 
 
 def time_left(remaining: int, ended: int, elapsed: float, limit: float | None = None) -> float | None:

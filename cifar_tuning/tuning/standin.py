@@ -8,7 +8,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from optuna import TrialPruned
 from optuna.distributions import BaseDistribution, CategoricalDistribution
-from optuna.trial import FixedTrial, Trial
+from optuna.trial import FixedTrial, Trial, create_trial
 
 from cifar_tuning.errors import ConfigError
 from cifar_tuning.overrides import key_of, same_value, written
@@ -94,7 +94,8 @@ def value_in(distribution: BaseDistribution, values: Mapping[str, Any], name: st
         value = values[name]
         if isinstance(distribution, CategoricalDistribution):
             return next((choice for choice in distribution.choices if same_value(choice, value)), ABSENT)
-        return value if distribution._contains(distribution.to_internal_repr(value)) else ABSENT
+        create_trial(value=0.0, params={name: value}, distributions={name: distribution})  # refuses what is outside
+        return value
     except (KeyError, TypeError, ValueError):
         return ABSENT
 

@@ -33,11 +33,6 @@ LOCK_SECONDS = 60
 AWAY = (StorageInternalError, SQLAlchemyError)
 
 
-def trial_id(study: optuna.Study, number: int) -> int:
-    """Returns what the storage calls the trial of a number; Optuna has no public way to it."""
-    return study._storage.get_trial_id_from_study_id_trial_number(study._study_id, number)
-
-
 def without_driver(url: str) -> str:
     """Returns a database's address without the driver that reaches it: it is the same database."""
     return re.sub(r"^(\w+)\+\w+://", r"\1://", url)
@@ -55,6 +50,14 @@ LOCK_NUMBER = 1407_2020
 
 class Storage(RDBStorage):
     """Optuna's, each call of which ends before Ctrl-C or SIGTERM is heard: see `undisturbed`."""
+
+    def study_id(self, study: optuna.Study) -> int:
+        """Returns what the storage calls a study."""
+        return self.get_study_id_from_name(study.study_name)
+
+    def trial_id(self, study: optuna.Study, number: int) -> int:
+        """Returns what the storage calls a study's trial of a number."""
+        return self.get_trial_id_from_study_id_trial_number(self.study_id(study), number)
 
     def fresh_session(self) -> None:
         """Leaves this thread's session to itself, which a second Ctrl-C may have broken in a statement."""

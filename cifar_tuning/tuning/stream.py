@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 from hydra.core.utils import JobReturn
 from optuna.trial import Trial
 
+from cifar_tuning.tuning.endings import error_of
 from cifar_tuning.tuning.place import LostTrial
-from cifar_tuning.tuning.trial import Outcome, may_go_on, on_job_end, outcomes
+from cifar_tuning.tuning.trial import Outcome, may_go_on, on_job_end
 
 if TYPE_CHECKING:
     from cifar_tuning.tuning.engine import Engine
@@ -47,7 +48,7 @@ class Stream:
         Raises:
             Exception: what kept the study from giving a trial or hearing of one; all in training have ended by then.
         """
-        with ExitStack() as self.signs, on_job_end(self.engine.settle):
+        with ExitStack() as self.signs, on_job_end(self.engine.endings.settle):
             train(room, self.more, self.ended)
         if self.failure is not None:
             raise self.failure
@@ -71,13 +72,13 @@ class Stream:
 
     def _next_job(self, trial: Trial) -> tuple[int, list[str]] | None:
         number, repeats = trial.number, self.engine.repeats
-        ends = self.ends.setdefault(number, outcomes(self.engine.study, number, repeats))
+        ends = self.ends.setdefault(number, self.engine.endings.left(number))
         if len(ends) == repeats or not may_go_on(ends):
             self._conclude(number)
             return None
         if number not in self.alive:
             self.alive[number] = ExitStack()
-            self.alive[number].enter_context(self.engine.claims.alive([trial]))
+            self.alive[number].enter_context(self.engine.claims.heartbeats.of([trial]))
             self.signs.push(self.alive[number])
         return number, self.engine.overrides(trial, len(ends))
 
@@ -95,20 +96,20 @@ class Stream:
             self.failure = error
 
     def _take_note(self, number: int, result: JobReturn) -> None:
-        if isinstance(result._return_value, LostTrial):
-            log.warning("%s", result._return_value)
+        if isinstance(error := error_of(result), LostTrial):
+            log.warning("%s", error)
             self.ends.pop(number, None)
             self.alive.pop(number, ExitStack()).close()
             return
         trial, ends = next(one for one in self.trials if one.number == number), self.ends[number]
-        ends.append(self.engine.outcome(trial, result, len(ends)))
+        ends.append(self.engine.endings.outcome(number, result, len(ends)))
         if len(ends) < self.engine.repeats and may_go_on(ends):
             self.waiting.insert(0, trial)
         else:
             self._conclude(number)
 
     def _conclude(self, number: int) -> None:
-        if not self.engine.settle(number):
-            self.engine.conclude(number, self.ends[number])
+        if not self.engine.endings.settle(number):
+            self.engine.endings.conclude(number, self.ends[number])
         if number in self.alive:
             self.alive.pop(number).close()

@@ -19,7 +19,7 @@ from cifar_tuning.tuning.option_checks import option_problems
 from cifar_tuning.tuning.options import StudyOptions, make_pruner
 from cifar_tuning.tuning.place import StudyPlace
 from cifar_tuning.tuning.space import changes, describe
-from cifar_tuning.tuning.storage import open_storage, study_lock, without_driver
+from cifar_tuning.tuning.storage import Storage, open_storage, study_lock, without_driver
 from cifar_tuning.tuning.worker_count import workers_of
 
 # In the study's folder: which study it belongs to.
@@ -58,7 +58,7 @@ def study_problems(options: StudyOptions) -> list[str]:
     return problems + ([] if study is None else _continuation_problems(options, study))
 
 
-def storage_of(options: StudyOptions) -> RDBStorage:
+def storage_of(options: StudyOptions) -> Storage:
     """Opens the study's storage."""
     sweeper = options.sweeper
     return open_storage(options.place.storage, sweeper.heartbeat_interval, sweeper.grace_period)
@@ -156,7 +156,7 @@ def open_study(options: StudyOptions) -> optuna.Study:
             directions=options.directions,  # type: ignore[arg-type]
             load_if_exists=True,
         )
-        study.sampler = options.sampler(_process(options, study))
+        study.sampler = options.sampler(_process(options, study, storage))
         # Other workers begin beside this one and read it.
         write_text(place.folder / MARKER, OmegaConf.to_yaml({"study_name": place.name, "storage": _location(place)}))
         attributes = {
@@ -172,7 +172,7 @@ def open_study(options: StudyOptions) -> optuna.Study:
     return study
 
 
-def _process(options: StudyOptions, study: optuna.Study) -> int:
+def _process(options: StudyOptions, study: optuna.Study, storage: Storage) -> int:
     """Returns what tells this process's draws from those of others.
 
     0 for the one that begins a study and works alone, and the number of trials for one that goes on alone: such a study
@@ -181,10 +181,11 @@ def _process(options: StudyOptions, study: optuna.Study) -> int:
     trials = [trial for trial in study.get_trials(deepcopy=False) if trial.state != TrialState.WAITING]
     if workers_of(options) == 1 and not any(trial.state == TrialState.RUNNING for trial in trials):
         command = int(os.environ.get(WORKER_VARIABLE, os.getpid()))
-        other: Any = study._storage.get_study_system_attrs(study._study_id).get(DRAWS)
+        known_as = storage.study_id(study)
+        other: Any = storage.get_study_system_attrs(known_as).get(DRAWS)
         if other is None or other["trials"] != len(trials) or not _is_another(other, command):
             mine: Any = {"trials": len(trials), "host": host(), "pid": command, "started": started(command)}
-            study._storage.set_study_system_attr(study._study_id, DRAWS, mine)
+            storage.set_study_system_attr(known_as, DRAWS, mine)
             return len(trials)
     return os.getpid() + 1000 * len(trials)
 

@@ -1,5 +1,6 @@
 """A study in words: where it is before it goes on, and what it came to."""
 
+import math
 import shlex
 import statistics
 import sys
@@ -15,10 +16,10 @@ from rich.table import Table
 from cifar_tuning.databases import with_driver
 from cifar_tuning.targets import is_tracked
 from cifar_tuning.text import command_line, counted, override, without_password
-from cifar_tuning.tuning.claims import exhausted
+from cifar_tuning.tuning.claims import exhausted, is_foreign
 from cifar_tuning.tuning.options import StudyOptions
 from cifar_tuning.tuning.place import folder_of_model
-from cifar_tuning.tuning.progress import feasible, number, reason
+from cifar_tuning.tuning.progress import eligible, number, reason
 from cifar_tuning.tuning.retrain import retrained, subfolder
 from cifar_tuning.tuning.study_files import PLOTS, experiment, finished, is_over, objective_name, overrides_of, winner
 from cifar_tuning.tuning.trial import outcome_key
@@ -67,21 +68,23 @@ def print_end(study: optuna.Study, options: StudyOptions, timed_out: bool = Fals
         *failures(ended),
         *([] if complete or not ended else [f"None is complete; their logs are in {options.place.folder}/<trial>/"]),
         *([EXHAUSTED] if exhausted(study) else []),
-        *([] if is_over(study, options) else unfinished(options, len(ended), timed_out)),
+        *([] if is_over(study, options) else [*unfinished(options, len(ended), timed_out), *foreign(study)]),
     ]
     if complete and several:
         lines += [*_front(study.best_trials, options), *_look_next(options, [])]
     elif (best := winner(study, options)) is not None:
         lines += [*_retrained(best, options), *_once_more(best, options), *_look_next(options, _model(best, options))]
     elif complete:
-        lines.append("None is the best: all complete trials violate constraints.")
+        finite = any(math.isfinite(value) for trial in complete for value in trial.values)
+        why = "all complete trials violate constraints" if finite else "no complete trial has a finite value"
+        lines.append(f"None is the best: {why}.")
     for line in lines:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def _ranked(complete: list[FrozenTrial], options: StudyOptions) -> list[FrozenTrial]:
     sign = -1 if options.directions[0] == "maximize" else 1
-    return sorted(complete, key=lambda t: (not feasible(t), sign * (t.value or 0.0)))
+    return sorted(complete, key=lambda t: (not eligible(t), sign * (t.value or 0.0)))
 
 
 def _table(trials: list[FrozenTrial], title: str) -> Table:
@@ -138,6 +141,12 @@ def unfinished(options: StudyOptions, done: int, timed_out: bool) -> list[str]:
     if options.sweeper.retrain_best and done < options.n_trials:
         lines.append(f"the winner is retrained once all n_trials={options.n_trials} are finished")
     return lines
+
+
+def foreign(study: optuna.Study) -> list[str]:
+    """Returns a line on the trials that another program has in training, if any."""
+    numbers = [str(trial.number) for trial in study.get_trials(deepcopy=False) if is_foreign(trial)]
+    return [f"another program asked Optuna for trial {', '.join(numbers)}, which is left to it"] if numbers else []
 
 
 def _retrained(best: FrozenTrial, options: StudyOptions) -> list[str]:

@@ -14,14 +14,14 @@ from typing import Any
 import optuna
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.samplers import RandomSampler
-from optuna.trial import Trial, TrialState
+from optuna.trial import FrozenTrial, Trial, TrialState
 
 from cifar_tuning.processes import asked_to_stop
 from cifar_tuning.training.events import EpochMetrics, Listener
 from cifar_tuning.tuning.claims import AGAIN, OWNER
 from cifar_tuning.tuning.options import make_pruner
 from cifar_tuning.tuning.place import LostTrial, is_trial, study_place
-from cifar_tuning.tuning.storage import AWAY, open_storage, patiently, trial_id
+from cifar_tuning.tuning.storage import AWAY, open_storage, patiently
 from cifar_tuning.tuning.study import PRUNER
 
 log = logging.getLogger(__name__)
@@ -47,12 +47,13 @@ def current_trial(hydra: Any) -> Trial | None:
     if not is_trial(hydra):
         return None
     place = study_place(hydra)
-    study = _study(place.storage, place.name, hydra.sweeper.heartbeat_interval, hydra.sweeper.grace_period)
-    return Trial(study, trial_id(study, int(hydra.job.num)))
+    opened = place.storage, hydra.sweeper.heartbeat_interval, hydra.sweeper.grace_period
+    study = _study(place.name, *opened)
+    return Trial(study, open_storage(*opened).trial_id(study, int(hydra.job.num)))
 
 
 @lru_cache(maxsize=8)
-def _study(url: str, name: str, heartbeat_interval: int, grace_period: int | None) -> optuna.Study:
+def _study(name: str, url: str, heartbeat_interval: int, grace_period: int | None) -> optuna.Study:
     """Opens a study for this process's jobs, once: it keeps the finished trials, which every pruner reads."""
     storage = open_storage(url, heartbeat_interval, grace_period)
     # Every parameter is drawn already, so the cheapest sampler will do; the pruner is not in the storage.
@@ -98,7 +99,7 @@ class TrialReporter(Listener):
         last: bool = True,
     ) -> None:
         self.trial, self.offset, self.last, self.hopeless = trial, repeat * epochs, last, False
-        self.storage = trial.study._storage
+        self.storage = trial.storage
         frozen = self.storage.get_trial(trial._trial_id)
         attributes = frozen.system_attrs
         self.owner, self.key = attributes.get(OWNER), outcome_key(repeat)
@@ -192,12 +193,11 @@ def may_go_on(ended: list[Outcome]) -> bool:
     return not ended or ended[-1].state not in ("failed", "pruned")
 
 
-def outcomes(study: optuna.Study, number: int, repeats: int) -> list[Outcome]:
+def outcomes(trial: FrozenTrial, repeats: int) -> list[Outcome]:
     """Returns what a trial's jobs left about their ends, seed by seed up to the first that did not end."""
-    attributes = study._storage.get_trial(trial_id(study, number)).system_attrs
     found: list[Outcome] = []
     for repeat in range(repeats):
-        if (kept := attributes.get(outcome_key(repeat))) is None:
+        if (kept := trial.system_attrs.get(outcome_key(repeat))) is None:
             break
         found.append(Outcome(**kept))
     return found

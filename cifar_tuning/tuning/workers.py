@@ -15,6 +15,7 @@ from omegaconf import OmegaConf
 from optuna.trial import FrozenTrial
 
 from cifar_tuning.errors import UserError
+from cifar_tuning.files import write_text
 from cifar_tuning.overrides import key_of
 from cifar_tuning.processes import WORKER_VARIABLE, free_gpu_memory, host, stop
 from cifar_tuning.text import counted, without_password
@@ -27,6 +28,8 @@ log = logging.getLogger(__name__)
 
 # Set in a worker's environment: when the command began.
 BEGIN_VARIABLE = "CIFAR_TUNING_STUDY_BEGIN"
+# Also there: the file in which a worker leaves what the user can mend; its log is full of what jobs print.
+ERROR_VARIABLE = "CIFAR_TUNING_WORKER_ERROR"
 POLL = 0.2
 # Seconds that a worker whose supervisor is gone gets to close its run.
 GRACE = 10
@@ -43,6 +46,7 @@ THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 class _Worker:
     process: subprocess.Popen[bytes]
     log: Path
+    error: Path
 
 
 class Workers:
@@ -103,6 +107,9 @@ class Workers:
         environment = os.environ | {WORKER_VARIABLE: str(os.getpid()), BEGIN_VARIABLE: str(self.begin)}
         environment |= dict.fromkeys(THREADS, threads) | {COUNT_VARIABLE: str(self.count)}
         path = self.folder / f"{os.getpid()}-{index}.log"
+        error = path.with_suffix(".error")
+        error.unlink(missing_ok=True)
+        environment[ERROR_VARIABLE] = str(error)
         with path.open("ab") as file:
             # A session of its own: Ctrl-C in the terminal reaches the supervisor alone, which stops them in order.
             process = subprocess.Popen(
@@ -113,7 +120,7 @@ class Workers:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        self.running[index] = _Worker(process, path)
+        self.running[index] = _Worker(process, path, error)
 
     def _look_after(self, index: int) -> None:
         worker = self.running[index]
@@ -129,13 +136,13 @@ class Workers:
         del self.running[index]
         if code == 0:
             return
+        if worker.error.is_file():  # it said what is wrong; another one would say the same
+            raise UserError(worker.error.read_text())
         # What dies in a trial is its trial's business (`max_retry`); what dies before any will do so again.
         self.deaths = 0 if trained else self.deaths + 1
-        tail = _tail(worker.log)
-        if code == 1 and "\nerror: " in f"\n{tail}":  # it said what is wrong; another one would say the same
-            raise UserError(f"\n{tail}".rpartition("\nerror: ")[2])
         if self.deaths >= HOPELESS:
-            raise UserError(f"{self.deaths} workers died one after the other; the last said ({worker.log}):\n{tail}")
+            said = f"the last said ({worker.log}):\n{_tail(worker.log)}"
+            raise UserError(f"{self.deaths} workers died one after the other; {said}")
         log.warning("Worker %d died (exit code %d, see %s); another takes its place.", index, code, worker.log)
         self._start(index)
 
@@ -208,6 +215,12 @@ class Workers:
 
 def _tail(file: Path, lines: int = 40) -> str:
     return "\n".join(file.read_text(errors="replace").splitlines()[-lines:])
+
+
+def report(error: UserError) -> None:
+    """Tells this worker's supervisor, if it has one, of an error that every other worker would meet too."""
+    if file := os.environ.get(ERROR_VARIABLE):
+        write_text(Path(file), str(error))
 
 
 def die_with_parent() -> None:

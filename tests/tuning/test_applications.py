@@ -390,13 +390,24 @@ def test_a_sampler_takes_a_function_that_the_user_trusts(run, trials, tmp_path, 
     assert OmegaConf.load(tmp_path / "sweep" / "optimization_results.yaml").best_params == {"x": -1.0}
 
 
+@pytest.mark.usefixtures("run")
+def test_a_winner_that_could_not_be_retrained_is_an_error_behind_the_study(command, tmp_path):
+    retrain = ["hydra.sweeper.retrain_best=2", 'hydra.sweeper.retrain_overrides=["returns=error"]', "+seed=0"]
+    out = command(*arguments(tmp_path, "study"), *SPACE, *retrain, "hydra.sweeper.n_trials=1", program=str(APP))
+    assert out.code == 1
+    assert "1 of 1 trial finished" in out.out
+    assert "error: hydra.sweeper.retrain_best: the winner could not be retrained:" in out.err
+    assert "seed 1: RuntimeError: no such luck" in out.err
+    assert (tmp_path / "sweep" / "optimization_results.yaml").is_file()
+
+
 def test_infinite_values_are_said_once_to_be_in_no_plot(run):
     given = ["returns=value,inf,-inf", "hydra/sweeper/sampler=grid", "hydra.sweeper.plots=true"]
     out = run(*given)
     assert "2 trials with an infinite value: in none of the plots." in out
     assert "omitted" not in out
-    (best,) = {line.partition("(best ")[2].partition(")")[0] for line in out.splitlines() if "3/3 ended" in line}
-    assert best.startswith("-inf")
+    (best,) = {line.partition("(best ")[2].partition(",")[0] for line in out.splitlines() if "3/3 ended" in line}
+    assert best == "1.0000"
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,9 @@ from sqlalchemy.exc import IllegalStateChangeError
 
 from cifar_tuning import processes
 from cifar_tuning.training.events import EpochMetrics
-from cifar_tuning.tuning.claims import OWNER, RETRIES, Claims, tell
+from cifar_tuning.tuning import summary
+from cifar_tuning.tuning.claims import OWNER, RETRIES, TAKING, Claims, is_foreign
+from cifar_tuning.tuning.endings import Endings
 from cifar_tuning.tuning.place import LostTrial
 from cifar_tuning.tuning.storage import open_storage
 from cifar_tuning.tuning.trial import TrialReporter, on_job_end, outcomes
@@ -24,11 +26,23 @@ from cifar_tuning.tuning.trial import TrialReporter, on_job_end, outcomes
 
 @pytest.fixture
 def claims(tmp_path):
-    study = optuna.create_study(storage=open_storage(f"sqlite:///{tmp_path}/optuna.db"), study_name="s")
+    storage = open_storage(f"sqlite:///{tmp_path}/optuna.db")
+    study = optuna.create_study(storage=storage, study_name="s")
     failed = []
-    claims = Claims(study, tmp_path, 4, 3, settle=lambda number: False, fail=lambda *how: failed.append(how))
+    claims = Claims(study, storage, tmp_path, 4, 3, settle=lambda number: False, fail=lambda *how: failed.append(how))
     claims.failed = failed
     return claims
+
+
+@pytest.fixture
+def endings(claims, tmp_path):
+    return Endings(claims.study, claims.storage, tmp_path, repeats=1, objectives=1)
+
+
+@pytest.fixture
+def program(tmp_path):
+    """The study as another program has it, which knows Optuna alone."""
+    return optuna.load_study(study_name="s", storage=f"sqlite:///{tmp_path}/optuna.db")
 
 
 @pytest.mark.parametrize("moment", ["suggest", "ask"])
@@ -44,7 +58,7 @@ def test_a_trial_that_is_half_taken_is_given_back(claims, monkeypatch, moment, k
         return True
 
     if moment == "ask":
-        monkeypatch.setattr(claims.backend, "record_heartbeat", lambda trial_id: (_ for _ in ()).throw(kind))
+        monkeypatch.setattr(claims.storage, "record_heartbeat", lambda trial_id: (_ for _ in ()).throw(kind))
     with pytest.raises(kind):
         claims.take(3, interrupt)
     states = [trial.state for trial in claims.study.get_trials()]
@@ -73,10 +87,10 @@ def test_a_signal_waits_for_the_end_of_a_statement(claims, monkeypatch):
 
 def test_a_session_that_a_second_ctrl_c_broke_is_left_alone(claims, monkeypatch):
     (trial,) = claims.take(1, lambda trial: True)
-    broken = claims.backend.scoped_session()
+    broken = claims.storage.scoped_session()
     monkeypatch.setattr(broken, "close", lambda: (_ for _ in ()).throw(IllegalStateChangeError("broken")))
-    claims.backend.fresh_session()
-    assert claims.backend.scoped_session() is not broken
+    claims.storage.fresh_session()
+    assert claims.storage.scoped_session() is not broken
     claims.release(trial.number)
     assert claims.study.get_trials()[0].state == TrialState.WAITING
 
@@ -86,7 +100,7 @@ def test_a_signal_while_a_trial_changes_hands(claims, monkeypatch):
     """One that another process gave back is still that one's for a moment after it was taken."""
     (given_back,) = claims.take(1, lambda trial: True)
     claims.release(given_back.number)
-    other = Claims(claims.study, claims.folder, 4, 3, claims.settle, claims.fail)
+    other = Claims(claims.study, claims.storage, claims.folder, 4, 3, claims.settle, claims.fail)
     ask = other.study.ask
 
     def interrupted():
@@ -114,7 +128,7 @@ def test_an_interrupted_take_leaves_what_is_in_training(claims):
     assert states[1:] == [TrialState.WAITING]
 
 
-def test_a_point_that_is_in_training_is_not_taken_again(claims):
+def test_a_point_that_is_in_training_is_not_taken_again(claims, endings):
     """By a batch, or by another process; brute force would draw any point anew."""
     claims.study.sampler = optuna.samplers.BruteForceSampler()
     claims.n_trials = 20
@@ -129,14 +143,14 @@ def test_a_point_that_is_in_training_is_not_taken_again(claims):
     (again,) = claims.take(5, suggest)
     assert again.number == taken[0].number
     for trial in taken:
-        tell(claims.study, trial.number, "complete", 1.0)
+        endings.tell(trial.number, "complete", 1.0)
     assert claims.take(1, suggest) is None
 
 
 def test_own_trials_that_are_silent_are_not_dead(claims, monkeypatch):
     """The machine has slept: the heartbeats are old, the process lives."""
     (training,) = claims.take(1, lambda trial: True)
-    monkeypatch.setattr(claims.backend, "_get_stale_trial_ids", lambda study_id: [training._trial_id])
+    monkeypatch.setattr(claims.storage, "_get_stale_trial_ids", lambda study_id: [training._trial_id])
     assert [trial.number for trial in claims.take(2, lambda trial: True)] == [1, 2]
     assert RETRIES not in claims.study.get_trials()[0].system_attrs
 
@@ -156,7 +170,7 @@ def test_a_dead_process_may_have_left_its_trials_outcome(claims, settles, state)
     claims.settle = settle
     (trial,) = claims.take(1, lambda trial: True)
     owner = {**claims.process, "pid": 2**22 + 1}
-    claims.backend.set_trial_system_attr(trial._trial_id, OWNER, json.dumps(owner))
+    claims.storage.set_trial_system_attr(trial._trial_id, OWNER, json.dumps(owner))
     (after,) = claims.take_up_dead()
     assert after.state == state
     assert after.system_attrs.get(RETRIES, 0) == (0 if settles else 1)
@@ -175,15 +189,75 @@ def test_a_dead_process_may_have_left_its_trials_outcome(claims, settles, state)
 def test_whose_process_is_gone(claims, monkeypatch, other, silent, state):
     (trial,) = claims.take(1, lambda trial: True)
     owner = {**claims.process, "id": "another", **other}
-    claims.backend.set_trial_system_attr(trial._trial_id, OWNER, json.dumps(owner))
-    monkeypatch.setattr(claims.backend, "_get_stale_trial_ids", lambda study_id: [trial._trial_id] if silent else [])
+    claims.storage.set_trial_system_attr(trial._trial_id, OWNER, json.dumps(owner))
+    monkeypatch.setattr(claims.storage, "_get_stale_trial_ids", lambda study_id: [trial._trial_id] if silent else [])
     (after,) = claims.take_up_dead()
     assert after.state == state
 
 
+def test_a_trial_of_another_program_is_left_alone(claims, program, monkeypatch):
+    """It asked Optuna for it, as whoever has the study's address may; it may even give signs of life."""
+    theirs = program.ask()
+    monkeypatch.setattr(claims.storage, "_get_stale_trial_ids", lambda study_id: [theirs._trial_id])
+    assert [trial.number for trial in claims.take(4, lambda trial: True)] == [1, 2, 3]
+    assert claims.take(1, lambda trial: True) is None
+    assert [is_foreign(trial) for trial in claims.study.get_trials()] == [True, False, False, False]
+    assert summary.foreign(claims.study) == ["another program asked Optuna for trial 0, which is left to it"]
+    program.tell(theirs, 0.5)
+    assert summary.foreign(claims.study) == []
+
+
+def test_another_program_may_train_what_we_gave_back(claims, program):
+    (ours,) = claims.take(1, lambda trial: True)
+    claims.release(ours.number)
+    attributes = claims.study.get_trials()[0].system_attrs
+    long_ago = json.loads(attributes[OWNER]) | {"at": attributes[TAKING] - 100, "pid": 2**22 + 1}
+    claims.storage.set_trial_system_attr(ours._trial_id, OWNER, json.dumps(long_ago))
+    claims.storage.set_trial_system_attr(ours._trial_id, TAKING, attributes[TAKING] - 100)
+    assert program.ask().number == ours.number
+    assert [trial.number for trial in claims.take(1, lambda trial: True)] == [1]
+    assert is_foreign(claims.study.get_trials()[0])
+
+
+@pytest.mark.parametrize("queued", [False, True])
+def test_another_program_that_asks_at_the_same_moment(claims, program, monkeypatch, queued):
+    if queued:
+        claims.study.enqueue_trial({"x": 1})
+    ask = claims.study.ask
+
+    def second():
+        program.ask()
+        monkeypatch.undo()
+        return ask()
+
+    monkeypatch.setattr(claims.study, "ask", second)
+    assert [trial.number for trial in claims.take(3, lambda trial: True)] == [1, 2, 3]
+    claims.take_up_dead()
+    assert [is_foreign(trial) for trial in claims.study.get_trials()] == [True, False, False, False]
+
+
+@pytest.mark.parametrize("queued", [False, True])
+def test_who_is_killed_while_taking_a_trial_leaves_it_to_the_next(claims, monkeypatch, queued):
+    if queued:
+        claims.study.enqueue_trial({"x": 1})
+    ask = claims.study.ask
+
+    def killed():
+        ask()
+        raise SystemExit
+
+    with monkeypatch.context() as patch:
+        patch.setattr(claims.study, "ask", killed)
+        patch.setattr(claims, "_give_back_half_taken", lambda training: None)
+        with pytest.raises(SystemExit):
+            claims.take(1, lambda trial: True)
+    assert [trial.state for trial in claims.study.get_trials()] == [TrialState.RUNNING]
+    assert [trial.number for trial in claims.take(2, lambda trial: True)] == [0, 1]
+
+
 def test_who_dies_too_often_fails_with_the_reason(claims):
     (trial,) = claims.take(1, lambda trial: True)
-    claims.backend.set_trial_system_attr(trial._trial_id, RETRIES, 3)
+    claims.storage.set_trial_system_attr(trial._trial_id, RETRIES, 3)
     claims.again(trial.number)
     assert claims.failed == [(0, "its process died 4 times")]
 
@@ -226,7 +300,7 @@ def test_one_database_in_two_folders_has_one_lock(claims, tmp_path):
     study = optuna.load_study(study_name="s", storage=open_storage(f"sqlite:///{tmp_path}/optuna.db"))
     folder = tmp_path / "elsewhere"
     folder.mkdir()
-    other = Claims(study, folder, 4, 3, settle=lambda number: False, fail=lambda *how: None)
+    other = Claims(study, claims.storage, folder, 4, 3, settle=lambda number: False, fail=lambda *how: None)
     taken = []
     thread = Thread(target=lambda: taken.append(other.take(1, lambda trial: True)))
 
@@ -251,9 +325,9 @@ def test_heartbeats_outlive_a_database_that_was_away(claims, monkeypatch):
         if len(beats) == 1:
             raise ConnectionError("the server is restarting")
 
-    monkeypatch.setattr(claims.backend, "heartbeat_interval", 0.01)
-    monkeypatch.setattr(claims.backend, "record_heartbeat", record)
-    with claims.alive([trial]):
+    monkeypatch.setattr(claims.storage, "heartbeat_interval", 0.01)
+    monkeypatch.setattr(claims.storage, "record_heartbeat", record)
+    with claims.heartbeats.of([trial]):
         time.sleep(0.2)
     count = len(beats)
     assert count > 2
@@ -262,13 +336,30 @@ def test_heartbeats_outlive_a_database_that_was_away(claims, monkeypatch):
 
 
 @pytest.mark.parametrize("state", ["complete", "diverged", "pruned", "failed"])
-def test_a_trial_that_another_process_ended_stays_as_it_ended(claims, state, caplog):
+def test_a_trial_that_another_process_ended_stays_as_it_ended(claims, endings, state, caplog):
     (trial,) = claims.take(1, lambda trial: True)
     claims.study.tell(trial.number, 0.9)
-    tell(claims.study, trial.number, state, 0.1, error="a reason" if state == "failed" else None)
+    endings.tell(trial.number, state, 0.1, error="a reason" if state == "failed" else None)
     (ended,) = claims.study.get_trials()
     assert (ended.state, ended.value, ended.user_attrs) == (TrialState.COMPLETE, 0.9, {})
     assert "was ended by another process" in caplog.text
+
+
+@pytest.mark.parametrize("kind", [ValueError, TypeError, RuntimeError])
+def test_a_mistake_of_the_users_in_what_follows_a_trial_is_shown_and_costs_no_trial(
+    claims, endings, kind, caplog, tmp_path
+):
+    def limits(trial):
+        raise kind("my limit needs an attribute")
+
+    with pytest.warns(FutureWarning):
+        claims.study.sampler = optuna.samplers.TPESampler(constraints_func=limits)
+    (trial,) = claims.take(1, lambda trial: True)
+    endings.tell(trial.number, "complete", 0.5)
+    assert [(t.state, t.value) for t in claims.study.get_trials()] == [(TrialState.COMPLETE, 0.5)]
+    assert f"TPESampler could not learn from it: {kind.__name__}: my limit needs an attribute" in caplog.text
+    assert "in limits" in caplog.text  # the traceback
+    assert "in limits" in (tmp_path / "0/traceback.txt").read_text()
 
 
 def test_a_storage_that_is_away_when_a_job_has_ended_costs_the_job_nothing(claims, caplog):
@@ -280,7 +371,19 @@ def test_a_storage_that_is_away_when_a_job_has_ended_costs_the_job_nothing(claim
     with on_job_end(away):
         TrialReporter(trial, epochs=3).ended("complete", 0.7, 3, 3)
     assert "will hear later" in caplog.text
-    assert [outcome.value for outcome in outcomes(claims.study, 0, 1)] == [0.7]
+    assert [outcome.value for outcome in outcomes(claims.study.get_trials()[0], 1)] == [0.7]
+
+
+def test_all_trials_of_a_process_have_one_thread_for_their_signs_of_life(claims, monkeypatch):
+    trials, beats = claims.take(3, lambda trial: True), []
+    monkeypatch.setattr(claims.storage, "heartbeat_interval", 0.01)
+    monkeypatch.setattr(claims.storage, "record_heartbeat", beats.append)
+    before = threading.active_count()
+    with claims.heartbeats.of(trials[:1]), claims.heartbeats.of(trials[1:]):
+        assert threading.active_count() == before + 1
+        while len(set(beats)) < 3:
+            time.sleep(0.01)
+    assert threading.active_count() == before
 
 
 def test_who_can_give_no_sign_of_life_says_so_once(claims, monkeypatch, caplog):
@@ -291,9 +394,9 @@ def test_who_can_give_no_sign_of_life_says_so_once(claims, monkeypatch, caplog):
         beats.append(trial_id)
         raise StorageInternalError("no answer")
 
-    monkeypatch.setattr(claims.backend, "record_heartbeat", away)
-    monkeypatch.setattr(claims.backend, "heartbeat_interval", 0.01)
-    with claims.alive([trial]):
+    monkeypatch.setattr(claims.storage, "record_heartbeat", away)
+    monkeypatch.setattr(claims.storage, "heartbeat_interval", 0.01)
+    with claims.heartbeats.of([trial]):
         end = time.monotonic() + 10
         while len(beats) < 3 and time.monotonic() < end:
             time.sleep(0.01)

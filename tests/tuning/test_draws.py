@@ -1,4 +1,4 @@
-"""A study in its storage: whose draws are whose."""
+"""A study's draws: what its sampler is told, and whose draws are whose."""
 
 import os
 import subprocess
@@ -6,13 +6,18 @@ from collections.abc import Callable
 
 import optuna
 import pytest
-from hydra import compose
+from hydra import compose, initialize
+from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
 from cifar_tuning.processes import WORKER_VARIABLE
 from cifar_tuning.tuning.options import StudyOptions
+from cifar_tuning.tuning.place import sweeper_options
 from cifar_tuning.tuning.study import open_study
 from cifar_tuning.tuning.worker_count import COUNT_VARIABLE
+
+# What makes a file's options those of a study.
+STUDY = "# @package _global_\ndefaults:\n  - override /hydra/sweeper: study\n"
 
 
 @pytest.fixture
@@ -35,6 +40,38 @@ def opened(configure, tmp_path, monkeypatch) -> Callable[..., optuna.Study]:
         return open_study(StudyOptions.parse(config, ["optimizer.lr=interval(0.001,0.1)"]))
 
     return open_as
+
+
+OURS, PLAIN = {"multivariate": True, "constant_liar": True}, {"multivariate": False, "constant_liar": False}
+
+
+@pytest.mark.parametrize(
+    ("given", "own", "told"),
+    [
+        (["hydra/sweeper=study"], {}, {**OURS, "group": False}),
+        (["hydra/sweeper=study", "hydra/sweeper/sampler=tpe"], {}, OURS),
+        (["hydra/sweeper=study", "hydra.sweeper.custom_search_space=sphere.space"], {}, {**OURS, "group": True}),
+        (["hydra/sweeper=study", "hydra.sweeper.sampler.multivariate=false"], {}, {**OURS, "multivariate": False}),
+        (["+experiment=own"], {"hydra": {"sweeper": {"sampler": PLAIN}}}, PLAIN),
+        (
+            ["hydra/sweeper=study", "hydra/sweeper/sampler=own"],
+            {"_target_": "optuna.samplers.TPESampler", **PLAIN},
+            PLAIN,
+        ),
+        (["hydra/sweeper=study", "hydra/sweeper/sampler=random"], {}, {"seed": None}),
+        (["hydra/sweeper=optuna"], {}, {**PLAIN, "group": False}),
+    ],
+)
+def test_a_sampler_is_told_what_its_configuration_says(tmp_path, given, own, told):
+    """Of any application; TPE's defaults are Optuna's under our sweeper, and the stock plugin's under that."""
+    for folder, header in (("hydra/sweeper/sampler", ""), ("experiment", STUDY)):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "own.yaml").write_text(header + OmegaConf.to_yaml(own))
+    GlobalHydra.instance().clear()
+    with initialize(config_path=None):
+        config = compose(overrides=[f"hydra.searchpath=[file://{tmp_path}]", *given], return_hydra_config=True)
+    sampler = sweeper_options(config.hydra)["sampler"]
+    assert {key: sampler[key] for key in told} == told
 
 
 def draws(study: optuna.Study) -> list[float]:

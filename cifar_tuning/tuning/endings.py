@@ -1,0 +1,171 @@
+"""How a trial ended: what its jobs returned or left in it, made one outcome, and told to the study."""
+
+import logging
+import math
+import traceback
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import optuna
+from hydra.core.utils import JobReturn, JobStatus
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.trial import TrialState
+
+from cifar_tuning.files import write_text
+from cifar_tuning.tuning.claims import stops_study
+from cifar_tuning.tuning.exits import reason
+from cifar_tuning.tuning.storage import AWAY, Storage
+from cifar_tuning.tuning.trial import Outcome, may_go_on, outcomes
+
+log = logging.getLogger(__name__)
+
+
+class Endings:
+    """Ends a study's trials, each once.
+
+    Args:
+        study: with its sampler, which learns from them.
+        storage: of the study.
+        folder: the study's.
+        repeats: seeds that each trial is to train.
+        objectives: numbers that each job is to return.
+    """
+
+    def __init__(self, study: optuna.Study, storage: Storage, folder: Path, repeats: int, objectives: int) -> None:
+        self.study, self.storage, self.folder = study, storage, folder
+        self.repeats, self.objectives = repeats, objectives
+
+    def left(self, number: int) -> list[Outcome]:
+        """Returns what a trial's jobs left about their ends, seed by seed."""
+        return outcomes(self.storage.get_trial(self.storage.trial_id(self.study, number)), self.repeats)
+
+    def outcome(self, number: int, result: JobReturn, repeat: int) -> Outcome:
+        """Makes a job's return an outcome; what the job itself left in the trial is more exact."""
+        error = error_of(result)
+        if isinstance(error, optuna.TrialPruned):
+            return Outcome("pruned", None)
+        if error is not None:
+            self.keep_traceback(number, "".join(traceback.format_exception(error)))
+            return Outcome("failed", reason(error))
+        kept = self.left(number)[repeat:]
+        try:
+            value = objective(result.return_value, self.objectives)
+            return kept[0] if kept else Outcome("complete", value)
+        except ValueError as refusal:
+            return Outcome("failed", str(refusal))
+
+    def settle(self, number: int) -> bool:
+        """Ends a trial whose jobs have left all that is needed, and says whether it has ended.
+
+        Called as soon as one of its jobs ends in this process: trials that are trained together end one by one, and
+        the pruner judges by those that are complete.
+        """
+        trial = self.storage.get_trial(self.storage.trial_id(self.study, number))
+        if trial.state.is_finished():
+            return True
+        ended = outcomes(trial, self.repeats)
+        if not ended or (len(ended) < self.repeats and may_go_on(ended)):
+            return False
+        self.conclude(number, ended)
+        return True
+
+    def conclude(self, number: int, ended: list[Outcome]) -> None:
+        """Tells the study how a trial ended, given how its seeds did."""
+        last = ended[-1]
+        if last.state == "failed":
+            self.fail(number, last.value)
+        elif last.state == "pruned":
+            self.tell(number, "pruned", None)
+        else:
+            several = self.objectives > 1
+            columns = list(zip(*(o.value if several else [o.value] for o in ended), strict=True))
+            means = [sum(column) / len(column) for column in columns]
+            states = {outcome.state for outcome in ended}
+            state = "diverged" if "diverged" in states else "complete"
+            self.tell(number, state, means if several else means[0])
+
+    def fail(self, number: int, why: str) -> None:
+        """Ends a trial as failed."""
+        log.warning("Trial %d failed: %s", number, why)
+        self.keep_traceback(number, why + "\n")
+        self.tell(number, "failed", None, error=why[:2000])
+
+    def keep_traceback(self, number: int, text: str) -> None:
+        """Leaves in a trial's folder what is known of its failure."""
+        folder = self.folder / str(number)
+        folder.mkdir(parents=True, exist_ok=True)
+        if not list(folder.rglob("traceback.txt")):  # the job's own says more
+            write_text(folder / "traceback.txt", text)
+
+    def tell(self, number: int, state: str, value: Any, error: str | None = None) -> None:
+        """Records a trial's end, unless another process has ended it; the words are those of a run's state tag.
+
+        What a sampler, or a function of the user's that it calls, makes wrong of an end is shown, and costs no trial:
+        Optuna has recorded it by then.
+
+        Args:
+            number: of the trial.
+            state: complete, diverged, pruned or failed.
+            value: a float, or a list for several objectives; None for pruned and failed.
+            error: why it failed.
+        """
+        known_as = self.storage.trial_id(self.study, number)
+        if (now := self.storage.get_trial(known_as).state) != TrialState.RUNNING:
+            log.warning("Trial %d was ended by another process, or given back: it is %s.", number, now.name.lower())
+            return
+        ends = {"pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
+        try:
+            if error is not None:
+                self.storage.set_trial_user_attr(known_as, "error", error)
+            if state in ("diverged", "failed"):
+                self.storage.set_trial_user_attr(known_as, "state", state)
+            if state in ends:
+                self.study.tell(number, state=ends[state])
+            else:
+                self.study.tell(number, value)
+        except UpdateFinishedTrialError as refusal:
+            log.warning("Trial %d was ended by another process: %s", number, refusal)
+        except AWAY:
+            raise
+        except Exception as mistake:
+            if isinstance(mistake, RuntimeError) and stops_study(mistake):
+                return  # what is taken next is looked at by itself
+            if not self.storage.get_trial(known_as).state.is_finished():
+                raise
+            kind = type(self.study.sampler).__name__
+            log.exception("Trial %d is recorded, but %s could not learn from it: %s", number, kind, reason(mistake))
+            self.keep_traceback(number, traceback.format_exc())
+
+
+def error_of(result: JobReturn) -> BaseException | None:
+    """Returns what a job failed with; Hydra's public way to it prints its overrides, and raises it."""
+    return result._return_value if result.status == JobStatus.FAILED else None
+
+
+def objective(value: Any, count: int) -> Any:
+    """Returns a job's return value as a float, or as a list of floats for several objectives.
+
+    Raises:
+        ValueError: it is none, or not a number (NaN), which nothing can be compared with.
+    """
+    values = _several(value) if count > 1 else [value]
+    if len(values) != count:
+        raise ValueError(f"The job returned {value!r}; the study has {count} objectives, so it needs {count} numbers.")
+    try:
+        floats = [float(v) for v in values]
+    except (TypeError, ValueError):
+        raise ValueError(f"The job returned {value!r}, which is no number.") from None
+    if any(math.isnan(v) for v in floats):
+        raise ValueError(f"The job returned {value!r}, which can't be compared.")
+    return floats if count > 1 else floats[0]
+
+
+def _several(value: Any) -> list[Any]:
+    """Returns the numbers in what a job returned: a list's, an array's or a tensor's; of one number that alone."""
+    if isinstance(value, str | Mapping):
+        return [value]
+    try:
+        return list(value)
+    except TypeError:  # an array without dimensions has an iterator all the same
+        return [value]

@@ -1,0 +1,68 @@
+"""Signs of life of the trials that a process trains, so that no other takes them up."""
+
+import logging
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from threading import Event, Lock, Thread
+
+from optuna.trial import Trial
+
+from cifar_tuning.text import first_line
+from cifar_tuning.tuning.storage import Storage
+
+log = logging.getLogger(__name__)
+
+
+class Heartbeats:
+    """Gives signs of life for any number of trials from one thread, which lives as long as there are some.
+
+    Args:
+        storage: of the study, with the seconds between two.
+    """
+
+    def __init__(self, storage: Storage) -> None:
+        self.storage = storage
+        self._numbers: dict[int, int] = {}  # of the trials, by their ids
+        self._lock = Lock()
+        self._over = Event()
+        self._thread: Thread | None = None
+
+    @contextmanager
+    def of(self, trials: Iterable[Trial]) -> Iterator[None]:
+        """Gives signs of life for trials while a block trains them."""
+        these = {trial._trial_id: trial.number for trial in trials}
+        with self._lock:
+            self._numbers |= these
+            if these and self._thread is None:
+                self._over = Event()
+                self._thread = Thread(target=self._beat, args=(self._over,), daemon=True)
+                self._thread.start()
+        try:
+            yield
+        finally:
+            self._leave(these)
+
+    def _leave(self, these: Iterable[int]) -> None:
+        with self._lock:
+            for known_as in these:
+                self._numbers.pop(known_as, None)
+            if self._numbers or self._thread is None:
+                return
+            thread, self._thread = self._thread, None
+            self._over.set()
+        thread.join()
+
+    def _beat(self, over: Event) -> None:
+        silent = False
+        while not over.wait(self.storage.heartbeat_interval):
+            with self._lock:
+                numbers = dict(self._numbers)
+            failed = False
+            for known_as, number in numbers.items():
+                try:
+                    self.storage.record_heartbeat(known_as)
+                except Exception as error:  # a database that is away now may be back at the next
+                    level = logging.DEBUG if silent or failed else logging.WARNING
+                    log.log(level, "Trial %d can't give a sign of life: %s", number, first_line(error))
+                    failed = True
+            silent = failed
