@@ -8,9 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-# Beginnings of the options that say where a run is trained and kept, or from where it goes on: whatever they are, it is
-# the same experiment.
-ELSEWHERE = ("tracking.", "resume", "trainer.device", "data.root")
+# Options, and groups of them, that say where a run is trained and kept, or from where it goes on.
+ELSEWHERE = ("tracking", "resume", "trainer.device", "data.root")
 
 
 PROGRAMS = ("train.py", "predict.py", "report.py")
@@ -30,6 +29,11 @@ def flatten(config: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, 
             yield from flatten(value, f"{dotted}.")
         else:
             yield dotted, value
+
+
+def is_elsewhere(key: str) -> bool:
+    """Whether an option, by its dotted key, only says where a run is trained and kept, whose experiment stays the same."""
+    return f"{key}.".startswith(tuple(f"{one}." for one in ELSEWHERE))
 
 
 def without_password(text: str) -> str:

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from cifar_tuning.overrides import parse_overrides
-from cifar_tuning.text import (
+from cifar_tuning.text import (, is_elsewhere
     command_line,
     first_line,
     flatten,
@@ -30,6 +30,17 @@ from cifar_tuning.text import (
 )
 def test_a_password_is_never_shown(given: str, shown: str) -> None:
     assert without_password(given) == shown
+
+
+@pytest.mark.parametrize(
+    ("key", "expected"),
+    [
+        *[(key, True) for key in ("tracking.uri", "tracking", "resume", "trainer.device", "data.root")],
+        *[(key, False) for key in ("data.rooted", "resume_rate", "trainer.devices", "trainer", "tracking_rate", "seed")],
+    ],
+)
+def test_where_a_run_is_kept_is_told_by_whole_names(key: str, expected: bool) -> None:
+    assert is_elsewhere(key) is expected
 
 
 def test_nested_options_become_dotted_keys() -> None:

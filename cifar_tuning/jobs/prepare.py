@@ -17,7 +17,7 @@ from cifar_tuning.jobs.build import Parts, build_parts, plain, seed_everything
 from cifar_tuning.jobs.checks import find_problems, find_target, lacking_parts
 from cifar_tuning.jobs.result import JobResult
 from cifar_tuning.ranking import ENDED
-from cifar_tuning.text import ELSEWHERE, flatten, without_password
+from cifar_tuning.text import flatten, is_elsewhere, without_password
 from cifar_tuning.training import checkpoint as checkpoints
 from cifar_tuning.training.checkpoint import Checkpoint
 from cifar_tuning.training.settings import TrainerSettings
@@ -143,7 +143,7 @@ def own_checkpoint(config: dict[str, Any], folder: Path) -> tuple[Checkpoint | N
 
 def _compared(config: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
     """Returns all options that make a job what it is."""
-    return {key: value for key, value in flatten(_with_defaults(config, other)) if not key.startswith(ELSEWHERE)}
+    return {key: value for key, value in flatten(_with_defaults(config, other)) if not is_elsewhere(key)}
 
 
 def _with_defaults(config: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
@@ -204,7 +204,7 @@ def changed_options(config: dict[str, Any], checkpoint: Checkpoint, source: str)
         f"{key}={now.get(key, '(absent)')}: {source} was trained with {was.get(key, '(absent)')}; "
         "a resumed run must keep it" + (_about_length(key, was[key]) if [was.get(key), now.get(key)] == lengths else "")
         for key in sorted(was.keys() | now.keys())
-        if not key.startswith(ELSEWHERE) and was.get(key) != now.get(key)
+        if not is_elsewhere(key) and was.get(key) != now.get(key)
     ]
 
 

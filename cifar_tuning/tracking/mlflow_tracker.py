@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from cifar_tuning import PROJECT_ROOT
-from cifar_tuning.text import ELSEWHERE, first_line
+from cifar_tuning.text import first_line, is_elsewhere
 from cifar_tuning.tracking import facts
 from cifar_tuning.tracking.base import (
     STATUS_OF_STATE,
@@ -277,7 +277,7 @@ def _log_texts(store: Store, run_id: str, context: RunContext) -> None:
 
 
 def _compared(params: Mapping[str, str]) -> dict[str, str]:
-    return {key: value for key, value in params.items() if not key.startswith(ELSEWHERE)}
+    return {key: value for key, value in params.items() if not is_elsewhere(key)}
 
 
 def _register(tracker: MLflowTracker) -> None:

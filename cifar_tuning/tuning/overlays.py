@@ -16,12 +16,12 @@ from omegaconf import DictConfig, OmegaConf
 
 from cifar_tuning import PROJECT_ROOT
 from cifar_tuning.overrides import deletes, key_of, task_overrides, unresolved
-from cifar_tuning.text import ELSEWHERE, SEARCHPATH, flatten, override
+from cifar_tuning.text import SEARCHPATH, flatten, is_elsewhere, override
 
 GROUP = "experiment/"
 # Overlays that a configuration was composed with: what they set is in its values.
 COMPOSED_WITH = ("study", "experiment", "variant")
-# What a configuration has that a result does not depend on, beside the options of `ELSEWHERE`.
+# What a configuration has that a result does not depend on, beside where it was trained and kept.
 NO_PART = ("hydra", "tracking", "resume", "published")
 
 
@@ -46,7 +46,7 @@ def as_overlay(config: DictConfig, header: str, without: Iterable[str] = ()) -> 
     assert isinstance(content, dict)
     left = {*NO_PART, *without}
     plain: dict[str, Any] = {str(k): value for k, value in content.items() if k not in left and value is not None}
-    for key in [key for key, _ in flatten(plain) if key.startswith(ELSEWHERE)]:
+    for key in [key for key, _ in flatten(plain) if is_elsewhere(key)]:
         group, _, option = key.partition(".")
         plain[group] = {name: value for name, value in plain[group].items() if name != option}
     groups |= dict.fromkeys(_deleted_from(config))

@@ -13,7 +13,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, IntD
 from optuna.trial import BaseTrial
 
 from cifar_tuning.overrides import deletes, key_of, written
-from cifar_tuning.text import ELSEWHERE, flatten
+from cifar_tuning.text import flatten, is_elsewhere
 
 # Choices that are tried before the first trial; each takes a twentieth of a second to compose.
 CHECKED_CHOICES = 40
@@ -153,7 +153,7 @@ def fixed_part(config: DictConfig, space: SearchSpace) -> dict[str, str]:
     return {
         key: str(value)  # storages keep JSON, which has neither NaN nor other people's types
         for key, value in flatten(content)
-        if not f"{key}.".startswith(swept) and not key.startswith(ELSEWHERE)
+        if not f"{key}.".startswith(swept) and not is_elsewhere(key)
     }
 
 
