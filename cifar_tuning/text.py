@@ -32,7 +32,7 @@ def flatten(config: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, 
 
 
 def is_elsewhere(key: str) -> bool:
-    """Whether an option, by its dotted key, only says where a run is trained and kept, whose experiment stays the same."""
+    """Whether an option, by its dotted key, says no more than where a run is trained and kept."""
     return f"{key}.".startswith(tuple(f"{one}." for one in ELSEWHERE))
 
 

@@ -6,10 +6,11 @@ import sys
 import pytest
 
 from cifar_tuning.overrides import parse_overrides
-from cifar_tuning.text import (, is_elsewhere
+from cifar_tuning.text import (
     command_line,
     first_line,
     flatten,
+    is_elsewhere,
     on_one_line,
     override,
     typed,
@@ -36,7 +37,7 @@ def test_a_password_is_never_shown(given: str, shown: str) -> None:
     ("key", "expected"),
     [
         *[(key, True) for key in ("tracking.uri", "tracking", "resume", "trainer.device", "data.root")],
-        *[(key, False) for key in ("data.rooted", "resume_rate", "trainer.devices", "trainer", "tracking_rate", "seed")],
+        *[(key, False) for key in ("data.rooted", "resume_rate", "trainer.devices", "trainer", "seed")],
     ],
 )
 def test_where_a_run_is_kept_is_told_by_whole_names(key: str, expected: bool) -> None:
