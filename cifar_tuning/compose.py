@@ -33,6 +33,12 @@ def remember_files(context: HydraContext) -> HydraContext:
     return kept
 
 
+def remember_from_now() -> None:
+    """Has Hydra itself compose this command's jobs so: its own sweeper and launcher do it once each for every job."""
+    hydra: Any = GlobalHydra.instance().hydra
+    hydra.config_loader = sweep_loader(hydra.config_loader)
+
+
 def sweep_loader(loader: ConfigLoader) -> ConfigLoader:
     """Returns a loader that composes as Hydra's does and keeps what it has read; somebody else's stays as it is."""
     if type(loader) is not ConfigLoaderImpl:
