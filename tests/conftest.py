@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 # Before torch is imported: processes that share the cores are ten times slower with threads of their own on each.
 if "PYTEST_XDIST_WORKER" in os.environ:
@@ -74,9 +75,24 @@ class Outcome:
 
 
 @pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> Iterator[Callable[..., Outcome]]:
-    """Runs `train.py`, another of the root's programs or one given by its path, with arguments as the shell would."""
+def pictures() -> None:
+    """Asked for by a test that looks at what `command`'s jobs draw."""
+
+
+@pytest.fixture
+def command(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> Iterator[Callable[..., Outcome]]:
+    """Runs `train.py`, another of the root's programs or one given by its path, with arguments as the shell would.
+
+    A job's two pictures are empty, for drawing them takes as long as its training.
+    """
     hook, handlers = sys.excepthook, logging.root.handlers[:]
+    if "pictures" not in request.fixturenames:
+        from cifar_tuning.reporting import plots
+
+        for name in ("learning_curves", "confusion_matrix"):
+            monkeypatch.setattr(plots, name, _empty)
 
     def run(*arguments: str, program: str = "train.py") -> Outcome:
         GlobalHydra.instance().clear()
@@ -100,6 +116,12 @@ def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> I
         logging.root.removeHandler(handler)
         handler.close()
     GlobalHydra.instance().clear()
+
+
+def _empty(*arguments: Any) -> Path:
+    file = arguments[-1]
+    file.write_bytes(b"\x89PNG")
+    return file
 
 
 @pytest.fixture

@@ -45,6 +45,7 @@ def curves(folder) -> dict[int, list]:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("pictures")
 def test_an_ended_jobs_memory_is_not_left_to_the_garbage_collector(tiny, monkeypatch):
     """It comes by rarely, and on a GPU it is not told when the memory runs out."""
     for name in ("matplotlib.figure", "torch._dynamo"):
