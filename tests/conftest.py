@@ -107,9 +107,11 @@ def command(
         return Outcome(code, captured.out, captured.err)
 
     yield run
-    if (loky := sys.modules.get("joblib.externals.loky")) is not None:
-        # Its idle processes would keep this one from ending for five minutes.
-        loky.get_reusable_executor().shutdown(wait=True, kill_workers=True)
+    loky: Any = sys.modules.get("joblib.externals.loky.reusable_executor")
+    if loky is not None and loky._executor is not None:
+        # Its idle processes would keep this one from ending for five minutes. Whoever asks loky's own function for the
+        # executor, and not with joblib's options, waits for them to end and gets another.
+        loky._executor.shutdown(wait=True, kill_workers=True)
     sys.excepthook = hook
     for handler in [h for h in logging.root.handlers if h not in handlers]:
         # Hydra's, whose streams end with the test: every line that follows would bring a traceback.
