@@ -6,6 +6,7 @@ choose the same groups. It is more than half of the time that Hydra takes for a 
 
 import copy
 import os
+import pickle
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -105,7 +106,7 @@ class SweepLoader(ConfigLoaderImpl):
     def __init__(self, loader: ConfigLoader) -> None:
         vars(self).update(vars(loader))
         self._kept: CachingConfigRepository | None = None
-        self._merged: dict[tuple[Any, ...], DictConfig] = {}
+        self._merged: dict[tuple[Any, ...], bytes] = {}
 
     def __getstate__(self) -> dict[str, Any]:  # launchers send it to other processes
         return vars(self) | {"_kept": None, "_merged": {}}
@@ -126,8 +127,9 @@ class SweepLoader(ConfigLoaderImpl):
             return super()._compose_config_from_defaults_list(defaults, repo)
         key = tuple((d.config_path, d.package, d.parent, d.is_self, d.primary) for d in defaults)
         if key not in self._merged:
-            self._merged[key] = super()._compose_config_from_defaults_list(defaults, _Copies(self._kept))
-        return copy.deepcopy(self._merged[key])
+            merged = super()._compose_config_from_defaults_list(defaults, _Copies(self._kept))
+            self._merged[key] = pickle.dumps(merged)  # to read it takes a sixth of copying it
+        return pickle.loads(self._merged[key])
 
 
 class _Copies(CachingConfigRepository):
