@@ -175,9 +175,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests marked `gpu` skip themselves, with the reason, where there is none."""
+    """Long tests come first, lest one be left to a single process in the end; those marked `gpu` are skipped without.
+
+    The long ones are those marked `services`, or with a time limit of their own.
+    """
     import torch
 
+    items.sort(key=lambda item: not (item.get_closest_marker("services") or item.get_closest_marker("timeout")))
     if torch.cuda.is_available():
         return
     for item in items:
