@@ -91,9 +91,9 @@ def alone(make_run):
 
     @lru_cache(maxsize=8)
     def trained(options):
-        run = make_run(**dict(options))
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(devices, "QUEUES", ())
+            run = make_run(**dict(options))
             return run, run.fit_alone()
 
     return lambda options: trained(tuple(options.items()))
