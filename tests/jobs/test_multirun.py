@@ -14,6 +14,7 @@ import yaml
 from omegaconf import OmegaConf
 
 from cifar_tuning import PROJECT_ROOT
+from cifar_tuning.training import Trainer
 from tests.conftest import TINY
 
 
@@ -21,6 +22,16 @@ from tests.conftest import TINY
 def store(pristine_database, tmp_path):
     shutil.copy(pristine_database, tmp_path / "mlflow.db")
     return ["tracking=mlflow", f"tracking.uri=sqlite:///{tmp_path}/mlflow.db"]
+
+
+@pytest.fixture
+def signals():
+    """Puts back what a command has done when it is stopped."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # what a shell starts in the background ignores it
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 def results(tmp_path) -> dict[str, dict]:
@@ -276,29 +287,53 @@ def test_a_grid_is_ranked_by_its_objective(tiny, predicting, tmp_path, pristine_
 
 
 @pytest.mark.slow
-def test_jobs_in_other_processes(tmp_path, pristine_database):
+def test_jobs_in_other_processes(tiny, tmp_path, store):
     """Under joblib the jobs find their parent run, their folders and the same numbers."""
-    shutil.copy(pristine_database, tmp_path / "mlflow.db")
-    command = [sys.executable, str(PROJECT_ROOT / "train.py"), "-m", *TINY, "optimizer.lr=0.1,0.01", "trainer.epochs=1"]
-    command += ["tracking=mlflow", f"tracking.uri=sqlite:///{tmp_path}/mlflow.db", f"hydra.sweep.dir={tmp_path}/sweep"]
-    command += ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=None)
-    assert done.returncode == 0, done.stderr
+    joblib = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
+    outcome = tiny("-m", "optimizer.lr=0.1,0.01", "trainer.epochs=1", *joblib, *store)
+    assert outcome.code == 0, outcome.err
     assert {r["state"] for r in results(tmp_path).values()} == {"complete"}
     assert [status for *_, status in runs(tmp_path)] == ["FINISHED"] * 3
     assert len({tags.get("mlflow.parentRunId") for _, tags, _ in runs(tmp_path)}) == 2
 
 
+STOPPED = "Stopped. The same command with {} trains what is missing."
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "launcher", [["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"], ["hydra/launcher=fused"], []]
-)
+@pytest.mark.parametrize("launcher", ["fused", "basic"])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_sweep_that_was_stopped_says_how_to_go_on(tmp_path, launcher, number):
-    """Once, whichever process trains."""
+def test_a_sweep_that_was_stopped_says_how_to_go_on(tiny, tmp_path, monkeypatch, capsys, signals, launcher, number):
+    """Once, whichever launcher it is."""
+    finished = Trainer.finish_epoch
+
+    def finish(*arguments):
+        ended = finished(*arguments)
+        signal.raise_signal(number)
+        return ended
+
+    monkeypatch.setattr(Trainer, "finish_epoch", finish)
+    grid = ["-m", "seed=0,1", f"hydra/launcher={launcher}"]
+    if number == signal.SIGINT:
+        with pytest.raises(KeyboardInterrupt):
+            tiny(*grid)
+        out = "".join(capsys.readouterr())
+    else:
+        outcome = tiny(*grid)
+        out = outcome.text
+        assert outcome.code == 128 + number
+    assert out.count("trains what is missing") == 1, out
+    if launcher != "fused":  # its line is fused/launch.py's
+        assert STOPPED.format(f"hydra.sweep.dir={tmp_path}/sweep") in out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_sweep_that_was_stopped_in_other_processes_says_so_once(tmp_path, number):
     command = [sys.executable, str(PROJECT_ROOT / "train.py"), "-m", *TINY, "seed=0,1", "trainer.epochs=100000"]
+    command += ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "hydra.sweep.dir='my sweep'"]
     process = subprocess.Popen(
-        [*command, *launcher, "hydra.sweep.dir='my sweep'"],
+        command,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -318,10 +353,8 @@ def test_a_sweep_that_was_stopped_says_how_to_go_on(tmp_path, launcher, number):
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
-    said = "Stopped. The same command with 'hydra.sweep.dir=\"my sweep\"' trains what is missing."
     assert out.count("trains what is missing") == 1, out
-    if "hydra/launcher=fused" not in launcher:  # its line is fused/launch.py's
-        assert said in out
+    assert STOPPED.format("'hydra.sweep.dir=\"my sweep\"'") in out
 
 
 @pytest.mark.slow
