@@ -2,6 +2,7 @@
 
 import logging
 import os
+import pickle
 import runpy
 import signal
 import sys
@@ -16,10 +17,12 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 # cuBLAS reads it once a process; `train.py` sets it at its start, which here comes after other tests.
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
+import hydra
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.utils import execution_whitelist
+from omegaconf import OmegaConf
 
 from cifar_tuning import PROJECT_ROOT
 from cifar_tuning.jobs.process import trusted_targets
@@ -144,6 +147,25 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
     # Tests run side by side.
     monkeypatch.setattr(remembered.Neighbours, "in_the_way", lambda self: False)
     remembered._provisional.clear()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _read_once() -> Iterator[None]:
+    """The project's and Hydra's config files, which no test changes, are parsed once, not twice a command."""
+    load, read = OmegaConf.load, dict[str, bytes]()
+    kept = str(PROJECT_ROOT / "conf"), str(Path(hydra.__file__).with_name("conf"))
+
+    def remembered(file: Any) -> Any:
+        name = str(getattr(file, "name", ""))
+        if not name.startswith(kept):
+            return load(file)
+        if name not in read:
+            read[name] = pickle.dumps(load(file))
+        return pickle.loads(read[name])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(OmegaConf, "load", staticmethod(remembered))
+        yield
 
 
 @pytest.fixture(scope="session")
