@@ -2,12 +2,14 @@
 
 import logging
 import os
+import pickle
 import runpy
 import signal
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 # Before torch is imported: processes that share the cores are ten times slower with threads of their own on each.
 if "PYTEST_XDIST_WORKER" in os.environ:
@@ -15,10 +17,12 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 # cuBLAS reads it once a process; `train.py` sets it at its start, which here comes after other tests.
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
+import hydra
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.utils import execution_whitelist
+from omegaconf import OmegaConf
 
 from cifar_tuning import PROJECT_ROOT
 from cifar_tuning.jobs.process import trusted_targets
@@ -74,9 +78,24 @@ class Outcome:
 
 
 @pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> Iterator[Callable[..., Outcome]]:
-    """Runs `train.py`, another of the root's programs or one given by its path, with arguments as the shell would."""
+def pictures() -> None:
+    """Asked for by a test that looks at what `command`'s jobs draw."""
+
+
+@pytest.fixture
+def command(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> Iterator[Callable[..., Outcome]]:
+    """Runs `train.py`, another of the root's programs or one given by its path, with arguments as the shell would.
+
+    A job's two pictures are empty, for drawing them takes as long as its training.
+    """
     hook, handlers = sys.excepthook, logging.root.handlers[:]
+    if "pictures" not in request.fixturenames:
+        from cifar_tuning.reporting import plots
+
+        for name in ("learning_curves", "confusion_matrix"):
+            monkeypatch.setattr(plots, name, _empty)
 
     def run(*arguments: str, program: str = "train.py") -> Outcome:
         GlobalHydra.instance().clear()
@@ -91,15 +110,23 @@ def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> I
         return Outcome(code, captured.out, captured.err)
 
     yield run
-    if (loky := sys.modules.get("joblib.externals.loky")) is not None:
-        # Its idle processes would keep this one from ending for five minutes.
-        loky.get_reusable_executor().shutdown(wait=True, kill_workers=True)
+    loky: Any = sys.modules.get("joblib.externals.loky.reusable_executor")
+    if loky is not None and loky._executor is not None:
+        # Its idle processes would keep this one from ending for five minutes. Whoever asks loky's own function for the
+        # executor, and not with joblib's options, waits for them to end and gets another.
+        loky._executor.shutdown(wait=True, kill_workers=True)
     sys.excepthook = hook
     for handler in [h for h in logging.root.handlers if h not in handlers]:
         # Hydra's, whose streams end with the test: every line that follows would bring a traceback.
         logging.root.removeHandler(handler)
         handler.close()
     GlobalHydra.instance().clear()
+
+
+def _empty(*arguments: Any) -> Path:
+    file = arguments[-1]
+    file.write_bytes(b"\x89PNG")
+    return file
 
 
 @pytest.fixture
@@ -120,6 +147,25 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
     # Tests run side by side.
     monkeypatch.setattr(remembered.Neighbours, "in_the_way", lambda self: False)
     remembered._provisional.clear()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _read_once() -> Iterator[None]:
+    """The project's and Hydra's config files, which no test changes, are parsed once, not twice a command."""
+    load, read = OmegaConf.load, dict[str, bytes]()
+    kept = str(PROJECT_ROOT / "conf"), str(Path(hydra.__file__).with_name("conf"))
+
+    def remembered(file: Any) -> Any:
+        name = str(getattr(file, "name", ""))
+        if not name.startswith(kept):
+            return load(file)
+        if name not in read:
+            read[name] = pickle.dumps(load(file))
+        return pickle.loads(read[name])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(OmegaConf, "load", staticmethod(remembered))
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -151,9 +197,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests marked `gpu` skip themselves, with the reason, where there is none."""
+    """Long tests come first, lest one be left to a single process in the end; those marked `gpu` are skipped without.
+
+    The long ones are those marked `services`, or with a time limit of their own.
+    """
     import torch
 
+    items.sort(key=lambda item: not (item.get_closest_marker("services") or item.get_closest_marker("timeout")))
     if torch.cuda.is_available():
         return
     for item in items:

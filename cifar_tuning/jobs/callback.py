@@ -12,7 +12,7 @@ from typing import Any
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
-from cifar_tuning.compose import numbered
+from cifar_tuning.compose import numbered, remember_from_now
 from cifar_tuning.errors import ConfigError, UserError
 from cifar_tuning.files import write_text
 from cifar_tuning.job_folders import FIXED_FILE
@@ -61,6 +61,7 @@ class Sweep(Callback):
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Makes the sweep's folder, which a study's SQLite file needs, and checks the jobs' configurations."""
+        remember_from_now()
         if is_worker():  # its supervisor has done all this
             return
         if problems := sweep_problems(config):

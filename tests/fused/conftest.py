@@ -39,12 +39,16 @@ class Exact:
         return images.contiguous(memory_format=torch.channels_last), batch[1]
 
 
+# As many steps as a hundred and more batches are, of as few images as there can be: half of the time goes with them.
+DATA = Synthetic(train_size=32, val_size=16, test_size=16, batch_size=2)
+
+
 @pytest.fixture(scope="session")
 def splits():
-    return Synthetic(train_size=64, val_size=32, test_size=64).load()
+    return DATA.load()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_run(splits):
     """Builds a run as `jobs.run` does; `model` and `optimizer` are made anew for each."""
 
@@ -56,7 +60,7 @@ def make_run(splits):
         optimizer=SGD,
         schedule=constant,
         regularizer=None,
-        batch_size=4,
+        batch_size=2,
         exact=True,
         stride=1,
         mixup=0.0,
@@ -64,10 +68,9 @@ def make_run(splits):
         memory_format="channels_last",
         **options,
     ) -> Trainer:
-        data = Synthetic(train_size=64, val_size=32, test_size=64)
         torch.manual_seed(seed)
         built = place(model(), torch.device("cpu"), memory_format)
-        common = {"mean": data.mean, "std": data.std}
+        common = {"mean": DATA.mean, "std": DATA.std}
         train = TrainBatches(
             splits.train.images,
             splits.train.labels,

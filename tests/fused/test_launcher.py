@@ -45,6 +45,7 @@ def curves(folder) -> dict[int, list]:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("pictures")
 def test_an_ended_jobs_memory_is_not_left_to_the_garbage_collector(tiny, monkeypatch):
     """It comes by rarely, and on a GPU it is not told when the memory runs out."""
     for name in ("matplotlib.figure", "torch._dynamo"):
@@ -281,7 +282,7 @@ def test_ctrl_c_leaves_no_job_open_that_waits_for_another_stack(tiny, tmp_path, 
         return train(self, epochs, *given)
 
     monkeypatch.setattr(Stack, "train", interrupted)
-    monkeypatch.setattr(launch, "stack_key", lambda run: (f"decays {run.optimizer.param_groups[0]['weight_decay']}",))
+    monkeypatch.setattr(plan, "stack_key", lambda run: (f"decays {run.optimizer.param_groups[0]['weight_decay']}",))
     varied = ["optimizer.lr=0.1,0.01", "regularizer.strength=1e-4,1e-3"]
     with pytest.raises(KeyboardInterrupt):
         tiny(*FUSED, "hydra.launcher.stack=2", *varied, *tracked)

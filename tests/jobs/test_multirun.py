@@ -11,8 +11,10 @@ import optuna
 import pytest
 import torch
 import yaml
+from omegaconf import OmegaConf
 
 from cifar_tuning import PROJECT_ROOT
+from cifar_tuning.training import Trainer
 from tests.conftest import TINY
 
 
@@ -20,6 +22,16 @@ from tests.conftest import TINY
 def store(pristine_database, tmp_path):
     shutil.copy(pristine_database, tmp_path / "mlflow.db")
     return ["tracking=mlflow", f"tracking.uri=sqlite:///{tmp_path}/mlflow.db"]
+
+
+@pytest.fixture
+def signals():
+    """Puts back what a command has done when it is stopped."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # what a shell starts in the background ignores it
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 def results(tmp_path) -> dict[str, dict]:
@@ -66,9 +78,13 @@ def test_jobs_that_change_their_folder_find_their_parent(command, tmp_path, stor
 
 
 @pytest.mark.slow
-def test_the_sweep_ends_with_a_table(tiny, tmp_path):
+def test_the_sweep_ends_with_a_table(tiny, tmp_path, monkeypatch):
+    """And it reads a group's file once for itself and once for all of its jobs."""
+    read, load = [], OmegaConf.load
+    monkeypatch.setattr(OmegaConf, "load", lambda file: read.append(getattr(file, "name", file)) or load(file))
     outcome = tiny("-m", "optimizer.lr=0.1,0.001", "model.activation=relu,swish", "trainer.epochs=1")
     assert outcome.code == 0, outcome.err
+    assert read.count(str(PROJECT_ROOT / "conf/model/simplenn.yaml")) == 2
     found = results(tmp_path)
     best = max(found.values(), key=lambda r: r["value"])
     table = outcome.out[outcome.out.index("4 jobs, best first") :]
@@ -180,8 +196,9 @@ def test_a_diverged_job_does_not_fail_a_sweep(tiny, tmp_path, store):
     ],
 )
 def test_studies_run_on_the_stock_sweeper(tiny, tmp_path, study, names):
-    smaller = ["model.depth=8"] if study == "resnet20" else []
-    outcome = tiny("-m", f"study={study}", "trainer.epochs=1", "hydra.sweeper.n_trials=3", *smaller)
+    smaller = ["hydra.sweeper.n_trials=2", "hydra.sweeper.plots=false"]
+    smaller += ["model.depth=8"] if study == "resnet20" else []
+    outcome = tiny("-m", f"study={study}", "trainer.epochs=1", *smaller)
     assert outcome.code == 0, outcome.err
     (stored,) = optuna.get_all_study_summaries(f"sqlite:///{tmp_path}/sweep/optuna.db")
     loaded = optuna.load_study(study_name=stored.study_name, storage=f"sqlite:///{tmp_path}/sweep/optuna.db")
@@ -270,29 +287,53 @@ def test_a_grid_is_ranked_by_its_objective(tiny, predicting, tmp_path, pristine_
 
 
 @pytest.mark.slow
-def test_jobs_in_other_processes(tmp_path, pristine_database):
+def test_jobs_in_other_processes(tiny, tmp_path, store):
     """Under joblib the jobs find their parent run, their folders and the same numbers."""
-    shutil.copy(pristine_database, tmp_path / "mlflow.db")
-    command = [sys.executable, str(PROJECT_ROOT / "train.py"), "-m", *TINY, "optimizer.lr=0.1,0.01", "trainer.epochs=1"]
-    command += ["tracking=mlflow", f"tracking.uri=sqlite:///{tmp_path}/mlflow.db", f"hydra.sweep.dir={tmp_path}/sweep"]
-    command += ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=None)
-    assert done.returncode == 0, done.stderr
+    joblib = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
+    outcome = tiny("-m", "optimizer.lr=0.1,0.01", "trainer.epochs=1", *joblib, *store)
+    assert outcome.code == 0, outcome.err
     assert {r["state"] for r in results(tmp_path).values()} == {"complete"}
     assert [status for *_, status in runs(tmp_path)] == ["FINISHED"] * 3
     assert len({tags.get("mlflow.parentRunId") for _, tags, _ in runs(tmp_path)}) == 2
 
 
+STOPPED = "Stopped. The same command with {} trains what is missing."
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "launcher", [["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"], ["hydra/launcher=fused"], []]
-)
+@pytest.mark.parametrize("launcher", ["fused", "basic"])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_sweep_that_was_stopped_says_how_to_go_on(tmp_path, launcher, number):
-    """Once, whichever process trains."""
+def test_a_sweep_that_was_stopped_says_how_to_go_on(tiny, tmp_path, monkeypatch, capsys, signals, launcher, number):
+    """Once, whichever launcher it is."""
+    finished = Trainer.finish_epoch
+
+    def finish(*arguments):
+        ended = finished(*arguments)
+        signal.raise_signal(number)
+        return ended
+
+    monkeypatch.setattr(Trainer, "finish_epoch", finish)
+    grid = ["-m", "seed=0,1", f"hydra/launcher={launcher}"]
+    if number == signal.SIGINT:
+        with pytest.raises(KeyboardInterrupt):
+            tiny(*grid)
+        out = "".join(capsys.readouterr())
+    else:
+        outcome = tiny(*grid)
+        out = outcome.text
+        assert outcome.code == 128 + number
+    assert out.count("trains what is missing") == 1, out
+    if launcher != "fused":  # its line is fused/launch.py's
+        assert STOPPED.format(f"hydra.sweep.dir={tmp_path}/sweep") in out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_sweep_that_was_stopped_in_other_processes_says_so_once(tmp_path, number):
     command = [sys.executable, str(PROJECT_ROOT / "train.py"), "-m", *TINY, "seed=0,1", "trainer.epochs=100000"]
+    command += ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "hydra.sweep.dir='my sweep'"]
     process = subprocess.Popen(
-        [*command, *launcher, "hydra.sweep.dir='my sweep'"],
+        command,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -312,10 +353,8 @@ def test_a_sweep_that_was_stopped_says_how_to_go_on(tmp_path, launcher, number):
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
-    said = "Stopped. The same command with 'hydra.sweep.dir=\"my sweep\"' trains what is missing."
     assert out.count("trains what is missing") == 1, out
-    if "hydra/launcher=fused" not in launcher:  # its line is fused/launch.py's
-        assert said in out
+    assert STOPPED.format("'hydra.sweep.dir=\"my sweep\"'") in out
 
 
 @pytest.mark.slow

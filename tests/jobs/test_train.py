@@ -29,12 +29,15 @@ def same_weights(a, b) -> bool:
     return one.keys() == two.keys() and all(torch.equal(one[k], two[k]) for k in one)
 
 
+@pytest.mark.usefixtures("pictures")
 def test_one_configuration(tiny, tmp_path):
     outcome = tiny()
     run = tmp_path / "run"
     assert outcome.code == 0, outcome.err
-    for name in ("best.pt", "last.pt", "learning_curves.png", "confusion_matrix.png", "metrics.jsonl", "train.log"):
+    for name in ("best.pt", "last.pt", "metrics.jsonl", "train.log"):
         assert (run / name).stat().st_size > 0
+    for name in ("learning_curves.png", "confusion_matrix.png"):
+        assert (run / name).stat().st_size > 5000
     result = json.loads((run / "result.json").read_text())
     steps = history(run)
     assert [step["step"] for step in steps] == [0, 1, 2]

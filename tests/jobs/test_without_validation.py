@@ -31,6 +31,7 @@ def tracked(tmp_path, pristine_database):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("pictures")
 def test_a_run_keeps_its_last_epoch_and_has_no_value(tiny, predicting, tmp_path, tracked):
     outcome = tiny(ALL, "trainer.ema_decay=0.9", *tracked.overrides, "tracking.log_model=true")
     assert outcome.code == 0, outcome.text
@@ -44,7 +45,7 @@ def test_a_run_keeps_its_last_epoch_and_has_no_value(tiny, predicting, tmp_path,
         {"train/acc"}
     ] * 3
     assert same_weights(run / "best.pt", run / "last.pt")
-    assert (run / "learning_curves.png").stat().st_size > 0
+    assert (run / "learning_curves.png").stat().st_size > 5000
     assert not (run / "confusion_matrix.png").exists()
     assert not list(run.glob(".*.tmp"))
     (tracked_run,) = tracked()

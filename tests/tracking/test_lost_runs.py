@@ -228,6 +228,7 @@ def server(root, port):
         ],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
+        env=os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
         start_new_session=True,
     )
     location = locate(f"http://127.0.0.1:{port}", root)

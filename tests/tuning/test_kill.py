@@ -15,7 +15,7 @@ from optuna.trial import TrialState
 from cifar_tuning import PROJECT_ROOT
 from cifar_tuning.tuning.storage import open_storage
 
-TRIALS, KILLS, EPOCHS = 8, 10, 8
+TRIALS, KILLS, EPOCHS = 6, 6, 8
 
 
 def epochs_done(folder: Path) -> int:
