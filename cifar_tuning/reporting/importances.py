@@ -92,7 +92,8 @@ def importances_in_words(importances: Importances) -> str:
     level, count = f"{importances.chance:.2f}", len(importances.found)
     beyond = [name for name, share in importances.found.items() if share > importances.chance]
     if beyond:
-        return f"More important than chance makes the largest of {count} ({level}): {', '.join(beyond)}."
+        rest = " The picture tells nothing of the others." if len(beyond) < count else ""
+        return f"More important than chance makes the largest of {count} ({level}): {', '.join(beyond)}.{rest}"
     return (
         f"No importance is larger than chance makes the largest of {count} ({level}): the picture of the importances "
         "tells of none. What each hyperparameter does stands above."
