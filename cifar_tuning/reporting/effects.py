@@ -4,6 +4,7 @@ import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from cifar_tuning.reporting.comparisons import Effect, Remark, compare_values, points_of, settings_of
 from cifar_tuning.reporting.factors import FEWEST_FOR_TREND, Factor, find_factors, numbers_in
@@ -130,13 +131,16 @@ def _has_trend(points: Mapping[str, Sequence[Point]], continuous: bool, of_study
     numbers = numbers_in(points)
     if numbers is None or len(numbers) < FEWEST_FOR_TREND:
         return False
-    pairs = list(itertools.combinations(points.values(), 2))
-    common = [len(settings_of(a) & settings_of(b)) for a, b in pairs]
+    common = _common([settings_of(found) for found in points.values()])
     if continuous:
         return max(common) < (2 if len(numbers) > FEW_NUMBERS else 1) or min(common) < 1
-    if not of_study and min(len(_contexts(a) & _contexts(b)) for a, b in pairs) > 1:
+    if not of_study and min(_common([_contexts(found) for found in points.values()])) > 1:
         return False
     return max(common) < (2 if len(numbers) > FEW_NUMBERS else 1)
+
+
+def _common(sets: Sequence[set[Any]]) -> list[int]:
+    return [len(a & b) for a, b in itertools.combinations(sets, 2)]
 
 
 def _contexts(points: Sequence[Point]) -> set[Context]:

@@ -19,8 +19,10 @@ from cifar_tuning.reporting.varying import MISSING
 
 # Of which a p value is made: it is no smaller than one over so many.
 PERMUTATIONS = 4999
+# After so many permutations that go as far p is known well enough (Besag and Clifford, Biometrika 78, 1991).
+PLENTY = 200
 # Numbers drawn at once, so that memory stays small.
-AT_ONCE = 2_000_000
+AT_ONCE = 500_000
 # Configurations beyond the model's own parameters.
 FEWEST_LEFT = 6
 # So many interquartile ranges behind the worse quartile a configuration fell apart: it would rule a fit of the others.
@@ -133,13 +135,13 @@ class _Model:
             return 1.0
         observed = self._gain(residuals[None], reduced)[0]
         generator, n = np.random.default_rng(0), len(residuals)
-        as_far, left = 0, PERMUTATIONS
-        while left:
-            count = min(left, max(1, AT_ONCE // n))
+        as_far, done = 0, 0
+        while done < PERMUTATIONS and as_far < PLENTY:
+            count = min(PERMUTATIONS - done, max(1, AT_ONCE // n))
             shuffled = generator.permuted(np.tile(residuals, (count, 1)), axis=1)
             as_far += int((self._gain(shuffled, reduced) >= observed * (1 - 1e-9)).sum())
-            left -= count
-        return (as_far + 1) / (PERMUTATIONS + 1)
+            done += count
+        return (as_far + 1) / (done + 1)
 
     def _gain(self, rows: np.ndarray, reduced: np.ndarray) -> np.ndarray:
         """Returns what the full model explains beside the reduced one, over what stays: F but for its constants."""
