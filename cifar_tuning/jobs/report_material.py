@@ -1,9 +1,7 @@
 """What a sweep's report is made of: the sweep is read, its configurations compared, its pictures drawn."""
 
 import logging
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,17 +10,18 @@ from omegaconf import DictConfig, OmegaConf
 
 from cifar_tuning.errors import UserError
 from cifar_tuning.jobs.best import find_best
+from cifar_tuning.jobs.report_choice import Aim, cautions, find_aim, why_none_is_best
 from cifar_tuning.jobs.report_weights import best_histograms, named_histograms
 from cifar_tuning.overrides import key_of
 from cifar_tuning.reporting import curves, forest
-from cifar_tuning.reporting.effects import Effect, find_effects
+from cifar_tuning.reporting.comparisons import Effect
+from cifar_tuning.reporting.effects import find_effects
 from cifar_tuning.reporting.front import front_in_words
 from cifar_tuning.reporting.report import Material, number, retrained_in_words
-from cifar_tuning.reporting.selection import choose_metric, choose_runs, more_is_better, objectives_of, of_training
+from cifar_tuning.reporting.selection import choose_metric, choose_runs
 from cifar_tuning.reporting.table import Table, build_table, write_csv
 
 if TYPE_CHECKING:
-    import optuna
     from tqdm import tqdm
 
     from cifar_tuning.reporting.weights import LayerWeights
@@ -32,28 +31,6 @@ log = logging.getLogger(__name__)
 
 # What the progress bar counts besides the runs.
 STEPS = ("comparing", "drawing curves", "drawing the study", "drawing weights")
-
-
-@dataclass(frozen=True)
-class _Aim:
-    """What a sweep was after.
-
-    Attributes:
-        study: its study.
-        lost: why that can't be read.
-        objectives: whether more of each is better.
-        searched: what the study chose, and whether from a continuous range.
-    """
-
-    study: "optuna.Study | None"
-    lost: list[str]
-    objectives: dict[str, bool]
-    searched: dict[str, bool]
-
-    @property
-    def several(self) -> bool:
-        """Whether it looked for several things at once, so that nothing is its best."""
-        return len(self.objectives) > 1
 
 
 def make_material(cfg: DictConfig, sweep: "SweepRecord", scratch: Path) -> Material:
@@ -70,11 +47,11 @@ def make_material(cfg: DictConfig, sweep: "SweepRecord", scratch: Path) -> Mater
     from tqdm import tqdm
 
     searched = [run for run in sweep.runs if not run.retrained]
-    aim = _aim(cfg, sweep, searched)
+    aim = find_aim(cfg, sweep, searched)
     metric, notes = choose_metric(searched, cfg.metric, list(aim.objectives))
-    runs, left_out = choose_runs(searched, metric)
+    runs, lost, left_out = choose_runs(searched, metric)
     with tqdm(total=len(runs) + len(STEPS), desc="reading", leave=False, disable=None) as bar:  # on a terminal only
-        table = _table(cfg, sweep, runs, metric, aim, bar)
+        table, last = _table(cfg, sweep, runs, lost, aim, metric, bar)
         command, overlay = _best(cfg, sweep, table, aim)
         write_csv(table, scratch / "table.csv")
         _step(bar, 0)
@@ -90,11 +67,11 @@ def make_material(cfg: DictConfig, sweep: "SweepRecord", scratch: Path) -> Mater
         weights, histograms, without = _weights(cfg, table, scratch)
     return Material(
         title=f"Sweep {sweep.name}",
-        sources=[_source(sweep, table)],
+        sources=[_source(sweep, table, aim.way(metric, cfg.maximize))],
         table=table,
         notes=[
-            *(*sweep.notes, *notes, *_no_best(table, aim), *left_out, *table.notes, *aim.lost, *without),
-            *(*_few(table), *_unlike(table, runs)),
+            *(*why_none_is_best(table, aim, cfg), *sweep.notes, *notes, *left_out, *table.notes, *aim.lost, *without),
+            *cautions(table, runs, last),
         ],
         effects=effects,
         command=command,
@@ -110,101 +87,58 @@ def make_material(cfg: DictConfig, sweep: "SweepRecord", scratch: Path) -> Mater
     )
 
 
-def _aim(cfg: DictConfig, sweep: "SweepRecord", runs: "Sequence[RunRecord]") -> _Aim:
-    from cifar_tuning.tuning.finding import find_study, maximized, searched
-
-    params = sweep.parent.params if sweep.parent is not None else {}
-    study, lost = None, []
-    try:
-        study = find_study(sweep.folder, params, cfg.storage)
-    except UserError as error:
-        lost.append(str(error))
-    names = (study.metric_names if study is not None else None) or objectives_of(runs)
-    more = maximized(study, params)
-    # Without a study the words of a name tell which way is better.
-    ways = more if len(more) == len(names) else [more_is_better(name) for name in names]
-    return _Aim(study, lost, dict(zip(names, ways, strict=True)), searched(study, params))
-
-
 def _step(bar: "tqdm[Any]", number: int) -> None:
     bar.set_description(STEPS[number])
     bar.update()
 
 
 def _table(
-    cfg: DictConfig, sweep: "SweepRecord", runs: "Sequence[RunRecord]", metric: str, aim: _Aim, bar: "tqdm[Any]"
-) -> Table:
-    maximize = aim.objectives.get(metric, more_is_better(metric)) if cfg.maximize is None else cfg.maximize
-    epochs, reported = {}, True
+    cfg: DictConfig,
+    sweep: "SweepRecord",
+    runs: "Sequence[RunRecord]",
+    lost: "Sequence[RunRecord]",
+    aim: Aim,
+    metric: str,
+    bar: "tqdm[Any]",
+) -> tuple[Table, dict[str, int]]:
+    """Returns the configurations, and the last step of each run that has a curve, by its id."""
+    maximize = aim.way(metric, cfg.maximize)
+    epochs, last, reported = dict[str, int](), dict[str, int](), True
     for record in runs:
         curve = sweep.curves(metric, [record])[record.run_id]
-        step = curves.best_step(curve, maximize)
+        step = curves.best_step(curve, maximize is not False)
         if step is not None:
             epochs[record.run_id] = step
+            last[record.run_id] = curve[-1][0]
             # A loss, say, is the last epoch's: another epoch beside it would seem to be where it comes from.
             reported = reported and dict(curve)[step] == curve[-1][1]
         bar.update()
-    return build_table(
+    table = build_table(
         runs,
         metric,
         maximize=maximize,
         seed_key=cfg.seed_key,
         best_epochs=epochs if reported else {},
         published=sweep.published,
-        has_best=metric == cfg.metric or (not aim.several and (metric in aim.objectives or not of_training(metric))),
+        has_best=not aim.unfit(metric, cfg),
+        lost=lost,
     )
+    return table, last
 
 
-def _source(sweep: "SweepRecord", table: Table) -> str:
+def _source(sweep: "SweepRecord", table: Table, way: bool | None) -> str:
     count, kinds = len(table.runs), len(table.configurations)
     runs = f"{count} run{'s' if count > 1 else ''} of {kinds} configuration{'s' if kinds > 1 else ''}"
-    way = "more" if table.maximize else "less"
+    better = {True: "more is better", False: "less is better", None: "which way is better is not known"}[way]
     now = datetime.now().strftime("%Y-%m-%d %H:%M")
-    return f"{runs}, judged by `{table.metric}` ({way} is better). Read from `{sweep.location.shown}` on {now}."
+    return f"{runs}, judged by `{table.metric}` ({better}). Read from `{sweep.location.shown}` on {now}."
 
 
-def _no_best(table: Table, aim: _Aim) -> list[str]:
-    if table.has_best:
-        return []
-    if aim.several:
-        wanted = ", ".join(f"`{name}`" for name in aim.objectives)
-        return [
-            f"The sweep has several objectives ({wanted}): by `{table.metric}` alone none is called the best. "
-            f"`metric={table.metric}` chooses by it all the same."
-        ]
-    return [
-        f"`{table.metric}` is of the images that were trained on: by it no configuration is called the best. "
-        f"`metric={table.metric}` chooses by it all the same."
-    ]
-
-
-def _unlike(table: Table, runs: "Sequence[RunRecord]") -> list[str]:
-    """Says so where runs were computed in different ways: `auto` measures for each model and batch size by itself."""
-    kinds = Counter(run.tags["precision"] for run in runs if "precision" in run.tags)
-    if "trainer.precision" in table.names or len(kinds) < 2:
-        return []
-    shown = ", ".join(f"{kind} ({count})" for kind, count in kinds.most_common())
-    return [
-        f"The runs were not computed in one precision: {shown}. Part of what their options seem to do may be that; "
-        "trainer.precision=fp32 trains all alike."
-    ]
-
-
-def _few(table: Table) -> list[str]:
-    if len(table.runs) == 1:
-        return ["There is one run only: its figures stand below, but there is nothing to compare it with."]
-    if len(table.configurations) > 1 and all(c.summary.n == 1 for c in table.configurations):
-        return [
-            "Every configuration ran once: how much is chance can't be told. Several seeds would, as in `seed=0,1,2`."
-        ]
-    return []
-
-
-def _best(cfg: DictConfig, sweep: "SweepRecord", table: Table, aim: _Aim) -> tuple[str | None, str]:
+def _best(cfg: DictConfig, sweep: "SweepRecord", table: Table, aim: Aim) -> tuple[str | None, str]:
     """Returns the best configuration as a command, if train.py made it, and as YAML; nothing where none is the best."""
     if not table.has_best:
         if cfg.export is not None:
-            raise UserError(f"export={cfg.export}: {' '.join(_no_best(table, aim)).replace('`', '')}")
+            raise UserError(f"export={cfg.export}: {' '.join(why_none_is_best(table, aim, cfg)).replace('`', '')}")
         return None, ""
     found = find_best(list(table.best.runs.values()), cfg.seed_key)
     if found is None:
@@ -243,22 +177,26 @@ def _panels(sweep: "SweepRecord", table: Table) -> dict[str, dict[str, curves.Ba
 
 
 def _study(
-    cfg: DictConfig, sweep: "SweepRecord", table: Table, aim: _Aim, scratch: Path
+    cfg: DictConfig, sweep: "SweepRecord", table: Table, aim: Aim, scratch: Path
 ) -> tuple[list[str], list[Path]]:
     """Returns sentences about the study, and its pictures."""
+    from cifar_tuning.reporting.importances import find_importances, importances_in_words
     from cifar_tuning.reporting.study import write_plots
 
     words = _retrained(sweep, table.metric, cfg.seed_key)
     if aim.several:
-        words += front_in_words(table, aim.objectives, curves.MOST_LINES)
+        words += front_in_words(table, aim.ways, curves.MOST_LINES)
     if aim.study is None:
         return words, []
     # The pictures are of the values that its trials returned, whatever the report is judged by.
     name, *more = aim.objectives or ["objective"]
-    files = write_plots(aim.study, scratch, "objective" if more else name)
+    importances = find_importances(aim.study)
+    files = write_plots(aim.study, scratch, "objective" if more else name, importances)
     if files and not more and name in aim.objectives and name != table.metric:
         does = "maximises" if aim.objectives[name] else "minimises"
         words.append(f"The study's pictures show `{name}`, which the study {does}, and not `{table.metric}`.")
+    if importances is not None:
+        words.append(importances_in_words(importances))
     if files:
         words.append("`study.html`, beside this report, has these pictures to explore.")
     return words, files

@@ -30,7 +30,7 @@ class Band:
     """A configuration's curve; all lists are as long as there are steps.
 
     Attributes:
-        steps: of any of its runs.
+        steps: as far as all of its runs have come.
         mean: over the runs that have the step.
         spread: their standard deviation; 0 for a single run.
         n: how many runs.
@@ -43,11 +43,16 @@ class Band:
 
 
 def band(curves: Sequence[Curve]) -> Band:
-    """Averages curves step by step; values that are not finite are left out."""
+    """Averages curves step by step; values that are not finite are left out.
+
+    The mean ends where the first of the curves does: that of the others would seem to leap.
+    """
+    finite = [[(step, value) for step, value in curve if math.isfinite(value)] for curve in curves]
+    last = min((max(step for step, _ in curve) for curve in finite if curve), default=0)
     values: dict[int, list[float]] = {}
-    for curve in curves:
+    for curve in finite:
         for step, value in curve:
-            if math.isfinite(value):
+            if step <= last:
                 values.setdefault(step, []).append(value)
     steps = sorted(values)
     summaries = [summarize(values[step]) for step in steps]
@@ -101,6 +106,8 @@ def draw(panels: Mapping[str, Mapping[str, Band]], file: Path) -> Path:
     for axes, (metric, bands) in zip(grid, panels.items(), strict=False):
         for label, line in bands.items():
             axes.plot(line.steps, line.mean, color=colours[label], label=label, linewidth=1.6)
+            if line.n == 1:
+                continue
             low = [mean - spread for mean, spread in zip(line.mean, line.spread, strict=True)]
             high = [mean + spread for mean, spread in zip(line.mean, line.spread, strict=True)]
             axes.fill_between(line.steps, low, high, color=colours[label], alpha=0.2, linewidth=0)

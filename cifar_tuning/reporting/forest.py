@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from cifar_tuning.reporting.effects import Effect
+from cifar_tuning.reporting.comparisons import Effect
 from cifar_tuning.reporting.plots import save_figure
 from cifar_tuning.reporting.statistics import CONFIDENCE
 from cifar_tuning.reporting.table import Table
@@ -16,13 +16,15 @@ def draw(effects: Sequence[Effect], table: Table, file: Path) -> Path:
     """Draws the differences with their 95 % intervals; those that stay after the correction in colour.
 
     Args:
-        effects: at least one; of more than 40 the first.
+        effects: at least one; of more than 40 the surest.
         table: where they come from.
         file: where the PNG goes.
     """
     from matplotlib.figure import Figure
 
-    shown = list(effects[:MOST])
+    shown = list(effects)
+    if len(shown) > MOST:
+        shown = sorted(shown, key=lambda effect: 2.0 if effect.p is None else effect.p)[:MOST]
     scale = 100 if table.unit == "points" else 1
     figure = Figure(figsize=(8, 1.1 + 0.32 * len(shown)), layout="constrained")
     axes = figure.subplots()

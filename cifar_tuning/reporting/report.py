@@ -4,29 +4,31 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from cifar_tuning.reporting import forest
+from cifar_tuning.reporting.comparisons import Effect
 from cifar_tuning.reporting.document import Block, Code, Grid, Heading, Items, Picture, Text
-from cifar_tuning.reporting.effects import Effect, count_tests
+from cifar_tuning.reporting.effects import Finding, count_tests
+from cifar_tuning.reporting.images import judged_on
+from cifar_tuning.reporting.interactions import Interaction, unsure_in_words
+from cifar_tuning.reporting.response import Influence
 from cifar_tuning.reporting.statistics import Summary, summarize
 from cifar_tuning.reporting.table import Configuration, Table
-from cifar_tuning.reporting.trends import Trend
 from cifar_tuning.reporting.varying import short
 from cifar_tuning.reporting.weights import LayerWeights
+from cifar_tuning.reporting.winner import winner_in_words
 
 # Rows of the table in the report; table.csv has all.
 TOP = 30
 # Optuna's pictures in the order in which they are read.
 STUDY_PICTURES = {
     "history": "Optimisation history",
-    "importances": "Importances of the hyperparameters",
+    "importances": "Importances of the hyperparameters; a bar that ends before the dotted line may be noise",
     "slice": "Objective by hyperparameter",
     "parallel_coordinates": "Parallel coordinates",
     "intermediate_values": "Intermediate values",
     "timeline": "Timeline",
     "pareto_front": "Pareto front",
 }
-
-# Options of a dataset that decide which images validate.
-DECIDE_THE_IMAGES = ("_target_", "split_seed", "val_size", "data_seed")
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ class Material:
     sources: list[str]
     table: Table
     notes: list[str] = field(default_factory=list)
-    effects: Sequence[Effect | Trend] = ()
+    effects: Sequence[Finding] = ()
     command: str | None = None
     overlay: str = ""
     export: Path | None = None
@@ -80,7 +82,9 @@ def blocks(material: Material) -> list[Block]:
         count = len(material.table.configurations)
         of_all = f" of the {material.table.leading} {material.shown} of {count} configurations"
         which = "" if material.shown >= count else of_all
-        caption = f"Learning curves{which}: mean over the seeds; the band is one standard deviation."
+        caption = (
+            f"Learning curves{which}: mean over the seeds, as far as all have come; the band is one standard deviation."
+        )
         parts += [Heading("Learning curves"), Picture(material.curves, caption)]
     parts += _study(material)
     if material.histograms is not None:
@@ -101,7 +105,10 @@ def weights_blocks(rows: Sequence[LayerWeights], picture: Path) -> list[Block]:
 def row(configuration: Configuration, table: Table) -> list[str]:
     """Returns a configuration's cells, as `header` names them."""
     summary = configuration.summary
-    cells = [*map(short, configuration.values), mean_and_std(summary), str(summary.n)]
+    n = f"{summary.n} of {summary.n + configuration.lost}" if configuration.lost else str(summary.n)
+    cells = [*map(short, configuration.values), mean_and_std(summary), n]
+    if _has_diverged(table):
+        cells.append(str(configuration.diverged or ""))
     cells.append("" if configuration.best_epoch is None else f"{configuration.best_epoch:.3g}")
     cells.append("" if configuration.seconds is None else duration(configuration.seconds))
     if _has_published(table):
@@ -112,7 +119,7 @@ def row(configuration: Configuration, table: Table) -> list[str]:
 
 def header(table: Table) -> list[str]:
     """Returns the table's columns."""
-    columns = [*table.names, table.metric, "n", "best epoch", "time"]
+    columns = [*table.names, table.metric, "n", *(["diverged"] if _has_diverged(table) else []), "best epoch", "time"]
     return columns + (["published", "difference"] if _has_published(table) else [])
 
 
@@ -149,6 +156,10 @@ def _has_published(table: Table) -> bool:
     return any(c.published is not None for c in table.configurations)
 
 
+def _has_diverged(table: Table) -> bool:
+    return any(c.diverged for c in table.configurations)
+
+
 def _difference(value: float, unit: str) -> str:
     text = f"{100 * value:+.1f} points" if unit == "points" else f"{value:+.4g}"
     return text.replace("-", "−")
@@ -180,6 +191,7 @@ def _best(material: Material) -> list[Block]:
         f", the best of {count}. Being the best of {count} flatters it: judge it by new seeds." if count > 1 else "."
     )
     parts: list[Block] = [Heading("The best configuration"), Text(f"{table.label(best)}: {text}{chosen}")]
+    parts += [Text(sentence) for sentence in winner_in_words(table)]
     if material.command is not None:
         parts.append(Code(material.command, "console"))
     if material.command is None and material.overlay:
@@ -202,34 +214,38 @@ def _effects(material: Material) -> list[Block]:
         nothing = f"{why}, so there is nothing to compare."
         unlike = "No two values could be compared, and no trend can be told."
         return [*parts, Text(unlike if len(table.configurations) > 1 else nothing)]
-    options = dict.fromkeys(effect.option for effect in effects)
-    for option in options:
-        parts += [Heading(f"{option}", 3), Items([e.text for e in effects if e.option == option])]
+    pairs = [effect for effect in effects if isinstance(effect, Interaction)]
+    single = [effect for effect in effects if not isinstance(effect, Interaction)]
+    for option in dict.fromkeys(effect.option for effect in single):
+        depends = [pair.text for pair in pairs if pair.sure and option in pair.options]
+        parts += [Heading(option, 3), Items([*depends, *(e.text for e in single if e.option == option)])]
+    if unsure := [pair for pair in pairs if not pair.sure]:
+        parts += [Heading("Two at once", 3), Text(unsure_in_words(unsure))]
     if material.forest is not None:
-        caption = "Differences with their 95 % intervals; blue: p < 0.05 after the correction."
+        count = sum(isinstance(effect, Effect) for effect in effects)
+        which = f" {forest.MOST} of {count}, the surest first;" if count > forest.MOST else ""
+        caption = f"Differences with their 95 % intervals;{which} blue: p < 0.05 after the correction."
         parts.append(Picture(material.forest, caption))
-    tests = count_tests(effects)
-    corrected = f" p values are corrected for the {tests} tests of this report (Holm)." if tests > 1 else ""
-    method = (
-        "± is a 95 % interval of the single comparison: Student's t of paired differences, Welch's where nothing can "
-        f"be paired.{corrected} {_judged_on(table)}"
-    )
-    parts.append(Text(method))
-    return parts
+    return [*parts, Text(_method(material))]
 
 
-def _judged_on(table: Table) -> str:
-    """Says whether the runs were judged on the same images; what is not ours may name its options otherwise."""
-    options: dict[str, set[str]] = {}
-    for run in table.runs:
-        for key, value in run.params.items():
-            if key.startswith("data.") and key.rpartition(".")[2] in DECIDE_THE_IMAGES:
-                options.setdefault(key, set()).add(value)
-    if differing := [key for key, values in options.items() if len(values) > 1]:
-        return f"The runs are judged on different images ({', '.join(differing)}): part of a difference may be theirs."
-    if not options:
-        return "Whether all runs were judged on the same images is not known: they have no parameter of data.* for it."
-    return "All runs are judged on the same images: this speaks of other seeds, not other images."
+def _method(material: Material) -> str:
+    """Says what the intervals and p values are of; docs/reports.md says it at length."""
+    kinds = {type(effect) for effect in material.effects}
+    tests = count_tests(material.effects)
+    texts = []
+    if Effect in kinds:
+        texts.append(
+            "± is a 95 % interval of the single comparison: Student's t of paired differences, Welch's where nothing "
+            "can be paired. Pairs of seeds speak of other seeds, pairs of settings of other settings."
+        )
+    if Influence in kinds:
+        texts.append("Hyperparameters that were drawn are tested in one model of all; p values are of permutations.")
+    if tests > 1:
+        texts.append(f"p values are corrected for the {tests} tests of this report (Holm).")
+    if sum(isinstance(effect, Interaction) for effect in material.effects) > 1:
+        texts.append("Those of two hyperparameters at once are corrected by themselves.")
+    return " ".join([*texts, judged_on(material.table.runs)])
 
 
 def _study(material: Material) -> list[Block]:

@@ -8,29 +8,14 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol, TypeVar
 
 from cifar_tuning.errors import UserError
-from cifar_tuning.ranking import ENDED, SMALLER_IS_BETTER
+from cifar_tuning.ranking import ENDED
+from cifar_tuning.reporting.ways import of_training, of_validation
 
 # What a job of ours is judged by.
 USUAL = "val/acc_best"
-# Whole words of a metric's name: `val/terrain_acc` is no error, `sentiment_acc` no time.
-MISTAKES = frozenset(("loss", "losses", "err", "error", "errors", "perplexity", "nll", "mse", "rmse", "mae"))
-COSTS = frozenset(("second", "seconds", "time", "times", "macs", "params", "parameters"))
-ACCURACY = frozenset(("acc", "accuracy"))
-TRAINING, HELD_OUT = frozenset(("train", "training")), frozenset(("val", "valid", "validation", "test", "eval"))
-# As in `val/terrain_acc`, `top-1.error`, `valLoss`, `MSELoss`.
-WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
-RATE = re.compile(r"[_ /-]per[_ ]")
-# Names of other people's metrics, the likeliest first.
-LIKELY = [
-    re.compile(pattern, re.IGNORECASE)
-    for pattern in (
-        r"val.*acc.*best|best.*val.*acc",
-        r"val.*acc|acc.*val",
-        r"test.*acc|acc.*test",
-        r"acc",
-        r"val.*loss",
-    )
-]
+# Names of other people's metrics, the likeliest first: of validation images, and if there are none of any others.
+OF_VALIDATION = [re.compile(pattern, re.IGNORECASE) for pattern in (r"acc.*best|best.*acc", r"acc", r"loss", r"")]
+OF_OTHERS = [re.compile(pattern, re.IGNORECASE) for pattern in (r"test.*acc|acc.*test", r"acc", r"test")]
 # Ends whose figures are better than nothing, where none stands for a whole training.
 UNFINISHED = ("running", "killed", "pruned")
 # Names in a sentence.
@@ -108,8 +93,10 @@ def choose_metric(runs: Sequence[Run], asked: str | None, objectives: Sequence[s
             f"metric={asked}: none of the {len(runs)} runs has it; they have {', '.join(sorted(counts))}. Choose one."
         )
     common = [name for name, _ in counts.most_common()]
+    validated = [name for name in common if of_validation(name)]
     held_out = [name for name in common if not of_training(name)]
-    likely = (name for names in (held_out, common) for pattern in LIKELY for name in names if pattern.search(name))
+    searches = ((validated, OF_VALIDATION), (held_out, OF_OTHERS), (common, OF_OTHERS))
+    likely = (name for names, patterns in searches for p in patterns for name in names if p.search(name))
     name = next(likely, common[0])
     others = ", ".join(f"`{other}`" for other in sorted(counts) if other != name)
     choice = f"; `metric=…` chooses another: {others}" if others else ""
@@ -128,36 +115,11 @@ def objectives_of(runs: Sequence[Run]) -> list[str]:
         return []
 
 
-def of_training(metric: str) -> bool:
-    """Whether a metric's name says that it is of the images that were trained on, which nothing should be chosen by."""
-    words = _words(metric)
-    return bool(words & TRAINING) and not words & HELD_OUT
+def choose_runs(runs: Sequence[AnyRun], metric: str) -> tuple[list[AnyRun], list[AnyRun], list[str]]:
+    """Returns the runs that count, those that began and are lost, and a sentence for every kind that does not count.
 
-
-def more_is_better(metric: str) -> bool:
-    """Guesses from the words of a metric's name which way is better; an accuracy is one, whatever it is of.
-
-    What is counted per second is a rate: more of it is better unless it is better to have less.
-    """
-    if metric in SMALLER_IS_BETTER:
-        return False
-    words = _words(RATE.split(metric)[0])
-    return bool(words & ACCURACY) or not words & (MISTAKES | COSTS)
-
-
-def unit_of(metric: str, values: Sequence[float]) -> str:
-    """Returns `points` for accuracies between 0 and 1, whose differences read better in percentage points."""
-    return "points" if _words(metric) & ACCURACY and all(0 <= value <= 1 for value in values) else ""
-
-
-def _words(metric: str) -> set[str]:
-    return {word.lower() for word in WORD.findall(metric)}
-
-
-def choose_runs(runs: Sequence[AnyRun], metric: str) -> tuple[list[AnyRun], list[str]]:
-    """Returns the runs that count, and a sentence for every kind that does not.
-
-    A pruned run's best accuracy is that of an unfinished training, so it does not count, unless no run has ended.
+    A pruned run's best accuracy is that of an unfinished training, so it does not count, unless no run has ended. A run
+    that has ended without the metric, as one whose loss became NaN, is as lost as one that failed.
 
     Raises:
         UserError: all runs failed.
@@ -169,16 +131,18 @@ def choose_runs(runs: Sequence[AnyRun], metric: str) -> tuple[list[AnyRun], list
     if not ended:
         notes.append(f"No run has ended yet ({_states(runs)}): these are the figures so far, of unequal trainings.")
     chosen = ended or having
+    counted = {run.run_id for run in chosen}
     for state in dict.fromkeys((*UNFINISHED, "failed")):
-        left = [run for run in runs if run.state == state and run not in chosen]
+        left = [run for run in runs if run.state == state and run.run_id not in counted]
         if left and (ended or state == "failed"):
             notes.append(f"{_runs(left)} left out, being {state}: {_names(left)}.")
-    lacking = [run for run in runs if run.state in ENDED and run not in chosen]
+    lacking = [run for run in runs if run.state in ENDED and run.run_id not in counted]
     if lacking:
         notes.append(f"{_runs(lacking)} left out, having no `{metric}`: {_names(lacking)}.")
     if not chosen:
         raise UserError(f"No run that did not fail has {metric} ({_states(runs)}), so there is nothing to report.")
-    return chosen, notes
+    lost = [run for run in runs if run.run_id not in counted and run.state != "running"]
+    return chosen, lost if ended else [], notes
 
 
 def _check_states(runs: Sequence[Run]) -> None:

@@ -107,20 +107,6 @@ def p_of_another(ours: Summary, value: float) -> float | None:
     return float(2 * t.sf(distance, ours.n - 1))
 
 
-def sign_test(differences: Iterable[float]) -> float | None:
-    """Returns how likely chance alone would put so many of several independent differences on one side.
-
-    Exact and two-sided, of the signs alone (Dixon and Mood, JASA 41, 1946).
-
-    Returns:
-        p; None where no difference is left when those of zero, which have no sign, are dropped.
-    """
-    from scipy.stats import binomtest
-
-    signs = [difference > 0 for difference in differences if difference != 0]
-    return float(binomtest(sum(signs), len(signs)).pvalue) if signs else None
-
-
 def holm(p_values: Sequence[float | None], tests: int = 0) -> list[float | None]:
     """Corrects p values for their number, so that the chance of any false alarm among them stays below 5 %.
 
@@ -172,7 +158,7 @@ def in_words(
     difference, half = abs(comparison.difference), comparison.half_width
     beats, leads = ("beats", "is ahead of") if not quantity else (f"has a larger {quantity} than",) * 2
     of_it = f" in {quantity}" if quantity else ""
-    size, n = _size(difference, half, unit), f"n = {comparison.n}"
+    size, n = size_in_words(difference, half, unit), f"n = {comparison.n}"
     if half is None and difference == 0:
         return f"{a_name} and {b_name} do not differ{of_it} in a single comparison ({n})"
     if half is None:
@@ -197,8 +183,14 @@ def p_in_words(p: float | None) -> str:
     return "p < 0.001" if p < 0.001 else f"p = {p:.2g}"
 
 
-def _size(difference: float, half: float | None, unit: str) -> str:
-    """Returns `0.9 ± 0.4 points`, with as many decimals as the interval has to tell."""
+def size_in_words(difference: float, half: float | None, unit: str) -> str:
+    """Returns `0.9 ± 0.4 points`, with as many decimals as the interval has to tell.
+
+    Args:
+        difference: in the metric's own unit, not negative.
+        half: the interval's half width, if it has one.
+        unit: `points` shows fractions in percentage points.
+    """
     scale = 100 if unit == "points" else 1
     leading = (half or difference) * scale
     if unit == "points":

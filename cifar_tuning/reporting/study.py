@@ -15,18 +15,23 @@ from typing import TYPE_CHECKING, Any
 
 from cifar_tuning.files import written
 from cifar_tuning.ranking import can_win
+from cifar_tuning.reporting.importances import Importances, complete_trials, find_importances, varied
+from cifar_tuning.reporting.study_axes import (
+    tidy_history,
+    tidy_intermediate,
+    tidy_lines,
+    tidy_slice,
+    tidy_timeline,
+)
 
 if TYPE_CHECKING:
     import optuna
     from matplotlib.axes import Axes
-    from optuna.trial import FrozenTrial
 
 log = logging.getLogger(__name__)
 
 # Optuna draws with pyplot, whose figures and settings belong to the whole process.
 _pyplot_lock = threading.Lock()
-# More lines than this need a scale of colours; a legend would be longer than the picture.
-MOST_IN_LEGEND = 10
 
 PAGE = """<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><title>{name}</title>
@@ -43,23 +48,33 @@ nav a {{ margin-right: 1rem; }} section {{ overflow-x: auto; }}
 
 @dataclass(frozen=True)
 class _Plot:
-    """One of Optuna's plots; its function has the same name for plotly and for matplotlib."""
+    """One of Optuna's plots; its function has the same name for plotly and for matplotlib.
+
+    `shares` of importance have a line where chance ends.
+    """
 
     name: str
     heading: str
     function: str
     inches: tuple[float, float] = (9, 4.5)
     options: dict[str, Any] = field(default_factory=dict)
+    shares: bool = False
     tidy: "Callable[[Sequence[Axes], optuna.Study], None] | None" = None
 
 
-def write_plots(study: "optuna.Study", folder: Path, target_name: str = "validation accuracy") -> list[Path]:
+def write_plots(
+    study: "optuna.Study",
+    folder: Path,
+    target_name: str = "validation accuracy",
+    importances: Importances | None = None,
+) -> list[Path]:
     """Writes a study's plots as PNG files and all of them, interactive, as `study.html`; leaves out what says nothing.
 
     Args:
         study: finished, running or empty.
         folder: where to; it is created.
         target_name: what the objective is called, unless the study has metric names.
+        importances: the study's, if they are known; else they are found.
 
     Returns:
         The files written, `study.html` last; none if the study has nothing to show.
@@ -67,10 +82,12 @@ def write_plots(study: "optuna.Study", folder: Path, target_name: str = "validat
     folder.mkdir(parents=True, exist_ok=True)
     files = []
     sections = []
+    importances = importances or find_importances(study)
+    chance = None if importances is None else importances.chance
     with _pyplot_lock, _own_pyplot():
         for plot in _sensible(study, target_name):
             try:
-                section, picture = _interactive(plot, study), _picture(plot, study)
+                section, picture = _interactive(plot, study, chance), _picture(plot, study, chance)
             except Exception as error:
                 # Optuna refuses some studies and trips over others; a missing picture is no reason to lose the rest.
                 expected = isinstance(error, (ValueError, RuntimeError))
@@ -96,7 +113,7 @@ def best_values(study: "optuna.Study") -> list[tuple[int, float, int]]:
     if len(study.directions) > 1:
         return []
     better = max if study.direction == StudyDirection.MAXIMIZE else min
-    ended = [(t.datetime_complete, t) for t in _complete(study) if t.datetime_complete is not None]
+    ended = [(t.datetime_complete, t) for t in complete_trials(study) if t.datetime_complete is not None]
     entries: list[tuple[int, float, int]] = []
     for time, trial in sorted(ended, key=lambda pair: (pair[0], pair[1].number)):
         value = trial.values[0]
@@ -107,41 +124,24 @@ def best_values(study: "optuna.Study") -> list[tuple[int, float, int]]:
     return entries
 
 
-def _complete(study: "optuna.Study") -> "list[FrozenTrial]":
-    from optuna.trial import TrialState
-
-    trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    return [trial for trial in trials if all(math.isfinite(value) for value in trial.values)]
-
-
-def _varied(trials: "Sequence[FrozenTrial]") -> list[str]:
-    """Returns the parameters that took more than one value: the others can't explain anything."""
-    seen: dict[str, set[str]] = {}
-    for trial in trials:
-        for name, value in trial.params.items():
-            # By text, because 1, 1.0 and True are different choices but equal keys.
-            seen.setdefault(name, set()).add(repr(value))
-    return sorted(name for name, values in seen.items() if len(values) > 1)
-
-
 def _sensible(study: "optuna.Study", target_name: str) -> list[_Plot]:
     trials = study.get_trials(deepcopy=False)
-    complete = _complete(study)
+    complete = complete_trials(study)
     named = {"target_name": study.metric_names[0] if study.metric_names else target_name}
     plots = []
     if complete and len(study.directions) > 1:
         plots.append(_Plot("pareto_front", "Pareto front", "plot_pareto_front", (7, 6)))
     elif complete:
-        plots.append(_Plot("history", "History", "plot_optimization_history", options=named, tidy=_tidy_history))
+        plots.append(_Plot("history", "History", "plot_optimization_history", options=named, tidy=tidy_history))
     if any(math.isfinite(value) for trial in trials for value in trial.intermediate_values.values()):
         plots.append(
-            _Plot("intermediate_values", "Intermediate values", "plot_intermediate_values", tidy=_tidy_intermediate)
+            _Plot("intermediate_values", "Intermediate values", "plot_intermediate_values", tidy=tidy_intermediate)
         )
     if len({tuple(trial.values) for trial in complete}) > 1:
-        plots += _about_parameters(study, _varied(complete), named)
+        plots += _about_parameters(study, varied(study), named)
     if any(trial.datetime_start for trial in trials):
         size = (9.0, min(9.0, 3 + 0.06 * len(trials)))
-        plots.append(_Plot("timeline", "Timeline", "plot_timeline", size, tidy=_tidy_timeline))
+        plots.append(_Plot("timeline", "Timeline", "plot_timeline", size, tidy=tidy_timeline))
     return plots
 
 
@@ -151,7 +151,7 @@ def _about_parameters(study: "optuna.Study", varied: list[str], named: dict[str,
     options = {**named, "params": varied}
     inches = (max(9, 1.9 * (len(varied) + len(study.directions))), 5)
     lines = _Plot(
-        "parallel_coordinates", "Parallel coordinates", "plot_parallel_coordinate", inches, options, _tidy_lines
+        "parallel_coordinates", "Parallel coordinates", "plot_parallel_coordinate", inches, options, tidy=tidy_lines
     )
     if len(study.directions) > 1:
         # Optuna refuses slices. Its importances take each objective for a loss, and its picture of them puts the
@@ -161,8 +161,8 @@ def _about_parameters(study: "optuna.Study", varied: list[str], named: dict[str,
     bars = (9, max(2.5, 1.2 + 0.45 * len(varied)))
     dots = (max(6, len(varied) * max(3.2, 0.15 * max(map(len, varied)))), 4.5)  # names side by side
     return [
-        _Plot("importances", "Importances", "plot_param_importances", bars, options),
-        _Plot("slice", "Values by parameter", "plot_slice", dots, options, _tidy_slice),
+        _Plot("importances", "Importances", "plot_param_importances", bars, options, shares=True),
+        _Plot("slice", "Values by parameter", "plot_slice", dots, options, tidy=tidy_slice),
         lines,
     ]
 
@@ -187,16 +187,18 @@ def _own_pyplot() -> Iterator[None]:
                 pyplot.switch_backend(before)
 
 
-def _interactive(plot: _Plot, study: "optuna.Study") -> str:
+def _interactive(plot: _Plot, study: "optuna.Study", chance: float | None) -> str:
     from optuna import visualization
 
     figure = getattr(visualization, plot.function)(study, **plot.options)
     figure.update_layout(title=None, margin={"t": 40}, height=620 if plot.name == "pareto_front" else 480)
+    if plot.shares and chance is not None:
+        figure.add_vline(x=chance, line_dash="dot", annotation_text="chance")
     config = {"responsive": True, "displaylogo": False}
     return str(figure.to_html(full_html=False, include_plotlyjs=False, div_id=plot.name, config=config))
 
 
-def _picture(plot: _Plot, study: "optuna.Study") -> bytes:
+def _picture(plot: _Plot, study: "optuna.Study", chance: float | None) -> bytes:
     import matplotlib
     import numpy
     from matplotlib import pyplot
@@ -212,6 +214,8 @@ def _picture(plot: _Plot, study: "optuna.Study") -> bytes:
             figure.suptitle("")  # the kind of plot, which the name of the file says
             drawn[0].set_title("")
             drawn[0].set_title("", loc="left")
+            if plot.shares and chance is not None:
+                drawn[0].axvline(chance, color="black", linestyle=":")
             if plot.tidy is not None:
                 plot.tidy(drawn, study)
             stream = BytesIO()
@@ -220,62 +224,6 @@ def _picture(plot: _Plot, study: "optuna.Study") -> bytes:
     finally:
         for number in set(pyplot.get_fignums()) - set(others):
             pyplot.close(number)
-
-
-def _tidy_history(drawn: "Sequence[Axes]", study: "optuna.Study") -> None:
-    drawn[0].legend(loc="best")  # Optuna's stands beside the plot and takes a third of it
-    drawn[0].locator_params("x", integer=True)
-
-
-def _tidy_intermediate(drawn: "Sequence[Axes]", study: "optuna.Study") -> None:
-    """Colours the complete trials by their values; Optuna has 20 colours and then repeats the last."""
-    from matplotlib import colormaps
-    from matplotlib.cm import ScalarMappable
-    from matplotlib.colors import Normalize
-
-    axes = drawn[0]
-    axes.locator_params("x", integer=True)
-    legend = axes.get_legend()
-    if legend is None or len(axes.lines) <= MOST_IN_LEGEND:
-        return
-    legend.remove()
-    values = {f"Trial{trial.number}": trial.values[0] for trial in _complete(study)}
-    scale = Normalize(min(values.values(), default=0.0), max(values.values(), default=1.0))
-    for line in axes.lines:
-        value = values.get(str(line.get_label()))
-        if value is None:
-            line.set(color="0.55", linewidth=0.8, markersize=2, zorder=2)
-        else:
-            line.set(color=colormaps["viridis"](scale(value)), linewidth=1.4, markersize=4, zorder=3)
-    if values:
-        axes.figure.colorbar(ScalarMappable(scale, "viridis"), ax=axes, label="final value (grey: not complete)")
-
-
-def _tidy_slice(drawn: "Sequence[Axes]", study: "optuna.Study") -> None:
-    from matplotlib.category import StrCategoryLocator
-
-    for axes in drawn:
-        if isinstance(axes.xaxis.get_major_locator(), StrCategoryLocator):
-            axes.set_xlim(-0.5, len(axes.get_xticks()) - 0.5)
-            axes.tick_params("x", rotation=30)
-
-
-def _tidy_lines(drawn: "Sequence[Axes]", study: "optuna.Study") -> None:
-    axes = drawn[0]
-    axes.collections[0].set_cmap("viridis")  # Optuna's ends in white, on white
-    labels = [label.get_text() for label in axes.get_xticklabels()]
-    names = _varied(_complete(study))  # Optuna cuts them short
-    axes.set_xticklabels(labels[: -len(names)] + names, rotation=-25, ha="left", rotation_mode="anchor")
-    for label in [label for scale in axes.figure.axes for label in scale.get_yticklabels()]:
-        label.set_bbox({"facecolor": "white", "alpha": 0.8, "linewidth": 0, "pad": 0.5})
-
-
-def _tidy_timeline(drawn: "Sequence[Axes]", study: "optuna.Study") -> None:
-    from matplotlib.dates import ConciseDateFormatter
-
-    # Optuna's ticks are times of the day, and a study can take many days.
-    drawn[0].xaxis.set_major_formatter(ConciseDateFormatter(drawn[0].xaxis.get_major_locator()))
-    drawn[0].invert_yaxis()
 
 
 def _page(study: "optuna.Study", sections: list[tuple[_Plot, str]]) -> str:

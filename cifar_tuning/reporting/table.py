@@ -3,14 +3,16 @@
 import csv
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from cifar_tuning.reporting.images import differing_images
 from cifar_tuning.reporting.published import published_value, unmatched
-from cifar_tuning.reporting.selection import Run, more_is_better, unit_of
+from cifar_tuning.reporting.selection import Run
 from cifar_tuning.reporting.statistics import Summary, summarize
-from cifar_tuning.reporting.varying import MISSING, find_options, short
+from cifar_tuning.reporting.varying import MISSING, Options, find_options, short, spelled
+from cifar_tuning.reporting.ways import better_way, unit_of
 
 
 @dataclass(frozen=True)
@@ -21,6 +23,7 @@ class Configuration:
         values: of the hyperparameters that vary, in the table's order.
         runs: one a seed; the keys are the seeds, or the run's id where none was recorded.
         summary: of the metric.
+        lost: how many seeds more began, but failed, were pruned or stopped, or ended without the metric.
         best_epoch: mean over the runs; None where no run has a curve.
         seconds: mean over the runs.
         published: what others found, if an overlay says so.
@@ -32,6 +35,12 @@ class Configuration:
     best_epoch: float | None = None
     seconds: float | None = None
     published: float | None = None
+    lost: int = 0
+
+    @property
+    def diverged(self) -> int:
+        """How many of its runs diverged: what they reached was reached before."""
+        return sum(run.state == "diverged" for run in self.runs.values())
 
 
 @dataclass(frozen=True)
@@ -43,9 +52,10 @@ class Table:
         maximize: whether more of it is better.
         unit: `points` where differences are shown in percentage points.
         names: the hyperparameters that vary.
-        configurations: sorted by the metric's mean.
+        configurations: sorted by the metric's mean; those that lost seeds behind those that are whole.
         notes: sentences about what is missing.
         has_best: whether the first is called the best; not where the metric can't choose, as one of the training.
+        images: options that differ between the configurations and decide which images they are judged on.
     """
 
     metric: str
@@ -55,10 +65,11 @@ class Table:
     configurations: list[Configuration]
     notes: list[str] = field(default_factory=list)
     has_best: bool = True
+    images: Sequence[str] = ()
 
     @property
     def best(self) -> Configuration:
-        """The configuration with the best mean."""
+        """The configuration with the best mean of all that are whole."""
         return self.configurations[0]
 
     @property
@@ -94,19 +105,21 @@ def build_table(
     best_epochs: Mapping[str, int] | None = None,
     published: Sequence[Mapping[str, Any]] = (),
     has_best: bool = True,
+    lost: Sequence[Run] = (),
 ) -> Table:
     """Groups runs into configurations.
 
     Args:
         runs: that have the metric, at least one.
         metric: what to judge by.
-        maximize: whether more is better; None asks the metric's name.
+        maximize: whether more is better; None asks the metric's name, and where that says nothing, takes it so.
         seed_key: the parameter that tells repetitions apart.
         best_epochs: by run id.
         published: rows of an overlay.
-        has_best: whether the metric can choose among them.
+        has_best: whether the metric can choose among them; not either where they are judged on different images.
+        lost: runs that began and don't count.
     """
-    maximize = more_is_better(metric) if maximize is None else maximize
+    maximize = better_way(metric) is not False if maximize is None else maximize
     options = find_options(runs, seed_key)
     groups: dict[tuple[str, ...], dict[object, Run]] = {}
     repeated = 0
@@ -119,21 +132,35 @@ def build_table(
         _configuration(values, group, options.names, metric, best_epochs or {}, published)
         for values, group in groups.items()
     ]
-    configurations.sort(key=lambda c: -c.summary.mean if maximize else c.summary.mean)
+    if lost:
+        configurations = _with_lost(configurations, lost, find_options([*runs, *lost], seed_key))
+    # Those seeds that were lucky enough to end would flatter their configuration.
+    configurations.sort(key=lambda c: (c.lost > 0, -c.summary.mean if maximize else c.summary.mean))
     notes = _notes(options.names, configurations, repeated, seed_key)
     examples = [(next(iter(c.runs.values())), dict(zip(options.names, c.values, strict=True))) for c in configurations]
     notes += [f"The published row {row} has no counterpart among these runs." for row in unmatched(published, examples)]
     unit = unit_of(metric, [run.metrics[metric] for run in runs])
-    return Table(metric, maximize, unit, options.names, configurations, notes, has_best)
+    images = differing_images([list(c.runs.values()) for c in configurations])
+    has_best = has_best and not images
+    return Table(metric, maximize, unit, options.names, configurations, notes, has_best, images)
 
 
 def write_csv(table: Table, file: Path) -> Path:
     """Writes all configurations with all digits, one a line."""
     with file.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow([*table.names, "mean", "std", "n", "best_epoch", "seconds", "published"])
+        writer.writerow([*table.names, "mean", "std", "n", "best_epoch", "seconds", "published", "lost", "diverged"])
         for c in table.configurations:
-            rest = (c.summary.mean, c.summary.std, c.summary.n, c.best_epoch, c.seconds, c.published)
+            rest = (
+                c.summary.mean,
+                c.summary.std,
+                c.summary.n,
+                c.best_epoch,
+                c.seconds,
+                c.published,
+                c.lost,
+                c.diverged,
+            )
             writer.writerow([*c.values, *("" if value is None else value for value in rest)])
     return file
 
@@ -159,6 +186,29 @@ def _configuration(
     )
 
 
+def _with_lost(configurations: list[Configuration], lost: Sequence[Run], all_options: Options) -> list[Configuration]:
+    """Counts for each configuration the seeds that began and are lost: runs with its parameters, the seeds apart.
+
+    A parameter that differs between runs of one configuration, as a time or a result, tells nothing of a lost run.
+    """
+    alike = [
+        key
+        for key in all_options.counted
+        if all(len({spelled(run, key) for run in c.runs.values()}) == 1 for c in configurations)
+    ]
+    missed: dict[tuple[str, ...], set[object]] = {}
+    for run in lost:
+        seed = all_options.seed_of(run) or run.run_id
+        missed.setdefault(tuple(spelled(run, key) for key in alike), set()).add(seed)
+    found = []
+    for c in configurations:
+        example = next(iter(c.runs.values()))
+        seeds = missed.get(tuple(spelled(example, key) for key in alike), set())
+        ended = {all_options.seed_of(run) for run in c.runs.values()}
+        found.append(replace(c, lost=len(seeds - ended)))
+    return found
+
+
 def _notes(names: list[str], configurations: list[Configuration], repeated: int, seed_key: str) -> list[str]:
     notes = []
     if repeated:
@@ -168,6 +218,11 @@ def _notes(names: list[str], configurations: list[Configuration], repeated: int,
         lacking = sum(len(c.runs) for c in configurations if c.values[place] == MISSING)
         if lacking:
             notes.append(f"`{name}` is missing in {lacking} run{'s' if lacking > 1 else ''} (shown as {MISSING}).")
+    if any(c.lost for c in configurations):
+        notes.append(
+            "Some configurations lost seeds (n: those that ended, of those that began). They stand behind those that "
+            "are whole, because the seeds that came through may be the lucky ones."
+        )
     unseeded = any(run.run_id == key for c in configurations for key, run in c.runs.items())
     if unseeded and any(len(c.runs) > 1 for c in configurations):
         notes.append(

@@ -4,8 +4,11 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
+from cifar_tuning.reporting.effects import Finding
+from cifar_tuning.reporting.interactions import Interaction
 from cifar_tuning.reporting.report import Material, header, row
 from cifar_tuning.reporting.summary import WIDE
+from cifar_tuning.text import counted
 
 TOP = 5
 # Sentences that are shown; the report has all.
@@ -28,10 +31,11 @@ def print_report(material: Material, folder: Path) -> None:
     for place, configuration in enumerate(table.configurations[:TOP]):
         grid.add_row(*map(escape, row(configuration, table)), style="bold" if place == 0 and table.has_best else None)
     console.print(grid)
-    for effect in material.effects[:SENTENCES]:
-        console.print(effect.text, highlight=False, markup=False, soft_wrap=True)
-    if len(material.effects) > SENTENCES:
-        console.print(f"… and {len(material.effects) - SENTENCES} comparisons more in the report")
+    sentences = [effect.text for effect in material.effects if not _of_unsure_pair(effect)]
+    for sentence in sentences[:SENTENCES]:
+        console.print(sentence, highlight=False, markup=False, soft_wrap=True)
+    if len(sentences) > SENTENCES:
+        console.print(f"… and {counted(len(sentences) - SENTENCES, 'comparison')} more in the report")
     for note in material.notes:
         console.print(f"note: {note.replace('`', '')}", highlight=False, markup=False, soft_wrap=True)
     if material.command is not None:
@@ -40,6 +44,10 @@ def print_report(material: Material, folder: Path) -> None:
     if material.export is not None:
         console.print(f"  {material.export}  the same as an overlay", highlight=False, markup=False, soft_wrap=True)
     print_files(folder)
+
+
+def _of_unsure_pair(effect: Finding) -> bool:
+    return isinstance(effect, Interaction) and not effect.sure
 
 
 def print_files(folder: Path) -> None:

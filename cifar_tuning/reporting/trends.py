@@ -12,6 +12,7 @@ from cifar_tuning.reporting.varying import MISSING, as_number
 
 # Of which a p value is made: it is no smaller than one over so many.
 PERMUTATIONS = 9999
+PEAK = "with so few, a best value in between was not looked for"
 # Of ranks, for each configuration; below it only rounding errors are left.
 NOTHING_LEFT = 1e-9
 
@@ -95,7 +96,7 @@ def trend_in_words(trend: Trend, p: float | None, metric: str) -> str:
     """
     facts = f"rank correlation {trend.rho:+.2f}, {trend.low:+.2f} to {trend.high:+.2f}, {p_in_words(p)}, n = {trend.n}"
     if trend.low <= 0 <= trend.high:
-        return f"No rising or falling trend of {metric} with {trend.option} can be told ({facts})."
+        return f"No rising or falling trend of {metric} with {trend.option} can be told ({facts}); {PEAK}."
     way = "higher" if (trend.rho > 0) else "lower"
     doubt = ", which may be chance among so many tests" if p is not None and p >= 1 - CONFIDENCE else ""
-    return f"A larger {trend.option} goes with a {way} {metric} ({facts}){doubt}."
+    return f"A larger {trend.option} goes with a {way} {metric} ({facts}){doubt}; {PEAK}."

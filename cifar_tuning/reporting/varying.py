@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from cifar_tuning.overrides import key_of, value_of
+from cifar_tuning.reporting.images import names_the_data
 from cifar_tuning.reporting.selection import Run
 
 # A run that lacks an option has this value of it.
@@ -29,11 +30,19 @@ class Options:
         names: the hyperparameters that vary.
         values: their values, for each run's id, in the order of the names.
         repetition: for each run's id, the values of its seeds; None for a run that recorded none.
+        seeds: the parameters that are seeds.
+        counted: all other parameters, those apart that say where and when.
     """
 
     names: list[str]
     values: dict[str, tuple[str, ...]]
     repetition: dict[str, tuple[str, ...] | None]
+    seeds: list[str]
+    counted: list[str]
+
+    def seed_of(self, run: Run) -> tuple[str, ...] | None:
+        """Returns the values of a run's seeds; None if it recorded none."""
+        return tuple(spelled(run, key) for key in self.seeds) if any(key in run.params for key in self.seeds) else None
 
 
 def find_options(runs: Sequence[Run], seed_key: str = "seed") -> Options:
@@ -47,21 +56,21 @@ def find_options(runs: Sequence[Run], seed_key: str = "seed") -> Options:
         runs: the runs to tell apart.
         seed_key: the parameter that tells repetitions of one configuration apart.
     """
-    varying = [key for key in sorted({key for run in runs for key in run.params}) if _varies(runs, _param(key))]
+    known = sorted({key for run in runs for key in run.params})
+    varying = [key for key in known if _varies(runs, _param(key))]
     seeds = [key for key in varying if key == seed_key or SEED.search(key)]
-    counted = [key for key in varying if key not in seeds and not _elsewhere(runs, key)]
-    columns = _columns(runs, counted, seed_key)
-    repetition_of = list(dict.fromkeys([seed_key, *seeds]))
-    return Options(
-        names=list(columns),
-        values={run.run_id: tuple(read(run) for read in columns.values()) for run in runs},
-        repetition={
-            run.run_id: tuple(_param(key)(run) for key in repetition_of)
-            if any(key in run.params for key in repetition_of)
-            else None
-            for run in runs
-        },
-    )
+    counted = [key for key in known if key not in (seed_key, *seeds) and not _elsewhere(runs, key)]
+    columns = _columns(runs, [key for key in counted if key in varying], seed_key)
+    options = Options(list(columns), {}, {}, list(dict.fromkeys([seed_key, *seeds])), counted)
+    for run in runs:
+        options.values[run.run_id] = tuple(read(run) for read in columns.values())
+        options.repetition[run.run_id] = options.seed_of(run)
+    return options
+
+
+def spelled(run: Run, key: str) -> str:
+    """Returns a run's value of a parameter in one spelling."""
+    return spell(run.params[key]) if key in run.params else MISSING
 
 
 def spell(value: object) -> str:
@@ -155,7 +164,7 @@ def _class_of(group: str) -> Callable[[Run], str]:
 
 
 def _param(key: str) -> Callable[[Run], str]:
-    return lambda run: spell(run.params[key]) if key in run.params else MISSING
+    return lambda run: spelled(run, key)
 
 
 def _varies(runs: Sequence[Run], read: Callable[[Run], str]) -> bool:
@@ -163,12 +172,14 @@ def _varies(runs: Sequence[Run], read: Callable[[Run], str]) -> bool:
 
 
 def _elsewhere(runs: Sequence[Run], key: str) -> bool:
+    if names_the_data(runs, key):
+        return False
     values = [run.params[key] for run in runs if key in run.params]
     return _named_elsewhere(runs, key) or all(NOT_VALUES.fullmatch(value) for value in values)
 
 
 def _named_elsewhere(runs: Sequence[Run], key: str) -> bool:
-    if ELSEWHERE.search(key) or not PLACE.search(key):
+    if ELSEWHERE.search(key) or not PLACE.search(key) or names_the_data(runs, key):
         return bool(ELSEWHERE.search(key))
     values = {spell(run.params[key]) for run in runs if key in run.params} - {"null"}
     return not values or any(as_number(value) is None and value not in ("true", "false") for value in values)

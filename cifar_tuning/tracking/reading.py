@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import shlex
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -133,7 +135,7 @@ class SweepRecord:
     def _curve(self, metric: str, run_id: str) -> list[tuple[int, float]]:
         points = self._client.get_metric_history(run_id, metric)
         # A run that was continued may have a step twice: the later value stands.
-        last = {point.step: point.value for point in sorted(points, key=lambda p: (p.step, p.timestamp))}
+        last = {point.step: _restored(point.value) for point in sorted(points, key=lambda p: (p.step, p.timestamp))}
         return list(last.items())
 
     def keep(self, files: Sequence[Path], folder: str) -> None:
@@ -194,6 +196,11 @@ def _natural(key: str) -> tuple[int, str]:
     return (int(number) if number.isdigit() else -1, key)
 
 
+def _restored(value: float) -> float:
+    """Returns infinity where the store kept the largest number instead: a loss of that size is none to report."""
+    return math.copysign(math.inf, value) if abs(value) >= sys.float_info.max else value
+
+
 def _record(run: Run, within: Run | None = None) -> RunRecord:
     info, data = run.info, run.data
     seconds = (info.end_time - info.start_time) / 1000 if info.end_time and info.start_time else None
@@ -205,5 +212,6 @@ def _record(run: Run, within: Run | None = None) -> RunRecord:
         of_trial = within.data.tags.get(facts.STATE)
         state = of_trial if of_trial in STOPPED else state
     began = info.start_time / 1000 if info.start_time else None
-    plain = dict(data.params), dict(data.tags), dict(data.metrics)
+    metrics = {name: _restored(value) for name, value in data.metrics.items()}
+    plain = dict(data.params), dict(data.tags), metrics
     return RunRecord(info.run_id, info.run_name, state, *plain, seconds, began)

@@ -146,9 +146,8 @@ def close_group(store: Store, group: str, state: str) -> None:
     state = next(s for s in ("failed", "killed", "pruned", "diverged", state) if s in states)
     if values:
         store.client.log_metric(group, BEST_ACCURACY, statistics.mean(values), step=0)
-        store.client.log_metric(
-            group, f"{BEST_ACCURACY}_std", statistics.stdev(values) if len(values) > 1 else 0.0, step=0
-        )
+    if len(values) > 1:
+        store.client.log_metric(group, f"{BEST_ACCURACY}_std", statistics.stdev(values), step=0)
     if children:
         _describe_group(store, group, children)
     store.client.set_tag(group, facts.STATE, state)

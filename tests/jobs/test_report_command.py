@@ -145,7 +145,8 @@ def test_a_sweep_of_somebody_else(reporting, others, filled, tmp_path, name):
     assert "1 run is left out, being failed: `crashed`." in text
     assert "| depth | test accuracy | n | best epoch | time |" in text
     assert "| 4 | 65.4000 ± 1.4000 | 3 | 1 |" in text
-    assert "depth=4 beats depth=2 by 2.20 ± 0.50 (p = 0.0027, n = 3); paired over seeds." in text
+    assert "`test accuracy` is of the images of the test set: by it no configuration is called the best." in text
+    assert "depth=4 has a larger test accuracy than depth=2 by 2.20 ± 0.50 (p = 0.0027, n = 3); paired over" in text
     assert {file.name for file in (tmp_path / "out").iterdir()} == FILES | {"curves.png", "effects.png"}
     if name == "depths":
         client = MlflowClient(uri(filled))
@@ -300,7 +301,8 @@ def test_nothing_is_the_best_by_what_was_trained_on(log, reporting, store, tmp_p
         (["sweep=depths", "maximize=yes", "weights=some"], "2 problems"),
         (["sweep=depths", "export=TMP/best.txt"], "must be a .yaml file in a folder that exists"),
         (["sweep=depths", "export=TMP/mine.yaml"], "was not written by this command"),
-        (["sweep=depths", "export=TMP/new.yaml"], "these runs have no command line of train.py"),
+        (["sweep=depths", "metric=loss", "export=TMP/new.yaml"], "these runs have no command line of train.py"),
+        (["sweep=depths", "export=TMP/new.yaml"], "new.yaml: test accuracy is of the images of the test set"),
         (["sweep=depths", "output=TMP/mine.yaml"], "must be a folder, not a file"),
         (["sweep=depths", "output=/proc/none/out"], "can't be written"),
         (["checkpoint=TMP/mine.yaml"], "can't be read as a checkpoint"),

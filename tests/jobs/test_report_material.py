@@ -4,7 +4,9 @@ from types import SimpleNamespace
 
 import pytest
 
+from cifar_tuning.jobs.report_choice import Aim, cautions
 from cifar_tuning.jobs.report_material import _table
+from cifar_tuning.reporting.table import build_table
 from tests.reporting.runs import make_runs
 
 
@@ -22,6 +24,45 @@ def test_the_best_epoch_is_the_one_that_the_reported_value_is_of(metric, curves,
     known = {run.run_id: curve for run, curve in zip(runs, curves, strict=True)}
     sweep = SimpleNamespace(curves=lambda name, records: {r.run_id: known[r.run_id] for r in records}, published=[])
     cfg = SimpleNamespace(maximize=None, seed_key="seed", metric=metric)
-    aim = SimpleNamespace(objectives={}, several=False)
-    table = _table(cfg, sweep, runs, metric, aim, SimpleNamespace(update=lambda: None))
+    bar = SimpleNamespace(update=lambda: None)
+    table, last = _table(cfg, sweep, runs, [], Aim(None, [], {}, {}), metric, bar)
+    assert last == {run_id: curve[-1][0] for run_id, curve in known.items()}
     assert {configuration.best_epoch for configuration in table.configurations} == epochs
+
+
+@pytest.mark.parametrize(
+    ("metric", "asked", "maximize", "objectives", "expected"),
+    [
+        ("val/acc", None, None, {}, ""),
+        ("foo", None, None, {}, "does not tell whether more or less of it is better"),
+        ("foo", "foo", None, {}, "`maximize=true` or `maximize=false` says so"),
+        ("foo", "foo", False, {}, ""),
+        ("foo", None, None, {"foo": True}, ""),
+        ("test/acc", None, None, {}, "of the images of the test set"),
+        ("test/acc", "test/acc", None, {}, ""),
+        ("test/acc", None, None, {"test/acc": True}, ""),
+        ("train/acc", None, None, {}, "of the images that were trained on"),
+        ("val/acc", None, None, {"val/acc": True, "model/macs": False}, "several objectives (`val/acc`, `model/macs`)"),
+    ],
+)
+def test_what_can_t_choose_a_best(metric, asked, maximize, objectives, expected):
+    reason = Aim(None, [], objectives, {}).unfit(metric, SimpleNamespace(metric=asked, maximize=maximize))
+    assert expected in reason
+    assert bool(expected) == bool(reason)
+
+
+@pytest.mark.parametrize(
+    ("metric", "option", "last", "said"),
+    [
+        ("test/acc", "lr", {}, "The best was chosen on test images (`test/acc`)"),
+        ("val/acc", "lr", {"0": 29, "1": 2}, "The runs are not equally long: their last steps are 2 to 29"),
+        ("val/acc", "trainer.epochs", {"0": 29, "1": 2}, ""),
+        ("val/acc", "lr", {"0": 2, "1": 2}, ""),
+    ],
+)
+def test_cautions(metric, option, last, said):
+    runs = make_runs(*(({option: value, "seed": s}, 0.5) for value in (1, 2) for s in (0, 1)), metric=metric)
+    for run in runs:
+        run.tags = {}
+    sentences = cautions(build_table(runs, metric), runs, last)
+    assert [sentence.startswith(said) for sentence in sentences] == ([True] if said else [])

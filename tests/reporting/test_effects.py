@@ -5,7 +5,10 @@ import itertools
 import numpy as np
 import pytest
 
-from cifar_tuning.reporting.effects import Effect, count_tests, find_effects
+from cifar_tuning.reporting.comparisons import Effect, Remark
+from cifar_tuning.reporting.effects import count_tests, find_effects
+from cifar_tuning.reporting.interactions import Interaction
+from cifar_tuning.reporting.response import Influence
 from cifar_tuning.reporting.table import build_table
 from cifar_tuning.reporting.trends import Trend
 from tests.reporting.runs import make_runs
@@ -27,20 +30,20 @@ def test_two_values_over_seeds():
 
 
 def test_averaged_over_the_others_seed_by_seed_and_each_setting_by_itself():
-    """Four settings of two seeds are two repetitions, not eight."""
+    """Three settings of three seeds are three repetitions, not nine."""
     rows = [
         (
             {"bn": bn, "lr": lr, "seed": seed},
             0.5 + 0.1 * (bn == "true") * (lr < 0.2) + 0.01 * seed * (1 + (bn == "true")),
         )
-        for bn, lr, seed in itertools.product(("true", "false"), (0.05, 0.1, 0.2), (0, 1))
+        for bn, lr, seed in itertools.product(("true", "false"), (0.05, 0.1, 0.2), (0, 1, 2))
     ]
     effects = effects_of(*rows)
     overall = [e for e in effects if e.option == "bn" and not e.setting]
-    assert [(e.comparison.n, e.basis) for e in overall] == [(2, "paired over seeds, averaged over 3 settings")]
-    assert overall[0].comparison.difference == pytest.approx(0.1 * 2 / 3 + 0.005)
+    assert [(e.comparison.n, e.basis) for e in overall] == [(3, "paired over seeds, averaged over 3 settings")]
+    assert overall[0].comparison.difference == pytest.approx(0.1 * 2 / 3 + 0.01)
     at = {e.setting: e.comparison.difference for e in effects if e.option == "bn" and e.setting}
-    assert at == {"lr=0.05": pytest.approx(0.105), "lr=0.1": pytest.approx(0.105), "lr=0.2": pytest.approx(0.005)}
+    assert at == {"lr=0.05": pytest.approx(0.11), "lr=0.1": pytest.approx(0.11), "lr=0.2": pytest.approx(0.01)}
     assert sum(e.option == "lr" for e in effects) == 3 + 6
 
 
@@ -71,7 +74,7 @@ def test_of_many_values_the_best_against_the_others():
         ([({"a": 1, "seed": s}, s / 10) for s in (0, 1)] + [({"a": 2, "seed": 0}, 0.5)], "", 1, True),
         (
             [({"a": a, "b": b, "seed": 0}, a / 10 + a * b / 100) for a in (1, 2) for b in (1, 2, 3)],
-            "one seed; paired over the other hyperparameters' settings",
+            "paired over settings: this speaks of other settings, with this one seed",
             3,
             True,
         ),
@@ -137,8 +140,8 @@ def test_a_factor_with_its_derived_number_among_other_factors():
         for s in SEEDS
     ]
     effects = effects_of(*rows)
-    assert {e.option for e in effects} == {"act", "depth (n_params)"}
-    depths = [e for e in effects if e.option != "act" and not e.setting]
+    assert {e.option for e in effects} == {"act", "depth (n_params)", "act and depth (n_params)"}
+    depths = [e for e in effects if e.option == "depth (n_params)" and not e.setting]
     assert {(e.basis, e.comparison.n) for e in depths} == {("paired over seeds, averaged over 2 settings", 5)}
 
 
@@ -162,7 +165,7 @@ def test_what_follows_without_deciding_is_named():
 def test_a_name_of_its_own_for_every_trial_hides_no_trend():
     rows = [({"tag": f"t{i}", "lr": 1.3**i, "seed": 0}, 0.5 + i / 100 + (i * 7 % 5) / 1000) for i in range(12)]
     effects = effects_of(*rows)
-    assert [e.text[:11] for e in effects if isinstance(e, Trend)] == ["A larger lr"]
+    assert [e.text[:10] for e in effects if e.option == "lr"] == ["lr matters"]
 
 
 def test_a_setting_that_only_one_value_has_does_not_count():
@@ -172,21 +175,92 @@ def test_a_setting_that_only_one_value_has_does_not_count():
     assert effect.comparison.difference == pytest.approx(1)
 
 
+@pytest.mark.parametrize("count", [10, 20])
+@pytest.mark.parametrize(("slope", "way"), [(1, "higher"), (-1, "lower"), (0, "")])
+def test_values_drawn_from_a_range(slope, way, count):
+    """Of ten configurations a model of two numbers would leave nothing to judge it by."""
+    rows = [
+        ({"lr": 0.001 * 1.3**i, "l2": 1.7 ** (i * 3 % count)}, 0.5 + slope * i / 100 + (i * 7 % 5) / 1000)
+        for i in range(count)
+    ]
+    found, _ = sorted(effects_of(*rows), key=lambda effect: effect.option != "lr")
+    assert isinstance(found, Trend if count == 10 else Influence)
+    assert found.n == count
+    assert ("a best value in between was not looked for" in found.text) is (count == 10)
+    if way:
+        assert f"arger lr goes with a {way} " in found.text
+    else:
+        assert found.text.startswith(("No rising or falling trend", "No influence of lr can be told, neither"))
+
+
+def drawn(count, value, seed=0):
+    """Runs of a study that draws all by chance, in the order in which they began."""
+    noise = np.random.default_rng(seed)
+    rows = []
+    for _ in range(count):
+        params = {
+            "lr": 10 ** noise.uniform(-4, 0),
+            "wd": 10 ** noise.uniform(-6, -2),
+            "act": noise.choice(["relu", "swish"]),
+        }
+        rows.append(({**params, "seed": 0}, value(params) + noise.normal() / 200))
+    return rows
+
+
+SPACE = {"lr": True, "wd": True, "act": False}
+
+
 @pytest.mark.parametrize(
-    ("slope", "expected"),
+    ("value", "maximize", "said"),
     [
-        (1, "A larger lr goes with a higher val/acc_best"),
-        (-1, "A larger lr goes with a lower"),
-        (0, "No rising or falling trend"),
+        (
+            lambda p: 0.7 - 0.05 * (np.log10(p["lr"]) + 2) ** 2 + 0.02 * (p["act"] == "swish"),
+            True,
+            {
+                "lr": "highest near 0.00983, inside the range",
+                "act": "with swish `val/acc_best` is 2.",
+                "wd": "No influence of wd can be told",
+            },
+        ),
+        (
+            lambda p: 0.3 + 0.05 * (np.log10(p["lr"]) + 2) ** 2,
+            False,
+            {"lr": "lowest near 0.01", "act": "No influence of act can be told (", "wd": "No influence of wd"},
+        ),
+        # What fell apart is in the test of lr, and out of the fit, which it would rule.
+        (
+            lambda p: (
+                0.1 if p["lr"] > 0.2 else 0.7 - 0.03 * (np.log10(p["lr"]) + 2) ** 2 + 0.02 * (p["act"] == "swish")
+            ),
+            True,
+            {"lr": "lr matters", "act": "that fell far behind are left out of the fit", "wd": "No influence of wd"},
+        ),
+        (lambda p: 0.7, True, {"lr": "No influence", "act": "No influence", "wd": "No influence"}),
     ],
 )
-def test_values_drawn_from_a_range(slope, expected):
-    rows = [({"lr": 0.001 * 1.3**i, "seed": 0}, 0.5 + slope * i / 100 + (i * 7 % 5) / 1000) for i in range(20)]
-    (trend,) = effects_of(*rows)
-    assert isinstance(trend, Trend)
-    assert trend.text.startswith(expected)
-    assert trend.low <= trend.rho <= trend.high
-    assert trend.n == 20
+def test_a_study_s_hyperparameters_are_told_apart_by_one_model(value, maximize, said):
+    effects = effects_of(*drawn(50, value), searched=SPACE, maximize=maximize)
+    assert {e.option for e in effects} == set(said)
+    for effect in effects:
+        assert said[effect.option] in effect.text
+        assert (effect.p < 0.05) is not effect.text.startswith("No influence")
+
+
+def test_a_number_that_one_choice_alone_has_is_fitted_where_it_is():
+    noise = np.random.default_rng(3)
+    rows = []
+    for i in range(60):
+        lr = 10 ** noise.uniform(-4, 0)
+        own = {"momentum": noise.uniform(0.5, 1)} if i % 2 else {}
+        value = 0.6 + 0.1 * own.get("momentum", 0.75) - 0.03 * (i % 2) + noise.normal() / 200
+        rows.append(({"opt": "sgd" if own else "adam", "lr": lr, "seed": 0, **own}, value))
+    said = {
+        effect.option: effect for effect in effects_of(*rows, searched={"opt": False, "lr": True, "momentum": True})
+    }
+    assert "a larger momentum goes with a higher `val/acc_best`" in said["momentum"].text
+    assert said["momentum"].n == 30
+    assert "with adam `val/acc_best` is 2." in said["opt"].text
+    assert said["lr"].text.startswith("No influence")
 
 
 @pytest.mark.parametrize(("searched", "claims"), [({"lr": True, "l2": True}, 0), (None, 1)])
@@ -201,7 +275,7 @@ def test_what_a_sampler_draws_ever_closer_to_the_best_is_no_trend(searched, clai
     for i, run in enumerate(runs):
         run.began = float(i)
     effects = find_effects(build_table(runs, "val/acc_best"), searched)
-    assert sum(effect.text.startswith("A larger l2") for effect in effects) == claims
+    assert sum(effect.text.startswith("l2 matters") for effect in effects) == claims
 
 
 def test_a_few_that_happen_to_be_in_order_are_no_certainty():
@@ -227,9 +301,9 @@ def test_drawn_numbers_have_a_trend_however_many_seeds_repeat_them(more):
         for s in range(3)
     ]
     effects = effects_of(*rows)
-    (trend,) = [e for e in effects if e.option == "lr"]
-    assert isinstance(trend, Trend)
-    assert trend.n == 20
+    (found,) = [e for e in effects if e.option == "lr"]
+    assert isinstance(found, Influence)
+    assert found.n == 20
     assert count_tests(effects) <= 1 + 15
 
 
@@ -253,7 +327,7 @@ def test_an_option_that_one_value_alone_has_is_averaged_over():
     assert {e.setting for e in by_setting} == {"lr=0.1, momentum averaged", "lr=0.2, momentum averaged"}
     assert [e.names for e in of["momentum"] if not e.setting] == [("momentum=0.9", "momentum=0.8")]
     assert of["momentum"][0].comparison.difference == pytest.approx(0.02)
-    assert len(effects) == 4 + 3 + 3
+    assert len([e for e in effects if isinstance(e, Effect)]) == 4 + 3 + 3
 
 
 def test_an_average_is_over_the_same_settings_with_every_seed():
@@ -298,9 +372,8 @@ def test_a_number_drawn_for_one_value_alone_has_a_trend():
         for i in range(24)
     ]
     effects = effects_of(*rows)
-    assert [(e.option, e.n) for e in effects if isinstance(e, Trend)] == [("lr", 24), ("momentum", 12)]
-    (optimizer,) = [e for e in effects if isinstance(e, Effect)]
-    assert "the other hyperparameters differ as well" in optimizer.basis  # the learning rates do
+    assert all(isinstance(effect, Influence) for effect in effects)
+    assert [(e.option, e.n) for e in effects] == [("lr", 24), ("momentum", 12), ("opt", 24)]
 
 
 @pytest.mark.parametrize(
@@ -386,7 +459,7 @@ def test_what_follows_from_a_choice_of_a_study_is_still_no_other_hyperparameter(
         for s in SEEDS
     ]
     effects = effects_of(*rows, searched={"act": False, "model": False})
-    assert {e.option for e in effects} == {"act", "model (n_params)"}
+    assert {e.option for e in effects} == {"act", "model (n_params)", "act and model (n_params)"}
 
 
 @pytest.mark.parametrize("rows", [[({"lr": 1}, 0.5)], [({"lr": 1, "seed": s}, 0.5) for s in (0, 1)]])
@@ -399,3 +472,100 @@ def test_a_study_of_few_trials_and_equal_values():
     (effect,) = effects_of(*rows)
     assert effect.option == "act"
     assert "do not differ at all" in effect.text
+
+
+RATES = [0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3]
+
+
+@pytest.mark.parametrize(("seeds", "kind"), [(3, Effect), (1, Influence)])
+def test_many_typed_numbers_are_compared_where_they_share_seeds(seeds, kind):
+    """The best is in between: a trend would be none."""
+    noise = np.random.default_rng(0)
+    rows = [
+        ({"lr": lr, "seed": s}, 0.7 - 0.03 * (np.log10(lr) + 2) ** 2 + 0.01 * s + noise.normal() / 300)
+        for lr in RATES
+        for s in range(seeds)
+    ]
+    effects = effects_of(*rows)
+    assert {type(effect) for effect in effects} == {kind}
+    if kind is Effect:
+        assert [e.names[0] for e in effects] == ["lr=0.01"] * 9
+        assert count_tests(effects) == 45
+    else:
+        assert "highest near 0.0" in effects[0].text
+
+
+def grid(seeds, more=lambda lr, width, act: 0.0):
+    noise = np.random.default_rng(0)
+    return [
+        (
+            {"lr": lr, "width": width, "act": act, "seed": seed},
+            0.6 + 0.03 * (lr == 0.1) + more(lr, width, act) + noise.normal() / 250,
+        )
+        for seed in range(seeds)
+        for lr in (0.1, 0.01)
+        for width in (16, 32, 64)
+        for act in ("relu", "swish")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("seeds", "n", "basis"),
+    [
+        (1, 6, "paired over settings: this speaks of other settings, with this one seed"),
+        (2, 6, "paired over settings: this speaks of other settings, with these 2 seeds"),
+        (4, 4, "paired over seeds, averaged over 6 settings"),
+    ],
+)
+def test_a_second_seed_takes_no_evidence_away(seeds, n, basis):
+    effect = next(e for e in effects_of(*grid(seeds)) if e.option == "lr" and not e.setting)
+    assert (effect.comparison.n, effect.basis) == (n, basis)
+    assert effect.p < 0.05
+
+
+@pytest.mark.parametrize("seeds", [1, 4])
+def test_what_depends_on_another_hyperparameter_leads(seeds):
+    crossed = lambda lr, width, act: 0.03 * ((act == "swish") == (width > 16))  # noqa: E731
+    first, *others = effects_of(*grid(seeds, crossed))
+    assert isinstance(first, Interaction)
+    assert first.text.startswith("What act does depends on width (p < 0.001): relu − swish is +")
+    acts = [effect for effect in others if effect.option == "act"]
+    assert acts[-1].text.startswith("On average only: ")
+    assert all(effect.setting for effect in acts[:-1])
+    assert {e.option for e in others if isinstance(e, Interaction)} == {"act and lr", "lr and width"}
+
+
+def test_comparisons_that_are_left_out_are_counted():
+    rows = [
+        ({"a": a, "b": b, "seed": s}, seeded(s) + a * s / 100 + b / 50)
+        for a in (0, 1)
+        for b in range(13)
+        for s in (0, 1, 2)
+    ]
+    remarks = [e for e in effects_of(*rows) if isinstance(e, Remark)]
+    assert remarks[0].option == "a"
+    assert remarks[0].text.startswith("The 13 comparisons under each setting of the others are left out")
+
+
+def test_an_average_that_no_seed_has_is_not_claimed():
+    rows = [({"a": a, "b": s % 2, "seed": s}, seeded(s) + a * s / 100) for a in (0, 1) for s in range(3)]
+    effect = next(e for e in effects_of(*rows) if e.option == "a")
+    assert effect.basis == "paired over seeds, of which none ran all 2 settings"
+
+
+def test_what_decides_the_images_is_not_compared():
+    rows = [
+        ({"data._target_": data, "lr": lr, "seed": s}, seeded(s) + lr * (1 + s / 10) + len(data) / 10)
+        for data in ("Easy", "Difficult")
+        for lr in (0.1, 0.2)
+        for s in SEEDS
+    ]
+    effects = effects_of(*rows)
+    assert {effect.option for effect in effects} == {"lr"}
+    assert effects[0].text.startswith("lr=0.2 beats lr=0.1")
+
+
+def test_lost_runs_are_said_where_values_are_compared():
+    runs = make_runs(*(({"lr": lr, "seed": s}, lr + s / 10 + lr * s / 50) for lr in (0.1, 0.2) for s in (0, 1, 2)))
+    (effect,) = find_effects(build_table(runs[:5], "val/acc_best", lost=runs[5:]))
+    assert effect.basis.endswith("; this leaves out the runs that were lost, 1 of lr=0.2")

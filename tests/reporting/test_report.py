@@ -7,11 +7,13 @@ import pytest
 from PIL import Image
 
 from cifar_tuning.reporting import curves, document, forest
+from cifar_tuning.reporting.comparisons import Effect
 from cifar_tuning.reporting.effects import find_effects
 from cifar_tuning.reporting.report import Material, blocks, duration, header, mean_and_std, retrained_in_words, row
 from cifar_tuning.reporting.statistics import Summary
 from cifar_tuning.reporting.table import build_table
 from cifar_tuning.reporting.terminal import print_report
+from cifar_tuning.reporting.winner import winner_in_words
 from tests.reporting.runs import make_runs
 
 
@@ -87,6 +89,54 @@ def test_nothing_to_compare(runs):
     assert "flatters" not in text
 
 
+@pytest.mark.parametrize(
+    ("values", "state", "said"),
+    [
+        ((0.6, 0.6, 0.6), "complete", ["It shares this place: 3 configurations have the same mean (also lr=1, lr=2)."]),
+        ((0.6, 0.5, 0.4), "complete", ["It is 10.0 points ahead of the next, lr=1 (n = 2, paired over seeds)."]),
+        ((0.6, 0.5), "complete", []),
+        ((0.6, 0.5), "diverged", ["2 of its 2 runs diverged"]),
+    ],
+)
+def test_what_is_to_be_known_of_the_best(values, state, said):
+    runs = make_runs(*(({"lr": lr, "seed": s}, v + s / 100) for lr, v in enumerate(values) for s in (0, 1)))
+    for run in runs[:2]:
+        run.state = state
+    sentences = winner_in_words(build_table(runs, "val/acc_best"))
+    assert len(sentences) == len(said)
+    assert all(sentence.startswith(start) for sentence, start in zip(sentences, said, strict=True))
+
+
+def test_lost_and_diverged_seeds_have_their_columns():
+    runs = make_runs(*(({"lr": lr, "seed": s}, 0.5 + s / 100) for lr in (0, 1) for s in (0, 1)))
+    runs[3].state = "diverged"
+    table = build_table(runs[1:], "val/acc_best", lost=runs[:1])
+    assert header(table)[:4] == ["lr", "val/acc_best", "n", "diverged"]
+    assert [row(c, table)[2:4] for c in table.configurations] == [["2", "1"], ["1 of 2", ""]]
+
+
+def test_of_many_comparisons_the_surest_are_drawn(tmp_path, monkeypatch):
+    rows = [
+        (
+            {"a": a, "b": b, "seed": s},
+            0.5 + a * (0.1 if b == "q" else 0.001) + s * (1 + a + 3 * (b == "q")) ** 2 / 3000 + (s == 2 and a) / 777,
+        )
+        for a in (0, 1)
+        for b in "pq"
+        for s in (0, 1, 2)
+    ]
+    table = build_table(make_runs(*rows), "val/acc_best")
+    effects = [effect for effect in find_effects(table) if isinstance(effect, Effect)]
+    monkeypatch.setattr(forest, "MOST", 1)
+    seen = []
+    monkeypatch.setattr(forest, "_label", lambda effect: seen.append(effect) or "")
+    picture = forest.draw(effects, table, tmp_path / "e.png")
+    assert [effect.p for effect in seen] == [min(effect.p for effect in effects if effect.p is not None)]
+    parts = blocks(Material("t", [], table, effects=effects, forest=picture))
+    (caption,) = [part.caption for part in parts if isinstance(part, document.Picture)]
+    assert f"1 of {len(effects)}, the surest first" in caption
+
+
 def test_configurations_of_which_no_two_can_be_compared():
     table = build_table(make_runs(*(({"lr": 1.3**i}, 0.5) for i in range(9))), "val/acc_best")
     texts = [block.text for block in blocks(Material("t", [], table)) if isinstance(block, document.Text)]
@@ -123,8 +173,9 @@ def test_a_winner_that_was_trained_again():
 
 def test_bands():
     line = curves.band([[(0, 1.0), (1, 2.0)], [(0, 3.0), (1, math.nan), (2, 5.0)]])
-    assert (line.steps, line.mean, line.n) == ([0, 1, 2], [2.0, 2.0, 5.0], 2)
-    assert line.spread == pytest.approx([math.sqrt(2), 0, 0])
+    # The first curve ends there: the mean of the others would seem to leap.
+    assert (line.steps, line.mean, line.n) == ([0, 1], [2.0, 2.0], 2)
+    assert line.spread == pytest.approx([math.sqrt(2), 0])
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,6 @@ from cifar_tuning.reporting.statistics import (
     holm,
     in_words,
     p_of_another,
-    sign_test,
     summarize,
 )
 
@@ -97,20 +96,6 @@ def test_another_run_is_less_certain_than_the_mean():
     assert p_of_another(Summary(0.5, 0.01, 4), 0.47) == pytest.approx(0.0749, abs=1e-4)
     assert p_of_another(Summary(0.5, None, 1), 0.6) is None
     assert p_of_another(Summary(0.5, 0.0, 3), 0.6) is None
-
-
-@pytest.mark.parametrize(
-    ("differences", "p"),
-    [
-        ([-1] * 14 + [1] * 2, 2 * (1 + 16 + 120) / 2**16),  # counted by hand
-        ([0.3, -0.1, 0.0, -0.0], 1),
-        ([2, 2, 2], 0.25),
-        ([0.0], None),
-        ([], None),
-    ],
-)
-def test_signs_alone(differences, p):
-    assert sign_test(differences) == (p if p is None else pytest.approx(p))
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from PIL import Image
 from plotly.offline import get_plotlyjs
 
 from cifar_tuning.reporting import study as reporting
+from cifar_tuning.reporting.importances import find_importances, importances_in_words
 from cifar_tuning.reporting.study import best_values, write_plots
 
 PARAMETERS = {"importances", "slice", "parallel_coordinates"}
@@ -170,10 +171,10 @@ def test_many_trials_get_a_scale_instead_of_a_legend(
 ) -> None:
     """The complete trials have a colour each, and the others grey."""
     seen = []
-    tidy = reporting._tidy_intermediate
+    tidy = reporting.tidy_intermediate
     monkeypatch.setattr(reporting, "_about_parameters", lambda *args: [])
     monkeypatch.setattr(
-        reporting, "_tidy_intermediate", lambda drawn, study: (tidy(drawn, study), seen.append(drawn[0]))
+        reporting, "tidy_intermediate", lambda drawn, study: (tidy(drawn, study), seen.append(drawn[0]))
     )
     write_plots(_study(_pruned, trials), tmp_path)
     assert (seen[0].get_legend() is not None) == legend
@@ -222,6 +223,27 @@ def test_one_plot_that_breaks_costs_no_other(
     assert 'id="history"' not in files[-1].read_text(encoding="utf-8")
     assert "no plot of the History: KeyError" in caplog.text
     assert pyplot.get_fignums() == shown
+
+
+@pytest.mark.parametrize("matters", [False, True])
+def test_importances_stand_beside_what_chance_gives(matters: bool) -> None:
+    def objective(trial: optuna.Trial) -> float:
+        values = [trial.suggest_float(name, 0.0, 1.0) for name in "abcd"]
+        return values[0] if matters else (trial.number * 7 % 20) / 20
+
+    importances = find_importances(_study(objective, 60 if matters else 20, direction="maximize"))
+    assert importances is not None
+    assert sum(importances.found.values()) == pytest.approx(1)
+    assert 0.4 < importances.chance < 1
+    sentence = importances_in_words(importances)
+    assert (
+        "): a. The picture" in sentence if matters else sentence.startswith("No importance is larger than chance makes")
+    )
+
+
+@pytest.mark.parametrize("kind", ["none", "same value", "one", "two objectives"])
+def test_no_importances_where_there_is_nothing_to_weigh(kind: str) -> None:
+    assert find_importances(STUDIES[kind][0]()) is None
 
 
 def _ended(number: int, value: float | None, minute: int, state: TrialState = TrialState.COMPLETE, **options):

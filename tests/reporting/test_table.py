@@ -6,16 +6,11 @@ import math
 import pytest
 
 from cifar_tuning.errors import UserError
-from cifar_tuning.reporting.selection import (
-    choose_metric,
-    choose_runs,
-    more_is_better,
-    objectives_of,
-    of_training,
-    unit_of,
-)
+from cifar_tuning.reporting.images import judged_on
+from cifar_tuning.reporting.selection import choose_metric, choose_runs, objectives_of
 from cifar_tuning.reporting.table import build_table, value_in_words, write_csv
 from cifar_tuning.reporting.varying import find_options, short, spell
+from cifar_tuning.reporting.ways import better_way, of_test, of_training, unit_of
 from tests.reporting.runs import FakeRun, make_asked, make_runs
 
 CROP = {"augmentation._target_": "a.CropFlip", "augmentation.padding": 4}
@@ -39,6 +34,9 @@ CROP = {"augmentation._target_": "a.CropFlip", "augmentation.padding": 4}
         ([{"expiry_date": 1, "to-file": 3}, {"expiry_date": 2, "to-file": 4}], {"expiry_date": "12", "to-file": "34"}),
         ([{"log_path": "a"}, {"log_path": "0.5"}], {}),
         ([{"log_path": "null"}, {}], {}),
+        # What is in a dataset's folder nobody knows, but for the one that is verified.
+        ([{"data.root": "/a"}, {"data.root": "/b"}], {"data.root": ["/a", "/b"]}),
+        ([{"data.root": r, "data._target_": "cifar_tuning.data.CIFAR10"} for r in ("/a", "/b")], {}),
         ([{"run_id": 1, "timestamp": 1.5, "x._partial_": "true"}, {"run_id": 2, "timestamp": 2.5}], {}),
     ],
 )
@@ -120,7 +118,7 @@ def test_configurations_over_seeds_best_first(tmp_path):
     assert (second.summary.mean, second.best_epoch, second.seconds) == (pytest.approx(0.71), 4, 60)
     assert [table.label(c) for c in table.configurations] == ["lr=0.01", "lr=0.1"]
     rows = list(csv.reader(write_csv(table, tmp_path / "t.csv").open()))
-    assert rows[0] == ["lr", "mean", "std", "n", "best_epoch", "seconds", "published"]
+    assert rows[0] == ["lr", "mean", "std", "n", "best_epoch", "seconds", "published", "lost", "diverged"]
     assert [row[0] for row in rows[1:]] == ["0.01", "0.1"]
 
 
@@ -183,6 +181,10 @@ BOTH = {"val/acc_best": 1, "val/loss": 1, "model/macs": 1}
         ("b", None, [{"b": 1, "val/acc_best": 1}], "b", ""),
         (None, None, [{"loss": 1, "test_accuracy": 1}, {"loss": 1}], "test_accuracy", "chooses another: `loss`"),
         (None, None, [{"score": 1}], "score", "the last value of `score` is reported."),
+        # What is to judge what was chosen comes behind all that may choose.
+        (None, None, [{"val_loss": 1, "test_acc": 1}], "val_loss", "chooses another: `test_acc`"),
+        (None, None, [{"val/ece": 1, "test/acc": 1, "acc": 1, "val/seconds": 1}], "val/ece", "chooses another"),
+        (None, None, [{"val/seconds": 1, "test/score": 1}], "test/score", "chooses another: `val/seconds`"),
         # What was trained on is the last thing to judge by.
         (None, None, [{"train/acc": 1, "val/loss": 1}], "val/loss", "No run has `val/acc_best`"),
         (None, None, [{"train/acc": 1, "lr": 1}], "train/acc", "No run has `val/acc_best`"),
@@ -235,8 +237,12 @@ def test_the_runs_that_count(states, chosen, said):
     for run in runs:
         if run.state == "lacking":
             run.state, run.metrics = "complete", {"m": math.inf}
-    found, notes = choose_runs(runs, "m")
+    found, lost, notes = choose_runs(runs, "m")
     assert "".join(run.run_id for run in found) == chosen
+    counted = not said.startswith("No run")
+    assert "".join(run.run_id for run in lost) == (
+        "".join(c for c in "012"[: len(states)] if c not in chosen) if counted else ""
+    )
     assert all(part in " ".join(notes) for part in said.split("|"))
 
 
@@ -278,32 +284,31 @@ def test_short():
 
 
 @pytest.mark.parametrize(
-    "metric",
+    ("expected", "metrics"),
     [
-        *("val/acc_best", "sentiment_acc", "val/terrain_acc", "f1-score", "Accuracy", "time_accuracy", "top1.acc"),
-        *("images_per_second", "samples per second", "tokens_per_sec"),
+        (True, "val/acc_best sentiment_acc val/terrain_acc f1-score Accuracy time_accuracy top1.acc val_f1 mAP r2"),
+        (True, "images_per_second tokens_per_sec neg_log_loss log_likelihood val/score throughput"),
+        (
+            False,
+            "val/loss top-1.error test_err epoch_seconds model/macs valLoss MSELoss loss_per_token",
+        ),
+        (False, "val/ece fid wer val/ppl logloss val_ce neg_log_lik latency_ms peak_memory_mb flops val/brier val/kl"),
+        (
+            False,
+            "regret val/rmse top1_err cross_entropy crossEntropy val/bits_per_dim fid_score recall_loss",
+        ),
+        (None, "foo val/margin entropy lr epoch true_negative_rate"),
     ],
 )
-def test_more_is_better(metric):
-    assert more_is_better(metric)
-
-
-@pytest.mark.parametrize(
-    "metric",
-    [
-        *("val/loss", "top-1.error", "test_err", "epoch_seconds", "model/macs", "valLoss", "MSELoss", "eval loss"),
-        *("seconds_per_epoch", "loss_per_token"),
-    ],
-)
-def test_less_is_better(metric):
-    assert not more_is_better(metric)
+def test_which_way_is_better(expected, metrics):
+    assert {metric: better_way(metric) for metric in metrics.split()} == dict.fromkeys(metrics.split(), expected)
 
 
 def test_a_report_looks_for_what_a_study_does():
     from cifar_tuning.jobs.checks import FIGURES
     from cifar_tuning.ranking import SMALLER_IS_BETTER
 
-    assert [metric for metric in FIGURES if not more_is_better(metric)] == [
+    assert [metric for metric in FIGURES if better_way(metric) is False] == [
         m for m in FIGURES if m in SMALLER_IS_BETTER
     ]
 
@@ -314,10 +319,56 @@ def test_objectives_that_differ_are_none():
 
 @pytest.mark.parametrize(
     ("metric", "expected"),
-    [("train/acc", True), ("training_loss", True), ("val/acc", False), ("train_val_acc", False), ("accuracy", False)],
+    [
+        *[("train/acc", (True, False)), ("training_loss", (True, False)), ("val/acc", (False, False))],
+        *[("train_val_acc", (False, False)), ("accuracy", (False, False)), ("testAcc", (False, True))],
+    ],
 )
-def test_metrics_of_training(metric, expected):
-    assert of_training(metric) is expected
+def test_of_which_images_a_metric_is(metric, expected):
+    assert (of_training(metric), of_test(metric)) == expected
+
+
+def test_what_lost_seeds_stands_behind_what_is_whole(tmp_path):
+    """The last of lr=1 came through in a second attempt, and of another width nothing is known."""
+    rows = [({"lr": 0.1, "seed": s}, 0.7) for s in (0, 1)] + [({"lr": 1, "seed": s}, 0.8) for s in (0, 3)]
+    lost = make_runs(
+        *(({"lr": 1, "seed": s, **more}, math.nan) for s, more in ((1, {}), (2, {}), (3, {}), (4, {"w": 2})))
+    )
+    runs = make_runs(*rows)
+    runs[0].state = "diverged"
+    table = build_table(runs, "val/acc_best", lost=lost)
+    assert [(c.values, c.summary.n, c.lost, c.diverged) for c in table.configurations] == [
+        (("0.1",), 2, 0, 1),
+        (("1",), 2, 2, 0),
+    ]
+    assert "They stand behind those that are whole" in " ".join(table.notes)
+
+
+CIFAR = {"data._target_": "cifar_tuning.data.CIFAR10", "data.val_size": 5000}
+
+
+@pytest.mark.parametrize(
+    ("rows", "differing", "said"),
+    [
+        ([CIFAR, CIFAR], [], "All runs are judged on the same images"),
+        ([CIFAR, CIFAR | {"data.val_size": 100}], ["data.val_size"], "different images (data.val_size)"),
+        ([CIFAR, CIFAR | {"data._target_": "Other"}], ["data._target_"], "different images (data._target_)"),
+        ([CIFAR | {"data.root": "/a"}, CIFAR | {"data.root": "/b"}], [], "All runs are judged on the same images"),
+        ([{"data.root": "/a"}, {"data.root": "/b"}], ["data.root"], "is not known: they differ in data.root"),
+        ([{}, {}], [], "is not known: they have no parameter of data.*"),
+    ],
+)
+def test_different_images_have_no_best(rows, differing, said):
+    runs = make_runs(*(({**row, "lr": lr, "seed": s}, 0.5) for lr, row in enumerate(rows) for s in (0, 1)))
+    table = build_table(runs, "val/acc_best")
+    assert (list(table.images), table.has_best) == (differing, not differing)
+    assert said in judged_on(runs)
+
+
+def test_a_split_for_each_seed_leaves_configurations_comparable():
+    runs = make_runs(*(({"lr": lr, "seed": s, "data.split_seed": s}, 0.5) for lr in (1, 2) for s in (0, 1)))
+    assert build_table(runs, "val/acc_best").has_best
+    assert "judged on different images (data.split_seed)" in judged_on(runs)
 
 
 def test_units():

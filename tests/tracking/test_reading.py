@@ -1,6 +1,7 @@
 """Sweeps read back from a store: ours, and those that somebody logged by hand."""
 
 import json
+import math
 
 import pytest
 from mlflow.entities import Param
@@ -62,6 +63,15 @@ def test_curves_and_a_step_that_was_logged_twice(by_hand, root, client):
         sweep.runs[1].run_id: [(0, 0.3)],
     }
     assert sweep.curves("loss", sweep.runs) == {}
+
+
+def test_what_the_store_has_for_infinity_is_no_number(by_hand, root, client):
+    (run, _) = read_sweep("the parent", root=root).runs
+    client.log_metric(run.run_id, "accuracy", math.inf, step=2)
+    client.log_metric(run.run_id, "loss", -math.inf, step=2)
+    sweep = read_sweep("the parent", root=root)
+    assert sweep.runs[0].metrics == {"accuracy": math.inf, "loss": -math.inf}
+    assert sweep.curves("accuracy", sweep.runs[:1])[run.run_id][-1] == (2, math.inf)
 
 
 def test_a_multirun_by_its_folder(started, root, client, tmp_path):

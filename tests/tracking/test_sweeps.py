@@ -311,3 +311,14 @@ def test_parameters_that_the_store_refuses_are_an_error(root, sweep_dir):
     store = open_store(locate(None, root), "cifar10")
     with pytest.raises(MlflowException, match="Invalid"):
         sweeps.open_parent(store, "mine", sweep_dir, {"no such:;name\n": "1"}, root)
+
+
+@pytest.mark.parametrize(("accuracies", "spread"), [([0.5], None), ([0.5, 0.7], pytest.approx(0.02**0.5))])
+def test_the_spread_of_a_trial_s_seeds_is_there_if_there_are_several(root, client, sweep_dir, accuracies, spread):
+    store = open_store(locate(f"sqlite:///{root / 'mlflow.db'}", root), "cifar10")
+    group = sweeps.open_group(store, sweep_dir / "0", None, "0", 0)
+    for accuracy in accuracies:
+        run = client.create_run(store.experiment_id, tags={"mlflow.parentRunId": group}).info.run_id
+        client.log_metric(run, "val/acc_best", accuracy)
+    sweeps.close_group(store, group, "complete")
+    assert client.get_run(group).data.metrics.get("val/acc_best_std") == spread
