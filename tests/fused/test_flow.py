@@ -10,7 +10,7 @@ from optuna.trial import TrialState
 from torch import nn
 
 from cifar_tuning import devices
-from cifar_tuning.fused import flow, launch
+from cifar_tuning.fused import flow
 from cifar_tuning.fused.launch import Launch
 from cifar_tuning.fused.layers import Given, StackedConv2d
 from cifar_tuning.fused.stack import Stack
@@ -225,7 +225,7 @@ def test_a_trial_lost_while_it_trains_alone_stops_no_crew(tiny, tmp_path, monkey
         return on_epoch(self, metrics)
 
     monkeypatch.setattr(TrialReporter, "on_epoch", lost)
-    monkeypatch.setattr(launch, "has_own_optimizer", lambda job: job.number == 1)
+    monkeypatch.setattr("cifar_tuning.fused.plan.has_own_optimizer", lambda job: job.number == 1)
     budget = ["hydra.sweeper.n_trials=4", "hydra.sweeper.n_jobs=2", "hydra.launcher.stack=2"]
     outcome = tiny(*STUDY, "optimizer.lr=interval(0.01,0.1)", *budget)
     assert outcome.code == 0, outcome.err
