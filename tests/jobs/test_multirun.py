@@ -5,6 +5,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 
 import optuna
@@ -13,7 +14,7 @@ import torch
 import yaml
 from omegaconf import OmegaConf
 
-from cifar_tuning import PROJECT_ROOT
+from cifar_tuning import PROJECT_ROOT, processes
 from cifar_tuning.training import Trainer
 from tests.conftest import TINY
 
@@ -25,8 +26,9 @@ def store(pristine_database, tmp_path):
 
 
 @pytest.fixture
-def signals():
-    """Puts back what a command has done when it is stopped."""
+def signals(monkeypatch):
+    """Has signals heard as in a process of its own, and forgotten after the test."""
+    monkeypatch.setattr(processes, "_stop", threading.Event())
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     signal.signal(signal.SIGINT, signal.default_int_handler)  # what a shell starts in the background ignores it
     yield
