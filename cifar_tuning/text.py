@@ -84,6 +84,11 @@ def command_line(program: str, *arguments: str) -> str:
     return shlex.join(["python", str(typed.with_name(program)) if away else program, *arguments])
 
 
+def remarked(command: str | Path, remark: str) -> str:
+    """Returns a command, or a folder, and what it is for: a comment, so that a shell takes the line as it is."""
+    return f"{command}  # {remark}"
+
+
 def config_flags(arguments: Sequence[str]) -> list[str]:
     """Returns what of a command's arguments says where its configuration lies, as typed: Hydra's ways for that."""
     found, rest = list[str](), iter(arguments)

@@ -11,7 +11,7 @@ from typing import Any
 from cifar_tuning.job_folders import files_of_jobs, is_study
 from cifar_tuning.overrides import key_of, meant_by, to_be_typed, value_of
 from cifar_tuning.ranking import BEST_ACCURACY, ENDED, competes, merit, rank
-from cifar_tuning.text import command_line, counted, override, without_password
+from cifar_tuning.text import command_line, counted, override, remarked, without_password
 
 log = logging.getLogger(__name__)
 
@@ -200,16 +200,16 @@ def _print_next(console: Any, sweep: Path, results: list[dict[str, Any]], tracke
     )
     console.print("Where to look next:", style="bold")
     asked = {key_of(one): meant_by(one) for one in best["overrides"] if key_of(one) in ("tracking", "tracking.uri")}
-    uri = uri or asked.get("tracking.uri")
+    uri, lines = uri or asked.get("tracking.uri"), list[str]()
     if tracked and asked.get("tracking") != "none":
-        shown = f"  {viewer(uri)}  compares all runs in MLflow's UI"
-        console.print(shown, highlight=False, markup=False, soft_wrap=True)
-        report = f"  {report_command(sweep, uri)}  all of it on one page, with comparisons"
-        console.print(report, highlight=False, markup=False, soft_wrap=True)
-    where = f"  {sweep / best['job']}  its checkpoint, curves and log"
-    console.print(where, highlight=False, markup=False, soft_wrap=True)
-    predict = command_line("predict.py", override("run", sweep / best["job"]))
-    console.print(f"  {predict}  its test accuracy", highlight=False, markup=False, soft_wrap=True)
+        lines += [
+            remarked(viewer(uri), "compares all runs in MLflow's UI"),
+            remarked(report_command(sweep, uri), "all of it on one page, with comparisons"),
+        ]
+    lines.append(remarked(sweep / best["job"], "its checkpoint, curves and log"))
+    lines.append(remarked(command_line("predict.py", override("run", sweep / best["job"])), "its test accuracy"))
+    for line in lines:
+        console.print(f"  {line}", highlight=False, markup=False, soft_wrap=True)
 
 
 if __name__ == "__main__":

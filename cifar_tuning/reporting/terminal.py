@@ -8,7 +8,7 @@ from cifar_tuning.reporting.effects import Finding
 from cifar_tuning.reporting.interactions import Interaction
 from cifar_tuning.reporting.report import Material, header, row
 from cifar_tuning.reporting.summary import WIDE
-from cifar_tuning.text import counted
+from cifar_tuning.text import counted, remarked
 
 TOP = 5
 # Sentences that are shown; the report has all.
@@ -42,7 +42,9 @@ def print_report(material: Material, folder: Path) -> None:
         console.print("The best configuration once more:", style="bold")
         console.print(f"  {material.command}", highlight=False, markup=False, soft_wrap=True)
     if material.export is not None:
-        console.print(f"  {material.export}  the same as an overlay", highlight=False, markup=False, soft_wrap=True)
+        console.print(
+            f"  {remarked(material.export, 'the same as an overlay')}", highlight=False, markup=False, soft_wrap=True
+        )
     print_files(folder)
 
 

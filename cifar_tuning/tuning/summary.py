@@ -15,7 +15,7 @@ from rich.table import Table
 
 from cifar_tuning.databases import with_driver
 from cifar_tuning.targets import is_tracked
-from cifar_tuning.text import command_line, counted, override, without_password
+from cifar_tuning.text import command_line, counted, override, remarked, without_password
 from cifar_tuning.tuning.claims import exhausted, is_foreign
 from cifar_tuning.tuning.options import StudyOptions
 from cifar_tuning.tuning.place import folder_of_model
@@ -167,11 +167,13 @@ def _model(best: FrozenTrial, options: StudyOptions) -> list[str]:
     # Of several the first: whoever takes the best of them has chosen on the test set.
     for seed in sorted(map(int, retrained(best, options))):
         if (run := folder_of_model(folder / subfolder(best, seed))) is not None:
-            return [
-                f"  {command_line('predict.py', override('run', run))}  predictions of the winner as it was retrained"
-            ]
+            return [_predict(run, "predictions of the winner as it was retrained")]
     run = folder_of_model(folder / str(best.number))
-    return [] if run is None else [f"  {command_line('predict.py', override('run', run))}  its test accuracy"]
+    return [] if run is None else [_predict(run, "its test accuracy")]
+
+
+def _predict(run: Path, remark: str) -> str:
+    return f"  {remarked(command_line('predict.py', override('run', run)), remark)}"
 
 
 def _command(trial: FrozenTrial, options: StudyOptions) -> str:
@@ -182,13 +184,13 @@ def _command(trial: FrozenTrial, options: StudyOptions) -> str:
 def _once_more(best: FrozenTrial, options: StudyOptions) -> list[str]:
     lines = ["The best configuration once more:", f"  {_command(best, options)}"]
     if command := experiment(options):
-        lines.append(f"  {command}  the same, from best.yaml")
+        lines.append(f"  {remarked(command, 'the same, from best.yaml')}")
     return lines
 
 
 def _front(trials: list[FrozenTrial], options: StudyOptions) -> list[str]:
     """Returns a command for each trial that no other one beats in all objectives, as far as they fit on a screen."""
-    lines = [f"  {_command(trial, options)}  trial {trial.number}" for trial in trials[:SHOWN_OF_FRONT]]
+    lines = [f"  {remarked(_command(trial, options), f'trial {trial.number}')}" for trial in trials[:SHOWN_OF_FRONT]]
     if len(trials) > len(lines):
         lines.append(f"  and {len(trials) - len(lines)} more, in optimization_results.yaml")
     return ["The configurations of the Pareto front once more:", *lines]
@@ -200,13 +202,11 @@ def _look_next(options: StudyOptions, model: list[str]) -> list[str]:
 
     folder, lines = options.place.folder, ["Where to look next:"]
     if (folder / PLOTS).is_dir():
-        lines.append(f"  {folder / PLOTS}  Optuna's plots; study.html has them to explore")
+        lines.append("  " + remarked(folder / PLOTS, "Optuna's plots; study.html has them to explore"))
     lines += model
     if is_tracked(options.config):
         command = report_command(folder, OmegaConf.select(options.config, "tracking.uri"))
-        lines.append(f"  {command}  all of it on one page, with comparisons")
+        lines.append(f"  {remarked(command, 'all of it on one page, with comparisons')}")
     storage = without_password(with_driver(options.place.storage))  # it opens the database by itself
-    return [
-        *lines,
-        f"  {shlex.join(['optuna-dashboard', storage])}  the study in a browser (pip install optuna-dashboard)",
-    ]
+    dashboard = shlex.join(["optuna-dashboard", storage])
+    return [*lines, f"  {remarked(dashboard, 'the study in a browser (pip install optuna-dashboard)')}"]

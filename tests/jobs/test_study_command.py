@@ -385,7 +385,7 @@ def test_several_objectives_are_not_pruned(tiny, study, folder):
     assert len(front) == len(study().best_trials)
     assert (folder / "plots" / "pareto_front.png").is_file()
     shown = outcome.out.partition("The configurations of the Pareto front once more:")[2]
-    assert [f"  trial {t.number}\n" in shown for t in trials] == [t in study().best_trials for t in trials]
+    assert [f"  # trial {t.number}\n" in shown for t in trials] == [t in study().best_trials for t in trials]
     assert "Where to look next:" in shown
 
 

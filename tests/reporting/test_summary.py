@@ -64,7 +64,7 @@ def test_a_trial_of_several_seeds_is_their_mean(tmp_path, capsys):
     print_summary(tmp_path)
     out = capsys.readouterr().out
     assert "python train.py optimizer.lr=0.2 trainer.epochs=2\n" in out
-    assert f"python predict.py run={tmp_path}/1  its test accuracy" in out
+    assert f"python predict.py run={tmp_path}/1  # its test accuracy" in out
     assert "the same in every job: trainer.epochs=2" in out
 
 
@@ -109,7 +109,11 @@ def test_a_study_s_folder_is_known_by_the_file_that_it_leaves():
             " 'tracking.uri=\"sqlite:////a b/m.db\"'",
             "mlflow ui --backend-store-uri 'sqlite:////a b",
         ),
-        ("http://me:secret@host:5000", " 'tracking.uri=http://me:***@host:5000'", "http://me:***@host:5000  compares"),
+        (
+            "http://me:secret@host:5000",
+            " 'tracking.uri=http://me:***@host:5000'",
+            "http://me:***@host:5000  # compares",
+        ),
     ],
 )
 @pytest.mark.parametrize("known", ["given", "on the command line"])
@@ -118,7 +122,7 @@ def test_the_next_commands_name_the_store(tmp_path, capsys, uri, report, ui, kno
     write(tmp_path, 0, 0.5, overrides=[f"tracking.uri={uri}"] if asked and uri else [])
     print_summary(tmp_path, uri=None if asked else uri)
     next_ = capsys.readouterr().out.partition("Where to look next:")[2]
-    assert f"python report.py sweep={tmp_path}{report}  all of it" in next_
+    assert f"python report.py sweep={tmp_path}{report}  # all of it" in next_
     assert f"  {ui}" in next_
     assert "secret" not in next_
 
@@ -131,18 +135,18 @@ def test_a_store_is_shown_without_hydra_s_quotes(tmp_path, capsys, monkeypatch, 
     write(tmp_path, 0, 0.5, overrides=[typed])
     print_summary(tmp_path)
     out = capsys.readouterr().out
-    assert "  mlflow ui --backend-store-uri sqlite:////m.db  compares" in out
-    assert "tracking.uri=sqlite:////m.db  all of it" in out
+    assert "  mlflow ui --backend-store-uri sqlite:////m.db  # compares" in out
+    assert "tracking.uri=sqlite:////m.db  # all of it" in out
 
 
 @pytest.mark.parametrize("name", ["seed=0", "lr=0.1,seed=0", "My sweep"])
 def test_the_next_commands_can_be_typed_whatever_a_folder_is_called(tmp_path, capsys, name):
     write(tmp_path / name, name, 0.5)
     print_summary(tmp_path / name)
-    printed = [line.split("  ")[1] for line in capsys.readouterr().out.splitlines() if line.startswith("  python")]
+    printed = [line for line in capsys.readouterr().out.splitlines() if line.startswith("  python")]
     values = {}
     for command in printed[1:]:
-        (parsed,) = parse_overrides(shlex.split(command)[2:])
+        (parsed,) = parse_overrides(shlex.split(command, comments=True)[2:])  # pasted whole
         values[parsed.key_or_group] = parsed.value()
     assert values == {"sweep": str(tmp_path / name), "run": str(tmp_path / name / name)}
 
