@@ -24,12 +24,13 @@ class JobResult:
         value: best validation accuracy; None if no epoch was evaluated, or there is no validation.
         best_epoch: the epoch it belongs to.
         epochs: finished epochs.
-        seconds: of the whole job.
+        seconds: of the whole job, with the epochs that it went on from.
         overrides: what told the job from the default configuration.
         run_id: its MLflow run, if it has one.
         error: what went wrong, in a line.
         test_acc: accuracy of the best weights on the test set, for a study's retrained winner only.
         objective: what a sweep optimises, by name; None where the job came to no end.
+        chosen: what measuring chose for options that were `auto`, by dotted key.
     """
 
     state: str
@@ -42,6 +43,7 @@ class JobResult:
     error: str | None = None
     test_acc: float | None = None
     objective: dict[str, float | None] | None = None
+    chosen: dict[str, str] | None = None
 
     def write(self, folder: Path) -> None:
         """Writes the result into the job's folder, all or nothing."""

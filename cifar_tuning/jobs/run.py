@@ -16,12 +16,13 @@ from cifar_tuning.errors import UserError
 from cifar_tuning.jobs.build import Parts
 from cifar_tuning.jobs.context import run_context
 from cifar_tuning.jobs.export import load_classifier, model_from_checkpoint
+from cifar_tuning.jobs.forgotten import forgotten
 from cifar_tuning.jobs.prepare import Prepared, job_config, own_checkpoint, prepare, where_typed
 from cifar_tuning.jobs.result import RESULT_FILE, JobResult, objective
 from cifar_tuning.jobs.testing import accuracy, label_test_images
 from cifar_tuning.jobs.training import make_trainer
 from cifar_tuning.jobs.used_folder import has_trained, only_here, put_aside
-from cifar_tuning.overrides import job_overrides, key_of
+from cifar_tuning.overrides import job_overrides
 from cifar_tuning.processes import undisturbed
 from cifar_tuning.ranking import BEST_ACCURACY, ENDED
 from cifar_tuning.targets import is_study
@@ -29,6 +30,7 @@ from cifar_tuning.text import typed
 from cifar_tuning.tracking.base import TRACEBACK, Tracker
 from cifar_tuning.training.events import Progress, Result
 from cifar_tuning.training.memory import out_of_memory
+from cifar_tuning.training.probe import Formats
 from cifar_tuning.training.remembered import of_sweep
 from cifar_tuning.training.settings import resolve_device
 from cifar_tuning.training.trainer import Trainer
@@ -38,11 +40,6 @@ if TYPE_CHECKING:
     from cifar_tuning.tuning.trial import TrialReporter
 
 log = logging.getLogger(__name__)
-
-# Config groups whose configs may say what a sweep varies.
-OVERLAYS = ("experiment", "study")
-# Beginnings of Hydra's options that a single run does not use.
-OF_SWEEPS = ("hydra.sweep", "hydra/sweep", "hydra.launcher", "hydra/launcher")
 
 
 def run(cfg: DictConfig) -> Any:
@@ -83,7 +80,9 @@ class Job:
         self.trainer: Trainer | None = None
         self.reporter: TrialReporter | None = None
         self.figures: dict[str, float] = {}
+        self.chosen: dict[str, str] = {}
         self.again = self.over = False
+        self.earlier = 0.0  # seconds that earlier processes trained
         self.test_acc: float | None = None
         self.objective: dict[str, float | None] | None = None
 
@@ -100,8 +99,14 @@ class Job:
         """
         # A trial is one process's, which its study sees to; a single run's folder was taken before Hydra wrote there.
         taken = is_study(self.hydra) or not self.multirun
+        without_m = None if self.multirun else forgotten(self.hydra)
+        if without_m is not None:
+            log.warning(without_m)
         with nullcontext() if taken else only_here(self.folder, "hydra.sweep.dir"), self._measured():
-            return self._run(cfg)
+            value = self._run(cfg)
+        if without_m is not None:  # what stood before the epochs is out of sight
+            log.warning(without_m)
+        return value
 
     def _measured(self) -> AbstractContextManager[None]:
         """Has all jobs of a sweep be computed in the formats that one measurement found."""
@@ -118,7 +123,6 @@ class Job:
                 return known.value
             prepared = prepare(cfg, own=self.folder if self.again else None)
             if not self.multirun:
-                self._say_what_is_ignored()
                 self._keep_what_is_there(prepared)
             self._open_run(prepared)
             result = self._train(prepared)
@@ -190,21 +194,6 @@ class Job:
         if not goes_on and has_trained(self.folder):
             put_aside(self.folder, self.overrides, "hydra.run.dir=outputs/NAME")
 
-    def _say_what_is_ignored(self) -> None:
-        """A sweep's options without `-m` would go unnoticed."""
-        ignored = [one for one in self.hydra.overrides.hydra if key_of(one).startswith(OF_SWEEPS)]
-        if ignored:
-            log.warning("%s: of no effect on a single run; add -m for a sweep or a study", " ".join(ignored))
-            return
-        given = {key_of(one) for one in self.overrides}
-        swept = [key for key in self.hydra.sweeper.get("params") or {} if key not in given]
-        if swept:
-            choices = self.hydra.runtime.choices
-            overlays = " ".join(f"{group}={choices[group]}" for group in OVERLAYS if choices.get(group))
-            log.warning(
-                "a single run: %s would vary %s; add -m for that", overlays or "hydra.sweeper.params", ", ".join(swept)
-            )
-
     def _reporter(self, cfg: DictConfig) -> TrialReporter | None:
         """Returns the link to this job's trial, if it is one of a study."""
         if not self.multirun or not is_study(self.hydra):
@@ -229,7 +218,12 @@ class Job:
     def _train(self, prepared: Prepared) -> Result:
         listeners = [self.reporter] if self.reporter is not None else []
         trainer, self.figures = make_trainer(prepared, self.folder, listeners)
-        self.trainer = trainer
+        self.trainer, self.earlier = trainer, sum(one.epoch_seconds for one in trainer.progress.history)
+        self.chosen = {
+            f"trainer.{name}": str(getattr(trainer, name))
+            for name in Formats._fields
+            if prepared.config["trainer"].get(name) == "auto"
+        }
         return trainer.fit()
 
     def _keep_files(self, result: Result, parts: Parts) -> None:
@@ -270,10 +264,11 @@ class Job:
             value=value,
             best_epoch=None if value is None else self.progress.best_epoch,
             epochs=self.progress.epoch,
-            seconds=round(time.perf_counter() - self.start, 3),
+            seconds=round(self.earlier + time.perf_counter() - self.start, 3),
             overrides=self.overrides,
             run_id=self.tracker.run_id if self.tracker is not None else None,
             error=error,
             test_acc=self.test_acc,
             objective=self.objective,
+            chosen=self.chosen,
         ).write(self.folder)

@@ -195,9 +195,7 @@ def _print_next(console: Any, sweep: Path, results: list[dict[str, Any]], tracke
         console.print(f"{why} Each job's log is in {sweep}/<job>/.", highlight=False, markup=False)
         return
     console.print("\nThe best configuration once more, in full:", style="bold")
-    console.print(
-        f"  {command_line('train.py', *to_be_typed(best['overrides']))}", highlight=False, markup=False, soft_wrap=True
-    )
+    console.print(f"  {command_line('train.py', *_once_more(best))}", highlight=False, markup=False, soft_wrap=True)
     console.print("Where to look next:", style="bold")
     asked = {key_of(one): meant_by(one) for one in best["overrides"] if key_of(one) in ("tracking", "tracking.uri")}
     uri, lines = uri or asked.get("tracking.uri"), list[str]()
@@ -210,6 +208,13 @@ def _print_next(console: Any, sweep: Path, results: list[dict[str, Any]], tracke
     lines.append(remarked(command_line("predict.py", override("run", sweep / best["job"])), "its test accuracy"))
     for line in lines:
         console.print(f"  {line}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _once_more(best: dict[str, Any]) -> list[str]:
+    """Returns a job's overrides, with what measuring chose: it may choose otherwise the next time."""
+    chosen = best.get("chosen") or {}
+    given = [one for one in best["overrides"] if key_of(one) not in chosen]
+    return to_be_typed([*given, *(override(key, value) for key, value in chosen.items())])
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """A command that is typed again loses nothing that an earlier one trained."""
 
 import json
+import shlex
 import subprocess
 import sys
 from contextlib import contextmanager, nullcontext
@@ -120,6 +121,10 @@ def test_a_studys_options_on_a_single_run_are_named(tiny):
     outcome = tiny("hydra.sweep.subdir=x", "hydra/launcher=fused")
     assert outcome.code == 0
     assert "hydra.sweep.subdir=x hydra/launcher=fused: of no effect on a single run; add -m" in outcome.text
+    command = shlex.split(outcome.text.splitlines()[-1])
+    assert command[2:4] == ["-m", "data=synthetic"]
+    assert command[-2:] == ["hydra.sweep.subdir=x", "hydra/launcher=fused"]
+    assert not [one for one in command if one.startswith("hydra.run")]
 
 
 @pytest.mark.parametrize(
@@ -136,6 +141,11 @@ def test_an_overlay_that_would_vary_something_says_so_on_a_single_run(tiny, opti
     outcome = tiny(*options, "trainer.epochs=1")
     assert outcome.code == 0, outcome.err
     assert (said in outcome.text) if said else ("would vary" not in outcome.text)
+    if said:  # again behind the epochs, with the command
+        *_, again, command = outcome.text.splitlines()
+        assert said in again
+        assert command.startswith("  python ")
+        assert set(options) < set(shlex.split(command)[3:])
 
 
 def test_a_single_runs_folder_on_a_sweep_is_named(tiny, tmp_path):

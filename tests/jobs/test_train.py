@@ -93,6 +93,8 @@ def test_a_resumed_run_keeps_what_was_measured_when_it_began(tiny, tmp_path, mon
     assert f"device cpu, {counted(torch.get_num_threads(), 'thread')}, {precision}, {memory_format}" in begun.out
     kept = checkpoints.load(tmp_path / "run")
     assert (kept.precision, kept.memory_format, kept.compile) == (*fastest, False)
+    left = json.loads((tmp_path / "run/result.json").read_text())
+    assert left["chosen"] == {"trainer.precision": precision, "trainer.memory_format": memory_format}
     monkeypatch.setattr(probe, "measure_step", lambda *a: pytest.fail("measured again"))
     resumed = tiny(*auto, "trainer.epochs=3", f"resume={tmp_path}/run", f"hydra.run.dir={tmp_path}/longer")
     assert resumed.code == 0, resumed.err
@@ -210,9 +212,13 @@ def test_resuming_for_longer_without_beating_the_past(tiny, tmp_path):
     """The best weights come along from the first folder."""
     assert tiny("trainer.epochs=2", f"hydra.run.dir={tmp_path}/first").code == 0
     first = tmp_path / "first"
+    last = torch.load(first / "last.pt", weights_only=True)
+    last["progress"]["history"][1]["epoch_seconds"] = 1000.0
+    torch.save(last, first / "last.pt")
     outcome = spoil(tiny, "trainer.epochs=3", f"resume={first}", f"hydra.run.dir={tmp_path}/second")
     assert outcome.code == 0, outcome.err
     result = json.loads((tmp_path / "second/result.json").read_text())
+    assert 1000 < result["seconds"] < 2000
     before = checkpoints.load(first / "best.pt").progress
     assert (result["state"], result["value"], result["best_epoch"]) == ("complete", before.best_acc, before.best_epoch)
     assert same_weights(first / "best.pt", tmp_path / "second/best.pt")

@@ -12,11 +12,11 @@ from cifar_tuning.training import EpochMetrics
 from cifar_tuning.tuning.study import MARKER
 
 
-def write(sweep, job, value, state="complete", overrides=(), error=None):
+def write(sweep, job, value, state="complete", overrides=(), error=None, **more):
     folder = sweep / str(job)
     folder.mkdir(parents=True, exist_ok=True)
     result = {"state": state, "value": value, "best_epoch": 1, "epochs": 2, "seconds": 3.2, "run_id": None}
-    (folder / "result.json").write_text(json.dumps({**result, "overrides": list(overrides), "error": error}))
+    (folder / "result.json").write_text(json.dumps({**result, "overrides": list(overrides), "error": error, **more}))
 
 
 def test_best_first_failed_last(tmp_path):
@@ -181,6 +181,14 @@ def test_the_table_names_failures_and_the_next_step(tmp_path, capsys):
     assert "0.1235" in out
     assert "job 1 failed: ConfigError: lr" in out
     assert "python train.py optimizer.lr=0.123456789 'x='\"'\"'a b'\"'\"''" in out
+
+
+def test_the_best_once_more_is_computed_as_it_was(tmp_path, capsys):
+    overrides = ["trainer.precision=auto", "optimizer.lr=0.1", "trainer.memory_format=channels_last"]
+    write(tmp_path, 0, 0.5, overrides=overrides, chosen={"trainer.precision": "bf16"})
+    print_summary(tmp_path)
+    shown = "python train.py optimizer.lr=0.1 trainer.memory_format=channels_last trainer.precision=bf16\n"
+    assert shown in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
