@@ -10,12 +10,13 @@ from omegaconf import DictConfig, OmegaConf
 
 from cifar_tuning import PROJECT_ROOT
 from cifar_tuning.errors import ConfigError, UserError
-from cifar_tuning.job_folders import files_of_jobs, is_study
+from cifar_tuning.job_folders import files_of_jobs, is_study, is_sweep
 from cifar_tuning.jobs.export import model_from_checkpoint
 from cifar_tuning.jobs.testing import accuracy, label_test_images
 from cifar_tuning.ranking import ENDED
 from cifar_tuning.reporting.predictions import write_csv
 from cifar_tuning.reporting.summary import best_job, read_results
+from cifar_tuning.text import counted, typed
 from cifar_tuning.tracking.sweeps import best_values, winner
 from cifar_tuning.training.settings import check_device, resolve_device
 from cifar_tuning.tuning.place import folder_of_model
@@ -23,6 +24,8 @@ from cifar_tuning.tuning.place import folder_of_model
 log = logging.getLogger(__name__)
 
 RUN_ID = re.compile(r"[0-9a-f]{32}")
+# Runs that are proposed in place of the folder around them.
+SHOWN = 5
 
 
 def run(cfg: DictConfig) -> float:
@@ -40,9 +43,10 @@ def run(cfg: DictConfig) -> float:
     predicted, labels = label_test_images(model, data, resolve_device(cfg.device))
     names = data.classes if cfg.labels == "names" else None
     output = Path(cfg.output)
+    replaced = " (what was there is replaced)" if output.exists() else ""
     write_csv(output, predicted, first_id=cfg.first_id, names=names)
     right = accuracy(predicted, labels)
-    log.info("%s predictions in %s", f"{len(predicted):,}", output)
+    log.info("%s predictions in %s%s", f"{len(predicted):,}", output, replaced)
     log.info("test accuracy %.4f", right)
     return right
 
@@ -85,14 +89,14 @@ def find_checkpoint(name: str, uri: Any, scratch: Path, option: str = "run") -> 
         if (folder := folder_of_model(path) if is_study(path.absolute().parent) else single) is not None:
             _say_seed(folder, path)
             return folder / "best.pt"
+        if not is_sweep(path):
+            raise UserError(f"{option}={name}: {_without_sweep(path, option)}")
         job = _best_job(path)
         if job is not None and (folder := folder_of_model(path / job)) is not None:
             log.info("%s is a sweep; taking its best job, %s", path, job)
             _say_seed(folder, path / job)
             return folder / "best.pt"
-        if (why := _without_best(path)) is not None:
-            raise UserError(f"{option}={name}: is {why}.")
-        raise UserError(f"{option}={name}: the folder has no best.pt; give the folder of a run or of a sweep.")
+        raise UserError(f"{option}={name}: is {_without_best(path)}.")
     if RUN_ID.fullmatch(name):
         from cifar_tuning.tracking import download_artifact
 
@@ -119,12 +123,20 @@ def _best_job(sweep: Path) -> str | None:
     return None if best is None else str(best["job"])
 
 
-def _without_best(sweep: Path) -> str | None:
-    """Returns what a sweep is none of whose jobs is the best; None where there is nothing to choose from."""
+def _without_sweep(folder: Path, option: str) -> str:
+    """Returns what to give instead of a folder that is neither a run's nor a sweep's: none of its runs is the best."""
+    runs = sorted((file.parent for file in files_of_jobs(folder, "best.pt")), key=lambda run: -run.stat().st_mtime)
+    if not runs:
+        return "the folder has no best.pt; give the folder of a run or of a sweep."
+    shown = [typed(option, run) for run in runs[:SHOWN]] + (["…"] if len(runs) > SHOWN else [])
+    return f"holds {counted(len(runs), 'run')} and is no sweep; name one: {', '.join(shown)}"
+
+
+def _without_best(sweep: Path) -> str:
+    """Returns what a sweep is none of whose jobs is the best."""
     if best_values(sweep) == []:
         return "a study of several objectives, so no trial is the best; give a trial's folder, of its Pareto front say"
     results = [result for result in read_results(sweep) if (sweep / result["job"] / "best.pt").is_file()]
     if any(result["state"] in ENDED for result in results):
         return "a sweep without validation, so no job is the best; give a job's folder"
-    trained = results or files_of_jobs(sweep, "best.pt")
-    return "a sweep of which no job ended; give a job's folder" if trained else None
+    return "a sweep of which no job ended; give a job's folder"

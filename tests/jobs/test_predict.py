@@ -52,7 +52,9 @@ def test_the_name_of_a_folder_below_multirun_will_do(trained, predicting, tmp_pa
 @pytest.mark.slow
 def test_names_and_first_id(trained, predicting, tmp_path):
     assert predicting(f"run={trained}", f"output={tmp_path}/n.csv", "labels=names", "first_id=0").code == 0
-    assert predicting(f"run={trained}", f"output={tmp_path}/p.csv").code == 0
+    (tmp_path / "p.csv").touch()
+    outcome = predicting(f"run={trained}", f"output={tmp_path}/p.csv")
+    assert f"128 predictions in {tmp_path}/p.csv (what was there is replaced)" in outcome.out
     names = Synthetic().classes
     by_name, by_number = read(tmp_path / "n.csv")[1:], read(tmp_path / "p.csv")[1:]
     assert by_name[0][0] == "0"
@@ -133,6 +135,7 @@ def test_a_job_that_did_not_end_is_not_a_sweeps_best(tiny, predicting, tmp_path)
 @pytest.mark.parametrize(
     ("state", "value", "curve", "expected"),
     [
+        ("complete", 0.9, None, "holds 1 run and is no sweep; name one: run=TMP/0"),
         ("killed", 0.9, None, "is a sweep of which no job ended; give a job's folder."),
         (None, 0.9, None, "is a sweep of which no job ended; give a job's folder."),
         ("{bad", 0.9, None, "is a sweep of which no job ended; give a job's folder."),
@@ -146,11 +149,13 @@ def test_a_sweep_without_a_best_job(predicting, tmp_path, state, value, curve, e
     if state is not None:  # otherwise it was killed in its first job
         content = state if state == "{bad" else json.dumps({"state": state, "value": value})
         (tmp_path / "0" / "result.json").write_text(content)
+    if "no sweep" not in expected:
+        (tmp_path / "multirun.yaml").touch()
     if curve is not None:
         (tmp_path / "best_values.json").write_text(json.dumps(curve))
     outcome = predicting(f"run={tmp_path}")
     assert outcome.code == 1
-    assert f"run={tmp_path}: {expected}" in outcome.err
+    assert f"run={tmp_path}: {expected.replace('TMP', str(tmp_path))}" in outcome.err
     assert ("result.json can't be read, so its job is left out" in outcome.text) == (state == "{bad")
 
 
