@@ -47,6 +47,14 @@ def counted(count: int, noun: str) -> str:
     return f"{count:,} {noun}" + ("" if count == 1 else "s")
 
 
+def in_short(value: str) -> str:
+    """Returns an override's value with the 17 digits that samplers draw cut to the four that matter; all else stays."""
+    try:
+        return value if value.lstrip("-").isdigit() else f"{float(value):.4g}"
+    except ValueError:
+        return value
+
+
 def first_line(error: BaseException | str) -> str:
     """Returns the first line of what an error says; the class of one that says nothing.
 

@@ -1,6 +1,7 @@
 """What a tracking store is told of a job before it trains: its name, its place in the sweep, its configuration."""
 
 import shlex
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,11 @@ from cifar_tuning import PROJECT_ROOT
 from cifar_tuning.job_folders import FIXED_FILE
 from cifar_tuning.jobs.prepare import Prepared
 from cifar_tuning.overrides import job_overrides, key_of, unresolved
-from cifar_tuning.text import MAIN_CONFIG, SEARCHPATH
+from cifar_tuning.text import MAIN_CONFIG, SEARCHPATH, in_short, is_elsewhere
 from cifar_tuning.tuning.place import is_retrained, is_trial, sweep_folder, sweep_key
+
+# Characters of a single run's name, and options that say nothing of how it is trained.
+LONGEST, SAY_NOTHING = 100, ("objective", "published")
 
 
 def run_context(hydra: Any, prepared: Prepared, folder: Path, again: bool) -> Any:
@@ -30,7 +34,7 @@ def run_context(hydra: Any, prepared: Prepared, folder: Path, again: bool) -> An
     retrained = multirun and is_retrained(hydra)
     model = str(config["model"]["_target_"]).rpartition(".")[2]
     return RunContext(
-        name=_name(hydra) if multirun else f"{model} seed={config['seed']}",
+        name=_name(hydra) if multirun else name_alone(model, job_overrides(hydra), prepared.checkpoint is not None),
         config=config,
         overrides=job_overrides(hydra),
         folder=folder,
@@ -69,9 +73,27 @@ def _sweep(hydra: Any) -> dict[str, Any]:
     }
 
 
+def name_alone(model: str, overrides: list[str], resumed: bool) -> str:
+    """Returns the name of a single run, by which it is told from others in a list: what it is made of, in short.
+
+    Args:
+        model: its class.
+        overrides: of the command.
+        resumed: whether it goes on from a checkpoint.
+    """
+    own = [_in_short(one) for one in overrides if not (is_elsewhere(key_of(one)) or key_of(one) in SAY_NOTHING)]
+    mark = " (resumed)" if resumed else ""
+    return textwrap.shorten(" ".join([model, *own]), LONGEST - len(mark), placeholder=" …") + mark
+
+
+def _in_short(override: str) -> str:
+    key, equals, value = override.partition("=")
+    return f"{key}{equals}{in_short(value)}"
+
+
 def _name(hydra: Any) -> str:
     """Returns the job's number and the overrides that tell it from the sweep's other jobs."""
     file = sweep_folder(hydra) / FIXED_FILE
     fixed = list(OmegaConf.load(file)) if file.is_file() else []  # another host may not see the folder
-    own = [override for override in job_overrides(hydra) if key_of(override) not in fixed]
+    own = [_in_short(override) for override in job_overrides(hydra) if key_of(override) not in fixed]
     return f"{hydra.job.num}: {' '.join(own)}"[:200]

@@ -11,7 +11,7 @@ from typing import Any
 from cifar_tuning.job_folders import files_of_jobs, is_study
 from cifar_tuning.overrides import key_of, meant_by, to_be_typed, value_of
 from cifar_tuning.ranking import BEST_ACCURACY, ENDED, competes, merit, rank
-from cifar_tuning.text import command_line, counted, override, remarked, without_password
+from cifar_tuning.text import command_line, counted, in_short, override, remarked, without_password
 
 log = logging.getLogger(__name__)
 
@@ -164,7 +164,7 @@ def _row(result: dict[str, Any], swept: list[str], several: bool, objective: str
     seeds = [str(result["seeds"])] if several else []
     own = [] if objective is None else [_figure((result.get("objective") or {}).get(objective))]
     cells = [result["job"], *own, value, *seeds, epoch, result["state"], f"{result['seconds']:.0f}"]
-    return cells + [_short(values.get(key, "")) for key in swept]
+    return cells + [in_short(values.get(key, "")) for key in swept]
 
 
 def _figure(value: float | None) -> str:
@@ -172,14 +172,6 @@ def _figure(value: float | None) -> str:
     if value is None:
         return ""
     return f"{value:.4f}" if abs(value) < 1e4 else f"{value:,.0f}"
-
-
-def _short(text: str) -> str:
-    """Shortens the 17 digits that samplers draw to the four that matter; integers and words stay."""
-    try:
-        return text if text.lstrip("-").isdigit() else f"{float(text):.4g}"
-    except ValueError:
-        return text
 
 
 def _print_next(console: Any, sweep: Path, results: list[dict[str, Any]], tracked: bool, uri: str | None) -> None:

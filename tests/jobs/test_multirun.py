@@ -15,6 +15,7 @@ import yaml
 from omegaconf import OmegaConf
 
 from cifar_tuning import PROJECT_ROOT, processes
+from cifar_tuning.jobs.context import name_alone
 from cifar_tuning.training import Trainer
 from tests.conftest import TINY
 
@@ -53,17 +54,33 @@ def runs(tmp_path) -> list[tuple[dict, dict, str]]:
 
 @pytest.mark.parametrize("before", [[], ["optimizer.lr=0.5"]], ids=["", "given before"])
 def test_a_grid_is_a_parent_with_a_child_for_each_job(tiny, tmp_path, store, before):
-    grid = [*before, "optimizer.lr=0.1,0.01"]
+    grid = [*before, "optimizer.lr=0.1,0.012345678"]
     outcome = tiny("-m", *grid, "trainer.epochs=1", "model.batch_norm=true", *store)
     assert outcome.code == 0, outcome.err
     parents = [r for r in runs(tmp_path) if "mlflow.parentRunId" not in r[1]]
     children = [r for r in runs(tmp_path) if "mlflow.parentRunId" in r[1]]
     assert [status for *_, status in parents] == ["FINISHED"]
     assert {tags["mlflow.parentRunId"] for _, tags, _ in children} == {parents[0][1]["run"]}
-    assert {params["optimizer.lr"] for params, *_ in children} == {"0.1", "0.01"}
+    assert {params["optimizer.lr"] for params, *_ in children} == {"0.1", "0.012345678"}
     assert {(tags["state"], status) for _, tags, status in children} == {("complete", "FINISHED")}
-    assert {tags["mlflow.runName"] for _, tags, _ in children} == {"0: optimizer.lr=0.1", "1: optimizer.lr=0.01"}
+    assert {tags["mlflow.runName"] for _, tags, _ in children} == {"0: optimizer.lr=0.1", "1: optimizer.lr=0.01235"}
     assert {r["run_id"] for r in results(tmp_path).values()} == {tags["run"] for _, tags, _ in children}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "resumed", "name"),
+    [
+        ([], False, "SimpleNN"),
+        (["augmentation=crop_flip", "trainer.epochs=2"], False, "SimpleNN augmentation=crop_flip trainer.epochs=2"),
+        (["tracking.uri=x", "trainer.device=cpu", "optimizer.lr=0.0123456"], False, "SimpleNN optimizer.lr=0.01235"),
+        (["resume=x", "seed=3", "objective=val/loss", "~optimizer"], True, "SimpleNN seed=3 ~optimizer (resumed)"),
+        ([f"a{number}=10" for number in range(30)], True, None),
+    ],
+)
+def test_a_single_run_is_called_what_it_is_made_of(overrides, resumed, name):
+    found = name_alone("SimpleNN", overrides, resumed)
+    assert len(found) <= 100
+    assert found == name if name else found.endswith(" a11=10 … (resumed)")
 
 
 @pytest.mark.slow
