@@ -13,8 +13,8 @@ from omegaconf import DictConfig, OmegaConf
 from cifar_tuning.errors import TrackingError, wants_traces
 from cifar_tuning.overrides import key_of, task_overrides, value_of
 from cifar_tuning.processes import is_worker
-from cifar_tuning.targets import is_tracked
-from cifar_tuning.text import without_password
+from cifar_tuning.targets import is_study, is_tracked
+from cifar_tuning.text import remarked, without_password
 from cifar_tuning.tracking import facts
 from cifar_tuning.tracking.base import STATUS_OF_STATE
 from cifar_tuning.tracking.mlflow_tracker import MLflowTracker
@@ -106,13 +106,13 @@ class SweepRun(Callback):
         _add_study(outbox, Path(config.hydra.sweep.dir), (curve or [])[len(history) :], len(history))
         state = sweeps.judge(children, error)
         if best is not None and state == "complete" and tracker.model_policy == "auto":
-            self._log_winner(store, best)
+            self._log_winner(store, best, of_study=is_study(config.hydra))
         if any(run.info.status == "RUNNING" for run in children):
             outbox.flush()  # another command is still at this sweep; the last to end closes it
             return
         outbox.close(STATUS_OF_STATE[state], {facts.STATE: state})
 
-    def _log_winner(self, store: Store, best: Run) -> None:
+    def _log_winner(self, store: Store, best: Run, of_study: bool) -> None:
         if best.outputs and best.outputs.model_outputs:
             return
         from cifar_tuning.tracking.logged_model import log_classifier
@@ -122,7 +122,10 @@ class SweepRun(Callback):
             if loaded is None:
                 return
             model_id = log_classifier(store.client, best.info.run_id, *loaded)
-            log.info("Best run: %s; its model: models:/%s", best.info.run_name, model_id)
+            if of_study:  # which has said by now what the best is, and where to look next
+                print("  " + remarked(f"models:/{model_id}", "the best trial's model, in MLflow"))
+            else:
+                log.info("Best run: %s; its model: models:/%s", best.info.run_name, model_id)
         except Exception as error:  # the sweep's results stand without it
             log.warning(
                 "The best run's model was not logged (%s); its checkpoint is.", error, exc_info=wants_traces(log)

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+# In 80 columns the bar itself has twenty: an epoch's other figures are in its line.
+BAR = "{desc} {percentage:3.0f}%|{bar}| {remaining} left {rate_fmt}{postfix}"
+
 
 class Display:
     """The progress bar, counting images so that its rate is images/s; silent where there is no terminal.
@@ -39,6 +42,7 @@ class Display:
             unit=" images",
             unit_scale=True,
             dynamic_ncols=True,
+            bar_format=BAR,
             leave=False,
             mininterval=0.2,
             disable=not sys.stderr.isatty(),
@@ -64,7 +68,7 @@ class Display:
 
     def begin(self, epoch: int) -> None:
         """Names the epoch that is running."""
-        self._bar.set_description(f"epoch {epoch}/{self.epochs}", refresh=False)
+        self._bar.set_description_str(f"epoch {epoch}/{self.epochs}", refresh=False)
 
     def advance(self, images: int) -> None:
         """Counts images trained."""
@@ -114,12 +118,8 @@ class Display:
             metrics.lr,
             speed,
         )
-        self._bar.set_postfix(
-            loss=f"{metrics.train_loss:.3f}",
-            acc=f"{metrics.train_acc:.3f}",
-            **{name: f"{value:.3f}" for name, value in known.items()},
-            refresh=False,
-        )
+        name, figure = ("loss", metrics.train_loss) if metrics.val_acc_best is None else ("best", metrics.val_acc_best)
+        self._bar.set_postfix_str(f"{name} {figure:.3f}", refresh=False)
 
 
 def describe_device(device: torch.device, precision: str, memory_format: str, before: int) -> str:

@@ -9,6 +9,7 @@ from mlflow.entities import Param
 from mlflow.exceptions import MlflowException
 from omegaconf import OmegaConf
 
+from cifar_tuning.targets import STUDY_SWEEPER
 from cifar_tuning.tracking import MLflowTracker, sweeps
 from cifar_tuning.tracking.callback import SweepRun
 from cifar_tuning.tracking.store import locate, open_store
@@ -209,9 +210,10 @@ class Broken(SweepRun):
         raise OSError("no such checkpoint")
 
 
-def test_only_the_winner_becomes_a_model(started, client, root, sweep_dir):
+def test_only_the_winner_becomes_a_model(started, client, root, sweep_dir, capsys):
     callback = Loading()
     config = config_of(root, sweep_dir, log_model="auto")
+    config.hydra.sweeper = {"_target_": STUDY_SWEEPER}
     callback.on_multirun_start(config)
     jobs = run_jobs(started, sweep_dir, [("complete", 0.5), ("complete", 0.8), ("complete", 0.6)])
     callback.on_multirun_end(config)
@@ -219,6 +221,8 @@ def test_only_the_winner_becomes_a_model(started, client, root, sweep_dir):
     assert [len(outputs) for outputs in models] == [0, 1, 0]
     assert (sweep_dir / "1" / "loaded").exists()
     assert client.get_logged_model(models[1][0].model_id).status == "READY"
+    # One more line of what a study's end lists.
+    assert capsys.readouterr().out == f"  models:/{models[1][0].model_id}  # the best trial's model, in MLflow\n"
 
 
 def test_a_broken_loader_costs_a_warning(started, client, root, sweep_dir, caplog):

@@ -1,4 +1,5 @@
 import math
+import sys
 from functools import partial
 
 import pytest
@@ -12,6 +13,7 @@ from cifar_tuning.training import checkpoint as checkpoints
 from cifar_tuning.training.averaging import WeightAverage
 from cifar_tuning.training.computation import LEAD, Computation, _due
 from cifar_tuning.training.display import Display
+from cifar_tuning.training.events import EpochMetrics
 from cifar_tuning.training.loop import run_epochs
 from cifar_tuning.training.resizing import sides
 from cifar_tuning.training.schedules import constant, step
@@ -35,6 +37,21 @@ class Recorder(Listener):
 
     def on_end(self, result):
         self.ended = result
+
+
+@pytest.mark.parametrize("val", [None, 0.7038])
+def test_the_bar_and_what_stands_beside_it_fit_into_80_columns(monkeypatch, val):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    with Display(100, 4_500_000) as display:
+        display._bar.dynamic_ncols = lambda stream: (80, 24)
+        display.begin(100)
+        display.report(EpochMetrics(100, 0.8841, 0.6907, val, val, val, 0.01, 7751.0, 6.0), 100)
+        bar = display._bar
+        bar.n, bar.start_t = 450_000, bar.start_t - 400  # an hour is left
+        shown = str(bar)
+    assert len(shown) <= 80
+    assert len(shown.split("|")[1]) >= 20
+    assert shown.endswith("k images/s, loss 0.884" if val is None else "k images/s, best 0.704")
 
 
 def test_learns_and_reports_every_epoch(make_trainer):
