@@ -409,14 +409,17 @@ def test_a_stopped_run_is_not_left_running(tmp_path, pristine_database, signal_n
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("arguments", [["--cfg", "job"], ["--help"]])
-def test_looking_at_the_config_imports_nothing_heavy(arguments):
+@pytest.mark.parametrize(
+    ("program", "arguments"),
+    [("train.py", ["--cfg", "job"]), *[(name, ["--help"]) for name in ("train.py", "predict.py", "report.py")]],
+)
+def test_looking_at_the_config_imports_nothing_heavy(program, arguments):
     code = (
         "import runpy, sys, atexit\n"
         "heavy = {'torch', 'mlflow', 'matplotlib', 'optuna'}\n"
         "atexit.register(lambda: print('heavy:', sorted(heavy & set(sys.modules))))\n"
-        f"sys.argv = ['train.py', *{arguments!r}]\n"
-        "runpy.run_path('train.py', run_name='__main__')"
+        f"sys.argv = [{program!r}, *{arguments!r}]\n"
+        f"runpy.run_path({program!r}, run_name='__main__')"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=PROJECT_ROOT)
     assert done.returncode == 0, done.stderr
