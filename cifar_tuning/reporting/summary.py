@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from cifar_tuning import PROJECT_ROOT
 from cifar_tuning.job_folders import files_of_jobs, is_study
 from cifar_tuning.overrides import key_of, meant_by, to_be_typed, value_of
 from cifar_tuning.ranking import BEST_ACCURACY, ENDED, competes, merit, rank
@@ -95,7 +96,7 @@ def _over_seeds(seeds: list[dict[str, Any]]) -> dict[str, Any]:
 def viewer(uri: str | None) -> str:
     """Returns the command or address that shows the runs of an MLflow store; None is the project's."""
     if uri is None:
-        return "make ui"
+        return "make ui" if Path.cwd() == PROJECT_ROOT else shlex.join(["make", "-C", str(PROJECT_ROOT), "ui"])
     shown = without_password(uri)
     return shown if shown.startswith("http") else f"mlflow ui --backend-store-uri {shlex.quote(shown)}"
 

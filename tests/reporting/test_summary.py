@@ -3,6 +3,7 @@ import shlex
 
 import pytest
 
+from cifar_tuning import PROJECT_ROOT
 from cifar_tuning.job_folders import FIXED_FILE, STUDY_FILE
 from cifar_tuning.overrides import parse_overrides
 from cifar_tuning.reporting import plots
@@ -44,7 +45,7 @@ def test_several_objectives_have_no_order_of_their_own(tmp_path, capsys, several
     assert (said in capsys.readouterr().out) == several
 
 
-def test_a_trial_of_several_seeds_is_their_mean(tmp_path, capsys):
+def test_a_trial_of_several_seeds_is_their_mean(tmp_path, capsys, monkeypatch):
     (tmp_path / STUDY_FILE).touch()
     for job, values in {0: [0.5, 0.7], 1: [0.6, 0.8], 2: [0.9]}.items():
         for seed, value in enumerate(values):
@@ -61,9 +62,11 @@ def test_a_trial_of_several_seeds_is_their_mean(tmp_path, capsys):
         ("3", 1, "pruned"),
     ]
     assert results[0]["value"] == pytest.approx(0.7)
+    monkeypatch.chdir(PROJECT_ROOT)
     print_summary(tmp_path)
     out = capsys.readouterr().out
     assert "python train.py optimizer.lr=0.2 trainer.epochs=2\n" in out
+    assert "  make ui  # compares" in out
     assert f"python predict.py run={tmp_path}/1  # its test accuracy" in out
     assert "the same in every job: trainer.epochs=2" in out
 
@@ -103,7 +106,7 @@ def test_a_study_s_folder_is_known_by_the_file_that_it_leaves():
 @pytest.mark.parametrize(
     ("uri", "report", "ui"),
     [
-        (None, "", "make ui"),
+        (None, "", f"make -C {PROJECT_ROOT} ui  #"),
         (
             "sqlite:////a b/m.db",
             " 'tracking.uri=\"sqlite:////a b/m.db\"'",
@@ -117,7 +120,8 @@ def test_a_study_s_folder_is_known_by_the_file_that_it_leaves():
     ],
 )
 @pytest.mark.parametrize("known", ["given", "on the command line"])
-def test_the_next_commands_name_the_store(tmp_path, capsys, uri, report, ui, known):
+def test_the_next_commands_name_the_store(tmp_path, capsys, monkeypatch, uri, report, ui, known):
+    monkeypatch.chdir(tmp_path)
     asked = known == "on the command line"
     write(tmp_path, 0, 0.5, overrides=[f"tracking.uri={uri}"] if asked and uri else [])
     print_summary(tmp_path, uri=None if asked else uri)
@@ -157,7 +161,7 @@ def test_without_tracking_there_is_no_report(tmp_path, capsys, how):
     print_summary(tmp_path, tracked=how == "on the command line")
     out = capsys.readouterr().out
     assert "report.py" not in out
-    assert "make ui" not in out
+    assert "compares all runs" not in out
 
 
 @pytest.mark.parametrize(
