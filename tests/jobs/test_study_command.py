@@ -202,7 +202,7 @@ def test_repeats_and_the_retrained_winner(tiny, folder, study, tracked):
     assert "retrained with 2 other seeds: validation accuracy" in outcome.out
     assert "test accuracy" in outcome.out
     assert f"predict.py run={folder}/best_{study().best_trial.number}/seed_5" in outcome.out
-    assert f"python report.py sweep={folder} {tracked.overrides[1]}  all of it" in outcome.out
+    assert f"python report.py sweep={folder} {tracked.overrides[1]}  # all of it" in outcome.out
     summed_up = [(r["job"], r["seeds"], r["value"]) for r in read_results(folder)]
     ranked = sorted(study().get_trials(), key=lambda trial: -trial.value)
     assert summed_up == [(str(t.number), 2, pytest.approx(t.value)) for t in ranked]
