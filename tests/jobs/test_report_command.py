@@ -85,7 +85,7 @@ def test_a_sweep_of_ours(tiny, command, reporting, store, tmp_path):
     sweep = ["optimizer.lr=0.0001,0.05", "seed=0,1", "tracking=mlflow", "tracking.log_model=false", store]
     trained = tiny("-m", *sweep)
     assert trained.code == 0
-    assert f"python report.py sweep={tmp_path}/sweep {store}  all of it" in trained.out
+    assert f"python report.py sweep={tmp_path}/sweep {store}  # all of it" in trained.out
     overlay = tmp_path / "conf/experiment/best.yaml"
     overlay.parent.mkdir(parents=True)
     outcome = reporting(f"sweep={tmp_path}/sweep", store, "weights=true", f"export={overlay}")
