@@ -39,6 +39,11 @@ class Aim:
     searched: dict[str, bool]
 
     @property
+    def of_study(self) -> bool:
+        """Whether a study chose the configurations, also where it can't be read any more."""
+        return self.study is not None or bool(self.lost or self.searched)
+
+    @property
     def several(self) -> bool:
         """Whether it looked for several things at once, so that nothing is its best."""
         return len(self.objectives) > 1
@@ -107,15 +112,16 @@ def why_none_is_best(table: Table, aim: Aim, cfg: DictConfig) -> list[str]:
     ]
 
 
-def cautions(table: Table, runs: "Sequence[RunRecord]", last: Mapping[str, int]) -> list[str]:
+def cautions(table: Table, runs: "Sequence[RunRecord]", last: Mapping[str, int], of_study: bool = False) -> list[str]:
     """Returns sentences about what makes differences doubtful.
 
     Args:
         table: the configurations.
         runs: those that count.
         last: the last step of each run that has a curve, by its id.
+        of_study: whether a study chose the configurations.
     """
-    return [*_chosen_on_test(table), *_few(table), *_unlike(table, runs), *_unequal(table, runs, last)]
+    return [*_chosen_on_test(table), *_few(table, of_study), *_unlike(table, runs), *_unequal(table, runs, last)]
 
 
 def _chosen_on_test(table: Table) -> list[str]:
@@ -127,13 +133,13 @@ def _chosen_on_test(table: Table) -> list[str]:
     ]
 
 
-def _few(table: Table) -> list[str]:
+def _few(table: Table, of_study: bool) -> list[str]:
     if len(table.runs) == 1:
         return ["There is one run only: its figures stand below, but there is nothing to compare it with."]
     if len(table.configurations) > 1 and all(c.summary.n == 1 for c in table.configurations):
-        return [
-            "Every configuration ran once: how much is chance can't be told. Several seeds would, as in `seed=0,1,2`."
-        ]
+        # To a study the seeds of `seed=0,1,2` would be one more thing to choose.
+        how = "`hydra.sweeper.repeats=3` for a new study" if of_study else "`seed=0,1,2`"
+        return [f"Every configuration ran once: how much is chance can't be told. Several seeds would, as in {how}."]
     return []
 
 

@@ -71,7 +71,7 @@ def make_material(cfg: DictConfig, sweep: "SweepRecord", scratch: Path) -> Mater
         table=table,
         notes=[
             *(*why_none_is_best(table, aim, cfg), *sweep.notes, *notes, *left_out, *table.notes, *aim.lost, *without),
-            *cautions(table, runs, last),
+            *cautions(table, runs, last, aim.of_study),
         ],
         effects=effects,
         command=command,

@@ -52,6 +52,19 @@ def test_what_can_t_choose_a_best(metric, asked, maximize, objectives, expected)
 
 
 @pytest.mark.parametrize(
+    ("of_study", "advice", "other"),
+    [(False, "seed=0,1,2", "hydra.sweeper.repeats"), (True, "hydra.sweeper.repeats=3", "seed=0,1,2")],
+)
+def test_a_study_is_not_told_to_choose_among_seeds(of_study, advice, other):
+    runs = make_runs(({"lr": 1}, 0.5), ({"lr": 2}, 0.6))
+    for run in runs:
+        run.tags = {}
+    (sentence,) = cautions(build_table(runs, "val/acc_best"), runs, {}, of_study)
+    assert advice in sentence
+    assert other not in sentence
+
+
+@pytest.mark.parametrize(
     ("metric", "option", "last", "said"),
     [
         ("test/acc", "lr", {}, "The best was chosen on test images (`test/acc`)"),
