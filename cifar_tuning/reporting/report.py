@@ -223,8 +223,8 @@ def _effects(material: Material) -> list[Block]:
         parts += [Heading("Two at once", 3), Text(unsure_in_words(unsure))]
     if material.forest is not None:
         count = sum(isinstance(effect, Effect) for effect in effects)
-        which = f" {forest.MOST} of {count}, the surest first;" if count > forest.MOST else ""
-        caption = f"Differences with their 95 % intervals;{which} blue: p < 0.05 after the correction."
+        which = f": {forest.MOST} of {count}, the surest first" if count > forest.MOST else ""
+        caption = f"Differences with their 95 % intervals{which}."
         parts.append(Picture(material.forest, caption))
     return [*parts, Text(_method(material))]
 

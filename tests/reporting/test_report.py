@@ -10,7 +10,7 @@ from cifar_tuning.reporting import curves, document, forest
 from cifar_tuning.reporting.comparisons import Effect
 from cifar_tuning.reporting.effects import find_effects
 from cifar_tuning.reporting.report import Material, blocks, duration, header, mean_and_std, retrained_in_words, row
-from cifar_tuning.reporting.statistics import Summary
+from cifar_tuning.reporting.statistics import Comparison, Summary
 from cifar_tuning.reporting.table import build_table
 from cifar_tuning.reporting.terminal import print_report
 from cifar_tuning.reporting.winner import winner_in_words
@@ -135,6 +135,25 @@ def test_of_many_comparisons_the_surest_are_drawn(tmp_path, monkeypatch):
     parts = blocks(Material("t", [], table, effects=effects, forest=picture))
     (caption,) = [part.caption for part in parts if isinstance(part, document.Picture)]
     assert f"1 of {len(effects)}, the surest first" in caption
+
+
+@pytest.mark.parametrize(
+    ("halves", "expected"),
+    [
+        ((0.01, 2.5), [forest.LEGEND["o", forest.SURE], forest.LEGEND["o", forest.UNSURE]]),
+        ((None,), [forest.LEGEND["x", forest.UNSURE]]),
+    ],
+)
+def test_the_picture_of_the_comparisons_stands_alone(table, tmp_path, monkeypatch, halves, expected):
+    drawn = []
+    monkeypatch.setattr(forest, "save_figure", lambda figure, file: drawn.append(figure))
+    ps = {0.01: 0.001, 2.5: 0.4, None: None}
+    effects = [Effect("act", ("a", "b"), "", "", Comparison(0.1, half, ps[half], 3, True), ps[half]) for half in halves]
+    forest.draw(effects, table, tmp_path / "e.png")
+    (axes,), (legend,) = drawn[0].axes, drawn[0].legends
+    assert [text.get_text() for text in legend.get_texts()] == expected
+    assert axes.get_xlabel().startswith("difference in validation accuracy, percentage points")
+    assert -100 <= axes.get_xlim()[0] < axes.get_xlim()[1] <= 100
 
 
 def test_configurations_of_which_no_two_can_be_compared():
