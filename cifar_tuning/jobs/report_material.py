@@ -191,12 +191,11 @@ def _study(
     # The pictures are of the values that its trials returned, whatever the report is judged by.
     name, *more = aim.objectives or ["objective"]
     importances = find_importances(aim.study)
-    files = write_plots(aim.study, scratch, "objective" if more else name, importances)
+    files = write_plots(aim.study, scratch, name, importances, list(aim.objectives))
     if files and not more and name in aim.objectives and name != table.metric:
         does = "maximises" if aim.objectives[name] else "minimises"
         words.append(f"The study's pictures show `{name}`, which the study {does}, and not `{table.metric}`.")
-    if importances is not None:
-        words.append(importances_in_words(importances))
+    words += importances_in_words(importances, aim.study)
     if files:
         words.append("`study.html`, beside this report, has these pictures to explore.")
     return words, files
