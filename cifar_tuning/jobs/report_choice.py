@@ -59,7 +59,7 @@ class Aim:
 
     def unfit(self, metric: str, cfg: DictConfig) -> str:
         """Returns why nothing is called the best by a metric, as a sentence; nothing where it can choose."""
-        all_the_same = f"`metric={metric}` chooses by it all the same."
+        all_the_same = chooses(metric)
         if self.way(metric, cfg.maximize) is None:
             return (
                 f"The name `{metric}` does not tell whether more or less of it is better: by it no configuration is "
@@ -75,6 +75,11 @@ class Aim:
         if not images or metric in self.objectives:
             return ""
         return f"`{metric}` is of the images {images}: by it no configuration is called the best. {all_the_same}"
+
+
+def chooses(metric: str) -> str:
+    """Returns the sentence that says how to have a best configuration nevertheless."""
+    return f"`metric={metric}` chooses by it all the same."
 
 
 def find_aim(cfg: DictConfig, sweep: "SweepRecord", runs: "Sequence[RunRecord]") -> Aim:
@@ -105,7 +110,8 @@ def why_none_is_best(table: Table, aim: Aim, cfg: DictConfig) -> list[str]:
     if table.has_best:
         return []
     if not table.images:
-        return [aim.unfit(table.metric, cfg)]
+        so_far = f"What has not ended can't be ranked, so none is called the best. {chooses(table.metric)}"
+        return [aim.unfit(table.metric, cfg) or so_far]
     return [
         f"The configurations are not known to be judged on the same images: they differ in {', '.join(table.images)}. "
         "Such figures can't be ranked against each other, so none is called the best."

@@ -47,6 +47,7 @@ class Material:
         forest: picture of the comparisons.
         curves: picture of the learning curves.
         shown: how many configurations the curves show.
+        retrained: sentences: what a study's winner reached when it was trained again.
         study: sentences about the study; its pictures by their names.
         study_pictures: Optuna's plots.
         weights: statistics of checkpoints' layers.
@@ -64,6 +65,7 @@ class Material:
     forest: Path | None = None
     curves: Path | None = None
     shown: int = 0
+    retrained: Sequence[str] = ()
     study: Sequence[str] = ()
     study_pictures: Sequence[Path] = ()
     weights: Sequence[LayerWeights] = ()
@@ -72,7 +74,7 @@ class Material:
 
 def blocks(material: Material) -> list[Block]:
     """Returns the whole report."""
-    parts: list[Block] = [Heading(material.title, 1), *(Text(text) for text in material.sources)]
+    parts: list[Block] = [Heading(material.title, 1), *map(Text, (*material.sources, *material.retrained))]
     if material.notes:
         parts += [Heading("What is missing"), Items(material.notes)]
     parts += _best(material)

@@ -64,7 +64,7 @@ def tidy_slice(drawn: "Sequence[Axes]", study: "optuna.Study") -> None:
     for axes in drawn:
         if isinstance(axes.xaxis.get_major_locator(), StrCategoryLocator):
             ticks = axes.get_xticks()
-            names = axes.xaxis.get_major_formatter().format_ticks(ticks)
+            names = axes.xaxis.get_major_formatter().format_ticks(list(ticks))
             axes.set_xticks(ticks, [name.strip("'\"") for name in names])
             axes.set_xlim(-0.5, len(ticks) - 0.5)
             axes.tick_params("x", rotation=30)

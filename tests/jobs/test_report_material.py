@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from cifar_tuning.jobs.report_choice import Aim, cautions
+from cifar_tuning.jobs.report_choice import Aim, cautions, why_none_is_best
 from cifar_tuning.jobs.report_material import _table
 from cifar_tuning.reporting.table import build_table
 from tests.reporting.runs import make_runs
@@ -28,6 +28,36 @@ def test_the_best_epoch_is_the_one_that_the_reported_value_is_of(metric, curves,
     table, last = _table(cfg, sweep, runs, [], Aim(None, [], {}, {}), metric, bar)
     assert last == {run_id: curve[-1][0] for run_id, curve in known.items()}
     assert {configuration.best_epoch for configuration in table.configurations} == epochs
+
+
+@pytest.mark.parametrize(("epochs", "seconds"), [([(1, 2.0), (2, 2.5)], 4.5), ([], 3600.0)])
+def test_the_time_is_that_of_the_epochs_not_of_an_interruption(epochs, seconds):
+    (run,) = make_runs(({"lr": "1"}, 0.1))
+    run.seconds = 3600.0
+    curves = {"val/acc_best": [(0, 0.1)]} | ({"epoch_seconds": epochs} if epochs else {})
+    sweep = SimpleNamespace(curves=lambda name, _: {run.run_id: curves[name]} if name in curves else {}, published=[])
+    cfg = SimpleNamespace(maximize=None, seed_key="seed", metric=None)
+    bar = SimpleNamespace(update=lambda: None)
+    table, _ = _table(cfg, sweep, [run], [], Aim(None, [], {}, {}), "val/acc_best", bar)
+    assert table.best.seconds == seconds
+
+
+@pytest.mark.parametrize(
+    ("state", "asked", "best"),
+    [("complete", None, True), ("running", None, False), ("killed", None, False), ("killed", "val/acc_best", True)],
+)
+def test_what_has_not_ended_is_not_the_best(state, asked, best):
+    runs = make_runs(({"lr": "1"}, 0.1), ({"lr": "2"}, 0.2))
+    for run in runs:
+        run.state = state
+    sweep = SimpleNamespace(curves=lambda name, records: {r.run_id: [(0, 0.1)] for r in records}, published=[])
+    cfg = SimpleNamespace(maximize=None, seed_key="seed", metric=asked)
+    aim, bar = Aim(None, [], {}, {}), SimpleNamespace(update=lambda: None)
+    table, _ = _table(cfg, sweep, runs, [], aim, "val/acc_best", bar)
+    assert table.has_best == best
+    assert [reason.partition(",")[0] for reason in why_none_is_best(table, aim, cfg)] == (
+        [] if best else ["What has not ended can't be ranked"]
+    )
 
 
 @pytest.mark.parametrize(

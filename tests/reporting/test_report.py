@@ -32,6 +32,7 @@ def material(table, tmp_path):
         sources=["4 runs."],
         table=table,
         notes=["`x` is missing."],
+        retrained=["The winner, trained again: `a` 0.8."],
         effects=effects,
         command="python train.py act=swish",
         overlay="act: swish\n",
@@ -50,6 +51,7 @@ def test_the_table(table):
 
 def test_markdown(material, tmp_path):
     text = document.write(blocks(material), tmp_path)[0].read_text()
+    assert text.index("4 runs.") < text.index("The winner, trained again") < text.index("What is missing")
     assert "| relu | 0.7015 ± 0.0021 | 2 | 3 | 1 min 00 s | 0.7100 | −0.8 points |" in text
     assert re.findall(r"^#+ (.*)$", text, re.MULTILINE) == [
         "Sweep <one> & two",
@@ -77,6 +79,7 @@ def test_on_the_terminal(material, tmp_path, capsys):
     out = capsys.readouterr().out
     assert "Sweep <one> & two" in out
     assert "note: x is missing." in out
+    assert "The winner, trained again: a 0.8." in out
     assert "python train.py act=swish" in out
     assert str(tmp_path / "report.html") in out
 
