@@ -144,8 +144,8 @@ def _few(table: Table, of_study: bool) -> list[str]:
         return ["There is one run only: its figures stand below, but there is nothing to compare it with."]
     if len(table.configurations) > 1 and all(c.summary.n == 1 for c in table.configurations):
         # To a study the seeds of `seed=0,1,2` would be one more thing to choose.
-        how = "`hydra.sweeper.repeats=3` for a new study" if of_study else "`seed=0,1,2`"
-        return [f"Every configuration ran once: how much is chance can't be told. Several seeds would, as in {how}."]
+        how = ": a new study with `hydra.sweeper.repeats=3`" if of_study else ", as in `seed=0,1,2`"
+        return [f"Every configuration ran once: how much is chance can't be told. Several seeds would{how}."]
     return []
 
 
