@@ -40,7 +40,7 @@ def run(cfg: DictConfig) -> Path:
     if cfg.sweep is None:
         return _of_checkpoints(cfg)
     sweep = read_sweep(str(cfg.sweep), cfg.tracking.uri)
-    folder = Path(cfg.output) if cfg.output is not None else default_folder(sweep)
+    folder = Path(cfg.output) if cfg.output is not None else default_folder(sweep, cfg.metric)
     with written_at_once(folder) as scratch:
         material = make_material(cfg, sweep, scratch)
         document.write(blocks(material), scratch)
@@ -49,7 +49,7 @@ def run(cfg: DictConfig) -> Path:
         names = sorted(file.name for file in scratch.iterdir())
     files = [folder / name for name in names]
     if cfg.keep:
-        _keep(sweep, files)
+        _keep(sweep, files, FOLDER if cfg.metric is None else f"{FOLDER}/{_as_name(cfg.metric)}")
     print_report(material, folder)
     return folder
 
@@ -82,11 +82,19 @@ def find_problems(cfg: DictConfig) -> list[str]:
     return problems
 
 
-def default_folder(sweep: "SweepRecord") -> Path:
-    """Returns where a sweep's report goes: into its folder, or, if that is not on this machine, into reports/."""
-    if sweep.folder is not None:
-        return sweep.folder / FOLDER
-    return PROJECT_ROOT / "reports" / re.sub(r"[^\w.-]+", "_", sweep.name).strip("._")
+def default_folder(sweep: "SweepRecord", metric: str | None = None) -> Path:
+    """Returns where a sweep's report goes: into its folder, or, if that is not on this machine, into reports/.
+
+    Args:
+        sweep: the sweep.
+        metric: that was asked for; by it a report has a folder of its own in there, to replace none by another.
+    """
+    folder = sweep.folder / FOLDER if sweep.folder is not None else PROJECT_ROOT / "reports" / _as_name(sweep.name)
+    return folder if metric is None else folder / _as_name(metric)
+
+
+def _as_name(text: str) -> str:
+    return re.sub(r"[^\w.-]+", "_", text).strip("._")
 
 
 @contextmanager
@@ -111,8 +119,8 @@ def written_at_once(folder: Path) -> Iterator[Path]:
             raise UserError(f"output={folder} can't be written: {error}. Choose another folder.") from error
 
 
-def _keep(sweep: "SweepRecord", files: list[Path]) -> None:
+def _keep(sweep: "SweepRecord", files: list[Path], folder: str) -> None:
     try:
-        sweep.keep(files, FOLDER)
+        sweep.keep(files, folder)
     except TrackingError as error:  # a store that may only be read
         log.warning("The report was not put on the sweep's run: %s", error)

@@ -39,6 +39,11 @@ class Aim:
     searched: dict[str, bool]
 
     @property
+    def of_study(self) -> bool:
+        """Whether a study chose the configurations, also where it can't be read any more."""
+        return self.study is not None or bool(self.lost or self.searched)
+
+    @property
     def several(self) -> bool:
         """Whether it looked for several things at once, so that nothing is its best."""
         return len(self.objectives) > 1
@@ -54,7 +59,7 @@ class Aim:
 
     def unfit(self, metric: str, cfg: DictConfig) -> str:
         """Returns why nothing is called the best by a metric, as a sentence; nothing where it can choose."""
-        all_the_same = f"`metric={metric}` chooses by it all the same."
+        all_the_same = chooses(metric)
         if self.way(metric, cfg.maximize) is None:
             return (
                 f"The name `{metric}` does not tell whether more or less of it is better: by it no configuration is "
@@ -70,6 +75,11 @@ class Aim:
         if not images or metric in self.objectives:
             return ""
         return f"`{metric}` is of the images {images}: by it no configuration is called the best. {all_the_same}"
+
+
+def chooses(metric: str) -> str:
+    """Returns the sentence that says how to have a best configuration nevertheless."""
+    return f"`metric={metric}` chooses by it all the same."
 
 
 def find_aim(cfg: DictConfig, sweep: "SweepRecord", runs: "Sequence[RunRecord]") -> Aim:
@@ -100,22 +110,24 @@ def why_none_is_best(table: Table, aim: Aim, cfg: DictConfig) -> list[str]:
     if table.has_best:
         return []
     if not table.images:
-        return [aim.unfit(table.metric, cfg)]
+        so_far = f"What has not ended can't be ranked, so none is called the best. {chooses(table.metric)}"
+        return [aim.unfit(table.metric, cfg) or so_far]
     return [
         f"The configurations are not known to be judged on the same images: they differ in {', '.join(table.images)}. "
         "Such figures can't be ranked against each other, so none is called the best."
     ]
 
 
-def cautions(table: Table, runs: "Sequence[RunRecord]", last: Mapping[str, int]) -> list[str]:
+def cautions(table: Table, runs: "Sequence[RunRecord]", last: Mapping[str, int], of_study: bool = False) -> list[str]:
     """Returns sentences about what makes differences doubtful.
 
     Args:
         table: the configurations.
         runs: those that count.
         last: the last step of each run that has a curve, by its id.
+        of_study: whether a study chose the configurations.
     """
-    return [*_chosen_on_test(table), *_few(table), *_unlike(table, runs), *_unequal(table, runs, last)]
+    return [*_chosen_on_test(table), *_few(table, of_study), *_unlike(table, runs), *_unequal(table, runs, last)]
 
 
 def _chosen_on_test(table: Table) -> list[str]:
@@ -127,13 +139,13 @@ def _chosen_on_test(table: Table) -> list[str]:
     ]
 
 
-def _few(table: Table) -> list[str]:
+def _few(table: Table, of_study: bool) -> list[str]:
     if len(table.runs) == 1:
         return ["There is one run only: its figures stand below, but there is nothing to compare it with."]
     if len(table.configurations) > 1 and all(c.summary.n == 1 for c in table.configurations):
-        return [
-            "Every configuration ran once: how much is chance can't be told. Several seeds would, as in `seed=0,1,2`."
-        ]
+        # To a study the seeds of `seed=0,1,2` would be one more thing to choose.
+        how = ": a new study with `hydra.sweeper.repeats=3`" if of_study else ", as in `seed=0,1,2`"
+        return [f"Every configuration ran once: how much is chance can't be told. Several seeds would{how}."]
     return []
 
 

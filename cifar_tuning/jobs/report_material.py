@@ -1,7 +1,9 @@
 """What a sweep's report is made of: the sweep is read, its configurations compared, its pictures drawn."""
 
 import logging
+import math
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +15,7 @@ from cifar_tuning.jobs.best import find_best
 from cifar_tuning.jobs.report_choice import Aim, cautions, find_aim, why_none_is_best
 from cifar_tuning.jobs.report_weights import best_histograms, named_histograms
 from cifar_tuning.overrides import key_of
+from cifar_tuning.ranking import ENDED
 from cifar_tuning.reporting import curves, forest
 from cifar_tuning.reporting.comparisons import Effect
 from cifar_tuning.reporting.effects import find_effects
@@ -62,7 +65,7 @@ def make_material(cfg: DictConfig, sweep: "SweepRecord", scratch: Path) -> Mater
         panels = _panels(sweep, table)
         lines = curves.draw(panels, scratch / "curves.png") if panels else None
         _step(bar, 2)
-        study, study_pictures = _study(cfg, sweep, table, aim, scratch)
+        study, study_pictures = _study(table, aim, scratch)
         _step(bar, 3)
         weights, histograms, without = _weights(cfg, table, scratch)
     return Material(
@@ -71,7 +74,7 @@ def make_material(cfg: DictConfig, sweep: "SweepRecord", scratch: Path) -> Mater
         table=table,
         notes=[
             *(*why_none_is_best(table, aim, cfg), *sweep.notes, *notes, *left_out, *table.notes, *aim.lost, *without),
-            *cautions(table, runs, last),
+            *cautions(table, runs, last, aim.of_study),
         ],
         effects=effects,
         command=command,
@@ -80,6 +83,7 @@ def make_material(cfg: DictConfig, sweep: "SweepRecord", scratch: Path) -> Mater
         forest=picture,
         curves=lines,
         shown=min(curves.MOST_LINES, len(table.configurations)),
+        retrained=_retrained(sweep, metric, cfg.seed_key),
         study=study,
         study_pictures=study_pictures,
         weights=weights,
@@ -103,6 +107,7 @@ def _table(
 ) -> tuple[Table, dict[str, int]]:
     """Returns the configurations, and the last step of each run that has a curve, by its id."""
     maximize = aim.way(metric, cfg.maximize)
+    runs = [replace(record, seconds=_seconds(sweep, record)) for record in runs]
     epochs, last, reported = dict[str, int](), dict[str, int](), True
     for record in runs:
         curve = sweep.curves(metric, [record])[record.run_id]
@@ -120,10 +125,16 @@ def _table(
         seed_key=cfg.seed_key,
         best_epochs=epochs if reported else {},
         published=sweep.published,
-        has_best=not aim.unfit(metric, cfg),
+        has_best=not aim.unfit(metric, cfg) and (metric == cfg.metric or any(run.state in ENDED for run in runs)),
         lost=lost,
     )
     return table, last
+
+
+def _seconds(sweep: "SweepRecord", run: "RunRecord") -> float | None:
+    """Returns how long a run trained: between its start and its end it may have been interrupted for hours."""
+    epochs = sweep.curves("epoch_seconds", [run]).get(run.run_id, [])
+    return math.fsum(seconds for _, seconds in epochs) if epochs else run.seconds
 
 
 def _source(sweep: "SweepRecord", table: Table, way: bool | None) -> str:
@@ -176,27 +187,22 @@ def _panels(sweep: "SweepRecord", table: Table) -> dict[str, dict[str, curves.Ba
     return panels
 
 
-def _study(
-    cfg: DictConfig, sweep: "SweepRecord", table: Table, aim: Aim, scratch: Path
-) -> tuple[list[str], list[Path]]:
+def _study(table: Table, aim: Aim, scratch: Path) -> tuple[list[str], list[Path]]:
     """Returns sentences about the study, and its pictures."""
     from cifar_tuning.reporting.importances import find_importances, importances_in_words
     from cifar_tuning.reporting.study import write_plots
 
-    words = _retrained(sweep, table.metric, cfg.seed_key)
-    if aim.several:
-        words += front_in_words(table, aim.ways, curves.MOST_LINES)
+    words = front_in_words(table, aim.ways, curves.MOST_LINES) if aim.several else []
     if aim.study is None:
         return words, []
     # The pictures are of the values that its trials returned, whatever the report is judged by.
     name, *more = aim.objectives or ["objective"]
     importances = find_importances(aim.study)
-    files = write_plots(aim.study, scratch, "objective" if more else name, importances)
+    files = write_plots(aim.study, scratch, name, importances, list(aim.objectives))
     if files and not more and name in aim.objectives and name != table.metric:
         does = "maximises" if aim.objectives[name] else "minimises"
         words.append(f"The study's pictures show `{name}`, which the study {does}, and not `{table.metric}`.")
-    if importances is not None:
-        words.append(importances_in_words(importances))
+    words += importances_in_words(importances, aim.study)
     if files:
         words.append("`study.html`, beside this report, has these pictures to explore.")
     return words, files

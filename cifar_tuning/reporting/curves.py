@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from cifar_tuning.reporting.plots import save_figure
 from cifar_tuning.reporting.statistics import summarize
+from cifar_tuning.reporting.ways import IN_WORDS, in_words
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -111,8 +112,8 @@ def draw(panels: Mapping[str, Mapping[str, Band]], file: Path) -> Path:
             low = [mean - spread for mean, spread in zip(line.mean, line.spread, strict=True)]
             high = [mean + spread for mean, spread in zip(line.mean, line.spread, strict=True)]
             axes.fill_between(line.steps, low, high, color=colours[label], alpha=0.2, linewidth=0)
-        axes.set_title(metric, fontsize=10)
-        axes.set_xlabel("epoch" if metric in FAMILIAR else "step")
+        axes.set_title(in_words(metric), fontsize=10)
+        axes.set_xlabel("epoch" if metric in IN_WORDS else "step")
         axes.locator_params("x", integer=True)
         axes.grid(alpha=0.3)
         _limit(axes, [value for line in bands.values() for value in line.mean])

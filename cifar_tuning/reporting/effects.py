@@ -55,7 +55,9 @@ def find_effects(table: Table, searched: Mapping[str, bool] | None = None) -> li
             trend = find_trend(table, factor.place, bool(searched))
             found += [trend] if trend is not None else []
         else:
-            found += compare_values(table, factor, points[factor.place])
+            found += (
+                e for e in compare_values(table, factor, points[factor.place]) if not (searched and _by_chance(e))
+            )
     corrected = holm([effect.p for effect in found], count_tests(found))
     # A study's choices met by chance: there is no grid.
     grid = [f for f in compared if not modelled and f.place not in f.conditional]
@@ -71,6 +73,13 @@ def count_tests(effects: Iterable[Finding]) -> int:
     """Returns how many tests of single hyperparameters the shown ones were picked from."""
     tested = (e for e in effects if e.p is not None and not isinstance(e, Interaction))
     return math.ceil(sum(effect.stands_for if isinstance(effect, Effect) else 1 for effect in tested))
+
+
+def _by_chance(effect: Effect | Remark) -> bool:
+    """Whether a single run was compared with another one that has other values of other hyperparameters, too."""
+    if not isinstance(effect, Effect):
+        return False
+    return effect.comparison.half_width is None and not effect.comparison.paired
 
 
 def _of_images(table: Table, factor: Factor) -> bool:

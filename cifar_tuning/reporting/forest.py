@@ -7,9 +7,16 @@ from cifar_tuning.reporting.comparisons import Effect
 from cifar_tuning.reporting.plots import save_figure
 from cifar_tuning.reporting.statistics import CONFIDENCE
 from cifar_tuning.reporting.table import Table
+from cifar_tuning.reporting.ways import in_words
 
 MOST = 40
 SURE, UNSURE = "tab:blue", "0.6"
+# What a mark and its colour mean: the picture is shown without its report, too.
+LEGEND = {
+    ("o", SURE): "holds after the correction for all tests (p < 0.05)",
+    ("o", UNSURE): "may be chance",
+    ("x", UNSURE): "a single run, no interval",
+}
 
 
 def draw(effects: Sequence[Effect], table: Table, file: Path) -> Path:
@@ -26,24 +33,41 @@ def draw(effects: Sequence[Effect], table: Table, file: Path) -> Path:
     if len(shown) > MOST:
         shown = sorted(shown, key=lambda effect: 2.0 if effect.p is None else effect.p)[:MOST]
     scale = 100 if table.unit == "points" else 1
-    figure = Figure(figsize=(8, 1.1 + 0.32 * len(shown)), layout="constrained")
+    figure = Figure(figsize=(8, 1.4 + 0.32 * len(shown)), layout="constrained")
     axes = figure.subplots()
+    used = set()
     for place, effect in enumerate(shown):
         sure = effect.p is not None and effect.p < 1 - CONFIDENCE
         half = effect.comparison.half_width
+        mark, colour = "x" if half is None else "o", SURE if sure else UNSURE
+        used.add((mark, colour))
         axes.errorbar(
             scale * effect.comparison.difference,
             place,
             xerr=None if half is None else scale * half,
-            fmt="o" if half is not None else "x",
-            color=SURE if sure else UNSURE,
+            fmt=mark,
+            color=colour,
             capsize=3,
         )
     axes.axvline(0, color="black", linewidth=0.8)
     axes.set_yticks(range(len(shown)), [_label(effect) for effect in shown], fontsize=8)
     axes.set_ylim(len(shown) - 0.5, -0.5)
-    axes.set_xlabel(f"difference in {table.metric}{' (percentage points)' if scale == 100 else ''}", fontsize=9)
+    unit = ", percentage points" if scale == 100 else ""
+    interval = ", and its 95 % interval" if any(mark == "o" for mark, _ in used) else ""
+    axes.set_xlabel(f"difference in {in_words(table.metric)}{unit}{interval}", fontsize=9)
     axes.grid(axis="x", alpha=0.3)
+    if scale == 100:  # an interval can be wider than the whole scale
+        low, high = axes.get_xlim()
+        axes.set_xlim(max(low, -100), min(high, 100))
+    handles = [axes.plot([], [], mark, color=colour)[0] for mark, colour in LEGEND if (mark, colour) in used]
+    figure.legend(
+        handles,
+        [words for kind, words in LEGEND.items() if kind in used],
+        loc="outside lower center",
+        ncols=2,
+        fontsize=8,
+        frameon=False,
+    )
     return save_figure(figure, file)
 
 

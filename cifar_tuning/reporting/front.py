@@ -33,7 +33,10 @@ def front_in_words(table: Table, objectives: Mapping[str, bool], most: int) -> l
     found = [(c, values) for c in table.configurations if (values := _values(c, objectives)) is not None]
     front = [found[place] for place in pareto_front([values for _, values in found], list(objectives.values()))]
     wanted = " and ".join(f"{'more' if more else 'less'} `{name}`" for name, more in objectives.items())
-    named = [f"{table.label(c)} ({', '.join(_figure(value) for value in values)})" for c, values in front[:most]]
+    named = [
+        f"{table.label(c)} ({', '.join(f'{name} {_figure(v)}' for name, v in zip(objectives, values, strict=True))})"
+        for c, values in front[:most]
+    ]
     more = f"; and {len(front) - most} more" if len(front) > most else ""
     return [
         f"The study looked for {wanted}: none of its configurations is the best.",

@@ -17,6 +17,8 @@ log = logging.getLogger(__name__)
 
 # Shuffles: as many as a second or two allow, but enough for the quantile.
 MOST, FEWEST, TRIALS_AT_ALL = 200, 40, 30_000
+# Of fewer complete trials importances are noise, whatever they are compared with.
+FEWEST_TRIALS = 10
 QUANTILE = 0.95
 
 
@@ -52,7 +54,9 @@ def varied(study: "optuna.Study") -> list[str]:
 
 
 def find_importances(study: "optuna.Study") -> Importances | None:
-    """Returns a study's importances and those of its values shuffled among its trials; None where there are none.
+    """Returns a study's importances and those of its values shuffled among its trials.
+
+    None where there are none: with several objectives, a single parameter or value, or fewer than ten complete trials.
 
     Importances are shares: that of the largest is large also where all are noise (three quarters, as a median, of four
     hyperparameters after twenty trials).
@@ -62,6 +66,8 @@ def find_importances(study: "optuna.Study") -> Importances | None:
 
     names, trials = varied(study), complete_trials(study)
     if len(study.directions) > 1 or len(names) < 2 or len({tuple(trial.values) for trial in trials}) < 2:
+        return None
+    if len(trials) < FEWEST_TRIALS:
         return None
     values = np.array([trial.values[0] for trial in trials])
     rounds = max(FEWEST, min(MOST, TRIALS_AT_ALL // len(trials)))
@@ -87,14 +93,21 @@ def _of_number(trials: "Sequence[FrozenTrial]", values: np.ndarray) -> "Callable
     return lambda trial: known.get(trial.number, math.inf)
 
 
-def importances_in_words(importances: Importances) -> str:
-    """Returns whether any importance is more than chance gives."""
+def importances_in_words(importances: Importances | None, study: "optuna.Study") -> list[str]:
+    """Returns whether any importance is more than chance gives, or that the trials are too few to ask."""
+    if importances is None:
+        complete = len(complete_trials(study))
+        few = complete < FEWEST_TRIALS and len(study.directions) == 1 and len(varied(study)) > 1
+        why = (
+            f"No importances are shown: of {complete} complete trials (fewer than {FEWEST_TRIALS}) they would be noise."
+        )
+        return [why] if few else []
     level, count = f"{importances.chance:.2f}", len(importances.found)
     beyond = [name for name, share in importances.found.items() if share > importances.chance]
     if beyond:
         rest = " The picture tells nothing of the others." if len(beyond) < count else ""
-        return f"More important than chance makes the largest of {count} ({level}): {', '.join(beyond)}.{rest}"
-    return (
+        return [f"More important than chance makes the largest of {count} ({level}): {', '.join(beyond)}.{rest}"]
+    return [
         f"No importance is larger than chance makes the largest of {count} ({level}): the picture of the importances "
         "tells of none. What each hyperparameter does stands above."
-    )
+    ]

@@ -34,18 +34,17 @@ def learning_curves(history: "Sequence[EpochMetrics]", file: Path) -> Path:
         for split, colour in splits.items():
             axes.plot(epochs, [getattr(m, f"{split}_{name}") for m in history], color=colour, label=split)
         axes.set_xlabel("epoch")
+        axes.locator_params("x", integer=True)
         axes.grid(alpha=0.3)
+    best = ""
     if validated:
-        _mark(accuracy, *max(zip(validated, epochs, strict=True), key=lambda p: p[0] if p[0] == p[0] else -1.0))
+        reached, epoch = max(zip(validated, epochs, strict=True), key=lambda p: p[0] if p[0] == p[0] else -1.0)
+        accuracy.plot(epoch, reached, "o", color="tab:orange")
+        best = f" (best: {reached:.4f}, epoch {epoch})"  # anywhere else it may lie on a curve
     loss.set_title("cross-entropy")  # beside numbers of any length a label would be cut off
-    accuracy.set_title("accuracy")
+    accuracy.set_title(f"accuracy{best}")
     loss.legend()
     return save_figure(figure, file)
-
-
-def _mark(axes: "Axes", accuracy: float, epoch: int) -> None:
-    axes.plot(epoch, accuracy, "o", color="tab:orange")
-    axes.annotate(f"{accuracy:.4f}", (epoch, accuracy), textcoords="offset points", xytext=(-4, -16), ha="right")
 
 
 def confusion_matrix(counts: list[list[int]], classes: Sequence[str], file: Path) -> Path:

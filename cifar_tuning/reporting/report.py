@@ -47,6 +47,7 @@ class Material:
         forest: picture of the comparisons.
         curves: picture of the learning curves.
         shown: how many configurations the curves show.
+        retrained: sentences: what a study's winner reached when it was trained again.
         study: sentences about the study; its pictures by their names.
         study_pictures: Optuna's plots.
         weights: statistics of checkpoints' layers.
@@ -64,6 +65,7 @@ class Material:
     forest: Path | None = None
     curves: Path | None = None
     shown: int = 0
+    retrained: Sequence[str] = ()
     study: Sequence[str] = ()
     study_pictures: Sequence[Path] = ()
     weights: Sequence[LayerWeights] = ()
@@ -72,7 +74,7 @@ class Material:
 
 def blocks(material: Material) -> list[Block]:
     """Returns the whole report."""
-    parts: list[Block] = [Heading(material.title, 1), *(Text(text) for text in material.sources)]
+    parts: list[Block] = [Heading(material.title, 1), *map(Text, (*material.sources, *material.retrained))]
     if material.notes:
         parts += [Heading("What is missing"), Items(material.notes)]
     parts += _best(material)
@@ -223,8 +225,8 @@ def _effects(material: Material) -> list[Block]:
         parts += [Heading("Two at once", 3), Text(unsure_in_words(unsure))]
     if material.forest is not None:
         count = sum(isinstance(effect, Effect) for effect in effects)
-        which = f" {forest.MOST} of {count}, the surest first;" if count > forest.MOST else ""
-        caption = f"Differences with their 95 % intervals;{which} blue: p < 0.05 after the correction."
+        which = f": {forest.MOST} of {count}, the surest first" if count > forest.MOST else ""
+        caption = f"Differences with their 95 % intervals{which}."
         parts.append(Picture(material.forest, caption))
     return [*parts, Text(_method(material))]
 

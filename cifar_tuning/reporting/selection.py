@@ -18,8 +18,8 @@ OF_VALIDATION = [re.compile(pattern, re.IGNORECASE) for pattern in (r"acc.*best|
 OF_OTHERS = [re.compile(pattern, re.IGNORECASE) for pattern in (r"test.*acc|acc.*test", r"acc", r"test")]
 # Ends whose figures are better than nothing, where none stands for a whole training.
 UNFINISHED = ("running", "killed", "pruned")
-# Names in a sentence.
-SHOWN = 5
+# Names in a sentence, and numbers.
+SHOWN, SHOWN_NUMBERS = 5, 20
 
 
 class Run(Protocol):
@@ -32,6 +32,10 @@ class Run(Protocol):
     @property
     def name(self) -> str:
         """Its name."""
+
+    @property
+    def job(self) -> str | None:
+        """Its number in the sweep, which a study's trial has, too; None where it has none."""
 
     @property
     def state(self) -> str:
@@ -159,6 +163,11 @@ def _runs(runs: Sequence[Run]) -> str:
 
 
 def _names(runs: Sequence[Run]) -> str:
+    """Returns the runs' numbers, if all have one: the names of a study's jobs are all their overrides."""
+    numbers = list(dict.fromkeys(run.job for run in runs if run.job is not None))
+    if numbers and all(run.job is not None for run in runs):
+        more = f" and {len(numbers) - SHOWN_NUMBERS} more" if len(numbers) > SHOWN_NUMBERS else ""
+        return f"job{'s' if len(numbers) > 1 else ''} {', '.join(numbers[:SHOWN_NUMBERS])}{more}"
     names = [f"`{run.name}`" for run in runs[:SHOWN]]
     return ", ".join(names) + (f" and {len(runs) - SHOWN} more" if len(runs) > SHOWN else "")
 

@@ -186,12 +186,16 @@ def p_in_words(p: float | None) -> str:
 def size_in_words(difference: float, half: float | None, unit: str) -> str:
     """Returns `0.9 ± 0.4 points`, with as many decimals as the interval has to tell.
 
+    Of an interval that is wider than the scale no figure is given: accuracies can't differ by more than 100 points.
+
     Args:
         difference: in the metric's own unit, not negative.
         half: the interval's half width, if it has one.
         unit: `points` shows fractions in percentage points.
     """
     scale = 100 if unit == "points" else 1
+    if unit == "points" and half is not None and half > 1:
+        return f"{difference * scale:.0f} ± over 100 points"
     leading = (half or difference) * scale
     if unit == "points":
         decimals = 1 if leading >= 0.1 else 2

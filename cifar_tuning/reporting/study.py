@@ -23,6 +23,7 @@ from cifar_tuning.reporting.study_axes import (
     tidy_slice,
     tidy_timeline,
 )
+from cifar_tuning.reporting.ways import in_words
 
 if TYPE_CHECKING:
     import optuna
@@ -67,6 +68,7 @@ def write_plots(
     folder: Path,
     target_name: str = "validation accuracy",
     importances: Importances | None = None,
+    objectives: Sequence[str] = (),
 ) -> list[Path]:
     """Writes a study's plots as PNG files and all of them, interactive, as `study.html`; leaves out what says nothing.
 
@@ -75,6 +77,7 @@ def write_plots(
         folder: where to; it is created.
         target_name: what the objective is called, unless the study has metric names.
         importances: the study's, if they are known; else they are found.
+        objectives: what several objectives are called, unless the study has metric names.
 
     Returns:
         The files written, `study.html` last; none if the study has nothing to show.
@@ -85,7 +88,8 @@ def write_plots(
     importances = importances or find_importances(study)
     chance = None if importances is None else importances.chance
     with _pyplot_lock, _own_pyplot():
-        for plot in _sensible(study, target_name):
+        study = _named(study, objectives)
+        for plot in _sensible(study, target_name, chance):
             try:
                 section, picture = _interactive(plot, study, chance), _picture(plot, study, chance)
             except Exception as error:
@@ -124,28 +128,46 @@ def best_values(study: "optuna.Study") -> list[tuple[int, float, int]]:
     return entries
 
 
-def _sensible(study: "optuna.Study", target_name: str) -> list[_Plot]:
+def _named(study: "optuna.Study", objectives: Sequence[str]) -> "optuna.Study":
+    """Returns a study whose several objectives have names in all plots, not all of which take names: a copy."""
+    import optuna
+
+    if study.metric_names or len(study.directions) < 2 or len(objectives) != len(study.directions):
+        return study
+    copy = optuna.create_study(
+        storage=optuna.storages.InMemoryStorage(), study_name=study.study_name, directions=study.directions
+    )
+    copy.add_trials(study.get_trials(deepcopy=False))
+    copy.set_metric_names([in_words(name) for name in objectives])
+    return copy
+
+
+def _sensible(study: "optuna.Study", target_name: str, chance: float | None) -> list[_Plot]:
     trials = study.get_trials(deepcopy=False)
     complete = complete_trials(study)
-    named = {"target_name": study.metric_names[0] if study.metric_names else target_name}
+    named = {"target_name": study.metric_names[0] if study.metric_names else in_words(target_name)}
     plots = []
     if complete and len(study.directions) > 1:
         plots.append(_Plot("pareto_front", "Pareto front", "plot_pareto_front", (7, 6)))
     elif complete:
         plots.append(_Plot("history", "History", "plot_optimization_history", options=named, tidy=tidy_history))
-    if any(math.isfinite(value) for trial in trials for value in trial.intermediate_values.values()):
+    # Optuna draws no others: a trial that was interrupted waits, with the values that it had.
+    drawn = [trial for trial in trials if trial.state.name in ("COMPLETE", "PRUNED", "RUNNING")]
+    if any(math.isfinite(value) for trial in drawn for value in trial.intermediate_values.values()):
         plots.append(
             _Plot("intermediate_values", "Intermediate values", "plot_intermediate_values", tidy=tidy_intermediate)
         )
     if len({tuple(trial.values) for trial in complete}) > 1:
-        plots += _about_parameters(study, varied(study), named)
+        plots += _about_parameters(study, varied(study), named, chance)
     if any(trial.datetime_start for trial in trials):
         size = (9.0, min(9.0, 3 + 0.06 * len(trials)))
         plots.append(_Plot("timeline", "Timeline", "plot_timeline", size, tidy=tidy_timeline))
     return plots
 
 
-def _about_parameters(study: "optuna.Study", varied: list[str], named: dict[str, Any]) -> list[_Plot]:
+def _about_parameters(
+    study: "optuna.Study", varied: list[str], named: dict[str, Any], chance: float | None
+) -> list[_Plot]:
     if not varied:
         return []
     options = {**named, "params": varied}
@@ -160,8 +182,9 @@ def _about_parameters(study: "optuna.Study", varied: list[str], named: dict[str,
     # The default evaluator, PED-ANOVA, draws no random numbers and so needs no seed.
     bars = (9, max(2.5, 1.2 + 0.45 * len(varied)))
     dots = (max(6, len(varied) * max(3.2, 0.15 * max(map(len, varied)))), 4.5)  # names side by side
+    shares = _Plot("importances", "Importances", "plot_param_importances", bars, options, shares=True)
     return [
-        _Plot("importances", "Importances", "plot_param_importances", bars, options, shares=True),
+        *([] if chance is None else [shares]),
         _Plot("slice", "Values by parameter", "plot_slice", dots, options, tidy=tidy_slice),
         lines,
     ]

@@ -1,5 +1,6 @@
 """What is put right in the pictures that Optuna draws with matplotlib."""
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -14,9 +15,21 @@ MOST_IN_LEGEND = 10
 
 
 def tidy_history(drawn: "Sequence[Axes]", study: "optuna.Study") -> None:
-    """Puts the legend where there is room."""
-    drawn[0].legend(loc="best")  # Optuna's stands beside the plot and takes a third of it
-    drawn[0].locator_params("x", integer=True)
+    """Adds the pruned trials, and puts the legend where there is room."""
+    from optuna.trial import TrialState
+
+    axes = drawn[0]
+    pruned = study.get_trials(deepcopy=False, states=(TrialState.PRUNED,))
+    last = {
+        trial.number: trial.intermediate_values[max(trial.intermediate_values)]
+        for trial in pruned
+        if trial.intermediate_values
+    }
+    stopped = {number: value for number, value in last.items() if math.isfinite(value)}
+    if stopped:
+        axes.scatter(list(stopped), list(stopped.values()), marker="x", color="0.55", label="Pruned, its last value")
+    axes.legend(loc="best")  # Optuna's stands beside the plot and takes a third of it
+    axes.locator_params("x", integer=True)
 
 
 def tidy_intermediate(drawn: "Sequence[Axes]", study: "optuna.Study") -> None:
@@ -44,22 +57,35 @@ def tidy_intermediate(drawn: "Sequence[Axes]", study: "optuna.Study") -> None:
 
 
 def tidy_slice(drawn: "Sequence[Axes]", study: "optuna.Study") -> None:
-    """Gives choices room at both sides."""
+    """Gives choices room at both sides and no quotes, whole numbers whole ticks, also where they count trials."""
     from matplotlib.category import StrCategoryLocator
 
+    whole = _whole(study)
     for axes in drawn:
         if isinstance(axes.xaxis.get_major_locator(), StrCategoryLocator):
-            axes.set_xlim(-0.5, len(axes.get_xticks()) - 0.5)
+            ticks = axes.get_xticks()
+            names = axes.xaxis.get_major_formatter().format_ticks(list(ticks))
+            axes.set_xticks(ticks, [name.strip("'\"") for name in names])
+            axes.set_xlim(-0.5, len(ticks) - 0.5)
             axes.tick_params("x", rotation=30)
+        elif axes.get_xlabel() in whole:
+            axes.locator_params("x", integer=True)
+    drawn[0].figure.axes[-1].locator_params("y", integer=True)  # the scale of colours
 
 
 def tidy_lines(drawn: "Sequence[Axes]", study: "optuna.Study") -> None:
-    """Gives lines colours that can be seen, and names their whole length."""
+    """Gives lines colours that can be seen, names their whole length, and whole numbers whole ticks."""
+    from matplotlib.ticker import FixedLocator
+
     axes = drawn[0]
     axes.collections[0].set_cmap("viridis")  # Optuna's ends in white, on white
     labels = [label.get_text() for label in axes.get_xticklabels()]
     names = varied(study)  # Optuna cuts them short
     axes.set_xticklabels(labels[: -len(names)] + names, rotation=-25, ha="left", rotation_mode="anchor")
+    whole = _whole(study)
+    for name, scale in zip(names, axes.figure.axes[-len(names) :], strict=True):
+        if name in whole and not isinstance(scale.yaxis.get_major_locator(), FixedLocator):
+            scale.locator_params("y", integer=True)
     for label in [label for scale in axes.figure.axes for label in scale.get_yticklabels()]:
         label.set_bbox({"facecolor": "white", "alpha": 0.8, "linewidth": 0, "pad": 0.5})
 
@@ -68,6 +94,19 @@ def tidy_timeline(drawn: "Sequence[Axes]", study: "optuna.Study") -> None:
     """Has the first trial at the top, and days beside the times."""
     from matplotlib.dates import ConciseDateFormatter
 
+    axes = drawn[0]
     # Optuna's ticks are times of the day, and a study can take many days.
-    drawn[0].xaxis.set_major_formatter(ConciseDateFormatter(drawn[0].xaxis.get_major_locator()))
-    drawn[0].invert_yaxis()
+    formatter = ConciseDateFormatter(axes.xaxis.get_major_locator())
+    formatter.formats[5] = formatter.zero_formats[5] = "%H:%M:%S"  # its seconds alone would be numbers of anything
+    axes.xaxis.set_major_formatter(formatter)
+    axes.set_xlabel("time")
+    axes.invert_yaxis()
+
+
+def _whole(study: "optuna.Study") -> set[str]:
+    """Returns the parameters that are whole numbers, not spread over powers of ten."""
+    from optuna.distributions import IntDistribution
+
+    known = [item for trial in study.get_trials(deepcopy=False) for item in trial.distributions.items()]
+    other = {name for name, space in known if not isinstance(space, IntDistribution) or space.log}
+    return {name for name, _ in known} - other

@@ -31,6 +31,8 @@ def print_report(material: Material, folder: Path) -> None:
     for place, configuration in enumerate(table.configurations[:TOP]):
         grid.add_row(*map(escape, row(configuration, table)), style="bold" if place == 0 and table.has_best else None)
     console.print(grid)
+    for sentence in material.retrained:
+        console.print(sentence.replace("`", ""), highlight=False, markup=False, soft_wrap=True)
     sentences = [effect.text for effect in material.effects if not _of_unsure_pair(effect)]
     for sentence in sentences[:SENTENCES]:
         console.print(sentence, highlight=False, markup=False, soft_wrap=True)

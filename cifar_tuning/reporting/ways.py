@@ -34,6 +34,25 @@ RATE = re.compile(r"[_ /-]per[_ ]")
 PER_TIME = frozenset(("second", "sec", "s", "minute", "min", "hour", "h"))
 
 
+# Our own metrics, as a picture names them.
+IN_WORDS = {
+    "train/loss": "training loss",
+    "train/acc": "training accuracy",
+    "val/loss": "validation loss",
+    "val/acc": "validation accuracy",
+    "val/acc_best": "validation accuracy",
+    "test/acc": "test accuracy",
+    "epoch_seconds": "seconds per epoch",
+    "model/macs": "multiply-adds",
+    "model/parameters": "parameters",
+}
+
+
+def in_words(metric: str) -> str:
+    """Returns what a picture calls a metric: `validation accuracy` of `val/acc_best`; somebody else's by its name."""
+    return IN_WORDS.get(metric, metric)
+
+
 def better_way(metric: str) -> bool | None:
     """Tells from the words of a metric's name whether more of it is better; an accuracy is one, whatever it is of.
 

@@ -100,8 +100,10 @@ class SweepRun(Callback):
             reaper.reap(store)  # a launcher's worker may have been killed
             children = sweeps.children_of(store, self._parent)
         curve = sweeps.best_values(Path(config.hydra.sweep.dir))
-        best = sweeps.best_of(children) if curve is None else sweeps.of_number(children, sweeps.winner(curve))
+        number = None if curve is None else sweeps.winner(curve)
+        best = sweeps.best_of(children) if curve is None else sweeps.of_number(children, number)
         sweeps.summarise(outbox, children, best)
+        outbox.add_metrics(sweeps.tested(Path(config.hydra.sweep.dir), number), step=0)
         history = store.client.get_metric_history(self._parent, "best_value") if children else []
         _add_study(outbox, Path(config.hydra.sweep.dir), (curve or [])[len(history) :], len(history))
         state = sweeps.judge(children, error)

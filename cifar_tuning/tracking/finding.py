@@ -40,6 +40,15 @@ def find_parent(client: MlflowClient, name: str, root: Path) -> tuple[Run | None
     return run, others
 
 
+def find_below(client: MlflowClient, name: str) -> tuple[Run | None, list[Run]]:
+    """Returns the sweep whose name ends in `/name`, and older ones: `wide` of a `multirun/wide` in another folder."""
+    quote = '"' if "'" in name else "'"
+    found = _nesting(client, f"tags.`mlflow.runName` LIKE {quote}%/{name}{quote}")
+    # A name may have what LIKE takes for a wildcard.
+    same = [run for run in found if run.info.run_name.rpartition("/")[2] == name]
+    return (same[0], same[1:]) if same else (None, [])
+
+
 def namesakes_in_words(name: str, taken: Run, others: list[Run]) -> list[str]:
     """Returns a sentence that says which of several sweeps of one name was taken; none if there is one only."""
     if not others:
@@ -147,16 +156,16 @@ def _get(client: MlflowClient, run_id: str) -> Run | None:
 def _by_name(client: MlflowClient, name: str) -> list[Run]:
     """Returns the sweeps, or else the studies, of a name, the newest first."""
     quote = '"' if "'" in name else "'"
+    return _nesting(client, f"tags.`mlflow.runName` = {quote}{name}{quote}") or _nesting(
+        client, f"params.`hydra.sweeper.study_name` = {quote}{name}{quote}"
+    )
+
+
+def _nesting(client: MlflowClient, query: str) -> list[Run]:
+    """Returns the sweeps that a query finds: a job has the name of its overrides, in a sweep others are nested."""
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
-    for query in (
-        f"tags.`mlflow.runName` = {quote}{name}{quote}",
-        f"params.`hydra.sweeper.study_name` = {quote}{name}{quote}",
-    ):
-        # A job has the name of its overrides; a sweep is what others are nested in.
-        runs = client.search_runs(experiments, query, order_by=["attributes.start_time DESC"], max_results=50)
-        if found := [run for run in runs if _has_nested(client, run)]:
-            return found
-    return []
+    runs = client.search_runs(experiments, query, order_by=["attributes.start_time DESC"], max_results=50)
+    return [run for run in runs if _has_nested(client, run)]
 
 
 def _has_nested(client: MlflowClient, run: Run) -> bool:

@@ -63,6 +63,11 @@ class RunRecord:
         return Path(self.tags[facts.FOLDER]) if facts.FOLDER in self.tags else None
 
     @property
+    def job(self) -> str | None:
+        """Its number in the sweep, if it said so; all seeds of a trial have the trial's."""
+        return self.tags.get(facts.JOB_NUM)
+
+    @property
     def overrides(self) -> list[str]:
         """What was asked for on its command line."""
         return split_list(self.tags.get(facts.OVERRIDES, ""))
@@ -156,7 +161,7 @@ def read_sweep(name: str, uri: str | None = None, root: Path = PROJECT_ROOT) -> 
 
     Args:
         name: the sweep's folder (also just its name below multirun/), the name or id of its run, the name of a
-            study, or of an MLflow experiment, which means all its runs.
+            study, or of an MLflow experiment, which means all its runs; or else the last part of a run's name.
         uri: tracking URI; None for the default store.
         root: the project's folder.
 
@@ -175,6 +180,8 @@ def read_sweep(name: str, uri: str | None = None, root: Path = PROJECT_ROOT) -> 
     with store_errors(location, ADVICE):
         parent, others = finding.find_parent(client, name, root)
         experiment = client.get_experiment_by_name(name) if parent is None else None
+        if parent is None and experiment is None:
+            parent, others = finding.find_below(client, name)
         if parent is not None:
             runs = [_record(run, within) for run, within in finding.leaves(client, parent)]
             notes = finding.namesakes_in_words(name, parent, others)

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 ON_ITS_WAY = 0.5
 # In the sweep's folder: the id of its run.
 MARKER = "mlflow_run_id"
+# In a study's folder: its winner's further seeds.
+RETRAINED = "retrained.json"
 
 
 def find_parent(store: Store, sweep_dir: Path, key: str | None = None) -> str | None:
@@ -219,6 +221,21 @@ def best_values(folder: Path) -> list[tuple[int, float, int]] | None:
 def winner(curve: list[tuple[int, float, int]]) -> int | None:
     """Name the trial that reached the best value first; None where several objectives have no best one."""
     return next((number for number, value, _ in curve if value == curve[-1][1]), None)
+
+
+def tested(folder: Path, number: int | None) -> dict[str, float]:
+    """Read what a study's winner reached on the test set with the seeds it was trained again with, as metrics.
+
+    Args:
+        folder: the study's.
+        number: the winner's; another trial may have been the best before.
+    """
+    file = folder / RETRAINED
+    known = json.loads(file.read_text()) if file.is_file() else {}
+    runs = known["runs"].values() if known.get("trial") == number is not None else ()
+    reached = [run["test"] for run in runs if run["test"] is not None]
+    spread = {"test/acc_std": statistics.stdev(reached)} if len(reached) > 1 else {}
+    return {"test/acc": statistics.mean(reached), **spread} if reached else {}
 
 
 def judge(children: list[Run], error: BaseException | None) -> str:

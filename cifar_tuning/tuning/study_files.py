@@ -54,7 +54,7 @@ def write(study: optuna.Study, options: StudyOptions, plots: bool = True) -> Non
     write_text(folder / CURVE, json.dumps(best_values(study)))
     if plots and _plots_are_old(folder / PLOTS, trials):
         with _no_word_of_what_is_omitted(trials):
-            write_plots(study, folder / PLOTS, objective_name(options))
+            write_plots(study, folder / PLOTS, objective_name(options), objectives=objectives_of(options.config))
 
 
 def _write_results(folder: Path, results: dict[str, Any]) -> None:

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from cifar_tuning.jobs.report_choice import Aim, cautions
+from cifar_tuning.jobs.report_choice import Aim, cautions, why_none_is_best
 from cifar_tuning.jobs.report_material import _table
 from cifar_tuning.reporting.table import build_table
 from tests.reporting.runs import make_runs
@@ -30,6 +30,36 @@ def test_the_best_epoch_is_the_one_that_the_reported_value_is_of(metric, curves,
     assert {configuration.best_epoch for configuration in table.configurations} == epochs
 
 
+@pytest.mark.parametrize(("epochs", "seconds"), [([(1, 2.0), (2, 2.5)], 4.5), ([], 3600.0)])
+def test_the_time_is_that_of_the_epochs_not_of_an_interruption(epochs, seconds):
+    (run,) = make_runs(({"lr": "1"}, 0.1))
+    run.seconds = 3600.0
+    curves = {"val/acc_best": [(0, 0.1)]} | ({"epoch_seconds": epochs} if epochs else {})
+    sweep = SimpleNamespace(curves=lambda name, _: {run.run_id: curves[name]} if name in curves else {}, published=[])
+    cfg = SimpleNamespace(maximize=None, seed_key="seed", metric=None)
+    bar = SimpleNamespace(update=lambda: None)
+    table, _ = _table(cfg, sweep, [run], [], Aim(None, [], {}, {}), "val/acc_best", bar)
+    assert table.best.seconds == seconds
+
+
+@pytest.mark.parametrize(
+    ("state", "asked", "best"),
+    [("complete", None, True), ("running", None, False), ("killed", None, False), ("killed", "val/acc_best", True)],
+)
+def test_what_has_not_ended_is_not_the_best(state, asked, best):
+    runs = make_runs(({"lr": "1"}, 0.1), ({"lr": "2"}, 0.2))
+    for run in runs:
+        run.state = state
+    sweep = SimpleNamespace(curves=lambda name, records: {r.run_id: [(0, 0.1)] for r in records}, published=[])
+    cfg = SimpleNamespace(maximize=None, seed_key="seed", metric=asked)
+    aim, bar = Aim(None, [], {}, {}), SimpleNamespace(update=lambda: None)
+    table, _ = _table(cfg, sweep, runs, [], aim, "val/acc_best", bar)
+    assert table.has_best == best
+    assert [reason.partition(",")[0] for reason in why_none_is_best(table, aim, cfg)] == (
+        [] if best else ["What has not ended can't be ranked"]
+    )
+
+
 @pytest.mark.parametrize(
     ("metric", "asked", "maximize", "objectives", "expected"),
     [
@@ -49,6 +79,19 @@ def test_what_can_t_choose_a_best(metric, asked, maximize, objectives, expected)
     reason = Aim(None, [], objectives, {}).unfit(metric, SimpleNamespace(metric=asked, maximize=maximize))
     assert expected in reason
     assert bool(expected) == bool(reason)
+
+
+@pytest.mark.parametrize(
+    ("of_study", "advice", "other"),
+    [(False, "seed=0,1,2", "hydra.sweeper.repeats"), (True, "hydra.sweeper.repeats=3", "seed=0,1,2")],
+)
+def test_a_study_is_not_told_to_choose_among_seeds(of_study, advice, other):
+    runs = make_runs(({"lr": 1}, 0.5), ({"lr": 2}, 0.6))
+    for run in runs:
+        run.tags = {}
+    (sentence,) = cautions(build_table(runs, "val/acc_best"), runs, {}, of_study)
+    assert advice in sentence
+    assert other not in sentence
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ class FakeRun:
     state: str = "complete"
     seconds: float | None = 60.0
     began: float | None = None
+    job: str | None = None
 
     @property
     def name(self) -> str:

@@ -263,6 +263,12 @@ def test_a_number_that_one_choice_alone_has_is_fitted_where_it_is():
     assert said["lr"].text.startswith("No influence")
 
 
+@pytest.mark.parametrize("searched", [{"act": False, "decay": False}, None])
+def test_of_a_study_two_runs_that_differ_in_more_are_not_compared(searched):
+    effects = effects_of(({"act": "relu", "decay": "2"}, 0.5), ({"act": "swish", "decay": "1"}, 0.7), searched=searched)
+    assert bool(effects) == (searched is None)
+
+
 @pytest.mark.parametrize(("searched", "claims"), [({"lr": True, "l2": True}, 0), (None, 1)])
 def test_what_a_sampler_draws_ever_closer_to_the_best_is_no_trend(searched, claims):
     """The metric rises from trial to trial because the sampler learns lr; l2 is drawn ever smaller and does nothing."""

@@ -32,6 +32,6 @@ def test_in_words():
         == "The study looked for more `val/acc_best` and less `model/macs`: none of its configurations is the best."
     )
     assert "2 of 3 configurations" in front
-    assert "lr=2 (0.7000, 20,000); lr=1 (0.6000, 10,000)." in front
+    assert "lr=2 (val/acc_best 0.7000, model/macs 20,000); lr=1 (val/acc_best 0.6000, model/macs 10,000)." in front
     (_, shorter) = front_in_words(table, {"val/acc_best": True, "model/macs": False}, most=1)
-    assert shorter.endswith("lr=2 (0.7000, 20,000); and 1 more.")
+    assert shorter.endswith("lr=2 (val/acc_best 0.7000, model/macs 20,000); and 1 more.")

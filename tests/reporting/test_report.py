@@ -10,7 +10,7 @@ from cifar_tuning.reporting import curves, document, forest
 from cifar_tuning.reporting.comparisons import Effect
 from cifar_tuning.reporting.effects import find_effects
 from cifar_tuning.reporting.report import Material, blocks, duration, header, mean_and_std, retrained_in_words, row
-from cifar_tuning.reporting.statistics import Summary
+from cifar_tuning.reporting.statistics import Comparison, Summary
 from cifar_tuning.reporting.table import build_table
 from cifar_tuning.reporting.terminal import print_report
 from cifar_tuning.reporting.winner import winner_in_words
@@ -32,6 +32,7 @@ def material(table, tmp_path):
         sources=["4 runs."],
         table=table,
         notes=["`x` is missing."],
+        retrained=["The winner, trained again: `a` 0.8."],
         effects=effects,
         command="python train.py act=swish",
         overlay="act: swish\n",
@@ -50,6 +51,7 @@ def test_the_table(table):
 
 def test_markdown(material, tmp_path):
     text = document.write(blocks(material), tmp_path)[0].read_text()
+    assert text.index("4 runs.") < text.index("The winner, trained again") < text.index("What is missing")
     assert "| relu | 0.7015 ± 0.0021 | 2 | 3 | 1 min 00 s | 0.7100 | −0.8 points |" in text
     assert re.findall(r"^#+ (.*)$", text, re.MULTILINE) == [
         "Sweep <one> & two",
@@ -77,6 +79,7 @@ def test_on_the_terminal(material, tmp_path, capsys):
     out = capsys.readouterr().out
     assert "Sweep <one> & two" in out
     assert "note: x is missing." in out
+    assert "The winner, trained again: a 0.8." in out
     assert "python train.py act=swish" in out
     assert str(tmp_path / "report.html") in out
 
@@ -135,6 +138,25 @@ def test_of_many_comparisons_the_surest_are_drawn(tmp_path, monkeypatch):
     parts = blocks(Material("t", [], table, effects=effects, forest=picture))
     (caption,) = [part.caption for part in parts if isinstance(part, document.Picture)]
     assert f"1 of {len(effects)}, the surest first" in caption
+
+
+@pytest.mark.parametrize(
+    ("halves", "expected"),
+    [
+        ((0.01, 2.5), [forest.LEGEND["o", forest.SURE], forest.LEGEND["o", forest.UNSURE]]),
+        ((None,), [forest.LEGEND["x", forest.UNSURE]]),
+    ],
+)
+def test_the_picture_of_the_comparisons_stands_alone(table, tmp_path, monkeypatch, halves, expected):
+    drawn = []
+    monkeypatch.setattr(forest, "save_figure", lambda figure, file: drawn.append(figure))
+    ps = {0.01: 0.001, 2.5: 0.4, None: None}
+    effects = [Effect("act", ("a", "b"), "", "", Comparison(0.1, half, ps[half], 3, True), ps[half]) for half in halves]
+    forest.draw(effects, table, tmp_path / "e.png")
+    (axes,), (legend,) = drawn[0].axes, drawn[0].legends
+    assert [text.get_text() for text in legend.get_texts()] == expected
+    assert axes.get_xlabel().startswith("difference in validation accuracy, percentage points")
+    assert -100 <= axes.get_xlim()[0] < axes.get_xlim()[1] <= 100
 
 
 def test_configurations_of_which_no_two_can_be_compared():

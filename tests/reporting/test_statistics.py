@@ -128,6 +128,11 @@ def test_holm_counts_what_the_shown_ones_were_picked_from():
             "no difference between Swish and ReLU can be told: 0.1 ± 0.4 points, p = 0.6, n = 5",
         ),
         (
+            Comparison(0.266, 2.297, 0.38, 2, False),
+            {},
+            "no difference between Swish and ReLU can be told: 27 ± over 100 points, p = 0.38, n = 2",
+        ),
+        (
             Comparison(0.009, 0.008, 0.03, 5, True),
             {"p": 0.12},
             "Swish is ahead of ReLU by 0.9 ± 0.8 points (p = 0.12, n = 5), which may be chance among so many tests",

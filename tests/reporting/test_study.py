@@ -21,7 +21,8 @@ from cifar_tuning.reporting import study as reporting
 from cifar_tuning.reporting.importances import find_importances, importances_in_words
 from cifar_tuning.reporting.study import best_values, write_plots
 
-PARAMETERS = {"importances", "slice", "parallel_coordinates"}
+SHARES = {"importances"}
+PARAMETERS = SHARES | {"slice", "parallel_coordinates"}
 
 
 def _study(objective: Callable, trials: int, **options) -> optuna.Study:
@@ -78,9 +79,9 @@ STUDIES = {
     "infinite only": (lambda: _study(lambda t: math.inf, 3), {"timeline"}),
     "same value": (lambda: _study(lambda t: 0 * t.suggest_float("x", 0, 1), 3), {"history", "timeline"}),
     "fixed": (lambda: _study(lambda t: t.suggest_int("x", 1, 1) * t.number, 3), {"history", "timeline"}),
-    "pruned": (lambda: _study(_pruned, 18), {"history", "intermediate_values", "timeline"} | PARAMETERS),
+    "pruned": (lambda: _study(_pruned, 18), {"history", "intermediate_values", "timeline"} | PARAMETERS - SHARES),
     "conditional": (
-        lambda: _study(_conditional, 12, direction="maximize", study_name="<b>a & b</b>"),
+        lambda: _study(_conditional, 14, direction="maximize", study_name="<b>a & b</b>"),
         {"history", "timeline"} | PARAMETERS,
     ),
     "two objectives": (_named, {"pareto_front", "parallel_coordinates", "timeline"}),
@@ -104,7 +105,8 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[o
         study = STUDIES[kind][0]()
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            return study, write_plots(study, tmp_path_factory.mktemp("plots") / "new" / "folder", target_name="top-1")
+            folder = tmp_path_factory.mktemp("plots") / "new" / "folder"
+            return study, write_plots(study, folder, "top-1", objectives=["val/acc_best", "model/macs", "seconds"])
 
     return write
 
@@ -156,13 +158,62 @@ def test_page_shows_names_as_text(written: Callable) -> None:
     assert "<h1>&lt;b&gt;a &amp; b&lt;/b&gt;</h1>" in page
     assert "<b>a" not in page
     assert '"top-1"' in page
-    assert "12 trials: 10 complete, 2 fail" in page
+    assert "14 trials: 11 complete, 3 fail" in page
 
 
 def test_names_the_objectives(written: Callable) -> None:
     page = written("two objectives")[1][-1].read_text(encoding="utf-8")
     assert '"the accuracy"' in page
     assert '"the seconds"' in page
+    page = written("three objectives")[1][-1].read_text(encoding="utf-8")
+    assert all(f'"{name}"' in page for name in ("validation accuracy", "multiply-adds", "seconds"))
+    assert "Objective 0" not in page
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[optuna.Study], dict[str, list]]:
+    """The axes of each plot of a study, once they are put right."""
+    seen: dict[str, list] = {}
+
+    def watch(name: str) -> Callable:
+        tidy = getattr(reporting, name)
+        return lambda axes, study: (tidy(axes, study), seen.setdefault(name.removeprefix("tidy_"), list(axes)))
+
+    for name in ("tidy_history", "tidy_slice", "tidy_lines", "tidy_timeline"):
+        monkeypatch.setattr(reporting, name, watch(name))
+    monkeypatch.setattr(reporting, "_interactive", lambda *args: "")
+    return lambda study: (write_plots(study, tmp_path), seen)[1]
+
+
+def test_what_optuna_s_pictures_leave_to_guess(drawn: Callable) -> None:
+    def objective(trial: optuna.Trial) -> float:
+        kind, whole = trial.suggest_categorical("kind", ["sgd", "adamw"]), trial.suggest_int("whole", 1, 3)
+        trial.report(0.3, 0)
+        if trial.number == 1:
+            raise optuna.TrialPruned
+        return whole + (kind == "sgd") / 10
+
+    study = optuna.create_study()
+    for kind, whole in (("sgd", 1), ("sgd", 2), ("adamw", 2)):
+        study.enqueue_trial({"kind": kind, "whole": whole})
+    study.optimize(objective, 3)
+    axes = drawn(study)
+    pruned = axes["history"][0].collections[-1]
+    assert pruned.get_offsets().tolist() == [[1.0, 0.3]]
+    kinds, wholes = axes["slice"]
+    assert [label.get_text() for label in kinds.get_xticklabels()] == ["sgd", "adamw"]
+    colours = wholes.figure.axes[-1]
+    ticks = (*wholes.get_xticks(), *colours.get_yticks(), *axes["lines"][0].figure.axes[-1].get_yticks())
+    assert all(tick == round(tick) for tick in ticks)
+    assert axes["timeline"][0].get_xlabel() == "time"
+
+
+def test_a_trial_that_waits_again_has_no_curve(drawn: Callable, tmp_path: Path) -> None:
+    """Optuna warns of a study whose only values are those of interrupted trials."""
+    study = optuna.create_study()
+    study.add_trial(create_trial(state=TrialState.WAITING, intermediate_values={0: 0.5}))
+    drawn(study)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(("trials", "legend", "colours"), [(24, False, 8 + 1), (4, True, 4)])
@@ -231,19 +282,31 @@ def test_importances_stand_beside_what_chance_gives(matters: bool) -> None:
         values = [trial.suggest_float(name, 0.0, 1.0) for name in "abcd"]
         return values[0] if matters else (trial.number * 7 % 20) / 20
 
-    importances = find_importances(_study(objective, 60 if matters else 20, direction="maximize"))
+    study = _study(objective, 60 if matters else 20, direction="maximize")
+    importances = find_importances(study)
     assert importances is not None
     assert sum(importances.found.values()) == pytest.approx(1)
     assert 0.4 < importances.chance < 1
-    sentence = importances_in_words(importances)
+    (sentence,) = importances_in_words(importances, study)
     assert (
         "): a. The picture" in sentence if matters else sentence.startswith("No importance is larger than chance makes")
     )
 
 
-@pytest.mark.parametrize("kind", ["none", "same value", "one", "two objectives"])
-def test_no_importances_where_there_is_nothing_to_weigh(kind: str) -> None:
-    assert find_importances(STUDIES[kind][0]()) is None
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        ("none", []),
+        ("same value", []),
+        ("one", []),
+        ("two objectives", []),
+        ("pruned", ["No importances are shown: of 6 complete trials (fewer than 10) they would be noise."]),
+    ],
+)
+def test_no_importances_where_there_is_nothing_to_weigh(kind: str, said: list[str]) -> None:
+    study = STUDIES[kind][0]()
+    assert find_importances(study) is None
+    assert importances_in_words(None, study) == said
 
 
 def _ended(number: int, value: float | None, minute: int, state: TrialState = TrialState.COMPLETE, **options):

@@ -269,6 +269,9 @@ def test_nothing_of_learning_curves_is_cut_off(drawn, tmp_path, losses, accuraci
     history = [EpochMetrics(epoch, loss, acc, loss, acc, acc, 1.0, 0.0, 0.0) for epoch, (loss, acc) in pairs]
     learning_curves(history, tmp_path / "c.png")
     assert outside(drawn[0]) == []
+    loss, accuracy = drawn[0].axes
+    assert all(tick == round(tick) for tick in loss.get_xticks())
+    assert accuracy.get_title() == f"accuracy (best: {max(accuracies):.4f}, epoch {accuracies.index(max(accuracies))})"
 
 
 @pytest.mark.parametrize(

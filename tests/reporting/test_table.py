@@ -246,6 +246,15 @@ def test_the_runs_that_count(states, chosen, said):
     assert all(part in " ".join(notes) for part in said.split("|"))
 
 
+def test_what_is_left_out_is_told_by_its_number():
+    """The name of a study's job is all that was drawn for it."""
+    runs = [
+        FakeRun(str(i), state="pruned" if i else "complete", metrics={"m": 1.0}, job=str(i // 2)) for i in range(46)
+    ]
+    _, _, (note,) = choose_runs(runs, "m")
+    assert note == f"45 runs are left out, being pruned: jobs {', '.join(map(str, range(20)))} and 3 more."
+
+
 def test_all_runs_failed():
     with pytest.raises(UserError, match=r"All 2 runs failed.*run a.*traceback"):
         choose_runs([FakeRun("a", state="failed"), FakeRun("b", state="failed")], "m")

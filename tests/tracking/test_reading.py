@@ -44,6 +44,19 @@ def test_the_runs_below_a_run(by_hand, root, what):
     assert sweep.folder is None
 
 
+def test_the_last_part_of_a_name_where_nothing_else_is_called_so(client, root):
+    """A sweep is called by the last two parts of its folder, which may be anywhere."""
+    experiment = client.create_experiment("e")
+    for name in ("multirun/wide", "multirun/w_de", "runs/other"):
+        parent = client.create_run(experiment, run_name=name).info.run_id
+        client.create_run(experiment, tags={"mlflow.parentRunId": parent}, run_name=f"a job of/{name}")
+    assert read_sweep("wide", root=root).name == "multirun/wide"
+    assert read_sweep("w_de", root=root).name == "multirun/w_de"
+    client.create_experiment("other")
+    with pytest.raises(UserError, match="this experiment"):
+        read_sweep("other", root=root)
+
+
 def test_an_experiment_is_all_its_runs(by_hand, root):
     sweep = read_sweep("study of mine", root=root)
     assert sweep.parent is None

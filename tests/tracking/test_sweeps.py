@@ -1,5 +1,6 @@
 """Parent and child runs of a multirun, through the callback and through Hydra itself."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -102,6 +103,25 @@ def test_jobs_are_nested_under_their_parent(started, client, root, sweep_dir):
         tags = client.get_run(job.run_id).data.tags
         assert tags["mlflow.parentRunId"] == parent.info.run_id
         assert tags["cifar_tuning.job_num"] == str(number)
+
+
+@pytest.mark.parametrize(
+    ("winner", "tests", "expected"),
+    [
+        (0, (0.6, 0.8), {"test/acc": 0.7, "test/acc_std": 0.1 * 2**0.5}),
+        (0, (0.6, None), {"test/acc": 0.6}),
+        (1, (0.6, 0.8), {}),
+    ],
+)
+def test_what_the_winner_reached_on_the_test_set(client, root, sweep_dir, winner, tests, expected):
+    callback, config = SweepRun(), config_of(root, sweep_dir)
+    callback.on_multirun_start(config)
+    (sweep_dir / "best_values.json").write_text(json.dumps([[winner, 0.7, 1000]]))
+    runs = {str(seed): {"value": 0.7, "test": test} for seed, test in enumerate(tests)}
+    (sweep_dir / "retrained.json").write_text(json.dumps({"trial": 0, "overrides": [], "runs": runs}))
+    callback.on_multirun_end(config)
+    (parent,) = parents(client)
+    assert {k: v for k, v in parent.data.metrics.items() if k.startswith("test/")} == pytest.approx(expected)
 
 
 def test_the_same_folder_has_one_parent(started, client, root, sweep_dir):
