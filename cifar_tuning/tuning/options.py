@@ -66,9 +66,11 @@ class StudyOptions:
         """Parses the configuration of a sweep.
 
         Raises:
-            ConfigError: an override can't be understood as part of a search space.
+            ConfigError: an override can't be understood as part of a search space, or as a sampler or pruner.
         """
         sweeper = config.hydra.sweeper
+        if problems := [*_no_part("sampler", sweeper.sampler), *_no_part("pruner", sweeper.pruner, None)]:
+            raise ConfigError(problems)
         try:
             given = _globs_as_choices(arguments)
             space = SearchSpace.parse(sweeper.params, given, sweeper.custom_search_space)
@@ -187,6 +189,14 @@ class StudyOptions:
         if self.grid or "defaults" not in (self.sweeper.enqueue or []):
             return None
         return standin.defaults_left_out(self.space, self.config)
+
+
+def _no_part(name: str, given: Any, *allowed: Any) -> list[str]:
+    """Returns what to write in place of a value that is no constructor's call."""
+    if OmegaConf.is_dict(given) or given in allowed:
+        return []
+    line = f"hydra.sweeper.{name}={'null' if given is None else given}: is no {name}"
+    return [f"{line}; write hydra/sweeper/{name}={given}" if isinstance(given, str) else line]
 
 
 def _seeded_for(process: int, node: Any) -> Any:

@@ -76,6 +76,7 @@ class StudySweeperConf(OptunaSweeperConf):
     )
     n_jobs: Any = "${cifar_tuning.study_jobs:${hydra.launcher}}"
     max_failure_rate: float = 0.5
+    sampler: Any = MISSING  # so that a name in its place is said to be a choice of the group
     pruner: Any = MISSING
     workers: int | None = 1
     timeout: float | None = None
