@@ -20,7 +20,7 @@ from cifar_tuning.tuning.budget import forgiven, limit
 from cifar_tuning.tuning.claims import exhausted, is_foreign
 from cifar_tuning.tuning.options import StudyOptions
 from cifar_tuning.tuning.place import folder_of_model
-from cifar_tuning.tuning.progress import eligible, number, reason
+from cifar_tuning.tuning.progress import eligible, number, reason, short_keys
 from cifar_tuning.tuning.retrain import retrained, subfolder
 from cifar_tuning.tuning.study_files import PLOTS, experiment, finished, is_over, objective_name, overrides_of, winner
 from cifar_tuning.tuning.trial import outcome_key
@@ -93,9 +93,9 @@ def _ranked(complete: list[FrozenTrial], options: StudyOptions) -> list[FrozenTr
 
 
 def _table(trials: list[FrozenTrial], title: str) -> Table:
-    names = list(dict.fromkeys(name for trial in trials for name in trial.params))
+    names = short_keys(name for trial in trials for name in trial.params)
     table = Table(title=title)
-    for name in ("trial", "value", *names):
+    for name in ("trial", "value", *names.values()):
         table.add_column(escape(name), justify="right", overflow="fold")
     for index, trial in enumerate(trials):
         values = ", ".join(f"{value:.4f}" if abs(value) < 1000 else f"{value:,.0f}" for value in trial.values or ())
