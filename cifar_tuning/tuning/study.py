@@ -103,8 +103,7 @@ def _continuation_problems(options: StudyOptions, study: optuna.Study) -> list[s
     if unlike:
         shown = "\n".join(f"      {line}" for line in unlike)
         lines.append(
-            f"the study {name} has trials whose parameters Optuna can't mix with these:\n{shown}\n    give another "
-            "hydra.sweeper.study_name"
+            f"the study {name} has trials whose parameters Optuna can't mix with these:\n{shown}\n    {_anew(options)}"
         )
     elif not options.sweeper.allow_changed_space:
         attributes = study.user_attrs
@@ -114,10 +113,16 @@ def _continuation_problems(options: StudyOptions, study: optuna.Study) -> list[s
         if changed:
             shown = "\n".join(f"      {line}" for line in changed[:10])
             lines.append(
-                f"the study {name} was begun with another search space or configuration:\n{shown}\n    give another "
-                "hydra.sweeper.study_name, or accept with hydra.sweeper.allow_changed_space=true"
+                f"the study {name} was begun with another search space or configuration:\n{shown}\n    {_anew(options)}, "
+                "or accept with hydra.sweeper.allow_changed_space=true"
             )
     return lines
+
+
+def _anew(options: StudyOptions) -> str:
+    """Returns how to begin another study."""
+    other = "give another hydra.sweeper.study_name"
+    return other if options.place.shared else f"{other}, or begin anew without the folder {options.place.folder}"
 
 
 def _unlike(distributions: Mapping[str, BaseDistribution], study: optuna.Study) -> list[str]:

@@ -551,6 +551,7 @@ def test_another_study_is_not_continued(tiny, folder, study):
         "has 2 finished trials already": ["hydra.sweeper.n_trials=1"],
         "optimizer.lr: interval 0.001 to 0.3, log before, choice(0.1, 0.2) now": ["optimizer.lr=0.1,0.2"],
         "model.dropout: 0.0 before, 0.5 now": ["model.dropout=0.5"],
+        f"or begin anew without the folder {folder}": ["model.dropout=0.5"],
         "belongs to the study simplenn": ["hydra.sweeper.study_name=other"],
     }
     for message, options in refused.items():
