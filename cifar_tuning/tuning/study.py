@@ -113,8 +113,8 @@ def _continuation_problems(options: StudyOptions, study: optuna.Study) -> list[s
         if changed:
             shown = "\n".join(f"      {line}" for line in changed[:10])
             lines.append(
-                f"the study {name} was begun with another search space or configuration:\n{shown}\n    {_anew(options)}, "
-                "or accept with hydra.sweeper.allow_changed_space=true"
+                f"the study {name} was begun with another search space or configuration:\n{shown}\n    {_anew(options)}"
+                ", or accept with hydra.sweeper.allow_changed_space=true"
             )
     return lines
 
