@@ -1,6 +1,5 @@
 """One `-m` command's way through a study: check, open, train (here or in workers), sum up."""
 
-import os
 import sys
 import time
 from contextlib import AbstractContextManager, nullcontext
@@ -12,12 +11,13 @@ from omegaconf import DictConfig, OmegaConf
 from cifar_tuning.compose import remember_files
 from cifar_tuning.errors import UserError
 from cifar_tuning.processes import is_worker
+from cifar_tuning.tuning.budget import limit
 from cifar_tuning.tuning.engine import Engine
 from cifar_tuning.tuning.exits import ContainedTask
 from cifar_tuning.tuning.options import StudyOptions
 from cifar_tuning.tuning.study import open_study, storage_of
 from cifar_tuning.tuning.worker_count import script, workers_of
-from cifar_tuning.tuning.workers import BEGIN_VARIABLE, Workers, die_with_parent
+from cifar_tuning.tuning.workers import Workers, die_with_parent
 
 
 def run_study(config: DictConfig, context: HydraContext, task: TaskFunction, arguments: list[str]) -> None:
@@ -31,10 +31,9 @@ def run_study(config: DictConfig, context: HydraContext, task: TaskFunction, arg
     options = StudyOptions.parse(config, arguments)
     study = open_study(options)
     workers = workers_of(options)
-    begin = float(os.environ.get(BEGIN_VARIABLE, time.time()))
     if is_worker():
         die_with_parent()
-        Engine(study, options, context, task, begin, workers).run()
+        Engine(study, options, context, task, workers).run()
         return
     from cifar_tuning.tuning import retrain, study_files, summary
 
@@ -44,17 +43,19 @@ def run_study(config: DictConfig, context: HydraContext, task: TaskFunction, arg
         raise UserError("hydra.sweeper.workers: only a script or a module can be repeated in worker processes")
     stopped = True
     try:
-        with _monitor(study, options, begin):
+        with _monitor(study, options):
             if command and (workers > 1 or sys.stdout.isatty()):
-                Workers(command, options, study, begin, workers).run()
+                Workers(command, options, study, workers).run()
             else:
-                Engine(study, options, context, task, begin).run()
+                Engine(study, options, context, task).run()
         stopped = False
     finally:
         # Who pressed Ctrl-C does not want to wait for pictures; the next command draws them.
         study_files.write(study, options, plots=options.sweeper.plots and not stopped)
     timeout = options.sweeper.timeout
-    timed_out = timeout is not None and time.time() >= begin + timeout and not study_files.is_over(study, options)
+    timed_out = (
+        timeout is not None and time.time() >= options.begin + timeout and not study_files.is_over(study, options)
+    )
     failures = retrain.retrain_best(study, options, context, task)
     summary.print_end(study, options, timed_out)
     if failures:
@@ -63,10 +64,11 @@ def run_study(config: DictConfig, context: HydraContext, task: TaskFunction, arg
         raise UserError(f"hydra.sweeper.retrain_best: the winner could not be retrained:\n{shown}\n{again}")
 
 
-def _monitor(study: optuna.Study, options: StudyOptions, begin: float) -> AbstractContextManager[object]:
+def _monitor(study: optuna.Study, options: StudyOptions) -> AbstractContextManager[object]:
     from cifar_tuning.tuning.display import Monitor
 
-    if options.n_trials <= sum(trial.state.is_finished() for trial in study.get_trials(deepcopy=False)):
+    total = limit(study, options)
+    if total <= sum(trial.state.is_finished() for trial in study.get_trials(deepcopy=False)):
         return nullcontext()
     # A study object of its own: the table is drawn by another thread.
     watched = optuna.load_study(study_name=study.study_name, storage=storage_of(options))
@@ -75,8 +77,8 @@ def _monitor(study: optuna.Study, options: StudyOptions, begin: float) -> Abstra
     return Monitor(
         lambda: watched.get_trials(deepcopy=False),
         name=study.study_name,
-        n_trials=options.n_trials,
+        n_trials=total,
         maximize=options.directions[0] == "maximize",
         epochs=epochs if isinstance(epochs, int) else None,
-        deadline=None if timeout is None else begin + timeout,
+        deadline=None if timeout is None else options.begin + timeout,
     )

@@ -3,11 +3,12 @@
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 
 from optuna.trial import FrozenTrial
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
@@ -20,6 +21,7 @@ from cifar_tuning.tuning.progress import (
     epochs_trained,
     line,
     parameters,
+    short_keys,
     sparkline,
     state_word,
     value_text,
@@ -35,41 +37,51 @@ log = logging.getLogger(__name__)
 def render(trials: Sequence[FrozenTrial], watched: Watched, now: float, *, closing: bool = False) -> RenderableType:
     """The whole picture; `closing` says how long it took in place of how long it will take."""
     progress = StudyProgress(trials, watched, now)
+    names = short_keys(name for trial in trials for name in trial.params)
     speed = "?" if progress.epochs_per_minute is None else f"{progress.epochs_per_minute:.1f}"
     span = f"took {duration(progress.elapsed)}" if closing else f"time left {duration(progress.left)}"
     best = "best: none yet"
     if progress.several_objectives:
         best = f"{len(progress.ended)} trials ended, several objectives"
     elif progress.best is not None:
-        best = f"best {value_text(progress.best)}, trial {progress.best.number}  {parameters(progress.best)}"
+        best = f"best {value_text(progress.best)}, trial {progress.best.number}  {parameters(progress.best, names)}"
     title = Text.assemble((watched.name, "bold"), f"  {speed} epochs/min, {span}")
-    parts: list[RenderableType] = [title, _bar(progress, watched.n_trials), Text(best)]
+    parts: list[RenderableType] = [title, _Bar(progress, watched.n_trials), Text(best)]
     if progress.running:
         # The latest: what an earlier crash left "running" for ever has low numbers.
-        rows = [_cells(trial, watched.epochs) for trial in progress.running[-MAX_RUNNING:]]
+        rows = [_cells(trial, watched.epochs, names) for trial in progress.running[-MAX_RUNNING:]]
         parts.append(_table(["running", "epoch", "value", "curve", "parameters"], rows))
     if (more := len(progress.running) - MAX_RUNNING) > 0:
         parts.append(Text(f"and {more} more running", "dim"))
     if progress.ended:
-        rows = [[*_cells(trial, watched.epochs)[:3], state_word(trial)] for trial in progress.ended[-MAX_ENDED:]]
+        rows = [[*_cells(trial, watched.epochs, names)[:3], state_word(trial)] for trial in progress.ended[-MAX_ENDED:]]
         parts.append(_table(["ended", "epoch", "value", "state"], rows))
     return Group(*parts)
 
 
-def _bar(progress: StudyProgress, n_trials: int) -> Text:
-    text, total, seen = Text(), max(n_trials, len(progress.ended), 1), 0
-    for word, colour in COLOURS.items():
-        before, seen = seen, seen + progress.counts[word]
-        # Differences of rounded sums, so that the parts always add up to the whole.
-        text.append("━" * (seen * BAR // total - before * BAR // total), colour)
-    text.append("─" * (BAR - len(text)), "dim")
-    counts = (f"{progress.counts[w]} {w}" for w in [*COLOURS, "waiting"] if w != "diverged" or progress.counts[w])
-    return text.append(f" {progress.out_of}: {', '.join(counts)}")
+@dataclass
+class _Bar:
+    """How the trials ended, as a bar that leaves the line room for their numbers."""
+
+    progress: StudyProgress
+    n_trials: int
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        counts = self.progress.counts
+        words = (f"{counts[w]} {w}" for w in [*COLOURS, "waiting"] if w != "diverged" or counts[w])
+        said = f" {self.progress.out_of}: {', '.join(words)}"
+        width = max(0, min(BAR, options.max_width - len(said)))
+        text, total, seen = Text(no_wrap=True), max(self.n_trials, len(self.progress.ended), 1), 0
+        for word, colour in COLOURS.items():
+            before, seen = seen, seen + counts[word]
+            # Differences of rounded sums, so that the parts always add up to the whole.
+            text.append("━" * (seen * width // total - before * width // total), colour)
+        yield text.append("─" * (width - len(text)), "dim").append(said)
 
 
-def _cells(trial: FrozenTrial, epochs: int | None) -> list[str]:
+def _cells(trial: FrozenTrial, epochs: int | None, names: Mapping[str, str]) -> list[str]:
     curve = sparkline([value for _, value in sorted(trial.intermediate_values.items())], CURVE)
-    return [str(trial.number), epoch_text(trial.last_step, epochs), value_text(trial), curve, parameters(trial)]
+    return [str(trial.number), epoch_text(trial.last_step, epochs), value_text(trial), curve, parameters(trial, names)]
 
 
 def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:

@@ -17,6 +17,7 @@ from optuna.trial import Trial, TrialState
 
 from cifar_tuning.errors import UserError
 from cifar_tuning.processes import asked_to_stop, undisturbed
+from cifar_tuning.tuning.budget import failed_before, limit
 from cifar_tuning.tuning.claims import Claims
 from cifar_tuning.tuning.endings import Endings, error_of
 from cifar_tuning.tuning.exits import JobExit, exited, reason, stops_process
@@ -41,7 +42,6 @@ class Engine:
         options: of the sweep.
         context: Hydra's.
         task: what trains a job.
-        begin: when the command began, in seconds since the epoch; failures before it are forgiven.
         workers: processes of the command.
     """
 
@@ -51,10 +51,9 @@ class Engine:
         options: StudyOptions,
         context: HydraContext,
         task: TaskFunction,
-        begin: float,
         workers: int = 1,
     ) -> None:
-        self.study, self.options, self.context, self.begin = study, options, context, begin
+        self.study, self.options, self.context = study, options, context
         sweeper = options.sweeper
         self.launcher = Plugins.instance().instantiate_launcher(
             config=options.config, hydra_context=context, task_function=task
@@ -62,7 +61,7 @@ class Engine:
         storage, folder = storage_of(options), options.place.folder
         self.storage = storage
         self.endings = Endings(study, storage, folder, sweeper.repeats, len(options.directions))
-        limits = options.n_trials, sweeper.max_retry
+        limits = limit(study, options), sweeper.max_retry
         self.claims = Claims(study, storage, folder, *limits, self.endings.settle, self.endings.fail)
         # The fused launcher takes another trial whenever one ends; others launch batches, and wait for all of one.
         self.flow: TrainInTurn | None = getattr(self.launcher, "flow", None)
@@ -70,7 +69,7 @@ class Engine:
         one_by_one = self.flow is not None or options.config.hydra.launcher._target_ == BASIC_LAUNCHER
         self.batch = 1 if one_by_one else sweeper.n_jobs
         self.repeats: int = sweeper.repeats
-        self.deadline = math.inf if sweeper.timeout is None else begin + sweeper.timeout
+        self.deadline = math.inf if sweeper.timeout is None else options.begin + sweeper.timeout
 
     def run(self) -> None:
         """Trains trial after trial until none is left, time is up, or too many failed.
@@ -209,13 +208,9 @@ class Engine:
 
     def _failed(self) -> list[optuna.trial.FrozenTrial] | None:
         """Returns the trials that failed since the command began; None if they are no more than is allowed."""
-        failed = [
-            trial
-            for trial in self.study.get_trials(deepcopy=False)
-            if trial.state == TrialState.FAIL
-            and trial.datetime_complete is not None
-            and trial.datetime_complete.timestamp() >= self.begin
-        ]
+        trials = self.study.get_trials(deepcopy=False)
+        before = {trial.number for trial in failed_before(trials, self.options.begin)}
+        failed = [trial for trial in trials if trial.state == TrialState.FAIL and trial.number not in before]
         return failed if len(failed) > self.options.sweeper.max_failure_rate * self.options.n_trials else None
 
     def _stop_if_too_many_failed(self) -> None:
@@ -225,7 +220,8 @@ class Engine:
             raise UserError(
                 f"{len(failed)} of {self.options.n_trials} trials failed, more than "
                 f"hydra.sweeper.max_failure_rate={rate} allows:\n{shown}\nTheir tracebacks are in "
-                f"{self.options.place.folder}/<trial>/traceback.txt. The same command goes on with the study."
+                f"{self.options.place.folder}/<trial>/traceback.txt. The same command goes on with the study, and "
+                "trains as many more in place of those that failed."
             )
 
 

@@ -84,8 +84,7 @@ def searched(study: optuna.Study | None, params: Mapping[str, str]) -> dict[str,
     """Returns the keys that a study chose, each by itself, and whether it drew them from a continuous range.
 
     Args:
-        study: the sweep's; None where it can't be read: then what its parent run says of the space has to do, which
-            lacks the command line's own ranges.
+        study: the sweep's; None where it can't be read: then what its parent run says of the space has to do.
         params: of the sweep's run: the sweeper's options.
     """
     found: dict[str, bool] = {}

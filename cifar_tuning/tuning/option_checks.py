@@ -2,13 +2,16 @@
 
 from pathlib import Path
 
+from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from optuna.distributions import FloatDistribution
 
+from cifar_tuning.compose import sweep_loader
 from cifar_tuning.errors import ConfigError
 from cifar_tuning.numeric import is_number, is_whole
-from cifar_tuning.overrides import given_options, parse_overrides
+from cifar_tuning.overrides import given_options, key_of, parse_overrides
+from cifar_tuning.processes import is_worker
 from cifar_tuning.targets import how_to_trust, refused
 from cifar_tuning.text import on_one_line
 from cifar_tuning.tuning import standin
@@ -38,7 +41,7 @@ def option_problems(options: StudyOptions) -> list[str]:
         lines.append(f"hydra.sweeper.max_failure_rate={rate}: must be a number from 0 to 1")
     if bad := [d for d in options.directions or ["[]"] if d not in ("minimize", "maximize")]:
         lines.append(f"hydra.sweeper.direction={bad[0]}: must be minimize or maximize, or a list of them")
-    lines += _problems_with_space(options)
+    lines += _problems_with_space(options) + _problems_with_function(options)
     lines += _problems_with_folder(options) + _problems_with_parts(options) + _problems_with_repeats(options)
     return lines + _problems_with_objective(options) + _problems_with_retraining(options)
 
@@ -61,6 +64,23 @@ def _problems_with_space(options: StudyOptions) -> list[str]:
         f"hydra/sweeper/sampler: BruteForceSampler tries every point, and there is no end of them in {shown}: give "
         "choices or range(low,high,step=…), or take another sampler"
     ]
+
+
+def _problems_with_function(options: StudyOptions) -> list[str]:
+    """The mistakes in the branches of the user's function, and in the overrides that they suggest."""
+    custom, space = options.space.custom, options.space
+    if custom is None or is_worker():  # its supervisor has looked
+        return []
+    points, lines = standin.branches(space, options.config)
+    loader = sweep_loader(GlobalHydra.instance().config_loader())
+    wrong: dict[str, str] = {}
+    for point in points[1:]:  # the first is composed, and looked at, with the declared ranges
+        overrides = space.overrides(point)
+        try:
+            loader.load_sweep_config(options.config, overrides)
+        except Exception as error:
+            wrong.setdefault(on_one_line(error), ", ".join(overrides))
+    return lines + [f"hydra.sweeper.custom_search_space={custom}: {why}  (with {w})" for why, w in wrong.items()]
 
 
 def _problems_with_folder(options: StudyOptions) -> list[str]:
@@ -107,9 +127,17 @@ def _problems_with_parts(options: StudyOptions) -> list[str]:
 
 
 def _problems_with_repeats(options: StudyOptions) -> list[str]:
+    ranges = standin.all_distributions(options.space, options.config) or options.space.distributions
+    swept = "seed" in map(key_of, ranges)
+    if swept and options.sweeper.repeats == 1 and not options.grid and not options.brute_force:
+        return [
+            "seed: a sampler takes it for a hyperparameter, and the winner would be the luckiest seed; "
+            "seed=0 hydra.sweeper.repeats=3 makes a trial the mean over three seeds, hydra/sweeper/sampler=grid tries "
+            "every combination"
+        ]
     if options.sweeper.repeats == 1 and not options.sweeper.retrain_best:
         return []
-    if "seed" in options.space.distributions:
+    if swept:
         return ["seed: is swept, but hydra.sweeper.repeats and retrain_best give every seed to each configuration"]
     if "seed" in options.config and OmegaConf.is_interpolation(options.config, "seed"):
         return ["seed: depends on the job, but hydra.sweeper.repeats and retrain_best give it every seed"]

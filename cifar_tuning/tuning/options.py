@@ -1,9 +1,11 @@
 """A study's options, parsed from Hydra's configuration, and what is built from them."""
 
 import functools
+import os
+import time
 import warnings
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import optuna
@@ -33,23 +35,42 @@ _TRUSTED = (
 )
 
 
+# Set in a worker's environment: when the command began.
+BEGIN_VARIABLE = "CIFAR_TUNING_STUDY_BEGIN"
+
+
+def _begin() -> float:
+    return float(os.environ.get(BEGIN_VARIABLE, time.time()))
+
+
 @dataclass(frozen=True)
 class StudyOptions:
-    """The sweeper's configuration, parsed; see `plugin.StudySweeperConf` for what the options mean."""
+    """The sweeper's configuration, parsed; see `plugin.StudySweeperConf` for what the options mean.
+
+    Attributes:
+        place: where the study is.
+        space: what it varies.
+        config: of the sweep.
+        sweeper: the sweeper's part of that.
+        begin: when the command began, in seconds since the epoch; the same for all its workers.
+    """
 
     place: StudyPlace
     space: SearchSpace
     config: DictConfig
     sweeper: Any
+    begin: float = field(default_factory=_begin)
 
     @classmethod
     def parse(cls, config: DictConfig, arguments: list[str]) -> "StudyOptions":
         """Parses the configuration of a sweep.
 
         Raises:
-            ConfigError: an override can't be understood as part of a search space.
+            ConfigError: an override can't be understood as part of a search space, or as a sampler or pruner.
         """
         sweeper = config.hydra.sweeper
+        if problems := [*_no_part("sampler", sweeper.sampler), *_no_part("pruner", sweeper.pruner, None)]:
+            raise ConfigError(problems)
         try:
             given = _globs_as_choices(arguments)
             space = SearchSpace.parse(sweeper.params, given, sweeper.custom_search_space)
@@ -74,13 +95,18 @@ class StudyOptions:
         return str(self.sweeper.sampler.get("_target_")) == _BRUTE_FORCE
 
     @property
+    def exhaustive(self) -> bool:
+        """Whether the sampler tries every point of a space that is known beforehand."""
+        return self.grid or (self.brute_force and self.space.custom is None)
+
+    @property
     def n_trials(self) -> int:
         """The total number of trials; the number of points if the sampler tries all, and they are fewer.
 
         How many a function of the user's describes is only known once all are tried: see `claims.exhausted`.
         """
         total = int(self.sweeper.n_trials)
-        if self.grid or (self.brute_force and self.space.custom is None):
+        if self.exhaustive:
             size = 1
             for values in self.space.grid().values():
                 size *= len(values)
@@ -163,6 +189,14 @@ class StudyOptions:
         if self.grid or "defaults" not in (self.sweeper.enqueue or []):
             return None
         return standin.defaults_left_out(self.space, self.config)
+
+
+def _no_part(name: str, given: Any, *allowed: Any) -> list[str]:
+    """Returns what to write in place of a value that is no constructor's call."""
+    if OmegaConf.is_dict(given) or given in allowed:
+        return []
+    line = f"hydra.sweeper.{name}={'null' if given is None else given}: is no {name}"
+    return [f"{line}; write hydra/sweeper/{name}={given}" if isinstance(given, str) else line]
 
 
 def _seeded_for(process: int, node: Any) -> Any:

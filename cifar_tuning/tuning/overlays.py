@@ -9,16 +9,20 @@ from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.object_type import ObjectType
 from hydra.core.plugins import Plugins
+from hydra.errors import CompactHydraException
 from hydra.plugins.config_source import ConfigResult
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from cifar_tuning import PROJECT_ROOT
+from cifar_tuning.job_folders import is_study
 from cifar_tuning.overrides import deletes, key_of, task_overrides, unresolved
 from cifar_tuning.text import SEARCHPATH, flatten, is_elsewhere, override
 
 GROUP = "experiment/"
+# What a study's winner is called in its folder.
+BEST = "best"
 # Overlays that a configuration was composed with: what they set is in its values.
 COMPOSED_WITH = ("study", "experiment", "variant")
 # What a configuration has that a result does not depend on, beside where it was trained and kept.
@@ -126,8 +130,21 @@ class StudiesSource(FileConfigSource):
         return config_path.startswith(GROUP) and super().is_group(config_path.removeprefix(GROUP))
 
     def is_config(self, config_path: str) -> bool:
-        """Only files of `experiment`."""
-        return config_path.startswith(GROUP) and super().is_config(config_path.removeprefix(GROUP))
+        """Only files of `experiment`.
+
+        Raises:
+            CompactHydraException: it would be a study's winner, and the study has none.
+        """
+        if not config_path.startswith(GROUP):
+            return False
+        asked = Path(self.path) / config_path.removeprefix(GROUP)
+        found = super().is_config(config_path.removeprefix(GROUP))
+        if not found and asked.stem == BEST and is_study(asked.parent):  # Hydra asks this source last
+            raise CompactHydraException(
+                f"error: experiment={config_path.removeprefix(GROUP)}: the study in {asked.parent} has no winner yet; "
+                "it has one when a command has ended with a complete trial (and never of several objectives)"
+            )
+        return found
 
     def load_config(self, config_path: str) -> ConfigResult:
         """Reads an overlay."""
@@ -138,7 +155,7 @@ class StudiesSource(FileConfigSource):
         if config_path.rstrip("/") != GROUP.rstrip("/") or results_filter == ObjectType.GROUP:
             return []
         root = Path(self.path)
-        return sorted(str(file.relative_to(root).with_suffix("")) for file in root.glob("*/best.yaml"))
+        return sorted(str(file.relative_to(root).with_suffix("")) for file in root.glob(f"*/{BEST}.yaml"))
 
 
 class StudiesSearchPath(SearchPathPlugin):

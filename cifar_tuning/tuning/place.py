@@ -9,8 +9,9 @@ from omegaconf import OmegaConf
 
 from cifar_tuning.databases import in_folder, sqlite_url
 from cifar_tuning.errors import ConfigError
+from cifar_tuning.overrides import key_of, parse_overrides, task_overrides, value_of
 from cifar_tuning.targets import is_study
-from cifar_tuning.text import without_password
+from cifar_tuning.text import flatten, without_password
 
 STORAGE_FILE = "optuna.db"
 # What a job is to its study, where Hydra lets a sweep say so: which of a trial's seeds it trains, or that it trains
@@ -106,7 +107,14 @@ def sweep_key(hydra: Any) -> str | None:
 
 
 def sweeper_options(hydra: Any) -> dict[str, Any]:
-    """Returns a sweeper's options as they are used."""
+    """Returns a sweeper's options as they are used: what is swept on the command line is in `params`, as typed."""
     options = OmegaConf.to_container(hydra.sweeper, resolve=True)
     assert isinstance(options, dict)
-    return {str(key): value for key, value in options.items()}
+    typed = task_overrides(hydra)
+    params = {key_of(key): value for key, value in flatten(options.get("params") or {})}
+    for override, parsed in zip(typed, parse_overrides(typed), strict=True):
+        params.pop(key_of(override), None)
+        if parsed.is_sweep_override():
+            params[key_of(override)] = value_of(override)
+    known = {"params": params} if params else {}
+    return {str(key): value for key, value in options.items() if key != "params"} | known

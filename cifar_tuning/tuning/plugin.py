@@ -48,7 +48,8 @@ class StudySweeperConf(OptunaSweeperConf):
     Attributes:
         storage: Optuna storage URL; null: `optuna.db` in the sweep's folder.
         study_name: made from the command, so that the same command is the same study; null: the application's name.
-        n_trials: finished trials of the study in total, over all commands and processes.
+        n_trials: finished trials of the study in total, over all commands and processes, without those that failed
+            before the command began.
         n_jobs: trials that a launcher which runs several has at the same time; the basic one takes one. The fused one,
             for which it is made 8 (or its `stack`), takes another trial whenever one ends, and all workers share the
             number, though each has room for a whole `hydra.launcher.stack`; others (2) train batch after batch.
@@ -75,6 +76,7 @@ class StudySweeperConf(OptunaSweeperConf):
     )
     n_jobs: Any = "${cifar_tuning.study_jobs:${hydra.launcher}}"
     max_failure_rate: float = 0.5
+    sampler: Any = MISSING  # so that a name in its place is said to be a choice of the group
     pruner: Any = MISSING
     workers: int | None = 1
     timeout: float | None = None

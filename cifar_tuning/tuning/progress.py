@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -139,10 +139,17 @@ def epoch_text(step: int | None, epochs: int | None) -> str:
     return f"{epoch + 1}/{epochs} (repeat {repeat + 1})" if step > epochs else f"{step}/{epochs}"
 
 
-def parameters(trial: FrozenTrial) -> str:
-    """All parameters in one line, floats to four significant digits."""
+def short_keys(names: Iterable[str]) -> dict[str, str]:
+    """The last part of each key, where no other one has the same: `lr` for `optimizer.lr`."""
+    keys = dict.fromkeys(names)
+    count = Counter(key.rpartition(".")[2] for key in keys)
+    return {key: last if count[last := key.rpartition(".")[2]] == 1 else key for key in keys}
+
+
+def parameters(trial: FrozenTrial, names: Mapping[str, str]) -> str:
+    """All parameters in one line, floats to four significant digits, under the names given for them."""
     short = {name: f"{v:.4g}" if isinstance(v, float) else " ".join(str(v).split()) for name, v in trial.params.items()}
-    return " ".join(f"{name}={text}" for name, text in short.items())
+    return " ".join(f"{names[name]}={text}" for name, text in short.items())
 
 
 def duration(seconds: float | None) -> str:

@@ -1,5 +1,6 @@
 """The search space tried out before any trial, by a stand-in that answers with the configuration's present values."""
 
+import itertools
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -18,6 +19,8 @@ from cifar_tuning.tuning.space import SearchSpace, describe
 
 # What a trial has only as an attribute of the object, not of its class.
 OF_A_TRIAL = ("study", "storage", "_trial_id", "_study_id")
+# Calls of the user's function, to see its branches, before the first trial.
+MOST_CALLS = 32
 # In place of a value that is not there: null is one.
 ABSENT: Any = object()
 
@@ -40,13 +43,14 @@ class StandIn(FixedTrial):
         absent: the keys without one.
         refused: the given values that are not in their distribution.
         guessed: whether the function was answered with a value that was not given.
+        pruned: whether the function wants no such trial.
     """
 
     def __init__(self, config: DictConfig, given: Mapping[str, Any], declared: Mapping[str, Any]) -> None:
         super().__init__({})
         self.defaults, self.given, self.declared = _Defaults(config), given, declared
         self.matched, self.outside, self.absent = set[str](), dict[str, Any](), list[str]()
-        self.refused, self.guessed = dict[str, BaseDistribution](), False
+        self.refused, self.guessed, self.pruned = dict[str, BaseDistribution](), False, False
 
     def _suggest(self, name: str, distribution: BaseDistribution) -> Any:
         value = value_in(distribution, self.given, name)
@@ -117,7 +121,7 @@ def tried(space: SearchSpace, config: DictConfig, given: Mapping[str, Any] | Non
             warnings.simplefilter("ignore")
             space.suggest(trial, config)
     except TrialPruned:  # as far as the function asked for any
-        pass
+        trial.pruned = True
     except Exception as error:
         if _asks_for_more(error, trial):
             raise NeedsTrialError(str(error)) from error
@@ -160,6 +164,40 @@ def example_params(space: SearchSpace, config: DictConfig) -> dict[str, Any]:
         NeedsTrialError: it can't be tried.
     """
     return tried(space, config).params
+
+
+def branches(space: SearchSpace, config: DictConfig) -> tuple[list[dict[str, Any]], list[str]]:
+    """Has the user's function called once as the configuration stands, and once for each value of each choice it meets.
+
+    Returns:
+        The points that it came to, the first as near to the defaults as the space allows, and a line for each mistake.
+    """
+    waiting: list[dict[str, Any]] = [{}]
+    met = set[tuple[str, str]]()
+    points, problems = list[dict[str, Any]](), dict[str, None]()
+    for given in itertools.islice(_growing(waiting), MOST_CALLS):
+        try:
+            trial = tried(space, config, given)
+        except NeedsTrialError:
+            continue
+        except ConfigError as error:
+            shown = ", ".join(f"{name}={written(value)}" for name, value in given.items())
+            problems |= dict.fromkeys(f"{one}  (with {shown})" if given else one for one in error.problems)
+            continue
+        points += [] if trial.pruned else [trial.params]
+        choices = {name: d.choices for name, d in trial.distributions.items() if isinstance(d, CategoricalDistribution)}
+        met |= {(name, repr(trial.params[name])) for name in choices}
+        # The function's own first: what is declared is looked at by itself.
+        for name in sorted(choices, key=lambda name: name in space.distributions):
+            new = [choice for choice in choices[name] if (name, repr(choice)) not in met]
+            met |= {(name, repr(choice)) for choice in new}
+            waiting += [{**given, name: choice} for choice in new]
+    return points, list(problems)
+
+
+def _growing(waiting: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    while waiting:
+        yield waiting.pop(0)
 
 
 def all_distributions(

@@ -15,6 +15,7 @@ from cifar_tuning.errors import ConfigError
 from cifar_tuning.files import write_text
 from cifar_tuning.processes import WORKER_VARIABLE, host, lives, started
 from cifar_tuning.text import counted, without_password
+from cifar_tuning.tuning.budget import forgiven, to_enqueue
 from cifar_tuning.tuning.option_checks import option_problems
 from cifar_tuning.tuning.options import StudyOptions, make_pruner
 from cifar_tuning.tuning.place import StudyPlace
@@ -91,7 +92,8 @@ def _continuation_problems(options: StudyOptions, study: optuna.Study) -> list[s
             f"hydra.sweeper.direction={','.join(options.directions)}: the study {name} was begun with "
             f"{','.join(before)}; give another hydra.sweeper.study_name"
         )
-    done = sum(trial.state.is_finished() for trial in study.get_trials(deepcopy=False))
+    ended = sum(trial.state.is_finished() for trial in study.get_trials(deepcopy=False))
+    done = ended - len(forgiven(study, options))
     if options.n_trials < done:
         lines.append(
             f"hydra.sweeper.n_trials={options.n_trials}: the study {name} has {counted(done, 'finished trial')} "
@@ -101,8 +103,7 @@ def _continuation_problems(options: StudyOptions, study: optuna.Study) -> list[s
     if unlike:
         shown = "\n".join(f"      {line}" for line in unlike)
         lines.append(
-            f"the study {name} has trials whose parameters Optuna can't mix with these:\n{shown}\n    give another "
-            "hydra.sweeper.study_name"
+            f"the study {name} has trials whose parameters Optuna can't mix with these:\n{shown}\n    {_anew(options)}"
         )
     elif not options.sweeper.allow_changed_space:
         attributes = study.user_attrs
@@ -112,10 +113,16 @@ def _continuation_problems(options: StudyOptions, study: optuna.Study) -> list[s
         if changed:
             shown = "\n".join(f"      {line}" for line in changed[:10])
             lines.append(
-                f"the study {name} was begun with another search space or configuration:\n{shown}\n    give another "
-                "hydra.sweeper.study_name, or accept with hydra.sweeper.allow_changed_space=true"
+                f"the study {name} was begun with another search space or configuration:\n{shown}\n    {_anew(options)}"
+                ", or accept with hydra.sweeper.allow_changed_space=true"
             )
     return lines
+
+
+def _anew(options: StudyOptions) -> str:
+    """Returns how to begin another study."""
+    other = "give another hydra.sweeper.study_name"
+    return other if options.place.shared else f"{other}, or begin anew without the folder {options.place.folder}"
 
 
 def _unlike(distributions: Mapping[str, BaseDistribution], study: optuna.Study) -> list[str]:
@@ -145,7 +152,7 @@ def open_study(options: StudyOptions) -> optuna.Study:
     """
     if problems := study_problems(options):
         raise ConfigError(problems)
-    place, first = options.place, options.enqueued()
+    place = options.place
     place.folder.mkdir(parents=True, exist_ok=True)
     storage = storage_of(options)
     with study_lock(storage, place.folder):
@@ -167,8 +174,8 @@ def open_study(options: StudyOptions) -> optuna.Study:
         for key, value in attributes.items():
             if study.user_attrs.get(key, ...) != value:
                 study.set_user_attr(key, value)
-        for params in first:
-            study.enqueue_trial(params, skip_if_exists=True)
+        for params in to_enqueue(study, options):
+            study.enqueue_trial(params)
     return study
 
 

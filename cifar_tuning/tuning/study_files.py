@@ -16,6 +16,7 @@ from cifar_tuning import PROJECT_ROOT
 from cifar_tuning.files import write_text
 from cifar_tuning.overrides import of_job
 from cifar_tuning.text import command_line, counted, override, without_password
+from cifar_tuning.tuning.budget import limit
 from cifar_tuning.tuning.claims import exhausted
 from cifar_tuning.tuning.engine import OVERRIDES
 from cifar_tuning.tuning.options import StudyOptions
@@ -101,7 +102,7 @@ def winner(study: optuna.Study, options: StudyOptions) -> FrozenTrial | None:
 def is_over(study: optuna.Study, options: StudyOptions) -> bool:
     """Whether all trials have ended that the study is to have, or there can be."""
     ended = len(finished(study))
-    return ended >= options.n_trials or (ended == len(study.get_trials(deepcopy=False)) and exhausted(study))
+    return ended >= limit(study, options) or (ended == len(study.get_trials(deepcopy=False)) and exhausted(study))
 
 
 def overrides_of(trial: FrozenTrial, options: StudyOptions) -> list[str]:

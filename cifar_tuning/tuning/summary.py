@@ -16,10 +16,11 @@ from rich.table import Table
 from cifar_tuning.databases import with_driver
 from cifar_tuning.targets import is_tracked
 from cifar_tuning.text import command_line, counted, override, remarked, without_password
+from cifar_tuning.tuning.budget import forgiven, limit
 from cifar_tuning.tuning.claims import exhausted, is_foreign
 from cifar_tuning.tuning.options import StudyOptions
 from cifar_tuning.tuning.place import folder_of_model
-from cifar_tuning.tuning.progress import eligible, number, reason
+from cifar_tuning.tuning.progress import eligible, number, reason, short_keys
 from cifar_tuning.tuning.retrain import retrained, subfolder
 from cifar_tuning.tuning.study_files import PLOTS, experiment, finished, is_over, objective_name, overrides_of, winner
 from cifar_tuning.tuning.trial import outcome_key
@@ -31,16 +32,18 @@ EXHAUSTED = "every point of the search space is tried"
 
 def print_start(study: optuna.Study, options: StudyOptions) -> None:
     """Prints where the study is, how far it has come, and which defaults it can't begin with."""
-    done = len(finished(study))
+    before = len(forgiven(study, options))
+    done = len(finished(study)) - before
+    apart = f"; {before} failed before and don't count" if before else ""
     print(f"Study {study.study_name} in {without_password(options.place.storage)}, folder {options.place.folder}")
     if len(options.directions) > 1:
         print(f"{len(options.directions)} objectives: there is no pruning (a curve has only one).")
-    if exhausted(study):
+    if exhausted(study) and is_over(study, options):
         print(EXHAUSTED)
     elif done >= options.n_trials:
-        print(f"all {counted(done, 'trial')} finished; hydra.sweeper.n_trials={2 * done} would go on with it")
-    elif done:
-        print(f"going on: {done} of {counted(options.n_trials, 'trial')} finished")
+        print(f"all {counted(done, 'trial')} finished; hydra.sweeper.n_trials={2 * done} would go on with it{apart}")
+    elif done or before:
+        print(f"going on: {done} of {counted(options.n_trials, 'trial')} finished{apart}")
     elif (left_out := options.left_out()) is not None:
         print(left_out)
 
@@ -61,14 +64,16 @@ def print_end(study: optuna.Study, options: StudyOptions, timed_out: bool = Fals
     if complete:
         shown_trials = study.best_trials if several else _ranked(complete, options)[:5]
         console.print(_table(shown_trials, "Pareto front" if several else "the best five"))
+    before = len(forgiven(study, options))
     counts = {state: sum(t.state == state for t in ended) for state in (TrialState.PRUNED, TrialState.FAIL)}
     lines = [
-        f"{len(ended)} of {counted(options.n_trials, 'trial')} finished: {len(complete)} complete, "
+        f"{len(ended)} of {counted(limit(study, options), 'trial')} finished: {len(complete)} complete, "
         f"{counts[TrialState.PRUNED]} pruned, {counts[TrialState.FAIL]} failed{saved(ended, options.sweeper.repeats)}",
         *failures(ended),
+        *made_up_for(0 if exhausted(study) and not options.exhaustive else counts[TrialState.FAIL] - before),
         *([] if complete or not ended else [f"None is complete; their logs are in {options.place.folder}/<trial>/"]),
         *([EXHAUSTED] if exhausted(study) else []),
-        *([] if is_over(study, options) else [*unfinished(options, len(ended), timed_out), *foreign(study)]),
+        *([] if is_over(study, options) else [*unfinished(options, len(ended) - before, timed_out), *foreign(study)]),
     ]
     if complete and several:
         lines += [*_front(study.best_trials, options), *_look_next(options, [])]
@@ -88,9 +93,9 @@ def _ranked(complete: list[FrozenTrial], options: StudyOptions) -> list[FrozenTr
 
 
 def _table(trials: list[FrozenTrial], title: str) -> Table:
-    names = list(dict.fromkeys(name for trial in trials for name in trial.params))
+    names = short_keys(name for trial in trials for name in trial.params)
     table = Table(title=title)
-    for name in ("trial", "value", *names):
+    for name in ("trial", "value", *names.values()):
         table.add_column(escape(name), justify="right", overflow="fold")
     for index, trial in enumerate(trials):
         values = ", ".join(f"{value:.4f}" if abs(value) < 1000 else f"{value:,.0f}" for value in trial.values or ())
@@ -130,6 +135,11 @@ def failures(ended: list[FrozenTrial]) -> list[str]:
     lines = [f"  trial {t.number} failed: {reason(t, REASON) or 'no reason is known'}" for t in latest]
     more = len(failed) - len(lines)
     return [*([f"  {counted(more, 'earlier trial')} failed too"] if more else []), *lines]
+
+
+def made_up_for(failed: int) -> list[str]:
+    """Returns a line on the trials that failed since the command began, which count for it."""
+    return [f"the same command trains {failed} more in place of those that failed"] if failed else []
 
 
 def unfinished(options: StudyOptions, done: int, timed_out: bool) -> list[str]:

@@ -19,16 +19,15 @@ from cifar_tuning.files import write_text
 from cifar_tuning.overrides import key_of
 from cifar_tuning.processes import WORKER_VARIABLE, free_gpu_memory, host, stop
 from cifar_tuning.text import counted, without_password
+from cifar_tuning.tuning.budget import limit
 from cifar_tuning.tuning.claims import owner_of
-from cifar_tuning.tuning.options import StudyOptions
+from cifar_tuning.tuning.options import BEGIN_VARIABLE, StudyOptions
 from cifar_tuning.tuning.storage import AWAY
 from cifar_tuning.tuning.worker_count import COUNT_VARIABLE, threads_each
 
 log = logging.getLogger(__name__)
 
-# Set in a worker's environment: when the command began.
-BEGIN_VARIABLE = "CIFAR_TUNING_STUDY_BEGIN"
-# Also there: the file in which a worker leaves what the user can mend; its log is full of what jobs print.
+# Set in a worker's environment: the file in which it leaves what the user can mend; its log is full of what jobs print.
 ERROR_VARIABLE = "CIFAR_TUNING_WORKER_ERROR"
 POLL = 0.2
 # Seconds that a worker whose supervisor is gone gets to close its run.
@@ -56,19 +55,15 @@ class Workers:
         command: that each repeats.
         options: of the sweep.
         study: opened.
-        begin: of the command, in seconds since the epoch.
         count: how many to start.
     """
 
-    def __init__(
-        self, command: list[str], options: StudyOptions, study: optuna.Study, begin: float, count: int
-    ) -> None:
+    def __init__(self, command: list[str], options: StudyOptions, study: optuna.Study, count: int) -> None:
         # The folder as it is here: a worker would put its own time into one that has the time in its name.
         rest = [argument for argument in command if key_of(argument) != "hydra.sweep.dir"]
         quoted = str(options.place.folder).replace("'", "\\'")
         self.command = [*rest, f"hydra.sweep.dir='{quoted}'"]
-        self.options, self.study, self.begin = options, study, begin
-        self.count = count
+        self.options, self.study, self.count = options, study, count
         self.folder = options.place.folder / "workers"
         self.running: dict[int, _Worker] = {}
         self.deaths = 0
@@ -104,7 +99,7 @@ class Workers:
 
     def _start(self, index: int) -> None:
         threads = str(threads_each(self.count))
-        environment = os.environ | {WORKER_VARIABLE: str(os.getpid()), BEGIN_VARIABLE: str(self.begin)}
+        environment = os.environ | {WORKER_VARIABLE: str(os.getpid()), BEGIN_VARIABLE: str(self.options.begin)}
         environment |= dict.fromkeys(THREADS, threads) | {COUNT_VARIABLE: str(self.count)}
         path = self.folder / f"{os.getpid()}-{index}.log"
         error = path.with_suffix(".error")
@@ -176,7 +171,7 @@ class Workers:
         self.running.clear()
 
     def _open_trials(self) -> int:
-        return self.options.n_trials - self._ended()
+        return limit(self.study, self.options) - self._ended()
 
     def _ended(self) -> int:
         return sum(trial.state.is_finished() for trial in self.study.get_trials(deepcopy=False))

@@ -47,9 +47,15 @@ def momentum(config, trial) -> None:
 
 
 def careless(config, trial) -> None:
-    """Adam has no momentum."""
-    trial.suggest_categorical("optimizer", ["sgd", "adam"])
-    trial.suggest_float("optimizer.momentum", 0.5, 0.9)
+    """With much dropout it suggests what no optimizer has; no choice leads there, so that only a trial shows it."""
+    if trial.suggest_float("model.dropout", 0, 0.8) > 0.4:
+        trial.suggest_float("optimizer.momentun", 0.5, 0.9)
+
+
+def branching(config, trial) -> None:
+    """Only one of its branches has the mistake."""
+    if trial.suggest_categorical("augmentation", ["crop_flip", "none"]) == "none":
+        trial.suggest_int("trainer.epoch", 1, 2)
 
 
 def misspelt(config, trial) -> None:
@@ -309,8 +315,8 @@ def test_a_trial_that_can_not_be_composed_fails_alone_in_its_batch(tiny, study, 
     options += ["hydra/sweeper/sampler=random", "hydra.sweeper.sampler.seed=1", "hydra.sweeper.max_failure_rate=1"]
     outcome = tiny(*STUDY, *options, "hydra.sweeper.enqueue=[]")
     assert outcome.code == 0, outcome.text
-    ends = {(trial.params["optimizer"], trial.state) for trial in study().get_trials()}
-    assert ends == {("sgd", TrialState.COMPLETE), ("adam", TrialState.FAIL)}
+    ends = {("optimizer.momentun" in trial.params, trial.state) for trial in study().get_trials()}
+    assert ends == {(False, TrialState.COMPLETE), (True, TrialState.FAIL)}
 
 
 @pytest.mark.slow
@@ -480,6 +486,10 @@ BAD = [
         ["hydra.sweeper.custom_search_space=tests.jobs.test_study_command.misspelt"],
         "custom_search_space=tests.jobs.test_study_command.misspelt: ConfigAttributeError: Key 'epoch'",
     ),
+    (
+        ["hydra.sweeper.custom_search_space=tests.jobs.test_study_command.branching"],
+        "test_study_command.branching: Could not override 'trainer.epoch'",
+    ),
     (["hydra.sweeper.storage=sqlite:///:memory:"], "can't be in memory"),
     (["hydra.sweeper.storage=journal:///tmp/study.log"], "must be the address of an SQL database"),
     (["hydra.sweeper.storage=optuna.db"], "must be the address of an SQL database"),
@@ -496,6 +506,9 @@ BAD = [
         "custom_search_space=tests.nope: InstantiationException: Error locating target 'tests.nope' (No module named",
     ),
     (["seed=1,2", "hydra.sweeper.repeats=2"], "seed: is swept"),
+    (["seed=1,2"], "seed=0 hydra.sweeper.repeats=3 makes a trial the mean over three seeds"),
+    (["hydra.sweeper.pruner=median"], "hydra.sweeper.pruner=median: is no pruner; write hydra/sweeper/pruner=median"),
+    (["hydra.sweeper.sampler=tpe"], "hydra.sweeper.sampler=tpe: is no sampler; write hydra/sweeper/sampler=tpe"),
 ]
 
 
@@ -538,6 +551,7 @@ def test_another_study_is_not_continued(tiny, folder, study):
         "has 2 finished trials already": ["hydra.sweeper.n_trials=1"],
         "optimizer.lr: interval 0.001 to 0.3, log before, choice(0.1, 0.2) now": ["optimizer.lr=0.1,0.2"],
         "model.dropout: 0.0 before, 0.5 now": ["model.dropout=0.5"],
+        f"or begin anew without the folder {folder}": ["model.dropout=0.5"],
         "belongs to the study simplenn": ["hydra.sweeper.study_name=other"],
     }
     for message, options in refused.items():

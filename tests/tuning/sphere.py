@@ -1,5 +1,6 @@
 """A Hydra application that knows nothing of this project: a trial takes `wait` seconds, or fails where told to."""
 
+import os
 import sys
 import time
 
@@ -15,6 +16,8 @@ ConfigStore.instance().store("sphere", {"x": 1.0, "y": 0, "wait": 0.0, "returns"
 @hydra.main(config_path=None, config_name="sphere")
 def main(cfg: DictConfig) -> object:
     time.sleep(cfg.wait)
+    if str(cfg.x) in os.environ.get("SPHERE_FAILS", "").split():
+        raise RuntimeError(f"no {cfg.x} just now")
     if cfg.returns == "error":
         raise RuntimeError("no such luck")
     if cfg.returns == "exit":

@@ -324,6 +324,28 @@ def test_what_has_no_end_or_no_beginning_is_refused(run, brute_force, tmp_path, 
     assert not (tmp_path / "sweep" / "optuna.db").exists()
 
 
+@pytest.mark.parametrize(("sampler", "fails"), [("grid", "1 2"), ("brute", "1 2"), ("random", "1 2 3")])
+def test_the_same_command_makes_up_for_failed_trials(run, trials, monkeypatch, brute_force, sampler, fails):
+    """The failed points of a grid are tried again, and what was to be tried first; a sampler draws others."""
+    given = ["x=choice(1,2,3)", "hydra.sweeper.n_trials=3", "hydra.sweeper.max_failure_rate=1"]
+    given += brute_force if sampler == "brute" else [f"hydra/sweeper/sampler={sampler}"]
+    given += [] if sampler == "grid" else ["hydra.sweeper.enqueue=[{x: 2}]"]
+    monkeypatch.setenv("SPHERE_FAILS", fails)
+    out, failed = run(*given), len(fails.split())
+    before = [trial for trial in trials() if trial.state == TrialState.FAIL]
+    assert (len(before), len(trials())) == (failed, 3), out
+    assert f"the same command trains {failed} more in place of those that failed" in out
+    monkeypatch.delenv("SPHERE_FAILS")
+    out = run(*given)
+    complete = [trial for trial in trials() if trial.state == TrialState.COMPLETE]
+    assert (len(complete), len(trials())) == (3, 3 + failed), out
+    assert trials()[3].params == before[0].params
+    assert f"{failed} failed before and don't count" in out
+    assert sampler == "random" or sorted(trial.params["x"] for trial in complete) == [1, 2, 3]
+    assert ("every point" if sampler == "brute" else "all 3 trials finished") in run(*given)
+    assert len(trials()) == 3 + failed
+
+
 @pytest.mark.parametrize("returns", ["two", "array"])
 def test_several_objectives(run, trials, tmp_path, returns):
     space = [*SPACE, f"returns={returns}", "hydra.sweeper.direction=[minimize,minimize]", "hydra.sweeper.n_trials=4"]

@@ -157,10 +157,11 @@ def test_a_duration_is_as_precise_as_an_estimate(seconds, text):
         ({"lr": 0.0123456, "batch": 16384}, "lr=0.01235 batch=16384"),
         ({"optimizer": "sgd", "nesterov": True, "decay": None}, "optimizer=sgd nesterov=True decay=None"),
         ({"layers": "[64,\n  128]"}, "layers=[64, 128]"),
+        ({"a.lr": 1, "b.lr": 2, "b.c.d": 3}, "a.lr=1 b.lr=2 d=3"),
     ],
 )
 def test_parameters_fit_in_one_line(params, text):
-    assert progress.parameters(make(0, params=params)) == text
+    assert progress.parameters(make(0, params=params), progress.short_keys(params)) == text
 
 
 @pytest.mark.parametrize("maximize", [True, False])
@@ -284,6 +285,17 @@ def test_the_bar_keeps_its_width_and_is_full_at_the_end(n_trials):
     assert bar.count("━") == 30 * 3 // max(3, n_trials)
 
 
+def test_the_numbers_of_trials_stay_on_one_line():
+    console = screen(width=80)
+    states = [COMPLETE] * 120 + [PRUNED] * 20 + [FAIL] * 10 + [WAITING] * 15
+    trials = [make(number, state, [0.5]) for number, state in enumerate(states)]
+    console.print(display.render(trials, watched(n_trials=300), 60.0))
+    bar = shown(console).splitlines()[1]
+    assert bar.endswith("150/300 ended: 120 complete, 20 pruned, 10 failed, 15 waiting")
+    assert bar.startswith("━━━━━━━━")
+    assert len(bar) <= 80
+
+
 def test_eight_running_and_five_ended_trials_are_shown_whatever_their_order():
     ended = [make(number, FAIL, ended=100 - number) for number in range(9)]
     running = [make(number) for number in range(20, 31)]
@@ -296,14 +308,12 @@ def test_eight_running_and_five_ended_trials_are_shown_whatever_their_order():
 @pytest.mark.parametrize("separator", [".", " "])
 def test_many_parameters_take_one_line_and_no_room_from_the_rest(separator):
     params = {f"a.long{separator}name{i}": 0.123456 for i in range(20)}
-    console = screen(width=80)
+    console, name = screen(width=80), "name" if separator == "." else "long name"
     trials = [make(12, steps=[0.1 * epoch for epoch in range(10)], params=params), make(13, params=params)]
     console.print(display.render(trials, watched(), 60.0))
     header, first, second = (text.rstrip() for text in shown(console).splitlines()[-3:])
     assert header == "running  epoch  value   curve       parameters"
-    assert first.startswith(
-        f"12       10/15  0.9000  ▁▁▂▃▄▅▆▇██  a.long{separator}name0=0.1235 a.long{separator}name1="
-    )
+    assert first.startswith(f"12       10/15  0.9000  ▁▁▂▃▄▅▆▇██  {name}0=0.1235 {name}1=")
     assert second.startswith("13       -      -")
     assert first.endswith("…")
     assert second.endswith("…")

@@ -74,6 +74,16 @@ def test_a_sampler_is_told_what_its_configuration_says(tmp_path, given, own, tol
     assert {key: sampler[key] for key in told} == told
 
 
+def test_the_options_of_a_sweeper_have_the_ranges_that_were_typed():
+    params = {"optimizer.lr": "interval(0.1,0.2)", "decay": "range(2, 11)", "model": {"act": "relu,swish"}}
+    typed = ["+momentum=0.8,0.9", "decay=range(1,4)", "model.act=relu", "seed=3", "~extra"]
+    hydra = OmegaConf.create({"sweeper": {"n_trials": 3, "params": params}, "overrides": {"task": typed}})
+    assert sweeper_options(hydra) == {
+        "n_trials": 3,
+        "params": {"optimizer.lr": "interval(0.1,0.2)", "momentum": "0.8,0.9", "decay": "range(1,4)"},
+    }
+
+
 def draws(study: optuna.Study) -> list[float]:
     fresh = optuna.create_study(sampler=study.sampler)
     return [fresh.ask().suggest_float("x", 0, 1) for _ in range(3)]

@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 import yaml
 from hydra import compose, initialize_config_dir
+from hydra.errors import CompactHydraException
 from omegaconf import OmegaConf
 
-from cifar_tuning.tuning.overlays import as_overlay
+from cifar_tuning.tuning.overlays import StudiesSource, as_overlay
 
 FILES = {
     "mygroup/a.yaml": "x: 1\ny: 2\n",
@@ -71,3 +72,17 @@ def test_groups_that_the_primary_configuration_does_not_have(
     plain = [one for one in known.pop("defaults") if not str(next(iter(one))).startswith(("override", "_"))]
     assert plain == defaults
     assert known == content
+
+
+def test_a_study_without_a_winner_says_so(tmp_path: Path) -> None:
+    for study in ("new", "done"):
+        (tmp_path / study).mkdir()
+        (tmp_path / study / "study.yaml").touch()
+    (tmp_path / "done" / "best.yaml").touch()
+    source = StudiesSource("studies", f"studies://{tmp_path}")
+    with pytest.raises(
+        CompactHydraException, match=r"error: experiment=new/best: the study in .*/new has no winner yet"
+    ):
+        source.is_config("experiment/new/best")
+    assert source.is_config("experiment/done/best")
+    assert not any(map(source.is_config, ("experiment/none/best", "experiment/new/other", "model/new/best")))

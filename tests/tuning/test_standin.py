@@ -3,6 +3,7 @@
 import pytest
 from hydra.utils import execution_whitelist, instantiate
 from omegaconf import OmegaConf
+from optuna import TrialPruned
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from cifar_tuning.errors import ConfigError
@@ -71,6 +72,36 @@ def test_a_function_that_asks_its_trial_for_its_study_is_left_to_the_trials(spac
     assert "not tried first: the defaults" in (standin.defaults_left_out(asking, config) or "")
     assert standin.entry_problems(asking, config, {"lr": 0.1}) == []
     assert "lr=1: must be in its range" in standin.entry_problems(asking, config, {"lr": 1})[0]
+
+
+def nested(config, trial) -> None:
+    """A mistake two choices away from the defaults, and a branch that is not wanted."""
+    kind = trial.suggest_categorical("kind", ["a", "b", "c"])
+    if kind == "c":
+        raise TrialPruned
+    if kind == "b" and trial.suggest_categorical("sub", [1, 2]) == 2:
+        config.trainer.max_lr  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    ("function", "points", "problems"),
+    [
+        (
+            nested,
+            [{"kind": "a"}, {"kind": "b", "sub": 1}],
+            ["(with kind=b, sub=2)"],
+        ),
+        (optimizer, [{"optimizer": "sgd", "rate": 1e-3}, {"optimizer": "adam", "rate": 1e-3}], []),
+        (lambda config, trial: config.nothing, [], ["Key 'nothing'"]),
+        (lambda config, trial: trial.study.best_value, [], []),
+        (lambda config, trial: trial.suggest_categorical("n", range(50)), [{"n": n} for n in range(32)], []),
+    ],
+)
+def test_every_choice_of_a_function_is_tried_once(space, config, function, points, problems):
+    found, said = standin.branches(space(function), config)
+    assert found == points
+    assert len(said) == len(problems)
+    assert all(problem in line for problem, line in zip(problems, said, strict=True))
 
 
 @pytest.mark.parametrize(

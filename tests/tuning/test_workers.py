@@ -119,8 +119,8 @@ class Away:
 
 def some_workers(tmp_path, study, program, count) -> Workers:
     place = SimpleNamespace(folder=tmp_path / "it's", storage="postgresql://me:secret@server/optuna")
-    options = SimpleNamespace(place=place, config=OmegaConf.create(), n_trials=10)
-    them = Workers([sys.executable, "-c", program], options, study, 0.0, count)
+    options = SimpleNamespace(place=place, config=OmegaConf.create(), n_trials=10, begin=0.0)
+    them = Workers([sys.executable, "-c", program], options, study, count)
     them.folder.mkdir(parents=True)
     for index in range(count):
         them._start(index)

@@ -1,0 +1,49 @@
+"""How many trials a study is to have when a command ends: those that failed before it began are made up for.
+
+What counts is when the command began, which all of its workers know; two commands may differ in it, as they may in
+`n_trials`: each takes trials up to its own limit, and numbers go on as they did.
+"""
+
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from cifar_tuning.tuning.options import StudyOptions
+
+
+def failed_before(trials: list[FrozenTrial], begin: float) -> list[FrozenTrial]:
+    """Returns the trials that failed before a moment, in seconds since the epoch."""
+    return [
+        trial
+        for trial in trials
+        if trial.state == TrialState.FAIL
+        and trial.datetime_complete is not None
+        and trial.datetime_complete.timestamp() < begin
+    ]
+
+
+def forgiven(study: optuna.Study, options: StudyOptions) -> list[FrozenTrial]:
+    """Returns the trials that failed before the command began, which no longer count."""
+    return failed_before(study.get_trials(deepcopy=False), options.begin)
+
+
+def limit(study: optuna.Study, options: StudyOptions) -> int:
+    """Returns how many trials the study may come to by this command, those that failed before it included."""
+    return options.n_trials + len(forgiven(study, options))
+
+
+def to_enqueue(study: optuna.Study, options: StudyOptions) -> list[dict[str, Any]]:
+    """Returns the configurations to be tried next: the first ones, and the points of a grid that failed before.
+
+    The sampler takes a point that failed for tried, and would draw another one in its place.
+    """
+    wanted, before = options.enqueued(), forgiven(study, options)
+    if options.exhaustive:
+        grid = options.space.grid()
+        points = [trial.params for trial in before if trial.params.keys() == grid.keys()]
+        wanted += [point for point in points if all(value in grid[name] for name, value in point.items())]
+    gone = {trial.number for trial in before}
+    others = [trial for trial in study.get_trials(deepcopy=False) if trial.number not in gone]
+    known = [params for t in others for params in (t.params, t.system_attrs.get("fixed_params"))]
+    return [params for i, params in enumerate(wanted) if params not in known and params not in wanted[:i]]
