@@ -19,7 +19,7 @@ from cifar_tuning.text import command_line, counted, override, remarked, without
 from cifar_tuning.tuning.budget import forgiven, limit
 from cifar_tuning.tuning.claims import exhausted, is_foreign
 from cifar_tuning.tuning.options import StudyOptions
-from cifar_tuning.tuning.place import folder_of_model
+from cifar_tuning.tuning.place import folder_of_model, objectives_of
 from cifar_tuning.tuning.progress import eligible, number, reason, short_keys
 from cifar_tuning.tuning.retrain import retrained, subfolder
 from cifar_tuning.tuning.study_files import PLOTS, experiment, finished, is_over, objective_name, overrides_of, winner
@@ -63,7 +63,8 @@ def print_end(study: optuna.Study, options: StudyOptions, timed_out: bool = Fals
     complete = [trial for trial in ended if trial.state == TrialState.COMPLETE]
     if complete:
         shown_trials = study.best_trials if several else _ranked(complete, options)[:5]
-        console.print(_table(shown_trials, "Pareto front" if several else "the best five"))
+        objectives = objectives_of(options.config) if several else []
+        console.print(_table(shown_trials, "Pareto front" if several else "the best five", objectives))
     before = len(forgiven(study, options))
     counts = {state: sum(t.state == state for t in ended) for state in (TrialState.PRUNED, TrialState.FAIL)}
     lines = [
@@ -92,16 +93,18 @@ def _ranked(complete: list[FrozenTrial], options: StudyOptions) -> list[FrozenTr
     return sorted(complete, key=lambda t: (not eligible(t), sign * (t.value or 0.0)))
 
 
-def _table(trials: list[FrozenTrial], title: str) -> Table:
+def _table(trials: list[FrozenTrial], title: str, objectives: list[str]) -> Table:
+    """Returns trials as a table: a column for each objective that has a name, one for all where they have none."""
     names = short_keys(name for trial in trials for name in trial.params)
     table = Table(title=title)
-    for name in ("trial", "value", *names.values()):
+    for name in ("trial", *(objectives or ["value"]), *names.values()):
         table.add_column(escape(name), justify="right", overflow="fold")
     for index, trial in enumerate(trials):
-        values = ", ".join(f"{value:.4f}" if abs(value) < 1000 else f"{value:,.0f}" for value in trial.values or ())
+        values = [f"{value:.4f}" if abs(value) < 1000 else f"{value:,.0f}" for value in trial.values or ()]
         params = [trial.params.get(name, "") for name in names]
-        cells = [number(p) if isinstance(p, float) else str(p) for p in params]
-        table.add_row(str(trial.number), values, *map(escape, cells), style="bold" if index == 0 else None)
+        cells = values if objectives else [", ".join(values)]
+        cells += [number(p) if isinstance(p, float) else str(p) for p in params]
+        table.add_row(str(trial.number), *map(escape, cells), style="bold" if index == 0 else None)
     return table
 
 

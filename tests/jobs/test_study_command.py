@@ -282,6 +282,8 @@ def test_several_objectives_have_no_best_run(tiny, tracked, study, folder, repor
     assert outcome.code == 0, outcome.text
     (parent,) = tracked()[1].values()
     assert "best.run_id" not in parent.data.tags
+    head = next(line for line in outcome.out.splitlines() if line.startswith("┃"))
+    assert [cell.strip() for cell in head.split("┃")[1:4]] == ["trial", "val/acc_best", "model/macs"]
     trials, jobs = study().get_trials(), tracked()[0]
     assert [trial.user_attrs["mlflow_run_id"] for trial in trials] == [jobs[number].info.run_id for number in (0, 1)]
     assert [trial.user_attrs["folder"] for trial in trials] == [str(folder / "0"), str(folder / "1")]

@@ -133,5 +133,5 @@ def test_plots_are_drawn_where_they_are_missing_or_older_than_the_last_trial(tmp
 def test_the_table_calls_keys_by_their_last_part():
     best = trial()
     best.params = {"regularizer.strength": 1e-4, "optimizer.lr": 0.1, "schedule.lr": 0.2}
-    headers = [str(column.header) for column in summary._table([best], "the best five").columns]
+    headers = [str(column.header) for column in summary._table([best], "the best five", []).columns]
     assert headers == ["trial", "value", "strength", "optimizer.lr", "schedule.lr"]
