@@ -21,7 +21,7 @@ from cifar_tuning.jobs.used_folder import has_trained, only_here
 from cifar_tuning.overrides import key_of, parse_overrides, task_overrides
 from cifar_tuning.processes import is_worker
 from cifar_tuning.targets import how_to_trust, is_study, is_tracked, refused
-from cifar_tuning.text import on_one_line, typed
+from cifar_tuning.text import typed
 from cifar_tuning.tracking.callback import SweepRun
 from cifar_tuning.tuning import place
 
@@ -129,13 +129,13 @@ def callback_problems(targets: Mapping[str, str]) -> list[str]:
     for name, target in targets.items():
         if target.startswith(f"{__name__}."):
             continue
-        from cifar_tuning.jobs.checks import find_target
+        from cifar_tuning.jobs.checks import find_target, why_not_found
 
         try:
             find_target(target)
         except Exception as error:
             named = refused(error)
-            reason = f"can't be imported: {on_one_line(str(error))}" if named is None else how_to_trust(named)
+            reason = f"can't be imported: {why_not_found(target, error)}" if named is None else how_to_trust(named)
             problems.append(f"hydra.callbacks.{name}._target_={target}: {reason}")
     return problems
 

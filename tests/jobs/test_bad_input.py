@@ -1,6 +1,19 @@
 import pytest
 
+from cifar_tuning.errors import ConfigError
 from cifar_tuning.jobs.checks import RULES
+
+NARROW = """
+from torch import nn
+
+class Narrow(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Linear(3, 10)
+
+    def forward(self, x):
+        return self.head(x.flatten(1))
+"""
 
 
 @pytest.mark.parametrize(
@@ -38,7 +51,8 @@ from cifar_tuning.jobs.checks import RULES
             ["data.train_limit=65", "~model", "+model={_target_: torchvision.models.resnet18, num_classes: 10}"],
             "data.batch_size=64: the last of 65 images is a batch by itself, and ResNet can't be trained on one",
         ),
-        (["+optimizer.foo=1"], "optimizer: TypeError"),
+        (["+optimizer.foo=1"], "optimizer.foo: is no option of torch.optim.SGD; it has lr, momentum,"),
+        (["schedule=cosine", "+schedule.foo=1"], "CosineAnnealingLR; it has T_max, eta_min"),
         (["~optimizer", "+optimizer={_target_: torch.optim.RMSprop, lr: 0.1}"], "with _partial_: true it is given the"),
         (["~optimizer"], "optimizer: is missing; choose one in conf/optimizer/, or give +optimizer={_target_: …}"),
         (["~regularizer"], "regularizer: is missing; choose regularizer=none, one in conf/regularizer/"),
@@ -90,7 +104,9 @@ from cifar_tuning.jobs.checks import RULES
             "model._target_=cifar_tuning.models.Nothing: can't be imported",
         ),
         (["model._target_=os.system"], "model"),
-        (["model._target_=torch.nn.Linear", "~model.activation"], "model: TypeError"),
+        (["model._target_=torch.nn.Linear"], "model.activation: is no option of torch.nn.Linear; it has in_features"),
+        (["~model", "+model={_target_: torch.nn.Linear}"], "model: TypeError"),
+        (["~model", "+model={_target_: cifar_tunning.Wide}"], "or the installed packages"),
         (["data.batch_size=5000"], "data.batch_size=5000: must be between 1 and 512"),
         (["data.train_limit=100000"], "data.train_limit=100000: must be between 1 and 512"),
         (["data=cifar10", "data.train_limit=60000"], "data.train_limit=60000: must be between 1 and 45000"),
@@ -284,7 +300,22 @@ def test_every_rule_belongs_to_an_option_that_exists(configure):
 
 def test_a_class_that_does_not_exist_is_named(tiny):
     outcome = tiny("~model", "+model={_target_: cifar_tuning.models.Missing}")
-    assert "Are you sure that 'Missing' is importable from module 'cifar_tuning.models'?" in outcome.err
+    assert "can't be imported: cifar_tuning.models has no Missing" in outcome.err
+
+
+def test_a_mistake_in_the_users_own_model_is_placed(tiny, tmp_path, monkeypatch, capsys):
+    (tmp_path / "narrow_models.py").write_text(NARROW)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    model = ["~model", "+model={_target_: narrow_models.Narrow}"]
+    outcome = tiny(*model)
+    assert "Narrow does not take images of 3×32×32 (RuntimeError: " in outcome.err
+    assert ", narrow_models.py:10 in forward)" in outcome.err
+    assert "Traceback" not in outcome.err
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    with pytest.raises(ConfigError):
+        tiny(*model)
+    assert 'narrow_models.py", line 10, in forward' in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
