@@ -16,7 +16,7 @@ from cifar_tuning.compose import numbered, remember_from_now
 from cifar_tuning.errors import ConfigError, UserError
 from cifar_tuning.files import write_text
 from cifar_tuning.job_folders import FIXED_FILE
-from cifar_tuning.jobs.sweep_checks import job_problems, sweep_problems
+from cifar_tuning.jobs.sweep_checks import job_problems, sweep_problems, warn_of_keys
 from cifar_tuning.jobs.used_folder import has_trained, only_here
 from cifar_tuning.overrides import key_of, parse_overrides, task_overrides
 from cifar_tuning.processes import is_worker
@@ -51,6 +51,7 @@ class Sweep(Callback):
             atexit.register(self._kept.close)  # Ctrl-C ends a run without its end being called
             if has_trained(folder) and (problems := job_problems(numbered(copy.deepcopy(config), 0))):
                 raise ConfigError(problems)
+            warn_of_keys([config])
         except UserError as error:  # Hydra would make a warning of it
             print(f"error: {error}", file=sys.stderr)
             raise SystemExit(1) from error

@@ -22,6 +22,8 @@ from cifar_tuning.tuning.place import objectives_of
 
 # What a job has beside its groups, and an example of each.
 SINGLE = {"seed": "0", "resume": "null", "objective": "val/acc_best"}
+# Says how a report presents the sweep; nothing that a job does depends on it.
+OF_THE_SWEEP = ("published",)
 MAY_BE_NONE = ("augmentation", "regularizer", "tracking")
 # Options of a group that its class may not have.
 OF_GROUP = {"schedule": ("interval",)}

@@ -14,8 +14,9 @@ from omegaconf.errors import OmegaConfBaseException
 from cifar_tuning.databases import in_folder
 from cifar_tuning.errors import ConfigError, UserError
 from cifar_tuning.jobs.build import Parts, build_parts, plain, seed_everything
-from cifar_tuning.jobs.checks import find_problems, find_target, lacking_parts
+from cifar_tuning.jobs.checks import OF_THE_SWEEP, find_problems, find_target, lacking_parts
 from cifar_tuning.jobs.result import JobResult
+from cifar_tuning.jobs.unread_keys import key_problems
 from cifar_tuning.ranking import ENDED
 from cifar_tuning.text import flatten, is_elsewhere, without_password
 from cifar_tuning.training import checkpoint as checkpoints
@@ -33,8 +34,6 @@ SAME_OF_TRAINER = (
 )
 # Of schedules that have no learning rate for further epochs.
 ENDING = ("schedule.epochs", "schedule.total_steps")
-# Says how a report presents the sweep; nothing that a job does depends on it.
-OF_THE_SWEEP = ("published",)
 
 
 @dataclass
@@ -62,7 +61,7 @@ def prepare(cfg: DictConfig, own: Path | None = None) -> Prepared:
     config = job_config(cfg)
     if lacking := lacking_parts(config):
         raise ConfigError(lacking)
-    problems = find_problems(config)
+    problems = key_problems(cfg) + find_problems(config)
     checkpoint, file = (None, None) if own is None else own_checkpoint(config, own)
     if checkpoint is not None and cfg.resume not in (None, checkpoint.config.get("resume")):
         checkpoint, file = None, None  # what it has was not begun there

@@ -53,6 +53,7 @@ def sweep_problems(config: DictConfig) -> list[str]:
     problems |= {problem: [] for problem in _direction_problems(config)}
     folders = _folder_problems(jobs) if basic else {}
     problems |= folders
+    warn_of_keys([job for _, job in jobs])
     for label, job in jobs:
         found = job_problems(job, of_sweeper=not basic)
         for problem in found:
@@ -71,6 +72,18 @@ def sweep_problems(config: DictConfig) -> list[str]:
         print(f"These jobs will fail, the others are trained:\n  - {shown}", file=sys.stderr)
         return []
     return lines
+
+
+def warn_of_keys(jobs: list[DictConfig]) -> None:
+    """Prints once what no job's parts seem to read.
+
+    Args:
+        jobs: their configurations.
+    """
+    from cifar_tuning.jobs.unread_keys import key_warnings
+
+    for line in dict.fromkeys(line for job in jobs for line in key_warnings(job)):
+        print(f"warning: {line}", file=sys.stderr)
 
 
 def _folder_problems(jobs: list[tuple[str, Any]]) -> dict[str, list[str]]:
@@ -125,11 +138,12 @@ def job_problems(job: DictConfig, of_sweeper: bool = False) -> list[str]:
     """Returns the mistakes in a job's configuration, and what an optimising sweeper would not get from it."""
     from cifar_tuning.jobs.build import plain
     from cifar_tuning.jobs.checks import find_problems, objective_problems
+    from cifar_tuning.jobs.unread_keys import key_problems
 
     try:
         with as_job(job):
             options = plain(_task(job))
-            problems = find_problems(options) or resume_problems(_task(job))
+            problems = key_problems(job) + find_problems(options) or resume_problems(_task(job))
             return problems + (objective_problems(options) if of_sweeper else [])
     except ConfigError as error:
         return error.problems
