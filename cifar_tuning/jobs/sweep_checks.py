@@ -153,7 +153,8 @@ def resume_problems(settings: DictConfig) -> list[str]:
     """Returns why a job of a sweep can't go on with the run that it is to resume: it goes on with one alone."""
     if settings.get("resume") is None:
         return []
-    from cifar_tuning.jobs.prepare import differences, has_ended, job_config
+    from cifar_tuning.jobs.prepare import job_config
+    from cifar_tuning.jobs.resuming import differences
     from cifar_tuning.training import checkpoint as checkpoints
 
     source = str(settings["resume"])
@@ -161,10 +162,9 @@ def resume_problems(settings: DictConfig) -> list[str]:
         file = checkpoints.find(source)
         found = checkpoints.load(file)
         config = job_config(settings)
-        checkpoints.check_same_model(config["model"], found, source)
     except UserError as error:
         return [f"resume={source}: {error}"]
-    return differences(config, found, source, has_ended(file.parent))
+    return differences(config, found, source, file.parent)
 
 
 def _direction_problems(config: DictConfig) -> list[str]:

@@ -1,3 +1,5 @@
+import shlex
+
 import pytest
 
 from cifar_tuning.errors import ConfigError
@@ -194,11 +196,15 @@ def test_a_tracking_server_that_is_down(tiny):
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        (["model.batch_norm=true"], "last.pt was trained with False; a resumed run must keep it"),
+        (["model.batch_norm=true"], "last.pt was trained with false; a resumed run must keep it"),
         (["trainer.epochs=3", "trainer.mixup=0.4"], "trainer.mixup=0.4: "),
         (["trainer.epochs=3", "trainer.ema_decay=0.9"], "last.pt was trained with 0.0; a resumed run must keep it"),
-        (["optimizer=adam"], "optimizer._target_=torch.optim.Adam: "),
-        (["model=resnet20", "model.depth=8"], "last.pt is a checkpoint of another model: cifar_tuning.models.SimpleNN"),
+        (["optimizer=adam"], "last.pt was trained with optimizer=sgd; a resumed run must keep it\n"),
+        (["model=resnet20", "model.depth=8"], "  - model=resnet20 model.depth=8: "),
+        (
+            ["~model", "+model={_target_: torch.nn.Linear, in_features: 3, out_features: 3}"],
+            "model._target_=torch.nn.L",
+        ),
     ],
 )
 def test_resuming_from_another_model(tiny, tmp_path, options, expected):
@@ -213,8 +219,24 @@ def test_resuming_from_another_model(tiny, tmp_path, options, expected):
 def test_another_optimizer_is_told_by_what_was_given(tiny, tmp_path):
     assert tiny("trainer.epochs=1").code == 0
     outcome = tiny("optimizer=adam", "trainer.epochs=2", f"resume={tmp_path}/run/last.pt")
+    assert "1 problem in" in outcome.err
     assert "amsgrad" not in outcome.err
     assert "dampening" not in outcome.err
+
+
+@pytest.mark.slow
+def test_resuming_with_other_options_shows_the_command_that_goes_on(tiny, command, tmp_path):
+    first = ["augmentation=crop_flip", "augmentation.cutout=8", "model.batch_norm=true", "~optimizer.nesterov"]
+    assert tiny(*first, "trainer.epochs=1").code == 0
+    outcome = tiny("trainer.epochs=2", f"resume={tmp_path}/run", f"hydra.run.dir={tmp_path}/more")
+    assert "2 problems in" in outcome.err
+    assert "augmentation=none: " in outcome.err
+    assert "was trained with augmentation=crop_flip augmentation.cutout=8; a resumed run must keep it" in outcome.err
+    line = next(line for line in outcome.err.splitlines() if "python" in line)
+    assert set(first) < set(shlex.split(line))
+    goes_on = command(*shlex.split(line)[2:])
+    assert goes_on.code == 0, goes_on.err
+    assert (tmp_path / "more" / "last.pt").is_file()
 
 
 @pytest.mark.slow
@@ -242,6 +264,7 @@ def test_a_schedule_that_follows_the_epochs_says_how_to_go_on_for_longer(tiny, t
     assert tiny(f"schedule={schedule}", "trainer.epochs=1").code == 0
     outcome = tiny(*run, "trainer.epochs=2")
     assert advice.format(f"{tmp_path}/run/last.pt") in outcome.err
+    assert "was begun with" not in outcome.err
     if schedule == "cosine":
         assert tiny(*run, "trainer.epochs=2", "schedule.T_max=1").code == 0
 
