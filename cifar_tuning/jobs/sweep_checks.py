@@ -17,7 +17,7 @@ from cifar_tuning.errors import ConfigError, UserError
 from cifar_tuning.fused.launcher import stack_problem
 from cifar_tuning.overrides import given_options, key_of, parse_overrides, task_overrides
 from cifar_tuning.targets import is_fused, is_study
-from cifar_tuning.text import on_one_line
+from cifar_tuning.text import in_lines, on_one_line
 from cifar_tuning.tuning.place import objectives_of
 
 BASIC_SWEEPER = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
@@ -218,7 +218,7 @@ def _study_jobs(config: DictConfig, options: Any) -> Iterator[tuple[str, Any]]:
             composed = loader.load_sweep_config(config, overrides)
         except Exception as error:
             kind = "" if isinstance(error, HydraException) else f"{', '.join(overrides)}: {type(error).__name__}: "
-            raise ConfigError([kind + on_one_line(error) + _choice_lacking(error)]) from error
+            raise ConfigError([kind + in_lines(error) + _choice_lacking(error)]) from error
         shown = ", ".join(f"{name}={value}" for name, value in params.items())
         yield (
             f"in the search space: {shown}",
@@ -262,7 +262,7 @@ def _jobs(config: DictConfig, options: Any = None) -> Iterator[tuple[str, Any]]:
             composed = loader.load_sweep_config(config, list(job))
         except Exception as error:
             own = " ".join(override for override in job if key_of(override) in swept)
-            reason = on_one_line(error) + _choice_lacking(error)
+            reason = in_lines(error) + _choice_lacking(error)
             raise ConfigError([f"job {number} ({own}) can't be composed: {reason}"]) from error
         label = f"job {number}" if len(batches[0]) > 1 else ""
         yield label, numbered(composed, number)
