@@ -24,7 +24,8 @@ from hydra.plugins.config_source import ConfigResult
 from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from cifar_tuning.text import override
+from cifar_tuning.overrides import spelled
+from cifar_tuning.text import flatten, override
 
 
 def remember_files(context: HydraContext) -> HydraContext:
@@ -85,15 +86,45 @@ def as_job(config: DictConfig) -> Iterator[None]:
 
 def having(group: str, option: str) -> str:
     """Returns in words which choices of a group have an option, to be added to a sentence; nothing where none has."""
-    loader = GlobalHydra.instance().config_loader() if GlobalHydra.instance().is_initialized() else None
-    if not isinstance(loader, ConfigLoaderImpl):
-        return ""
-    names = loader.get_group_options(group, results_filter=ObjectType.CONFIG)
-    files = {name: loader.repository.load_config(f"{group}/{name}") for name in names}
-    found = [name for name, file in files.items() if file is not None and option in file.config]
+    found = [name for name, file in _choices(group).items() if option in file]
     if not found:
         return ""
     return f"; {', '.join(override(group, name) for name in found)} {'has' if len(found) == 1 else 'have'} it"
+
+
+def choice_of(group: str, options: Any) -> str | None:
+    """Returns the overrides that choose a group as it is, such as `augmentation=crop_flip augmentation.cutout=8`.
+
+    Args:
+        group: a config group of one constructor.
+        options: its resolved options; what a file refers to (`${trainer.epochs}`) is not looked at.
+
+    Returns:
+        None where no file of the group, or more than one, has its constructor.
+    """
+    target = options.get("_target_") if isinstance(options, dict) else None
+    found = {name: file for name, file in _choices(group).items() if file.get("_target_") == target}
+    if len(found) != 1:
+        return None
+    ((name, file),) = found.items()
+    before = dict(flatten(file))
+    others = [
+        f"{group}.{key}={spelled(value)}"
+        for key, value in flatten(options)
+        if before.get(key) != value and "${" not in str(before.get(key))
+    ]
+    return " ".join([override(group, name), *others])
+
+
+def _choices(group: str) -> dict[str, dict[Any, Any]]:
+    """The unresolved contents of a group's files, by name; none where no command of Hydra's is running."""
+    loader = GlobalHydra.instance().config_loader() if GlobalHydra.instance().is_initialized() else None
+    if not isinstance(loader, ConfigLoaderImpl):
+        return {}
+    names = loader.get_group_options(group, results_filter=ObjectType.CONFIG)
+    files = {name: loader.repository.load_config(f"{group}/{name}") for name in names}
+    contents = {name: OmegaConf.to_container(file.config) for name, file in files.items() if file is not None}
+    return {name: content for name, content in contents.items() if isinstance(content, dict)}
 
 
 class SweepLoader(ConfigLoaderImpl):

@@ -4,6 +4,7 @@ The command line prints these without a traceback; everything else keeps its tra
 """
 
 import logging
+import os
 from collections.abc import Sequence
 
 
@@ -38,6 +39,11 @@ class TrackingError(UserError):
     """The tracking store can't be used; raised before training starts."""
 
 
+def full_errors() -> bool:
+    """Whether whole tracebacks are asked for, with `HYDRA_FULL_ERROR=1` in the environment."""
+    return os.environ.get("HYDRA_FULL_ERROR") == "1"
+
+
 def wants_traces(log: logging.Logger) -> bool:
-    """Whether an error that costs nothing but a line of a log brings its traceback: with `hydra.verbose=true`."""
-    return log.isEnabledFor(logging.DEBUG)
+    """Whether an error told in a line brings its traceback: with `hydra.verbose=true` or `HYDRA_FULL_ERROR=1`."""
+    return log.isEnabledFor(logging.DEBUG) or full_errors()

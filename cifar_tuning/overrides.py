@@ -45,6 +45,11 @@ def written(value: Any) -> str:
     return f"[{','.join(map(written, value))}]" if isinstance(value, Sequence) else str(value)
 
 
+def spelled(value: Any) -> str:
+    """Returns a value as one types it: what `written` makes of it, `true` for True."""
+    return str(value).lower() if isinstance(value, bool) else written(value)
+
+
 @lru_cache(maxsize=1024)
 def _written(text: str) -> str:
     known = _parsed(text)

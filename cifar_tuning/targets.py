@@ -8,6 +8,8 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from cifar_tuning.own_code import no_module
+
 STUDY_SWEEPER = "cifar_tuning.tuning.plugin.StudySweeper"
 FUSED_LAUNCHER = "cifar_tuning.fused.launcher.FusedLauncher"
 TRACKER = "MLflowTracker"
@@ -124,6 +126,8 @@ def refused(error: BaseException | None) -> Refusal | None:
 def how_to_trust(refusal: Refusal) -> str:
     """Says what to do about code that configurations may not name."""
     name = refusal.name
+    if (lacking := no_module(name)) is not None:
+        return f"{name} can't be imported: {lacking}"
     package = name.partition(".")[0]
     if refusal.final:
         return f"configurations may not call {name}, whoever trusts it; name a function of your own that does"

@@ -77,6 +77,17 @@ def on_one_line(error: BaseException | str) -> str:
     return " ".join(f"{error} {cause or ''}".split())
 
 
+def in_lines(error: BaseException) -> str:
+    """Returns what an error of Hydra's and its cause say, a line below the other as Hydra itself prints it.
+
+    Without where it has searched and what OmegaConf adds for programmers. The lines after the first are indented, to
+    stand below an entry of a list.
+    """
+    said = f"{error}\n{error.__cause__ or ''}".partition("Config search path:")[0].expandtabs(2)
+    added = ("full_key:", "object_type=")
+    return "\n    ".join(line for line in said.splitlines() if line.strip() and not line.strip().startswith(added))
+
+
 def command_line(program: str, *arguments: str) -> str:
     """Returns a command to be typed where this one was.
 

@@ -2,6 +2,7 @@
 
 import copy
 import inspect
+import logging
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,14 +17,17 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from cifar_tuning.data import Augmentation, ImageData
-from cifar_tuning.errors import ConfigError
+from cifar_tuning.errors import ConfigError, wants_traces
 from cifar_tuning.jobs.checks import find_target
+from cifar_tuning.own_code import place_of
 from cifar_tuning.targets import how_to_trust, refused
 from cifar_tuning.text import on_one_line
 from cifar_tuning.tracking.base import Tracker
 from cifar_tuning.training.regularizers import Regularizer
 from cifar_tuning.training.resizing import STEP, sides
 from cifar_tuning.training.settings import TrainerSettings
+
+log = logging.getLogger(__name__)
 
 # Batches in an epoch, where a schedule is only tried out.
 TRIED_STEPS = 1000
@@ -267,10 +271,13 @@ def _refusal(group: str, error: Exception) -> str:
 
 
 def _innermost(error: BaseException) -> str:
-    """Returns what the constructor itself said, without Hydra's wrapping."""
+    """Returns what the constructor itself said, without Hydra's wrapping, and where in the user's own code it arose."""
+    if wants_traces(log):
+        log.error("What is said in a line below, in full:", exc_info=error)
+    place = place_of(error)
     while error.__cause__ is not None:
         error = error.__cause__
-    return f"{type(error).__name__}: {error}".split("\nfull_key")[0]
+    return f"{type(error).__name__}: {error}".split("\nfull_key")[0] + place
 
 
 def seed_everything(seed: int, deterministic: bool = False) -> None:

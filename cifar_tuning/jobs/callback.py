@@ -16,12 +16,12 @@ from cifar_tuning.compose import numbered, remember_from_now
 from cifar_tuning.errors import ConfigError, UserError
 from cifar_tuning.files import write_text
 from cifar_tuning.job_folders import FIXED_FILE
-from cifar_tuning.jobs.sweep_checks import job_problems, sweep_problems
+from cifar_tuning.jobs.sweep_checks import job_problems, sweep_problems, warn_of_keys
 from cifar_tuning.jobs.used_folder import has_trained, only_here
 from cifar_tuning.overrides import key_of, parse_overrides, task_overrides
 from cifar_tuning.processes import is_worker
 from cifar_tuning.targets import how_to_trust, is_study, is_tracked, refused
-from cifar_tuning.text import on_one_line, remarked, typed
+from cifar_tuning.text import remarked, typed
 from cifar_tuning.tracking.callback import SweepRun
 from cifar_tuning.tuning import place
 
@@ -51,6 +51,7 @@ class Sweep(Callback):
             atexit.register(self._kept.close)  # Ctrl-C ends a run without its end being called
             if has_trained(folder) and (problems := job_problems(numbered(copy.deepcopy(config), 0))):
                 raise ConfigError(problems)
+            warn_of_keys([config])
         except UserError as error:  # Hydra would make a warning of it
             print(f"error: {error}", file=sys.stderr)
             raise SystemExit(1) from error
@@ -129,13 +130,13 @@ def callback_problems(targets: Mapping[str, str]) -> list[str]:
     for name, target in targets.items():
         if target.startswith(f"{__name__}."):
             continue
-        from cifar_tuning.jobs.checks import find_target
+        from cifar_tuning.jobs.checks import find_target, why_not_found
 
         try:
             find_target(target)
         except Exception as error:
             named = refused(error)
-            reason = f"can't be imported: {on_one_line(str(error))}" if named is None else how_to_trust(named)
+            reason = f"can't be imported: {why_not_found(target, error)}" if named is None else how_to_trust(named)
             problems.append(f"hydra.callbacks.{name}._target_={target}: {reason}")
     return problems
 

@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 from cifar_tuning.compose import having
 from cifar_tuning.numeric import is_number, is_whole
 from cifar_tuning.overrides import parse_overrides
+from cifar_tuning.own_code import no_name, place_of
 from cifar_tuning.ranking import SMALLER_IS_BETTER
 from cifar_tuning.targets import how_to_trust, refused
 from cifar_tuning.text import on_one_line
@@ -21,9 +22,13 @@ from cifar_tuning.tuning.place import objectives_of
 
 # What a job has beside its groups, and an example of each.
 SINGLE = {"seed": "0", "resume": "null", "objective": "val/acc_best"}
+# Says how a report presents the sweep; nothing that a job does depends on it.
+OF_THE_SWEEP = ("published",)
 MAY_BE_NONE = ("augmentation", "regularizer", "tracking")
 # Options of a group that its class may not have.
 OF_GROUP = {"schedule": ("interval",)}
+# What the parts of a group are given in training, by the name that PyTorch has for it.
+WORKS_ON = {"optimizer": "params", "schedule": "optimizer"}
 GROUPS = ("data", "augmentation", "model", "optimizer", "schedule", "regularizer", "trainer", "tracking")
 
 
@@ -131,15 +136,20 @@ def _check_group(group: str, options: dict[str, Any]) -> list[str]:
     except Exception as error:
         if (named := refused(error)) is not None:
             return [f"{group}: {how_to_trust(named)}"]
-        return [f"{group}._target_={name}: can't be imported: {on_one_line(str(error))}"]
-    if not hasattr(target, "check"):
+        return [f"{group}._target_={name}: can't be imported: {why_not_found(name, error)}"]
+    try:
+        takes = _named_parameters(target)
+    except (TypeError, ValueError):  # it is written in C and doesn't say
         return []
-    takes = _named_parameters(target)
     ours = {key for key in OF_GROUP.get(group, ()) if key not in takes}
     given = {key: value for key, value in options.items() if not key.startswith("_") and key not in ours}
-    if unknown := [key for key in given if key not in takes]:
-        has = ", ".join(takes) or "none"
+    checks = hasattr(target, "check")
+    if unknown := [key for key in given if key not in takes and (checks or _names_all(target))]:
+        first = WORKS_ON.get(group) if options.get("_partial_") else None
+        has = ", ".join(key for key in takes if key != first) or "none"
         return [f"{group}.{key}: is no option of {name}; it has {has}{having(group, key)}" for key in unknown]
+    if not checks:
+        return []
     lacking = [key for key, default in takes.items() if default is inspect.Parameter.empty and key not in given]
     if lacking and not options.get("_partial_"):
         return [f"{group}.{key}: is missing; {name} has no default for it" for key in lacking]
@@ -162,6 +172,21 @@ def problems_with(target: Any, given: Mapping[str, Any]) -> list[str]:
     everything = any(parameter.kind is parameter.VAR_KEYWORD for parameter in takes.values())
     options = {key: value for key, value in (known | dict(given)).items() if everything or key in takes}
     return list(target.check(**options))
+
+
+def why_not_found(name: str, error: BaseException) -> str:
+    """Returns why a `_target_` can't be imported, in a line.
+
+    Args:
+        name: the target.
+        error: what its import raised.
+    """
+    return no_name(name) or on_one_line(str(error)) + place_of(error)
+
+
+def _names_all(target: Any) -> bool:
+    """Whether a class or function takes no options but those that its signature names."""
+    return all(one.kind is not one.VAR_KEYWORD for one in inspect.signature(target).parameters.values())
 
 
 def _named_parameters(target: Any) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """Everything about a job that can be wrong, found before any compute is spent and reported together."""
 
 import copy
-import inspect
 import logging
 from contextlib import suppress
 from dataclasses import dataclass
@@ -14,27 +13,14 @@ from omegaconf.errors import OmegaConfBaseException
 from cifar_tuning.databases import in_folder
 from cifar_tuning.errors import ConfigError, UserError
 from cifar_tuning.jobs.build import Parts, build_parts, plain, seed_everything
-from cifar_tuning.jobs.checks import find_problems, find_target, lacking_parts
-from cifar_tuning.jobs.result import JobResult
-from cifar_tuning.ranking import ENDED
+from cifar_tuning.jobs.checks import OF_THE_SWEEP, find_problems, lacking_parts
+from cifar_tuning.jobs.resuming import differences, with_defaults
+from cifar_tuning.jobs.unread_keys import key_problems
 from cifar_tuning.text import flatten, is_elsewhere, without_password
 from cifar_tuning.training import checkpoint as checkpoints
 from cifar_tuning.training.checkpoint import Checkpoint
-from cifar_tuning.training.settings import TrainerSettings
 
 log = logging.getLogger(__name__)
-
-# A continued run is the same experiment: these groups must be as they were.
-SAME = ("model", "optimizer", "schedule", "regularizer", "augmentation", "data", "seed")
-# And these of the trainer.
-SAME_OF_TRAINER = (
-    *("label_smoothing", "mixup", "ema_decay"),
-    *("initial_scale", "delay_fraction", "finetune_fraction"),
-)
-# Of schedules that have no learning rate for further epochs.
-ENDING = ("schedule.epochs", "schedule.total_steps")
-# Says how a report presents the sweep; nothing that a job does depends on it.
-OF_THE_SWEEP = ("published",)
 
 
 @dataclass
@@ -62,7 +48,7 @@ def prepare(cfg: DictConfig, own: Path | None = None) -> Prepared:
     config = job_config(cfg)
     if lacking := lacking_parts(config):
         raise ConfigError(lacking)
-    problems = find_problems(config)
+    problems = key_problems(cfg) + find_problems(config)
     checkpoint, file = (None, None) if own is None else own_checkpoint(config, own)
     if checkpoint is not None and cfg.resume not in (None, checkpoint.config.get("resume")):
         checkpoint, file = None, None  # what it has was not begun there
@@ -73,8 +59,7 @@ def prepare(cfg: DictConfig, own: Path | None = None) -> Prepared:
         except UserError as error:
             problems.append(f"resume={cfg.resume}: {error}")
         if checkpoint is not None and file is not None and not problems:
-            checkpoints.check_same_model(config["model"], checkpoint, str(cfg.resume))
-            problems += differences(config, checkpoint, str(cfg.resume), has_ended(file.parent))
+            problems += differences(config, checkpoint, str(cfg.resume), file.parent)
     if not any(problem.startswith(("seed=", "trainer.")) for problem in problems):
         seed_everything(config["seed"], deterministic=config["trainer"].get("deterministic", False))
     # A group whose options are wrong can't be built; the others are, to find what only their constructors know.
@@ -143,97 +128,4 @@ def own_checkpoint(config: dict[str, Any], folder: Path) -> tuple[Checkpoint | N
 
 def _compared(config: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
     """Returns all options that make a job what it is."""
-    return {key: value for key, value in flatten(_with_defaults(config, other)) if not is_elsewhere(key)}
-
-
-def _with_defaults(config: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
-    """Returns the configuration with what its constructors take for options that are absent.
-
-    An option that came with a newer release is absent in an older checkpoint, which is none the worse for it.
-
-    Args:
-        config: by group.
-        other: what it is to be compared with: where the classes differ, their defaults say nothing.
-    """
-    return {
-        name: {**_defaults(group, other.get(name)), **group} if isinstance(group, dict) else group
-        for name, group in config.items()
-    }
-
-
-def _defaults(group: dict[str, Any], other: object) -> dict[str, Any]:
-    if not isinstance(other, dict) or other.get("_target_") != group.get("_target_"):
-        return {}
-    try:
-        parameters = inspect.signature(find_target(str(group.get("_target_")))).parameters
-    except Exception:  # whoever builds the group will say what is wrong with it
-        return {}
-    found = {name: p.default for name, p in parameters.items() if p.default is not inspect.Parameter.empty}
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in found.items()}
-
-
-def differences(config: dict[str, Any], checkpoint: Checkpoint, source: str, ended: bool = True) -> list[str]:
-    """Returns a line for each reason why the checkpoint's run can't be gone on with.
-
-    More epochs are fine where the schedule does not depend on their number.
-
-    Args:
-        config: of the job that is to go on.
-        checkpoint: of the run.
-        source: where it is, as the user gave it.
-        ended: whether the run came to its end.
-    """
-    problems = changed_options(config, checkpoint, source)
-    done, asked = checkpoint.progress.epoch, config["trainer"]["epochs"]
-    # One that was stopped between its last epoch and its end has only that to repeat.
-    if asked < done or (asked == done and ended):
-        problems.append(
-            f"trainer.epochs={asked}: {source} has finished {done} epochs already; ask for more to go on from there"
-        )
-    return problems
-
-
-def changed_options(config: dict[str, Any], checkpoint: Checkpoint, source: str) -> list[str]:
-    """Returns a line for each option that would make the continued run another one."""
-    theirs, ours = (
-        {name: one.get(name) for name in SAME} | {"trainer": _of_trainer(one)} for one in (checkpoint.config, config)
-    )
-    was, now = dict(flatten(_with_defaults(theirs, ours))), dict(flatten(_with_defaults(ours, theirs)))
-    lengths = [one["trainer"]["epochs"] for one in (checkpoint.config, config)]
-    return [
-        f"{key}={now.get(key, '(absent)')}: {source} was trained with {was.get(key, '(absent)')}; "
-        "a resumed run must keep it" + (_about_length(key, was[key]) if [was.get(key), now.get(key)] == lengths else "")
-        for key in sorted(was.keys() | now.keys())
-        if not is_elsewhere(key) and was.get(key) != now.get(key)
-    ]
-
-
-def _about_length(key: str, before: Any) -> str:
-    """Returns what to do about an option that has followed the number of epochs; nobody may have typed it."""
-    if not key.startswith("schedule."):
-        return ""
-    if key in ENDING:
-        return ". It is the run's whole length, and this schedule goes no further: train anew for longer"
-    return f". It follows trainer.epochs; with {key}={before} the run goes on for longer"
-
-
-def _of_trainer(config: dict[str, Any]) -> dict[str, Any]:
-    """Returns the options that say how a run is trained, its length too where schedule or images depend on it."""
-    settings = {name: config["trainer"].get(name, getattr(TrainerSettings, name)) for name in SAME_OF_TRAINER}
-    depends = settings["initial_scale"] != 1 or _is_given_epochs(config["schedule"])
-    return settings | ({"epochs": config["trainer"]["epochs"]} if depends else {})
-
-
-def _is_given_epochs(schedule: dict[str, Any]) -> bool:
-    """Whether a schedule is told the run's length without a word in the configuration (see `Schedule`)."""
-    try:
-        wanted = inspect.signature(find_target(str(schedule.get("_target_")))).parameters
-    except Exception:  # whoever builds it will say what is wrong with it
-        return False
-    return "epochs" in wanted and "epochs" not in schedule
-
-
-def has_ended(folder: Path) -> bool:
-    """Whether a run's folder says that it came to its end."""
-    result = JobResult.read(folder)
-    return result is not None and result.state in ENDED
+    return {key: value for key, value in flatten(with_defaults(config, other)) if not is_elsewhere(key)}

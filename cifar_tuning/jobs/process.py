@@ -14,7 +14,8 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from cifar_tuning import PROJECT_ROOT
-from cifar_tuning.errors import UserError
+from cifar_tuning.errors import UserError, full_errors
+from cifar_tuning.own_code import own_modules, traceback_of_own
 from cifar_tuning.processes import stop
 from cifar_tuning.targets import PRUNERS, SAMPLERS, TORCHVISION_MODELS, trusted_by_user
 from cifar_tuning.tuning import plugin  # noqa: F401  registers the resolvers that conf/ uses
@@ -60,10 +61,6 @@ def _callback_targets(*, _root_: Any) -> dict[str, str]:
     return {name: str(target) for name, target in targets.items() if target is not None}
 
 
-# Of the modules at the project's root, which are the user's otherwise.
-_NOT_THE_USERS = {"cifar_tuning", "benchmarks", "tests", "train", "predict", "report"}
-
-
 OmegaConf.register_resolver("project_root", lambda: str(PROJECT_ROOT), replace=True)
 OmegaConf.register_resolver("of_epochs", _in_proportion, replace=True)
 OmegaConf.register_resolver("callback_targets", _callback_targets, replace=True)
@@ -76,14 +73,7 @@ def trusted_targets() -> list[str]:
     The user's own modules are the Python files and packages in the project's root and in the folder where the
     command is typed; `CIFAR_TUNING_TRUST=timm.*,my_package.*` adds installed packages.
     """
-    own = sorted({name for folder in (PROJECT_ROOT, Path.cwd()) for name in _modules_in(folder)} - _NOT_THE_USERS)
-    return [*_TRUSTED, *(f"{name}.*" for name in own), *trusted_by_user()]
-
-
-def _modules_in(folder: Path) -> list[str]:
-    files = [path.stem for path in folder.glob("*.py")]
-    packages = [path.parent.name for path in folder.glob("*/__init__.py")]
-    return [name for name in files + packages if name.isidentifier() and name not in sys.stdlib_module_names]
+    return [*_TRUSTED, *(f"{name}.*" for name in own_modules()), *trusted_by_user()]
 
 
 def start() -> None:
@@ -114,6 +104,9 @@ def _short_for_users(
             print(f"error: {error}", file=sys.stderr)
         elif isinstance(error, KeyboardInterrupt):
             print("Interrupted.", file=sys.stderr)
+        elif not full_errors() and (own := traceback_of_own(error.with_traceback(trace))) is not None:
+            # The rest is PyTorch's and ours, some thirty lines, which would bury a sweep's table.
+            print(own + "Only the frames of your own files; HYDRA_FULL_ERROR=1 shows all.", file=sys.stderr)
         else:
             usual(kind, error, trace)
 

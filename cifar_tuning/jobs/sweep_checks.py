@@ -17,7 +17,7 @@ from cifar_tuning.errors import ConfigError, UserError
 from cifar_tuning.fused.launcher import stack_problem
 from cifar_tuning.overrides import given_options, key_of, parse_overrides, task_overrides
 from cifar_tuning.targets import is_fused, is_study
-from cifar_tuning.text import on_one_line
+from cifar_tuning.text import in_lines, on_one_line
 from cifar_tuning.tuning.place import objectives_of
 
 BASIC_SWEEPER = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
@@ -53,6 +53,7 @@ def sweep_problems(config: DictConfig) -> list[str]:
     problems |= {problem: [] for problem in _direction_problems(config)}
     folders = _folder_problems(jobs) if basic else {}
     problems |= folders
+    warn_of_keys([job for _, job in jobs])
     for label, job in jobs:
         found = job_problems(job, of_sweeper=not basic)
         for problem in found:
@@ -71,6 +72,18 @@ def sweep_problems(config: DictConfig) -> list[str]:
         print(f"These jobs will fail, the others are trained:\n  - {shown}", file=sys.stderr)
         return []
     return lines
+
+
+def warn_of_keys(jobs: list[DictConfig]) -> None:
+    """Prints once what no job's parts seem to read.
+
+    Args:
+        jobs: their configurations.
+    """
+    from cifar_tuning.jobs.unread_keys import key_warnings
+
+    for line in dict.fromkeys(line for job in jobs for line in key_warnings(job)):
+        print(f"warning: {line}", file=sys.stderr)
 
 
 def _folder_problems(jobs: list[tuple[str, Any]]) -> dict[str, list[str]]:
@@ -125,11 +138,12 @@ def job_problems(job: DictConfig, of_sweeper: bool = False) -> list[str]:
     """Returns the mistakes in a job's configuration, and what an optimising sweeper would not get from it."""
     from cifar_tuning.jobs.build import plain
     from cifar_tuning.jobs.checks import find_problems, objective_problems
+    from cifar_tuning.jobs.unread_keys import key_problems
 
     try:
         with as_job(job):
             options = plain(_task(job))
-            problems = find_problems(options) or resume_problems(_task(job))
+            problems = key_problems(job) + find_problems(options) or resume_problems(_task(job))
             return problems + (objective_problems(options) if of_sweeper else [])
     except ConfigError as error:
         return error.problems
@@ -139,7 +153,8 @@ def resume_problems(settings: DictConfig) -> list[str]:
     """Returns why a job of a sweep can't go on with the run that it is to resume: it goes on with one alone."""
     if settings.get("resume") is None:
         return []
-    from cifar_tuning.jobs.prepare import differences, has_ended, job_config
+    from cifar_tuning.jobs.prepare import job_config
+    from cifar_tuning.jobs.resuming import differences
     from cifar_tuning.training import checkpoint as checkpoints
 
     source = str(settings["resume"])
@@ -147,10 +162,9 @@ def resume_problems(settings: DictConfig) -> list[str]:
         file = checkpoints.find(source)
         found = checkpoints.load(file)
         config = job_config(settings)
-        checkpoints.check_same_model(config["model"], found, source)
     except UserError as error:
         return [f"resume={source}: {error}"]
-    return differences(config, found, source, has_ended(file.parent))
+    return differences(config, found, source, file.parent)
 
 
 def _direction_problems(config: DictConfig) -> list[str]:
@@ -204,7 +218,7 @@ def _study_jobs(config: DictConfig, options: Any) -> Iterator[tuple[str, Any]]:
             composed = loader.load_sweep_config(config, overrides)
         except Exception as error:
             kind = "" if isinstance(error, HydraException) else f"{', '.join(overrides)}: {type(error).__name__}: "
-            raise ConfigError([kind + on_one_line(error) + _choice_lacking(error)]) from error
+            raise ConfigError([kind + in_lines(error) + _choice_lacking(error)]) from error
         shown = ", ".join(f"{name}={value}" for name, value in params.items())
         yield (
             f"in the search space: {shown}",
@@ -248,7 +262,7 @@ def _jobs(config: DictConfig, options: Any = None) -> Iterator[tuple[str, Any]]:
             composed = loader.load_sweep_config(config, list(job))
         except Exception as error:
             own = " ".join(override for override in job if key_of(override) in swept)
-            reason = on_one_line(error) + _choice_lacking(error)
+            reason = in_lines(error) + _choice_lacking(error)
             raise ConfigError([f"job {number} ({own}) can't be composed: {reason}"]) from error
         label = f"job {number}" if len(batches[0]) > 1 else ""
         yield label, numbered(composed, number)

@@ -203,20 +203,6 @@ def adopt_best(file: Path, checkpoint: Checkpoint, folder: Path) -> None:
         shutil.copyfile(best, partial)
 
 
-def check_same_model(model: dict[str, Any], checkpoint: Checkpoint, source: str) -> None:
-    """Refuses a checkpoint of another architecture before anything is built.
-
-    Raises:
-        UserError: the message names both.
-    """
-    was, now = checkpoint.config.get("model", {}).get("_target_"), model.get("_target_")
-    if was != now:
-        raise UserError(
-            f"{source} is a checkpoint of another model: {was} there, {now} here. "
-            "Repeat the overrides it was trained with (they are in its run's folder, .hydra/overrides.yaml)."
-        )
-
-
 def load_weights(model: torch.nn.Module, checkpoint: Checkpoint, source: Path | str) -> None:
     """Puts the checkpoint's weights into a model built by the present configuration.
 

@@ -1,6 +1,21 @@
+import shlex
+
 import pytest
 
+from cifar_tuning.errors import ConfigError
 from cifar_tuning.jobs.checks import RULES
+
+NARROW = """
+from torch import nn
+
+class Narrow(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Linear(3, 10)
+
+    def forward(self, x):
+        return self.head(x.flatten(1))
+"""
 
 
 @pytest.mark.parametrize(
@@ -38,7 +53,8 @@ from cifar_tuning.jobs.checks import RULES
             ["data.train_limit=65", "~model", "+model={_target_: torchvision.models.resnet18, num_classes: 10}"],
             "data.batch_size=64: the last of 65 images is a batch by itself, and ResNet can't be trained on one",
         ),
-        (["+optimizer.foo=1"], "optimizer: TypeError"),
+        (["+optimizer.foo=1"], "optimizer.foo: is no option of torch.optim.SGD; it has lr, momentum,"),
+        (["schedule=cosine", "+schedule.foo=1"], "CosineAnnealingLR; it has T_max, eta_min"),
         (["~optimizer", "+optimizer={_target_: torch.optim.RMSprop, lr: 0.1}"], "with _partial_: true it is given the"),
         (["~optimizer"], "optimizer: is missing; choose one in conf/optimizer/, or give +optimizer={_target_: …}"),
         (["~regularizer"], "regularizer: is missing; choose regularizer=none, one in conf/regularizer/"),
@@ -90,7 +106,9 @@ from cifar_tuning.jobs.checks import RULES
             "model._target_=cifar_tuning.models.Nothing: can't be imported",
         ),
         (["model._target_=os.system"], "model"),
-        (["model._target_=torch.nn.Linear", "~model.activation"], "model: TypeError"),
+        (["model._target_=torch.nn.Linear"], "model.activation: is no option of torch.nn.Linear; it has in_features"),
+        (["~model", "+model={_target_: torch.nn.Linear}"], "model: TypeError"),
+        (["~model", "+model={_target_: cifar_tunning.Wide}"], "or the installed packages"),
         (["data.batch_size=5000"], "data.batch_size=5000: must be between 1 and 512"),
         (["data.train_limit=100000"], "data.train_limit=100000: must be between 1 and 512"),
         (["data=cifar10", "data.train_limit=60000"], "data.train_limit=60000: must be between 1 and 45000"),
@@ -178,11 +196,15 @@ def test_a_tracking_server_that_is_down(tiny):
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        (["model.batch_norm=true"], "last.pt was trained with False; a resumed run must keep it"),
+        (["model.batch_norm=true"], "last.pt was trained with false; a resumed run must keep it"),
         (["trainer.epochs=3", "trainer.mixup=0.4"], "trainer.mixup=0.4: "),
         (["trainer.epochs=3", "trainer.ema_decay=0.9"], "last.pt was trained with 0.0; a resumed run must keep it"),
-        (["optimizer=adam"], "optimizer._target_=torch.optim.Adam: "),
-        (["model=resnet20", "model.depth=8"], "last.pt is a checkpoint of another model: cifar_tuning.models.SimpleNN"),
+        (["optimizer=adam"], "last.pt was trained with optimizer=sgd; a resumed run must keep it\n"),
+        (["model=resnet20", "model.depth=8"], "  - model=resnet20 model.depth=8: "),
+        (
+            ["~model", "+model={_target_: torch.nn.Linear, in_features: 3, out_features: 3}"],
+            "model._target_=torch.nn.L",
+        ),
     ],
 )
 def test_resuming_from_another_model(tiny, tmp_path, options, expected):
@@ -197,8 +219,24 @@ def test_resuming_from_another_model(tiny, tmp_path, options, expected):
 def test_another_optimizer_is_told_by_what_was_given(tiny, tmp_path):
     assert tiny("trainer.epochs=1").code == 0
     outcome = tiny("optimizer=adam", "trainer.epochs=2", f"resume={tmp_path}/run/last.pt")
+    assert "1 problem in" in outcome.err
     assert "amsgrad" not in outcome.err
     assert "dampening" not in outcome.err
+
+
+@pytest.mark.slow
+def test_resuming_with_other_options_shows_the_command_that_goes_on(tiny, command, tmp_path):
+    first = ["augmentation=crop_flip", "augmentation.cutout=8", "model.batch_norm=true", "~optimizer.nesterov"]
+    assert tiny(*first, "trainer.epochs=1").code == 0
+    outcome = tiny("trainer.epochs=2", f"resume={tmp_path}/run", f"hydra.run.dir={tmp_path}/more")
+    assert "2 problems in" in outcome.err
+    assert "augmentation=none: " in outcome.err
+    assert "was trained with augmentation=crop_flip augmentation.cutout=8; a resumed run must keep it" in outcome.err
+    line = next(line for line in outcome.err.splitlines() if "python" in line)
+    assert set(first) < set(shlex.split(line))
+    goes_on = command(*shlex.split(line)[2:])
+    assert goes_on.code == 0, goes_on.err
+    assert (tmp_path / "more" / "last.pt").is_file()
 
 
 @pytest.mark.slow
@@ -226,6 +264,7 @@ def test_a_schedule_that_follows_the_epochs_says_how_to_go_on_for_longer(tiny, t
     assert tiny(f"schedule={schedule}", "trainer.epochs=1").code == 0
     outcome = tiny(*run, "trainer.epochs=2")
     assert advice.format(f"{tmp_path}/run/last.pt") in outcome.err
+    assert "was begun with" not in outcome.err
     if schedule == "cosine":
         assert tiny(*run, "trainer.epochs=2", "schedule.T_max=1").code == 0
 
@@ -284,7 +323,22 @@ def test_every_rule_belongs_to_an_option_that_exists(configure):
 
 def test_a_class_that_does_not_exist_is_named(tiny):
     outcome = tiny("~model", "+model={_target_: cifar_tuning.models.Missing}")
-    assert "Are you sure that 'Missing' is importable from module 'cifar_tuning.models'?" in outcome.err
+    assert "can't be imported: cifar_tuning.models has no Missing" in outcome.err
+
+
+def test_a_mistake_in_the_users_own_model_is_placed(tiny, tmp_path, monkeypatch, capsys):
+    (tmp_path / "narrow_models.py").write_text(NARROW)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    model = ["~model", "+model={_target_: narrow_models.Narrow}"]
+    outcome = tiny(*model)
+    assert "Narrow does not take images of 3×32×32 (RuntimeError: " in outcome.err
+    assert ", narrow_models.py:10 in forward)" in outcome.err
+    assert "Traceback" not in outcome.err
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    with pytest.raises(ConfigError):
+        tiny(*model)
+    assert 'narrow_models.py", line 10, in forward' in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

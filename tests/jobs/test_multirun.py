@@ -123,6 +123,10 @@ def test_the_sweep_ends_with_a_table(tiny, tmp_path, monkeypatch):
             ["augmentation.padding=1,2"],
             ["job 0 (augmentation.padding=1) can't be composed: ", "; augmentation=crop_flip has it"],
         ),
+        (
+            ["model=resnet21,simplenn"],
+            ["job 0 (model=resnet21) can't be composed: In 'config': Could not find", "\n      simplenn\n"],
+        ),
         (["+augmentation.padding=1,2"], ["NoAugmentation; it has none; augmentation=crop_flip has it  (jobs 0, 1)"]),
         (["+augmentation.paddings=1,2"], ["NoAugmentation; it has none  (jobs 0, 1)"]),
         (["hydra/sweeper=study", "optimizer.betas=choice(1,2)"], ["optimizer=adam, optimizer=adamw have it"]),
