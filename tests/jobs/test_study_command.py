@@ -161,7 +161,7 @@ def test_files_are_written_and_plots_drawn_by_whichever_command_ends(tiny, folde
         (folder / file).unlink()
     again = tiny(*command, PLOTS)
     assert "tried first" not in again.out
-    assert f"{folder / 'plots'}  Optuna's plots" in again.out
+    assert f"{folder / 'plots'}  # Optuna's plots" in again.out
     assert (folder / "best.yaml").is_file()
     assert (folder / "optimization_results.yaml").is_file()
     drawn = (folder / "plots" / "study.html").stat().st_mtime_ns
