@@ -19,7 +19,7 @@ def draw(single: dict[str, Any], stacked: dict[str, Any]) -> None:
         "ours",
         "ours, eight stacked",
     ]
-    figure, axes = pyplot.subplots(figsize=(7, 3.6), layout="constrained")
+    figure, axes = pyplot.subplots(figsize=(7, 4), layout="constrained")
     width = 0.8 / len(ways)
     for index, (way, label) in enumerate(zip(ways, labels, strict=True)):
         where, heights = [], []
@@ -33,6 +33,6 @@ def draw(single: dict[str, Any], stacked: dict[str, Any]) -> None:
     axes.set_xticks(range(len(single)), [NAMES[network] for network in single])
     axes.set(ylabel="times the usual pipeline's images/s")
     axes.grid(axis="y", alpha=0.3)
-    axes.legend(fontsize=8)
+    figure.legend(fontsize=8, loc="outside upper center", ncols=2)
     figure.savefig(PICTURE, dpi=120)
     pyplot.close(figure)
