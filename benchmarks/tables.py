@@ -104,14 +104,22 @@ def _loading(content: dict[str, Any]) -> list[str]:
 def _start(content: dict[str, Any]) -> list[str]:
     seconds, memory = content["median"], content["peak_mb"]
     holds = "holds" if content["over_imports"] <= 1 else "**missed**"
+    processes = {
+        start.IMPORTS: "`python -c 'import torch, mlflow'`",
+        start.JOB: f"`python train.py {start.SHORT_JOB}`",
+        start.WITH_MODEL: f"the same with `{start.MODEL_TOO}`",
+        start.LOADED: "the usual pipeline, ten batches (without its workers)",
+        start.HELP: "`python train.py --help`",
+    }
     return [
         *(_where(content, "start"), ""),
         "| process | seconds, median | peak memory |",
         "|---|---|---|",
-        f"| `python -c 'import torch, mlflow'` | {seconds['imports']:.2f} | {memory['imports']:,} MB |",
-        f"| `python train.py {start.SHORT_JOB}` | {seconds['job']:.2f} | {memory['job']:,} MB |",
-        f"| the usual pipeline, ten batches (without its workers) | {seconds['usual']:.2f} | {memory['usual']:,} MB |",
-        f"| `python train.py --help` | {seconds['help']:.2f} | {memory['help']:,} MB |",
+        *(
+            f"| {said} | {seconds[name]:.2f} | {memory[name]:,} MB |"
+            for name, said in processes.items()
+            if name in seconds
+        ),
         "",
         f"The job takes {content['over_imports']:.2f} s more than the imports alone (goal 1.0: {holds}).",
     ]

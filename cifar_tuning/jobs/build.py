@@ -23,6 +23,7 @@ from cifar_tuning.own_code import place_of
 from cifar_tuning.targets import how_to_trust, refused
 from cifar_tuning.text import on_one_line
 from cifar_tuning.tracking.base import Tracker
+from cifar_tuning.training.lazy_compiler import load_compiler_lazily
 from cifar_tuning.training.regularizers import Regularizer
 from cifar_tuning.training.resizing import STEP, sides
 from cifar_tuning.training.settings import TrainerSettings
@@ -102,6 +103,7 @@ def build_part(node: Any) -> Any:
 
 def make_optimizer(parts: Parts) -> Optimizer:
     """Builds the optimizer over the model's parameters, grouped as the regularizer wants them."""
+    load_compiler_lazily()
     return parts.optimizer(parts.regularizer.parameter_groups(parts.model))
 
 

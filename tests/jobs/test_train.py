@@ -13,6 +13,7 @@ from mlflow import MlflowClient
 from cifar_tuning import PROJECT_ROOT, devices
 from cifar_tuning.jobs.training import EpochTracking
 from cifar_tuning.text import counted
+from cifar_tuning.tracking import MLflowTracker
 from cifar_tuning.training import checkpoint as checkpoints
 from cifar_tuning.training import computation, probe
 from cifar_tuning.training.evaluation import Evaluation
@@ -411,6 +412,20 @@ def test_mlflows_own_variable_names_the_store(tiny, predicting, tmp_path, monkey
     (run,) = client.search_runs([e.experiment_id for e in client.search_experiments()])
     assert run.info.status == "FINISHED"
     assert predicting(f"run={run.info.run_id}", f"output={tmp_path}/p.csv").code == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "logged"),
+    [([], True), (["data.train_limit=64"], False), (["data.train_limit=64", "tracking.log_model=true"], True)],
+)
+def test_a_run_on_a_few_images_logs_its_model_on_demand(
+    tiny, tmp_path, monkeypatch, pristine_database, options, logged
+):
+    models = []
+    monkeypatch.setattr(MLflowTracker, "log_model", lambda self, model, example: models.append(model))
+    store = f"sqlite:///{shutil.copy(pristine_database, tmp_path / 'own.db')}"
+    assert tiny("tracking=mlflow", f"tracking.uri={store}", "trainer.epochs=1", *options).code == 0
+    assert len(models) == logged
 
 
 def test_a_config_of_ones_own_on_top_of_ours(tiny, tmp_path):
