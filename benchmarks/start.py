@@ -60,7 +60,8 @@ def run(repeats: int) -> Path:
     over = sorted(job - bare for job, bare in zip(times[JOB], times[IMPORTS], strict=True))[repeats // 2]
     print(
         f"start     imports {middle[IMPORTS]:.2f} s, a job of ten batches {middle[JOB]:.2f} s: {over:.2f} s more "
-        f"(goal 1.0), with its model in MLflow {middle[WITH_MODEL]:.2f} s; --help {middle[HELP]:.2f} s; peak memory {memory[JOB]:,.0f} MB, the usual pipeline's "
+        f"(goal 1.0), with its model in MLflow {middle[WITH_MODEL]:.2f} s; "
+        f"--help {middle[HELP]:.2f} s; peak memory {memory[JOB]:,.0f} MB, the usual pipeline's "
         f"process {memory[LOADED]:,.0f} MB"
     )
     content = {"repeats": repeats, "seconds": times, "median": middle, "over_imports": round(over, 3)}
