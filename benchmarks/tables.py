@@ -209,12 +209,12 @@ def _pruning(content: dict[str, Any]) -> list[str]:
             f"{stock['best']:.4f} | {ours['best']:.4f} | {100 * (ours['best'] - stock['best']):+.2f} |"
         )
     if summary := content["summary"]:
-        gained = _points_gained(content["rounds"])
-        rows.append(f"| mean | | | {_against(summary['times_fewer_epochs'], 2)} | | | {gained} |")
+        gained, holds = points_gained(content["rounds"])
+        rows.append(f"| mean | | | {_against(summary['times_fewer_epochs'], 2)} | | | {gained} (goal −0.5: {holds}) |")
     return rows
 
 
-def _points_gained(rounds: Sequence[Mapping[str, Any]], goal: float = -0.5) -> str:
+def points_gained(rounds: Sequence[Mapping[str, Any]], goal: float = -0.5) -> tuple[str, str]:
     """Returns what pruning does to the best accuracy, with its interval, and whether that is above the goal.
 
     Args:
@@ -227,7 +227,7 @@ def _points_gained(rounds: Sequence[Mapping[str, Any]], goal: float = -0.5) -> s
     points, half = 100 * found.difference, 100 * (found.half_width or math.inf)
     interval = f" ± {half:.2f}, 95 %" if math.isfinite(half) else ""
     holds = "holds" if points - half >= goal else "in the mean, not beyond chance" if points >= goal else "**missed**"
-    return f"{points:+.2f}{interval} (goal −{abs(goal):g}: {holds})"
+    return f"{points:+.2f}{interval}", holds
 
 
 def _simulated(content: dict[str, Any]) -> list[str]:
