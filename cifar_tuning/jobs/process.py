@@ -22,9 +22,9 @@ from cifar_tuning.tuning import plugin  # noqa: F401  registers the resolvers th
 from cifar_tuning.tuning.overlays import register
 
 # New objects until the garbage collector looks through them, and how often it does so before it looks through the
-# survivors too. A short job's imports make a million objects and hardly any garbage; with Python's 700 and 10 the
-# collector takes a quarter of its time.
-_COLLECT_AFTER = (100_000, 20)
+# survivors too. Imports make a million objects and hardly any garbage; with Python's 700 and 10 the collector takes a
+# quarter of a short job's time.
+_WHILE_IMPORTING, _COLLECT_AFTER = (1_000_000, 20), (100_000, 20)
 
 # Loggers of others that bury a job's own lines where hydra.verbose=true asks for all. hydra.verbose=matplotlib has its.
 _TALKATIVE = ("matplotlib", "PIL", "filelock", "urllib3", "alembic")
@@ -88,12 +88,22 @@ def start() -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
     # The default would end the process at once and leave its MLflow run RUNNING.
     signal.signal(signal.SIGTERM, stop)
-    gc.set_threshold(*_COLLECT_AFTER)
+    gc.set_threshold(*_WHILE_IMPORTING)
     # cuBLAS repeats itself (trainer.deterministic=true) only with a fixed workspace, which it reads once a process: a
     # sweep's second job would be too late.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     # Python would look for cycles in all that is still there, and free it object by object.
     atexit.register(gc.freeze)
+
+
+def collect_garbage() -> None:
+    """Has the collector look more often, now that nearly all is imported; does nothing in a process not ours.
+
+    What is there by now it leaves alone from then on: modules, and a process's first configuration.
+    """
+    if gc.get_threshold()[:2] == _WHILE_IMPORTING:
+        gc.freeze()
+        gc.set_threshold(*_COLLECT_AFTER)
 
 
 def _short_for_users(

@@ -18,6 +18,7 @@ from cifar_tuning.jobs.context import run_context
 from cifar_tuning.jobs.export import load_classifier, model_from_checkpoint
 from cifar_tuning.jobs.forgotten import forgotten
 from cifar_tuning.jobs.prepare import Prepared, job_config, own_checkpoint, prepare, where_typed
+from cifar_tuning.jobs.process import collect_garbage
 from cifar_tuning.jobs.result import RESULT_FILE, JobResult, objective
 from cifar_tuning.jobs.testing import accuracy, label_test_images
 from cifar_tuning.jobs.training import make_trainer
@@ -226,6 +227,7 @@ class Job:
             if prepared.config["trainer"].get(name) == "auto"
         }
         plots.load_meanwhile()
+        collect_garbage()
         return trainer.fit()
 
     def _keep_files(self, result: Result, prepared: Prepared) -> None:
