@@ -89,6 +89,7 @@ def start() -> None:
     # The default would end the process at once and leave its MLflow run RUNNING.
     signal.signal(signal.SIGTERM, stop)
     gc.set_threshold(*_WHILE_IMPORTING)
+    gc.callbacks.append(_after_first_collection)  # in processes that train nothing, too
     # cuBLAS repeats itself (trainer.deterministic=true) only with a fixed workspace, which it reads once a process: a
     # sweep's second job would be too late.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -104,6 +105,12 @@ def collect_garbage() -> None:
     if gc.get_threshold()[:2] == _WHILE_IMPORTING:
         gc.freeze()
         gc.set_threshold(*_COLLECT_AFTER)
+
+
+def _after_first_collection(phase: str, info: dict[str, int]) -> None:
+    if phase == "stop":
+        gc.callbacks.remove(_after_first_collection)
+        collect_garbage()
 
 
 def _short_for_users(
