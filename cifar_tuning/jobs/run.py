@@ -218,6 +218,7 @@ class Job:
         log.info("test accuracy %.4f", self.test_acc)
 
     def _train(self, prepared: Prepared) -> Result:
+        collect_garbage()
         listeners = [self.reporter] if self.reporter is not None else []
         trainer, self.figures = make_trainer(prepared, self.folder, listeners)
         self.trainer, self.earlier = trainer, sum(one.epoch_seconds for one in trainer.progress.history)
@@ -227,7 +228,6 @@ class Job:
             if prepared.config["trainer"].get(name) == "auto"
         }
         plots.load_meanwhile()
-        collect_garbage()
         return trainer.fit()
 
     def _keep_files(self, result: Result, prepared: Prepared) -> None:
