@@ -113,12 +113,17 @@ def is_worker() -> bool:
 
 def cores() -> int:
     """Returns the processor cores that this process may use: its affinity, and its container's quota."""
-    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    count = visible_cores()
     for group in _groups():
         quota, _, period = _said(group / "cpu.max").partition(" ")
         if quota.isdecimal() and period.isdecimal():
             count = min(count, int(quota) // int(period))
     return max(1, count)
+
+
+def visible_cores() -> int:
+    """Returns the processor cores that this process may run on, as libraries count them: without a quota."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def free_memory() -> int:
