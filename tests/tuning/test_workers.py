@@ -149,19 +149,23 @@ def test_workers_train_on_while_the_storage_is_away(tmp_path, caplog):
     assert caplog.text.count("another takes its place") == 1
 
 
-TELLS = "import os, pathlib; pathlib.Path(os.environ['CIFAR_TUNING_WORKER_ERROR']).write_text('too many trials failed')"
+TELLS = """
+import os, pathlib
+pathlib.Path(os.environ['CIFAR_TUNING_WORKER_ERROR']).write_text('too many trials failed: ±', encoding='utf-8')
+"""
 
 
 @pytest.mark.parametrize(
     ("program", "said"),
     [
-        (TELLS, "too many trials failed"),
+        (TELLS, "too many trials failed: ±"),
         ("print('error: a job of mine has a word for it')", "3 workers died one after the other"),
     ],
 )
+@pytest.mark.usefixtures("old_locale")
 def test_a_worker_says_what_is_wrong_in_a_file_of_its_own(tmp_path, program, said):
     """What jobs print is no word of the worker's: another one takes its place, as often as it may."""
-    them = some_workers(tmp_path, Away(0), f"{program}; raise SystemExit(1)", 1)
+    them = some_workers(tmp_path, Away(0), f"{program}\nraise SystemExit(1)", 1)
     with pytest.raises(UserError, match=said) as refused:  # noqa: PT012
         while them.running:
             them.running[0].process.wait()
