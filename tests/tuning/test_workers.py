@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import psutil
 import pytest
+import torch
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 from optuna.exceptions import StorageInternalError
@@ -35,6 +36,7 @@ def options(given=None, device="cpu", launcher=BASIC, n_jobs=2, n_trials=20):
         ({"n_trials": 2}, None, 1),
         ({"device": "auto"}, None, 4),
         ({"device": "auto"}, 80000, 1),
+        ({"device": "auto"}, "MIG", 1),
         ({"device": "cuda:0"}, 80000, 1),
         ({"device": "cpu"}, 80000, 4),
         ({"launcher": JOBLIB, "n_jobs": 8}, None, 1),
@@ -48,7 +50,8 @@ def test_as_many_as_pay(monkeypatch, asked, gpu, count):
     monkeypatch.setattr(worker_count, "cores", lambda: 4)
     monkeypatch.setattr(worker_count, "script", lambda: ["python", "train.py"])
     monkeypatch.setattr(worker_count, "version", lambda package: "2.13.0")
-    monkeypatch.setattr(worker_count, "free_gpu_memory", lambda device: gpu)
+    monkeypatch.setattr(worker_count, "free_gpu_memory", lambda device: gpu if gpu != "MIG" else None)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu is not None)
     assert worker_count.workers_of(options(**asked)) == count
 
 
@@ -89,7 +92,7 @@ def test_a_containers_limits_count(monkeypatch, tmp_path, limits, cores, memory)
     (tmp_path / "own").write_text("12:cpu:/of/version/1\n0::/batch/job\n")
     monkeypatch.setattr(processes, "CGROUP", root)
     monkeypatch.setattr(processes, "OWN_CGROUP", tmp_path / "own")
-    monkeypatch.setattr(processes.os, "sched_getaffinity", lambda process: set(range(8)))
+    monkeypatch.setattr(processes.os, "sched_getaffinity", lambda process: set(range(8)), raising=False)
     monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=100))
     assert (processes.cores(), processes.free_memory()) == (cores, memory)
 
