@@ -82,6 +82,19 @@ def test_a_pytorch_without_cuda_has_no_gpu(monkeypatch):
         ({"batch/cpu.max": "max 100000", "batch/job/cpu.max": "300000 100000", "batch/memory.max": "60"}, 3, 100),
         ({"batch/memory.max": "60", "batch/memory.current": "20", "batch/job/memory.max": "max"}, 8, 40),
         ({"other/cpu.max": "100000 100000"}, 8, 100),
+        # The first version.
+        ({"cpu,cpuacct/old/cpu.cfs_quota_us": "-1", "memory/memory.limit_in_bytes": "9223372036854771712"}, 8, 100),
+        ({"cpu,cpuacct/old/cpu.cfs_quota_us": "200000", "cpu,cpuacct/old/cpu.cfs_period_us": "100000"}, 2, 100),
+        ({"memory/old/memory.limit_in_bytes": "50", "memory/old/memory.usage_in_bytes": "30"}, 8, 20),
+        (
+            {  # in a container, which sees its own group as the root
+                "memory/memory.limit_in_bytes": "50",
+                "memory/memory.usage_in_bytes": "30",
+                "memory/memory.stat": "inactive_file 1\ntotal_inactive_file 5",
+            },
+            8,
+            25,
+        ),
     ],
 )
 def test_a_containers_limits_count(monkeypatch, tmp_path, limits, cores, memory):
@@ -89,7 +102,7 @@ def test_a_containers_limits_count(monkeypatch, tmp_path, limits, cores, memory)
     for name, text in limits.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(f"{text}\n")
-    (tmp_path / "own").write_text("12:cpu:/of/version/1\n0::/batch/job\n")
+    (tmp_path / "own").write_text("5:cpu,cpuacct:/old\n4:memory:/old\n1:name=systemd:/\n0::/batch/job\n")
     monkeypatch.setattr(processes, "CGROUP", root)
     monkeypatch.setattr(processes, "OWN_CGROUP", tmp_path / "own")
     monkeypatch.setattr(processes.os, "sched_getaffinity", lambda process: set(range(8)), raising=False)
