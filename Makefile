@@ -1,4 +1,4 @@
-# Everything runs in .venv, which `make env` builds. All you need is python3 (3.11 or newer) and a network connection.
+# Everything runs in .venv, which `make env` builds. All you need is python3 (3.11 to 3.14) and a network connection.
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -18,7 +18,7 @@ help: ## Show this list
 env: .venv/.ready ## Build the environment .venv, pinned by constraints.txt
 
 .venv/.ready: constraints.txt setup.cfg pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " + sys.version.split()[0] + "; try make PYTHON=python3.12")'
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15) and "Python 3.11 to 3.14 is needed, this is " + sys.version.split()[0] + "; try make PYTHON=python3.12")'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	$(BIN)/python -m cifar_tuning.tracking

@@ -2,6 +2,7 @@
 
 import atexit
 import gc
+import io
 import logging
 import os
 import signal
@@ -16,7 +17,7 @@ from omegaconf import OmegaConf
 from cifar_tuning import PROJECT_ROOT
 from cifar_tuning.errors import UserError, full_errors
 from cifar_tuning.own_code import own_modules, traceback_of_own
-from cifar_tuning.processes import stop
+from cifar_tuning.processes import cores, stop, visible_cores
 from cifar_tuning.targets import PRUNERS, SAMPLERS, TORCHVISION_MODELS, trusted_by_user
 from cifar_tuning.tuning import plugin  # noqa: F401  registers the resolvers that conf/ uses
 from cifar_tuning.tuning.overlays import register
@@ -83,10 +84,15 @@ def start() -> None:
     """Prepares the process of a command: imports from where it was typed, short errors, a clean SIGTERM.
 
     The garbage collector looks more rarely while it runs, and takes no objects apart at its end.
+
+    Raises:
+        UserError: nothing can be run here.
     """
     if str(Path.cwd()) not in sys.path:
         sys.path.append(str(Path.cwd()))
+    print_whatever_comes()
     sys.excepthook = _short_for_users(sys.excepthook)
+    check_machine()
     for name in _TALKATIVE:
         logging.getLogger(name).setLevel(logging.WARNING)
     # The default would end the process at once and leave its MLflow run RUNNING.
@@ -96,6 +102,7 @@ def start() -> None:
     # cuBLAS repeats itself (trainer.deterministic=true) only with a fixed workspace, which it reads once a process: a
     # sweep's second job would be too late.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    share_cores()
     # Python would look for cycles in all that is still there, and free it object by object.
     atexit.register(gc.freeze)
 
@@ -114,6 +121,49 @@ def _after_first_collection(phase: str, info: dict[str, int]) -> None:
     if phase == "stop":
         gc.callbacks.remove(_after_first_collection)
         collect_garbage()
+
+
+def print_whatever_comes() -> None:
+    """Has a terminal that lacks a character show another one, and output that was closed go nowhere.
+
+    Else a `±` ends a command at its last table, under an old locale or PYTHONIOENCODING.
+    """
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115  to the process's end
+        elif isinstance(stream, io.TextIOWrapper) and stream.errors in ("strict", "surrogateescape"):
+            stream.reconfigure(errors="replace")
+
+
+def share_cores() -> None:
+    """Has PyTorch start no more threads than the container has cores; for before it is imported.
+
+    It starts one for each core that it sees. Where fewer may be used (`docker --cpus`, Kubernetes), the kernel stops
+    all of them for most of the time.
+    """
+    if cores() < visible_cores():
+        os.environ.setdefault("OMP_NUM_THREADS", str(cores()))
+
+
+def check_machine() -> None:
+    """Says what keeps every command from running here.
+
+    Raises:
+        UserError: it is Windows, or the user has no home directory, in which MLflow and others keep something.
+    """
+    if sys.platform == "win32":
+        raise UserError(
+            "Windows is not supported: workers, signals and locks are those of Linux and macOS. Run it in WSL 2 "
+            "(https://learn.microsoft.com/windows/wsl/install)."
+        )
+    try:
+        Path.home()
+    except RuntimeError as error:
+        raise UserError(
+            "This user has no home directory: set HOME to a folder of yours that can be written to, such as "
+            'export HOME="$PWD".'
+        ) from error
 
 
 def _short_for_users(

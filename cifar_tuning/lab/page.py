@@ -46,7 +46,7 @@ def write_page(results: Results, pictures: Mapping[str, list[Picture]]) -> None:
     lines += _commands(results)
     notes = results.scale.data / NOTES
     if notes.is_file():
-        lines += ["", notes.read_text().rstrip()]
+        lines += ["", notes.read_text(encoding="utf-8").rstrip()]
     write_text(results.scale.page, "\n".join(lines).rstrip() + "\n")
 
 

@@ -1,9 +1,14 @@
+import io
+import os
+import pwd
 import subprocess
 import sys
 
 import pytest
 
-from cifar_tuning.jobs.process import trusted_targets
+from cifar_tuning.errors import UserError
+from cifar_tuning.jobs import process
+from cifar_tuning.jobs.process import check_machine, print_whatever_comes, trusted_targets
 from cifar_tuning.targets import TRUST_VARIABLE
 
 
@@ -143,3 +148,44 @@ cycle.append(cycle)
     assert int(done.stdout) > 100_000
     assert file.is_file()
     assert not list(tmp_path.glob("*-wal"))
+
+
+@pytest.mark.parametrize(
+    ("encoding", "errors"), [("ascii", "surrogateescape"), ("cp1252", "strict"), ("utf-8", "strict")]
+)
+def test_a_terminal_without_a_character_shows_another(monkeypatch, encoding, errors):
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding=encoding, errors=errors))
+    monkeypatch.setattr(sys, "stderr", None)  # closed, as in `2>&-`
+    print_whatever_comes()
+    print("0.7 ± 0.1 σ", flush=True)
+    print("nowhere", file=sys.stderr)
+    assert sys.stdout.buffer.getvalue() == "0.7 ± 0.1 σ\n".encode(encoding, errors="replace")
+    sys.stderr.close()
+
+
+def test_windows_is_sent_to_wsl(monkeypatch):
+    monkeypatch.setattr(sys, "platform", "win32")
+    with pytest.raises(UserError, match="WSL 2"):
+        check_machine()
+
+
+def test_a_user_without_a_home_directory_is_told(monkeypatch):
+    """Of a container whose user id has no entry in /etc/passwd."""
+    check_machine()
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr(pwd, "getpwuid", lambda number: {}[number])
+    with pytest.raises(UserError, match="set HOME"):
+        check_machine()
+
+
+@pytest.mark.parametrize(
+    ("cores", "given", "expected"), [(2, None, "2"), (8, None, None), (2, "1", "1")], ids=["quota", "none", "asked"]
+)
+def test_threads_are_no_more_than_a_containers_cores(monkeypatch, cores, given, expected):
+    monkeypatch.setenv("OMP_NUM_THREADS", given or "")
+    if given is None:
+        monkeypatch.delenv("OMP_NUM_THREADS")
+    monkeypatch.setattr(process, "cores", lambda: cores)
+    monkeypatch.setattr(process, "visible_cores", lambda: 8)
+    process.share_cores()
+    assert os.environ.get("OMP_NUM_THREADS") == expected

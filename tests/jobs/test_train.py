@@ -25,6 +25,14 @@ def history(folder) -> list[dict]:
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.usefixtures("old_locale")
+def test_the_log_is_in_utf_8_in_any_locale(tiny, tmp_path):
+    outcome = tiny(f"hydra.run.dir='{tmp_path}/Bücher'", "trainer.epochs=1")
+    assert outcome.code == 0, outcome.err
+    assert "Logging error" not in outcome.err
+    assert f"pictures in {tmp_path}/Bücher" in (tmp_path / "Bücher/train.log").read_text(encoding="utf-8")
+
+
 def same_weights(a, b) -> bool:
     one, two = checkpoints.load(a).model, checkpoints.load(b).model
     return one.keys() == two.keys() and all(torch.equal(one[k], two[k]) for k in one)
