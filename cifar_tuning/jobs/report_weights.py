@@ -8,7 +8,7 @@ from typing import Any
 from omegaconf import DictConfig, ListConfig
 
 from cifar_tuning.errors import UserError
-from cifar_tuning.reporting.document import Block, Heading
+from cifar_tuning.reporting.document import heading
 from cifar_tuning.reporting.report import weights_blocks
 from cifar_tuning.reporting.selection import Run
 from cifar_tuning.reporting.table import Table
@@ -19,14 +19,14 @@ MOST = 4
 PICTURE = "weights.png"
 
 
-def report_checkpoints(cfg: DictConfig, folder: Path) -> list[Block]:
+def report_checkpoints(cfg: DictConfig, folder: Path) -> list[str]:
     """Draws the histograms of the checkpoints that the user names; returns a report of them.
 
     Raises:
         UserError: there is no such checkpoint.
     """
     rows, picture = named_histograms(cfg, folder)
-    return [Heading("Weights", 1), *weights_blocks(rows, picture)]
+    return [heading("Weights", 1), *weights_blocks(rows, picture)]
 
 
 def named_histograms(cfg: DictConfig, folder: Path) -> tuple[list[LayerWeights], Path]:
