@@ -12,7 +12,7 @@ from cifar_tuning.reporting.document import heading
 from cifar_tuning.reporting.report import weights_blocks
 from cifar_tuning.reporting.selection import Run
 from cifar_tuning.reporting.table import Table
-from cifar_tuning.reporting.weights import LayerWeights, draw_histograms, weight_table
+from cifar_tuning.reporting.weights import LayerWeights, draw_histograms, layer_weights, make_histograms, weight_table
 
 # More columns would be too narrow to read.
 MOST = 4
@@ -80,7 +80,8 @@ def _checkpoint(run: Run, uri: Any, scratch: Path) -> Path:
 
 
 def _draw(files: Mapping[str, Path], folder: Path) -> tuple[list[LayerWeights], Path]:
-    return weight_table(files), draw_histograms(files, folder / PICTURE)
+    layers = make_histograms({label: layer_weights(file) for label, file in files.items()})
+    return weight_table(files), draw_histograms(layers, {label: label for label in files}, folder / PICTURE)
 
 
 def _label(name: str, taken: Mapping[str, Path]) -> str:
