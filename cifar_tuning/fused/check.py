@@ -18,23 +18,9 @@ from cifar_tuning.processes import free_memory
 # weights are suspects where a stack computes something else.
 NEED_NONE = (
     *(nn.Identity, nn.ReLU, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Mish, nn.Tanh, nn.Sigmoid, nn.Softplus),
-    *(
-        nn.Hardswish,
-        nn.ReLU6,
-        nn.SELU,
-        nn.CELU,
-        nn.Hardtanh,
-        nn.Hardsigmoid,
-        nn.ZeroPad2d,
-        nn.MaxPool2d,
-        nn.AvgPool2d,
-        nn.AdaptiveAvgPool2d,
-        nn.AdaptiveMaxPool2d,
-        nn.Flatten,
-        Swish,
-    ),
+    *(nn.Hardswish, nn.ReLU6, nn.SELU, nn.CELU, nn.Hardtanh, nn.Hardsigmoid, nn.Flatten, Swish),
+    *(nn.ZeroPad2d, nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d),
 )
-
 # Images that are looked at: code that asks for more than a few of them sees as many as in a small batch.
 TRIED = 4
 # How many times a model's weights are there at once while it is tried: of three copies the first ones, those alone and
