@@ -8,7 +8,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from cifar_tuning.own_code import no_module
+from cifar_tuning.user_code import missing_module
 
 STUDY_SWEEPER = "cifar_tuning.tuning.plugin.StudySweeper"
 FUSED_LAUNCHER = "cifar_tuning.fused.launcher.FusedLauncher"
@@ -97,7 +97,7 @@ def refused(error: BaseException | None) -> Refusal | None:
 def how_to_trust(refusal: Refusal) -> str:
     """Says what to do about code that configurations may not name."""
     name = refusal.name
-    if (lacking := no_module(name)) is not None:
+    if (lacking := missing_module(name)) is not None:
         return f"{name} can't be imported: {lacking}"
     package = name.partition(".")[0]
     if refusal.final:

@@ -19,13 +19,13 @@ from torch.optim.lr_scheduler import LRScheduler
 from cifar_tuning.data import Augmentation, ImageData
 from cifar_tuning.errors import ConfigError, wants_traces
 from cifar_tuning.jobs.checks import find_target
-from cifar_tuning.own_code import place_of
 from cifar_tuning.targets import how_to_trust, refused
 from cifar_tuning.text import on_one_line
 from cifar_tuning.tracking.base import Tracker
 from cifar_tuning.training.regularizers import Regularizer
 from cifar_tuning.training.resizing import STEP, sides
 from cifar_tuning.training.settings import TrainerSettings
+from cifar_tuning.user_code import user_frame
 
 log = logging.getLogger(__name__)
 
@@ -274,7 +274,7 @@ def _innermost(error: BaseException) -> str:
     """Returns what the constructor itself said, without Hydra's wrapping, and where in the user's own code it arose."""
     if wants_traces(log):
         log.error("What is said in a line below, in full:", exc_info=error)
-    place = place_of(error)
+    place = user_frame(error)
     while error.__cause__ is not None:
         error = error.__cause__
     return f"{type(error).__name__}: {error}".split("\nfull_key")[0] + place

@@ -13,12 +13,12 @@ from cifar_tuning.compose import having
 from cifar_tuning.numeric import is_whole
 from cifar_tuning.option_rules import BELOW_ONE, FLAG, Rule, number
 from cifar_tuning.overrides import parse_overrides
-from cifar_tuning.own_code import no_name, place_of
 from cifar_tuning.ranking import SMALLER_IS_BETTER
 from cifar_tuning.targets import how_to_trust, refused
 from cifar_tuning.text import on_one_line
 from cifar_tuning.training.events import PUBLIC_NAMES
 from cifar_tuning.tuning.place import objectives_of
+from cifar_tuning.user_code import missing_name, user_frame
 
 # What a job has beside its groups, and an example of each.
 SINGLE = {"seed": "0", "resume": "null", "objective": "val/acc_best"}
@@ -158,7 +158,7 @@ def why_not_found(name: str, error: BaseException) -> str:
         name: the target.
         error: what its import raised.
     """
-    return no_name(name) or on_one_line(str(error)) + place_of(error)
+    return missing_name(name) or on_one_line(str(error)) + user_frame(error)
 
 
 def _names_all(target: Any) -> bool:

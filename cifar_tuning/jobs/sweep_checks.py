@@ -204,8 +204,8 @@ def _study_jobs(config: DictConfig, options: Any) -> Iterator[tuple[str, Any]]:
     """
     from hydra.errors import HydraException
 
+    from cifar_tuning.tuning.dry_run import NeedsTrialError, example_params
     from cifar_tuning.tuning.space import ends
-    from cifar_tuning.tuning.standin import NeedsTrialError, example_params
 
     loader = sweep_loader(GlobalHydra.instance().config_loader())
     try:

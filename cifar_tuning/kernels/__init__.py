@@ -54,7 +54,7 @@ def _work(index: int) -> bool:
     try:
         if torch.cuda.get_device_capability(index) < NEEDED:
             return False
-        from cifar_tuning.kernels.trial import try_all
+        from cifar_tuning.kernels.smoke_test import try_all
 
         try_all(torch.device("cuda", index))
     except Exception as error:  # no Triton, no C compiler, a GPU that it doesn't know, a cache that can't be written

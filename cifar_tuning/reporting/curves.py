@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cifar_tuning.reporting.metric_names import IN_WORDS, in_words
 from cifar_tuning.reporting.plots import save_figure
 from cifar_tuning.reporting.statistics import summarize
-from cifar_tuning.reporting.ways import IN_WORDS, in_words
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -9,7 +9,7 @@ from typing import Protocol, TypeVar
 
 from cifar_tuning.errors import UserError
 from cifar_tuning.ranking import ENDED
-from cifar_tuning.reporting.ways import of_training, of_validation
+from cifar_tuning.reporting.metric_names import of_training, of_validation
 
 # What a job of ours is judged by.
 USUAL = "val/acc_best"

@@ -14,7 +14,7 @@ from cifar_tuning.overrides import given_options, key_of, parse_overrides
 from cifar_tuning.processes import is_worker
 from cifar_tuning.targets import how_to_trust, refused
 from cifar_tuning.text import on_one_line
-from cifar_tuning.tuning import standin
+from cifar_tuning.tuning import dry_run
 from cifar_tuning.tuning.options import StudyOptions, make_pruner
 from cifar_tuning.tuning.place import objectives_of
 from cifar_tuning.tuning.space import describe
@@ -47,7 +47,7 @@ def option_problems(options: StudyOptions) -> list[str]:
 
 
 def _problems_with_space(options: StudyOptions) -> list[str]:
-    ranges, custom = standin.all_distributions(options.space, options.config), options.space.custom
+    ranges, custom = dry_run.all_distributions(options.space, options.config), options.space.custom
     if ranges is None:  # its function needs a trial, or has a mistake, which is said elsewhere
         return []
     if not ranges:
@@ -71,7 +71,7 @@ def _problems_with_function(options: StudyOptions) -> list[str]:
     custom, space = options.space.custom, options.space
     if custom is None or is_worker():  # its supervisor has looked
         return []
-    points, lines = standin.branches(space, options.config)
+    points, lines = dry_run.branches(space, options.config)
     loader = sweep_loader(GlobalHydra.instance().config_loader())
     wrong: dict[str, str] = {}
     for point in points[1:]:  # the first is composed, and looked at, with the declared ranges
@@ -127,7 +127,7 @@ def _problems_with_parts(options: StudyOptions) -> list[str]:
 
 
 def _problems_with_repeats(options: StudyOptions) -> list[str]:
-    ranges = standin.all_distributions(options.space, options.config) or options.space.distributions
+    ranges = dry_run.all_distributions(options.space, options.config) or options.space.distributions
     swept = "seed" in map(key_of, ranges)
     if swept and options.sweeper.repeats == 1 and not options.grid and not options.brute_force:
         return [

@@ -188,11 +188,11 @@ def _process(options: StudyOptions, study: optuna.Study, storage: Storage) -> in
     trials = [trial for trial in study.get_trials(deepcopy=False) if trial.state != TrialState.WAITING]
     if workers_of(options) == 1 and not any(trial.state == TrialState.RUNNING for trial in trials):
         command = int(os.environ.get(WORKER_VARIABLE, os.getpid()))
-        known_as = storage.study_id(study)
-        other: Any = storage.get_study_system_attrs(known_as).get(DRAWS)
+        study_id = storage.study_id(study)
+        other: Any = storage.get_study_system_attrs(study_id).get(DRAWS)
         if other is None or other["trials"] != len(trials) or not _is_another(other, command):
             mine: Any = {"trials": len(trials), "host": host(), "pid": command, "started": started(command)}
-            storage.set_study_system_attr(known_as, DRAWS, mine)
+            storage.set_study_system_attr(study_id, DRAWS, mine)
             return len(trials)
     return os.getpid() + 1000 * len(trials)
 
