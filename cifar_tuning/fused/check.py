@@ -16,7 +16,7 @@ from cifar_tuning.processes import free_memory
 
 # Work element by element or over pixels, so that features side by side are nothing new to them. Other layers without
 # weights are suspects where a stack computes something else.
-NEED_NONE = (
+NEED_NO_TWIN = (
     *(nn.Identity, nn.ReLU, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Mish, nn.Tanh, nn.Sigmoid, nn.Softplus),
     *(nn.Hardswish, nn.ReLU6, nn.SELU, nn.CELU, nn.Hardtanh, nn.Hardsigmoid, nn.Flatten, Swish),
     *(nn.ZeroPad2d, nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d),
@@ -92,7 +92,7 @@ def _suspect(model: nn.Module) -> str | None:
     kept = [
         f"{name} ({type(module).__name__})"
         for name, module in model.named_modules()
-        if name and not module._modules and type(module) not in (*TWINS, *NEED_NONE, nn.Sequential, nn.ModuleList)
+        if name and not module._modules and type(module) not in (*TWINS, *NEED_NO_TWIN, nn.Sequential, nn.ModuleList)
     ]
     return f"the layer {', '.join(kept)} has no stacked twin" if kept else None
 

@@ -11,9 +11,9 @@ import torch
 from torch.optim import Optimizer
 
 from cifar_tuning.errors import ConfigError
+from cifar_tuning.jobs.auto_options import choose_compile, choose_formats
 from cifar_tuning.jobs.batches import make_batches
 from cifar_tuning.jobs.build import Parts, last_batch_problem, make_optimizer
-from cifar_tuning.jobs.computing import choose_compile, choose_formats
 from cifar_tuning.jobs.prepare import Prepared
 from cifar_tuning.models.facts import count_macs, count_parameters
 from cifar_tuning.tracking.base import Tracker

@@ -71,5 +71,5 @@ def _suits(
         and (bias is None or (kernels.plain(bias, x.device) and bias.is_contiguous()))
         and x.dtype in (torch.float32, torch.bfloat16)
         and kernels.usable(x)
-        and len(x) * len(weight) * (x.shape[2] + 2 * padding[0]) * (x.shape[3] + 2 * padding[0]) < kernels.MOST
+        and len(x) * len(weight) * (x.shape[2] + 2 * padding[0]) * (x.shape[3] + 2 * padding[0]) < kernels.MAX_ELEMENTS
     )

@@ -15,7 +15,7 @@ from optuna.trial import TrialState
 from cifar_tuning.files import write_text
 from cifar_tuning.tuning.claims import stops_study
 from cifar_tuning.tuning.exits import reason
-from cifar_tuning.tuning.storage import AWAY, Storage
+from cifar_tuning.tuning.storage import STORAGE_ERRORS, Storage
 from cifar_tuning.tuning.trial import Outcome, may_go_on, outcomes
 
 log = logging.getLogger(__name__)
@@ -126,7 +126,7 @@ class Endings:
                 self.study.tell(number, value)
         except UpdateFinishedTrialError as refusal:
             log.warning("Trial %d was ended by another process: %s", number, refusal)
-        except AWAY:
+        except STORAGE_ERRORS:
             raise
         except Exception as mistake:
             if isinstance(mistake, RuntimeError) and stops_study(mistake):

@@ -30,7 +30,7 @@ NO_DATABASES = ("journal", "redis", "grpc", "file")
 # A writer waits this long for others before SQLite reports a locked database.
 LOCK_SECONDS = 60
 # What an opened storage raises when its server does not answer.
-AWAY = (StorageInternalError, SQLAlchemyError)
+STORAGE_ERRORS = (StorageInternalError, SQLAlchemyError)
 
 
 def without_driver(url: str) -> str:
@@ -200,7 +200,7 @@ def patiently(call: Callable[[], object]) -> None:
         try:
             call()
             return
-        except AWAY as error:
+        except STORAGE_ERRORS as error:
             log.warning("The study's storage does not answer (%s); trying again.", first_line(error))
             time.sleep(wait)
     call()

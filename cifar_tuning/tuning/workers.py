@@ -22,7 +22,7 @@ from cifar_tuning.text import counted, without_password
 from cifar_tuning.tuning.budget import limit
 from cifar_tuning.tuning.claims import owner_of
 from cifar_tuning.tuning.options import BEGIN_VARIABLE, StudyOptions
-from cifar_tuning.tuning.storage import AWAY
+from cifar_tuning.tuning.storage import STORAGE_ERRORS
 from cifar_tuning.tuning.worker_count import COUNT_VARIABLE, threads_each
 
 log = logging.getLogger(__name__)
@@ -124,7 +124,7 @@ class Workers:
             return
         try:
             trained = code == 0 or bool(self._trials_of(worker))
-        except AWAY as error:
+        except STORAGE_ERRORS as error:
             self._wait_for_storage(error)
             return
         self.away = False

@@ -1,4 +1,4 @@
-"""How a job is computed: precision, memory format, compiled or not; asked for, measured, or as the run began."""
+"""Options that may be `auto`: precision, memory format and compilation as asked for, measured, or as the run began."""
 
 import logging
 
