@@ -21,7 +21,7 @@ from cifar_tuning.training import checkpoint as checkpoints
 from cifar_tuning.training.display import describe_device, memory_in_use
 from cifar_tuning.training.events import EpochMetrics, Listener
 from cifar_tuning.training.memory import keep_freed_memory
-from cifar_tuning.training.probe import Formats
+from cifar_tuning.training.probe import Formats, Workload
 from cifar_tuning.training.recorded import resolve_recording
 from cifar_tuning.training.schedules import Schedule
 from cifar_tuning.training.settings import place, resolve_device
@@ -71,13 +71,13 @@ def make_trainer(prepared: Prepared, folder: Path, listeners: Sequence[Listener]
         raise ConfigError([problem])
     model = place(parts.model, device)
     height, width, channels = train.image_shape
-    shape = (parts.data.batch_size, channels, height, width)
     record = resolve_recording(parts.trainer.cuda_graphs, model, parts.regularizer, device)
-    formats = choose_formats(prepared, device, shape, record)
+    work = Workload(model, device, (parts.data.batch_size, channels, height, width), record)
+    formats = choose_formats(prepared, work)
     model = place(model, device, formats.memory_format)
     figures = _log_facts(parts, (channels, height, width), device, formats)
     log.info(describe_device(device, *formats, before))
-    compile = choose_compile(prepared, device, formats, shape, parts.trainer.epochs * len(train), record)
+    compile = choose_compile(prepared, work, formats, parts.trainer.epochs * len(train))
     optimizer = make_optimizer(parts)
     _warn_of_decay(optimizer, parts, prepared.config)
     trainer = Trainer(
