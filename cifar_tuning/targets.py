@@ -13,7 +13,7 @@ from cifar_tuning.user_code import missing_module
 STUDY_SWEEPER = "cifar_tuning.tuning.plugin.StudySweeper"
 FUSED_LAUNCHER = "cifar_tuning.fused.launcher.FusedLauncher"
 TRACKER = "MLflowTracker"
-# Whose classes and functions configurations may name beside ours and PyTorch's, for the commands at the root.
+# Environment variable: what configurations may name besides our parts and PyTorch's, in the commands at the root.
 TRUST_VARIABLE = "CIFAR_TUNING_TRUST"
 # Public classes and builders, name by name: what else their packages have, methods too, may run commands, fetch files
 # or read pickles.
@@ -51,7 +51,7 @@ TORCHVISION_MODELS = [
     *(f"torchvision.models.{name}" for name in _BUILDERS.split()),
     *(f"torchvision.models.{name}.*" for name in _MODULES.split()),
 ]
-# Whose packages hold so much that a name alone should be trusted.
+# Packages too large to be trusted as a whole: a message proposes to trust the one name.
 _BY_NAME = {"hydra", "hydra_plugins", "torch", "torchvision", "optuna", "mlflow", *sys.stdlib_module_names}
 # Hydra's words for what its execution whitelist lacks, and for what no such list can allow.
 _REFUSAL = re.compile(r"Target '([^']+)'.* (is not in the Hydra execution whitelist|cannot be authorized by)")

@@ -13,9 +13,9 @@ from types import ModuleType
 from cifar_tuning import PROJECT_ROOT
 from cifar_tuning.text import PROGRAMS
 
-# Of the modules at the project's root, which are the user's otherwise.
+# Modules at the project's root that are ours; the others there are the user's.
 _NOT_USERS = {"cifar_tuning", "benchmarks", "tests", "train", "predict", "report"}
-# A module with more names than these is not listed.
+# Most names of a module that a message lists.
 _SHOWN_NAMES = 8
 
 

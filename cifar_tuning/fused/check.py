@@ -21,10 +21,10 @@ NEED_NO_TWIN = (
     *(nn.Hardswish, nn.ReLU6, nn.SELU, nn.CELU, nn.Hardtanh, nn.Hardsigmoid, nn.Flatten, Swish),
     *(nn.ZeroPad2d, nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d),
 )
-# Images that are looked at: code that asks for more than a few of them sees as many as in a small batch.
+# Images in a trial pass. Several, because a model's code may treat a batch of one differently.
 TRIED = 4
-# How many times a model's weights are there at once while it is tried: of three copies the first ones, those alone and
-# those of the stack, and the stack's own; and the gradients of the latter.
+# Copies of a model's weights that are in memory at once: of three models the originals; those trained alone with their
+# gradients; those in the stack with their gradients; and the stack's own.
 COPIES = 3 + 2 * 3 + 2 * 3 + 3
 
 

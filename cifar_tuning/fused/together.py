@@ -22,7 +22,7 @@ from cifar_tuning.fused.stack import draws_of, own_generator, use_global_generat
 from cifar_tuning.training.events import Result, State
 from cifar_tuning.training.trainer import JOINT_FIT, Trainer
 
-# Sent to a job in place of a state: nobody has trained it.
+# Sent to a paused job in place of a state: it is to train by itself.
 ALONE = object()
 
 

@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 TRIED_STEPS = 1000
 
 
-# What is done with parts that anything may be built for: their methods, the class that has them, and what to do.
+# Parts that a `_target_` may build as anything: the methods that training calls, and what to use instead.
 NEEDED = (
     (
         "augmentation",

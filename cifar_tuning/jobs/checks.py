@@ -27,7 +27,7 @@ OF_THE_SWEEP = ("published",)
 MAY_BE_NONE = ("augmentation", "regularizer", "tracking")
 # Options of a group that its class may not have.
 OF_GROUP = {"schedule": ("interval",)}
-# What the parts of a group are given in training, by the name that PyTorch has for it.
+# Argument that training gives to a group's part, by PyTorch's name for it.
 WORKS_ON = {"optimizer": "params", "schedule": "optimizer"}
 GROUPS = ("data", "augmentation", "model", "optimizer", "schedule", "regularizer", "trainer", "tracking")
 

@@ -24,7 +24,7 @@ SAME_OF_TRAINER = (
     *("label_smoothing", "mixup", "ema_decay"),
     *("initial_scale", "delay_fraction", "finetune_fraction"),
 )
-# Of schedules that have no learning rate for further epochs.
+# Options of schedules that end after a number of epochs or steps.
 ENDING = ("schedule.epochs", "schedule.total_steps")
 
 

@@ -10,7 +10,7 @@ from cifar_tuning import kernels
 FEW = 4
 # Channels of a group from which on cuDNN has fast kernels for grouped convolutions, unless they have a stride.
 ENOUGH = 16
-# Of a group, as far as measured: more make matrix products that cuDNN's kernels are good at.
+# Most channels of a group for our kernel, as far as measured; with more, cuDNN's are fast.
 MOST = 64
 
 

@@ -18,7 +18,7 @@ Curve = Sequence[tuple[int, float]]  # (step, value)
 # More lines than this can't be told apart by their colours.
 MOST_LINES = 8
 MOST_PANELS = 6
-# What an axis shows of curves that explode.
+# Share of the values that an axis always shows; the rest is cut off where it is TOO_TALL times as tall.
 SHOWN_SHARE, TOO_TALL = 0.95, 4.0
 # Shown first, in this order; the others as they come.
 FAMILIAR = ("train/loss", "val/loss", "train/acc", "val/acc")

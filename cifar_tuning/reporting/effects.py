@@ -15,7 +15,7 @@ from cifar_tuning.reporting.statistics import holm, in_words, p_in_words
 from cifar_tuning.reporting.table import Table
 from cifar_tuning.reporting.trends import Trend, find_trend, trend_in_words
 
-# More numbers than this that never meet under equal conditions were drawn from a range.
+# More values than this that never occur under equal settings are taken for draws from a range.
 FEW_NUMBERS = 8
 
 Finding = Effect | Trend | Influence | Interaction | Remark

@@ -8,7 +8,7 @@ from cifar_tuning.reporting.varying import MISSING, as_number
 
 # Fisher's interval of a trend needs n > 4, where the order is held constant, and means little long before.
 FEWEST_FOR_TREND = 6
-# Nobody types more digits of a fraction.
+# A fraction with more digits was drawn, not typed.
 MOST_TYPED_DIGITS = 5
 
 

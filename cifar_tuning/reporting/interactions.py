@@ -13,9 +13,9 @@ from cifar_tuning.reporting.table import Table, value_in_words
 
 # Settings up to which the model is computed; of more it would take minutes.
 MOST_CELLS = 500
-# Degrees of freedom of the noise.
+# Least residual degrees of freedom.
 FEWEST_LEFT = 2
-# Of a basis, or of a sum of squares; below it only rounding errors are left.
+# Relative size of singular values and sums of squares that are rounding errors.
 NOTHING_LEFT = 1e-9
 
 

@@ -5,7 +5,7 @@ import math
 from cifar_tuning.reporting.statistics import compare, size_in_words
 from cifar_tuning.reporting.table import Configuration, Table
 
-# Of configurations that share the first place.
+# Most configurations that are named as sharing the first place.
 SHOWN = 4
 
 

@@ -19,9 +19,9 @@ log = logging.getLogger(__name__)
 STORE = "compile"
 # Seconds that a compilation takes at most on two cores (ResNet-20; a busy machine may take longer).
 EXPECTED = 60.0
-# Of a run's time in eager mode; to find out must not cost more, because most often it doesn't pay.
+# Largest share of a run's time in eager mode that a compilation may cost to find out; mostly it does not pay.
 SHARE = 0.05
-# Of the measurement: eager and compiled steps in turn.
+# Rounds of a measurement, eager and compiled steps in turn.
 ROUNDS = 4
 
 

@@ -26,14 +26,14 @@ from cifar_tuning.training.settings import MEMORY_FORMATS, PRECISIONS
 log = logging.getLogger(__name__)
 
 STORE = "precision"
-# Rounds, and after how many of them it is enough if they have taken so many seconds; the steps of a round, and for how
-# many seconds it takes more of them. Other work on the machine may slow a whole round down to a third, and the slower
-# format would be kept for good.
+# Most rounds; fewest rounds, which are enough if they took LONG seconds. Fewest and most steps of a round, which takes
+# more than the fewest for SPENT seconds. Several rounds, because other work may slow a whole round down to a third, and
+# the choice is kept for good.
 ROUNDS, ENOUGH, LONG = 6, 2, 3.0
 REPEATS, MOST, SPENT = 2, 20, 0.05
-# Below this advantage the choice would be noise, and the one that is named first the more exact or better tried.
+# Least speed-up over the format that is named first, which is the more exact or better tried one.
 NEEDED_GAIN = 1.05
-# Times as slow as the fastest after the first round, and after the second: not looked at again.
+# Times as slow as the fastest, in the first ENOUGH rounds and later: such formats are not measured again.
 HOPELESS = (2.0, 1.25)
 
 

@@ -17,11 +17,11 @@ from cifar_tuning.targets import how_to_trust, refused
 from cifar_tuning.text import on_one_line
 from cifar_tuning.tuning.space import SearchSpace, describe
 
-# What a trial has only as an attribute of the object, not of its class.
+# Attributes of a trial that its class does not have.
 OF_A_TRIAL = ("study", "storage", "_trial_id", "_study_id")
 # Calls of the user's function, to see its branches, before the first trial.
 MOST_CALLS = 32
-# In place of a value that is not there: null is one.
+# Stands for a missing value, as None is a value.
 ABSENT: Any = object()
 
 

@@ -9,6 +9,7 @@ from optuna.distributions import FloatDistribution
 
 from cifar_tuning.compose import sweep_loader
 from cifar_tuning.errors import ConfigError
+from cifar_tuning.job_folders import BY_NUMBER
 from cifar_tuning.numeric import is_number, is_whole
 from cifar_tuning.overrides import given_options, key_of, parse_overrides
 from cifar_tuning.processes import is_worker
@@ -18,9 +19,6 @@ from cifar_tuning.tuning import dry_run
 from cifar_tuning.tuning.options import StudyOptions, make_pruner
 from cifar_tuning.tuning.place import objectives_of
 from cifar_tuning.tuning.space import describe
-
-# Hydra's own default.
-TRIAL_FOLDER = "${hydra.job.num}"
 
 
 def option_problems(options: StudyOptions) -> list[str]:
@@ -91,9 +89,9 @@ def _problems_with_folder(options: StudyOptions) -> list[str]:
             "it; hydra.sweep.dir gives another place"
         )
     folders = OmegaConf.to_container(options.config.hydra.sweep, resolve=False)
-    if isinstance(folders, dict) and folders.get("subdir") != TRIAL_FOLDER:
+    if isinstance(folders, dict) and folders.get("subdir") != BY_NUMBER:
         lines.append(
-            f"hydra.sweep.subdir={folders.get('subdir')}: must be {TRIAL_FOLDER}, because a trial's folder is its "
+            f"hydra.sweep.subdir={folders.get('subdir')}: must be {BY_NUMBER}, because a trial's folder is its "
             "number in the study; hydra.sweep.dir is the study's folder"
         )
     return lines

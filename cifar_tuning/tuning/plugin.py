@@ -21,7 +21,7 @@ from cifar_tuning.overrides import key_of, unresolved
 from cifar_tuning.processes import is_worker, terminable
 from cifar_tuning.targets import FUSED_LAUNCHER, STUDY_SWEEPER
 
-# Beginnings of the overrides of Hydra's own options that make a study another one.
+# Prefixes of overrides of Hydra's own options that make it a different study.
 TELL_STUDIES_APART = (
     "hydra/sweeper/sampler",
     "hydra.sweeper.sampler",

@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 # Optuna's other storages.
 NO_DATABASES = ("journal", "redis", "grpc", "file")
-# A writer waits this long for others before SQLite reports a locked database.
+# Seconds that a writer waits for others before SQLite reports a locked database.
 LOCK_SECONDS = 60
 # What an opened storage raises when its server does not answer.
 STORAGE_ERRORS = (StorageInternalError, SQLAlchemyError)
@@ -42,9 +42,9 @@ def without_driver(url: str) -> str:
 WAITS = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
 # Attempts at a storage whose tables another program makes at the same moment, and seconds between them.
 TABLE_ATTEMPTS, TABLE_WAIT = 20, 0.1
-# No sampler takes so long to draw a trial.
+# Seconds to wait for the lock under which trials are taken; no sampler takes so long.
 TAKING_SECONDS = 600
-# Names our lock among a PostgreSQL server's advisory locks.
+# Key of our advisory lock on a PostgreSQL server.
 LOCK_NUMBER = 1407_2020
 
 

@@ -27,16 +27,16 @@ from cifar_tuning.tuning.worker_count import COUNT_VARIABLE, threads_each
 
 log = logging.getLogger(__name__)
 
-# Set in a worker's environment: the file in which it leaves what the user can mend; its log is full of what jobs print.
+# Environment variable of a worker: the file for an error that the user can mend, which its log would bury.
 ERROR_VARIABLE = "CIFAR_TUNING_WORKER_ERROR"
 POLL = 0.2
 # Seconds that a worker whose supervisor is gone gets to close its run.
 GRACE = 10
-# Seconds after which a worker is asked once more: a job closes its run in less.
+# Seconds after which a worker is asked to stop again; a job closes its run in less.
 ASK_AGAIN = 30
 # Seconds that the next worker waits for the first epoch of the last one, to know the memory it needs.
 PATIENCE = 300
-# A worker that dies before it has taken a trial, so often in a row, will not do better the next time.
+# Workers in a row that may die before they have taken a trial; the next would die too.
 HOPELESS = 3
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
