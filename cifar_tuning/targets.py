@@ -3,7 +3,6 @@
 import os
 import re
 import sys
-from dataclasses import dataclass
 from typing import Any
 
 from omegaconf import OmegaConf
@@ -57,14 +56,6 @@ _BY_NAME = {"hydra", "hydra_plugins", "torch", "torchvision", "optuna", "mlflow"
 _REFUSAL = re.compile(r"Target '([^']+)'.* (is not in the Hydra execution whitelist|cannot be authorized by)")
 
 
-@dataclass(frozen=True)
-class Refusal:
-    """What Hydra would not call; `final` where no trust of the user's changes that."""
-
-    name: str
-    final: bool = False
-
-
 def is_study(hydra: Any) -> bool:
     """Whether a (multi)run's Hydra configuration belongs to the study sweeper."""
     return OmegaConf.select(hydra, "sweeper._target_") == STUDY_SWEEPER
@@ -85,22 +76,28 @@ def trusted_by_user() -> list[str]:
     return [name.strip() for name in os.environ.get(TRUST_VARIABLE, "").split(",") if name.strip()]
 
 
-def refused(error: BaseException | None) -> Refusal | None:
-    """Returns what Hydra says, here or further down, that a configuration may not call; None for other errors."""
+def refused(error: BaseException | None) -> str | None:
+    """Says what to do about code that configurations may not name.
+
+    Args:
+        error: Hydra's own, or one that it caused.
+
+    Returns:
+        None for other errors.
+    """
     while error is not None:
         if found := _REFUSAL.search(str(error)):
-            return Refusal(found[1], final=found[2].startswith("cannot"))
+            return _how_to_trust(found[1], final=found[2].startswith("cannot"))
         error = error.__cause__
     return None
 
 
-def how_to_trust(refusal: Refusal) -> str:
-    """Says what to do about code that configurations may not name."""
-    name = refusal.name
+def _how_to_trust(name: str, final: bool) -> str:
+    """Says what to do about a name; `final`: no trust of the user's helps."""
     if (lacking := missing_module(name)) is not None:
         return f"{name} can't be imported: {lacking}"
     package = name.partition(".")[0]
-    if refusal.final:
+    if final:
         return f"configurations may not call {name}, whoever trusts it; name a function of your own that does"
     if package == __package__:
         return f"configurations may not call {name}, but what those in conf/ call"

@@ -17,9 +17,9 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from cifar_tuning.data import Augmentation, ImageData
-from cifar_tuning.errors import ConfigError, wants_traces
+from cifar_tuning.errors import ConfigError, root_cause, wants_traces
 from cifar_tuning.jobs.checks import find_target
-from cifar_tuning.targets import how_to_trust, refused
+from cifar_tuning.targets import refused
 from cifar_tuning.text import on_one_line
 from cifar_tuning.tracking.base import Tracker
 from cifar_tuning.training.regularizers import Regularizer
@@ -263,8 +263,8 @@ def _outputs_in_training(model: nn.Module, shape: tuple[int, int, int]) -> Any:
 
 
 def _refusal(group: str, error: Exception) -> str:
-    if (named := refused(error)) is not None:
-        return f"{group}: {how_to_trust(named)}"
+    if (reason := refused(error)) is not None:
+        return f"{group}: {reason}"
     message = _innermost(error)
     partly = group in ("optimizer", "schedule") and "missing" in message and "argument" in message
     return f"{group}: {message}" + ("; with _partial_: true it is given the rest in training" if partly else "")
@@ -275,8 +275,7 @@ def _innermost(error: BaseException) -> str:
     if wants_traces(log):
         log.error("What is said in a line below, in full:", exc_info=error)
     place = user_frame(error)
-    while error.__cause__ is not None:
-        error = error.__cause__
+    error = root_cause(error)
     return f"{type(error).__name__}: {error}".split("\nfull_key")[0] + place
 
 

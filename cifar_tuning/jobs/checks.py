@@ -14,7 +14,7 @@ from cifar_tuning.numeric import is_whole
 from cifar_tuning.option_rules import BELOW_ONE, FLAG, Rule, number
 from cifar_tuning.overrides import parse_overrides
 from cifar_tuning.ranking import SMALLER_IS_BETTER
-from cifar_tuning.targets import how_to_trust, refused
+from cifar_tuning.targets import refused
 from cifar_tuning.text import on_one_line
 from cifar_tuning.training.events import PUBLIC_NAMES
 from cifar_tuning.tuning.place import objectives_of
@@ -111,8 +111,8 @@ def _check_group(group: str, options: dict[str, Any]) -> list[str]:
     try:
         target = find_target(name)
     except Exception as error:
-        if (named := refused(error)) is not None:
-            return [f"{group}: {how_to_trust(named)}"]
+        if (reason := refused(error)) is not None:
+            return [f"{group}: {reason}"]
         return [f"{group}._target_={name}: can't be imported: {why_not_found(name, error)}"]
     try:
         takes = _named_parameters(target)

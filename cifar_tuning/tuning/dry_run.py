@@ -11,9 +11,9 @@ from optuna import TrialPruned
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.trial import FixedTrial, Trial, create_trial
 
-from cifar_tuning.errors import ConfigError
+from cifar_tuning.errors import ConfigError, root_cause
 from cifar_tuning.overrides import key_of, same_value, written
-from cifar_tuning.targets import how_to_trust, refused
+from cifar_tuning.targets import refused
 from cifar_tuning.text import on_one_line
 from cifar_tuning.tuning.space import SearchSpace, describe
 
@@ -125,13 +125,9 @@ def dry_run(space: SearchSpace, config: DictConfig, given: Mapping[str, Any] | N
     except Exception as error:
         if _asks_for_more(error, trial):
             raise NeedsTrialError(str(error)) from error
-        said = on_one_line(str(error))
-        cause: BaseException = error  # Hydra's own words are "Error locating target"
-        while cause.__cause__ is not None:
-            cause = cause.__cause__
+        said, cause = on_one_line(str(error)), root_cause(error)  # Hydra's own words are "Error locating target"
         said += "" if cause is error else f" ({on_one_line(str(cause))})"
-        named = refused(error)
-        why = f"{type(error).__name__}: {said}" if named is None else how_to_trust(named)
+        why = refused(error) or f"{type(error).__name__}: {said}"
         raise ConfigError([f"hydra.sweeper.custom_search_space={space.custom}: {why}"]) from error
     return trial
 

@@ -8,12 +8,12 @@ from omegaconf import OmegaConf
 from optuna.distributions import FloatDistribution
 
 from cifar_tuning.compose import sweep_loader
-from cifar_tuning.errors import ConfigError
+from cifar_tuning.errors import ConfigError, root_cause
 from cifar_tuning.job_folders import BY_NUMBER
 from cifar_tuning.numeric import is_number, is_whole
 from cifar_tuning.overrides import given_options, key_of, parse_overrides
 from cifar_tuning.processes import is_worker
-from cifar_tuning.targets import how_to_trust, refused
+from cifar_tuning.targets import refused
 from cifar_tuning.text import on_one_line
 from cifar_tuning.tuning import dry_run
 from cifar_tuning.tuning.options import StudyOptions, make_pruner
@@ -113,13 +113,10 @@ def _problems_with_parts(options: StudyOptions) -> list[str]:
         try:
             build()
         except Exception as error:
-            named = refused(error)
-            while error.__cause__ is not None and isinstance(error.__cause__, Exception):
-                error = error.__cause__
             said = given_options(options.config.hydra)
             given = sorted(option for option in said if option.startswith(f"hydra.sweeper.{name}."))
             which = f" (given: {', '.join(given)})" if given else ""
-            why = on_one_line(str(error)) if named is None else how_to_trust(named)
+            why = refused(error) or on_one_line(str(root_cause(error)))
             lines.append(f"hydra/sweeper/{name}: {why}{which}")
     return lines
 
