@@ -1,4 +1,4 @@
-"""Which devices work by themselves, so that the host hands them work ahead."""
+"""Which devices compute asynchronously, so that the host queues work for them in advance."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""Overrides of a command line as they were typed, for all that needs no more of them than a key and a value."""
+"""Command-line overrides as text: their keys, values, quoting and interpolations."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence

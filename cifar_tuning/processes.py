@@ -1,4 +1,4 @@
-"""What this process may use; which process on which machine has something, and whether it still lives."""
+"""Processes: the cores and memory that this one may use, deferred signals, and whether another one is alive."""
 
 import hashlib
 import os

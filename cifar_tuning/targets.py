@@ -1,4 +1,4 @@
-"""Which of our parts a configuration has chosen, by their `_target_`; known without importing any of them."""
+"""Parts by their `_target_`: which of ours a configuration has chosen, and what configurations may name at all."""
 
 import os
 import re

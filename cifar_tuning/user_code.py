@@ -1,4 +1,4 @@
-"""The user's own code: which modules it may be in, which of its names is meant, and where in it an error arose."""
+"""The user's own code: its modules, names that are missing in it, and where in it an error arose."""
 
 import difflib
 import importlib.util

@@ -1,4 +1,4 @@
-"""Whether a stack of a model computes what its models do, tried before it is used."""
+"""Checks with random weights that a stack computes what its models do, before it is used."""
 
 import copy
 import random

@@ -1,4 +1,4 @@
-"""A launch without an end of its own: whenever a job ends, another one takes its place in the stack."""
+"""A launch that takes jobs as it goes: whenever a job ends, another takes its place in the stack."""
 
 import logging
 from collections.abc import Iterator, Sequence

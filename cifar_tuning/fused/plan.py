@@ -1,4 +1,4 @@
-"""Whether jobs can share a stack, and how many of them are to: found out with the first of a kind."""
+"""Whether jobs can share a stack, and how many: decided with the first job of each kind."""
 
 import logging
 

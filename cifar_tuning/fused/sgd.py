@@ -1,4 +1,4 @@
-"""SGD of a stack's runs as one: each operation works on all runs' weights at once, each with its own numbers."""
+"""SGD for all runs of a stack at once: each operation updates all runs' weights, each run with its own settings."""
 
 from collections.abc import Sequence
 

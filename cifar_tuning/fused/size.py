@@ -1,4 +1,4 @@
-"""How many runs of a model to stack, and whether at all: measured once per model, device and torch, then remembered."""
+"""How many runs to stack, if any: measured once per model, device and PyTorch version, then read from the cache."""
 
 import copy
 import itertools

@@ -1,4 +1,4 @@
-"""What a tracking store is told of a job before it trains: its name, its place in the sweep, its configuration."""
+"""What a tracking store is told about a job before it trains: name, place in the sweep, configuration."""
 
 import shlex
 import textwrap

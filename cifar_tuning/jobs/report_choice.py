@@ -1,4 +1,4 @@
-"""What a sweep was after, and what there is to say before its best configuration is named."""
+"""A sweep's objectives, and what a report says before it names a best configuration."""
 
 import re
 from collections import Counter

@@ -1,4 +1,4 @@
-"""What a sweep's report is made of: the sweep is read, its configurations compared, its pictures drawn."""
+"""Gathers a sweep's report: reads the sweep, compares its configurations, draws the pictures."""
 
 import logging
 import math

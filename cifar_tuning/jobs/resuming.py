@@ -1,4 +1,4 @@
-"""Whether a job is the same experiment as the run that it is to go on with, and what would make it so."""
+"""Whether a job may resume a given run: the options that must agree, and the command that makes them."""
 
 import inspect
 from pathlib import Path

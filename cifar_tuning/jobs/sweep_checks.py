@@ -1,4 +1,4 @@
-"""The mistakes of a sweep that can be known before its first job; imports nothing heavy until it looks at one."""
+"""Finds a sweep's mistakes before its first job; imports nothing heavy until it looks at a job."""
 
 import copy
 import os

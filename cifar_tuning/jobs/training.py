@@ -1,4 +1,4 @@
-"""A job's training as it is put together: model and batches on the device, how it is computed, where it goes on."""
+"""Assembles a job's training: model and batches on the device, precision, optimizer, checkpoint to resume from."""
 
 import json
 import logging

@@ -1,4 +1,4 @@
-"""Convolution as PyTorch does it, but for shapes that a GPU computes several times as fast by a kernel of our own."""
+"""PyTorch's convolution, with our own GPU kernel for the shapes that it computes several times as fast."""
 
 import torch
 import torch.nn.functional as F

@@ -1,4 +1,4 @@
-"""Values of a hyperparameter compared where all else is equal, the seed included, on average and under each setting."""
+"""Pairwise comparisons of a hyperparameter's values, all else equal: on average and under single settings."""
 
 import itertools
 import statistics

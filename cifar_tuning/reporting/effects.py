@@ -1,4 +1,4 @@
-"""What each hyperparameter does: its values compared where all else is equal, the seed included."""
+"""The effect of each hyperparameter: which test suits it, the tests corrected together, the results in words."""
 
 import itertools
 import math

@@ -1,4 +1,4 @@
-"""Which hyperparameters of a table say the same in other words, and which follow from another."""
+"""Which hyperparameters are aliases of each other, and which are determined by another one."""
 
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""The picture of all comparisons: a line for each, its interval beside zero."""
+"""A forest plot of all comparisons: a line for each, with its confidence interval."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Whether runs are judged on the same images, as far as their recorded options say."""
+"""Whether runs were evaluated on the same images, as far as their recorded options tell."""
 
 import re
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""How important hyperparameters seem to be where none is: a study's importances beside those of shuffled values."""
+"""A study's hyperparameter importances beside those of shuffled values, which are what chance gives."""
 
 import logging
 import math

@@ -1,4 +1,4 @@
-"""Whether what a hyperparameter of a grid does depends on another one: differences of differences."""
+"""Interactions in a grid: whether the effect of one hyperparameter depends on the value of another."""
 
 import itertools
 from collections import Counter

@@ -1,4 +1,4 @@
-"""What the words of a metric's name say: which way is better, and of which images it is."""
+"""What the words of a metric's name tell: whether more is better, and on which images it is measured."""
 
 import re
 from collections.abc import Sequence

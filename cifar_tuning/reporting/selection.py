@@ -1,4 +1,4 @@
-"""What of a sweep can be reported: the metric, which way is better, the runs that have it, and what is missing."""
+"""What a report is about: the metric, the runs that have it, and notes about those left out."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""The fitted response to one hyperparameter, in words: where its best value is, or which choice is ahead."""
+"""The fitted response to one hyperparameter in words: where its optimum is, or which choice is best."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

@@ -1,4 +1,4 @@
-"""How a metric goes with a number that was drawn from a range: a rank correlation over configurations."""
+"""Rank correlation of a metric with a number that was drawn from a range, over configurations."""
 
 import math
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""How sure a sweep's winner is: its lead over the next, who shares its place, and whether its seeds came through."""
+"""How sure the best configuration is: its lead over the next, ties, and lost or diverged seeds."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Whether `torch.compile` pays within a run: measured where the run is long enough for it, then remembered."""
+"""Whether `torch.compile` pays within a run: measured if the run is long enough, then read from the cache."""
 
 import logging
 import math

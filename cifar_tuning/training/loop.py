@@ -1,4 +1,4 @@
-"""The epochs of runs that are trained side by side, or of one alone: the loop exists once."""
+"""The epoch loop, for one run or for several side by side."""
 
 import math
 import time

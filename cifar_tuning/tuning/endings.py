@@ -1,4 +1,4 @@
-"""How a trial ended: what its jobs returned or left in it, made one outcome, and told to the study."""
+"""Ends a trial: makes one outcome of what its jobs returned or left in it, and tells the study."""
 
 import logging
 import math

@@ -1,4 +1,4 @@
-"""A job that ends its process, kept from ending the study's: its trial fails, and the study goes on."""
+"""Contains a job's own `sys.exit`: its trial fails, and the study goes on."""
 
 import functools
 import signal

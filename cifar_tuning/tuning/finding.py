@@ -1,4 +1,4 @@
-"""The study of a sweep that is over, found from what the sweep left; read, never changed."""
+"""Opens the study of a finished sweep, read-only, from what the sweep left."""
 
 import json
 from collections.abc import Iterator, Mapping

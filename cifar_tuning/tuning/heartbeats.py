@@ -1,4 +1,4 @@
-"""Signs of life of the trials that a process trains, so that no other takes them up."""
+"""Heartbeats of the trials that a process trains, so that no other process takes them up."""
 
 import logging
 from collections.abc import Iterable, Iterator

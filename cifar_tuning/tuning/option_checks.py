@@ -1,4 +1,4 @@
-"""The mistakes in a study's options, all of them, before anything is written."""
+"""Finds all mistakes in a study's options before anything is written."""
 
 from pathlib import Path
 

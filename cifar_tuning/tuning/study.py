@@ -1,4 +1,4 @@
-"""The study in its storage: whether it can be run as asked, and itself, created or continued."""
+"""Creates a study in its storage or continues it, after checking that it can be run as asked."""
 
 import os
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""A job's own trial: found by its number, told of every epoch, asked whether to stop."""
+"""A job's own trial: finds it by its number, reports every epoch, asks whether to prune."""
 
 import logging
 import math

@@ -1,4 +1,4 @@
-"""Worker processes of a study: each is the same command once more, and takes one trial after the other."""
+"""Worker processes of a study: each repeats the command and takes one trial after the other."""
 
 import logging
 import os
