@@ -20,8 +20,9 @@ from cifar_tuning.reporting import curves, forest
 from cifar_tuning.reporting.comparisons import Effect
 from cifar_tuning.reporting.effects import find_effects
 from cifar_tuning.reporting.pareto import front_in_words
-from cifar_tuning.reporting.report import Material, number, retrained_in_words
+from cifar_tuning.reporting.report import Material, retrained_in_words
 from cifar_tuning.reporting.selection import choose_metric, choose_runs
+from cifar_tuning.reporting.statistics import number
 from cifar_tuning.reporting.table import Table, build_table, write_csv
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from cifar_tuning.reporting.effects import Finding, count_tests
 from cifar_tuning.reporting.images import judged_on
 from cifar_tuning.reporting.interactions import Interaction, unsure_in_words
 from cifar_tuning.reporting.response import Influence
-from cifar_tuning.reporting.statistics import Summary, summarize
+from cifar_tuning.reporting.statistics import mean_and_std, number, summarize
 from cifar_tuning.reporting.table import Configuration, Table
 from cifar_tuning.reporting.varying import short
 from cifar_tuning.reporting.weights import LayerWeights
@@ -123,25 +123,6 @@ def header(table: Table) -> list[str]:
     """Returns the table's columns."""
     columns = [*table.names, table.metric, "n", *(["diverged"] if _has_diverged(table) else []), "best epoch", "time"]
     return columns + (["published", "difference"] if _has_published(table) else [])
-
-
-def mean_and_std(summary: Summary) -> str:
-    """Returns `0.7056 ± 0.0072`, or the mean alone of a single run."""
-    if summary.std is None:
-        return number(summary.mean)
-    return f"{number(summary.mean)} ± {number(summary.std, beside=summary.mean)}"
-
-
-def number(value: float, beside: float | None = None) -> str:
-    """Returns a metric's value with four decimals, or four digits that count where it is large or small.
-
-    Args:
-        value: to be shown.
-        beside: the value whose spread it is, which says whether it is small.
-    """
-    if 0 < abs(value if beside is None else beside) < 0.01:
-        return f"{value:.4g}"
-    return f"{value:.4f}" if abs(value) < 100 else f"{value:,.4g}"
 
 
 def duration(seconds: float) -> str:

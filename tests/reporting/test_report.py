@@ -9,8 +9,8 @@ from PIL import Image
 from cifar_tuning.reporting import curves, document, forest
 from cifar_tuning.reporting.comparisons import Effect
 from cifar_tuning.reporting.effects import find_effects
-from cifar_tuning.reporting.report import Material, blocks, duration, header, mean_and_std, retrained_in_words, row
-from cifar_tuning.reporting.statistics import Comparison, Summary
+from cifar_tuning.reporting.report import Material, blocks, duration, header, retrained_in_words, row
+from cifar_tuning.reporting.statistics import Comparison, Summary, mean_and_std
 from cifar_tuning.reporting.table import build_table
 from cifar_tuning.reporting.terminal import print_report
 from cifar_tuning.reporting.winner import winner_in_words
