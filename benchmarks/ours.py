@@ -19,7 +19,7 @@ from cifar_tuning.training.display import Display
 from cifar_tuning.training.events import Listener
 from cifar_tuning.training.loop import one_epoch
 from cifar_tuning.training.memory import keep_freed_memory
-from cifar_tuning.training.probe import resolve_formats
+from cifar_tuning.training.probe import Workload, resolve_formats
 from cifar_tuning.training.recorded import resolve_recording
 from cifar_tuning.training.schedules import Schedule
 from cifar_tuning.training.settings import place
@@ -56,7 +56,8 @@ def make_run(
     model = place(parts.model, device)
     stack = example(model) if together else None
     record = resolve_recording("auto", model, parts.regularizer, device)
-    formats = resolve_formats("auto", "auto", model, device, (parts.data.batch_size, 3, 32, 32), stack, record)
+    work = Workload(model, device, (parts.data.batch_size, 3, 32, 32), record)
+    formats = resolve_formats("auto", "auto", work, stack)
     model = place(model, device, formats.memory_format)
     train, val = make_batches(parts, seed, device)
     optimizer = make_optimizer(parts)

@@ -173,5 +173,5 @@ class _Copies(CachingConfigRepository):
         return copy.deepcopy(self.delegate.load_config(config_path))
 
 
-# A command checks its jobs before it composes them to be trained.
+# One loader for checking the jobs of a command and for composing them to be trained.
 _of: WeakKeyDictionary[ConfigLoader, SweepLoader] = WeakKeyDictionary()

@@ -1,4 +1,4 @@
-"""Databases that MLflow or Optuna opens in this process: their addresses and drivers, and that they are closed."""
+"""Databases that MLflow or Optuna opens in this process: URLs, drivers, and closing their connections at exit."""
 
 from __future__ import annotations
 

@@ -1,12 +1,13 @@
-"""Which devices work by themselves, so that the host hands them work ahead."""
+"""Which devices compute asynchronously, so that the host queues work for them in advance."""
 
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import torch
 
-# A few long kernels are faster there than many short ones, which are over before the host has launched the next; the
-# host is through an epoch long before they are; and to fetch a tensor is to wait for all that was queued before it.
+# Types of such devices. A few long kernels are faster there than many short ones, which end before the host has
+# launched the next. The host has queued an epoch long before it is computed, and fetching a tensor waits for all that
+# was queued before.
 QUEUES = ("cuda",)
 
 

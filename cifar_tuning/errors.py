@@ -39,6 +39,13 @@ class TrackingError(UserError):
     """The tracking store can't be used; raised before training starts."""
 
 
+def root_cause(error: BaseException) -> BaseException:
+    """Returns the error that an error was raised from in the end; itself if from none."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
+
+
 def full_errors() -> bool:
     """Whether whole tracebacks are asked for, with `HYDRA_FULL_ERROR=1` in the environment."""
     return os.environ.get("HYDRA_FULL_ERROR") == "1"

@@ -1,4 +1,4 @@
-"""Files written all or nothing: who reads one finds it whole, as it was before or as it is afterwards."""
+"""Atomic writes: whoever reads a file sees its old content or its new one, never a part."""
 
 import contextlib
 from collections.abc import Iterator

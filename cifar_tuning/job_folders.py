@@ -4,10 +4,12 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-# What a sweep's folder has: the keys that it fixes, Hydra's own record, or what names a study.
+# Files that mark a sweep's folder: the keys that it fixes, Hydra's own record, the study's name and storage.
 FIXED_FILE, STUDY_FILE = "fixed_overrides.yaml", "study.yaml"
 SWEEP_FILES = (FIXED_FILE, "multirun.yaml", STUDY_FILE)
-# In a job's folder: what another job left there before.
+# A job's folder in its sweep's, as conf/config.yaml has it.
+BY_NUMBER = "${hydra.job.num}"
+# Folder in a job's folder for what another job left there before.
 EARLIER = "earlier"
 
 

@@ -1,4 +1,4 @@
-"""Overrides of a command line as they were typed, for all that needs no more of them than a key and a value."""
+"""Command-line overrides as text: their keys, values, quoting and interpolations."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,7 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from cifar_tuning.text import without_password
 
-# How a sweeper hands on what refers to a job, where the shell took the quotes: `seed=$\{hydra\:job.num\}`.
+# Beginning of an interpolation that a sweeper has escaped, as in `seed=$\{hydra\:job.num\}`.
 ESCAPED = r"$\{"
 
 

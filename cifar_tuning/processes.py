@@ -1,4 +1,4 @@
-"""What this process may use; which process on which machine has something, and whether it still lives."""
+"""Processes: the cores and memory that this one may use, deferred signals, and whether another one is alive."""
 
 import hashlib
 import os
@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 
 # Start times are derived from the clock, which a machine may correct while a process lives.
 TOLERANCE_SECONDS = 5.0
-# Set in the environment of a study's workers: the process id of their supervisor, which does what is done once.
+# Environment variable of a study's workers: their supervisor's process id.
 WORKER_VARIABLE = "CIFAR_TUNING_WORKER"
 
 CGROUP, OWN_CGROUP = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")

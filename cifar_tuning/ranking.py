@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 # States of a job that came to its end: a diverged one has its accuracy too. The best accuracy of a pruned, failed or
 # killed one is that of an unfinished training: it doesn't compete.
 ENDED = ("complete", "diverged")
-# Of a run's figures, under their public names; the others are better when larger.
+# Figures of a run, by their public names, of which less is better; of the others more is.
 SMALLER_IS_BETTER = ("train/loss", "val/loss", "epoch_seconds", "model/macs", "model/parameters")
 # What jobs are ranked by unless their `objective` is another figure.
 BEST_ACCURACY = "val/acc_best"

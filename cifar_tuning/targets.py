@@ -1,19 +1,18 @@
-"""Which of our parts a configuration has chosen, by their `_target_`; known without importing any of them."""
+"""Parts by their `_target_`: which of ours a configuration has chosen, and what configurations may name at all."""
 
 import os
 import re
 import sys
-from dataclasses import dataclass
 from typing import Any
 
 from omegaconf import OmegaConf
 
-from cifar_tuning.own_code import no_module
+from cifar_tuning.user_code import missing_module
 
 STUDY_SWEEPER = "cifar_tuning.tuning.plugin.StudySweeper"
 FUSED_LAUNCHER = "cifar_tuning.fused.launcher.FusedLauncher"
 TRACKER = "MLflowTracker"
-# Whose classes and functions configurations may name beside ours and PyTorch's, for the commands at the root.
+# Environment variable: what configurations may name besides our parts and PyTorch's, in the commands at the root.
 TRUST_VARIABLE = "CIFAR_TUNING_TRUST"
 # Public classes and builders, name by name: what else their packages have, methods too, may run commands, fetch files
 # or read pickles.
@@ -29,69 +28,32 @@ PRUNERS = [
     *(f"optuna.pruners.{name}Pruner" for name in ("SuccessiveHalving", "Hyperband")),
     *(f"cifar_tuning.tuning.pruners.{name}Pruner" for name in ("Median", "Percentile")),
 ]
-TORCHVISION_MODELS = [
-    f"torchvision.models.{name}"
-    for name in (
-        *("alexnet", "googlenet", "inception_v3", "maxvit_t", "mobilenet_v2", "mobilenet_v3_small"),
-        *("mobilenet_v3_large", "get_model", "wide_resnet50_2", "wide_resnet101_2"),
-        *(f"convnext_{size}" for size in ("tiny", "small", "base", "large")),
-        *(f"densenet{depth}" for depth in (121, 161, 169, 201)),
-        *(f"efficientnet_b{size}" for size in range(8)),
-        *(f"efficientnet_v2_{size}" for size in "sml"),
-        *(f"mnasnet{width}" for width in ("0_5", "0_75", "1_0", "1_3")),
-        *(
-            f"regnet_{kind}_{size}"
-            for kind in "xy"
-            for size in ("400mf", "800mf", "1_6gf", "3_2gf", "8gf", "16gf", "32gf", "128gf")
-        ),
-        *(f"resnet{depth}" for depth in (18, 34, 50, 101, 152)),
-        *("resnext50_32x4d", "resnext101_32x8d", "resnext101_64x4d"),
-        *(f"shufflenet_v2_x{width}" for width in ("0_5", "1_0", "1_5", "2_0")),
-        *("squeezenet1_0", "squeezenet1_1"),
-        *(f"swin_{kind}{size}" for kind in ("", "v2_") for size in "tsb"),
-        *(f"vgg{depth}{norm}" for depth in (11, 13, 16, 19) for norm in ("", "_bn")),
-        *(f"vit_{size}" for size in ("b_16", "b_32", "l_16", "l_32", "h_14")),
-    )
-]
+_BUILDERS = """
+    alexnet googlenet inception_v3 maxvit_t mobilenet_v2 mobilenet_v3_small mobilenet_v3_large get_model
+    wide_resnet50_2 wide_resnet101_2 convnext_tiny convnext_small convnext_base convnext_large densenet121
+    densenet161 densenet169 densenet201 efficientnet_b0 efficientnet_b1 efficientnet_b2 efficientnet_b3
+    efficientnet_b4 efficientnet_b5 efficientnet_b6 efficientnet_b7 efficientnet_v2_s efficientnet_v2_m
+    efficientnet_v2_l mnasnet0_5 mnasnet0_75 mnasnet1_0 mnasnet1_3 regnet_x_400mf regnet_x_800mf regnet_x_1_6gf
+    regnet_x_3_2gf regnet_x_8gf regnet_x_16gf regnet_x_32gf regnet_y_400mf regnet_y_800mf
+    regnet_y_1_6gf regnet_y_3_2gf regnet_y_8gf regnet_y_16gf regnet_y_32gf regnet_y_128gf resnet18 resnet34 resnet50
+    resnet101 resnet152 resnext50_32x4d resnext101_32x8d resnext101_64x4d shufflenet_v2_x0_5 shufflenet_v2_x1_0
+    shufflenet_v2_x1_5 shufflenet_v2_x2_0 squeezenet1_0 squeezenet1_1 swin_t swin_s swin_b swin_v2_t swin_v2_s
+    swin_v2_b vgg11 vgg11_bn vgg13 vgg13_bn vgg16 vgg16_bn vgg19 vgg19_bn vit_b_16 vit_b_32 vit_l_16 vit_l_32
+    vit_h_14
+"""
 # Where their classes are: Hydra asks for what a builder returns as well. (What fetches weights is in another module.)
-TORCHVISION_MODELS += [
-    f"torchvision.models.{module}.*"
-    for module in (
-        *(
-            "alexnet",
-            "convnext",
-            "densenet",
-            "efficientnet",
-            "googlenet",
-            "inception",
-            "maxvit",
-            "mnasnet",
-            "mobilenetv2",
-        ),
-        *(
-            "mobilenetv3",
-            "regnet",
-            "resnet",
-            "shufflenetv2",
-            "squeezenet",
-            "swin_transformer",
-            "vgg",
-            "vision_transformer",
-        ),
-    )
+_MODULES = """
+    alexnet convnext densenet efficientnet googlenet inception maxvit mnasnet mobilenetv2 mobilenetv3 regnet resnet
+    shufflenetv2 squeezenet swin_transformer vgg vision_transformer
+"""
+TORCHVISION_MODELS = [
+    *(f"torchvision.models.{name}" for name in _BUILDERS.split()),
+    *(f"torchvision.models.{name}.*" for name in _MODULES.split()),
 ]
-# Whose packages hold so much that a name alone should be trusted.
+# Packages too large to be trusted as a whole: a message proposes to trust the one name.
 _BY_NAME = {"hydra", "hydra_plugins", "torch", "torchvision", "optuna", "mlflow", *sys.stdlib_module_names}
 # Hydra's words for what its execution whitelist lacks, and for what no such list can allow.
 _REFUSAL = re.compile(r"Target '([^']+)'.* (is not in the Hydra execution whitelist|cannot be authorized by)")
-
-
-@dataclass(frozen=True)
-class Refusal:
-    """What Hydra would not call; `final` where no trust of the user's changes that."""
-
-    name: str
-    final: bool = False
 
 
 def is_study(hydra: Any) -> bool:
@@ -114,22 +76,28 @@ def trusted_by_user() -> list[str]:
     return [name.strip() for name in os.environ.get(TRUST_VARIABLE, "").split(",") if name.strip()]
 
 
-def refused(error: BaseException | None) -> Refusal | None:
-    """Returns what Hydra says, here or further down, that a configuration may not call; None for other errors."""
+def refused(error: BaseException | None) -> str | None:
+    """Says what to do about code that configurations may not name.
+
+    Args:
+        error: Hydra's own, or one that it caused.
+
+    Returns:
+        None for other errors.
+    """
     while error is not None:
         if found := _REFUSAL.search(str(error)):
-            return Refusal(found[1], final=found[2].startswith("cannot"))
+            return _how_to_trust(found[1], final=found[2].startswith("cannot"))
         error = error.__cause__
     return None
 
 
-def how_to_trust(refusal: Refusal) -> str:
-    """Says what to do about code that configurations may not name."""
-    name = refusal.name
-    if (lacking := no_module(name)) is not None:
+def _how_to_trust(name: str, final: bool) -> str:
+    """Says what to do about a name; `final`: no trust of the user's helps."""
+    if (lacking := missing_module(name)) is not None:
         return f"{name} can't be imported: {lacking}"
     package = name.partition(".")[0]
-    if refusal.final:
+    if final:
         return f"configurations may not call {name}, whoever trusts it; name a function of your own that does"
     if package == __package__:
         return f"configurations may not call {name}, but what those in conf/ call"

@@ -3,7 +3,7 @@
 import pytest
 from hydra.utils import instantiate
 
-from cifar_tuning.targets import how_to_trust, refused
+from cifar_tuning.targets import refused
 
 
 @pytest.mark.parametrize(
@@ -22,9 +22,7 @@ from cifar_tuning.targets import how_to_trust, refused
 def test_a_refusal_says_what_helps(target, said):
     with pytest.raises(Exception) as error:  # noqa: PT011  which kind is Hydra's affair
         instantiate({"_target_": target}, _execution_whitelist_=["torch.optim.*", "os.system"])
-    refusal = refused(error.value)
-    assert refusal is not None, error.value
-    assert said in how_to_trust(refusal)
+    assert said in (refused(error.value) or "")
 
 
 def test_other_errors_are_no_refusals():

@@ -13,7 +13,7 @@ from cifar_tuning.data.augmentation import MIXUP_STREAM, ORDER_STREAM, Augment, 
 from cifar_tuning.devices import queues
 
 Batch = tuple[Tensor, Tensor]
-# Images of the batches that are made as one where a device queues, at most.
+# Most images that are made at once, several batches together, on a device that queues.
 AHEAD = 2048
 
 

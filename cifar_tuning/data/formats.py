@@ -22,7 +22,7 @@ from cifar_tuning.data.spec import Arrays, CorruptError, Spec
 Files = Iterable[tuple[str, bytes]]
 Decoder = Callable[[Files, Spec], Arrays]
 
-# What a pickled numpy array may ask for; the reconstructor has moved between numpy versions.
+# All that a pickled NumPy array needs; `_reconstruct` has moved between NumPy versions.
 _RECONSTRUCT = np.empty(0).__reduce__()[0]
 _ALLOWED: dict[tuple[str, str], Any] = {
     ("numpy.core.multiarray", "_reconstruct"): _RECONSTRUCT,

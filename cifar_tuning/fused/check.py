@@ -1,4 +1,4 @@
-"""Whether a stack of a model computes what its models do, tried before it is used."""
+"""Checks with random weights that a stack computes what its models do, before it is used."""
 
 import copy
 import random
@@ -16,29 +16,15 @@ from cifar_tuning.processes import free_memory
 
 # Work element by element or over pixels, so that features side by side are nothing new to them. Other layers without
 # weights are suspects where a stack computes something else.
-NEED_NONE = (
+NEED_NO_TWIN = (
     *(nn.Identity, nn.ReLU, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Mish, nn.Tanh, nn.Sigmoid, nn.Softplus),
-    *(
-        nn.Hardswish,
-        nn.ReLU6,
-        nn.SELU,
-        nn.CELU,
-        nn.Hardtanh,
-        nn.Hardsigmoid,
-        nn.ZeroPad2d,
-        nn.MaxPool2d,
-        nn.AvgPool2d,
-        nn.AdaptiveAvgPool2d,
-        nn.AdaptiveMaxPool2d,
-        nn.Flatten,
-        Swish,
-    ),
+    *(nn.Hardswish, nn.ReLU6, nn.SELU, nn.CELU, nn.Hardtanh, nn.Hardsigmoid, nn.Flatten, Swish),
+    *(nn.ZeroPad2d, nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d),
 )
-
-# Images that are looked at: code that asks for more than a few of them sees as many as in a small batch.
+# Images in a trial pass. Several, because a model's code may treat a batch of one differently.
 TRIED = 4
-# How many times a model's weights are there at once while it is tried: of three copies the first ones, those alone and
-# those of the stack, and the stack's own; and the gradients of the latter.
+# Copies of a model's weights that are in memory at once: of three models the originals; those trained alone with their
+# gradients; those in the stack with their gradients; and the stack's own.
 COPIES = 3 + 2 * 3 + 2 * 3 + 3
 
 
@@ -106,7 +92,7 @@ def _suspect(model: nn.Module) -> str | None:
     kept = [
         f"{name} ({type(module).__name__})"
         for name, module in model.named_modules()
-        if name and not module._modules and type(module) not in (*TWINS, *NEED_NONE, nn.Sequential, nn.ModuleList)
+        if name and not module._modules and type(module) not in (*TWINS, *NEED_NO_TWIN, nn.Sequential, nn.ModuleList)
     ]
     return f"the layer {', '.join(kept)} has no stacked twin" if kept else None
 

@@ -1,4 +1,4 @@
-"""A launch without an end of its own: whenever a job ends, another one takes its place in the stack."""
+"""A launch that takes jobs as it goes: whenever a job ends, another takes its place in the stack."""
 
 import logging
 from collections.abc import Iterator, Sequence
@@ -24,7 +24,7 @@ from cifar_tuning.training.remembered import of_sweep
 
 log = logging.getLogger(__name__)
 
-# The options that the jobs of a crew agree in, and what is known of a job when it is ready to train.
+# What the jobs of a crew have in common: their options, and their models' structure.
 CrewKey = tuple[tuple[tuple[str, str], ...], Key]
 
 

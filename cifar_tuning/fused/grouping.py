@@ -12,8 +12,8 @@ from cifar_tuning.text import flatten
 
 log = logging.getLogger(__name__)
 
-# What the jobs of one stack may differ in. Each run keeps its own optimizer, schedule and regularizer, whichever
-# they are; of the model only numbers that change no shape.
+# Options in which the jobs of one stack may differ. Each run has its own optimizer, schedule and regularizer. Models
+# may differ only in numbers that change no shape.
 FREE_GROUPS = ("optimizer", "schedule", "regularizer", "tracking")
 FREE_KEYS = (
     *("seed", "resume", "objective", "trainer.epochs", "trainer.label_smoothing", "trainer.ema_decay"),

@@ -26,8 +26,8 @@ from cifar_tuning.training.remembered import of_sweep
 
 log = logging.getLogger(__name__)
 
-# How many jobs are begun for a stack that they may not fit into, as a multiple of its size: each has a model, a run in
-# MLflow and a log.
+# Jobs that may be begun and waiting at once, as a multiple of the stack's size: each holds a model, a run in MLflow and
+# a log.
 MOST_READY = 2
 
 

@@ -291,7 +291,7 @@ class StackedPaddedShortcut(Twin):
         return wider.contiguous(memory_format=_memory_format(x))
 
 
-# Which class does for several of each type; subclasses don't count, because they may do anything.
+# The stacked twin of each type of layer. Subclasses have none: they may compute anything.
 TWINS: dict[type[nn.Module], Callable[[Sequence[Any]], Twin]] = {
     nn.Conv2d: StackedConv2d,
     Conv2d: StackedConv2d,

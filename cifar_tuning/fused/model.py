@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 # Attributes that every module has.
 _INTERNAL = frozenset(vars(nn.Module()))
-# How far attributes of attributes are looked at, and how long what is said of them may be.
+# Levels of nested attributes that are compared, and the longest value that a message shows.
 DEPTH, SHOWN = 4, 60
 
 
@@ -136,7 +136,7 @@ def structure_of(model: nn.Module) -> dict[str, dict[str, str]]:
     return parts
 
 
-# What a `stack_key` begins with.
+# Names of the first entries of a `stack_key`.
 OUTER = ("precision", "memory format", "device")
 
 

@@ -1,4 +1,4 @@
-"""Whether jobs can share a stack, and how many of them are to: found out with the first of a kind."""
+"""Whether jobs can share a stack, and how many: decided with the first job of each kind."""
 
 import logging
 
@@ -12,7 +12,7 @@ from cifar_tuning.training.remembered import cache_file
 
 log = logging.getLogger(__name__)
 
-# What the runs of a stack have in common; and whose it is alone, if a job can't share.
+# What the runs of a stack have in common, and the job's number if it can't share a stack.
 Key = tuple[tuple[str, ...], int | None]
 
 

@@ -1,4 +1,4 @@
-"""SGD of a stack's runs as one: each operation works on all runs' weights at once, each with its own numbers."""
+"""SGD for all runs of a stack at once: each operation updates all runs' weights, each run with its own settings."""
 
 from collections.abc import Sequence
 
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from cifar_tuning.fused.layers import part_of
 from cifar_tuning.training.trainer import Trainer
 
-# Of each parameter group of each run: learning rate, momentum, weight decay, whether the momentum is Nesterov's.
+# Learning rate, momentum, weight decay and whether it is Nesterov's, for each parameter group of each run.
 Numbers = list[tuple[float, float, float, bool]]
 
 

@@ -1,4 +1,4 @@
-"""How many runs of a model to stack, and whether at all: measured once per model, device and torch, then remembered."""
+"""How many runs to stack, if any: measured once per model, device and PyTorch version, then read from the cache."""
 
 import copy
 import itertools
@@ -22,23 +22,23 @@ from cifar_tuning.training.trainer import Trainer
 
 log = logging.getLogger(__name__)
 
-# What its measurements are remembered as.
+# Kind of measurement in the cache.
 STORE = "stacks"
 LARGEST = 64
-# Steps of a measurement, and how often each size is measured: other work on the machine lasts longer than five steps.
+# Steps in a measurement, and measurements of each size: a disturbance by other work outlasts five steps.
 REPEATS, ROUNDS = 5, 2
-# That stacking does not pay is believed after so many rounds: further ones follow in the same command while it has not
-# taken so many seconds, and in later ones.
+# Rounds of measurement before "stacking does not pay" is final. A command goes on to the next round for at most LONG
+# seconds; later commands do the rest.
 SURE, LONG = 4, 5.0
 # Runs in a stack that stands for stacks of any size.
 EXAMPLE = 4
-# Below this advantage over one run after the other a stack would be a gamble: other work shares the machine.
+# Least speed-up over training one run after the other; below it other work on the machine may undo the gain.
 NEEDED_GAIN = 1.1
-# Two sizes in a row that are slower than the best by so much are not followed by a still larger one.
+# After two sizes in a row below this share of the best rate, larger ones are not tried.
 FALLING = 0.85
-# Within this share of the fastest another run of the measurement might put them in another order.
+# Rates above this share of the best one count as equal: a second measurement might swap them.
 AS_FAST = 0.95
-# Of the free memory; the rest is for what no measurement of a step sees.
+# Share of the free memory that a stack may fill; the rest is for what measuring a step does not show.
 MEMORY_SHARE = 0.7
 
 

@@ -22,11 +22,11 @@ from cifar_tuning.fused.stack import draws_of, own_generator, use_global_generat
 from cifar_tuning.training.events import Result, State
 from cifar_tuning.training.trainer import JOINT_FIT, Trainer
 
-# Sent to a job in place of a state: nobody has trained it.
+# Sent to a paused job in place of a state: it is to train by itself.
 ALONE = object()
 
 
-class Scene:
+class ProcessGlobals:
     """What a process has one of, and each job its own: Hydra's configuration, log handlers, environment, folder."""
 
     def __init__(self) -> None:
@@ -83,7 +83,7 @@ class PausedJob:
         self.run: Trainer | None = None
         self.result: JobReturn | None = None
         self.error: BaseException | None = None
-        self._work, self._scene, self._hub = work, Scene(), getcurrent()
+        self._work, self._globals, self._hub = work, ProcessGlobals(), getcurrent()
         self._greenlet = greenlet(self._whole)
         self._greenlet.gr_context = copy_context()
 
@@ -118,9 +118,9 @@ class PausedJob:
     @contextmanager
     def aside(self) -> Iterator[None]:
         """Does something for this job alone, its log kept off the terminal; an error is the job's own."""
-        hub = Scene()
-        self._scene.set()
-        loud = [h for h in self._scene.handlers if not isinstance(h, logging.FileHandler)]
+        hub = ProcessGlobals()
+        self._globals.set()
+        loud = [h for h in self._globals.handlers if not isinstance(h, logging.FileHandler)]
         before = [(handler.level, handler.formatter) for handler in loud]
         for handler in loud:  # an epoch's line of each run would bury the stack's own; a warning must be seen
             handler.setLevel(max(handler.level, logging.WARNING))
@@ -162,15 +162,15 @@ class PausedJob:
         return run.end(state)
 
     def _go(self, switch: Callable[[], Any]) -> None:
-        hub, self._hub = Scene(), getcurrent()
-        self._scene.set()
+        hub, self._hub = ProcessGlobals(), getcurrent()
+        self._globals.set()
         try:
             switch()
         finally:
-            self._scene = Scene()
+            self._globals = ProcessGlobals()
             # What the job itself set (cuBLAS's workspace, say) is the process's; what Hydra set for it is not.
-            scene: Any = self._scene.hydra
-            own = OmegaConf.select(scene, "hydra.job.env_set") or {} if scene is not None else {}
+            hydra: Any = self._globals.hydra
+            own = OmegaConf.select(hydra, "hydra.job.env_set") or {} if hydra is not None else {}
             hub.environ |= {k: v for k, v in os.environ.items() if k not in hub.environ and k not in own}
             hub.set()
 

@@ -17,16 +17,16 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from cifar_tuning.data import Augmentation, ImageData
-from cifar_tuning.errors import ConfigError, wants_traces
+from cifar_tuning.errors import ConfigError, root_cause, wants_traces
 from cifar_tuning.jobs.checks import find_target
-from cifar_tuning.own_code import place_of
-from cifar_tuning.targets import how_to_trust, refused
+from cifar_tuning.targets import refused
 from cifar_tuning.text import on_one_line
 from cifar_tuning.tracking.base import Tracker
 from cifar_tuning.training.lazy_compiler import load_compiler_lazily
 from cifar_tuning.training.regularizers import Regularizer
 from cifar_tuning.training.resizing import STEP, sides
 from cifar_tuning.training.settings import TrainerSettings
+from cifar_tuning.user_code import user_frame
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 TRIED_STEPS = 1000
 
 
-# What is done with parts that anything may be built for: their methods, the class that has them, and what to do.
+# Parts that a `_target_` may build as anything: the methods that training calls, and what to use instead.
 NEEDED = (
     (
         "augmentation",
@@ -136,49 +136,54 @@ def _wrong_kind(parts: Parts) -> str | None:
 
 def _try_together(parts: Parts) -> list[str]:
     """Builds the optimizer and the schedule once, so that a bad option shows before the data is fetched."""
-    from cifar_tuning.training.schedules import Schedule
-
     if wrong := _wrong_kind(parts):
         return [wrong]
     try:
         optimizer = make_optimizer(parts)
     except Exception as error:
         return [f"optimizer: {_innermost(error)}"]
+    if wrong := _unfit_optimizer(optimizer) or _unfit_schedule(parts, optimizer):
+        return [wrong]
+    return (_try_images(parts) or _try_small_images(parts)) + _cutout_problems(parts)
+
+
+def _unfit_optimizer(optimizer: Optimizer) -> str | None:
+    """Returns why an optimizer can't train here; None if it can."""
+    name = type(optimizer).__name__
     closure = inspect.signature(type(optimizer).step).parameters.get("closure")
     if closure is not None and closure.default is inspect.Parameter.empty:
-        return [
-            f"optimizer: {type(optimizer).__name__} wants a closure, to evaluate the loss several times a "
-            "step, which this training loop does not; use one that takes a gradient a step, such as optimizer=sgd"
-        ]
-    undecayed = [
-        g for g in optimizer.param_groups if g.get("weight_decay") and "weight_decay" not in optimizer.defaults
-    ]
-    if undecayed:
-        return [
-            f"regularizer=l2: {type(optimizer).__name__} has no weight_decay; use regularizer=none, l1 or elastic_net"
-        ]
+        return (
+            f"optimizer: {name} wants a closure, to evaluate the loss several times a step, which this training loop "
+            "does not; use one that takes a gradient a step, such as optimizer=sgd"
+        )
+    if "weight_decay" not in optimizer.defaults and any(g.get("weight_decay") for g in optimizer.param_groups):
+        return f"regularizer=l2: {name} has no weight_decay; use regularizer=none, l1 or elastic_net"
+    return None
+
+
+def _unfit_schedule(parts: Parts, optimizer: Optimizer) -> str | None:
+    """Returns why a schedule can't be used here; None if it can."""
+    from cifar_tuning.training.schedules import Schedule
+
+    epochs = parts.trainer.epochs
     try:
-        schedule = Schedule(parts.schedule, optimizer, parts.trainer.epochs, steps_per_epoch=TRIED_STEPS)
+        schedule = Schedule(parts.schedule, optimizer, epochs, steps_per_epoch=TRIED_STEPS)
     except Exception as error:
-        return [f"schedule: {_innermost(error)}"]
-    steps = getattr(schedule.scheduler, "total_steps", None)
+        return f"schedule: {_innermost(error)}"
+    name, steps = type(schedule.scheduler).__name__, getattr(schedule.scheduler, "total_steps", None)
     own_steps = getattr(parts.schedule, "keywords", {}).get("total_steps") is not None
     per_epoch = TRIED_STEPS if schedule.every_step else 1
-    if steps is not None and not own_steps and steps < per_epoch * parts.trainer.epochs:
-        return [
-            f"schedule: {type(schedule.scheduler).__name__} ends after {steps // per_epoch} of "
-            f"{parts.trainer.epochs} epochs; leave its epochs to trainer.epochs"
-        ]
+    if steps is not None and not own_steps and steps < per_epoch * epochs:
+        ends = f"schedule: {name} ends after {steps // per_epoch} of {epochs} epochs"
+        return f"{ends}; leave its epochs to trainer.epochs"
     if schedule.needs_validation and parts.data.val_size == 0:
-        return [
-            f"schedule: {type(schedule.scheduler).__name__} steps on the validation loss, and data.val_size=0 leaves "
-            "none; use another schedule, or validation images, such as data.val_size=5000"
-        ]
+        return (
+            f"schedule: {name} steps on the validation loss, and data.val_size=0 leaves none; use another schedule, or "
+            "validation images, such as data.val_size=5000"
+        )
     if getattr(schedule.scheduler, "mode", "min") == "max" and schedule.needs_validation:
-        return [
-            "schedule.mode=max: its steps depend on the validation loss, which is better when smaller; use mode: min"
-        ]
-    return (_try_images(parts) or _try_small_images(parts)) + _cutout_problems(parts)
+        return "schedule.mode=max: its steps depend on the validation loss, which is better when smaller; use mode: min"
+    return None
 
 
 def _cutout_problems(parts: Parts) -> list[str]:
@@ -281,8 +286,8 @@ def _outputs_in_training(model: nn.Module, shape: tuple[int, int, int]) -> Any:
 
 
 def _refusal(group: str, error: Exception) -> str:
-    if (named := refused(error)) is not None:
-        return f"{group}: {how_to_trust(named)}"
+    if (reason := refused(error)) is not None:
+        return f"{group}: {reason}"
     message = _innermost(error)
     partly = group in ("optimizer", "schedule") and "missing" in message and "argument" in message
     return f"{group}: {message}" + ("; with _partial_: true it is given the rest in training" if partly else "")
@@ -292,9 +297,8 @@ def _innermost(error: BaseException) -> str:
     """Returns what the constructor itself said, without Hydra's wrapping, and where in the user's own code it arose."""
     if wants_traces(log):
         log.error("What is said in a line below, in full:", exc_info=error)
-    place = place_of(error)
-    while error.__cause__ is not None:
-        error = error.__cause__
+    place = user_frame(error)
+    error = root_cause(error)
     return f"{type(error).__name__}: {error}".split("\nfull_key")[0] + place
 
 

@@ -20,7 +20,7 @@ from cifar_tuning.jobs.sweep_checks import job_problems, sweep_problems, warn_of
 from cifar_tuning.jobs.used_folder import has_trained, only_here
 from cifar_tuning.overrides import key_of, parse_overrides, task_overrides
 from cifar_tuning.processes import is_worker
-from cifar_tuning.targets import how_to_trust, is_study, is_tracked, refused
+from cifar_tuning.targets import is_study, is_tracked, refused
 from cifar_tuning.text import remarked, typed
 from cifar_tuning.tracking.callback import SweepRun
 from cifar_tuning.tuning import place
@@ -135,8 +135,7 @@ def callback_problems(targets: Mapping[str, str]) -> list[str]:
         try:
             find_target(target)
         except Exception as error:
-            named = refused(error)
-            reason = f"can't be imported: {why_not_found(target, error)}" if named is None else how_to_trust(named)
+            reason = refused(error) or f"can't be imported: {why_not_found(target, error)}"
             problems.append(f"hydra.callbacks.{name}._target_={target}: {reason}")
     return problems
 

@@ -2,8 +2,7 @@
 
 import inspect
 import logging
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
 from hydra.errors import HydraException, InstantiationException
@@ -11,14 +10,15 @@ from hydra.utils import get_object, instantiate
 from omegaconf import OmegaConf
 
 from cifar_tuning.compose import having
-from cifar_tuning.numeric import is_number, is_whole
+from cifar_tuning.numeric import is_whole
+from cifar_tuning.option_rules import BELOW_ONE, FLAG, Rule, number
 from cifar_tuning.overrides import parse_overrides
-from cifar_tuning.own_code import no_name, place_of
 from cifar_tuning.ranking import SMALLER_IS_BETTER
-from cifar_tuning.targets import how_to_trust, refused
+from cifar_tuning.targets import refused
 from cifar_tuning.text import on_one_line
 from cifar_tuning.training.events import PUBLIC_NAMES
 from cifar_tuning.tuning.place import objectives_of
+from cifar_tuning.user_code import missing_name, user_frame
 
 # What a job has beside its groups, and an example of each.
 SINGLE = {"seed": "0", "resume": "null", "objective": "val/acc_best"}
@@ -27,61 +27,38 @@ OF_THE_SWEEP = ("published",)
 MAY_BE_NONE = ("augmentation", "regularizer", "tracking")
 # Options of a group that its class may not have.
 OF_GROUP = {"schedule": ("interval",)}
-# What the parts of a group are given in training, by the name that PyTorch has for it.
+# Argument that training gives to a group's part, by PyTorch's name for it.
 WORKS_ON = {"optimizer": "params", "schedule": "optimizer"}
 GROUPS = ("data", "augmentation", "model", "optimizer", "schedule", "regularizer", "trainer", "tracking")
-
-
-@dataclass(frozen=True)
-class Rule:
-    """What an option must be, whichever class takes it.
-
-    Attributes:
-        key: dotted path of the option; a rule for an absent option does not apply.
-        holds: whether a value is right.
-        expected: the end of the sentence "must be …".
-    """
-
-    key: str
-    holds: Callable[[Any], bool]
-    expected: str
-
-
-def _whole(low: int) -> Callable[[Any], bool]:
-    return lambda value: is_whole(value, low)
-
-
-def _share(value: Any) -> bool:
-    return is_number(value) and 0 <= value < 1
 
 
 # What a study can optimise.
 FIGURES = (*PUBLIC_NAMES.values(), "epoch_seconds", "images_per_second", "model/macs", "model/parameters")
 
 # PyTorch's optimizers and schedulers check little of this themselves (lr=0 and decay_epochs=0 pass), and late.
-RULES = [
-    Rule(
-        "objective",
+RULES = {
+    "objective": Rule(
         lambda v: v != [] and all(n in FIGURES for n in (v if isinstance(v, list) else [v])),
         f"one of {', '.join(FIGURES)}, or a list",
     ),
-    Rule("seed", lambda v: _whole(0)(v) and v < 2**32, "a whole number from 0 to 4294967295"),
-    Rule("optimizer.lr", lambda v: is_number(v) and v > 0, "a number above 0, such as 0.01"),
-    Rule("optimizer.momentum", _share, "a number from 0 up to, not including, 1"),
-    Rule("optimizer.nesterov", lambda v: isinstance(v, bool), "true or false"),
-    Rule("optimizer.weight_decay", lambda v: is_number(v) and v >= 0, "a number, 0 or above"),
-    Rule("optimizer.eps", lambda v: is_number(v) and v > 0, "a number above 0"),
-    Rule(
-        "optimizer.betas",
-        lambda v: isinstance(v, list) and len(v) == 2 and all(_share(b) for b in v),
+    "seed": Rule(lambda v: is_whole(v, 0, 2**32 - 1), "a whole number from 0 to 4294967295"),
+    "optimizer.lr": number(lambda v: v > 0, "a number above 0, such as 0.01"),
+    "optimizer.momentum": BELOW_ONE,
+    "optimizer.nesterov": FLAG,
+    "optimizer.weight_decay": number(lambda v: v >= 0, "a number, 0 or above"),
+    "optimizer.eps": number(lambda v: v > 0, "a number above 0"),
+    "optimizer.betas": Rule(
+        lambda v: isinstance(v, list) and len(v) == 2 and all(map(BELOW_ONE.holds, v)),
         "two numbers from 0 up to, not including, 1, such as [0.9,0.999]",
     ),
-    Rule("schedule.decay_epochs", lambda v: v is None or _whole(1)(v), "a whole number of epochs, 1 or above, or null"),
-    Rule("schedule.decay", lambda v: is_number(v) and 0 < v <= 1, "a number above 0 and at most 1, such as 0.1"),
-    Rule("schedule.pct_start", lambda v: is_number(v) and 0 < v < 1, "a number between 0 and 1, such as 0.3"),
-    Rule("schedule.eta_min", lambda v: is_number(v) and v >= 0, "a number, 0 or above"),
-    Rule("schedule.max_lr", lambda v: is_number(v) and v > 0, "a number above 0"),
-]
+    "schedule.decay_epochs": Rule(
+        lambda v: v is None or is_whole(v, 1), "a whole number of epochs, 1 or above, or null"
+    ),
+    "schedule.decay": number(lambda v: 0 < v <= 1, "a number above 0 and at most 1, such as 0.1"),
+    "schedule.pct_start": number(lambda v: 0 < v < 1, "a number between 0 and 1, such as 0.3"),
+    "schedule.eta_min": number(lambda v: v >= 0, "a number, 0 or above"),
+    "schedule.max_lr": number(lambda v: v > 0, "a number above 0"),
+}
 
 
 def find_problems(config: dict[str, Any]) -> list[str]:
@@ -93,9 +70,9 @@ def find_problems(config: dict[str, Any]) -> list[str]:
     if lacking := lacking_parts(config):
         return lacking
     problems = [
-        f"{rule.key}={value}: must be {rule.expected}{_as_text(value, rule)}"
-        for rule in RULES
-        if (value := _select(config, rule.key)) is not _ABSENT and not rule.holds(value)
+        f"{key}={value}: must be {rule.expected}{_as_text(value, rule)}"
+        for key, rule in RULES.items()
+        if (value := _select(config, key)) is not _ABSENT and not rule.holds(value)
     ]
     for group in GROUPS:
         problems += _check_group(group, config[group])
@@ -134,8 +111,8 @@ def _check_group(group: str, options: dict[str, Any]) -> list[str]:
     try:
         target = find_target(name)
     except Exception as error:
-        if (named := refused(error)) is not None:
-            return [f"{group}: {how_to_trust(named)}"]
+        if (reason := refused(error)) is not None:
+            return [f"{group}: {reason}"]
         return [f"{group}._target_={name}: can't be imported: {why_not_found(name, error)}"]
     try:
         takes = _named_parameters(target)
@@ -181,7 +158,7 @@ def why_not_found(name: str, error: BaseException) -> str:
         name: the target.
         error: what its import raised.
     """
-    return no_name(name) or on_one_line(str(error)) + place_of(error)
+    return missing_name(name) or on_one_line(str(error)) + user_frame(error)
 
 
 def _names_all(target: Any) -> bool:

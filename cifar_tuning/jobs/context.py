@@ -1,4 +1,4 @@
-"""What a tracking store is told of a job before it trains: its name, its place in the sweep, its configuration."""
+"""What a tracking store is told about a job before it trains: name, place in the sweep, configuration."""
 
 import shlex
 import textwrap
@@ -15,7 +15,7 @@ from cifar_tuning.overrides import job_overrides, key_of, unresolved
 from cifar_tuning.text import MAIN_CONFIG, SEARCHPATH, in_short, is_elsewhere
 from cifar_tuning.tuning.place import is_retrained, is_trial, sweep_folder, sweep_key
 
-# Characters of a single run's name, and options that say nothing of how it is trained.
+# Most characters of a single run's name, and options that it leaves out.
 LONGEST, SAY_NOTHING = 100, ("objective", "published")
 
 

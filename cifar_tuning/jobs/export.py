@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from cifar_tuning.errors import UserError
 from cifar_tuning.jobs.build import build_model, build_part
-from cifar_tuning.targets import how_to_trust, refused
+from cifar_tuning.targets import refused
 from cifar_tuning.text import on_one_line
 from cifar_tuning.training import checkpoint as checkpoints
 from cifar_tuning.tuning.place import folder_of_model
@@ -58,10 +58,10 @@ def model_from_checkpoint(file: Path, data_root: str | None = None) -> tuple[nn.
         data = build_part(config.data)
         model = build_model(config.model, data)
     except (ImportError, InstantiationException) as error:
-        named = refused(error)
-        if named is None and not isinstance(error, ImportError):
+        reason = refused(error)
+        if reason is None and not isinstance(error, ImportError):
             raise
-        reason = on_one_line(str(error)) if named is None else how_to_trust(named)
+        reason = reason or on_one_line(str(error))
         raise UserError(
             f"What {file} was trained with can't be built here: {reason}. If it is in a file of your own, type the "
             "command in the folder that it was trained from."

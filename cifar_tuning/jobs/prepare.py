@@ -1,4 +1,4 @@
-"""Everything about a job that can be wrong, found before any compute is spent and reported together."""
+"""Checks a job's whole configuration and builds its parts before any compute is spent; reports all mistakes at once."""
 
 import copy
 import logging

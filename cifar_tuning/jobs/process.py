@@ -16,11 +16,11 @@ from omegaconf import OmegaConf
 
 from cifar_tuning import PROJECT_ROOT
 from cifar_tuning.errors import UserError, full_errors
-from cifar_tuning.own_code import own_modules, traceback_of_own
 from cifar_tuning.processes import cores, stop, visible_cores
 from cifar_tuning.targets import PRUNERS, SAMPLERS, TORCHVISION_MODELS, trusted_by_user
 from cifar_tuning.tuning import plugin  # noqa: F401  registers the resolvers that conf/ uses
 from cifar_tuning.tuning.overlays import register
+from cifar_tuning.user_code import user_modules, user_traceback
 
 # New objects until the garbage collector looks through them, and how often it does so before it looks through the
 # survivors too. Imports make a million objects and hardly any garbage; with Python's 700 and 10 the collector takes a
@@ -77,7 +77,7 @@ def trusted_targets() -> list[str]:
     The user's own modules are the Python files and packages in the project's root and in the folder where the
     command is typed; `CIFAR_TUNING_TRUST=timm.*,my_package.*` adds installed packages.
     """
-    return [*_TRUSTED, *(f"{name}.*" for name in own_modules()), *trusted_by_user()]
+    return [*_TRUSTED, *(f"{name}.*" for name in user_modules()), *trusted_by_user()]
 
 
 def start() -> None:
@@ -174,7 +174,7 @@ def _short_for_users(
             print(f"error: {error}", file=sys.stderr)
         elif isinstance(error, KeyboardInterrupt):
             print("Interrupted.", file=sys.stderr)
-        elif not full_errors() and (own := traceback_of_own(error.with_traceback(trace))) is not None:
+        elif not full_errors() and (own := user_traceback(error.with_traceback(trace))) is not None:
             # The rest is PyTorch's and ours, some thirty lines, which would bury a sweep's table.
             print(own + "Only the frames of your own files; HYDRA_FULL_ERROR=1 shows all.", file=sys.stderr)
         else:

@@ -43,7 +43,7 @@ def run(cfg: DictConfig) -> Path:
     folder = Path(cfg.output) if cfg.output is not None else default_folder(sweep, cfg.metric)
     with written_at_once(folder) as scratch:
         material = make_material(cfg, sweep, scratch)
-        document.write(blocks(material), scratch)
+        document.write(blocks(material), scratch, ranked=material.table.has_best)
         if cfg.export is not None:
             best.write(Path(cfg.export), material.overlay)
         names = sorted(file.name for file in scratch.iterdir())

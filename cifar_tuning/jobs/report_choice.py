@@ -1,4 +1,4 @@
-"""What a sweep was after, and what there is to say before its best configuration is named."""
+"""A sweep's objectives, and what a report says before it names a best configuration."""
 
 import re
 from collections import Counter
@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 from omegaconf import DictConfig
 
 from cifar_tuning.errors import UserError
+from cifar_tuning.reporting.metric_names import larger_is_better, of_test, of_training
 from cifar_tuning.reporting.selection import objectives_of
 from cifar_tuning.reporting.table import Table
-from cifar_tuning.reporting.ways import better_way, of_test, of_training
 
 if TYPE_CHECKING:
     import optuna
@@ -55,7 +55,7 @@ class Aim:
 
     def way(self, metric: str, asked: bool | None) -> bool | None:
         """Returns whether more of a metric is better: as asked for, as the study has it, as its name says."""
-        return asked if asked is not None else self.objectives.get(metric, better_way(metric))
+        return asked if asked is not None else self.objectives.get(metric, larger_is_better(metric))
 
     def unfit(self, metric: str, cfg: DictConfig) -> str:
         """Returns why nothing is called the best by a metric, as a sentence; nothing where it can choose."""
@@ -101,7 +101,7 @@ def find_aim(cfg: DictConfig, sweep: "SweepRecord", runs: "Sequence[RunRecord]")
     names = (study.metric_names if study is not None else None) or objectives_of(runs)
     more = maximized(study, params)
     # Without a study the words of a name tell which way is better.
-    ways = more if len(more) == len(names) else [better_way(name) for name in names]
+    ways = more if len(more) == len(names) else [larger_is_better(name) for name in names]
     return Aim(study, lost, dict(zip(names, ways, strict=True)), searched(study, params))
 
 

@@ -1,4 +1,4 @@
-"""What a sweep's report is made of: the sweep is read, its configurations compared, its pictures drawn."""
+"""Gathers a sweep's report: reads the sweep, compares its configurations, draws the pictures."""
 
 import logging
 import math
@@ -19,9 +19,10 @@ from cifar_tuning.ranking import ENDED
 from cifar_tuning.reporting import curves, forest
 from cifar_tuning.reporting.comparisons import Effect
 from cifar_tuning.reporting.effects import find_effects
-from cifar_tuning.reporting.front import front_in_words
-from cifar_tuning.reporting.report import Material, number, retrained_in_words
+from cifar_tuning.reporting.pareto import front_in_words
+from cifar_tuning.reporting.report import Material, retrained_in_words
 from cifar_tuning.reporting.selection import choose_metric, choose_runs
+from cifar_tuning.reporting.statistics import number
 from cifar_tuning.reporting.table import Table, build_table, write_csv
 
 if TYPE_CHECKING:

@@ -8,25 +8,25 @@ from typing import Any
 from omegaconf import DictConfig, ListConfig
 
 from cifar_tuning.errors import UserError
-from cifar_tuning.reporting.document import Block, Heading
+from cifar_tuning.reporting.document import heading
 from cifar_tuning.reporting.report import weights_blocks
 from cifar_tuning.reporting.selection import Run
 from cifar_tuning.reporting.table import Table
-from cifar_tuning.reporting.weights import LayerWeights, draw_histograms, weight_table
+from cifar_tuning.reporting.weights import LayerWeights, draw_histograms, layer_weights, make_histograms, weight_table
 
 # More columns would be too narrow to read.
 MOST = 4
 PICTURE = "weights.png"
 
 
-def report_checkpoints(cfg: DictConfig, folder: Path) -> list[Block]:
+def report_checkpoints(cfg: DictConfig, folder: Path) -> list[str]:
     """Draws the histograms of the checkpoints that the user names; returns a report of them.
 
     Raises:
         UserError: there is no such checkpoint.
     """
     rows, picture = named_histograms(cfg, folder)
-    return [Heading("Weights", 1), *weights_blocks(rows, picture)]
+    return [heading("Weights", 1), *weights_blocks(rows, picture)]
 
 
 def named_histograms(cfg: DictConfig, folder: Path) -> tuple[list[LayerWeights], Path]:
@@ -80,7 +80,8 @@ def _checkpoint(run: Run, uri: Any, scratch: Path) -> Path:
 
 
 def _draw(files: Mapping[str, Path], folder: Path) -> tuple[list[LayerWeights], Path]:
-    return weight_table(files), draw_histograms(files, folder / PICTURE)
+    layers = make_histograms({label: layer_weights(file) for label, file in files.items()})
+    return weight_table(files), draw_histograms(layers, {label: label for label in files}, folder / PICTURE)
 
 
 def _label(name: str, taken: Mapping[str, Path]) -> str:

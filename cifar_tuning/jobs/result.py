@@ -1,4 +1,4 @@
-"""What a job leaves in its folder for whoever sums up a sweep."""
+"""The `result.json` that a job leaves in its folder, for whatever sums up a sweep."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""Whether a job is the same experiment as the run that it is to go on with, and what would make it so."""
+"""Whether a job may resume a given run: the options that must agree, and the command that makes them."""
 
 import inspect
 from pathlib import Path
@@ -24,7 +24,7 @@ SAME_OF_TRAINER = (
     *("label_smoothing", "mixup", "ema_decay"),
     *("initial_scale", "delay_fraction", "finetune_fraction"),
 )
-# Of schedules that have no learning rate for further epochs.
+# Options of schedules that end after a number of epochs or steps.
 ENDING = ("schedule.epochs", "schedule.total_steps")
 
 

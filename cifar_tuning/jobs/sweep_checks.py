@@ -1,4 +1,4 @@
-"""The mistakes of a sweep that can be known before its first job; imports nothing heavy until it looks at one."""
+"""Finds a sweep's mistakes before its first job; imports nothing heavy until it looks at a job."""
 
 import copy
 import os
@@ -15,6 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 from cifar_tuning.compose import as_job, having, numbered, sweep_loader
 from cifar_tuning.errors import ConfigError, UserError
 from cifar_tuning.fused.launcher import stack_problem
+from cifar_tuning.job_folders import BY_NUMBER
 from cifar_tuning.overrides import given_options, key_of, parse_overrides, task_overrides
 from cifar_tuning.targets import is_fused, is_study
 from cifar_tuning.text import in_lines, on_one_line
@@ -23,11 +24,9 @@ from cifar_tuning.tuning.place import objectives_of
 BASIC_SWEEPER = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
 # Composing a job takes a twentieth of a second; nobody should wait a minute to hear that all is well.
 CHECKED_JOBS = 200
-# The place of a job, as conf/config.yaml has it.
-BY_NUMBER = "${hydra.job.num}"
 # Bytes of a file's name, on every usual file system.
 LONGEST_NAME = 255
-# Of those that share a problem, so many are named.
+# Most jobs that are named as sharing a problem.
 SHOWN_JOBS = 10
 
 
@@ -204,8 +203,8 @@ def _study_jobs(config: DictConfig, options: Any) -> Iterator[tuple[str, Any]]:
     """
     from hydra.errors import HydraException
 
+    from cifar_tuning.tuning.dry_run import NeedsTrialError, example_params
     from cifar_tuning.tuning.space import ends
-    from cifar_tuning.tuning.standin import NeedsTrialError, example_params
 
     loader = sweep_loader(GlobalHydra.instance().config_loader())
     try:

@@ -1,4 +1,4 @@
-"""The test set, read by whoever is allowed to: `predict.py`, and a study's retrained winner."""
+"""Access to the test set, for `predict.py` and for a study's retrained winner only."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""A job's training as it is put together: model and batches on the device, how it is computed, where it goes on."""
+"""Assembles a job's training: model and batches on the device, precision, optimizer, checkpoint to resume from."""
 
 import json
 import logging
@@ -11,9 +11,9 @@ import torch
 from torch.optim import Optimizer
 
 from cifar_tuning.errors import ConfigError
+from cifar_tuning.jobs.auto_options import choose_compile, choose_formats
 from cifar_tuning.jobs.batches import make_batches
 from cifar_tuning.jobs.build import Parts, last_batch_problem, make_optimizer
-from cifar_tuning.jobs.computing import choose_compile, choose_formats
 from cifar_tuning.jobs.prepare import Prepared
 from cifar_tuning.models.facts import count_macs, count_parameters
 from cifar_tuning.tracking.base import Tracker
@@ -21,7 +21,7 @@ from cifar_tuning.training import checkpoint as checkpoints
 from cifar_tuning.training.display import describe_device, memory_in_use
 from cifar_tuning.training.events import EpochMetrics, Listener
 from cifar_tuning.training.memory import keep_freed_memory
-from cifar_tuning.training.probe import Formats
+from cifar_tuning.training.probe import Formats, Workload
 from cifar_tuning.training.recorded import resolve_recording
 from cifar_tuning.training.schedules import Schedule
 from cifar_tuning.training.settings import place, resolve_device
@@ -71,13 +71,13 @@ def make_trainer(prepared: Prepared, folder: Path, listeners: Sequence[Listener]
         raise ConfigError([problem])
     model = place(parts.model, device)
     height, width, channels = train.image_shape
-    shape = (parts.data.batch_size, channels, height, width)
     record = resolve_recording(parts.trainer.cuda_graphs, model, parts.regularizer, device)
-    formats = choose_formats(prepared, device, shape, record)
+    work = Workload(model, device, (parts.data.batch_size, channels, height, width), record)
+    formats = choose_formats(prepared, work)
     model = place(model, device, formats.memory_format)
     figures = _log_facts(parts, (channels, height, width), device, formats)
     log.info(describe_device(device, *formats, before))
-    compile = choose_compile(prepared, device, formats, shape, parts.trainer.epochs * len(train), record)
+    compile = choose_compile(prepared, work, formats, parts.trainer.epochs * len(train))
     optimizer = make_optimizer(parts)
     _warn_of_decay(optimizer, parts, prepared.config)
     trainer = Trainer(

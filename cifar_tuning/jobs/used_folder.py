@@ -1,4 +1,4 @@
-"""What an earlier command left in a job's folder, how it is kept, and that one process at a time works there."""
+"""A job's folder that was used before: earlier files are kept aside, and one process at a time may train there."""
 
 import hashlib
 import logging

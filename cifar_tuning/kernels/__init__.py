@@ -22,7 +22,7 @@ NEEDED = (8, 0)
 # The non-linearities that they know.
 NONE, RELU, SILU = 0, 1, 2
 # Places are counted in 32 bits.
-MOST = 2**31
+MAX_ELEMENTS = 2**31
 
 
 def usable(x: Tensor) -> bool:
@@ -32,7 +32,7 @@ def usable(x: Tensor) -> bool:
         # The compiler makes kernels of its own, and a saved model holds plain operators.
         and not (torch.compiler.is_compiling() or torch.compiler.is_exporting())
         and x.ndim == 4
-        and 0 < x.numel() < MOST
+        and 0 < x.numel() < MAX_ELEMENTS
         and torch.is_autocast_enabled("cuda")
         and torch.get_autocast_dtype("cuda") == torch.bfloat16
         and x.is_contiguous(memory_format=torch.channels_last)
@@ -54,7 +54,7 @@ def _work(index: int) -> bool:
     try:
         if torch.cuda.get_device_capability(index) < NEEDED:
             return False
-        from cifar_tuning.kernels.trial import try_all
+        from cifar_tuning.kernels.smoke_test import try_all
 
         try_all(torch.device("cuda", index))
     except Exception as error:  # no Triton, no C compiler, a GPU that it doesn't know, a cache that can't be written

@@ -12,7 +12,7 @@ from cifar_tuning.lab.runs import Run
 from cifar_tuning.lab.tables import STRENGTH, accuracy, spell_value
 from cifar_tuning.lab.verdicts import MEAN_ACCURACY, Contest, Verdict, capital, judge, mean_over, of_all_seeds, ruled
 from cifar_tuning.lab.weights import normality, weight_counts, width
-from cifar_tuning.reporting.statistics import CONFIDENCE, p_in_words, p_of_another, summarize
+from cifar_tuning.reporting.statistics import CONFIDENCE, mean_and_std, p_in_words, p_of_another, summarize
 from cifar_tuning.text import counted
 
 # Guessing is right 10 % ± 0.4 % of the time on 5,000 images: this is five times that away.
@@ -204,8 +204,7 @@ def _initial_loss(results: Results) -> Verdict:
     if not losses:
         return Verdict("initial loss", says, MISSING, [], 0, ["lab1_baseline"])
     found = summarize(losses)
-    spread = f" ± {found.std:.4f}" if found.std is not None else ""
-    evidence = f"Validation loss before training {found.mean:.4f}{spread} (n = {found.n})"
+    evidence = f"Validation loss before training {mean_and_std(found)} (n = {found.n})"
     near = HOLDS if abs(found.mean - expected) < 0.01 else FALSE
     outcome = of_all_seeds(results, "lab1_baseline", found.n, near)
     return Verdict("initial loss", says, outcome, [evidence], 0, ["lab1_baseline"])

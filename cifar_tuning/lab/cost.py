@@ -19,36 +19,28 @@ WARM_UP = 3
 
 
 @dataclass(frozen=True)
-class LayerCost:
-    """A convolution of K×K from M to N channels with a D×D output, and its depthwise separable form.
+class Layer:
+    """A 3×3 convolution from M to N channels with a D×D output.
 
-    Multiply-accumulate operations of one image and weights, by Howard et al. 2017, "MobileNets", section 3.1
-    (equations 2 and 5); no bias. The ratios are separable over regular: 1/N + 1/K² for both.
-
-    | | MACs | parameters |
-    |---|---|---|
-    | regular | K·K·M·N·D·D | K·K·M·N |
-    | separable | K·K·M·D·D + M·N·D·D | K·K·M + M·N |
+    Its depthwise separable form has 1/N + 1/9 of its weights and of its multiply-accumulate operations: 9·M·D·D +
+    M·N·D·D in place of 9·M·N·D·D (Howard et al. 2017, "MobileNets", section 3.1, equations 2 and 5).
 
     Args:
-        name: of the layer in the model.
-        kernel, in_channels, out_channels, side: K, M, N, D.
+        name: in the model.
+        in_channels, out_channels, side: M, N, D.
         stride: of the convolution; its input is stride·D wide.
-        regular_macs, separable_macs, regular_parameters, separable_parameters: as above.
-        ratio: 1/N + 1/K².
     """
 
     name: str
-    kernel: int
     in_channels: int
     out_channels: int
     side: int
     stride: int
-    regular_macs: int
-    separable_macs: int
-    regular_parameters: int
-    separable_parameters: int
-    ratio: float
+
+    @property
+    def ratio(self) -> float:
+        """What the separable form has of the operations."""
+        return 1 / self.out_channels + 1 / 9
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -72,48 +64,28 @@ class Times:
     speedup: float
 
 
-def layer_cost(name: str, kernel: int, in_channels: int, out_channels: int, side: int, stride: int = 1) -> LayerCost:
-    """Counts one layer by the formulas of `LayerCost`."""
-    area, pixels = kernel * kernel, side * side
-    regular, separable = area * in_channels * out_channels, area * in_channels + in_channels * out_channels
-    return LayerCost(
-        name=name,
-        kernel=kernel,
-        in_channels=in_channels,
-        out_channels=out_channels,
-        side=side,
-        stride=stride,
-        regular_macs=regular * pixels,
-        separable_macs=separable * pixels,
-        regular_parameters=regular,
-        separable_parameters=separable,
-        ratio=separable / regular,
-    )
-
-
 @torch.no_grad()
-def layer_costs(depth: int = 20) -> list[LayerCost]:
-    """Counts every 3×3 convolution of a ResNet for 32×32 images, in the network's order.
+def layers_of(depth: int = 20) -> list[Layer]:
+    """Returns every 3×3 convolution of a ResNet for 32×32 images, in the network's order.
 
     Args:
         depth: 6n+2.
     """
-    found: list[LayerCost] = []
+    found: list[Layer] = []
     with torch.device("meta"):  # shapes without numbers
         model = ResNet(depth).eval()
         for name, module in model.named_modules():
             if isinstance(module, nn.Conv2d) and module.kernel_size == (3, 3):
-                module.register_forward_hook(_counter(found, name))
+                module.register_forward_hook(_adder(found, name))
         model(torch.zeros(1, *IMAGE_SHAPE))
     return found
 
 
-def _counter(found: list[LayerCost], name: str) -> Callable[[nn.Conv2d, object, Tensor], None]:
-    def count(layer: nn.Conv2d, inputs: object, output: Tensor) -> None:
-        kernel, stride, side = layer.kernel_size[0], layer.stride[0], output.shape[2]
-        found.append(layer_cost(name, kernel, layer.in_channels, layer.out_channels, side, stride))
+def _adder(found: list[Layer], name: str) -> Callable[[nn.Conv2d, object, Tensor], None]:
+    def add(layer: nn.Conv2d, inputs: object, output: Tensor) -> None:
+        found.append(Layer(name, layer.in_channels, layer.out_channels, output.shape[2], layer.stride[0]))
 
-    return count
+    return add
 
 
 def network_totals(depth: int = 20) -> dict[str, dict[str, int]]:
@@ -145,12 +117,12 @@ def measure_times(
         repeats: rounds that count; three more go before, to warm up.
         progress: show a bar.
     """
-    costs = layer_costs(depth)
+    layers = layers_of(depth)
     with torch.random.fork_rng(devices=[]):  # weights and inputs are random, the caller's numbers stay as they are
-        subjects = _subjects(costs, depth, batch_size)
+        subjects = _subjects(layers, depth, batch_size)
     rounds = _measure(subjects, repeats, progress)
     measured = {key: _summary(values) for key, values in rounds.items()}
-    named: list[tuple[str, object]] = [(cost.name, cost.shape) for cost in costs]
+    named: list[tuple[str, object]] = [(layer.name, layer.shape) for layer in layers]
     return [Times(name, *measured[key]) for name, key in [*named, ("network", "network")]]
 
 
@@ -179,24 +151,24 @@ class _Subject:
         return 1000 * forward, 1000 * backward
 
 
-def _subjects(costs: Sequence[LayerCost], depth: int, batch_size: int) -> dict[object, list[_Subject]]:
+def _subjects(layers: Sequence[Layer], depth: int, batch_size: int) -> dict[object, list[_Subject]]:
     """Returns a regular and a separable subject for each shape of layer, and for the `network`."""
     kinds = (False, True)
     subjects: dict[object, list[_Subject]] = {
-        cost.shape: [_layer(cost, separable, batch_size) for separable in kinds] for cost in costs
+        layer.shape: [_layer(layer, separable, batch_size) for separable in kinds] for layer in layers
     }
     images = torch.randn(batch_size, *IMAGE_SHAPE)
     subjects["network"] = [_Subject(ResNet(depth, separable=separable), images) for separable in kinds]
     return subjects
 
 
-def _layer(cost: LayerCost, separable: bool, batch_size: int) -> _Subject:
+def _layer(layer: Layer, separable: bool, batch_size: int) -> _Subject:
     module = conv3x3(
-        cost.in_channels, cost.out_channels, separable=separable, bias=False, stride=cost.stride, padding=1
+        layer.in_channels, layer.out_channels, separable=separable, bias=False, stride=layer.stride, padding=1
     )
-    side = cost.side * cost.stride
-    x = torch.randn(batch_size, cost.in_channels, side, side)
-    return _Subject(module, x.requires_grad_(cost.in_channels != IMAGE_SHAPE[0]))
+    side = layer.side * layer.stride
+    x = torch.randn(batch_size, layer.in_channels, side, side)
+    return _Subject(module, x.requires_grad_(layer.in_channels != IMAGE_SHAPE[0]))
 
 
 def _measure(

@@ -6,8 +6,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from cifar_tuning.files import write_text
 from cifar_tuning.lab.collect import Found, processor
 from cifar_tuning.lab.runs import Key
@@ -85,10 +83,7 @@ def _surface_of(shortcut: str) -> Callable[[Checkpoints, Scale], Any]:
         model, data = model_from_checkpoint(paths[0])
         device = resolve_device("auto")
         batches = eval_batches(data.load().train, scale.surface_images, data, device)
-        found = asdict(loss_surface(place(model, device), batches, points=scale.surface_points))
-        for name in ("losses", "accuracies"):
-            found[name] = [[round(v, 6) if np.isfinite(v) else None for v in row] for row in found[name]]
-        return found
+        return loss_surface(place(model, device), batches, points=scale.surface_points).content()
 
     return surface
 
@@ -103,7 +98,7 @@ def _separable(scale: Scale) -> Any:
     times = cost.measure_times(batch_size=batch_size, repeats=scale.timing_rounds)
     return {
         "machine": f"{processor()}, PyTorch threads: {torch.get_num_threads()}, fp32, batch {batch_size}",
-        "layers": [asdict(layer) for layer in cost.layer_costs()],
+        "layers": [{**asdict(layer), "ratio": layer.ratio} for layer in cost.layers_of()],
         "totals": cost.network_totals(),
         "times": [asdict(entry) for entry in times],
     }

@@ -7,7 +7,7 @@ from cifar_tuning.lab.results import Results, gap
 from cifar_tuning.lab.rules import FALSE, HOLDS, INCOMPLETE, MISSING, all_level
 from cifar_tuning.lab.verdicts import MEAN_ACCURACY, Contest, Verdict, judge, mean_over, of_all_seeds
 from cifar_tuning.lab.winners import RECIPE
-from cifar_tuning.reporting.statistics import summarize
+from cifar_tuning.reporting.statistics import mean_and_std, summarize
 
 GOAL, NOT_NEEDED = 0.90, 200
 UNTRIED = {"adam": "Adam", "momentum_0.5": "momentum 0.5", "momentum_0.95": "momentum 0.95", "l1": "L1"}
@@ -67,12 +67,11 @@ def _past_ninety(results: Results) -> Verdict:
         if not (values := results.values(RECIPE, configuration).values()):
             continue
         found = summarize(values)
-        spread = f" ± {found.std:.4f}" if found.std is not None else ""
         epochs = max(run.epochs for run in results.of(RECIPE, configuration))
         if epochs >= NOT_NEEDED:
             continue
         worst = f"the worst run {min(values):.4f} (n = {found.n})"
-        evidence.append(f"The fast recipe: {found.mean:.4f}{spread} in {epochs} epochs, {worst}")
+        evidence.append(f"The fast recipe: {mean_and_std(found)} in {epochs} epochs, {worst}")
         outcomes.append(of_all_seeds(results, RECIPE, found.n, HOLDS if min(values) > GOAL else FALSE))
     # One length that gets there is enough, and one that is not whole yet may.
     outcome = next((one for one in (HOLDS, INCOMPLETE, *outcomes) if one in outcomes), MISSING)

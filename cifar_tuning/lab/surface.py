@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from cifar_tuning.files import write_text
 from cifar_tuning.reporting.plots import save_figure
 from cifar_tuning.training.evaluation import Logits, evaluate
 from cifar_tuning.training.settings import place
@@ -44,15 +43,16 @@ class Surface:
     losses: list[list[float]]
     accuracies: list[list[float]]
 
-    def save(self, file: Path) -> Path:
-        """Writes the surface as JSON, all or nothing; a loss that is not finite becomes null."""
+    def content(self) -> dict[str, Any]:
+        """Returns the surface for a JSON file, to six decimals; a loss that is not finite becomes None."""
         content = asdict(self)
-        content["losses"] = [[loss if math.isfinite(loss) else None for loss in row] for row in self.losses]
-        return write_text(file, json.dumps(content) + "\n")
+        for name in ("losses", "accuracies"):
+            content[name] = [[round(v, 6) if math.isfinite(v) else None for v in row] for row in content[name]]
+        return content
 
     @classmethod
     def load(cls, file: Path) -> Self:
-        """Reads what `save` wrote; null becomes NaN."""
+        """Reads what `content` returned from a JSON file; null becomes NaN."""
         content = json.loads(file.read_text())
         content["losses"] = [[math.nan if loss is None else loss for loss in row] for row in content["losses"]]
         return cls(**content)

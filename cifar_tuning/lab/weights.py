@@ -6,14 +6,18 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-import numpy as np
-
 from cifar_tuning.lab.results import Results
 from cifar_tuning.lab.rules import FALSE, HOLDS, MISSING
 from cifar_tuning.lab.tables import STRENGTH, describe, line, spell_value
 from cifar_tuning.lab.verdicts import Contest, Figure, Verdict, judge
-from cifar_tuning.reporting.plots import save_figure
-from cifar_tuning.reporting.weights import ALL_LAYERS, BINS, COLOURS, NEAR_ZERO, layer_weights, weight_table
+from cifar_tuning.reporting.weights import (
+    ALL_LAYERS,
+    LayerHistograms,
+    draw_histograms,
+    layer_weights,
+    make_histograms,
+    weight_table,
+)
 
 WEIGHTS, EXPERIMENT = "weights", "lab2_l1"
 # SimpleNN's layers with the report's numbers of weights.
@@ -37,31 +41,11 @@ def measure_weights(checkpoints: Checkpoints) -> dict[str, Any]:
     weights = {
         configuration: layer_weights(path) for (configuration, seed), path in checkpoints.items() if seed == first
     }
-    return {"statistics": statistics, "seed": first, "histograms": histograms(weights)}
-
-
-def histograms(weights: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str, Any]:
-    """Counts weights in bins that are symmetric about zero and the same for a layer of all configurations.
-
-    Args:
-        weights: arrays by configuration and layer.
-
-    Returns:
-        by layer: `limit`, the outermost edge, and by configuration the `counts` of equally wide bins and
-        `near_zero`, the share of weights below the threshold, 0 to 1.
-    """
-    layers = list(dict.fromkeys(layer for of_layer in weights.values() for layer in of_layer))
-    found: dict[str, Any] = {}
-    for layer in layers:
-        arrays = {name: of_layer[layer].ravel() for name, of_layer in weights.items() if layer in of_layer}
-        limit = max(float(np.abs(array[np.isfinite(array)]).max(initial=0.0)) for array in arrays.values()) or 1.0
-        edges = np.linspace(-limit, limit, BINS + 1)
-        found[layer] = {
-            "limit": limit,
-            "counts": {name: np.histogram(array, edges)[0].tolist() for name, array in arrays.items()},
-            "near_zero": {name: float((np.abs(array) < NEAR_ZERO).mean()) for name, array in arrays.items()},
-        }
-    return found
+    return {
+        "statistics": statistics,
+        "seed": first,
+        "histograms": {k: asdict(v) for k, v in make_histograms(weights).items()},
+    }
 
 
 def sparsity(results: Results) -> Verdict:
@@ -142,26 +126,10 @@ def weights_table(results: Results) -> list[str]:
 
 def draw_weights(results: Results, file: Path) -> Path | None:
     """Draws a histogram of each layer's weights: a row a layer, a column a configuration."""
-    from matplotlib.figure import Figure
-
     measured = results.measured(WEIGHTS)
     if measured is None:
         return None
-    layers: dict[str, Any] = measured["histograms"]
-    names = [name for name in results.configurations(EXPERIMENT) if any(name in of["counts"] for of in layers.values())]
-    figure = Figure(figsize=(3.2 * len(names), 1.8 * len(layers) + 0.5), layout="constrained")
-    grid = figure.subplots(len(layers), len(names), sharex="row", sharey="row", squeeze=False)
-    for row, (layer, of) in zip(grid, layers.items(), strict=True):
-        edges = np.linspace(-of["limit"], of["limit"], BINS + 1)
-        for axes, name, colour in zip(row, names, COLOURS, strict=False):
-            axes.stairs(of["counts"][name], edges, color=colour, fill=True)
-            axes.set_yscale("symlog", linthresh=1)  # which has a place for empty bins, too
-            axes.margins(y=0.25)
-            text = f"|w| < {NEAR_ZERO:g}: {of['near_zero'][name]:.1%}"
-            axes.text(0.98, 0.95, text, transform=axes.transAxes, ha="right", va="top", fontsize=8)
-            axes.tick_params(labelsize=7)
-        row[0].set_ylabel(layer)
-    for axes, name in zip(grid[0], names, strict=True):
-        axes.set_title(describe(name), fontsize=9)
-    figure.supxlabel("weight")
-    return save_figure(figure, file)
+    layers = {layer: LayerHistograms(**found) for layer, found in measured["histograms"].items()}
+    drawn = {name for histograms in layers.values() for name in histograms.counts}
+    titles = {name: describe(name) for name in results.configurations(EXPERIMENT) if name in drawn}
+    return draw_histograms(layers, titles, file, log=True)

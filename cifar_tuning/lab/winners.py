@@ -8,7 +8,7 @@ from cifar_tuning.lab.collect import TEST_FILE, Found
 from cifar_tuning.lab.results import Results
 from cifar_tuning.lab.runs import Key, Run
 from cifar_tuning.lab.tables import describe
-from cifar_tuning.reporting.statistics import summarize
+from cifar_tuning.reporting.statistics import mean_and_std, summarize
 
 SWEEPS = ("lab3_resnet20", "lab3_untried")
 RECIPE = "lab3_past_90"
@@ -86,9 +86,7 @@ def recipe_lines(results: Results) -> list[str]:
 
 
 def _in_words(values: list[float]) -> str:
-    found = summarize(values)
-    spread = f" ± {found.std:.4f}" if found.std is not None else ""
-    return f"{found.mean:.4f}{spread} (n = {found.n})"
+    return f"{mean_and_std(summarize(values))} (n = {len(values)})"
 
 
 def test_once(runs: list[Run], found: dict[Key, Found]) -> None:

@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from cifar_tuning.option_rules import broken, one_of, raise_all
+
 
 class _SwishFunction(torch.autograd.Function):
     """x·sigmoid(βx) that keeps only x for the backward pass.
@@ -77,19 +79,11 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
 MONOTONE = frozenset({"relu", "leaky_relu", "elu", "tanh"})
 
 
-def check_activation(name: object) -> list[str]:
-    """Returns what is wrong with an activation's name, as lines for the user; empty if nothing is."""
-    if isinstance(name, str) and name in ACTIVATIONS:
-        return []
-    return [f"model.activation={name}: must be one of {', '.join(ACTIVATIONS)}"]
-
-
 def make_activation(name: str) -> nn.Module:
     """Builds a non-linearity.
 
     Raises:
         ValueError: the name is not in `ACTIVATIONS`.
     """
-    if problems := check_activation(name):
-        raise ValueError(problems[0])
+    raise_all(broken("model", {"activation": one_of(ACTIVATIONS)}, {"activation": name}))
     return ACTIVATIONS[name]()

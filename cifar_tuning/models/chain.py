@@ -1,4 +1,4 @@
-"""What stands behind a convolution (normalisation, non-linearity, pooling), on a GPU in one pass over the images."""
+"""Normalisation, non-linearity and pooling behind a convolution; on a GPU in one pass over the images."""
 
 from typing import Protocol, cast
 

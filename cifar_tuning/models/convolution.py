@@ -1,4 +1,4 @@
-"""Convolution as PyTorch does it, but for shapes that a GPU computes several times as fast by a kernel of our own."""
+"""PyTorch's convolution, with our own GPU kernel for the shapes that it computes several times as fast."""
 
 import torch
 import torch.nn.functional as F
@@ -10,7 +10,7 @@ from cifar_tuning import kernels
 FEW = 4
 # Channels of a group from which on cuDNN has fast kernels for grouped convolutions, unless they have a stride.
 ENOUGH = 16
-# Of a group, as far as measured: more make matrix products that cuDNN's kernels are good at.
+# Most channels of a group for our kernel, as far as measured; with more, cuDNN's are fast.
 MOST = 64
 
 
@@ -71,5 +71,5 @@ def _suits(
         and (bias is None or (kernels.plain(bias, x.device) and bias.is_contiguous()))
         and x.dtype in (torch.float32, torch.bfloat16)
         and kernels.usable(x)
-        and len(x) * len(weight) * (x.shape[2] + 2 * padding[0]) * (x.shape[3] + 2 * padding[0]) < kernels.MOST
+        and len(x) * len(weight) * (x.shape[2] + 2 * padding[0]) * (x.shape[3] + 2 * padding[0]) < kernels.MAX_ELEMENTS
     )

@@ -1,13 +1,23 @@
-"""Building blocks and checks that the architectures share."""
-
-from collections.abc import Iterable
+"""Building blocks, and rules of options, that the architectures share."""
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as modules
 
+from cifar_tuning.models.activations import ACTIVATIONS
 from cifar_tuning.models.convolution import Conv2d
-from cifar_tuning.numeric import is_number, is_whole
+from cifar_tuning.numeric import is_whole
+from cifar_tuning.option_rules import BELOW_ONE, FLAG, Rule, number, one_of
+
+_COUNT = Rule(lambda value: is_whole(value, 1), "a whole number above 0")
+RULES = {
+    "activation": one_of(ACTIVATIONS),
+    "dropout": BELOW_ONE,
+    "separable": FLAG,
+    "batch_norm_momentum": number(lambda value: 0 < value <= 1, "a number above 0 and at most 1 (default 0.1)"),
+    "in_channels": _COUNT,
+    "num_classes": _COUNT,
+}
 
 
 def conv3x3(
@@ -60,36 +70,3 @@ def is_hooked(module: nn.Module) -> bool:
     )
     own = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
     return "forward" in vars(module) or any(own) or any(of_all)
-
-
-def check_dropout(rate: object) -> list[str]:
-    """Returns what is wrong with a dropout rate; empty if nothing is."""
-    if is_number(rate) and 0 <= rate < 1:
-        return []
-    return [f"model.dropout={rate}: must be a number from 0 up to, not including, 1"]
-
-
-def check_momentum(momentum: object) -> list[str]:
-    """Returns what is wrong with batch norm's momentum; empty if nothing is."""
-    if is_number(momentum) and 0 < momentum <= 1:
-        return []
-    return [f"model.batch_norm_momentum={momentum}: must be a number above 0 and at most 1 (default 0.1)"]
-
-
-def check_flags(**flags: object) -> list[str]:
-    """Returns a line for each option that must be true or false and is not."""
-    wrong = [(name, value) for name, value in flags.items() if not isinstance(value, bool)]
-    return [f"model.{name}={value}: must be true or false" for name, value in wrong]
-
-
-def check_count(name: str, value: object) -> list[str]:
-    """Returns what is wrong with a number of channels or classes; empty if nothing is."""
-    if is_whole(value, 1):
-        return []
-    return [f"model.{name}={value}: must be a whole number above 0"]
-
-
-def raise_all(problems: Iterable[str]) -> None:
-    """Raises ValueError with all the problems in one message, if there are any."""
-    if message := "; ".join(problems):
-        raise ValueError(message)

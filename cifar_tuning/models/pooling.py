@@ -26,7 +26,7 @@ BITS = {torch.bfloat16: torch.int16, torch.float16: torch.int16}
 # Pixels of a batch from which on what is gained outweighs a dozen small operations more. Between those of SimpleNN's
 # two batch norms at the batch of 128: 100,352 (a fifth of the step is gained) and 18,432 (it would be slower).
 # Channels don't count, so that a run rounds in a stack as it does alone.
-WORTH_IT = 50_000
+FEWEST_PIXELS = 50_000
 
 
 @runtime_checkable
@@ -76,7 +76,7 @@ def pools_first(norm: nn.Module, pool: nn.Module, x: Tensor) -> bool:
     if not (
         torch.is_grad_enabled()
         and x.device.type == "cpu"
-        and x.numel() // x.shape[1] >= WORTH_IT
+        and x.numel() // x.shape[1] >= FEWEST_PIXELS
         and x.is_contiguous(memory_format=torch.channels_last)
         and not (torch.compiler.is_compiling() or torch.compiler.is_exporting())
         and isinstance(norm, Normalization)

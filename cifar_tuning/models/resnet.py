@@ -3,23 +3,25 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cifar_tuning.models.activations import check_activation, make_activation
+from cifar_tuning.models import layers
+from cifar_tuning.models.activations import make_activation
 from cifar_tuning.models.chain import activated
 from cifar_tuning.models.convolution import Conv2d
 from cifar_tuning.models.layers import (
-    check_count,
-    check_dropout,
-    check_flags,
-    check_momentum,
     conv3x3,
     every_nth_pixel,
     mean_of_pixels,
-    raise_all,
 )
 from cifar_tuning.models.normalization import BatchNorm2d
 from cifar_tuning.numeric import is_whole
+from cifar_tuning.option_rules import Rule, broken, one_of, raise_all
 
-SHORTCUTS = ("A", "B", "none")
+RULES = layers.RULES | {
+    "depth": Rule(
+        lambda value: is_whole(value, 8) and (value - 2) % 6 == 0, "6n+2 with n ≥ 1, such as 20, 32, 44, 56 or 110"
+    ),
+    "shortcut": one_of(("A", "B", "none")),
+}
 
 
 class PaddedShortcut(nn.Module):
@@ -143,31 +145,9 @@ class ResNet(nn.Module):
         self._initialise()
 
     @staticmethod
-    def check(
-        depth: object,
-        shortcut: object,
-        activation: object,
-        dropout: object,
-        separable: object,
-        batch_norm_momentum: object,
-        in_channels: object,
-        num_classes: object,
-    ) -> list[str]:
+    def check(**options: object) -> list[str]:
         """Returns a line for each option that is out of range; empty if all are right."""
-        problems = []
-        if not is_whole(depth, 8) or (depth - 2) % 6:
-            problems.append(f"model.depth={depth}: must be 6n+2 with n ≥ 1, such as 20, 32, 44, 56 or 110")
-        if shortcut not in SHORTCUTS:
-            problems.append(f"model.shortcut={shortcut}: must be one of {', '.join(SHORTCUTS)}")
-        return [
-            *problems,
-            *check_activation(activation),
-            *check_dropout(dropout),
-            *check_flags(separable=separable),
-            *check_momentum(batch_norm_momentum),
-            *check_count("in_channels", in_channels),
-            *check_count("num_classes", num_classes),
-        ]
+        return broken("model", RULES, options)
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps images N×C×H×W to logits N×`num_classes`; H and W divisible by 4."""

@@ -3,18 +3,15 @@
 import torch
 from torch import Tensor, nn
 
-from cifar_tuning.models.activations import MONOTONE, check_activation, make_activation
+from cifar_tuning.models import layers
+from cifar_tuning.models.activations import MONOTONE, make_activation
 from cifar_tuning.models.chain import activated_and_pooled
 from cifar_tuning.models.convolution import Conv2d
-from cifar_tuning.models.layers import (
-    check_count,
-    check_dropout,
-    check_flags,
-    check_momentum,
-    conv3x3,
-    raise_all,
-)
+from cifar_tuning.models.layers import conv3x3
 from cifar_tuning.models.normalization import BatchNorm2d
+from cifar_tuning.option_rules import FLAG, broken, raise_all
+
+RULES = layers.RULES | {"batch_norm": FLAG}
 
 
 def _as_channels_last(x: Tensor) -> Tensor:
@@ -80,24 +77,9 @@ class SimpleNN(nn.Module):
         self._pool_first = activation in MONOTONE
 
     @staticmethod
-    def check(
-        activation: object,
-        batch_norm: object,
-        dropout: object,
-        separable: object,
-        batch_norm_momentum: object,
-        in_channels: object,
-        num_classes: object,
-    ) -> list[str]:
+    def check(**options: object) -> list[str]:
         """Returns a line for each option that is out of range; empty if all are right."""
-        return [
-            *check_activation(activation),
-            *check_flags(batch_norm=batch_norm, separable=separable),
-            *check_dropout(dropout),
-            *check_momentum(batch_norm_momentum),
-            *check_count("in_channels", in_channels),
-            *check_count("num_classes", num_classes),
-        ]
+        return broken("model", RULES, options)
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps images N×C×32×32 to logits N×`num_classes`."""

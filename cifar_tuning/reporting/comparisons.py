@@ -1,4 +1,4 @@
-"""Values of a hyperparameter compared where all else is equal, the seed included, on average and under each setting."""
+"""Pairwise comparisons of a hyperparameter's values, all else equal: on average and under single settings."""
 
 import itertools
 import statistics
@@ -11,14 +11,14 @@ from cifar_tuning.reporting.statistics import Comparison, compare
 from cifar_tuning.reporting.table import Table, value_in_words
 from cifar_tuning.reporting.varying import MISSING
 
-# Up to so many values are all compared with each other; of more, the best with the others. Which one is the best is
-# found in the same data, so that all pairs count as tests.
+# Up to this many values, all pairs are compared; with more, the best with each of the others. The best is chosen by
+# the same data, so all pairs count as tests.
 ALL_PAIRS = 4
-# Up to so many comparisons under each setting of the other hyperparameters are added.
+# Most comparisons under single settings of the other hyperparameters that a report adds.
 MOST_SETTINGS = 12
-# Of two pairs hardly any difference can be told: they would be tests at the cost of the others.
+# Least pairs of seeds for such a comparison: two show hardly any difference, but count as a test.
 FEWEST_SEEDS = 3
-# Of fewer pairs an interval is so wide that little can be told.
+# Least pairs of seeds for a useful interval.
 ENOUGH_SEEDS = 4
 
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cifar_tuning.reporting.metric_names import IN_WORDS, in_words
 from cifar_tuning.reporting.plots import save_figure
 from cifar_tuning.reporting.statistics import summarize
-from cifar_tuning.reporting.ways import IN_WORDS, in_words
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -18,7 +18,7 @@ Curve = Sequence[tuple[int, float]]  # (step, value)
 # More lines than this can't be told apart by their colours.
 MOST_LINES = 8
 MOST_PANELS = 6
-# What an axis shows of curves that explode.
+# Share of the values that an axis always shows; the rest is cut off where it is TOO_TALL times as tall.
 SHOWN_SHARE, TOO_TALL = 0.95, 4.0
 # Shown first, in this order; the others as they come.
 FAMILIAR = ("train/loss", "val/loss", "train/acc", "val/acc")

@@ -1,4 +1,4 @@
-"""What each hyperparameter does: its values compared where all else is equal, the seed included."""
+"""The effect of each hyperparameter: which test suits it, the tests corrected together, the results in words."""
 
 import itertools
 import math
@@ -15,7 +15,7 @@ from cifar_tuning.reporting.statistics import holm, in_words, p_in_words
 from cifar_tuning.reporting.table import Table
 from cifar_tuning.reporting.trends import Trend, find_trend, trend_in_words
 
-# More numbers than this that never meet under equal conditions were drawn from a range.
+# More values than this that never occur under equal settings are taken for draws from a range.
 FEW_NUMBERS = 8
 
 Finding = Effect | Trend | Influence | Interaction | Remark

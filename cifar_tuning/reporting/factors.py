@@ -1,4 +1,4 @@
-"""Which hyperparameters of a table say the same in other words, and which follow from another."""
+"""Which hyperparameters are aliases of each other, and which are determined by another one."""
 
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from cifar_tuning.reporting.varying import MISSING, as_number
 
 # Fisher's interval of a trend needs n > 4, where the order is held constant, and means little long before.
 FEWEST_FOR_TREND = 6
-# Nobody types more digits of a fraction.
+# A fraction with more digits was drawn, not typed.
 MOST_TYPED_DIGITS = 5
 
 

@@ -1,13 +1,13 @@
-"""The picture of all comparisons: a line for each, its interval beside zero."""
+"""A forest plot of all comparisons: a line for each, with its confidence interval."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 from cifar_tuning.reporting.comparisons import Effect
+from cifar_tuning.reporting.metric_names import in_words
 from cifar_tuning.reporting.plots import save_figure
 from cifar_tuning.reporting.statistics import CONFIDENCE
 from cifar_tuning.reporting.table import Table
-from cifar_tuning.reporting.ways import in_words
 
 MOST = 40
 SURE, UNSURE = "tab:blue", "0.6"

@@ -1,4 +1,4 @@
-"""Whether runs are judged on the same images, as far as their recorded options say."""
+"""Whether runs were evaluated on the same images, as far as their recorded options tell."""
 
 import re
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from cifar_tuning.reporting.selection import Run
 # Options of a dataset that decide which images validate.
 DECIDE = ("_target_", "split_seed", "val_size", "data_seed")
 FOLDER = re.compile(r"(^|[._/-])(root|dir|directory|folder|path|file|url|uri)$", re.IGNORECASE)
-# What these hold is verified by its hash, wherever it lies.
+# Datasets whose content is verified by its hash, so that their folder does not matter.
 VERIFIED = ("cifar_tuning.data.CIFAR10",)
 
 

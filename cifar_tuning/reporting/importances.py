@@ -1,4 +1,4 @@
-"""How important hyperparameters seem to be where none is: a study's importances beside those of shuffled values."""
+"""A study's hyperparameter importances beside those of shuffled values, which are what chance gives."""
 
 import logging
 import math
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# Shuffles: as many as a second or two allow, but enough for the quantile.
+# Most and fewest shuffles, and the trials that all of them may evaluate in total: a second or two.
 MOST, FEWEST, TRIALS_AT_ALL = 200, 40, 30_000
-# Of fewer complete trials importances are noise, whatever they are compared with.
+# Fewest complete trials; with fewer, importances are noise.
 FEWEST_TRIALS = 10
 QUANTILE = 0.95
 

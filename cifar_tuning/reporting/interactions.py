@@ -1,4 +1,4 @@
-"""Whether what a hyperparameter of a grid does depends on another one: differences of differences."""
+"""Interactions in a grid: whether the effect of one hyperparameter depends on the value of another."""
 
 import itertools
 from collections import Counter
@@ -13,9 +13,9 @@ from cifar_tuning.reporting.table import Table, value_in_words
 
 # Settings up to which the model is computed; of more it would take minutes.
 MOST_CELLS = 500
-# Degrees of freedom of the noise.
+# Least residual degrees of freedom.
 FEWEST_LEFT = 2
-# Of a basis, or of a sum of squares; below it only rounding errors are left.
+# Relative size of singular values and sums of squares that are rounding errors.
 NOTHING_LEFT = 1e-9
 
 

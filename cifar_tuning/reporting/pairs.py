@@ -1,4 +1,4 @@
-"""Two values of a hyperparameter side by side: what was held equal, and what only one of them has at all."""
+"""The runs of two values of a hyperparameter, matched by what was held equal."""
 
 import statistics
 from collections.abc import Mapping, Sequence, Set

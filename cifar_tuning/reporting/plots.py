@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from cifar_tuning.training.events import EpochMetrics
 
 
-# Of the figure's size, for two pictures side by side with nine characters at their left. A layout that matplotlib works
-# out takes as long as the drawing, and every trial of a sweep has its pictures.
+# Shares of the figure's size, for two plots side by side with labels of nine characters. Fixed, because matplotlib's
+# automatic layout takes as long as the drawing, and every trial of a sweep is drawn.
 MARGINS = {"left": 0.085, "right": 0.985, "bottom": 0.14, "top": 0.9, "wspace": 0.22}
 # Classes up to which a confusion matrix has room for numbers, and for all names; letters that it shows of one.
 MOST_IN_FIGURES, LONGEST = 20, 30

@@ -6,12 +6,12 @@ from pathlib import Path
 
 from cifar_tuning.reporting import forest
 from cifar_tuning.reporting.comparisons import Effect
-from cifar_tuning.reporting.document import Block, Code, Grid, Heading, Items, Picture, Text
+from cifar_tuning.reporting.document import code, grid, heading, items, picture
 from cifar_tuning.reporting.effects import Finding, count_tests
 from cifar_tuning.reporting.images import judged_on
 from cifar_tuning.reporting.interactions import Interaction, unsure_in_words
 from cifar_tuning.reporting.response import Influence
-from cifar_tuning.reporting.statistics import Summary, summarize
+from cifar_tuning.reporting.statistics import mean_and_std, number, summarize
 from cifar_tuning.reporting.table import Configuration, Table
 from cifar_tuning.reporting.varying import short
 from cifar_tuning.reporting.weights import LayerWeights
@@ -72,13 +72,13 @@ class Material:
     histograms: Path | None = None
 
 
-def blocks(material: Material) -> list[Block]:
+def blocks(material: Material) -> list[str]:
     """Returns the whole report."""
-    parts: list[Block] = [Heading(material.title, 1), *map(Text, (*material.sources, *material.retrained))]
+    parts: list[str] = [heading(material.title, 1), *material.sources, *material.retrained]
     if material.notes:
-        parts += [Heading("What is missing"), Items(material.notes)]
+        parts += [heading("What is missing"), items(material.notes)]
     parts += _best(material)
-    parts += [Heading("Configurations"), *_table(material.table)]
+    parts += [heading("Configurations"), *_table(material.table)]
     parts += _effects(material)
     if material.curves is not None:
         count = len(material.table.configurations)
@@ -87,21 +87,21 @@ def blocks(material: Material) -> list[Block]:
         caption = (
             f"Learning curves{which}: mean over the seeds, as far as all have come; the band is one standard deviation."
         )
-        parts += [Heading("Learning curves"), Picture(material.curves, caption)]
+        parts += [heading("Learning curves"), picture(material.curves, caption)]
     parts += _study(material)
     if material.histograms is not None:
-        parts += [Heading("Weights"), *weights_blocks(material.weights, material.histograms)]
+        parts += [heading("Weights"), *weights_blocks(material.weights, material.histograms)]
     return parts + _overlay(material)
 
 
-def weights_blocks(rows: Sequence[LayerWeights], picture: Path) -> list[Block]:
+def weights_blocks(rows: Sequence[LayerWeights], file: Path) -> list[str]:
     """Returns histograms of checkpoints' weights and the figures that go with them."""
     header = ["checkpoint", "layer", "weights", "near zero", "std", "excess kurtosis"]
     cells = [
         [row.checkpoint, row.layer, f"{row.count:,}", f"{row.near_zero:.1%}", _figure(row.std), _figure(row.kurtosis)]
         for row in rows
     ]
-    return [Picture(picture, "Histograms of the weights, layer by layer."), Grid(header, cells, left=2)]
+    return [picture(file, "Histograms of the weights, layer by layer."), grid(header, cells, left=2)]
 
 
 def row(configuration: Configuration, table: Table) -> list[str]:
@@ -123,25 +123,6 @@ def header(table: Table) -> list[str]:
     """Returns the table's columns."""
     columns = [*table.names, table.metric, "n", *(["diverged"] if _has_diverged(table) else []), "best epoch", "time"]
     return columns + (["published", "difference"] if _has_published(table) else [])
-
-
-def mean_and_std(summary: Summary) -> str:
-    """Returns `0.7056 ± 0.0072`, or the mean alone of a single run."""
-    if summary.std is None:
-        return number(summary.mean)
-    return f"{number(summary.mean)} ± {number(summary.std, beside=summary.mean)}"
-
-
-def number(value: float, beside: float | None = None) -> str:
-    """Returns a metric's value with four decimals, or four digits that count where it is large or small.
-
-    Args:
-        value: to be shown.
-        beside: the value whose spread it is, which says whether it is small.
-    """
-    if 0 < abs(value if beside is None else beside) < 0.01:
-        return f"{value:.4g}"
-    return f"{value:.4f}" if abs(value) < 100 else f"{value:,.4g}"
 
 
 def duration(seconds: float) -> str:
@@ -171,19 +152,19 @@ def _figure(value: float | None) -> str:
     return "" if value is None else f"{value:.3g}"
 
 
-def _table(table: Table) -> list[Block]:
+def _table(table: Table) -> list[str]:
     shown = table.configurations[:TOP]
-    texts: list[Block] = []
+    texts = []
     if len(shown) < len(table.configurations):
         count = f"{TOP} of {len(table.configurations)}"
-        texts.append(Text(f"The {table.leading} {count}; `table.csv` has all, with all digits."))
+        texts.append(f"The {table.leading} {count}; `table.csv` has all, with all digits.")
     spread = "mean ± standard deviation over n runs that differ in their seed alone"
     epochs = "; best epoch and time are means" if any(c.best_epoch is not None for c in shown) else ""
-    texts.append(Text(f"`{table.metric}`: {spread}{epochs}."))
-    return [Grid(header(table), [row(c, table) for c in shown], left=len(table.names), ranked=table.has_best), *texts]
+    texts.append(f"`{table.metric}`: {spread}{epochs}.")
+    return [grid(header(table), [row(c, table) for c in shown], left=len(table.names)), *texts]
 
 
-def _best(material: Material) -> list[Block]:
+def _best(material: Material) -> list[str]:
     table, best = material.table, material.table.best
     if not table.has_best:
         return []
@@ -192,43 +173,43 @@ def _best(material: Material) -> list[Block]:
     chosen = (
         f", the best of {count}. Being the best of {count} flatters it: judge it by new seeds." if count > 1 else "."
     )
-    parts: list[Block] = [Heading("The best configuration"), Text(f"{table.label(best)}: {text}{chosen}")]
-    parts += [Text(sentence) for sentence in winner_in_words(table)]
+    parts: list[str] = [heading("The best configuration"), f"{table.label(best)}: {text}{chosen}"]
+    parts += winner_in_words(table)
     if material.command is not None:
-        parts.append(Code(material.command, "console"))
+        parts.append(code(material.command, "console"))
     if material.command is None and material.overlay:
-        parts.append(Code(material.overlay, "yaml"))
+        parts.append(code(material.overlay, "yaml"))
     return parts
 
 
-def _overlay(material: Material) -> list[Block]:
+def _overlay(material: Material) -> list[str]:
     if material.command is None or not material.overlay:
         return []
     where = f"Written to `{material.export}`." if material.export is not None else "`export=…` writes it to a file."
-    return [Heading("The best configuration as an overlay"), Text(where), Code(material.overlay, "yaml")]
+    return [heading("The best configuration as an overlay"), where, code(material.overlay, "yaml")]
 
 
-def _effects(material: Material) -> list[Block]:
+def _effects(material: Material) -> list[str]:
     table, effects = material.table, material.effects
-    parts: list[Block] = [Heading("What each hyperparameter does")]
+    parts: list[str] = [heading("What each hyperparameter does")]
     if not effects:
         why = "There is one run only" if len(table.runs) == 1 else "All runs have the same hyperparameters"
         nothing = f"{why}, so there is nothing to compare."
         unlike = "No two values could be compared, and no trend can be told."
-        return [*parts, Text(unlike if len(table.configurations) > 1 else nothing)]
+        return [*parts, unlike if len(table.configurations) > 1 else nothing]
     pairs = [effect for effect in effects if isinstance(effect, Interaction)]
     single = [effect for effect in effects if not isinstance(effect, Interaction)]
     for option in dict.fromkeys(effect.option for effect in single):
         depends = [pair.text for pair in pairs if pair.sure and option in pair.options]
-        parts += [Heading(option, 3), Items([*depends, *(e.text for e in single if e.option == option)])]
+        parts += [heading(option, 3), items([*depends, *(e.text for e in single if e.option == option)])]
     if unsure := [pair for pair in pairs if not pair.sure]:
-        parts += [Heading("Two at once", 3), Text(unsure_in_words(unsure))]
+        parts += [heading("Two at once", 3), unsure_in_words(unsure)]
     if material.forest is not None:
         count = sum(isinstance(effect, Effect) for effect in effects)
         which = f": {forest.MOST} of {count}, the surest first" if count > forest.MOST else ""
         caption = f"Differences with their 95 % intervals{which}."
-        parts.append(Picture(material.forest, caption))
-    return [*parts, Text(_method(material))]
+        parts.append(picture(material.forest, caption))
+    return [*parts, _method(material)]
 
 
 def _method(material: Material) -> str:
@@ -250,12 +231,12 @@ def _method(material: Material) -> str:
     return " ".join([*texts, judged_on(material.table.runs)])
 
 
-def _study(material: Material) -> list[Block]:
+def _study(material: Material) -> list[str]:
     if not material.study and not material.study_pictures:
         return []
-    parts: list[Block] = [Heading("The study"), *(Text(text) for text in material.study)]
+    parts: list[str] = [heading("The study"), *material.study]
     by_name = {file.stem: file for file in material.study_pictures}
-    parts += [Picture(by_name[name], caption) for name, caption in STUDY_PICTURES.items() if name in by_name]
+    parts += [picture(by_name[name], caption) for name, caption in STUDY_PICTURES.items() if name in by_name]
     return parts
 
 

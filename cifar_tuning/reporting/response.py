@@ -17,19 +17,19 @@ from cifar_tuning.reporting.statistics import CONFIDENCE, p_in_words
 from cifar_tuning.reporting.table import Configuration, Table, value_in_words
 from cifar_tuning.reporting.varying import MISSING
 
-# Of which a p value is made: it is no smaller than one over so many.
+# Permutations of a test; the smallest possible p value is one over them.
 PERMUTATIONS = 4999
-# After so many permutations that go as far p is known well enough (Besag and Clifford, Biometrika 78, 1991).
+# Permutations at least as extreme after which a test may stop early (Besag and Clifford, Biometrika 78, 1991).
 PLENTY = 200
-# Numbers drawn at once, so that memory stays small.
+# Numbers that are permuted at once, to bound the memory.
 AT_ONCE = 500_000
-# Configurations beyond the model's own parameters.
+# Least residual degrees of freedom.
 FEWEST_LEFT = 6
-# So many interquartile ranges behind the worse quartile a configuration fell apart: it would rule a fit of the others.
+# Outliers: so many interquartile ranges worse than the worse quartile. They would dominate the fit.
 FAR_BEHIND = 3.0
-# Of a basis; below it only rounding errors are left.
+# Relative size of singular values and sums of squares that are rounding errors.
 NOTHING_LEFT = 1e-9
-# Logarithms are for numbers that differ by a power of ten.
+# Least ratio of the largest to the smallest number for a logarithmic scale.
 DECADE = 10.0
 
 

@@ -1,4 +1,4 @@
-"""What of a sweep can be reported: the metric, which way is better, the runs that have it, and what is missing."""
+"""What a report is about: the metric, the runs that have it, and notes about those left out."""
 
 import json
 import math
@@ -8,17 +8,15 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol, TypeVar
 
 from cifar_tuning.errors import UserError
-from cifar_tuning.ranking import ENDED
-from cifar_tuning.reporting.ways import of_training, of_validation
+from cifar_tuning.ranking import BEST_ACCURACY, ENDED
+from cifar_tuning.reporting.metric_names import of_training, of_validation
 
-# What a job of ours is judged by.
-USUAL = "val/acc_best"
-# Names of other people's metrics, the likeliest first: of validation images, and if there are none of any others.
+# Patterns of foreign metrics' names, the likeliest first: on validation images, and on others.
 OF_VALIDATION = [re.compile(pattern, re.IGNORECASE) for pattern in (r"acc.*best|best.*acc", r"acc", r"loss", r"")]
 OF_OTHERS = [re.compile(pattern, re.IGNORECASE) for pattern in (r"test.*acc|acc.*test", r"acc", r"test")]
-# Ends whose figures are better than nothing, where none stands for a whole training.
+# States of runs without a whole training; their figures are reported only if no run has ended.
 UNFINISHED = ("running", "killed", "pruned")
-# Names in a sentence, and numbers.
+# Most names, and most job numbers, in a sentence.
 SHOWN, SHOWN_NUMBERS = 5, 20
 
 
@@ -82,7 +80,7 @@ def choose_metric(runs: Sequence[Run], asked: str | None, objectives: Sequence[s
     """
     _check_states(runs)
     counts = Counter(name for run in runs for name, value in run.metrics.items() if math.isfinite(value))
-    aims = sorted(objectives, key=lambda name: name != USUAL) or [USUAL]
+    aims = sorted(objectives, key=lambda name: name != BEST_ACCURACY) or [BEST_ACCURACY]
     wanted = asked or next((name for name in aims if counts[name]), aims[0])
     if counts[wanted]:
         several = f"Of the objectives {', '.join(f'`{name}`' for name in objectives)} `{wanted}` is reported"

@@ -1,4 +1,4 @@
-"""The fitted response to one hyperparameter, in words: where its best value is, or which choice is ahead."""
+"""The fitted response to one hyperparameter in words: where its optimum is, or which choice is best."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -8,7 +8,7 @@ import numpy as np
 from cifar_tuning.reporting.statistics import CONFIDENCE, size_in_words
 from cifar_tuning.reporting.table import Table
 
-# Of what the fit spans: an end that is no further from the best is as good.
+# Share of the fit's span within which an end of the range is as good as the optimum inside.
 NEAR = 0.1
 
 

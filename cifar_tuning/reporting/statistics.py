@@ -176,6 +176,25 @@ def in_words(
     return f"{a_name} {beats} {b_name} by {size} ({p_in_words(p)}, {n})"
 
 
+def mean_and_std(summary: Summary) -> str:
+    """Returns `0.7056 ± 0.0072`, or the mean alone of a single run."""
+    if summary.std is None:
+        return number(summary.mean)
+    return f"{number(summary.mean)} ± {number(summary.std, beside=summary.mean)}"
+
+
+def number(value: float, beside: float | None = None) -> str:
+    """Returns a metric's value with four decimals, or four digits that count where it is large or small.
+
+    Args:
+        value: to be shown.
+        beside: the value whose spread it is, which says whether it is small.
+    """
+    if 0 < abs(value if beside is None else beside) < 0.01:
+        return f"{value:.4g}"
+    return f"{value:.4f}" if abs(value) < 100 else f"{value:,.4g}"
+
+
 def p_in_words(p: float | None) -> str:
     """Returns `p = 0.01`, with two digits that count."""
     if p is None:

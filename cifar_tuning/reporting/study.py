@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from cifar_tuning.files import written
 from cifar_tuning.ranking import can_win
 from cifar_tuning.reporting.importances import Importances, complete_trials, find_importances, varied
+from cifar_tuning.reporting.metric_names import in_words
 from cifar_tuning.reporting.study_axes import (
     tidy_history,
     tidy_intermediate,
@@ -23,7 +24,6 @@ from cifar_tuning.reporting.study_axes import (
     tidy_slice,
     tidy_timeline,
 )
-from cifar_tuning.reporting.ways import in_words
 
 if TYPE_CHECKING:
     import optuna

@@ -1,4 +1,4 @@
-"""What is put right in the pictures that Optuna draws with matplotlib."""
+"""Corrections to the pictures that Optuna draws with matplotlib."""
 
 import math
 from collections.abc import Sequence

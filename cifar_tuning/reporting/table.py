@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from cifar_tuning.reporting.images import differing_images
+from cifar_tuning.reporting.metric_names import larger_is_better, unit_of
 from cifar_tuning.reporting.published import published_value, unmatched
 from cifar_tuning.reporting.selection import Run
 from cifar_tuning.reporting.statistics import Summary, summarize
 from cifar_tuning.reporting.varying import MISSING, Options, find_options, short, spelled
-from cifar_tuning.reporting.ways import better_way, unit_of
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ def build_table(
         has_best: whether the metric can choose among them; not either where they are judged on different images.
         lost: runs that began and don't count.
     """
-    maximize = better_way(metric) is not False if maximize is None else maximize
+    maximize = larger_is_better(metric) is not False if maximize is None else maximize
     options = find_options(runs, seed_key)
     groups: dict[tuple[str, ...], dict[object, Run]] = {}
     repeated = 0

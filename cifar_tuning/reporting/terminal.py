@@ -1,4 +1,4 @@
-"""A report in short, on the terminal."""
+"""A report's summary on the terminal."""
 
 import sys
 from contextlib import suppress

@@ -1,4 +1,4 @@
-"""How a metric goes with a number that was drawn from a range: a rank correlation over configurations."""
+"""Rank correlation of a metric with a number that was drawn from a range, over configurations."""
 
 import math
 from dataclasses import dataclass
@@ -10,10 +10,10 @@ from cifar_tuning.reporting.statistics import CONFIDENCE, p_in_words
 from cifar_tuning.reporting.table import Table
 from cifar_tuning.reporting.varying import MISSING, as_number
 
-# Of which a p value is made: it is no smaller than one over so many.
+# Permutations of a test; the smallest possible p value is one over them.
 PERMUTATIONS = 9999
 PEAK = "with so few, a best value in between was not looked for"
-# Of ranks, for each configuration; below it only rounding errors are left.
+# Length of a vector of ranks, per configuration, that is a rounding error.
 NOTHING_LEFT = 1e-9
 
 

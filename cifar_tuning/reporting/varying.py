@@ -10,13 +10,13 @@ from cifar_tuning.reporting.selection import Run
 
 # A run that lacks an option has this value of it.
 MISSING = "–"
-# Where files lie and who is asked for them changes nothing that is learnt; an overlay is what it sets.
+# Parameters that do not change what is learnt: places and addresses, and overlays, whose options are there themselves.
 ELSEWHERE = re.compile(
     r"^(hydra|tracking|mlflow)([./_]|$)|^(resume|published|objective|study|experiment)$"
     r"|(^|[._/-])(run_?id|run_?name|timestamp|_partial_)$",
     re.IGNORECASE,
 )
-# The same of names that a number or a switch may have as well: `drop_path` is a rate, `data_path` is none.
+# Places too, unless the value is a number or a switch: `data_path` is a place, `drop_path` a rate.
 PLACE = re.compile(r"(^|[._/-])(dir|directory|folder|path|root|file|uri|url|host|date)$", re.IGNORECASE)
 SEED = re.compile(r"(^|[._/-])seed$", re.IGNORECASE)
 NOT_VALUES = re.compile(r"(/|~|[A-Za-z]:\\|file:|s3:|gs:).*|[0-9a-f]{32}")

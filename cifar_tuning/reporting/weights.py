@@ -3,14 +3,10 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from cifar_tuning.reporting.plots import save_figure
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 NEAR_ZERO = 1e-3
 BINS = 101  # odd: the middle bin lies around zero
@@ -26,7 +22,7 @@ class LayerWeights:
         checkpoint: its label.
         layer: the layer's name in the model, or `all layers`.
         count: number of weights.
-        near_zero: share of weights w with |w| below the threshold, 0 to 1.
+        near_zero: share of weights w with |w| < `NEAR_ZERO`, 0 to 1.
         std: standard deviation.
         kurtosis: Fisher's, μ₄/σ⁴ - 3: 0 for a normal distribution, 3 for Laplace's, the prior behind an L1
             penalty. None where all weights are equal, or not all are finite.
@@ -62,12 +58,11 @@ def layer_weights(checkpoint: Path) -> dict[str, np.ndarray]:
     }
 
 
-def weight_table(checkpoints: Mapping[str, Path], threshold: float = NEAR_ZERO) -> list[LayerWeights]:
+def weight_table(checkpoints: Mapping[str, Path]) -> list[LayerWeights]:
     """Computes the statistics of every layer of every checkpoint; a row for all layers ends each checkpoint's.
 
     Args:
         checkpoints: files by their labels.
-        threshold: weights below it in size count as near zero.
 
     Raises:
         UserError: a file is no checkpoint.
@@ -77,11 +72,11 @@ def weight_table(checkpoints: Mapping[str, Path], threshold: float = NEAR_ZERO) 
         layers = layer_weights(file)
         together = np.concatenate([weights.ravel() for weights in layers.values()])
         for layer, weights in [*layers.items(), (ALL_LAYERS, together)]:
-            rows.append(_statistics(label, layer, weights, threshold))
+            rows.append(_statistics(label, layer, weights))
     return rows
 
 
-def _statistics(label: str, layer: str, weights: np.ndarray, threshold: float) -> LayerWeights:
+def _statistics(label: str, layer: str, weights: np.ndarray) -> LayerWeights:
     from scipy.stats import kurtosis
 
     values = weights.ravel().astype(np.float64)
@@ -90,70 +85,83 @@ def _statistics(label: str, layer: str, weights: np.ndarray, threshold: float) -
         checkpoint=label,
         layer=layer,
         count=values.size,
-        near_zero=float((np.abs(values) < threshold).mean()),
+        near_zero=_near_zero(values),
         std=float(values.std()) if finite else None,
         kurtosis=float(kurtosis(values)) if finite and np.ptp(values) > 0 else None,
     )
 
 
-def draw_histograms(
-    checkpoints: Mapping[str, Path], file: Path, *, log: bool = False, threshold: float = NEAR_ZERO
-) -> Path:
-    """Draws a histogram of each layer's weights: a row a layer, a column a checkpoint.
+def _near_zero(weights: np.ndarray) -> float:
+    return float((np.abs(weights) < NEAR_ZERO).mean())
 
-    The plots of a row have the same bins and axes, so that they can be compared; a layer that a checkpoint
-    does not have leaves its place empty. Weights that are not finite are left out.
+
+@dataclass(frozen=True)
+class LayerHistograms:
+    """Histograms of one layer's weights in several runs, over the same bins, so that they can be compared.
 
     Args:
-        checkpoints: files by their labels, the columns' titles.
+        limit: outer edge of the `BINS` equally wide bins, which are symmetric about zero.
+        counts: weights in each bin, by the run's label.
+        near_zero: share of weights w with |w| < `NEAR_ZERO`, 0 to 1, by the run's label.
+    """
+
+    limit: float
+    counts: dict[str, list[int]]
+    near_zero: dict[str, float]
+
+
+def make_histograms(weights: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str, LayerHistograms]:
+    """Counts the finite weights of each layer.
+
+    Args:
+        weights: as `layer_weights` returns them, by the run's label; a layer need not be in all of the runs.
+
+    Returns:
+        the histograms by the layer's name, in the order of the models.
+    """
+    found = {}
+    for layer in dict.fromkeys(layer for of_run in weights.values() for layer in of_run):
+        arrays = {label: of_run[layer].ravel() for label, of_run in weights.items() if layer in of_run}
+        limit = max(float(np.abs(array[np.isfinite(array)]).max(initial=0.0)) for array in arrays.values()) or 1.0
+        counts = {label: np.histogram(array, BINS, (-limit, limit))[0].tolist() for label, array in arrays.items()}
+        found[layer] = LayerHistograms(limit, counts, {label: _near_zero(array) for label, array in arrays.items()})
+    return found
+
+
+def draw_histograms(
+    layers: Mapping[str, LayerHistograms], titles: Mapping[str, str], file: Path, *, log: bool = False
+) -> Path:
+    """Draws a row for each layer and a column for each run; a layer that a run does not have leaves its place empty.
+
+    Args:
+        layers: as `make_histograms` returns them.
+        titles: of the columns, by the runs' labels.
         file: where the PNG goes.
         log: a logarithmic axis of counts, which shows the few large weights too.
-        threshold: weights below it in size count as near zero; their share stands in each plot.
-
-    Raises:
-        UserError: a file is no checkpoint.
     """
     from matplotlib.figure import Figure
 
-    found = {label: layer_weights(path) for label, path in checkpoints.items()}
-    layers = list(dict.fromkeys(layer for weights in found.values() for layer in weights))
-    figure = Figure(figsize=(max(5.0, 3.4 * len(found)), 1.9 * len(layers) + 0.5), layout="constrained")
-    grid = figure.subplots(len(layers), len(found), sharex="row", sharey="row", squeeze=False)
-    for row, layer in zip(grid, layers, strict=True):
-        rows = [weights.get(layer) for weights in found.values()]
-        edges = _edges([weights for weights in rows if weights is not None])
-        for number, (axes, weights) in enumerate(zip(row, rows, strict=True)):
-            if weights is None:
+    figure = Figure(figsize=(max(5.0, 3.4 * len(titles)), 1.9 * len(layers) + 0.5), layout="constrained")
+    grid = figure.subplots(len(layers), len(titles), sharex="row", sharey="row", squeeze=False)
+    for row, (layer, histograms) in zip(grid, layers.items(), strict=True):
+        edges = np.linspace(-histograms.limit, histograms.limit, BINS + 1)
+        for number, (axes, label) in enumerate(zip(row, titles, strict=True)):
+            if label not in histograms.counts:
                 axes.set_frame_on(False)
                 axes.tick_params(left=False, bottom=False, labelleft=False, labelbottom=False)
                 continue
-            _draw_histogram(axes, weights, edges, COLOURS[number % len(COLOURS)], log, threshold)
+            # One shape; `hist` draws a hundred rectangles.
+            axes.stairs(histograms.counts[label], edges, color=COLOURS[number % len(COLOURS)], fill=True)
+            if log:
+                axes.set_yscale("symlog", linthresh=1)  # which has a place for empty bins, too
+            axes.margins(y=0.25)  # room for the text
+            text = f"|w| < {NEAR_ZERO:g}: {histograms.near_zero[label]:.1%}"
+            axes.text(0.98, 0.95, text, transform=axes.transAxes, ha="right", va="top", fontsize=8)
+            axes.tick_params(labelsize=8)
         row[0].set_ylabel(layer)
-        leftmost = next(axes for axes, weights in zip(row, rows, strict=True) if weights is not None)
+        leftmost = next(axes for axes, label in zip(row, titles, strict=True) if label in histograms.counts)
         leftmost.tick_params(labelleft=True)
-    for axes, label in zip(grid[0], found, strict=True):
-        axes.set_title(label)
+    for axes, title in zip(grid[0], titles.values(), strict=True):
+        axes.set_title(title, fontsize=10)
     figure.supxlabel("weight")
     return save_figure(figure, file)
-
-
-def _edges(rows: list[np.ndarray]) -> np.ndarray:
-    """Returns the edges of the bins, symmetric about zero, around all finite weights."""
-    finite = [weights[np.isfinite(weights)] for weights in rows]
-    largest = max((float(np.abs(weights).max()) for weights in finite if weights.size), default=0.0)
-    return np.linspace(-1, 1, BINS + 1) * (largest or 1.0)
-
-
-def _draw_histogram(
-    axes: "Axes", weights: np.ndarray, edges: np.ndarray, colour: str, log: bool, threshold: float
-) -> None:
-    values = weights[np.isfinite(weights)]
-    counts, _ = np.histogram(values, edges)
-    axes.stairs(counts, edges, color=colour, fill=True)  # one shape; `hist` draws a hundred rectangles
-    if log:
-        axes.set_yscale("symlog", linthresh=1)  # which has a place for empty bins, too
-    axes.margins(y=0.25)  # room for the text
-    share = float((np.abs(weights) < threshold).mean())
-    text = f"|w| < {threshold:g}: {share:.1%}"
-    axes.text(0.98, 0.95, text, transform=axes.transAxes, ha="right", va="top", fontsize=8)
-    axes.tick_params(labelsize=8)

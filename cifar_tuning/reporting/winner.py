@@ -1,11 +1,11 @@
-"""How sure a sweep's winner is: its lead over the next, who shares its place, and whether its seeds came through."""
+"""How sure the best configuration is: its lead over the next, ties, and lost or diverged seeds."""
 
 import math
 
 from cifar_tuning.reporting.statistics import compare, size_in_words
 from cifar_tuning.reporting.table import Configuration, Table
 
-# Of configurations that share the first place.
+# Most configurations that are named as sharing the first place.
 SHOWN = 4
 
 

@@ -1,4 +1,4 @@
-"""When work is done: at once, or on a GPU some time after it was given."""
+"""Time stamps of work on a device; on a GPU they are events, recorded when the work is done."""
 
 import time
 

@@ -1,4 +1,4 @@
-"""Whether `torch.compile` pays within a run: measured where the run is long enough for it, then remembered."""
+"""Whether `torch.compile` pays within a run: measured if the run is long enough, then read from the cache."""
 
 import logging
 import math
@@ -8,11 +8,10 @@ from collections.abc import Callable
 from functools import partial
 
 import torch
-from torch import nn
 
 from cifar_tuning.errors import UserError, wants_traces
 from cifar_tuning.text import first_line
-from cifar_tuning.training.probe import NEEDED_GAIN, Formats, Probe
+from cifar_tuning.training.probe import NEEDED_GAIN, Formats, Probe, Workload
 from cifar_tuning.training.remembered import Neighbours, key_of, one_at_a_time, recall, remember
 
 log = logging.getLogger(__name__)
@@ -20,39 +19,27 @@ log = logging.getLogger(__name__)
 STORE = "compile"
 # Seconds that a compilation takes at most on two cores (ResNet-20; a busy machine may take longer).
 EXPECTED = 60.0
-# Of a run's time in eager mode; to find out must not cost more, because most often it doesn't pay.
+# Largest share of a run's time in eager mode that a compilation may cost to find out; mostly it does not pay.
 SHARE = 0.05
-# Of the measurement: eager and compiled steps in turn.
+# Rounds of a measurement, eager and compiled steps in turn.
 ROUNDS = 4
 
 
-def resolve_compile(
-    asked: bool | str,
-    model: nn.Module,
-    device: torch.device,
-    formats: Formats,
-    batch_shape: tuple[int, int, int, int],
-    steps: int,
-    began: bool | None = None,
-    record: bool = False,
-) -> bool:
+def resolve_compile(asked: bool | str, work: Workload, formats: Formats, steps: int, began: bool | None = None) -> bool:
     """Returns whether to compile: what was asked for, or what makes the run shorter for `auto`.
 
     Args:
         asked: true, false or `auto`.
-        model: on the device, in its memory format.
-        device: where it is trained.
+        work: what is trained, in its memory format.
         formats: what it is computed in.
-        batch_shape: N×C×H×W of a training batch.
         steps: that the run takes, all its epochs'.
         began: whether a resumed run was compiled; `auto` keeps to that. None: it is a new one.
-        record: whether steps will be replayed as CUDA graphs.
 
     Raises:
         UserError: `true` on a CPU, without the compiler that PyTorch would call.
     """
     compiler = missing_compiler()
-    if asked is True and compiler is not None and device.type == "cpu":
+    if asked is True and compiler is not None and work.device.type == "cpu":
         raise UserError(
             f"trainer.compile=true: torch.compile needs a C++ compiler, and {compiler} is not here; install one "
             "(Debian and Ubuntu: apt-get install g++), name another one in CXX, or leave trainer.compile=false."
@@ -64,15 +51,15 @@ def resolve_compile(
         return False
     if began is not None:
         return began
-    key = f"{key_of(model, device, batch_shape)} {formats}" + (" recorded" if record else "")
-    make = partial(Probe, formats, model, device, batch_shape, record)
+    key = f"{key_of(work.model, work.device, work.batch_shape)} {formats}" + (" recorded" if work.record else "")
+    make = partial(Probe, formats, work)
     found = recall(STORE).get(key)
     if found is None:
         eager = make().seconds()
         if SHARE * eager * steps < EXPECTED:
             log.info("not compiled: a run of about %.0f s is too short to find out whether that pays", eager * steps)
             return False
-        found = _found_out(key, make, device)
+        found = _found_out(key, make, work.device)
     return found is not None and _pays(found, steps)
 
 

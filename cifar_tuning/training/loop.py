@@ -1,4 +1,4 @@
-"""The epochs of runs that are trained side by side, or of one alone: the loop exists once."""
+"""The epoch loop, for one run or for several side by side."""
 
 import math
 import time
@@ -15,9 +15,9 @@ from cifar_tuning.training.events import State
 if TYPE_CHECKING:
     from cifar_tuning.training.trainer import Trainer
 
-# What is done for one run among several happens inside of this.
+# Context in which something is done for one run among several.
 Aside = Callable[["Trainer"], AbstractContextManager[object]]
-# How a run ended; None: by an error that was kept aside.
+# How runs ended, by index; None: by an error that is kept for that run.
 Ends = dict[int, State | None]
 
 

@@ -13,7 +13,7 @@ from cifar_tuning.text import first_line
 
 # malloc.h
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4
-# The heap keeps as much free memory at its end: 2 GiB, the largest number that mallopt takes.
+# Free memory that the heap may keep at its end: 2 GiB, the largest number that mallopt takes.
 _KEPT = 2**31 - 1
 
 

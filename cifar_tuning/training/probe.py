@@ -26,14 +26,14 @@ from cifar_tuning.training.settings import MEMORY_FORMATS, PRECISIONS
 log = logging.getLogger(__name__)
 
 STORE = "precision"
-# Rounds, and after how many of them it is enough if they have taken so many seconds; the steps of a round, and for how
-# many seconds it takes more of them. Other work on the machine may slow a whole round down to a third, and the slower
-# format would be kept for good.
+# Most rounds; fewest rounds, which are enough if they took LONG seconds. Fewest and most steps of a round, which takes
+# more than the fewest for SPENT seconds. Several rounds, because other work may slow a whole round down to a third, and
+# the choice is kept for good.
 ROUNDS, ENOUGH, LONG = 6, 2, 3.0
 REPEATS, MOST, SPENT = 2, 20, 0.05
-# Below this advantage the choice would be noise, and the one that is named first the more exact or better tried.
+# Least speed-up over the format that is named first, which is the more exact or better tried one.
 NEEDED_GAIN = 1.05
-# Times as slow as the fastest after the first round, and after the second: not looked at again.
+# Times as slow as the fastest, in the first ENOUGH rounds and later: such formats are not measured again.
 HOPELESS = (2.0, 1.25)
 
 
@@ -52,6 +52,22 @@ class Formats(NamedTuple):
         return " ".join(self)
 
 
+class Workload(NamedTuple):
+    """The training steps that are timed.
+
+    Attributes:
+        model: on the device.
+        device: where it is trained.
+        batch_shape: N×C×H×W of a training batch.
+        record: whether steps will be replayed as CUDA graphs.
+    """
+
+    model: nn.Module
+    device: torch.device
+    batch_shape: tuple[int, int, int, int]
+    record: bool = False
+
+
 @dataclass(frozen=True)
 class StackProbe:
     """Several models as one, which may be how they are trained.
@@ -67,41 +83,31 @@ class StackProbe:
     needed_gain: float
 
 
-def resolve_formats(
-    precision: str,
-    memory_format: str,
-    model: nn.Module,
-    device: torch.device,
-    batch_shape: tuple[int, int, int, int],
-    together: StackProbe | None = None,
-    record: bool = False,
-) -> Formats:
+def resolve_formats(precision: str, memory_format: str, work: Workload, together: StackProbe | None = None) -> Formats:
     """Returns what was asked for; where that is `auto`, the fastest.
 
     Args:
         precision: `auto`, `fp32` or `bf16`.
         memory_format: `auto`, `channels_last` or `contiguous_format`.
-        model: on the device.
-        device: where it is trained.
-        batch_shape: N×C×H×W of a training batch.
+        work: what is trained.
         together: what several such models may be trained as. Where that pays it decides, because bf16 may make no
             difference to one small model and a large one to a stack; where it doesn't, each is trained by itself.
-        record: whether steps will be replayed as CUDA graphs.
     """
-    candidates = _candidates(precision, memory_format, device)
+    candidates = _candidates(precision, memory_format, work.device)
     if len(candidates) == 1:
         return candidates[0]
-    key = key_of(model, device, batch_shape) + ("" if together is None else f" or {together.count} as one")
-    key += f" of {', '.join(map(str, candidates))}" + (" recorded" if record else "")
+    key = key_of(work.model, work.device, work.batch_shape)
+    key += "" if together is None else f" or {together.count} as one"
+    key += f" of {', '.join(map(str, candidates))}" + (" recorded" if work.record else "")
     if (known := _known(key, candidates)) is not None:
         return known
     with one_at_a_time(STORE):
         if (known := _known(key, candidates)) is not None:  # by who was measuring just now
             return known
-        neighbours = Neighbours() if device.type == "cpu" else None
-        found, seconds = _fastest("this model", candidates, model, device, batch_shape, record)
+        neighbours = Neighbours() if work.device.type == "cpu" else None
+        found, seconds = _fastest("this model", candidates, work)
         if together is not None:
-            found = _of_all(found, seconds, candidates, together, device, batch_shape, record)
+            found = _of_all(found, seconds, candidates, together, work)
         remember(STORE, key, str(found), neighbours)
     return found
 
@@ -121,13 +127,7 @@ def _known(key: str, candidates: Sequence[Formats]) -> Formats | None:
 
 
 def _of_all(
-    own: Formats,
-    seconds: float,
-    candidates: Sequence[Formats],
-    together: StackProbe,
-    device: torch.device,
-    batch_shape: tuple[int, int, int, int],
-    record: bool,
+    own: Formats, seconds: float, candidates: Sequence[Formats], together: StackProbe, work: Workload
 ) -> Formats:
     """Returns the formats of several models, given those of one and the seconds of its step."""
     # Stacks are faster in channels_last by far; that is not measured anew each time.
@@ -136,7 +136,7 @@ def _of_all(
         return own
     what = f"{together.count} of them as one"
     try:
-        of_all, all_seconds = _fastest(what, offered, together.model, device, batch_shape, record)
+        of_all, all_seconds = _fastest(what, offered, work._replace(model=together.model))
     except Exception as error:  # its code is not for features side by side, or memory is short
         log.info("%s can't be measured (%s): taking %s", what, error, own, exc_info=wants_traces(log))
         return own
@@ -146,14 +146,7 @@ def _of_all(
     return chosen
 
 
-def _fastest(
-    what: str,
-    candidates: Sequence[Formats],
-    model: nn.Module,
-    device: torch.device,
-    batch_shape: tuple[int, int, int, int],
-    record: bool,
-) -> tuple[Formats, float]:
+def _fastest(what: str, candidates: Sequence[Formats], work: Workload) -> tuple[Formats, float]:
     """Returns the formats in which a training step is fastest, and its seconds."""
     times, began = dict.fromkeys(candidates, math.inf), time.perf_counter()
     for number in range(ROUNDS):  # in turn: a disturbance of some steps must not decide
@@ -163,7 +156,7 @@ def _fastest(
         if alone or (number >= ENOUGH and time.perf_counter() - began > LONG):
             break
         for one in hopeful:
-            times[one] = min(times[one], measure_step(one, model, device, batch_shape, record))
+            times[one] = min(times[one], measure_step(one, work))
     best = min(times.values())
     found = next(one for one in candidates if times[one] <= NEEDED_GAIN * best)
     shown = ", ".join(f"{one} {1000 * seconds:.1f}" for one, seconds in times.items())
@@ -171,15 +164,9 @@ def _fastest(
     return found, times[found]
 
 
-def measure_step(
-    formats: Formats,
-    model: nn.Module,
-    device: torch.device,
-    batch_shape: tuple[int, int, int, int],
-    record: bool = False,
-) -> float:
+def measure_step(formats: Formats, work: Workload) -> float:
     """Returns the seconds of a training step; see `Probe`."""
-    return Probe(formats, model, device, batch_shape, record).seconds()
+    return Probe(formats, work).seconds()
 
 
 class Probe:
@@ -189,26 +176,16 @@ class Probe:
 
     Args:
         formats: what it is computed in.
-        model: on the device.
-        device: where it is trained.
-        batch_shape: N×C×H×W of a training batch.
-        record: whether steps will be replayed as CUDA graphs.
+        work: what is trained.
     """
 
-    def __init__(
-        self,
-        formats: Formats,
-        model: nn.Module,
-        device: torch.device,
-        batch_shape: tuple[int, int, int, int],
-        record: bool = False,
-    ) -> None:
-        self.device, self.precision, self.record = device, formats.precision, record
+    def __init__(self, formats: Formats, work: Workload) -> None:
+        self.device, self.precision, self.record = work.device, formats.precision, work.record
         self.memory_format: torch.memory_format = getattr(torch, formats.memory_format)
-        self.model: nn.Module = without_dropout(model).to(memory_format=self.memory_format)  # type: ignore[call-overload]
+        self.model: nn.Module = without_dropout(work.model).to(memory_format=self.memory_format)  # type: ignore[call-overload]
         self.model.train()
-        generator = torch.Generator(device).manual_seed(0)
-        images = torch.randn(batch_shape, device=device, generator=generator)
+        generator = torch.Generator(work.device).manual_seed(0)
+        images = torch.randn(work.batch_shape, device=work.device, generator=generator)
         self.images = images.to(memory_format=torch.channels_last)  # as batches are made
 
     def seconds(self) -> float:

@@ -17,9 +17,9 @@ log = logging.getLogger(__name__)
 
 # Calls before a recording: libraries choose their kernels and allocate, optimizers make their buffers.
 WARM_UP = 3
-# Whose layers and models do the same in every step; what a user's own code does may depend on anything.
+# Packages whose layers do the same in every step; a user's own code may not.
 KNOWN_PACKAGES = ("torch.nn.", "cifar_tuning.", "torchvision.models.", "torchvision.ops.")
-# Steps timed together, and how often, of which the fastest counts.
+# Steps timed together, and times that this is done; the fastest counts.
 TIMED, ROUNDS = 5, 3
 
 Work = Callable[..., None]

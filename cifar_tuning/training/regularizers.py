@@ -1,12 +1,12 @@
 """Regularizers: L2 as the optimizer's weight decay, L1 and elastic net as terms of the loss."""
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from cifar_tuning.numeric import is_number
+from cifar_tuning.option_rules import FLAG, UP_TO_ONE, Rule, broken, number, raise_all
 
 
 def split_parameters(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
@@ -29,18 +29,19 @@ class Regularizer:
         ValueError: an option is out of range.
     """
 
+    # A subclass adds those of its own options.
+    RULES: ClassVar[dict[str, Rule]] = {
+        "strength": number(lambda value: value >= 0, "a number, 0 or above, such as 1e-4"),
+    }
+
     def __init__(self, strength: float = 0.0) -> None:
-        if problems := Regularizer.check(strength=strength):  # a subclass looks at its other options itself
-            raise ValueError("; ".join(problems))
+        raise_all(Regularizer.check(strength=strength))  # a subclass looks at its other options itself
         self.strength = float(strength)
 
-    @staticmethod
-    def check(**options: object) -> list[str]:
+    @classmethod
+    def check(cls, **options: object) -> list[str]:
         """Returns a line for each option that is out of range; empty if all are right."""
-        strength = options["strength"]
-        if is_number(strength) and strength >= 0:
-            return []
-        return [f"regularizer.strength={strength}: must be a number, 0 or above, such as 1e-4"]
+        return broken("regularizer", cls.RULES, options)
 
     def parameter_groups(self, model: nn.Module) -> list[dict[str, Any]]:
         """Returns the parameter groups to build the optimizer with."""
@@ -62,19 +63,12 @@ class L2(Regularizer):
             the lab report's.
     """
 
+    RULES: ClassVar[dict[str, Rule]] = Regularizer.RULES | {"norm_and_bias": FLAG}
+
     def __init__(self, strength: float, norm_and_bias: bool = True) -> None:
-        if problems := self.check(strength=strength, norm_and_bias=norm_and_bias):
-            raise ValueError("; ".join(problems))
+        raise_all(self.check(strength=strength, norm_and_bias=norm_and_bias))
         super().__init__(strength)
         self.norm_and_bias = norm_and_bias
-
-    @staticmethod
-    def check(**options: object) -> list[str]:
-        """Returns a line for each option that is out of range; empty if all are right."""
-        problems, norm_and_bias = Regularizer.check(**options), options["norm_and_bias"]
-        if not isinstance(norm_and_bias, bool):
-            problems.append(f"regularizer.norm_and_bias={norm_and_bias}: must be true or false")
-        return problems
 
     def parameter_groups(self, model: nn.Module) -> list[dict[str, Any]]:
         """Returns one group with weight decay, or two, the second without."""
@@ -97,19 +91,12 @@ class ElasticNet(Regularizer):
         l1_ratio: share of L1, from 0 to 1.
     """
 
+    RULES: ClassVar[dict[str, Rule]] = Regularizer.RULES | {"l1_ratio": UP_TO_ONE}
+
     def __init__(self, strength: float, l1_ratio: float = 0.5) -> None:
-        if problems := self.check(strength=strength, l1_ratio=l1_ratio):
-            raise ValueError("; ".join(problems))
+        raise_all(self.check(strength=strength, l1_ratio=l1_ratio))
         super().__init__(strength)
         self.l1_ratio = float(l1_ratio)
-
-    @staticmethod
-    def check(**options: object) -> list[str]:
-        """Returns a line for each option that is out of range; empty if all are right."""
-        problems, l1_ratio = Regularizer.check(**options), options["l1_ratio"]
-        if not isinstance(l1_ratio, int | float) or isinstance(l1_ratio, bool) or not 0 <= l1_ratio <= 1:
-            problems.append(f"regularizer.l1_ratio={l1_ratio}: must be a number from 0 to 1")
-        return problems
 
     def penalty(self, model: nn.Module) -> Tensor | None:
         """Returns the term as a scalar tensor with its gradient."""
@@ -133,11 +120,6 @@ class L1(ElasticNet):
 
     def __init__(self, strength: float) -> None:
         super().__init__(strength, l1_ratio=1.0)
-
-    @staticmethod
-    def check(**options: object) -> list[str]:
-        """Returns a line for each option that is out of range; empty if all are right."""
-        return ElasticNet.check(**{**options, "l1_ratio": 1.0})
 
 
 def _sum(terms: Iterable[Tensor]) -> Tensor:

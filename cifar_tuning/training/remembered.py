@@ -26,13 +26,13 @@ from cifar_tuning.training.precision import bf16_units
 
 log = logging.getLogger(__name__)
 
-# To be raised when a layer of ours gets faster or slower: what was measured before says nothing then.
+# Version of our own layers. Raise it when one gets faster or slower: older measurements are then ignored.
 LAYERS = 6
-# Seconds that a measurement of another process is waited for.
+# Seconds to wait for another process's measurement.
 PATIENCE = 60
-# Cores that others may use beside a measurement, and the seconds from which on that can be told.
+# Cores that other processes may use during a measurement, and the shortest time in seconds over which that is known.
 ALLOWED, SHORTEST = 0.3, 0.1
-# What psutil calls the seconds that a core was used for something.
+# psutil's names for the seconds in which a core was in use.
 BUSY = ("user", "nice", "system", "irq", "softirq", "steal")
 # A folder in a sweep's folder; hidden, because visible ones are jobs.
 SWEEPS_OWN = ".measured"

@@ -2,9 +2,9 @@
 
 from collections.abc import Callable
 
-# Sides grow in steps of so many pixels: a model's pooling halves them twice, and every size is measured anew by cuDNN.
+# Pixels by which the sides grow: a model's pooling halves them twice, and cuDNN measures every new size.
 STEP = 4
-# Shares of the epochs that agree to this are equal: 1 - 0.7 is more than 3/10 in binary fractions.
+# Shares of the epochs this close are equal: 1 - 0.7 is more than 3/10 in binary fractions.
 ROUNDING = 1e-9
 
 

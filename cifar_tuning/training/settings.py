@@ -2,15 +2,15 @@
 
 import logging
 import re
-from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
 from torch import nn
 
 from cifar_tuning.errors import UserError
-from cifar_tuning.numeric import is_number, is_whole
+from cifar_tuning.numeric import is_number
+from cifar_tuning.option_rules import BELOW_ONE, FLAG, UP_TO_ONE, Rule, broken, number, one_of, raise_all, whole
 
 log = logging.getLogger(__name__)
 
@@ -19,14 +19,20 @@ PRECISIONS = ("auto", "fp32", "bf16")
 MEMORY_FORMATS = ("auto", "channels_last", "contiguous_format")
 # Beta(α, α) is a spike at one half long before that.
 MAX_MIXUP = 100
-# What is right for each option that is a number, and the end of the sentence that says so.
-NUMBERS: dict[str, tuple[Callable[[float], bool], str]] = {
-    "label_smoothing": (lambda v: 0 <= v < 1, "must be a number from 0 up to, not including, 1"),
-    "mixup": (lambda v: 0 <= v <= MAX_MIXUP, f"must be a number from 0 to {MAX_MIXUP}"),
-    "ema_decay": (lambda v: 0 <= v < 1, "must be a number from 0 up to, not including, 1"),
-    "initial_scale": (lambda v: 0 < v <= 1, "must be a number above 0 and at most 1"),
-    "delay_fraction": (lambda v: 0 <= v <= 1, "must be a number from 0 to 1"),
-    "finetune_fraction": (lambda v: 0 <= v <= 1, "must be a number from 0 to 1"),
+AUTO = Rule(lambda value: isinstance(value, bool) or value == "auto", "true, false or auto")
+RULES = {
+    "epochs": whole(1),
+    "precision": one_of(PRECISIONS),
+    "memory_format": one_of(MEMORY_FORMATS),
+    "compile": AUTO,
+    "cuda_graphs": AUTO,
+    "deterministic": FLAG,
+    "label_smoothing": BELOW_ONE,
+    "mixup": number(lambda value: 0 <= value <= MAX_MIXUP, f"a number from 0 to {MAX_MIXUP}"),
+    "ema_decay": BELOW_ONE,
+    "initial_scale": number(lambda value: 0 < value <= 1, "a number above 0 and at most 1"),
+    "delay_fraction": UP_TO_ONE,
+    "finetune_fraction": UP_TO_ONE,
 }
 
 
@@ -79,50 +85,17 @@ class TrainerSettings:
     finetune_fraction: float = 0.2
 
     def __post_init__(self) -> None:
-        if problems := self.check(**{f.name: getattr(self, f.name) for f in fields(self)}):
-            raise ValueError("; ".join(problems))
+        raise_all(self.check(**vars(self)))
 
     @staticmethod
-    def check(
-        epochs: object,
-        device: object,
-        precision: object,
-        memory_format: object,
-        compile: object,
-        cuda_graphs: object,
-        deterministic: object,
-        label_smoothing: object,
-        mixup: object,
-        ema_decay: object,
-        initial_scale: object,
-        delay_fraction: object,
-        finetune_fraction: object,
-    ) -> list[str]:
+    def check(**options: object) -> list[str]:
         """Returns a line for each option that is out of range; empty if all are right."""
-        problems = []
-        if not is_whole(epochs, 1):
-            problems.append(f"trainer.epochs={epochs}: must be a whole number, 1 or above")
-        problems += check_device(device)
-        if precision not in PRECISIONS:
-            problems.append(f"trainer.precision={precision}: must be one of {', '.join(PRECISIONS)}")
-        if memory_format not in MEMORY_FORMATS:
-            problems.append(f"trainer.memory_format={memory_format}: must be one of {', '.join(MEMORY_FORMATS)}")
-        for name, value in (("compile", compile), ("cuda_graphs", cuda_graphs)):
-            if not isinstance(value, bool) and value != "auto":
-                problems.append(f"trainer.{name}={value}: must be true, false or auto")
-        if not isinstance(deterministic, bool):
-            problems.append(f"trainer.deterministic={deterministic}: must be true or false")
-        numbers = {"label_smoothing": label_smoothing, "mixup": mixup, "ema_decay": ema_decay}
-        numbers |= {"initial_scale": initial_scale}
-        numbers |= {"delay_fraction": delay_fraction, "finetune_fraction": finetune_fraction}
-        wrong = {
-            name: NUMBERS[name][1]
-            for name, value in numbers.items()
-            if not (is_number(value) and NUMBERS[name][0](value))
-        }
-        if not wrong and delay_fraction + finetune_fraction > 1:  # type: ignore[operator]
-            wrong["finetune_fraction"] = f"and delay_fraction={delay_fraction} must not be more than 1 together"
-        return problems + [f"trainer.{name}={numbers[name]}: {expected}" for name, expected in wrong.items()]
+        problems = broken("trainer", RULES, options) + check_device(options["device"])
+        delay, finetune = options["delay_fraction"], options["finetune_fraction"]
+        if is_number(delay) and is_number(finetune) and delay <= 1 and finetune <= 1 and delay + finetune > 1:
+            together = f"and delay_fraction={delay} must not be more than 1 together"
+            problems.append(f"trainer.finetune_fraction={finetune}: {together}")
+        return problems
 
 
 def check_device(device: object, key: str = "trainer.device") -> list[str]:

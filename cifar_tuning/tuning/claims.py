@@ -132,9 +132,9 @@ class Claims:
         self.storage.record_heartbeat(trial._trial_id)
         return trial
 
-    def _mark(self, known_as: int, moment: float) -> None:
+    def _mark(self, trial_id: int, moment: float) -> None:
         with suppress(UpdateFinishedTrialError):  # by another program, by now
-            self.storage.set_trial_system_attr(known_as, TAKING, moment)
+            self.storage.set_trial_system_attr(trial_id, TAKING, moment)
 
     def release(self, number: int) -> None:
         """Gives back a trial that was interrupted on purpose: the next process goes on with it."""
@@ -181,9 +181,9 @@ class Claims:
         self.storage.set_trial_system_attr(trial._trial_id, RETRIES, retries)
         self._set_state(trial._trial_id, TrialState.WAITING)
 
-    def _set_state(self, known_as: int, state: TrialState) -> None:
+    def _set_state(self, trial_id: int, state: TrialState) -> None:
         try:
-            self.storage.set_trial_state_values(known_as, state)
+            self.storage.set_trial_state_values(trial_id, state)
         except UpdateFinishedTrialError:
             log.warning("A trial that was to be taken up has meanwhile been finished by its process.")
 

@@ -1,4 +1,4 @@
-"""One `-m` command's way through a study: check, open, train (here or in workers), sum up."""
+"""A study's command from start to end: check, open, train (here or in workers), sum up."""
 
 import sys
 import time

@@ -1,4 +1,4 @@
-"""What a person sees while a study runs: a live table on a terminal, a line a trial elsewhere."""
+"""The progress of a study on the terminal: a live table, or a line per trial where there is no terminal."""
 
 import logging
 import threading

@@ -1,4 +1,4 @@
-"""How a trial ended: what its jobs returned or left in it, made one outcome, and told to the study."""
+"""Ends a trial: makes one outcome of what its jobs returned or left in it, and tells the study."""
 
 import logging
 import math
@@ -15,7 +15,7 @@ from optuna.trial import TrialState
 from cifar_tuning.files import write_text
 from cifar_tuning.tuning.claims import stops_study
 from cifar_tuning.tuning.exits import reason
-from cifar_tuning.tuning.storage import AWAY, Storage
+from cifar_tuning.tuning.storage import STORAGE_ERRORS, Storage
 from cifar_tuning.tuning.trial import Outcome, may_go_on, outcomes
 
 log = logging.getLogger(__name__)
@@ -110,28 +110,28 @@ class Endings:
             value: a float, or a list for several objectives; None for pruned and failed.
             error: why it failed.
         """
-        known_as = self.storage.trial_id(self.study, number)
-        if (now := self.storage.get_trial(known_as).state) != TrialState.RUNNING:
+        trial_id = self.storage.trial_id(self.study, number)
+        if (now := self.storage.get_trial(trial_id).state) != TrialState.RUNNING:
             log.warning("Trial %d was ended by another process, or given back: it is %s.", number, now.name.lower())
             return
         ends = {"pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
         try:
             if error is not None:
-                self.storage.set_trial_user_attr(known_as, "error", error)
+                self.storage.set_trial_user_attr(trial_id, "error", error)
             if state in ("diverged", "failed"):
-                self.storage.set_trial_user_attr(known_as, "state", state)
+                self.storage.set_trial_user_attr(trial_id, "state", state)
             if state in ends:
                 self.study.tell(number, state=ends[state])
             else:
                 self.study.tell(number, value)
         except UpdateFinishedTrialError as refusal:
             log.warning("Trial %d was ended by another process: %s", number, refusal)
-        except AWAY:
+        except STORAGE_ERRORS:
             raise
         except Exception as mistake:
             if isinstance(mistake, RuntimeError) and stops_study(mistake):
                 return  # what is taken next is looked at by itself
-            if not self.storage.get_trial(known_as).state.is_finished():
+            if not self.storage.get_trial(trial_id).state.is_finished():
                 raise
             kind = type(self.study.sampler).__name__
             log.exception("Trial %d is recorded, but %s could not learn from it: %s", number, kind, reason(mistake))

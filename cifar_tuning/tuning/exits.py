@@ -1,4 +1,4 @@
-"""A job that ends its process, kept from ending the study's: its trial fails, and the study goes on."""
+"""Contains a job's own `sys.exit`: its trial fails, and the study goes on."""
 
 import functools
 import signal
@@ -9,7 +9,7 @@ from hydra.types import TaskFunction
 from cifar_tuning.processes import asked_to_stop
 from cifar_tuning.tuning.place import LostTrial
 
-# What a process exits with that a signal ended: an application may have a handler of its own.
+# Exit codes of a process that was ended by a signal, by our handler or the application's own.
 BY_SIGNAL = (128 + signal.SIGINT, 128 + signal.SIGTERM)
 
 

@@ -1,4 +1,4 @@
-"""The study of a sweep that is over, found from what the sweep left; read, never changed."""
+"""Opens the study of a finished sweep, read-only, from what the sweep left."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -12,12 +12,12 @@ from sqlalchemy.engine import make_url
 
 from cifar_tuning.databases import in_folder, sqlite_file, sqlite_url, with_driver
 from cifar_tuning.errors import UserError
+from cifar_tuning.job_folders import STUDY_FILE
 from cifar_tuning.overrides import key_of
 from cifar_tuning.text import first_line, without_password
 from cifar_tuning.tuning.place import STORAGE_FILE
 from cifar_tuning.tuning.space import SearchSpace
 from cifar_tuning.tuning.storage import quiet_optuna
-from cifar_tuning.tuning.study import MARKER
 
 SWEEPER = "hydra.sweeper."
 RANGES = f"{SWEEPER}params."
@@ -110,8 +110,8 @@ def _distributions(study: optuna.Study | None, params: Mapping[str, str]) -> Ite
 
 def _place(folder: Path | None, params: Mapping[str, str]) -> tuple[str | None, str | None]:
     """Returns the study's name and storage; no name where there is no study, no storage where it was in memory."""
-    if folder is not None and (folder / MARKER).is_file():
-        content = OmegaConf.load(folder / MARKER)
+    if folder is not None and (folder / STUDY_FILE).is_file():
+        content = OmegaConf.load(folder / STUDY_FILE)
         storage = str(content.storage)
         # The marker names a file in the study's folder relatively, so that the folder can be moved.
         return content.study_name, in_folder(storage, folder)

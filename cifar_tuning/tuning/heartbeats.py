@@ -1,4 +1,4 @@
-"""Signs of life of the trials that a process trains, so that no other takes them up."""
+"""Heartbeats of the trials that a process trains, so that no other process takes them up."""
 
 import logging
 from collections.abc import Iterable, Iterator
@@ -44,8 +44,8 @@ class Heartbeats:
 
     def _leave(self, these: Iterable[int]) -> None:
         with self._lock:
-            for known_as in these:
-                self._numbers.pop(known_as, None)
+            for trial_id in these:
+                self._numbers.pop(trial_id, None)
             if self._numbers or self._thread is None:
                 return
             thread, self._thread = self._thread, None
@@ -58,9 +58,9 @@ class Heartbeats:
             with self._lock:
                 numbers = dict(self._numbers)
             failed = False
-            for known_as, number in numbers.items():
+            for trial_id, number in numbers.items():
                 try:
-                    self.storage.record_heartbeat(known_as)
+                    self.storage.record_heartbeat(trial_id)
                 except Exception as error:  # a database that is away now may be back at the next
                     level = logging.DEBUG if silent or failed else logging.WARNING
                     log.log(level, "Trial %d can't give a sign of life: %s", number, first_line(error))

@@ -1,4 +1,4 @@
-"""The mistakes in a study's options, all of them, before anything is written."""
+"""Finds all mistakes in a study's options before anything is written."""
 
 from pathlib import Path
 
@@ -8,19 +8,17 @@ from omegaconf import OmegaConf
 from optuna.distributions import FloatDistribution
 
 from cifar_tuning.compose import sweep_loader
-from cifar_tuning.errors import ConfigError
+from cifar_tuning.errors import ConfigError, root_cause
+from cifar_tuning.job_folders import BY_NUMBER
 from cifar_tuning.numeric import is_number, is_whole
 from cifar_tuning.overrides import given_options, key_of, parse_overrides
 from cifar_tuning.processes import is_worker
-from cifar_tuning.targets import how_to_trust, refused
+from cifar_tuning.targets import refused
 from cifar_tuning.text import on_one_line
-from cifar_tuning.tuning import standin
+from cifar_tuning.tuning import dry_run
 from cifar_tuning.tuning.options import StudyOptions, make_pruner
 from cifar_tuning.tuning.place import objectives_of
 from cifar_tuning.tuning.space import describe
-
-# Hydra's own default.
-TRIAL_FOLDER = "${hydra.job.num}"
 
 
 def option_problems(options: StudyOptions) -> list[str]:
@@ -47,7 +45,7 @@ def option_problems(options: StudyOptions) -> list[str]:
 
 
 def _problems_with_space(options: StudyOptions) -> list[str]:
-    ranges, custom = standin.all_distributions(options.space, options.config), options.space.custom
+    ranges, custom = dry_run.all_distributions(options.space, options.config), options.space.custom
     if ranges is None:  # its function needs a trial, or has a mistake, which is said elsewhere
         return []
     if not ranges:
@@ -71,7 +69,7 @@ def _problems_with_function(options: StudyOptions) -> list[str]:
     custom, space = options.space.custom, options.space
     if custom is None or is_worker():  # its supervisor has looked
         return []
-    points, lines = standin.branches(space, options.config)
+    points, lines = dry_run.branches(space, options.config)
     loader = sweep_loader(GlobalHydra.instance().config_loader())
     wrong: dict[str, str] = {}
     for point in points[1:]:  # the first is composed, and looked at, with the declared ranges
@@ -91,9 +89,9 @@ def _problems_with_folder(options: StudyOptions) -> list[str]:
             "it; hydra.sweep.dir gives another place"
         )
     folders = OmegaConf.to_container(options.config.hydra.sweep, resolve=False)
-    if isinstance(folders, dict) and folders.get("subdir") != TRIAL_FOLDER:
+    if isinstance(folders, dict) and folders.get("subdir") != BY_NUMBER:
         lines.append(
-            f"hydra.sweep.subdir={folders.get('subdir')}: must be {TRIAL_FOLDER}, because a trial's folder is its "
+            f"hydra.sweep.subdir={folders.get('subdir')}: must be {BY_NUMBER}, because a trial's folder is its "
             "number in the study; hydra.sweep.dir is the study's folder"
         )
     return lines
@@ -115,19 +113,16 @@ def _problems_with_parts(options: StudyOptions) -> list[str]:
         try:
             build()
         except Exception as error:
-            named = refused(error)
-            while error.__cause__ is not None and isinstance(error.__cause__, Exception):
-                error = error.__cause__
             said = given_options(options.config.hydra)
             given = sorted(option for option in said if option.startswith(f"hydra.sweeper.{name}."))
             which = f" (given: {', '.join(given)})" if given else ""
-            why = on_one_line(str(error)) if named is None else how_to_trust(named)
+            why = refused(error) or on_one_line(str(root_cause(error)))
             lines.append(f"hydra/sweeper/{name}: {why}{which}")
     return lines
 
 
 def _problems_with_repeats(options: StudyOptions) -> list[str]:
-    ranges = standin.all_distributions(options.space, options.config) or options.space.distributions
+    ranges = dry_run.all_distributions(options.space, options.config) or options.space.distributions
     swept = "seed" in map(key_of, ranges)
     if swept and options.sweeper.repeats == 1 and not options.grid and not options.brute_force:
         return [

@@ -18,7 +18,7 @@ from optuna.exceptions import ExperimentalWarning
 from cifar_tuning.errors import ConfigError
 from cifar_tuning.overrides import parse_overrides
 from cifar_tuning.targets import PRUNERS, SAMPLERS, trusted_by_user
-from cifar_tuning.tuning import standin
+from cifar_tuning.tuning import dry_run
 from cifar_tuning.tuning.place import StudyPlace, study_place
 from cifar_tuning.tuning.space import SearchSpace, fixed_part
 
@@ -153,8 +153,8 @@ class StudyOptions:
         if not self.sweeper.retrain_overrides:
             return None
         try:
-            example = standin.example_params(self.space, self.config)
-        except standin.NeedsTrialError:
+            example = dry_run.example_params(self.space, self.config)
+        except dry_run.NeedsTrialError:
             return None
         overrides = self.retrain_overrides(self.space.overrides(example), self.config.seed)
         return GlobalHydra.instance().config_loader().load_sweep_config(self.config, overrides)
@@ -172,14 +172,14 @@ class StudyOptions:
         result, problems = [], []
         for entry in self.sweeper.enqueue or []:
             if entry == "defaults":
-                result.append(standin.default_params(self.space, self.config))
+                result.append(dry_run.default_params(self.space, self.config))
             elif not OmegaConf.is_dict(entry):
                 problems.append(f"hydra.sweeper.enqueue: {entry}: must be `defaults` or {{key: value, …}}")
             elif self.grid:
                 problems.append(f"hydra.sweeper.enqueue: {entry}: a grid tries every point anyway; leave it out")
             else:
-                result.append(standin.entry_params(self.space, self.config, entry))
-                problems += standin.entry_problems(self.space, self.config, result[-1])
+                result.append(dry_run.entry_params(self.space, self.config, entry))
+                problems += dry_run.entry_problems(self.space, self.config, result[-1])
         if problems:
             raise ConfigError(list(dict.fromkeys(problems)))
         return [] if self.grid else [params for params in result if params]
@@ -188,7 +188,7 @@ class StudyOptions:
         """Returns in words which defaults are not tried first, if they are asked for."""
         if self.grid or "defaults" not in (self.sweeper.enqueue or []):
             return None
-        return standin.defaults_left_out(self.space, self.config)
+        return dry_run.defaults_left_out(self.space, self.config)
 
 
 def _no_part(name: str, given: Any, *allowed: Any) -> list[str]:

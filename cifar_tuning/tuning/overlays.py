@@ -25,7 +25,7 @@ GROUP = "experiment/"
 BEST = "best"
 # Overlays that a configuration was composed with: what they set is in its values.
 COMPOSED_WITH = ("study", "experiment", "variant")
-# What a configuration has that a result does not depend on, beside where it was trained and kept.
+# Groups that a result does not depend on, besides those that say where it was trained and kept.
 NO_PART = ("hydra", "tracking", "resume", "published")
 
 

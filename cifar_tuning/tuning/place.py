@@ -1,4 +1,4 @@
-"""Where a study lives, and what a job is to it: what Hydra's configuration tells every process, and without Optuna."""
+"""Where a study lives and what a job is to it, told from Hydra's configuration alone, without Optuna."""
 
 import os
 from dataclasses import dataclass

@@ -21,7 +21,7 @@ from cifar_tuning.overrides import key_of, unresolved
 from cifar_tuning.processes import is_worker, terminable
 from cifar_tuning.targets import FUSED_LAUNCHER, STUDY_SWEEPER
 
-# Beginnings of the overrides of Hydra's own options that make a study another one.
+# Prefixes of overrides of Hydra's own options that make it a different study.
 TELL_STUDIES_APART = (
     "hydra/sweeper/sampler",
     "hydra.sweeper.sampler",
@@ -104,14 +104,14 @@ class StudySweeper(Sweeper):
     def sweep(self, arguments: list[str]) -> None:
         """Runs the study to its end."""
         from cifar_tuning.tuning.command import run_study
-        from cifar_tuning.tuning.storage import AWAY
+        from cifar_tuning.tuning.storage import STORAGE_ERRORS
         from cifar_tuning.tuning.workers import report
 
         assert self.config is not None
         try:
             with terminable():
                 run_study(self.config, self.context, self.task, arguments)
-        except AWAY as error:
+        except STORAGE_ERRORS as error:
             reason = f"error: the study's storage does not answer any more: {error}"
             raise CompactHydraException(f"{reason}\nThe same command goes on with the study.") from error
         except UserError as error:  # Hydra prints its own kind without a traceback, in every application

@@ -1,4 +1,4 @@
-"""How far a study is, in figures and in words, read from its trials alone, whichever processes train them."""
+"""A study's progress in figures and words, read from its trials alone, whichever processes train them."""
 
 import math
 from collections import Counter

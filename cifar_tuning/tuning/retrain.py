@@ -1,4 +1,4 @@
-"""The winner of a study trained with seeds that took no part in the search, and tested once with each."""
+"""Retrains a study's winner with seeds that took no part in the search, and tests each once."""
 
 import json
 import logging

@@ -30,10 +30,10 @@ log = logging.getLogger(__name__)
 NO_DATABASES = ("journal", "redis", "grpc", "file")
 # What a disk without locks says, such as NFS without its lock server.
 NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP)
-# A writer waits this long for others before SQLite reports a locked database.
+# Seconds that a writer waits for others before SQLite reports a locked database.
 LOCK_SECONDS = 60
 # What an opened storage raises when its server does not answer.
-AWAY = (StorageInternalError, SQLAlchemyError)
+STORAGE_ERRORS = (StorageInternalError, SQLAlchemyError)
 
 
 def without_driver(url: str) -> str:
@@ -45,9 +45,9 @@ def without_driver(url: str) -> str:
 WAITS = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
 # Attempts at a storage whose tables another program makes at the same moment, and seconds between them.
 TABLE_ATTEMPTS, TABLE_WAIT = 20, 0.1
-# No sampler takes so long to draw a trial.
+# Seconds to wait for the lock under which trials are taken; no sampler takes so long.
 TAKING_SECONDS = 600
-# Names our lock among a PostgreSQL server's advisory locks.
+# Key of our advisory lock on a PostgreSQL server.
 LOCK_NUMBER = 1407_2020
 
 
@@ -203,7 +203,7 @@ def patiently(call: Callable[[], object]) -> None:
         try:
             call()
             return
-        except AWAY as error:
+        except STORAGE_ERRORS as error:
             log.warning("The study's storage does not answer (%s); trying again.", first_line(error))
             time.sleep(wait)
     call()

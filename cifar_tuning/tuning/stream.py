@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# A launcher's method that takes the number of jobs to train side by side, what gives further ones, and what is told of
-# those that ended.
+# A launcher's method. Its arguments: jobs to train side by side, a function that gives further jobs, and one that is
+# told of each job that ended.
 TrainInTurn = Callable[
     [int, Callable[[int], list[tuple[int, list[str]]]], Callable[[int, JobReturn], None]],
     None,

@@ -1,4 +1,4 @@
-"""The study in its storage: whether it can be run as asked, and itself, created or continued."""
+"""Creates a study in its storage or continues it, after checking that it can be run as asked."""
 
 import os
 from collections.abc import Mapping
@@ -13,6 +13,7 @@ from optuna.trial import TrialState
 from cifar_tuning.databases import sqlite_file, sqlite_url
 from cifar_tuning.errors import ConfigError
 from cifar_tuning.files import write_text
+from cifar_tuning.job_folders import STUDY_FILE
 from cifar_tuning.processes import WORKER_VARIABLE, host, lives, started
 from cifar_tuning.text import counted, without_password
 from cifar_tuning.tuning.budget import forgiven, to_enqueue
@@ -23,8 +24,6 @@ from cifar_tuning.tuning.space import changes, describe
 from cifar_tuning.tuning.storage import Storage, open_storage, study_lock, without_driver
 from cifar_tuning.tuning.worker_count import workers_of
 
-# In the study's folder: which study it belongs to.
-MARKER = "study.yaml"
 # Study attributes: what its trials share, to notice changes; and the pruner, which Optuna doesn't keep.
 SPACE, FIXED, PRUNER = "search_space", "configuration", "pruner"
 # Study system attribute: which command draws as the only one, from which number of trials on.
@@ -72,7 +71,7 @@ def _same_storage(one: str, other: str) -> bool:
 
 
 def _folder_problems(place: StudyPlace) -> list[str]:
-    marker = place.folder / MARKER
+    marker = place.folder / STUDY_FILE
     if not marker.is_file():
         return []
     content = OmegaConf.load(marker)
@@ -165,7 +164,9 @@ def open_study(options: StudyOptions) -> optuna.Study:
         )
         study.sampler = options.sampler(_process(options, study, storage))
         # Other workers begin beside this one and read it.
-        write_text(place.folder / MARKER, OmegaConf.to_yaml({"study_name": place.name, "storage": _location(place)}))
+        write_text(
+            place.folder / STUDY_FILE, OmegaConf.to_yaml({"study_name": place.name, "storage": _location(place)})
+        )
         attributes = {
             SPACE: options.space.described(),
             FIXED: options.fixed(),
@@ -188,11 +189,11 @@ def _process(options: StudyOptions, study: optuna.Study, storage: Storage) -> in
     trials = [trial for trial in study.get_trials(deepcopy=False) if trial.state != TrialState.WAITING]
     if workers_of(options) == 1 and not any(trial.state == TrialState.RUNNING for trial in trials):
         command = int(os.environ.get(WORKER_VARIABLE, os.getpid()))
-        known_as = storage.study_id(study)
-        other: Any = storage.get_study_system_attrs(known_as).get(DRAWS)
+        study_id = storage.study_id(study)
+        other: Any = storage.get_study_system_attrs(study_id).get(DRAWS)
         if other is None or other["trials"] != len(trials) or not _is_another(other, command):
             mine: Any = {"trials": len(trials), "host": host(), "pid": command, "started": started(command)}
-            storage.set_study_system_attr(known_as, DRAWS, mine)
+            storage.set_study_system_attr(study_id, DRAWS, mine)
             return len(trials)
     return os.getpid() + 1000 * len(trials)
 

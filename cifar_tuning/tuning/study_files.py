@@ -1,4 +1,4 @@
-"""What a study leaves in its folder: the winner as files, and Optuna's plots."""
+"""The files that a study leaves in its folder: the winner as an overlay, results, Optuna's plots."""
 
 import json
 import logging

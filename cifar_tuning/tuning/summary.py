@@ -1,4 +1,4 @@
-"""A study in words: where it is before it goes on, and what it came to."""
+"""A study's printed summary: how far it is before it goes on, and its results at the end."""
 
 import math
 import shlex

@@ -1,4 +1,4 @@
-"""A job's own trial: found by its number, told of every epoch, asked whether to stop."""
+"""A job's own trial: finds it by its number, reports every epoch, asks whether to prune."""
 
 import logging
 import math
@@ -21,7 +21,7 @@ from cifar_tuning.training.events import EpochMetrics, Listener
 from cifar_tuning.tuning.claims import AGAIN, OWNER
 from cifar_tuning.tuning.options import make_pruner
 from cifar_tuning.tuning.place import LostTrial, is_trial, study_place
-from cifar_tuning.tuning.storage import AWAY, open_storage, patiently
+from cifar_tuning.tuning.storage import STORAGE_ERRORS, open_storage, patiently
 from cifar_tuning.tuning.study import PRUNER
 
 log = logging.getLogger(__name__)
@@ -132,7 +132,7 @@ class TrialReporter(Listener):
             self.hopeless = metrics.epoch > 0 and self.trial.should_prune()
             return self.hopeless
         except Exception as error:  # a study whose server is away must not cost the training
-            known = isinstance(error, (*AWAY, UpdateFinishedTrialError))  # not a mistake in somebody's pruner
+            known = isinstance(error, (*STORAGE_ERRORS, UpdateFinishedTrialError))  # not a mistake in somebody's pruner
             log.warning("The study could not be told of epoch %d: %s", metrics.epoch, error, exc_info=not known)
             return False
 
@@ -147,7 +147,7 @@ class TrialReporter(Listener):
             self.trial.set_user_attr("folder", str(folder))
             if run_id is not None:
                 self.trial.set_user_attr("mlflow_run_id", run_id)
-        except (*AWAY, UpdateFinishedTrialError) as error:  # it says nothing that training needs
+        except (*STORAGE_ERRORS, UpdateFinishedTrialError) as error:  # it says nothing that training needs
             log.warning("The study could not be told where the run of trial %d is: %s", self.trial.number, error)
 
     def of_trial(self, state: str) -> str:
@@ -159,14 +159,14 @@ class TrialReporter(Listener):
         outcome = vars(Outcome(self.of_trial(state), value, epochs, of))
         try:
             patiently(lambda: self.storage.set_trial_system_attr(self.trial._trial_id, self.key, outcome))
-        except AWAY as error:  # the value that the job returns says as much, where the study's process still waits
+        except STORAGE_ERRORS as error:  # the job returns the value too, where the study still waits
             log.warning("The study could not be told how the job ended: %s", error)
             return
         if (told := _ON_JOB_END.get()) is None:
             return
         try:
             told(self.trial.number)
-        except AWAY as error:  # it would only have spared the study a wait
+        except STORAGE_ERRORS as error:  # it would only have spared the study a wait
             log.warning("The study will hear later how the job of trial %d ended: %s", self.trial.number, error)
 
 

@@ -17,9 +17,9 @@ COUNT_VARIABLE = "CIFAR_TUNING_WORKERS"
 # Memory of a worker: a process with PyTorch, MLflow and the images of CIFAR-10 takes 1 GiB, its trials' activations
 # the rest.
 BYTES_EACH = 2 * 2**30
-# One trial after the other that a worker has at least: samplers and pruners learn from those that have ended.
+# Least trials that each worker trains one after the other: samplers and pruners learn from those that have ended.
 ROUNDS = 5
-# Trials that make a stack worth its while.
+# Trials for which a stack pays.
 STACK = 4
 
 

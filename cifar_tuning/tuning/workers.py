@@ -1,4 +1,4 @@
-"""Worker processes of a study: each is the same command once more, and takes one trial after the other."""
+"""Worker processes of a study: each repeats the command and takes one trial after the other."""
 
 import logging
 import os
@@ -22,21 +22,21 @@ from cifar_tuning.text import counted, without_password
 from cifar_tuning.tuning.budget import limit
 from cifar_tuning.tuning.claims import owner_of
 from cifar_tuning.tuning.options import BEGIN_VARIABLE, StudyOptions
-from cifar_tuning.tuning.storage import AWAY
+from cifar_tuning.tuning.storage import STORAGE_ERRORS
 from cifar_tuning.tuning.worker_count import COUNT_VARIABLE, threads_each
 
 log = logging.getLogger(__name__)
 
-# Set in a worker's environment: the file in which it leaves what the user can mend; its log is full of what jobs print.
+# Environment variable of a worker: the file for an error that the user can mend, which its log would bury.
 ERROR_VARIABLE = "CIFAR_TUNING_WORKER_ERROR"
 POLL = 0.2
 # Seconds that a worker whose supervisor is gone gets to close its run.
 GRACE = 10
-# Seconds after which a worker is asked once more: a job closes its run in less.
+# Seconds after which a worker is asked to stop again; a job closes its run in less.
 ASK_AGAIN = 30
 # Seconds that the next worker waits for the first epoch of the last one, to know the memory it needs.
 PATIENCE = 300
-# A worker that dies before it has taken a trial, so often in a row, will not do better the next time.
+# Workers in a row that may die before they have taken a trial; the next would die too.
 HOPELESS = 3
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
@@ -124,7 +124,7 @@ class Workers:
             return
         try:
             trained = code == 0 or bool(self._trials_of(worker))
-        except AWAY as error:
+        except STORAGE_ERRORS as error:
             self._wait_for_storage(error)
             return
         self.away = False

@@ -590,8 +590,9 @@ def steps(monkeypatch, tmp_path):
     monkeypatch.setattr(probe, "has_bf16", lambda device: True)
     seconds, timed = {}, []
 
-    def step(formats, model, device, shape, record):
-        timed.append((formats.precision, type(model.fc1 if hasattr(model, "fc1") else model.fc).__name__))
+    def step(formats, work):
+        layer = work.model.fc1 if hasattr(work.model, "fc1") else work.model.fc
+        timed.append((formats.precision, type(layer).__name__))
         return seconds[timed[-1]]
 
     monkeypatch.setattr(probe, "measure_step", step)

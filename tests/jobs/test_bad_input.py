@@ -317,8 +317,8 @@ def test_every_rule_belongs_to_an_option_that_exists(configure):
         configure("schedule=step"),
         configure("schedule=cosine"),
     ]
-    for rule in RULES:
-        assert any(OmegaConf.select(cfg, rule.key) is not None for cfg in composed), rule.key
+    for key in RULES:
+        assert any(OmegaConf.select(cfg, key) is not None for cfg in composed), key
 
 
 def test_a_class_that_does_not_exist_is_named(tiny):

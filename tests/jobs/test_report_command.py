@@ -10,7 +10,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric, Param
 from omegaconf import OmegaConf
 
-from cifar_tuning.reporting.ways import in_words
+from cifar_tuning.reporting.metric_names import in_words
 
 FILES = {"report.md", "report.html", "table.csv"}
 

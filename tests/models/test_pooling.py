@@ -14,7 +14,7 @@ from cifar_tuning.models.normalization import BatchNorm2d
 
 @pytest.fixture(autouse=True)
 def _however_few(monkeypatch):
-    monkeypatch.setattr(pooling, "WORTH_IT", 0)
+    monkeypatch.setattr(pooling, "FEWEST_PIXELS", 0)
 
 
 def layer(channels, momentum=0.3):
@@ -165,9 +165,9 @@ def test_what_is_no_batch_norm_as_we_know_it_is_left_alone(make, channels):
 
 def test_not_for_a_handful_of_pixels(monkeypatch):
     norm, pool, x = layer(8), nn.MaxPool2d(2), images(2, 8, 8, 8)
-    monkeypatch.setattr(pooling, "WORTH_IT", 128)
+    monkeypatch.setattr(pooling, "FEWEST_PIXELS", 128)
     assert pooling.pools_first(norm, pool, x)
-    monkeypatch.setattr(pooling, "WORTH_IT", 129)
+    monkeypatch.setattr(pooling, "FEWEST_PIXELS", 129)
     assert not pooling.pools_first(norm, pool, x)
 
 

@@ -9,8 +9,8 @@ from PIL import Image
 from cifar_tuning.reporting import curves, document, forest
 from cifar_tuning.reporting.comparisons import Effect
 from cifar_tuning.reporting.effects import find_effects
-from cifar_tuning.reporting.report import Material, blocks, duration, header, mean_and_std, retrained_in_words, row
-from cifar_tuning.reporting.statistics import Comparison, Summary
+from cifar_tuning.reporting.report import Material, blocks, duration, header, retrained_in_words, row
+from cifar_tuning.reporting.statistics import Comparison, Summary, mean_and_std
 from cifar_tuning.reporting.table import build_table
 from cifar_tuning.reporting.terminal import print_report
 from cifar_tuning.reporting.winner import winner_in_words
@@ -50,7 +50,8 @@ def test_the_table(table):
 
 
 def test_markdown(material, tmp_path):
-    text = document.write(blocks(material), tmp_path)[0].read_text()
+    document.write(blocks(material), tmp_path)
+    text = (tmp_path / "report.md").read_text()
     assert text.index("4 runs.") < text.index("The winner, trained again") < text.index("What is missing")
     assert "| relu | 0.7015 ± 0.0021 | 2 | 3 | 1 min 00 s | 0.7100 | −0.8 points |" in text
     assert re.findall(r"^#+ (.*)$", text, re.MULTILINE) == [
@@ -67,11 +68,24 @@ def test_markdown(material, tmp_path):
 
 
 def test_the_page_is_one_file(material, tmp_path):
-    page = document.write(blocks(material), tmp_path)[1].read_text()
+    document.write(blocks(material), tmp_path, ranked=True)
+    page = (tmp_path / "report.html").read_text()
     assert "<h1>Sweep &lt;one&gt; &amp; two</h1>" in page
     assert page.count('src="data:image/png;base64,') == 2
     assert not re.findall(r"(?:src|href)=\"(?!data:)", page)
     assert "<code>x</code> is missing." in page
+    assert '<td style="text-align:right">0.7015 ± 0.0021</td>' in page
+    assert "<p>The winner, trained again: <code>a</code> 0.8.</p>" in page
+    assert '<body class="ranked">' in page
+
+
+def test_only_what_a_report_has_is_markup(tmp_path):
+    names = "*a* __b__ model._target_=C [d](e) http://f & <g>"
+    document.write([document.heading("t", 1), names, document.grid(["a|b"], [["x|*y*"]], left=1)], tmp_path)
+    page = (tmp_path / "report.html").read_text()
+    assert "<p>*a* __b__ model._target_=C [d](e) http://f &amp; &lt;g&gt;</p>" in page
+    assert "<th>a|b</th>" in page
+    assert "<td>x|*y*</td>" in page
 
 
 def test_on_the_terminal(material, tmp_path, capsys):
@@ -87,7 +101,7 @@ def test_on_the_terminal(material, tmp_path, capsys):
 @pytest.mark.parametrize("runs", [[({"a": 1}, 0.5)], [({"a": 1, "seed": s}, 0.5 + s / 10) for s in (0, 1)]])
 def test_nothing_to_compare(runs):
     alone = build_table(make_runs(*runs), "val/acc_best")
-    text = "\n".join(block.markdown() for block in blocks(Material("s", [], alone)))
+    text = "\n".join(blocks(Material("s", [], alone)))
     assert "nothing to compare" in text
     assert "flatters" not in text
 
@@ -136,7 +150,7 @@ def test_of_many_comparisons_the_surest_are_drawn(tmp_path, monkeypatch):
     picture = forest.draw(effects, table, tmp_path / "e.png")
     assert [effect.p for effect in seen] == [min(effect.p for effect in effects if effect.p is not None)]
     parts = blocks(Material("t", [], table, effects=effects, forest=picture))
-    (caption,) = [part.caption for part in parts if isinstance(part, document.Picture)]
+    (caption,) = [part for part in parts if part.startswith("![")]
     assert f"1 of {len(effects)}, the surest first" in caption
 
 
@@ -161,7 +175,7 @@ def test_the_picture_of_the_comparisons_stands_alone(table, tmp_path, monkeypatc
 
 def test_configurations_of_which_no_two_can_be_compared():
     table = build_table(make_runs(*(({"lr": 1.3**i}, 0.5) for i in range(9))), "val/acc_best")
-    texts = [block.text for block in blocks(Material("t", [], table)) if isinstance(block, document.Text)]
+    texts = blocks(Material("t", [], table))
     assert "No two values could be compared, and no trend can be told." in texts
     assert not [text for text in texts if "same hyperparameters" in text]
 

@@ -10,7 +10,6 @@ from cifar_tuning.reporting import plots
 from cifar_tuning.reporting.plots import confusion_matrix, learning_curves
 from cifar_tuning.reporting.summary import print_summary, read_results, split_overrides
 from cifar_tuning.training import EpochMetrics
-from cifar_tuning.tuning.study import MARKER
 
 
 def write(sweep, job, value, state="complete", overrides=(), error=None, **more):
@@ -97,10 +96,6 @@ def test_jobs_are_found_wherever_their_folders_are(tmp_path, jobs, mark, found):
     if "other/0" in jobs:
         (tmp_path / "other" / "multirun.yaml").touch()
     assert sorted(result["job"] for result in read_results(tmp_path)) == found
-
-
-def test_a_study_s_folder_is_known_by_the_file_that_it_leaves():
-    assert MARKER == STUDY_FILE
 
 
 @pytest.mark.parametrize(

@@ -7,10 +7,10 @@ import pytest
 
 from cifar_tuning.errors import UserError
 from cifar_tuning.reporting.images import judged_on
+from cifar_tuning.reporting.metric_names import larger_is_better, of_test, of_training, unit_of
 from cifar_tuning.reporting.selection import choose_metric, choose_runs, objectives_of
 from cifar_tuning.reporting.table import build_table, value_in_words, write_csv
 from cifar_tuning.reporting.varying import find_options, short, spell
-from cifar_tuning.reporting.ways import better_way, of_test, of_training, unit_of
 from tests.reporting.runs import FakeRun, make_asked, make_runs
 
 CROP = {"augmentation._target_": "a.CropFlip", "augmentation.padding": 4}
@@ -310,14 +310,14 @@ def test_short():
     ],
 )
 def test_which_way_is_better(expected, metrics):
-    assert {metric: better_way(metric) for metric in metrics.split()} == dict.fromkeys(metrics.split(), expected)
+    assert {metric: larger_is_better(metric) for metric in metrics.split()} == dict.fromkeys(metrics.split(), expected)
 
 
 def test_a_report_looks_for_what_a_study_does():
     from cifar_tuning.jobs.checks import FIGURES
     from cifar_tuning.ranking import SMALLER_IS_BETTER
 
-    assert [metric for metric in FIGURES if better_way(metric) is False] == [
+    assert [metric for metric in FIGURES if larger_is_better(metric) is False] == [
         m for m in FIGURES if m in SMALLER_IS_BETTER
     ]
 

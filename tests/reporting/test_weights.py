@@ -8,7 +8,15 @@ from torch import nn
 
 from cifar_tuning.errors import UserError
 from cifar_tuning.models import ResNet, SimpleNN
-from cifar_tuning.reporting.weights import ALL_LAYERS, BINS, _edges, draw_histograms, layer_weights, weight_table
+from cifar_tuning.reporting.weights import (
+    ALL_LAYERS,
+    BINS,
+    NEAR_ZERO,
+    draw_histograms,
+    layer_weights,
+    make_histograms,
+    weight_table,
+)
 from cifar_tuning.training import checkpoint as checkpoints
 from cifar_tuning.training.events import Progress
 
@@ -60,18 +68,20 @@ def test_statistics_of_known_weights(model, tmp_path):
 
 
 def test_a_normal_distribution_has_no_excess_kurtosis(model, tmp_path):
-    nn.init.normal_(model.fc1.weight)
-    rows = weight_table({"a": save(model, tmp_path / "a.pt"), "b": tmp_path / "a.pt"}, threshold=1.0)
+    nn.init.normal_(model.fc1.weight, std=NEAR_ZERO)
+    rows = weight_table({"a": save(model, tmp_path / "a.pt"), "b": tmp_path / "a.pt"})
     assert [row.checkpoint for row in rows] == ["a"] * 6 + ["b"] * 6
     assert rows[2].kurtosis == pytest.approx(0, abs=0.1)
     assert rows[2].near_zero == pytest.approx(0.6827, abs=0.01)
 
 
-def test_the_bins_are_common_and_symmetric():
-    edges = _edges([np.array([-0.5, 0.1]), np.array([0.2, np.inf])])
-    assert (edges[0], edges[-1], len(edges)) == (-0.5, 0.5, BINS + 1)
-    assert edges[BINS // 2] < 0 < edges[BINS // 2 + 1]
-    assert _edges([np.zeros(3)])[-1] == 1
+def test_a_layers_histograms_have_the_same_bins_around_zero():
+    of_runs = {"a": {"fc1": np.array([[0.0, 0.5]])}, "b": {"fc1": np.array([[-2.0, 0.0005, np.inf]])}}
+    found = make_histograms(of_runs | {"c": {"fc2": np.zeros(3)}})
+    assert (found["fc1"].limit, found["fc2"].limit) == (2.0, 1.0)
+    assert {label: sum(counts) for label, counts in found["fc1"].counts.items()} == {"a": 2, "b": 2}
+    assert found["fc1"].counts["a"][BINS // 2] == 1
+    assert found["fc1"].near_zero == {"a": 0.5, "b": pytest.approx(1 / 3)}
 
 
 @pytest.mark.parametrize("log", [False, True])
@@ -80,7 +90,8 @@ def test_histograms_of_runs_with_different_layers_and_of_a_diverged_one(tmp_path
     files = {"small": save(small, tmp_path / "a.pt"), "smaller": save(small[:1], tmp_path / "b.pt")}
     nn.init.constant_(small[0].weight, torch.nan)
     files["diverged"] = save(small, tmp_path / "c.pt")
-    picture = draw_histograms(files, tmp_path / "weights.png", log=log)
+    layers = make_histograms({label: layer_weights(file) for label, file in files.items()})
+    picture = draw_histograms(layers, {label: label for label in files}, tmp_path / "weights.png", log=log)
     assert picture.read_bytes().startswith(b"\x89PNG")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.pt", "b.pt", "c.pt", "weights.png"]
     first, second, _ = weight_table({"d": files["diverged"]})

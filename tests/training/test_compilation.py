@@ -10,13 +10,13 @@ from cifar_tuning.errors import UserError
 from cifar_tuning.models import SimpleNN
 from cifar_tuning.training import compilation, probe
 from cifar_tuning.training.compilation import resolve_compile
-from cifar_tuning.training.probe import Formats
+from cifar_tuning.training.probe import Formats, Workload
 from cifar_tuning.training.remembered import cache_file
 from cifar_tuning.training.settings import place
 
 CPU = torch.device("cpu")
 FORMATS = Formats("fp32", "channels_last")
-resolve = partial(resolve_compile, "auto", nn.Linear(2, 2), CPU, FORMATS, (1, 1, 2, 2))
+resolve = partial(resolve_compile, "auto", Workload(nn.Linear(2, 2), CPU, (1, 1, 2, 2)), FORMATS)
 # Of eager steps that take a second each.
 LONG = round(compilation.EXPECTED / compilation.SHARE) + 1
 
@@ -46,13 +46,13 @@ def machine(monkeypatch, tmp_path):
 def test_what_is_asked_for_is_taken(monkeypatch, asked):
     monkeypatch.setattr(compilation, "missing_compiler", lambda: "g++")
     device = torch.device("cuda") if asked else CPU
-    assert resolve_compile(asked, nn.Identity(), device, FORMATS, (1, 1, 2, 2), 10**9) is asked
+    assert resolve_compile(asked, Workload(nn.Identity(), device, (1, 1, 2, 2)), FORMATS, 10**9) is asked
 
 
 def test_asked_for_without_a_compiler_it_is_an_error(monkeypatch):
     monkeypatch.setattr(compilation, "missing_compiler", lambda: "g++ or clang++")
     with pytest.raises(UserError, match=r"trainer.compile=true: .* needs a C\+\+ compiler"):
-        resolve_compile(True, nn.Identity(), CPU, FORMATS, (1, 1, 2, 2), 10**9)
+        resolve_compile(True, Workload(nn.Identity(), CPU, (1, 1, 2, 2)), FORMATS, 10**9)
 
 
 @pytest.mark.parametrize(
@@ -115,7 +115,7 @@ def test_a_compilation_that_fails_is_no_error(monkeypatch, tmp_path, caplog):
     monkeypatch.setattr(torch, "compile", lambda model: Broken())
     model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
     with caplog.at_level("INFO"):
-        assert resolve_compile("auto", model, CPU, FORMATS, (1, 1, 2, 2), 10**12) is False
+        assert resolve_compile("auto", Workload(model, CPU, (1, 1, 2, 2)), FORMATS, 10**12) is False
     (line,) = [message for message in caplog.messages if "failed" in message]
     assert line == "not compiled: that failed (RuntimeError: no such kernel)"
     assert not cache_file("compile").exists()  # it may be mended
@@ -154,7 +154,7 @@ def test_on_a_gpu_a_compiled_step_is_the_eager_one(monkeypatch, tmp_path, memory
     device, formats = torch.device("cuda"), Formats("fp32", memory_format)
     torch.manual_seed(0)
     model = place(SimpleNN(batch_norm=True), device, memory_format)
-    answer = resolve_compile("auto", model, device, formats, (64, 3, 32, 32), 10**9)
+    answer = resolve_compile("auto", Workload(model, device, (64, 3, 32, 32)), formats, 10**9)
     (found,) = json.loads(cache_file("compile").read_text()).values()
     assert all(0 < value < math.inf for value in found.values())
     assert answer == (found["eager"] > probe.NEEDED_GAIN * (found["compiled"] + found["compilation"] / 10**9))

@@ -10,7 +10,7 @@ from torch import nn
 
 from cifar_tuning.models import ResNet, SimpleNN
 from cifar_tuning.training import probe
-from cifar_tuning.training.probe import Formats, resolve_formats
+from cifar_tuning.training.probe import Formats, Workload, resolve_formats
 from cifar_tuning.training.remembered import cache_file, key_of
 from cifar_tuning.training.settings import place
 
@@ -48,7 +48,7 @@ def seconds(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     said, timed = {}, []
 
-    def step(formats, model, device, shape, record):
+    def step(formats, work):
         timed.append(formats)
         return said[formats]
 
@@ -59,7 +59,7 @@ def seconds(monkeypatch, tmp_path):
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("memory_format", [LAST, FIRST])
 def test_what_is_asked_for_is_taken(precision, memory_format):
-    assert resolve_formats(precision, memory_format, nn.Identity(), CPU, SHAPE) == (precision, memory_format)
+    assert resolve_formats(precision, memory_format, Workload(nn.Identity(), CPU, SHAPE)) == (precision, memory_format)
 
 
 # Milliseconds of a step: fp32 in channels_last and contiguous_format, bf16 likewise.
@@ -81,7 +81,7 @@ def test_auto_takes_the_fastest_that_the_hardware_has(monkeypatch, seconds, mach
     *times, expected = MACHINES[machine]
     said |= zip(ALL, times, strict=True)
     monkeypatch.setattr(probe, "has_bf16", lambda device: None not in times)
-    assert resolve_formats("auto", "auto", nn.Linear(2, 2), CPU, SHAPE) == expected
+    assert resolve_formats("auto", "auto", Workload(nn.Linear(2, 2), CPU, SHAPE)) == expected
     assert set(timed) == {one for one in ALL if said[one] is not None}
     # In turn; nothing that is hopeless twice, and what is rather slow not a third time.
     assert timed[: len(set(timed))] == list(dict.fromkeys(timed))
@@ -96,13 +96,13 @@ def test_a_burst_of_other_work_does_not_decide(monkeypatch, tmp_path):
     monkeypatch.setattr(probe, "has_bf16", lambda device: True)
     said, timed = dict(zip(ALL, (12.0, 20.0, 9.0, 11.0), strict=True)), []
 
-    def step(formats, model, device, shape, record):
+    def step(formats, work):
         timed.append(formats)
         busy = formats.precision == "bf16" and (len(timed) <= 4 or len(timed) % 3 == 0)
         return said[formats] * (1.9 if busy else 1.0)
 
     monkeypatch.setattr(probe, "measure_step", step)
-    assert resolve_formats("auto", "auto", nn.Linear(2, 2), CPU, SHAPE) == ("bf16", LAST)
+    assert resolve_formats("auto", "auto", Workload(nn.Linear(2, 2), CPU, SHAPE)) == ("bf16", LAST)
 
 
 ALL = [Formats(precision, memory_format) for precision in ("fp32", "bf16") for memory_format in (LAST, FIRST)]
@@ -116,11 +116,11 @@ def test_what_is_asked_for_is_not_measured(monkeypatch, seconds, precision, memo
     said, timed = seconds
     said |= zip(ALL, (3.0, 4.0, 5.0, 1.0), strict=True)
     monkeypatch.setattr(probe, "has_bf16", lambda device: True)
-    assert resolve_formats(precision, memory_format, nn.Linear(2, 2), CPU, SHAPE) == expected
+    assert resolve_formats(precision, memory_format, Workload(nn.Linear(2, 2), CPU, SHAPE)) == expected
     assert {one.precision for one in timed} == ({"fp32", "bf16"} if precision == "auto" else {precision})
     assert {one.memory_format for one in timed} == ({LAST, FIRST} if memory_format == "auto" else {memory_format})
     # Another question has an answer of its own.
-    assert resolve_formats("fp32", "auto", nn.Linear(2, 2), CPU, SHAPE) == ("fp32", LAST)
+    assert resolve_formats("fp32", "auto", Workload(nn.Linear(2, 2), CPU, SHAPE)) == ("fp32", LAST)
 
 
 @pytest.mark.parametrize(
@@ -137,7 +137,7 @@ def test_real_steps_are_timed(monkeypatch, tmp_path, model, expected):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(probe, "has_bf16", lambda device: True)
     # What makes no difference to a model may come out either way on a busy machine.
-    found = resolve_formats("auto", "auto", model, CPU, SHAPE)
+    found = resolve_formats("auto", "auto", Workload(model, CPU, SHAPE))
     assert [one for one, other in zip(found, expected, strict=True) if one == other]
     decides = 0 if isinstance(model.slow, torch.dtype) else 1
     assert found[decides] == expected[decides]
@@ -147,9 +147,9 @@ def test_the_measurement_is_made_once(monkeypatch, seconds):
     said, timed = seconds
     said |= zip(ALL, (3.0, 4.0, 5.0, 1.0), strict=True)
     monkeypatch.setattr(probe, "has_bf16", lambda device: True)
-    first = resolve_formats("auto", "auto", nn.Linear(2, 2), CPU, SHAPE)
+    first = resolve_formats("auto", "auto", Workload(nn.Linear(2, 2), CPU, SHAPE))
     timed.clear()
-    assert resolve_formats("auto", "auto", nn.Linear(2, 2), CPU, SHAPE) == first == ("bf16", FIRST)
+    assert resolve_formats("auto", "auto", Workload(nn.Linear(2, 2), CPU, SHAPE)) == first == ("bf16", FIRST)
     assert timed == []
     assert list(json.loads(cache_file("precision").read_text()).values()) == ["bf16 contiguous_format"]
 
@@ -166,7 +166,7 @@ def test_a_stack_that_does_not_run_leaves_the_decision_to_one_model(monkeypatch,
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(probe, "has_bf16", lambda device: True)
     broken = probe.StackProbe(nn.Linear(1, 1), 4, 1.1)
-    assert resolve_formats("auto", LAST, Delayed(torch.float32), CPU, SHAPE, broken) == ("bf16", LAST)
+    assert resolve_formats("auto", LAST, Workload(Delayed(torch.float32), CPU, SHAPE), broken) == ("bf16", LAST)
 
 
 @pytest.mark.parametrize("pays", [True, False])
@@ -176,12 +176,12 @@ def test_a_stack_is_measured_in_channels_last_alone(monkeypatch, tmp_path, pays)
     monkeypatch.setattr(probe, "has_bf16", lambda device: False)
     alone, stack, timed = nn.Linear(2, 2), nn.Linear(2, 8), []
 
-    def step(formats, model, device, shape, record):
-        timed.append((model is stack, formats.memory_format))
-        return {LAST: 2.0, FIRST: 1.0}[formats.memory_format] if model is alone else (3.0 if pays else 3.9)
+    def step(formats, work):
+        timed.append((work.model is stack, formats.memory_format))
+        return {LAST: 2.0, FIRST: 1.0}[formats.memory_format] if work.model is alone else (3.0 if pays else 3.9)
 
     monkeypatch.setattr(probe, "measure_step", step)
-    found = resolve_formats("auto", "auto", alone, CPU, SHAPE, probe.StackProbe(stack, 4, 1.1))
+    found = resolve_formats("auto", "auto", Workload(alone, CPU, SHAPE), probe.StackProbe(stack, 4, 1.1))
     assert found == ("fp32", LAST if pays else FIRST)
     assert set(timed) == {(False, LAST), (False, FIRST), (True, LAST)}
 
@@ -193,7 +193,7 @@ def test_a_damaged_cache_is_measured_anew(monkeypatch, seconds, content):
     monkeypatch.setattr(probe, "has_bf16", lambda device: True)
     cache_file("precision").parent.mkdir(parents=True)
     cache_file("precision").write_text(content)
-    assert resolve_formats("auto", "auto", nn.Linear(2, 2), CPU, SHAPE) == ("bf16", LAST)
+    assert resolve_formats("auto", "auto", Workload(nn.Linear(2, 2), CPU, SHAPE)) == ("bf16", LAST)
     assert timed
 
 
@@ -204,7 +204,7 @@ def test_the_probe_leaves_model_and_generators_alone(formats):
     model(torch.zeros(SHAPE))
     before = {k: v.clone() for k, v in model.state_dict().items()}
     state = torch.get_rng_state()
-    probe.measure_step(formats, model, CPU, SHAPE)
+    probe.measure_step(formats, Workload(model, CPU, SHAPE))
     assert torch.equal(state, torch.get_rng_state())
     assert all(torch.equal(before[k], v) for k, v in model.state_dict().items())
     assert all(p.grad is None for p in model.parameters())
@@ -217,7 +217,7 @@ def test_what_is_timed_is_what_a_run_computes(memory_format):
     seen = []
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 10))
     model[0].register_forward_hook(lambda layer, images, y: seen.extend([images[0], layer.weight, y]))
-    probe.measure_step(Formats("fp32", memory_format), place(model, CPU), CPU, SHAPE)
+    probe.measure_step(Formats("fp32", memory_format), Workload(place(model, CPU), CPU, SHAPE))
     assert seen
     assert all(x.is_contiguous(memory_format=getattr(torch, memory_format)) for x in seen)
 
@@ -229,13 +229,13 @@ def test_on_a_gpu_all_are_measured_and_one_is_found(monkeypatch, tmp_path, make)
     device, timed = torch.device("cuda"), {}
     measure, waited, synchronize = probe.measure_step, [], torch.cuda.synchronize
 
-    def step(formats, *args):
-        timed[formats] = min(timed.get(formats, math.inf), measure(formats, *args))
+    def step(formats, work):
+        timed[formats] = min(timed.get(formats, math.inf), measure(formats, work))
         return timed[formats]
 
     monkeypatch.setattr(probe, "measure_step", step)
     monkeypatch.setattr(torch.cuda, "synchronize", lambda *a: waited.append(1) or synchronize(*a))
-    found = resolve_formats("auto", "auto", place(make(), device), device, (128, 3, 32, 32))
+    found = resolve_formats("auto", "auto", Workload(place(make(), device), device, (128, 3, 32, 32)))
     assert set(timed) == {one for one in ALL if one.precision == "fp32" or probe.has_bf16(device)}
     assert found in timed
     assert timed[found] <= probe.NEEDED_GAIN * min(timed.values())
@@ -247,7 +247,7 @@ def test_two_processes_do_not_measure_at_once(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     at_once, most, found = [], [], []
 
-    def slowly(formats, model, device, shape, record):
+    def slowly(formats, work):
         at_once.append(formats)
         most.append(len(at_once))
         time.sleep(0.05)
@@ -257,7 +257,7 @@ def test_two_processes_do_not_measure_at_once(monkeypatch, tmp_path):
     monkeypatch.setattr(probe, "has_bf16", lambda device: True)
     monkeypatch.setattr(probe, "measure_step", slowly)
     model = torch.nn.Linear(2, 2)
-    resolve = partial(resolve_formats, "auto", LAST, model, torch.device("cpu"), (1, 1, 2, 2))
+    resolve = partial(resolve_formats, "auto", LAST, Workload(model, CPU, (1, 1, 2, 2)))
     threads = [Thread(target=lambda: found.append(resolve())) for _ in range(2)]
     for thread in threads:
         thread.start()

@@ -1,4 +1,4 @@
-"""Configurations of which no other one is at least as good in every objective and better in one: a Pareto front."""
+"""The Pareto front of a study: the configurations that no other one dominates."""
 
 from collections.abc import Mapping, Sequence
 from statistics import mean

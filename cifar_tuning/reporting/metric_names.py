@@ -1,4 +1,4 @@
-"""What the words of a metric's name say: which way is better, and of which images it is."""
+"""What the words of a metric's name tell: whether more is better, and on which images it is measured."""
 
 import re
 from collections.abc import Sequence
@@ -53,7 +53,7 @@ def in_words(metric: str) -> str:
     return IN_WORDS.get(metric, metric)
 
 
-def better_way(metric: str) -> bool | None:
+def larger_is_better(metric: str) -> bool | None:
     """Tells from the words of a metric's name whether more of it is better; an accuracy is one, whatever it is of.
 
     What is counted per second is a rate: more of it is better unless it is better to have less. `neg` turns a loss into

@@ -1,4 +1,4 @@
-"""The user's own code: which modules it may be in, which of its names is meant, and where in it an error arose."""
+"""The user's own code: its modules, names that are missing in it, and where in it an error arose."""
 
 import difflib
 import importlib.util
@@ -13,15 +13,15 @@ from types import ModuleType
 from cifar_tuning import PROJECT_ROOT
 from cifar_tuning.text import PROGRAMS
 
-# Of the modules at the project's root, which are the user's otherwise.
-_NOT_THE_USERS = {"cifar_tuning", "benchmarks", "tests", "train", "predict", "report"}
-# A module with more names than these is not listed.
+# Modules at the project's root that are ours; the others there are the user's.
+_NOT_USERS = {"cifar_tuning", "benchmarks", "tests", "train", "predict", "report"}
+# Most names of a module that a message lists.
 _SHOWN_NAMES = 8
 
 
-def own_modules() -> list[str]:
+def user_modules() -> list[str]:
     """Returns the Python files and packages in the project's root and in the folder where the command is typed."""
-    return sorted({name for folder in (PROJECT_ROOT, Path.cwd()) for name in _modules_in(folder)} - _NOT_THE_USERS)
+    return sorted({name for folder in (PROJECT_ROOT, Path.cwd()) for name in _modules_in(folder)} - _NOT_USERS)
 
 
 def _modules_in(folder: Path) -> list[str]:
@@ -30,7 +30,7 @@ def _modules_in(folder: Path) -> list[str]:
     return [name for name in files + packages if name.isidentifier() and name not in sys.stdlib_module_names]
 
 
-def no_module(target: str) -> str | None:
+def missing_module(target: str) -> str | None:
     """Returns in words that there is nothing to import for a `_target_`, which is not imported; None if there is."""
     name = target.partition(".")[0]
     try:
@@ -38,13 +38,13 @@ def no_module(target: str) -> str | None:
             return None
     except ValueError:  # it is there, without saying from where
         return None
-    meant = difflib.get_close_matches(name, own_modules(), n=1)
+    meant = difflib.get_close_matches(name, user_modules(), n=1)
     return f"there is no module {name} in {Path.cwd()}, the project or the installed packages" + (
         f"; did you mean {meant[0]}?" if meant else ""
     )
 
 
-def no_name(target: str) -> str | None:
+def missing_name(target: str) -> str | None:
     """Returns in words what a module lacks that a `_target_` names, once it was imported; None if it is not that."""
     parts = target.split(".")
     for count in range(len(parts) - 1, 0, -1):
@@ -76,12 +76,12 @@ def _names_in(module: ModuleType) -> Iterator[str]:
             yield name
 
 
-def place_of(error: BaseException) -> str:
+def user_frame(error: BaseException) -> str:
     """Returns where in the user's own code an error arose, as `, my_models.py:15 in forward`; nothing if elsewhere."""
     frames = list[traceback.FrameSummary]()
     one: BaseException | None = error
     while one is not None:  # the cause, which comes later, is further in
-        frames += [frame for frame in traceback.extract_tb(one.__traceback__) if _is_own(frame.filename)]
+        frames += [frame for frame in traceback.extract_tb(one.__traceback__) if _is_users(frame.filename)]
         one = one.__cause__
     if not frames:
         return ""
@@ -89,12 +89,12 @@ def place_of(error: BaseException) -> str:
     return f", {Path(frames[-1].filename).name}:{frames[-1].lineno}{where}"
 
 
-def traceback_of_own(error: BaseException) -> str | None:
+def user_traceback(error: BaseException) -> str | None:
     """Returns an error's traceback with the frames of the user's own code alone; None if it has none."""
     whole = traceback.TracebackException.from_exception(error)
     found, one = False, whole
     while True:
-        frames = [frame for frame in one.stack if _is_own(frame.filename)]
+        frames = [frame for frame in one.stack if _is_users(frame.filename)]
         if frames:
             found, one.stack = True, traceback.StackSummary.from_list(frames)
         if (cause := one.__cause__ or one.__context__) is None:
@@ -103,7 +103,7 @@ def traceback_of_own(error: BaseException) -> str | None:
     return "".join(whole.format()) if found else None
 
 
-def _is_own(file: str) -> bool:
+def _is_users(file: str) -> bool:
     if file.startswith("<"):  # Python's own, and what Hydra stands in for its frames
         return False
     path = Path(file).resolve()

@@ -1,4 +1,4 @@
-"""Each kernel once, to find out whether Triton works here: compiled for a stack of SimpleNNs, which can use them."""
+"""Runs each kernel once, on the shapes of a stack of SimpleNNs, to find out whether Triton works here."""
 
 import torch
 

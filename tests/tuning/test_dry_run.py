@@ -7,7 +7,7 @@ from optuna import TrialPruned
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from cifar_tuning.errors import ConfigError
-from cifar_tuning.tuning import standin
+from cifar_tuning.tuning import dry_run
 from cifar_tuning.tuning.space import SearchSpace
 
 DECLARED = {
@@ -30,7 +30,7 @@ def space(monkeypatch):
 
     def make(function=None, **declared) -> SearchSpace:
         if function is not None:
-            monkeypatch.setattr(standin.SearchSpace, "suggest", lambda _, trial, config: function(config, trial))
+            monkeypatch.setattr(dry_run.SearchSpace, "suggest", lambda _, trial, config: function(config, trial))
         return SearchSpace(declared, custom="my.space" if function else None)
 
     return make
@@ -50,28 +50,28 @@ def forbidden() -> None:
     ("function", "message"),
     [
         (lambda config, trial: config.trainer.max_lr, "ConfigAttributeError: Key 'max_lr' is not in struct"),
-        (lambda config, trial: trial.sugest_float("lr", 0, 1), "AttributeError: 'StandIn' object has no attribute"),
+        (lambda config, trial: trial.sugest_float("lr", 0, 1), "AttributeError: 'DryRunTrial' object has no attribute"),
         (lambda config, trial: "".lowercase(), "AttributeError: 'str' object has no attribute 'lowercase'"),
         (lambda config, trial: 1 / 0, "ZeroDivisionError: division by zero"),
         (lambda config, trial: forbidden(), "if you trust it, export CIFAR_TUNING_TRUST='shutil.rmtree'"),
     ],
 )
 def test_a_mistake_in_a_function_is_told_with_its_name(space, config, function, message):
-    for asked in (standin.example_params, standin.default_params):
+    for asked in (dry_run.example_params, dry_run.default_params):
         with pytest.raises(ConfigError, match=r"custom_search_space=my\.space: ") as error:
             asked(space(function), config)
         assert message in str(error.value)
-    assert "my.space" in standin.entry_problems(space(function), config, {"lr": 1})[0]
+    assert "my.space" in dry_run.entry_problems(space(function), config, {"lr": 1})[0]
 
 
 def test_a_function_that_asks_its_trial_for_its_study_is_left_to_the_trials(space, config):
     asking = space(lambda config, trial: trial.study.best_value, lr=DECLARED["lr"])
-    with pytest.raises(standin.NeedsTrialError):
-        standin.example_params(asking, config)
-    assert standin.default_params(asking, config) == {}
-    assert "not tried first: the defaults" in (standin.defaults_left_out(asking, config) or "")
-    assert standin.entry_problems(asking, config, {"lr": 0.1}) == []
-    assert "lr=1: must be in its range" in standin.entry_problems(asking, config, {"lr": 1})[0]
+    with pytest.raises(dry_run.NeedsTrialError):
+        dry_run.example_params(asking, config)
+    assert dry_run.default_params(asking, config) == {}
+    assert "not tried first: the defaults" in (dry_run.defaults_left_out(asking, config) or "")
+    assert dry_run.entry_problems(asking, config, {"lr": 0.1}) == []
+    assert "lr=1: must be in its range" in dry_run.entry_problems(asking, config, {"lr": 1})[0]
 
 
 def nested(config, trial) -> None:
@@ -98,7 +98,7 @@ def nested(config, trial) -> None:
     ],
 )
 def test_every_choice_of_a_function_is_tried_once(space, config, function, points, problems):
-    found, said = standin.branches(space(function), config)
+    found, said = dry_run.branches(space(function), config)
     assert found == points
     assert len(said) == len(problems)
     assert all(problem in line for problem, line in zip(problems, said, strict=True))
@@ -117,17 +117,17 @@ def test_every_choice_of_a_function_is_tried_once(space, config, function, point
     ],
 )
 def test_a_first_configuration_outside_its_range_is_refused(space, config, entry, message):
-    (problem,) = standin.entry_problems(space(**DECLARED), config, entry)
+    (problem,) = dry_run.entry_problems(space(**DECLARED), config, entry)
     assert problem.startswith(f"hydra.sweeper.enqueue: {message}")
 
 
 @pytest.mark.parametrize("entry", [{}, {"lr": 0.3, "decay": 4, "activation": "relu"}, {"lr": "0.1"}])
 def test_a_first_configuration_within_its_range_is_taken(space, config, entry):
-    assert standin.entry_problems(space(**DECLARED), config, entry) == []
+    assert dry_run.entry_problems(space(**DECLARED), config, entry) == []
 
 
 def test_a_choice_is_enqueued_as_the_space_writes_it(space, config):
-    assert standin.entry_params(space(**DECLARED), config, {"activation": "1", "lr": 5}) == {"activation": 1, "lr": 5}
+    assert dry_run.entry_params(space(**DECLARED), config, {"activation": "1", "lr": 5}) == {"activation": 1, "lr": 5}
 
 
 @pytest.mark.parametrize(
@@ -140,23 +140,23 @@ def test_a_choice_is_enqueued_as_the_space_writes_it(space, config):
     ],
 )
 def test_a_functions_ranges_count_as_far_as_they_are_known(space, config, entry, refused):
-    assert bool(standin.entry_problems(space(optimizer), config, entry)) == refused
+    assert bool(dry_run.entry_problems(space(optimizer), config, entry)) == refused
 
 
 def test_defaults_outside_their_range_are_named(space, config):
-    assert standin.default_params(space(**DECLARED), config) == {"lr": 0.05}
-    assert standin.defaults_left_out(space(**DECLARED), config) == (
+    assert dry_run.default_params(space(**DECLARED), config) == {"lr": 0.05}
+    assert dry_run.defaults_left_out(space(**DECLARED), config) == (
         "tried first: the defaults, without decay=12, activation=swish, which are outside their ranges"
     )
     null = space(lr=DECLARED["lr"], null=DECLARED["decay"])
-    assert standin.defaults_left_out(null, config) == (
+    assert dry_run.defaults_left_out(null, config) == (
         "tried first: the defaults, without null=null, which is outside its range"
     )
     one = space(lr=DECLARED["lr"], decay=DECLARED["decay"], lost=DECLARED["decay"])
-    assert standin.defaults_left_out(one, config) == (
+    assert dry_run.defaults_left_out(one, config) == (
         "tried first: the defaults, without decay=12, which is outside its range and without lost, which has no default"
     )
-    assert standin.defaults_left_out(space(lr=DECLARED["lr"]), config) is None
+    assert dry_run.defaults_left_out(space(lr=DECLARED["lr"]), config) is None
 
 
 @pytest.mark.parametrize(
@@ -175,16 +175,16 @@ def test_defaults_outside_their_range_are_named(space, config):
 def test_a_default_is_found_among_the_choices(space, default, choices, found):
     config = OmegaConf.create({"key": default})
     one = space(key=CategoricalDistribution(choices))
-    assert standin.default_params(one, config) == {"key": found}
-    assert standin.defaults_left_out(one, config) is None
+    assert dry_run.default_params(one, config) == {"key": found}
+    assert dry_run.defaults_left_out(one, config) is None
     entry = OmegaConf.create({"key": default})
-    assert standin.entry_problems(one, config, entry) == []
-    assert standin.entry_params(one, config, entry) == {"key": found}
+    assert dry_run.entry_problems(one, config, entry) == []
+    assert dry_run.entry_params(one, config, entry) == {"key": found}
 
 
 def test_a_word_is_not_null(space):
     config = OmegaConf.create({"key": None})
-    assert standin.default_params(space(key=CategoricalDistribution(["None", "'null'"])), config) == {}
+    assert dry_run.default_params(space(key=CategoricalDistribution(["None", "'null'"])), config) == {}
 
 
 @pytest.mark.parametrize(
@@ -196,5 +196,5 @@ def test_null_and_lists_are_enqueued_for_a_function(space, config, entry, found)
         trial.suggest_categorical("l", ["[1,2]", "[3]"])
 
     given = OmegaConf.create(entry)
-    assert standin.entry_problems(space(function), config, given) == []
-    assert standin.entry_params(space(function), config, given) == found
+    assert dry_run.entry_problems(space(function), config, given) == []
+    assert dry_run.entry_params(space(function), config, given) == found

@@ -2,7 +2,7 @@
 
 import pytest
 
-from cifar_tuning.reporting.front import front_in_words, pareto_front
+from cifar_tuning.reporting.pareto import front_in_words, pareto_front
 from cifar_tuning.reporting.table import build_table
 from tests.reporting.runs import make_runs
 

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from cifar_tuning.own_code import no_module, no_name, place_of, traceback_of_own
+from cifar_tuning.user_code import missing_module, missing_name, user_frame, user_traceback
 
 MODULE = """
 import json
@@ -46,7 +46,7 @@ def module(tmp_path, monkeypatch):
     ],
 )
 def test_a_module_that_is_not_there(module, target, said):
-    found = no_module(target)
+    found = missing_module(target)
     assert said is found or found.endswith(said)
 
 
@@ -63,7 +63,7 @@ def test_a_module_that_is_not_there(module, target, said):
     ],
 )
 def test_a_name_that_a_module_lacks(module, target, said):
-    assert no_name(target) == said
+    assert missing_name(target) == said
 
 
 @pytest.mark.parametrize("called", ["Wide", "wrapped"])
@@ -71,8 +71,8 @@ def test_the_innermost_frame_of_the_users_own(module, called):
     with pytest.raises((ValueError, RuntimeError)) as raised:
         getattr(module, called)()
     error = raised.value.with_traceback(raised.tb.tb_next)  # this file is under the project's root
-    assert place_of(error) == ", my_models.py:9 in forward"
-    shown = traceback_of_own(error)
+    assert user_frame(error) == ", my_models.py:9 in forward"
+    shown = user_traceback(error)
     assert "json/decoder.py" not in shown
     assert 'my_models.py", line 9, in forward' in shown
     assert "JSONDecodeError: " in shown
@@ -82,5 +82,5 @@ def test_an_error_of_others_keeps_its_traceback():
     with pytest.raises(ValueError, match="property name") as raised:
         json.loads("{")
     error = raised.value.with_traceback(raised.tb.tb_next)
-    assert place_of(error) == ""
-    assert traceback_of_own(error) is None
+    assert user_frame(error) == ""
+    assert user_traceback(error) is None

@@ -1,4 +1,4 @@
-"""The search space tried out before any trial, by a stand-in that answers with the configuration's present values."""
+"""Dry runs of a search space, before any trial: suggestions are answered with the configuration's present values."""
 
 import itertools
 import warnings
@@ -11,25 +11,25 @@ from optuna import TrialPruned
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.trial import FixedTrial, Trial, create_trial
 
-from cifar_tuning.errors import ConfigError
+from cifar_tuning.errors import ConfigError, root_cause
 from cifar_tuning.overrides import key_of, same_value, written
-from cifar_tuning.targets import how_to_trust, refused
+from cifar_tuning.targets import refused
 from cifar_tuning.text import on_one_line
 from cifar_tuning.tuning.space import SearchSpace, describe
 
-# What a trial has only as an attribute of the object, not of its class.
+# Attributes of a trial that its class does not have.
 OF_A_TRIAL = ("study", "storage", "_trial_id", "_study_id")
 # Calls of the user's function, to see its branches, before the first trial.
 MOST_CALLS = 32
-# In place of a value that is not there: null is one.
+# Stands for a missing value, as None is a value.
 ABSENT: Any = object()
 
 
 class NeedsTrialError(Exception):
-    """The user's function asks more of its trial than a stand-in has; only the trials can try it."""
+    """The user's function asks more of its trial than a dry run has; only real trials can try it."""
 
 
-class StandIn(FixedTrial):
+class DryRunTrial(FixedTrial):
     """Answers every suggestion with the configuration's present value, where the distribution contains it.
 
     Args:
@@ -109,13 +109,13 @@ def any_of(distribution: BaseDistribution) -> Any:
     return distribution.choices[0] if isinstance(distribution, CategoricalDistribution) else distribution.low  # type: ignore[attr-defined]
 
 
-def tried(space: SearchSpace, config: DictConfig, given: Mapping[str, Any] | None = None) -> StandIn:
-    """Has a stand-in asked for every parameter.
+def dry_run(space: SearchSpace, config: DictConfig, given: Mapping[str, Any] | None = None) -> DryRunTrial:
+    """Asks for every parameter as a trial would.
 
     Raises:
         ConfigError: the user's function raised.
     """
-    trial = StandIn(config, given or {}, space.distributions)
+    trial = DryRunTrial(config, given or {}, space.distributions)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -125,19 +125,15 @@ def tried(space: SearchSpace, config: DictConfig, given: Mapping[str, Any] | Non
     except Exception as error:
         if _asks_for_more(error, trial):
             raise NeedsTrialError(str(error)) from error
-        said = on_one_line(str(error))
-        cause: BaseException = error  # Hydra's own words are "Error locating target"
-        while cause.__cause__ is not None:
-            cause = cause.__cause__
+        said, cause = on_one_line(str(error)), root_cause(error)  # Hydra's own words are "Error locating target"
         said += "" if cause is error else f" ({on_one_line(str(cause))})"
-        named = refused(error)
-        why = f"{type(error).__name__}: {said}" if named is None else how_to_trust(named)
+        why = refused(error) or f"{type(error).__name__}: {said}"
         raise ConfigError([f"hydra.sweeper.custom_search_space={space.custom}: {why}"]) from error
     return trial
 
 
-def _asks_for_more(error: Exception, trial: StandIn) -> bool:
-    """Whether a trial would have had what the stand-in lacks; OmegaConf's missing keys are AttributeErrors too."""
+def _asks_for_more(error: Exception, trial: DryRunTrial) -> bool:
+    """Whether a real trial would have had what the dry run lacks; OmegaConf's missing keys are AttributeErrors too."""
     if not isinstance(error, AttributeError) or isinstance(error, OmegaConfBaseException) or error.obj is not trial:
         return False
     return hasattr(Trial, str(error.name)) or error.name in OF_A_TRIAL
@@ -150,7 +146,7 @@ def default_params(space: SearchSpace, config: DictConfig) -> dict[str, Any]:
         ConfigError: the user's function raised.
     """
     try:
-        trial = tried(space, config)
+        trial = dry_run(space, config)
     except NeedsTrialError:
         return {}
     return {name: value for name, value in trial.params.items() if name in trial.matched}
@@ -163,7 +159,7 @@ def example_params(space: SearchSpace, config: DictConfig) -> dict[str, Any]:
         ConfigError: the user's function raised.
         NeedsTrialError: it can't be tried.
     """
-    return tried(space, config).params
+    return dry_run(space, config).params
 
 
 def branches(space: SearchSpace, config: DictConfig) -> tuple[list[dict[str, Any]], list[str]]:
@@ -177,7 +173,7 @@ def branches(space: SearchSpace, config: DictConfig) -> tuple[list[dict[str, Any
     points, problems = list[dict[str, Any]](), dict[str, None]()
     for given in itertools.islice(_growing(waiting), MOST_CALLS):
         try:
-            trial = tried(space, config, given)
+            trial = dry_run(space, config, given)
         except NeedsTrialError:
             continue
         except ConfigError as error:
@@ -213,7 +209,7 @@ def all_distributions(
     if space.custom is None:
         return space.distributions
     try:
-        return tried(space, config, given).distributions
+        return dry_run(space, config, given).distributions
     except (NeedsTrialError, ConfigError):
         return None
 
@@ -236,7 +232,7 @@ def entry_problems(space: SearchSpace, config: DictConfig, entry: Mapping[str, A
         lines.append(f"hydra.sweeper.enqueue: {unknown[0]} is not in the search space: {names}")
     try:
         if not refused and space.custom is not None:
-            refused = tried(space, config, entry).refused
+            refused = dry_run(space, config, entry).refused
     except NeedsTrialError:
         pass
     except ConfigError as error:
@@ -251,7 +247,7 @@ def entry_problems(space: SearchSpace, config: DictConfig, entry: Mapping[str, A
 def defaults_left_out(space: SearchSpace, config: DictConfig) -> str | None:
     """Returns in words which present values are not tried first; None if all are."""
     try:
-        trial = tried(space, config)
+        trial = dry_run(space, config)
     except NeedsTrialError as error:
         return f"not tried first: the defaults, for {space.custom} can't be asked before its first trial ({error})"
     outside, absent = [f"{name}={written(value)}" for name, value in trial.outside.items()], trial.absent
