@@ -1,4 +1,4 @@
-# Everything runs in .venv, which `make env` builds; nothing else is needed but python3 (3.11 or newer) and a network.
+# Everything runs in .venv, which `make env` builds. All you need is python3 (3.11 to 3.14) and a network connection.
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -18,16 +18,16 @@ help: ## Show this list
 env: .venv/.ready ## Build the environment .venv, pinned by constraints.txt
 
 .venv/.ready: constraints.txt setup.cfg pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " + sys.version.split()[0] + "; try make PYTHON=python3.12")'
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15) and "Python 3.11 to 3.14 is needed, this is " + sys.version.split()[0] + "; try make PYTHON=python3.12")'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	$(BIN)/python -m cifar_tuning.tracking
 	@touch $@
 
-data: env ## Bring CIFAR-10 to data/ and verify it
+data: env ## Download CIFAR-10 to data/ and verify it
 	@$(BIN)/python -m cifar_tuning.data
 
-tune: data ## Tune SimpleNN on CIFAR-10 with a small Optuna study (TRIALS=10 EPOCHS=3)
+tune: data ## Start here: tune SimpleNN on CIFAR-10 with Optuna, two minutes of training (TRIALS=10 EPOCHS=3)
 	@$(BIN)/python train.py -m study=simplenn trainer.epochs=$(EPOCHS) \
 		'schedule.decay_epochs=range(1,$(shell expr $(EPOCHS) + 1))' \
 		hydra.sweeper.study_name=tune hydra.sweeper.n_trials=$(TRIALS)
@@ -36,7 +36,7 @@ tune: data ## Tune SimpleNN on CIFAR-10 with a small Optuna study (TRIALS=10 EPO
 test: env ## Run every test that this machine can run
 	@$(BIN)/python -m pytest $(PYTEST) tests
 
-quick: env ## Run the quick tests, for while you work
+quick: env ## Run only the quick tests, while you work
 	@$(BIN)/python -m pytest $(PYTEST)
 
 lint: env ## Check format, style and types
@@ -44,24 +44,24 @@ lint: env ## Check format, style and types
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-format: env ## Format the code and mend what can be mended
+format: env ## Format the code and fix what can be fixed automatically
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: data ## Run the short benchmarks, side by side, and write docs/performance.md
+bench: data ## Run the short benchmarks and update docs/performance.md
 	@$(BIN)/python -m benchmarks all
 
-results: data ## Do the lab report again and draw docs/results.md (ONLY=lab2_lr TRAIN=0 AGAIN=1 QUICK=1 ARGS=)
+results: data ## Repeat the lab report and draw docs/results.md, hours (ONLY=lab2_lr TRAIN=0 AGAIN=1 QUICK=1 ARGS=)
 	@$(BIN)/python -m cifar_tuning.lab $(if $(filter 1,$(QUICK)),--quick) $(if $(filter 1,$(AGAIN)),--again) \
 		$(if $(filter 0,$(TRAIN)),--no-train) $(if $(ONLY),--only $(ONLY)) $(ARGS)
 
-ui: env ## Open MLflow's UI on 127.0.0.1 (PORT=5000)
+ui: env ## Serve MLflow's UI on 127.0.0.1 (PORT=5000)
 	@echo "http://127.0.0.1:$(PORT)/#/experiments/1/runs?compareRunsMode=CHART&workflowType=machine_learning"
 	@MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/mlflow ui --backend-store-uri sqlite:///mlflow.db \
 		--host 127.0.0.1 --port $(PORT) --workers 1
 
-picture: data ## Draw the README's picture anew: a real grid in MLflow's UI (needs Chromium)
+picture: data ## Redraw the README's picture, a real grid in MLflow's UI (needs Chromium)
 	@$(BIN)/python -m pytest tests/test_ui.py --picture docs/images/mlflow_compare.png
 
-clean: ## Remove the environment; data, runs and checkpoints stay
+clean: ## Remove the environment, but keep data, runs and checkpoints
 	rm -rf .venv *.egg-info

@@ -30,25 +30,25 @@ from cifar_tuning.training.memory import out_of_memory
 
 # What each finds out, and how long that takes on two cores.
 SHORT = {
-    "tracking": "what MLflow and checkpoints cost an epoch; 20 s",
-    "overhead": "what the study sweeper costs a trial; 1 min",
-    "loading": "images of our batches against a DataLoader's; 30 s",
+    "tracking": "what MLflow and checkpoints cost per epoch; 20 s",
+    "overhead": "what the study sweeper costs per trial; 1 min",
+    "loading": "images/s of our batches and of a DataLoader; 30 s",
     "start": "from the command to the end of a tiny job, against the imports alone; 2 min",
-    "pipeline": "a single run against the usual pipeline and a plain script; 3 min",
-    "stacks": "eight runs as one model against one by one; 6 min",
+    "pipeline": "images/s of a single run, of the usual pipeline and of a plain script; 3 min",
+    "stacks": "images/s of eight runs as one model and one by one; 6 min",
 }
 LONG = {
     "stack_sizes": "throughput by the number of runs stacked, with a picture; 3 min",
     "waiting": "trials of different lengths, two workers against batches; 10 min",
     "pruning": "epochs and accuracy with pruning against the stock sweeper; hours (less with --train-limit)",
-    "agreement": "accuracies of stacked runs against the same one by one; 14 min",
-    "workers": "a process with two threads against two with one each; 2 min",
+    "agreement": "accuracies of stacked runs and of the same runs one by one; 14 min",
+    "workers": "images/s of one process with two threads and of two with one each; 2 min",
     "simulated": "pruners on simulated studies; 5 min",
     "accuracy": "seconds to a validation accuracy; 25 min",
     "precision": "accuracies in bf16 against fp32; 16 min",
     "techniques": "what each training technique gains a ResNet-20; an hour",
     "kernels": "kernels of our own against PyTorch's, layer by layer; on a GPU",
-    "targets": "the learning-rate table as one stack, a ResNet-20 to 90 %; on a GPU",
+    "targets": "seconds for the learning-rate table as one stack, and for a ResNet-20 to 90 %; on a GPU",
 }
 PAGE = "page"
 # Images that a run needs at least.
@@ -60,7 +60,7 @@ def parse() -> argparse.Namespace:
     listed = "\n".join(f"  {name:12} {what}" for name, what in {"all": "the next six", **SHORT, **LONG}.items())
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
-        description=f"{__doc__}\nNames:\n{listed}\n  {PAGE:12} only writes docs/performance.md anew",
+        description=f"{__doc__}\nNames:\n{listed}\n  {PAGE:12} only writes the tables of docs/performance.md again",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     names = ["all", *SHORT, *LONG, PAGE]
@@ -68,10 +68,12 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--train-limit",
         type=int,
-        help="training images of `pruning` (all of them), `agreement`, `precision` and `techniques` (10,000)",
+        help="training images: of `pruning` (default: all), `agreement`, `precision` and `techniques` (10,000)",
     )
-    parser.add_argument("--stack", type=int, help="runs that `stacks` stacks (8; on a GPU 32 SimpleNNs)")
-    parser.add_argument("--output", type=Path, help="a folder for the figures; docs/performance.md stays as it is then")
+    parser.add_argument(
+        "--stack", type=int, help="how many runs `stacks` puts into one stack (8; on a GPU 32 SimpleNNs)"
+    )
+    parser.add_argument("--output", type=Path, help="a folder for the figures; docs/performance.md is not changed then")
     pipeline.add_arguments(parser)
     options = parser.parse_args()
     if options.repeats is not None and options.repeats < 1:

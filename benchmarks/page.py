@@ -5,12 +5,13 @@ import re
 from pathlib import Path
 from typing import Any
 
-from benchmarks import measure, picture
+from benchmarks import goals, measure, picture
 from benchmarks.tables import TABLES
 from cifar_tuning import PROJECT_ROOT
 from cifar_tuning.files import write_text
 
 PAGE = PROJECT_ROOT / "docs" / "performance.md"
+GOALS = "goals"
 MARKED = re.compile(r"(<!-- figures: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -25,6 +26,8 @@ def write() -> Path:
 
     def filled(match: re.Match[str]) -> str:
         name = match[2]
+        if name == GOALS:
+            return "\n".join([match[1], *goals.table(known), "", match[3]])
         benchmark = name.removeprefix(f"{measure.GPU}_")
         here = "" if name == benchmark else " on a GPU"
         absent = f"Not measured yet{here}: `python -m benchmarks {benchmark}`."

@@ -113,12 +113,18 @@ def is_worker() -> bool:
 
 def cores() -> int:
     """Returns the processor cores that this process may use: its affinity, and its container's quota."""
-    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    count = visible_cores()
     for group in _groups():
         quota, _, period = _said(group / "cpu.max").partition(" ")
+        quota, period = quota or _said(group / "cpu.cfs_quota_us"), period or _said(group / "cpu.cfs_period_us")
         if quota.isdecimal() and period.isdecimal():
             count = min(count, int(quota) // int(period))
     return max(1, count)
+
+
+def visible_cores() -> int:
+    """Returns the processor cores that this process may run on, as libraries count them: without a quota."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def free_memory() -> int:
@@ -130,10 +136,12 @@ def free_memory() -> int:
 
     free = int(psutil.virtual_memory().available)
     for group in _groups():
-        most, used = _said(group / "memory.max"), _said(group / "memory.current")
+        most = _said(group / "memory.max") or _said(group / "memory.limit_in_bytes")
+        used = _said(group / "memory.current") or _said(group / "memory.usage_in_bytes")
         if most.isdecimal() and used.isdecimal():
             statistics = dict(line.split() for line in _said(group / "memory.stat").splitlines())
-            free = min(free, int(most) - int(used) + int(statistics.get("inactive_file", 0)))
+            files = statistics.get("total_inactive_file") or statistics.get("inactive_file", "0")
+            free = min(free, int(most) - int(used) + int(files))
     return max(0, free)
 
 
@@ -156,10 +164,16 @@ def free_gpu_memory(device: str) -> int | None:
 
 
 def _groups() -> list[Path]:
-    """Returns the control groups (Linux's, second version) that this process is in, each of which may have limits."""
-    line = next((line for line in _said(OWN_CGROUP).splitlines() if line.startswith("0::/")), "0::/")
-    own = CGROUP / line.removeprefix("0::/")
-    return [own, *(folder for folder in own.parents if folder.is_relative_to(CGROUP))]
+    """Returns the control groups that this process is in, each of which may have limits.
+
+    Linux's first version, still that of older clusters, has a tree for each kind of limit, under the kind's name.
+    """
+    groups = list[Path]()
+    for line in _said(OWN_CGROUP).splitlines() or ["0::/"]:
+        kind, _, path = line.partition(":")[2].partition(":")
+        own = CGROUP / kind / path.removeprefix("/")
+        groups += [own, *(folder for folder in own.parents if folder.is_relative_to(CGROUP))]
+    return groups
 
 
 def _said(file: Path) -> str:

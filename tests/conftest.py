@@ -1,5 +1,6 @@
 """What every room's tests share: the command line's config without the command line, tiny data, real data."""
 
+import locale
 import logging
 import os
 import pickle
@@ -135,6 +136,15 @@ def ctrl_c() -> Iterator[None]:
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture
+def old_locale() -> Iterator[None]:
+    """Files are in ASCII unless somebody says otherwise, as in code pages that lack most characters."""
+    before = locale.setlocale(locale.LC_CTYPE)
+    locale.setlocale(locale.LC_CTYPE, "C")
+    yield
+    locale.setlocale(locale.LC_CTYPE, before)
 
 
 @pytest.fixture(autouse=True)

@@ -9,6 +9,7 @@ from cifar_tuning.data.augmentation import Augmentation, CropFlip, NoAugmentatio
 from cifar_tuning.data.base import ArraySet, ImageData, Splits
 from cifar_tuning.data.batches import EvalBatches, Normalizer, TrainBatches
 from cifar_tuning.data.cifar10 import CIFAR10
+from cifar_tuning.data.image_folder import ImageFolder
 from cifar_tuning.data.synthetic import Synthetic
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ __all__ = [
     "CropFlip",
     "EvalBatches",
     "ImageData",
+    "ImageFolder",
     "NoAugmentation",
     "Normalizer",
     "Splits",

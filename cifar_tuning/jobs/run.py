@@ -18,6 +18,7 @@ from cifar_tuning.jobs.context import run_context
 from cifar_tuning.jobs.export import load_classifier, model_from_checkpoint
 from cifar_tuning.jobs.forgotten import forgotten
 from cifar_tuning.jobs.prepare import Prepared, job_config, own_checkpoint, prepare, where_typed
+from cifar_tuning.jobs.process import collect_garbage
 from cifar_tuning.jobs.result import RESULT_FILE, JobResult, objective
 from cifar_tuning.jobs.testing import accuracy, label_test_images
 from cifar_tuning.jobs.training import make_trainer
@@ -25,6 +26,7 @@ from cifar_tuning.jobs.used_folder import has_trained, only_here, put_aside
 from cifar_tuning.overrides import job_overrides
 from cifar_tuning.processes import undisturbed
 from cifar_tuning.ranking import BEST_ACCURACY, ENDED
+from cifar_tuning.reporting import plots
 from cifar_tuning.targets import is_study
 from cifar_tuning.text import typed
 from cifar_tuning.tracking.base import TRACEBACK, Tracker
@@ -129,7 +131,7 @@ class Job:
             names = objectives_of(cfg)
             value = objective(names, result, self.figures)
             self.objective = dict(zip(names, [value] if len(names) == 1 else value, strict=True))
-            self._keep_files(result, prepared.parts)
+            self._keep_files(result, prepared)
             if self.multirun and is_retrained(self.hydra):
                 self._test(prepared)
             with undisturbed():  # or it would have ended here and not there
@@ -216,6 +218,7 @@ class Job:
         log.info("test accuracy %.4f", self.test_acc)
 
     def _train(self, prepared: Prepared) -> Result:
+        collect_garbage()
         listeners = [self.reporter] if self.reporter is not None else []
         trainer, self.figures = make_trainer(prepared, self.folder, listeners)
         self.trainer, self.earlier = trainer, sum(one.epoch_seconds for one in trainer.progress.history)
@@ -224,12 +227,14 @@ class Job:
             for name in Formats._fields
             if prepared.config["trainer"].get(name) == "auto"
         }
+        plots.load_meanwhile()
         return trainer.fit()
 
-    def _keep_files(self, result: Result, parts: Parts) -> None:
+    def _keep_files(self, result: Result, prepared: Prepared) -> None:
         """Draws the run's pictures and hands them, the best checkpoint and the model to the tracker."""
-        from cifar_tuning.reporting import plots
-
+        parts = prepared.parts
+        # To try something on a few images, nobody waits a second or two for a model to deploy.
+        to_keep = not self.multirun and prepared.config["data"].get("train_limit") is None
         try:
             pictures = [plots.learning_curves(result.progress.history, self.folder / "learning_curves.png")]
             if result.progress.confusion:
@@ -238,7 +243,7 @@ class Job:
             best = self.folder / "best.pt"
             files = {**{picture.name: picture for picture in pictures}, "checkpoints/best.pt": best}
             parts.tracking.log_artifacts({name: file for name, file in files.items() if file.is_file()})
-            if parts.tracking.wants_model(single_run=not self.multirun) and best.is_file():
+            if parts.tracking.wants_model(single_run=to_keep) and best.is_file():
                 parts.tracking.log_model(*load_classifier(self.folder))
         except Exception:  # a full disk or a plotting error must not make a failure of a finished training
             log.warning("The run is trained, but not all of its files could be kept:", exc_info=True)

@@ -1,4 +1,4 @@
-"""Does the lab report again and draws docs/results.md: `python -m cifar_tuning.lab`, which `make results` calls."""
+"""Repeats the lab report and draws docs/results.md: `python -m cifar_tuning.lab`, which `make results` calls."""
 
 import argparse
 import re
@@ -41,11 +41,13 @@ def main() -> int:
 
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m cifar_tuning.lab", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="two epochs of everything, in multirun/quick")
-    parser.add_argument("--only", help="experiments to train and measure, separated by commas (all)")
-    parser.add_argument("--no-train", dest="train", action="store_false", help="draw from what is there")
-    parser.add_argument("--again", action="store_true", help="train also what is in the CSV but not in multirun")
-    parser.add_argument("overrides", nargs="*", help="for every training command, such as trainer.device=cuda")
+    parser.add_argument(
+        "--quick", action="store_true", help="two epochs of everything on few images, in multirun/quick"
+    )
+    parser.add_argument("--only", help="the experiments to train and measure, separated by commas (all)")
+    parser.add_argument("--no-train", dest="train", action="store_false", help="train nothing, draw from what is there")
+    parser.add_argument("--again", action="store_true", help="also train what is in the CSV but not in multirun")
+    parser.add_argument("overrides", nargs="*", help="added to every training command, such as trainer.device=cuda")
     options = parser.parse_args()
     options.only = [name for name in (options.only or "").split(",") if name] or list(EXPERIMENTS)
     if unknown := [name for name in options.only if name not in EXPERIMENTS]:

@@ -60,15 +60,15 @@ def _batch_norm_means(results: Results) -> Verdict:
     shifted = largest("output", "train", *IMAGES)
     output = max(shifted, largest("output", "eval", *IMAGES))
     evidence = [
-        f"The largest channel mean of y = γx̂ + β is {output:.2f} in size, {shifted:.2f} in training mode, where it is "
-        "β's alone",
+        f"The largest channel mean of y = γx̂ + β is {output:.2f} in size; in training mode it is {shifted:.2f}, which "
+        "comes from β alone",
         f"Before γ and β, the largest channel mean of x̂ is {train:.1e} in training mode; in evaluation mode it is "
         f"{seen:.3f} on training images and {new:.3f} on validation images ({counted(len(measured), 'network')})",
     ]
     if evaluation > NOT_ZERO and new - seen < NOT_ZERO:
         evidence.append(
-            "The report's reason, images that are distributed otherwise, does not show: training images do as much. "
-            "The running averages do it, which were taken over augmented batches while the weights still changed"
+            "The report's reason, another distribution of the images, does not show: training images do the same. The "
+            "cause is the running averages, which were taken over augmented batches while the weights still changed"
         )
     outcome = HOLDS if output > NOT_ZERO and evaluation > NOT_ZERO else FALSE
     return Verdict("1.1 batch norm", says, outcome, evidence, 0, ["claim_bn_mean"])
@@ -183,5 +183,5 @@ def _leaky_relus_time(results: Results) -> Verdict:
         )
         for rate in grid.params["optimizer.lr"]
     ]
-    says = "Its reason there: leaky ReLU takes longer to converge (mean validation accuracy over the epochs)"
+    says = "The report's reason: leaky ReLU takes longer to converge (mean validation accuracy over the epochs)"
     return judge(results, "1.7 leaky ReLU's time", says, contests)

@@ -108,7 +108,7 @@ def _machine(folder: Path) -> tuple[str, str]:
     Where the log does not say it, nothing is known: the run may be another machine's.
     """
     try:
-        starts = list(START_LINE.finditer((folder / "train.log").read_text()))
+        starts = list(START_LINE.finditer((folder / "train.log").read_text(encoding="utf-8", errors="replace")))
     except OSError:
         starts = []
     if not starts:

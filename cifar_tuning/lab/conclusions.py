@@ -199,7 +199,7 @@ def _strengths(rate: str, a: str, b: str) -> Contest:
 
 
 def _initial_loss(results: Results) -> Verdict:
-    says, expected = "Before training the loss is about ln 10 = 2.303 (2.304 there)", math.log(CLASSES)
+    says, expected = "Before training the loss is about ln 10 = 2.303 (2.304 in the report)", math.log(CLASSES)
     losses = [run.initial_loss for run in results.of("lab1_baseline", "") if run.initial_loss is not None]
     if not losses:
         return Verdict("initial loss", says, MISSING, [], 0, ["lab1_baseline"])

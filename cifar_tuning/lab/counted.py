@@ -33,8 +33,8 @@ def separable(results: Results) -> Verdict:
         f"ResNet-20's layers need {min(counted):.1f} to {max(counted):.1f} times fewer MACs and are "
         f"{min(timed):.1f} to {max(timed):.1f} times as fast, {statistics.median(timed):.1f} in the median "
         f"({measured['machine']})",
-        "A separable layer needs 1/N + 1/9 of the MACs, N its output channels: 9 is the limit for N without end, "
-        "16, 32 and 64 channels give 5.8, 7.0 and 7.9",
+        "A separable layer with N output channels needs 1/N + 1/9 of the MACs: 16, 32 and 64 channels give 5.8, 7.0 "
+        "and 7.9 times fewer, and 9 is the limit for large N",
         f"The whole network: {whole:.1f} times fewer MACs, {network:.1f} times as fast. The "
         "depthwise part has few operations for each number that it reads and writes: memory decides its time",
     ]
@@ -62,7 +62,7 @@ def squeezenet(results: Results) -> Verdict:
         f"{ours:.1%} of SqueezeNet's MACs are in the second half of its ten stages, {alexnet:.1%} of AlexNet's in its "
         "second half",
         f"It has {totals['squeezenet1_0']:.2f} million parameters, AlexNet {totals['alexnet']:.1f}. Late "
-        "downsampling keeps the maps large, which makes the early layers dear as well",
+        "downsampling keeps the maps large, which makes the early layers expensive as well",
     ]
     # Half of it within two hundredths is neither most nor least.
     outcome = HOLDS if ours > 0.52 else FALSE if ours < 0.48 else PARTLY
@@ -80,8 +80,8 @@ def shortcuts(results: Results) -> Verdict:
     evidence = [
         f"{a.nonconvex_share:.0%} of the slice is not convex with shortcuts, {plain.nonconvex_share:.0%} without; mean "
         f"negative share of the curvature {a.negative_ratio:.3f} and {plain.negative_ratio:.3f}",
-        "One pair of networks and one pair of directions; at 20 layers Li et al. (2018) found both kinds smooth, the "
-        "difference grows with the depth",
+        "This is one pair of networks and one pair of directions. At 20 layers Li et al. (2018) found both kinds "
+        "smooth; the difference grows with the depth",
     ]
     return Verdict(name, says, SINGLE, evidence, 0, ["claim_shortcut"])
 

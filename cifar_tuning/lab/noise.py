@@ -72,17 +72,17 @@ def sentences(results: Results, groups: Sequence[Sequence[Checked]]) -> list[str
     lines = [f"The verdicts rest on {counted(sum(one.raw_p is not None for one in contests), 'test')}."]
     if (found := peaks(results)) is not None:
         lines.append(
-            f"By configuration, the best epoch is {found[0]:.1f} to {found[1]:.1f} points above the mean of the two "
-            "before and the two after it, most where the curve jumps: it flatters, and not all rows alike."
+            f"A best epoch flatters, and not all rows alike: by configuration, it is {found[0]:.1f} to {found[1]:.1f} "
+            "points above the mean of the two epochs before and the two after it, most where the curve jumps."
         )
     if apart := reruns(results):
         different = [points for points in apart if points]
         lines.append(
-            f"Of {counted(len(apart), 'pair')} of runs of the same configuration and seed in two tables "
-            f"{len(different) or 'none'} differ"
+            "Some runs have the same configuration and seed in two tables. Of "
+            f"{counted(len(apart), 'such pair')} {len(different) or 'none'} differ"
             + (
-                f", by {mean(different):.1f} points in the mean and {max(different):.1f} at most: they were trained in "
-                "stacks of other runs, which add up the same numbers in another order "
+                f", by {mean(different):.1f} points in the mean and {max(different):.1f} at most, because they were "
+                "trained in stacks of other runs, which add up the same numbers in another order "
                 "([performance.md](performance.md#stacked-runs)). That alone makes a difference over five seeds "
                 f"uncertain by ± {_of_reruns(apart):.1f} points; a narrower interval is luck."
                 if different

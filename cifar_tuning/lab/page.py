@@ -14,7 +14,7 @@ from cifar_tuning.lab.published import offsets, order, shortfalls
 from cifar_tuning.lab.results import Results
 from cifar_tuning.lab.rules import MISSING
 from cifar_tuning.lab.tables import line, table, untrained
-from cifar_tuning.lab.texts import HOW, INTRODUCTION, NOT_JUDGED, QUICK, SECTIONS, Section
+from cifar_tuning.lab.texts import HOW, INTRODUCTION, NOT_JUDGED, QUICK, SECTIONS, STATEMENTS, Section
 from cifar_tuning.lab.verdicts import Verdict
 from cifar_tuning.lab.weights import weights_table
 from cifar_tuning.lab.winners import RECIPE, recipe_lines
@@ -30,7 +30,7 @@ def write_page(results: Results, pictures: Mapping[str, list[Picture]]) -> None:
     lines = [
         *_introduction(results, [found, statements]),
         *_summary(results, "The report's conclusions", found),
-        *_summary(results, "The ten statements of its first section", statements),
+        *_summary(results, "The ten statements of the report's first section", statements, STATEMENTS),
         *([] if results.scale.quick else [NOT_JUDGED]),
         *_picture_lines(results, pictures.get("", [])),
         *([" ".join(together), ""] if not results.scale.quick and (together := offsets(results)) else []),
@@ -46,7 +46,7 @@ def write_page(results: Results, pictures: Mapping[str, list[Picture]]) -> None:
     lines += _commands(results)
     notes = results.scale.data / NOTES
     if notes.is_file():
-        lines += ["", notes.read_text().rstrip()]
+        lines += ["", notes.read_text(encoding="utf-8").rstrip()]
     write_text(results.scale.page, "\n".join(lines).rstrip() + "\n")
 
 
@@ -59,21 +59,21 @@ def _introduction(results: Results, groups: Sequence[Sequence[Checked]]) -> list
     folder = results.scale.data.name
     files = f"`runs.csv`, `curves.csv` and the measurements in [{folder}/]({folder}/)"
     lines = [
-        *([QUICK] if results.scale.quick else [INTRODUCTION, " ".join(sentences(results, groups)), ""]),
+        *([QUICK] if results.scale.quick else [INTRODUCTION, *(f"- {one}" for one in sentences(results, groups)), ""]),
         f"{there} of {wanted} runs are there{more}. {'Trained on ' + where + '.' if where else ''}".rstrip(),
         f"This page is made by `make results` from {files}.",
     ]
     if there < wanted:
         lines += [
             "",
-            f"**{wanted - there} runs are missing**; the sections say which, the commands at the end train them.",
+            f"**{wanted - there} runs are missing**. The sections say which, and the commands at the end train them.",
         ]
     return [*lines, ""]
 
 
-def _summary(results: Results, heading: str, verdicts: Sequence[Checked]) -> list[str]:
+def _summary(results: Results, heading: str, verdicts: Sequence[Checked], text: str = "") -> list[str]:
     header = ["the report says", "verdict", "what decided", "p, whole page", "by the last epoch"]
-    lines = [f"## {heading}", "", line(header), "|" + "---|" * len(header)]
+    lines = [f"## {heading}", "", *([text] if text else []), line(header), "|" + "---|" * len(header)]
     for one in verdicts:
         verdict = one.verdict
         evidence = verdict.evidence[verdict.decisive] if verdict.evidence else _to_train(results, verdict)

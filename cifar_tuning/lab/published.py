@@ -89,8 +89,8 @@ def offsets(results: Results) -> list[str]:
     return [
         f"SimpleNN without augmentation is {without}; with crop and flip it is {with_crops}.",
         "The standard error has two parts: the rows' own spread, divided by the root of their number, and the choice "
-        f"of {IMAGES:,} validation images, which all rows share and which was another one there than here. Our seeds, "
-        "which all rows share as well, are not in it.",
+        f"of {IMAGES:,} validation images, which all rows share and which differs between the report and us. Our "
+        "seeds, which all rows share as well, are not in it.",
     ]
 
 
@@ -144,7 +144,7 @@ def _shortfall(row: Row, published_epochs: int, p: float | None) -> str:
     chance = f"({p_in_words(p)}, n = {row.ours.n})"
     if p >= 1 - CONFIDENCE:
         return (
-            f"{below} Such rows can't be told from chance one by one: one more run of ours could lie as far off "
+            f"{below} By itself such a row can't be told from chance: one more run of ours could lie as far off "
             f"{chance}."
         )
     return (
@@ -170,7 +170,7 @@ def order(results: Results, experiment: str) -> list[str]:
         return [_all_agree(len(pairs), sure)]
     sentences = [
         f"{len(agreeing)} of {len(pairs)} pairs of rows lie as published, {sure or 'none'} of them beyond chance "
-        "(corrected for all pairs). The others:"
+        "(corrected for all pairs). The others follow."
     ]
     for (a, b), comparison, p in tested:
         if comparison.difference >= 0:
@@ -178,11 +178,11 @@ def order(results: Results, experiment: str) -> list[str]:
         if p is None:
             judged = f"which is not tested (n = {comparison.n})"
         else:
-            judged = f"which is {'no chance' if p < 1 - CONFIDENCE else 'within noise'} ({p_in_words(p)})"
+            judged = f"which is {'beyond chance' if p < 1 - CONFIDENCE else 'within noise'} ({p_in_words(p)})"
         sentences.append(
-            f"{describe(a.configuration)} before {describe(b.configuration)} there, by "
-            f"{100 * ((a.published or 0) - (b.published or 0)):.1f} points; here the other way round by "
-            f"{-100 * comparison.difference:.1f}, {judged}"
+            f"In the report {describe(a.configuration)} is ahead of {describe(b.configuration)} by "
+            f"{100 * ((a.published or 0) - (b.published or 0)):.1f} points. Here it is the other way round, by "
+            f"{-100 * comparison.difference:.1f}, {judged}."
         )
     return sentences
 

@@ -31,7 +31,7 @@ def third_lab(results: Results) -> list[Verdict]:
         judge(
             results,
             f"untried: {name}",
-            f"Untried there: {name} instead of the default may be better",
+            f"Untried in the report: {name} instead of the default may be better",
             [_variants("lab3_untried", variant, base, name, "SGD with momentum 0.9 and L2")],
         )
         for variant, name in UNTRIED.items()

@@ -116,7 +116,7 @@ def untrained(results: Results, experiment: str) -> list[str]:
             name = describe(row.configuration) or "the only row"
             sentences.append(
                 f"{name[:1].upper()}{name[1:]}: epoch 0 is the network before training. In {never} of "
-                f"{counted(len(runs), 'run')} no epoch was better: what counts there is what untrained weights got."
+                f"{counted(len(runs), 'run')} no epoch was better, so the accuracy of untrained weights counts."
             )
     return sentences
 

@@ -1,8 +1,12 @@
 """Pictures of one run. Drawn without pyplot, whose global state two runs in one process would share."""
 
+import contextlib
+import importlib
+import sys
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
+from threading import Thread
 from typing import TYPE_CHECKING
 
 from cifar_tuning.files import written
@@ -19,6 +23,22 @@ if TYPE_CHECKING:
 MARGINS = {"left": 0.085, "right": 0.985, "bottom": 0.14, "top": 0.9, "wspace": 0.22}
 # Classes up to which a confusion matrix has room for numbers, and for all names; letters that it shows of one.
 MOST_IN_FIGURES, LONGEST = 20, 30
+
+
+# Imported by the first picture: a fifth of a second.
+_DRAWING = "matplotlib.figure", "matplotlib.backends.backend_agg"
+
+
+def load_meanwhile() -> None:
+    """Imports Matplotlib in a thread, while the training computes, which leaves the interpreter's lock alone."""
+
+    def load() -> None:
+        with contextlib.suppress(Exception):  # the first picture meets the same one, in the thread that can tell
+            for name in _DRAWING:
+                importlib.import_module(name)
+
+    if not all(name in sys.modules for name in _DRAWING):
+        Thread(target=load, name="import matplotlib", daemon=True).start()
 
 
 def learning_curves(history: "Sequence[EpochMetrics]", file: Path) -> Path:

@@ -42,7 +42,7 @@ def write_csv(file: Path, predicted: Tensor, first_id: int = 1, names: Sequence[
         UserError: the file can't be written.
     """
     try:
-        with written(file) as partial, partial.open("w", newline="") as stream:
+        with written(file) as partial, partial.open("w", newline="", encoding="utf-8") as stream:
             writer = csv.writer(stream, lineterminator="\n")
             writer.writerow(["id", "label"])
             for number, label in enumerate(predicted.tolist(), start=first_id):

@@ -137,7 +137,8 @@ def _git(root: Path, *arguments: str) -> str | None:
         done = subprocess.run(
             ["git", "-C", str(root), *arguments],
             capture_output=True,
-            text=True,
+            encoding=sys.getfilesystemencoding(),  # of the paths that it says
+            errors="surrogateescape",
             timeout=5,
             check=True,
             # `git status` would otherwise lock the index against the user's own git command.

@@ -1,13 +1,18 @@
 """The `trainer` config group: how long to train, and on what."""
 
+import logging
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import nn
 
+from cifar_tuning.errors import UserError
 from cifar_tuning.numeric import is_number
 from cifar_tuning.option_rules import BELOW_ONE, FLAG, UP_TO_ONE, Rule, broken, number, one_of, raise_all, whole
+
+log = logging.getLogger(__name__)
 
 PRECISIONS = ("auto", "fp32", "bf16")
 # By the names that they have in `torch`.
@@ -96,7 +101,8 @@ class TrainerSettings:
 def check_device(device: object, key: str = "trainer.device") -> list[str]:
     """Returns what is wrong with a device's name, or that this machine lacks it; empty if nothing is."""
     if not isinstance(device, str) or not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
-        return [f"{key}={device}: must be auto, cpu, cuda or cuda:N"]
+        on_a_mac = "; a Mac trains on its processor (auto or cpu)" if str(device).startswith("mps") else ""
+        return [f"{key}={device}: must be auto, cpu, cuda or cuda:N{on_a_mac}"]
     if not device.startswith("cuda"):
         return []
     if not torch.cuda.is_available():
@@ -110,10 +116,34 @@ def check_device(device: object, key: str = "trainer.device") -> list[str]:
 
 
 def resolve_device(device: str) -> torch.device:
-    """Returns the device that a valid `trainer.device` means."""
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(device)
+    """Returns the device that a valid `trainer.device` means; for a process that is about to use it.
+
+    Raises:
+        UserError: the installed PyTorch was not built for the GPU that was asked for; `auto` passes it over.
+    """
+    if device == "cpu" or (device == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    found = torch.device("cuda" if device == "auto" else device)
+    if not _was_built_for(found):
+        problem = f"PyTorch {torch.__version__} was not built for {torch.cuda.get_device_name(found)}"
+        advice = "pytorch.org names the builds for older GPUs"
+        if device != "auto":
+            raise UserError(f"device {device}: {problem}; {advice}, or take cpu")
+        log.warning("%s; the processor takes its place. %s.", problem, advice)
+        return torch.device("cpu")
+    return found
+
+
+@lru_cache
+def _was_built_for(device: torch.device) -> bool:
+    """Whether a GPU can run PyTorch's kernels at all: wheels leave out older ones, and still call them available."""
+    try:
+        torch.ones(1, device=device)
+    except RuntimeError as error:
+        if "no kernel image" in str(error):
+            return False
+        raise
+    return True
 
 
 def place(model: nn.Module, device: torch.device, memory_format: str = "channels_last") -> nn.Module:

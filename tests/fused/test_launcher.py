@@ -1,7 +1,6 @@
 """`hydra/launcher=fused`: what the basic launcher gives, and what becomes of jobs that can't share a stack."""
 
 import gc
-import importlib
 import json
 import math
 import shutil
@@ -48,9 +47,6 @@ def curves(folder) -> dict[int, list]:
 @pytest.mark.usefixtures("pictures")
 def test_an_ended_jobs_memory_is_not_left_to_the_garbage_collector(tiny, monkeypatch):
     """It comes by rarely, and on a GPU it is not told when the memory runs out."""
-    for name in ("matplotlib.figure", "torch._dynamo"):
-        importlib.import_module(name)  # the errors that they catch meanwhile keep hold of whoever imports them
-
     alive = []
     begin = launch.Launch._begin
 

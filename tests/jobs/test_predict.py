@@ -12,6 +12,7 @@ from hydra.utils import execution_whitelist
 from cifar_tuning.data import Synthetic
 from cifar_tuning.jobs.export import load_classifier
 from cifar_tuning.jobs.process import trusted_targets
+from cifar_tuning.reporting.predictions import write_csv
 from tests.conftest import STUDY
 
 
@@ -59,6 +60,12 @@ def test_names_and_first_id(trained, predicting, tmp_path):
     by_name, by_number = read(tmp_path / "n.csv")[1:], read(tmp_path / "p.csv")[1:]
     assert by_name[0][0] == "0"
     assert [names.index(label) for _, label in by_name] == [int(label) for _, label in by_number]
+
+
+@pytest.mark.usefixtures("old_locale")
+def test_names_of_classes_are_written_in_any_locale(tmp_path):
+    write_csv(tmp_path / "p.csv", torch.tensor([0]), names=["Vögel"])
+    assert (tmp_path / "p.csv").read_text(encoding="utf-8") == "id,label\n1,Vögel\n"
 
 
 @pytest.mark.slow

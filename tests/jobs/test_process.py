@@ -1,9 +1,14 @@
+import io
+import os
+import pwd
 import subprocess
 import sys
 
 import pytest
 
-from cifar_tuning.jobs.process import trusted_targets
+from cifar_tuning.errors import UserError
+from cifar_tuning.jobs import process
+from cifar_tuning.jobs.process import check_machine, print_whatever_comes, trusted_targets
 from cifar_tuning.targets import TRUST_VARIABLE
 
 
@@ -124,9 +129,15 @@ def test_a_command_takes_nothing_apart_at_its_end_but_closes_its_database(tmp_pa
     script = f"""
 import atexit, gc
 from pathlib import Path
-atexit.register(lambda: print(gc.get_freeze_count(), gc.get_threshold()[0]))  # comes last
-from cifar_tuning.jobs.process import start
+atexit.register(lambda: print(gc.get_freeze_count()))  # comes last
+from cifar_tuning.jobs.process import collect_garbage, start
 start()
+while_importing = gc.get_threshold()[0]
+gc.collect()
+assert 10_000 < gc.get_threshold()[0] < while_importing and gc.get_freeze_count() > 10_000
+gc.set_threshold(700)  # a user's own
+collect_garbage()
+assert gc.get_threshold()[0] == 700
 file = Path("{file}")
 uri = f"sqlite:///{{file}}"
 {USES[use]}
@@ -134,8 +145,47 @@ cycle = [user]
 cycle.append(cycle)
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    frozen, collect_after = map(int, done.stdout.split())
-    assert frozen > 100_000
-    assert collect_after > 10_000
+    assert int(done.stdout) > 100_000
     assert file.is_file()
     assert not list(tmp_path.glob("*-wal"))
+
+
+@pytest.mark.parametrize(
+    ("encoding", "errors"), [("ascii", "surrogateescape"), ("cp1252", "strict"), ("utf-8", "strict")]
+)
+def test_a_terminal_without_a_character_shows_another(monkeypatch, encoding, errors):
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding=encoding, errors=errors))
+    monkeypatch.setattr(sys, "stderr", None)  # closed, as in `2>&-`
+    print_whatever_comes()
+    print("0.7 ± 0.1 σ", flush=True)
+    print("nowhere", file=sys.stderr)
+    assert sys.stdout.buffer.getvalue() == "0.7 ± 0.1 σ\n".encode(encoding, errors="replace")
+    sys.stderr.close()
+
+
+def test_windows_is_sent_to_wsl(monkeypatch):
+    monkeypatch.setattr(sys, "platform", "win32")
+    with pytest.raises(UserError, match="WSL 2"):
+        check_machine()
+
+
+def test_a_user_without_a_home_directory_is_told(monkeypatch):
+    """Of a container whose user id has no entry in /etc/passwd."""
+    check_machine()
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr(pwd, "getpwuid", lambda number: {}[number])
+    with pytest.raises(UserError, match="set HOME"):
+        check_machine()
+
+
+@pytest.mark.parametrize(
+    ("cores", "given", "expected"), [(2, None, "2"), (8, None, None), (2, "1", "1")], ids=["quota", "none", "asked"]
+)
+def test_threads_are_no_more_than_a_containers_cores(monkeypatch, cores, given, expected):
+    monkeypatch.setenv("OMP_NUM_THREADS", given or "")
+    if given is None:
+        monkeypatch.delenv("OMP_NUM_THREADS")
+    monkeypatch.setattr(process, "cores", lambda: cores)
+    monkeypatch.setattr(process, "visible_cores", lambda: 8)
+    process.share_cores()
+    assert os.environ.get("OMP_NUM_THREADS") == expected

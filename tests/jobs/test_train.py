@@ -13,6 +13,7 @@ from mlflow import MlflowClient
 from cifar_tuning import PROJECT_ROOT, devices
 from cifar_tuning.jobs.training import EpochTracking
 from cifar_tuning.text import counted
+from cifar_tuning.tracking import MLflowTracker
 from cifar_tuning.training import checkpoint as checkpoints
 from cifar_tuning.training import computation, probe
 from cifar_tuning.training.evaluation import Evaluation
@@ -22,6 +23,14 @@ from tests.conftest import TINY
 
 def history(folder) -> list[dict]:
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.usefixtures("old_locale")
+def test_the_log_is_in_utf_8_in_any_locale(tiny, tmp_path):
+    outcome = tiny(f"hydra.run.dir='{tmp_path}/Bücher'", "trainer.epochs=1")
+    assert outcome.code == 0, outcome.err
+    assert "Logging error" not in outcome.err
+    assert f"pictures in {tmp_path}/Bücher" in (tmp_path / "Bücher/train.log").read_text(encoding="utf-8")
 
 
 def same_weights(a, b) -> bool:
@@ -411,6 +420,20 @@ def test_mlflows_own_variable_names_the_store(tiny, predicting, tmp_path, monkey
     (run,) = client.search_runs([e.experiment_id for e in client.search_experiments()])
     assert run.info.status == "FINISHED"
     assert predicting(f"run={run.info.run_id}", f"output={tmp_path}/p.csv").code == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "logged"),
+    [([], True), (["data.train_limit=64"], False), (["data.train_limit=64", "tracking.log_model=true"], True)],
+)
+def test_a_run_on_a_few_images_logs_its_model_on_demand(
+    tiny, tmp_path, monkeypatch, pristine_database, options, logged
+):
+    models = []
+    monkeypatch.setattr(MLflowTracker, "log_model", lambda self, model, example: models.append(model))
+    store = f"sqlite:///{shutil.copy(pristine_database, tmp_path / 'own.db')}"
+    assert tiny("tracking=mlflow", f"tracking.uri={store}", "trainer.epochs=1", *options).code == 0
+    assert len(models) == logged
 
 
 def test_a_config_of_ones_own_on_top_of_ours(tiny, tmp_path):

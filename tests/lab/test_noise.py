@@ -59,6 +59,6 @@ def test_runs_that_were_trained_again_are_compared_seed_by_seed(make_results):
     results = make_results(rows)
     assert reruns(results) == pytest.approx([0.0, 2.0])
     *_, sentence = sentences(results, [])
-    assert sentence.startswith("Of 2 pairs of runs of the same configuration and seed in two tables 1 differ, by 2.0")
+    assert "the same configuration and seed in two tables. Of 2 such pairs 1 differ, by 2.0" in sentence
     assert "uncertain by ± 1.8 points" in sentence
     assert sentences(make_results({}), []) == ["The verdicts rest on 0 tests."]

@@ -54,7 +54,7 @@ def test_longer_trainings_have_the_same_published_run(make_results):
         (
             [0.66, 0.72, 0.74],
             30,
-            "can't be told from chance one by one: one more run of ours could lie as far off (p = 0.69",
+            "can't be told from chance: one more run of ours could lie as far off (p = 0.69",
         ),
         # Three standard deviations away, of which three runs know little: t = 2.6 on 2 degrees of freedom.
         ([0.690, 0.700, 0.709], 30, "could lie as far off (p = 0.12, n = 3)"),
@@ -147,7 +147,7 @@ def test_other_validation_images_alone_are_no_offset(make_results):
         ({"null": [0.65, 0.66, 0.67], "10": [0.66, 0.655, 0.68]}, "Both rows lie as published, which may be chance."),
         ({"null": [0.65, 0.66, 0.67], "10": [0.70, 0.711, 0.72]}, "both rows lie as there, beyond chance."),
         ({"null": [0.65, 0.66], "10": [0.67, 0.68], "15": [0.675, 0.678]}, "within noise"),
-        ({"null": [0.65, 0.66], "10": [0.67, 0.68], "15": [0.7001, 0.71]}, "no chance"),
+        ({"null": [0.65, 0.66], "10": [0.67, 0.68], "15": [0.7001, 0.71]}, "which is beyond chance"),
         ({"null": [0.65], "10": [0.67], "15": [0.675]}, "by 0.5, which is not tested (n = 1)"),
         ({"null": [0.65, 0.66]}, None),
     ],

@@ -87,14 +87,16 @@ def test_what_was_measured_beside_others_is_this_processs_alone(used, monkeypatc
 def test_only_the_cores_that_it_may_run_on_count(monkeypatch, mine, elsewhere, expected):
     clock = iter((0.0, 1.0))
     now = {"seconds": 0.0}
+    fields = psutil.cpu_times()  # each system has its own
+    none = fields._replace(**dict.fromkeys(fields._fields, 0.0))
 
     def times(percpu):
         busy = [now["seconds"] if core in elsewhere else 0.0 for core in range(4)]
-        return [psutil._ntuples.scputimes(*[0.0] * 10)._replace(user=each) for each in busy]
+        return [none._replace(user=each) for each in busy]
 
     monkeypatch.undo()
     monkeypatch.setattr(psutil, "cpu_times", times)
-    monkeypatch.setattr(remembered.os, "sched_getaffinity", lambda process: mine)
+    monkeypatch.setattr(remembered.os, "sched_getaffinity", lambda process: mine, raising=False)
     monkeypatch.setattr(remembered.torch, "get_num_threads", lambda: 2)
     monkeypatch.setattr(remembered.time, "process_time", lambda: 0.0)
     monkeypatch.setattr(remembered.time, "monotonic", lambda: next(clock))

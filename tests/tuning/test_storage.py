@@ -1,3 +1,5 @@
+import errno
+import fcntl
 import time
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
@@ -46,6 +48,15 @@ def test_a_file_has_its_name_in_its_address(tmp_path, name):
     assert sqlite_file(sqlite_url(tmp_path / name)) == tmp_path / name
     storage.open_storage(sqlite_url(tmp_path / name))
     assert (tmp_path / name).is_file()
+
+
+def test_a_disk_without_locks(tmp_path, monkeypatch):
+    def flock(file, how):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with pytest.raises(UserError, match=r"No locks available\. This disk has no locks, .* on a local one"):
+        open_storage(f"sqlite:///{tmp_path}/a.db")
 
 
 def _barrier(barrier: Barrier) -> None:

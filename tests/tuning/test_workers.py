@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import psutil
 import pytest
+import torch
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 from optuna.exceptions import StorageInternalError
@@ -35,6 +36,7 @@ def options(given=None, device="cpu", launcher=BASIC, n_jobs=2, n_trials=20):
         ({"n_trials": 2}, None, 1),
         ({"device": "auto"}, None, 4),
         ({"device": "auto"}, 80000, 1),
+        ({"device": "auto"}, "MIG", 1),
         ({"device": "cuda:0"}, 80000, 1),
         ({"device": "cpu"}, 80000, 4),
         ({"launcher": JOBLIB, "n_jobs": 8}, None, 1),
@@ -48,7 +50,8 @@ def test_as_many_as_pay(monkeypatch, asked, gpu, count):
     monkeypatch.setattr(worker_count, "cores", lambda: 4)
     monkeypatch.setattr(worker_count, "script", lambda: ["python", "train.py"])
     monkeypatch.setattr(worker_count, "version", lambda package: "2.13.0")
-    monkeypatch.setattr(worker_count, "free_gpu_memory", lambda device: gpu)
+    monkeypatch.setattr(worker_count, "free_gpu_memory", lambda device: gpu if gpu != "MIG" else None)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu is not None)
     assert worker_count.workers_of(options(**asked)) == count
 
 
@@ -79,6 +82,19 @@ def test_a_pytorch_without_cuda_has_no_gpu(monkeypatch):
         ({"batch/cpu.max": "max 100000", "batch/job/cpu.max": "300000 100000", "batch/memory.max": "60"}, 3, 100),
         ({"batch/memory.max": "60", "batch/memory.current": "20", "batch/job/memory.max": "max"}, 8, 40),
         ({"other/cpu.max": "100000 100000"}, 8, 100),
+        # The first version.
+        ({"cpu,cpuacct/old/cpu.cfs_quota_us": "-1", "memory/memory.limit_in_bytes": "9223372036854771712"}, 8, 100),
+        ({"cpu,cpuacct/old/cpu.cfs_quota_us": "200000", "cpu,cpuacct/old/cpu.cfs_period_us": "100000"}, 2, 100),
+        ({"memory/old/memory.limit_in_bytes": "50", "memory/old/memory.usage_in_bytes": "30"}, 8, 20),
+        (
+            {  # in a container, which sees its own group as the root
+                "memory/memory.limit_in_bytes": "50",
+                "memory/memory.usage_in_bytes": "30",
+                "memory/memory.stat": "inactive_file 1\ntotal_inactive_file 5",
+            },
+            8,
+            25,
+        ),
     ],
 )
 def test_a_containers_limits_count(monkeypatch, tmp_path, limits, cores, memory):
@@ -86,10 +102,10 @@ def test_a_containers_limits_count(monkeypatch, tmp_path, limits, cores, memory)
     for name, text in limits.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(f"{text}\n")
-    (tmp_path / "own").write_text("12:cpu:/of/version/1\n0::/batch/job\n")
+    (tmp_path / "own").write_text("5:cpu,cpuacct:/old\n4:memory:/old\n1:name=systemd:/\n0::/batch/job\n")
     monkeypatch.setattr(processes, "CGROUP", root)
     monkeypatch.setattr(processes, "OWN_CGROUP", tmp_path / "own")
-    monkeypatch.setattr(processes.os, "sched_getaffinity", lambda process: set(range(8)))
+    monkeypatch.setattr(processes.os, "sched_getaffinity", lambda process: set(range(8)), raising=False)
     monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=100))
     assert (processes.cores(), processes.free_memory()) == (cores, memory)
 
@@ -149,19 +165,23 @@ def test_workers_train_on_while_the_storage_is_away(tmp_path, caplog):
     assert caplog.text.count("another takes its place") == 1
 
 
-TELLS = "import os, pathlib; pathlib.Path(os.environ['CIFAR_TUNING_WORKER_ERROR']).write_text('too many trials failed')"
+TELLS = """
+import os, pathlib
+pathlib.Path(os.environ['CIFAR_TUNING_WORKER_ERROR']).write_text('too many trials failed: ±', encoding='utf-8')
+"""
 
 
 @pytest.mark.parametrize(
     ("program", "said"),
     [
-        (TELLS, "too many trials failed"),
+        (TELLS, "too many trials failed: ±"),
         ("print('error: a job of mine has a word for it')", "3 workers died one after the other"),
     ],
 )
+@pytest.mark.usefixtures("old_locale")
 def test_a_worker_says_what_is_wrong_in_a_file_of_its_own(tmp_path, program, said):
     """What jobs print is no word of the worker's: another one takes its place, as often as it may."""
-    them = some_workers(tmp_path, Away(0), f"{program}; raise SystemExit(1)", 1)
+    them = some_workers(tmp_path, Away(0), f"{program}\nraise SystemExit(1)", 1)
     with pytest.raises(UserError, match=said) as refused:  # noqa: PT012
         while them.running:
             them.running[0].process.wait()

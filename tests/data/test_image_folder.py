@@ -1,0 +1,210 @@
+"""A dataset of one's own: what its folders may hold, how images become squares, and that they are decoded once."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cifar_tuning.data import ImageFolder, decoded
+from cifar_tuning.errors import DataError
+from cifar_tuning.jobs.checks import problems_with
+
+COLOURS = {"daisy": (250, 250, 250), "rose": (250, 0, 0), "tulip": (0, 0, 250)}
+
+
+def draw(file: Path, colour: tuple[int, ...] = (0, 0, 0), size: tuple[int, int] = (12, 10), mode: str = "RGB") -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    Image.new(mode, size, colour if mode == "RGB" else colour[0]).save(file)
+
+
+@pytest.fixture
+def flowers(tmp_path, monkeypatch) -> Path:
+    """Twenty images of each of three classes to train on, four to test."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    root = tmp_path / "flowers"
+    for part, count in (("train", 20), ("test", 4)):
+        for name, colour in COLOURS.items():
+            for number in range(count):
+                draw(root / part / name / f"{number:02}.png", colour)
+    return root
+
+
+def test_classes_are_folders_and_a_tenth_of_each_validates(flowers):
+    data = ImageFolder(flowers, size=8, batch_size=4)
+    assert data.classes == ("daisy", "rose", "tulip")
+    assert (data.image_shape, data.val_size) == ((8, 8, 3), 6)
+    splits = data.load()
+    assert (len(splits.train), len(splits.val)) == (54, 6)
+    assert np.bincount(splits.val.labels).tolist() == [2, 2, 2]
+    for one in (splits.train, splits.val, data.load_test()):
+        for image, label in zip(one.images, one.labels, strict=True):
+            assert tuple(image[4, 4].tolist()) == COLOURS[data.classes[label]]
+    assert ImageFolder(flowers, size=8, batch_size=4, split_seed=1).load().val.rows.tolist() != splits.val.rows.tolist()
+
+
+@pytest.mark.parametrize(
+    ("options", "train", "val"),
+    [
+        ({"val_size": 0.25}, 45, 15),
+        ({"val_size": 9}, 51, 9),
+        ({"val_size": 0}, 60, 0),
+        ({"val_size": 0.25, "train_limit": 30}, 30, 15),
+    ],
+)
+def test_how_many_validate(flowers, options, train, val):
+    data = ImageFolder(flowers, size=8, batch_size=4, **options)
+    splits = data.load()
+    assert (len(splits.train), len(splits.val), data.val_size) == (train, val, val)
+
+
+@pytest.mark.parametrize(
+    ("options", "train", "val"), [({}, 60, 1), ({"train_limit": 12}, 12, 1), ({"val_size": 0}, 60, 0)]
+)
+def test_images_in_val_validate(flowers, options, train, val):
+    draw(flowers / "val" / "tulip" / "00.png", COLOURS["tulip"])
+    data = ImageFolder(flowers, size=8, batch_size=4, **options)
+    splits = data.load()
+    assert (len(splits.train), len(splits.val), data.val_size) == (train, val, val)
+    assert splits.val.labels.tolist() == [2] * val
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        ({"size": 7}, "data.size=7: must be a whole number from 8 to 512 (pixels)"),
+        ({"val_size": 60}, "data.val_size=60: must be a number of images up to 59 (60 images in train/), a share of"),
+        ({"val_size": -0.1}, "data.val_size=-0.1: must be"),
+        ({"val_size": True}, "data.val_size=True: must be"),
+        (
+            {"train_limit": 55},
+            "data.train_limit=55: must be between 1 and 54 (60 images in train/, 6 of which",
+        ),
+        (
+            {"batch_size": 128},
+            "data.batch_size=128: must be between 1 and 54 (60 images in train/, 6 of which",
+        ),
+        ({"train_limit": 8, "batch_size": 9}, "data.batch_size=9: must be between 1 and 8 (data.train_limit=8)"),
+        ({"split_seed": -1}, "data.split_seed=-1: must be"),
+        ({"mean": [0.5]}, "data.mean=[0.5]: must be a number for each of three channels"),
+        ({"std": [0.5, 0, 0.5]}, "data.std=[0.5, 0, 0.5]: must be"),
+        ({"root": ""}, "data.root=: must be the path of a folder"),
+    ],
+)
+def test_what_is_wrong_with_the_options_is_said(flowers, options, problem):
+    given = {"root": str(flowers), "batch_size": 4} | options
+    (found,) = problems_with(ImageFolder, given)
+    assert found.startswith(problem)
+    with pytest.raises(ValueError, match=r"^data\."):
+        ImageFolder(**given)
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (
+            lambda root: (root / "train").rename(root / "training"),
+            "has no folder train/; put each image into",
+        ),
+        (lambda root: (root / "train" / "oak").mkdir(), "there is no image in train/oak (of the kinds .jpg, .jpeg"),
+        (
+            lambda root: draw(root / "test" / "oak" / "1.png"),
+            "test/oak is no class of train/, which has daisy, r",
+        ),
+        (lambda root: draw(root / "val" / "oak" / "1.png"), "val/oak is no class of train/"),
+        (lambda root: root.rename(root.with_name("elsewhere")), "there is no such folder"),
+    ],
+)
+def test_what_is_wrong_with_the_folders_is_said(flowers, change, problem):
+    change(flowers)
+    (found,) = problems_with(ImageFolder, {"root": flowers, "batch_size": 4})
+    assert found.startswith(f"data.root={flowers}: {problem}")
+
+
+def test_one_class_is_none(tmp_path):
+    draw(tmp_path / "train" / "daisy" / "1.png")
+    (found,) = problems_with(ImageFolder, {"root": tmp_path, "batch_size": 1})
+    assert "has 1 classes with images in train/; put each image" in found
+
+
+def test_an_option_beside_val_is_refused(flowers):
+    draw(flowers / "val" / "tulip" / "00.png")
+    (found,) = problems_with(ImageFolder, {"root": flowers, "batch_size": 4, "val_size": 0.2})
+    assert found.startswith("data.val_size=0.2: the images in val/ validate; leave it null")
+
+
+def test_what_is_no_image_is_passed_over(flowers):
+    for name in ("notes.txt", ".hidden.png", "Thumbs.db"):
+        (flowers / "train" / "rose" / name).write_bytes(b"no image")
+    (flowers / "train" / ".cache").mkdir()
+    draw(flowers / "train" / "rose" / "more" / "00.JPG", COLOURS["rose"])
+    images, labels = ImageFolder(flowers, size=8, batch_size=4).arrays("train")
+    assert len(images) == 61
+    assert np.bincount(labels).tolist() == [20, 21, 20]
+
+
+def test_images_of_any_shape_and_mode_become_squares(flowers):
+    """The longer side is cropped at both ends alike, a picture that was held upright is turned."""
+    wide = Image.new("RGB", (30, 10), (9, 9, 9))
+    wide.paste((200, 100, 50), (10, 0, 20, 10))
+    wide.save(flowers / "test" / "rose" / "a.png")
+    half = Image.new("RGB", (10, 10))
+    half.paste((250, 250, 250), (0, 0, 10, 5))
+    exif = Image.Exif()
+    exif[0x0112] = 3  # upside down
+    half.save(flowers / "test" / "rose" / "b.jpg", exif=exif, quality=100)
+    draw(flowers / "test" / "rose" / "c.png", (77,), mode="L")
+    images, _ = ImageFolder(flowers, size=8, batch_size=4).arrays("test")
+    a, b, c = images[[-7, -6, -5]]
+    assert (a[:, 2:6] == (200, 100, 50)).all()  # at its sides lie the pixels beside it
+    assert b[1, 1].max() < 20
+    assert b[6, 6].min() > 230
+    assert (c == 77).all()
+
+
+def test_images_are_decoded_once(flowers, monkeypatch):
+    first, _ = ImageFolder(flowers, size=8, batch_size=4).arrays("train")
+    opened = []
+    usual = Image.open
+    monkeypatch.setattr(decoded.Image, "open", lambda file: opened.append(file) or usual(file))
+    again, _ = ImageFolder(flowers, size=8, batch_size=4).arrays("train")
+    assert isinstance(again, np.memmap)
+    assert (again == first).all()
+    assert not opened
+    changed = flowers / "train" / "daisy" / "00.png"
+    draw(changed, (1, 2, 3))
+    os.utime(changed, ns=(1, 1))
+    anew, _ = ImageFolder(flowers, size=8, batch_size=4).arrays("train")
+    assert len(opened) == 60
+    assert (anew[0] == (1, 2, 3)).all()
+    assert (again[0] == 250).all()  # mapped before
+    ImageFolder(flowers, size=9, batch_size=4).arrays("train")
+    assert len(opened) == 120
+    folders = [one for one in (flowers.parent / "cache" / "cifar_tuning" / "images").iterdir() if one.is_dir()]
+    assert sorted(file.name for one in folders for file in one.iterdir()) == ["images.npy", "images.npy", "key", "key"]
+
+
+def test_where_nothing_can_be_kept_they_are_decoded_each_time(flowers, monkeypatch, caplog):
+    (flowers.parent / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(flowers.parent / "file"))
+    images, _ = ImageFolder(flowers, size=8, batch_size=4).arrays("train")
+    assert (images[0] == 250).all()
+    assert "can't be kept" in caplog.text
+
+
+@pytest.mark.parametrize("content", [b"", b"no image", "truncated"])
+def test_a_bad_image_is_named_and_nothing_is_kept(flowers, content):
+    bad = flowers / "train" / "rose" / "07.png"
+    bad.write_bytes(bad.read_bytes()[:50] if isinstance(content, str) else content)
+    with pytest.raises(DataError, match=r"rose.07\.png can't be decoded as an image"):
+        ImageFolder(flowers, size=8, batch_size=4).load()
+    assert not [one for one in (flowers.parent / "cache" / "cifar_tuning" / "images").iterdir() if one.is_dir()]
+
+
+def test_without_test_images_it_says_where_to_put_them(flowers):
+    (flowers / "test").rename(flowers / "later")
+    data = ImageFolder(flowers, size=8, batch_size=4)
+    assert data.prepare() == str(flowers)
+    with pytest.raises(DataError, match=r"no image in test/CLASS/.*daisy, rose, tulip"):
+        data.load_test()

@@ -1,0 +1,44 @@
+"""Images of one's own, from the command to the predictions."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cifar_tuning.training import checkpoint as checkpoints
+from tests.conftest import TINY
+
+
+@pytest.mark.parametrize("options", [[], ["model=resnet20", "model.depth=8", "data.size=16"]])
+def test_a_network_has_as_many_outputs_as_there_are_folders(command, predicting, tmp_path, options):
+    random = np.random.default_rng(0)
+    for part, count in (("train", 20), ("test", 5)):
+        for label, name in enumerate(("daisy", "rose", "tulip")):
+            folder = tmp_path / "flowers" / part / name
+            folder.mkdir(parents=True)
+            for number in range(count):
+                image = random.integers(0, 60, (20, 24, 3), np.uint8)
+                image[..., label] += 180
+                Image.fromarray(image).save(folder / f"{number}.png")
+    own = ["data=image_folder", f"data.root={tmp_path}/flowers", "data.batch_size=8", "optimizer.lr=0.03"]
+    outcome = command(*TINY, *own, "trainer.epochs=8", f"hydra.run.dir={tmp_path}/run", *options)
+    assert outcome.code == 0, outcome.err
+    assert json.loads((tmp_path / "run" / "result.json").read_text())["value"] == 1
+    assert list(checkpoints.load(tmp_path / "run").model.values())[-1].shape == (3,)
+    outcome = predicting(f"run={tmp_path}/run", "labels=names", f"output={tmp_path}/p.csv", "tracking.uri=null")
+    assert outcome.code == 0, outcome.err
+    rows = list(csv.DictReader((tmp_path / "p.csv").read_text().splitlines()))
+    assert [row["label"] for row in rows] == ["daisy"] * 5 + ["rose"] * 5 + ["tulip"] * 5
+
+
+def test_a_network_for_other_images_is_refused(command, tmp_path):
+    for name in ("daisy", "rose"):
+        folder = tmp_path / "train" / name
+        folder.mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(folder / "1.png")
+    own = ["data=image_folder", f"data.root={tmp_path}", "data.batch_size=1", "data.size=48"]
+    outcome = command(*TINY, *own, f"hydra.run.dir={tmp_path}/run")
+    assert outcome.code != 0
+    assert "give it images of 32×32, or take a model that pools globally: model=resnet20" in outcome.err
