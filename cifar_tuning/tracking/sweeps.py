@@ -60,11 +60,18 @@ def search_parent(store: Store, sweep_dir: str, oldest: bool = False) -> Run | N
 
 
 def open_parent(
-    store: Store, name: str, sweep_dir: Path, params: Mapping[str, str], root: Path, key: str | None = None
+    store: Store,
+    name: str,
+    sweep_dir: Path,
+    params: Mapping[str, str],
+    root: Path,
+    key: str | None = None,
+    own_tags: Mapping[str, str] | None = None,
 ) -> str:
     """Create the multirun's run, or open it again where the same folder, or the sweep named `key`, is continued."""
     folder = facts.absolute(sweep_dir)
     tags = {
+        **(own_tags or {}),
         **facts.process_tags(),
         **facts.git_tags(root),
         facts.SWEEP_DIR: key or folder,

@@ -124,6 +124,17 @@ def test_what_the_winner_reached_on_the_test_set(client, root, sweep_dir, winner
     assert {k: v for k, v in parent.data.metrics.items() if k.startswith("test/")} == pytest.approx(expected)
 
 
+def test_a_sweeps_own_run_has_what_its_jobs_share(client, root, sweep_dir):
+    config = config_of(root, sweep_dir, tags={"team": "vision"})
+    config.hydra.sweeper = {"params": {"optimizer.lr": "1.0,0.1"}}
+    SweepRun().on_multirun_start(config)
+    (parent,) = parents(client)
+    assert parent.data.params["hydra.sweeper.params.optimizer.lr"] == "1.0,0.1"
+    assert "optimizer.lr" not in parent.data.params
+    assert parent.data.params["extra"] == "1"
+    assert parent.data.tags["team"] == "vision"
+
+
 def test_the_same_folder_has_one_parent(started, client, root, sweep_dir):
     for accuracy in (0.5, 0.6):
         callback, config = SweepRun(), config_of(root, sweep_dir)
