@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+# Seconds that a sweep's end waits for a store that is away: without it nobody knows how the jobs ended.
+SUMMING_UP = 60.0
 STUDY_FILES = ("best.yaml", "optimization_results.yaml", "retrained.json")
 
 
@@ -96,12 +98,13 @@ class SweepRun(Callback):
         error = sys.exc_info()[1]  # Hydra calls from a `finally`, where the exception is still on its way
         from cifar_tuning.tracking import reaper, sweeps
         from cifar_tuning.tracking.outbox import Outbox
+        from cifar_tuning.tracking.patience import is_back
 
         tracker = MLflowTracker(**self._tracking)
         store = tracker.open_store(check=False)
         outbox = Outbox(store, self._parent, Path(config.hydra.sweep.dir))
         children: list[Run] = []
-        if store.location.problem(timeout=1) is None:
+        if is_back(store.location, seconds=0 if error else SUMMING_UP):
             reaper.reap(store)  # a launcher's worker may have been killed
             Outbox.deliver_left(store)
             children = sweeps.children_of(store, self._parent)

@@ -21,6 +21,7 @@ from cifar_tuning.text import flatten
 from cifar_tuning.tracking.base import RunContext
 
 PARENT = "mlflow.parentRunId"
+RUN_NAME = "mlflow.runName"
 STATE = "state"
 # Of a run that failed: what it failed of, in a line.
 ERROR = "error"

@@ -137,6 +137,8 @@ class MLflowTracker:
             params = {key: value for key, value in params.items() if not f"{key}.".startswith("tracking.tags.")}
             params.setdefault("seed", str(context.seed))
             tags = {**self.tags, **facts.run_tags(context, self.root)}
+            if context.sweep_dir is not None:  # its jobs are told apart by their names
+                tags.pop(facts.RUN_NAME, None)
             parent = self._parent(store, context)
             known = context.run_id
             if context.again and parent is not None:
@@ -215,7 +217,7 @@ class MLflowTracker:
         _unregister(self)
         outbox.close(STATUS_OF_STATE[state], {facts.STATE: state})
         if self._group is not None:
-            from cifar_tuning.tracking.sweeps import close_group
+            from cifar_tuning.tracking.groups import close_group
 
             try:
                 close_group(outbox.store, self._group, of_trial or state)
@@ -252,7 +254,8 @@ class MLflowTracker:
         """Find the run that this one is nested in: its sweep's, or that of its trial of several jobs."""
         if context.sweep_dir is None:
             return None
-        from cifar_tuning.tracking.sweeps import find_parent, open_group
+        from cifar_tuning.tracking.groups import open_group
+        from cifar_tuning.tracking.sweeps import find_parent
 
         parent = find_parent(store, context.sweep_dir, context.sweep_key)
         if parent is None:

@@ -49,7 +49,8 @@ def create(store: Store, context: RunContext, tags: Mapping[str, str], parent: s
         more["mlflow.runColor"] = COLOURS[context.job_num % len(COLOURS)]
     if parent is not None:
         more[facts.PARENT] = parent
-    run = store.client.create_run(store.experiment_id, tags={**tags, **more}, run_name=context.name)
+    name = tags.get(facts.RUN_NAME, context.name)
+    run = store.client.create_run(store.experiment_id, tags={**tags, **more}, run_name=name)
     return str(run.info.run_id)
 
 

@@ -50,3 +50,16 @@ def patiently(call: Callable[[], None], location: Location) -> None:
             if began is not None:
                 log.warning("The tracking store %s is back.", location.shown)
             return
+
+
+def is_back(location: Location, seconds: float) -> bool:
+    """Wait for a store; returns whether it answers before so many seconds are over."""
+    deadline, told = time.monotonic() + seconds, False
+    while (problem := location.problem(timeout=1)) is not None:
+        if time.monotonic() >= deadline:
+            return False
+        if not told:
+            log.warning("The tracking store %s: %s. Waiting %.0f s for it.", location.shown, problem, seconds)
+        told = True
+        time.sleep(PAUSE)
+    return True

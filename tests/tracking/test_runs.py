@@ -309,11 +309,15 @@ def test_a_run_that_is_deleted_while_it_trains_is_asked_for_in_the_end(started, 
     assert (run.data.tags["state"], told) == (("complete", 4) if restored else ("running", 1))
 
 
-def test_tags_of_ones_own(root, context, client):
-    tracker = MLflowTracker(root=root, tags={"team": "vision", "nested": {"on": True}, "state": "mine"})
-    tracker.start(context())
-    tags = client.get_run(tracker.run_id).data.tags
+@pytest.mark.parametrize(("in_sweep", "name"), [(False, "mine"), (True, "simplenn-sgd")])
+def test_tags_of_ones_own(root, context, client, tmp_path, in_sweep, name):
+    own = {"team": "vision", "nested": {"on": True}, "state": "mine", "mlflow.runName": "mine"}
+    tracker = MLflowTracker(root=root, tags=own)
+    tracker.start(context(sweep_dir=tmp_path if in_sweep else None))
+    run = client.get_run(tracker.run_id)
+    tags = run.data.tags
     assert (tags["team"], tags["nested.on"], tags["state"]) == ("vision", "true", "running")
+    assert run.info.run_name == name  # a sweep's jobs are told apart by theirs
     tracker.finish("complete")
 
 
