@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,13 +19,21 @@ if TYPE_CHECKING:
     from cifar_tuning.tracking.store import Store
 
 
-def open_group(store: Store, folder: Path, parent: str | None, name: str, job_num: int | None) -> str:
+def open_group(
+    store: Store,
+    folder: Path,
+    parent: str | None,
+    name: str,
+    job_num: int | None,
+    own_tags: Mapping[str, str] | None = None,
+) -> str:
     """Create the run of a trial that is several jobs, or open it again for the next of them."""
     group = search_parent(store, facts.absolute(folder), within=parent)
     if group is not None and group.data.tags.get(facts.PARENT) == parent:
         store.reopen(group.info.run_id, {**facts.process_tags(), facts.STATE: "running"})
         return str(group.info.run_id)
     tags = {
+        **(own_tags or {}),
         **facts.process_tags(),
         facts.SWEEP_DIR: facts.absolute(folder),
         facts.FOLDER: facts.absolute(folder),

@@ -262,7 +262,8 @@ class MLflowTracker:
             log.warning("No parent run for %s; this run stands alone.", context.sweep_dir)
         if context.group_dir is not None:
             name, number = f"trial {context.job_num}", context.job_num
-            parent = self._group = open_group(store, context.group_dir, parent, name, number)
+            own = {key: value for key, value in self.tags.items() if key != facts.RUN_NAME}
+            parent = self._group = open_group(store, context.group_dir, parent, name, number, own)
         return parent
 
 

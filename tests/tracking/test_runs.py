@@ -313,11 +313,15 @@ def test_a_run_that_is_deleted_while_it_trains_is_asked_for_in_the_end(started, 
 def test_tags_of_ones_own(root, context, client, tmp_path, in_sweep, name):
     own = {"team": "vision", "nested": {"on": True}, "state": "mine", "mlflow.runName": "mine"}
     tracker = MLflowTracker(root=root, tags=own)
-    tracker.start(context(sweep_dir=tmp_path if in_sweep else None))
+    place = {"sweep_dir": tmp_path, "group_dir": tmp_path / "0", "job_num": 0} if in_sweep else {}
+    tracker.start(context(**place))
     run = client.get_run(tracker.run_id)
     tags = run.data.tags
     assert (tags["team"], tags["nested.on"], tags["state"]) == ("vision", "true", "running")
     assert run.info.run_name == name  # a sweep's jobs are told apart by theirs
+    if in_sweep:
+        trial = client.get_run(tags["mlflow.parentRunId"])
+        assert (trial.info.run_name, trial.data.tags["team"]) == ("trial 0", "vision")
     tracker.finish("complete")
 
 
