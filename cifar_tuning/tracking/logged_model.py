@@ -80,9 +80,17 @@ def _log_figures(client: MlflowClient, run_id: str, model_id: str) -> None:
     """Puts the run's last figures on its model, too, which leaves the run's own as they are."""
     from mlflow.entities import Metric
 
-    known = [metric for metric in client.get_run(run_id).data._metric_objs if metric.key in METRICS]
-    points = [Metric(one.key, one.value, one.timestamp, one.step, model_id=model_id) for one in known]
-    client.log_batch(run_id, metrics=points)
+    run = client.get_run(run_id)
+    datasets = run.inputs.dataset_inputs if run.inputs is not None else []
+    of = {"dataset_name": datasets[0].dataset.name, "dataset_digest": datasets[0].dataset.digest} if datasets else {}
+    known = [metric for metric in run.data._metric_objs if metric.key in METRICS]
+    client.log_batch(
+        run_id,
+        metrics=[
+            Metric(one.key, one.value, one.timestamp, one.step, model_id=model_id, **(of if "acc" in one.key else {}))
+            for one in known
+        ],
+    )
 
 
 @contextmanager
