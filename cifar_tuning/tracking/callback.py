@@ -18,6 +18,7 @@ from cifar_tuning.text import remarked, without_password
 from cifar_tuning.tracking import facts
 from cifar_tuning.tracking.base import STATUS_OF_STATE
 from cifar_tuning.tracking.mlflow_tracker import MLflowTracker
+from cifar_tuning.tracking.reachable import said
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+# Seconds that a sweep's end waits for a store that is away: without it nobody knows how the jobs ended.
+SUMMING_UP = 60.0
 STUDY_FILES = ("best.yaml", "optimization_results.yaml", "retrained.json")
 
 
@@ -82,7 +85,11 @@ class SweepRun(Callback):
             reaper.reap_once(store)
             name = _name(config, sweep_dir)
             params = _params(config, self.sweeper_options(config.hydra))
-            return sweeps.open_parent(store, name, sweep_dir, params, tracker.root, self.sweep_key(config.hydra))
+            key = self.sweep_key(config.hydra)
+            parent = sweeps.open_parent(store, name, sweep_dir, params, tracker.root, key, tracker.tags)
+        if (page := store.location.page(store.experiment_id, parent)) is not None:
+            log.info("MLflow: %s", page)
+        return parent
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
         """Close the parent run; Hydra calls this after errors and interrupts too."""
@@ -91,13 +98,15 @@ class SweepRun(Callback):
         error = sys.exc_info()[1]  # Hydra calls from a `finally`, where the exception is still on its way
         from cifar_tuning.tracking import reaper, sweeps
         from cifar_tuning.tracking.outbox import Outbox
+        from cifar_tuning.tracking.patience import is_back
 
         tracker = MLflowTracker(**self._tracking)
         store = tracker.open_store(check=False)
         outbox = Outbox(store, self._parent, Path(config.hydra.sweep.dir))
         children: list[Run] = []
-        if store.location.problem(timeout=1) is None:
+        if is_back(store.location, seconds=0 if error else SUMMING_UP):
             reaper.reap(store)  # a launcher's worker may have been killed
+            Outbox.deliver_left(store)
             children = sweeps.children_of(store, self._parent)
         curve = sweeps.best_values(Path(config.hydra.sweep.dir))
         number = None if curve is None else sweeps.winner(curve)
@@ -130,7 +139,7 @@ class SweepRun(Callback):
                 log.info("Best run: %s; its model: models:/%s", best.info.run_name, model_id)
         except Exception as error:  # the sweep's results stand without it
             log.warning(
-                "The best run's model was not logged (%s); its checkpoint is.", error, exc_info=wants_traces(log)
+                "The best run's model was not logged (%s); its checkpoint is.", said(error), exc_info=wants_traces(log)
             )
 
 
@@ -176,5 +185,7 @@ def _params(config: DictConfig, sweeper: dict[str, Any] | None = None) -> dict[s
         params.setdefault(key, value)
     if config.get("published"):
         params |= facts.published_params(OmegaConf.to_container(config.published, resolve=True))
+    # What is swept stands with the sweeper alone: beside the jobs' values it would make a chart's axis one of words.
+    fixed = {key: value for key, value in params.items() if f"hydra.sweeper.params.{key}" not in params}
     # A storage's address may hold a password.
-    return {key: without_password(value) for key, value in params.items()}
+    return {key: without_password(value) for key, value in fixed.items()}

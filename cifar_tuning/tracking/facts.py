@@ -21,7 +21,10 @@ from cifar_tuning.text import flatten
 from cifar_tuning.tracking.base import RunContext
 
 PARENT = "mlflow.parentRunId"
+RUN_NAME = "mlflow.runName"
 STATE = "state"
+# Of a run that failed: what it failed of, in a line.
+ERROR = "error"
 HOST = "cifar_tuning.host"
 MACHINE = "cifar_tuning.machine"
 BOOT = "cifar_tuning.boot"
@@ -76,6 +79,11 @@ def run_tags(context: RunContext, root: Path) -> dict[str, str]:
     if context.job_num is not None:
         tags[JOB_NUM] = str(context.job_num)
     return {key: value[:MAX_TAG] for key, value in tags.items()}
+
+
+def own_tags(tags: Mapping[Any, Any]) -> dict[str, str]:
+    """Spell tags of the user's own; nested ones by dotted keys."""
+    return {safe_key(key): _spell(value)[:MAX_TAG] for key, value in flatten(tags)}
 
 
 def absolute(path: Path) -> str:

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from torch import nn
 
 NAME = "model"
+# Of its run, what the model's own page shows and models are sorted by: figures of the weights it has, and its origin.
+METRICS = ("val/acc_best", "test/acc", "model/parameters", "model/macs")
+TAGS = ("mlflow.user", "mlflow.source.name", "mlflow.source.type", "mlflow.source.git.commit")
 
 
 def log_classifier(client: MlflowClient, run_id: str, model: nn.Module, example: np.ndarray) -> str:
@@ -69,18 +72,39 @@ def log_classifier(client: MlflowClient, run_id: str, model: nn.Module, example:
         )
         client.log_model_artifacts(logged.model_id, str(folder))
     client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
+    _log_figures(client, run_id, str(logged.model_id))
     return str(logged.model_id)
+
+
+def _log_figures(client: MlflowClient, run_id: str, model_id: str) -> None:
+    """Puts the run's last figures on its model, too, which leaves the run's own as they are."""
+    from mlflow.entities import Metric
+
+    run = client.get_run(run_id)
+    datasets = run.inputs.dataset_inputs if run.inputs is not None else []
+    of = {"dataset_name": datasets[0].dataset.name, "dataset_digest": datasets[0].dataset.digest} if datasets else {}
+    known = [metric for metric in run.data._metric_objs if metric.key in METRICS]
+    client.log_batch(
+        run_id,
+        metrics=[
+            Metric(one.key, one.value, one.timestamp, one.step, model_id=model_id, **(of if "acc" in one.key else {}))
+            for one in known
+        ],
+    )
 
 
 @contextmanager
 def _opened(client: MlflowClient, run_id: str) -> Iterator[LoggedModel]:
     """Opens an entry for a run's model, which is ready at the end of the context, or has failed by an error."""
     run = client.get_run(run_id)
+    if run.info.lifecycle_stage != "active":
+        raise LookupError(f"run {run_id} was deleted")
     logged = client.create_logged_model(
         run.info.experiment_id,
         name=NAME,
         source_run_id=run_id,
         params=run.data.params,
+        tags={name: run.data.tags[name] for name in TAGS if name in run.data.tags},
         model_type="classifier",
     )
     status: Literal["READY", "FAILED"] = "FAILED"
@@ -105,7 +129,9 @@ def _signature(model: nn.Module, example: np.ndarray) -> Any:
 
 
 def _requirements() -> list[str]:
-    return [f"{name}=={importlib.metadata.version(name)}" for name in ("mlflow", "torch", "numpy")]
+    # Without the build (2.13.0+cpu): package indexes have the version alone, and every build is one of it.
+    versions = {name: importlib.metadata.version(name).partition("+")[0] for name in ("mlflow", "torch", "numpy")}
+    return [f"{name}=={version}" for name, version in versions.items()]
 
 
 @contextmanager

@@ -6,13 +6,12 @@ import atexit
 import contextlib
 import logging
 import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from cifar_tuning import PROJECT_ROOT
-from cifar_tuning.text import first_line, is_elsewhere
+from cifar_tuning.text import first_line
 from cifar_tuning.tracking import facts
 from cifar_tuning.tracking.base import (
     STATUS_OF_STATE,
@@ -23,32 +22,18 @@ from cifar_tuning.tracking.base import (
     state_of_error,
     write_traceback,
 )
+from cifar_tuning.tracking.reachable import said
+from cifar_tuning.tracking.system_metrics import monitor
 
 if TYPE_CHECKING:
     import numpy as np
+    from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
     from torch import nn
 
     from cifar_tuning.tracking.outbox import Outbox
     from cifar_tuning.tracking.store import Location, Store
 
 log = logging.getLogger(__name__)
-
-# Tag of a run that failed: what it failed of, in a line.
-ERROR = "error"
-
-# A sweep's jobs in the UI's charts; the colours MLflow makes from run ids may be hard to tell apart.
-COLOURS = (
-    "#2272b4",
-    "#e8710a",
-    "#3ba65e",
-    "#c83243",
-    "#8a63bf",
-    "#8c564b",
-    "#d1609b",
-    "#6b7785",
-    "#a8a01e",
-    "#17a2b8",
-)
 
 _open_trackers: list[tuple[int, MLflowTracker]] = []
 
@@ -61,6 +46,7 @@ class MLflowTracker:
         experiment: MLflow experiment, created if missing.
         log_model: keep loadable models: `auto` (a single run's, and a multirun's winner), true, false.
         root: the project's folder.
+        tags: of your own, for each run and a multirun's; those that a run has anyway stay as they are.
     """
 
     def __init__(
@@ -69,22 +55,25 @@ class MLflowTracker:
         experiment: str = "cifar10",
         log_model: Literal["auto"] | bool = "auto",
         root: str | Path = PROJECT_ROOT,
+        tags: Mapping[str, Any] | None = None,
     ) -> None:
-        if problems := self.check(uri=uri, experiment=experiment, log_model=log_model):
+        if problems := self.check(uri=uri, experiment=experiment, log_model=log_model, tags=tags):
             raise ValueError("; ".join(problems))
         self.uri = uri
         self.experiment = str(experiment)
         self.model_policy = log_model
         self.root = Path(root)
+        self.tags = facts.own_tags(tags or {})
         self.run_id: str | None = None
         self.continued = False
         self._outbox: Outbox | None = None
         self._metrics: MetricsFile | None = None
         self._logged_through = -1
         self._group: str | None = None
+        self._monitor: SystemMetricsMonitor | None = None
 
     @staticmethod
-    def check(uri: object, experiment: object, log_model: object) -> list[str]:
+    def check(uri: object, experiment: object, log_model: object, tags: object = None) -> list[str]:
         """Returns a line for each option that is out of range; empty if all are right."""
         problems = []
         if uri is not None and not isinstance(uri, str):
@@ -93,6 +82,8 @@ class MLflowTracker:
             problems.append(f"tracking.experiment={experiment!r}: must be a name")
         if not isinstance(log_model, bool) and log_model != "auto":
             problems.append(f"tracking.log_model={log_model}: must be auto, true or false")
+        if tags is not None and not isinstance(tags, Mapping):
+            problems.append(f"tracking.tags={tags}: must be names with values, as {{team: vision}}")
         return problems
 
     def wants_model(self, single_run: bool) -> bool:
@@ -112,29 +103,69 @@ class MLflowTracker:
         return open_store(self.location(), self.experiment, check)
 
     def start(self, context: RunContext) -> None:
-        """Open the run and log everything known about it; raises `TrackingError`."""
-        from cifar_tuning.tracking import reaper
+        """Open the run and log everything known about it; raises `TrackingError`.
+
+        A single run says at once that its store is away, a sweep's job waits for it.
+        """
+        try:
+            if context.sweep_dir is None:
+                self._open(context)
+            else:
+                from cifar_tuning.tracking.patience import patiently
+
+                patiently(lambda: self._open(context), self.location())
+        except BaseException as error:
+            self._leave(error)
+            raise
+        _register(self)
+        outbox, _ = self._running()
+        location, run_id = outbox.store.location, outbox.run_id
+        self._monitor = monitor(location.uri, run_id, self.continued)
+        if context.sweep_dir is None and (page := location.page(outbox.store.experiment_id, run_id)) is not None:
+            log.info("MLflow: %s", page)
+
+    def _open(self, context: RunContext) -> None:
+        from cifar_tuning.tracking import opening, reaper
         from cifar_tuning.tracking.outbox import Outbox
         from cifar_tuning.tracking.store import store_errors
 
         store = self.open_store()
         with store_errors(store.location):
             reaper.reap_once(store)
+            Outbox.deliver_left(store)
             params = facts.as_params(context.config)
+            params = {key: value for key, value in params.items() if not f"{key}.".startswith("tracking.tags.")}
             params.setdefault("seed", str(context.seed))
+            tags = {**self.tags, **facts.run_tags(context, self.root)}
+            if context.sweep_dir is not None:  # its jobs are told apart by their names
+                tags.pop(facts.RUN_NAME, None)
             parent = self._parent(store, context)
             known = context.run_id
             if context.again and parent is not None:
                 from cifar_tuning.tracking.sweeps import find_job
 
                 known = find_job(store, parent, context.job_num, context.seed) or known
-            self.continued = known is not None and self._continue(store, known, context, params)
-            if not self.continued:
-                self._create(store, context, params, parent)
+            through = opening.go_on(store, known, context, tags, params) if known and self.run_id is None else None
+            self.continued = through is not None
+            if through is not None:
+                self.run_id, self._logged_through = known, through
+            else:
+                if self.run_id is None:  # or else it was begun before the store went away
+                    self.run_id = opening.create(store, context, tags, parent)
+                opening.describe(store, self.run_id, context, params)
         assert self.run_id is not None
         self._metrics = MetricsFile(context.folder)
         self._outbox = Outbox(store, self.run_id, context.folder)
-        _register(self)
+
+    def _leave(self, error: BaseException) -> None:
+        """Close the run that could not be opened whole."""
+        if self.run_id is None:
+            return
+        from cifar_tuning.tracking.opening import leave
+
+        state = state_of_error(error)
+        what = f"{type(error).__name__}: {first_line(error)}"
+        leave(self.open_store(check=False), self.run_id, state, STATUS_OF_STATE[state], what)
 
     def log_epoch(self, metrics: Mapping[str, float], step: int) -> None:
         """Write one line of `metrics.jsonl` and tell the store, where epochs are short about several at once."""
@@ -173,7 +204,7 @@ class MLflowTracker:
         try:
             return log_classifier(outbox.store.client, outbox.run_id, model, input_example)
         except Exception as error:  # an unusual model torch can't export, a store that goes just now
-            log.warning("The model was not logged (%s); its checkpoint is.", first_line(error))
+            log.warning("The model was not logged (%s); its checkpoint is.", said(error))
             return None
 
     def finish(self, state: str, of_trial: str | None = None) -> None:
@@ -182,10 +213,11 @@ class MLflowTracker:
         if self._outbox is None:
             return
         outbox, self._outbox = self._outbox, None
+        self._stop_monitor()
         _unregister(self)
         outbox.close(STATUS_OF_STATE[state], {facts.STATE: state})
         if self._group is not None:
-            from cifar_tuning.tracking.sweeps import close_group
+            from cifar_tuning.tracking.groups import close_group
 
             try:
                 close_group(outbox.store, self._group, of_trial or state)
@@ -195,6 +227,7 @@ class MLflowTracker:
     def abandon(self) -> None:
         """Leave the run as it is: another process goes on with it."""
         self._outbox = None
+        self._stop_monitor()
         _unregister(self)
 
     def fail(self, error: BaseException) -> None:
@@ -204,8 +237,13 @@ class MLflowTracker:
         file = write_traceback(self._outbox.folder, error)
         if file is not None:
             self._outbox.add_artifacts({TRACEBACK: file})
-        self._outbox.add_tags({ERROR: f"{type(error).__name__}: {first_line(error)}"})
+        self._outbox.add_tags({facts.ERROR: f"{type(error).__name__}: {first_line(error)}"})
         self.finish(state_of_error(error))
+
+    def _stop_monitor(self) -> None:
+        if self._monitor is not None:
+            self._monitor.finish()
+            self._monitor = None
 
     def _running(self) -> tuple[Outbox, MetricsFile]:
         if self._outbox is None or self._metrics is None:
@@ -216,68 +254,17 @@ class MLflowTracker:
         """Find the run that this one is nested in: its sweep's, or that of its trial of several jobs."""
         if context.sweep_dir is None:
             return None
-        from cifar_tuning.tracking.sweeps import find_parent, open_group
+        from cifar_tuning.tracking.groups import open_group
+        from cifar_tuning.tracking.sweeps import find_parent
 
         parent = find_parent(store, context.sweep_dir, context.sweep_key)
         if parent is None:
             log.warning("No parent run for %s; this run stands alone.", context.sweep_dir)
         if context.group_dir is not None:
             name, number = f"trial {context.job_num}", context.job_num
-            parent = self._group = open_group(store, context.group_dir, parent, name, number)
+            own = {key: value for key, value in self.tags.items() if key != facts.RUN_NAME}
+            parent = self._group = open_group(store, context.group_dir, parent, name, number, own)
         return parent
-
-    def _create(self, store: Store, context: RunContext, params: Mapping[str, str], parent: str | None) -> None:
-        tags = facts.run_tags(context, self.root)
-        if context.run_id is not None:
-            tags["resumed_from"] = context.run_id
-        if context.job_num is not None:
-            tags["mlflow.runColor"] = COLOURS[context.job_num % len(COLOURS)]
-        if parent is not None:
-            tags[facts.PARENT] = parent
-        run = store.client.create_run(store.experiment_id, tags=tags, run_name=context.name)
-        self.run_id = str(run.info.run_id)
-        try:
-            store.log_params(self.run_id, params)
-            _log_texts(store, self.run_id, context)
-        except BaseException:
-            with contextlib.suppress(Exception):
-                store.client.set_terminated(self.run_id, STATUS_OF_STATE["failed"])
-            raise
-
-    def _continue(self, store: Store, known: str, context: RunContext, params: Mapping[str, str]) -> bool:
-        from mlflow.exceptions import MlflowException
-
-        try:
-            run = store.client.get_run(known)
-        except MlflowException:
-            return False
-        logged, asked = _compared(run.data.params), _compared(params)
-        # A process that was killed while it opened the run may have logged half of its parameters.
-        same = logged.items() <= asked.items() if context.again else logged == asked
-        if run.info.lifecycle_stage != "active" or not same:
-            return False
-        self.run_id = known
-        store.reopen(self.run_id, {**facts.run_tags(context, self.root), "continued": "true"})
-        if ERROR in run.data.tags:
-            store.client.delete_tag(self.run_id, ERROR)  # the process before this one had it
-        store.log_params(self.run_id, {key: value for key, value in params.items() if key not in run.data.params})
-        # A run without validation has the other alone.
-        histories = [store.client.get_metric_history(self.run_id, name) for name in ("val/acc", "train/acc")]
-        self._logged_through = max((metric.step for history in histories for metric in history), default=-1)
-        return True
-
-
-def _log_texts(store: Store, run_id: str, context: RunContext) -> None:
-    import yaml
-
-    with tempfile.TemporaryDirectory() as temporary:
-        for name, content in (("config.yaml", context.config), ("overrides.yaml", context.overrides)):
-            Path(temporary, name).write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
-        store.client.log_artifacts(run_id, temporary)
-
-
-def _compared(params: Mapping[str, str]) -> dict[str, str]:
-    return {key: value for key, value in params.items() if not is_elsewhere(key)}
 
 
 def _register(tracker: MLflowTracker) -> None:

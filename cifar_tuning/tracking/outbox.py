@@ -16,8 +16,8 @@ from weakref import WeakSet
 
 from cifar_tuning.files import write_text
 from cifar_tuning.processes import undisturbed
-from cifar_tuning.text import first_line
 from cifar_tuning.tracking import facts
+from cifar_tuning.tracking.reachable import may_pass, said
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -60,7 +60,11 @@ class Pending:
         return bool(self.metrics or self.tags or self.artifacts or self.status)
 
     def deliver(self, client: MlflowClient, run_id: str) -> None:
-        """Send it all, forgetting each part once it has arrived; an epoch is a single call."""
+        """Send it all, forgetting each part once it has arrived; an epoch is a single call.
+
+        A file that the store will not have, because it is too large or nobody may write there, costs a warning: the
+        run ends all the same.
+        """
         from mlflow.entities import Metric, RunTag
 
         while self.metrics or self.tags:
@@ -79,7 +83,14 @@ class Pending:
                     del self.tags[key]
         for name, file in list(self.artifacts.items()):
             if Path(file).exists():  # or else it was cleared away while the store was gone
-                _send_file(client, run_id, name, Path(file))
+                try:
+                    _send_file(client, run_id, name, Path(file))
+                except Exception as error:  # every artifact store has its own
+                    if may_pass(error):
+                        raise
+                    log.warning(
+                        "Run %s goes without %s in its store (%s); it stays in %s.", run_id, name, said(error), file
+                    )
             del self.artifacts[name]
         if self.status is not None:
             with undisturbed():
@@ -98,6 +109,8 @@ class Outbox:
 
     # Of this process: each run waits for the others' calls, too.
     _open: ClassVar[WeakSet[Outbox]] = WeakSet()
+    # Of this process: of runs that ended while their store was away.
+    _left: ClassVar[list[Outbox]] = []
 
     def __init__(self, store: Store, run_id: str, folder: Path) -> None:
         self.store = store
@@ -133,6 +146,7 @@ class Outbox:
             return
         with contextlib.suppress(OSError):
             write_text(self.folder / UNSENT, json.dumps(asdict(self.pending)))
+        Outbox._left.append(self)
         log.warning(
             "The tracking store %s has not come back. What it lacks of run %s is kept in %s and is "
             "delivered by the next run tracked there from this machine.",
@@ -140,6 +154,15 @@ class Outbox:
             self.run_id,
             self.folder / UNSENT,
         )
+
+    @classmethod
+    def deliver_left(cls, store: Store) -> None:
+        """Send what this process's ended runs could not: nobody else does while it lives."""
+        for outbox in [one for one in cls._left if one.store.location == store.location]:
+            if outbox.flush(last=True):
+                cls._left.remove(outbox)
+                with contextlib.suppress(OSError):
+                    (outbox.folder / UNSENT).unlink()
 
     def flush(self, last: bool = False, may_wait: bool = False, idle: bool = False) -> bool:
         """Send what is pending; returns whether everything has arrived.
@@ -150,11 +173,8 @@ class Outbox:
                 of a small network in the time that one call takes.
             idle: the same, but less of it is training time, because a GPU computes meanwhile.
         """
-        if self._refused:
-            # It may take the run's end all the same, where it was some figure that it would not have.
-            end, self.pending = Pending(status=self.pending.status, end_time=self.pending.end_time), Pending()
-            with contextlib.suppress(Exception):
-                end.deliver(self.store.client, self.run_id)
+        if self._refused and not last:  # a run that was deleted may be restored before its end
+            return True
         if not self.pending:
             return True
         began = time.monotonic()
@@ -173,13 +193,13 @@ class Outbox:
             self.pending.deliver(self.store.client, self.run_id)
         except Exception as error:  # the network, SQLAlchemy, a full disk: none of them may stop a training
             if getattr(error, "error_code", None) in REFUSALS:
-                self._give_up(error)
+                self._was_refused(error, last)
                 return True
             self._went_down(error)
             return False
-        if self._down:
+        if self._down or self._refused:
             log.warning("The tracking store %s is back; nothing is missing.", self.store.location.shown)
-            self._down = False
+            self._down = self._refused = False
         return True
 
     def _reachable(self, last: bool) -> bool:
@@ -194,17 +214,25 @@ class Outbox:
         self._ask_again_at = now + ASKING_PART * (now - started)
         return False
 
-    def _give_up(self, refusal: Exception) -> None:
-        """Forgets what the store will not have: the run was deleted, as a rule."""
-        log.warning(
-            "The tracking store %s refuses run %s (%s), and is told no more of it. Training goes on; the metrics are "
-            "in %s.",
-            self.store.location.shown,
-            self.run_id,
-            first_line(refusal),
-            self.folder / "metrics.jsonl",
-        )
-        self.pending, self._refused = Pending(), True
+    def _was_refused(self, refusal: Exception, last: bool) -> None:
+        """Keeps what the store will not have until the run's end: the run was deleted, as a rule."""
+        if not self._refused:
+            log.warning(
+                "The tracking store %s refuses run %s (%s), and is told no more of it before its end. Training goes "
+                "on; the metrics are in %s.",
+                self.store.location.shown,
+                self.run_id,
+                said(refusal),
+                self.folder / "metrics.jsonl",
+            )
+        self._refused = True
+        if last:
+            # It may take the run's end all the same, where it was some figure that it would not have.
+            state = {key: value for key, value in self.pending.tags.items() if key == facts.STATE}
+            end = Pending(tags=state, status=self.pending.status, end_time=self.pending.end_time)
+            self.pending = Pending()
+            with contextlib.suppress(Exception):
+                end.deliver(self.store.client, self.run_id)
 
     def _went_down(self, reason: Exception | str) -> None:
         if not self._down:
@@ -212,7 +240,7 @@ class Outbox:
                 "The tracking store %s does not answer (%s). Training goes on; the metrics are in %s, and "
                 "the store gets them when it is back.",
                 self.store.location.shown,
-                first_line(reason),
+                said(reason),
                 self.folder / "metrics.jsonl",
             )
         self._down = True

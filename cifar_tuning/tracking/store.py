@@ -5,10 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
-import socket
-import urllib.error
-import urllib.parse
-import urllib.request
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,8 +15,9 @@ from typing import TYPE_CHECKING
 
 from cifar_tuning.databases import in_folder, sqlite_file, sqlite_url, with_driver
 from cifar_tuning.errors import TrackingError, UserError
-from cifar_tuning.text import first_line, without_password
+from cifar_tuning.text import without_password
 from cifar_tuning.tracking import database
+from cifar_tuning.tracking.reachable import http_problem, may_pass, port_problem, said
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -33,6 +31,12 @@ ADVICE = (
     "Start the server, give another store (tracking.uri=sqlite:///path/to/mlflow.db), or train without one "
     "(tracking=none)."
 )
+# What is refused to somebody unknown, by MLflow's words.
+NOT_ALLOWED = ("UNAUTHENTICATED", "PERMISSION_DENIED")
+WHO_YOU_ARE = (
+    "Say who you are with MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or with MLFLOW_TRACKING_TOKEN, in the "
+    "environment."
+)
 # MLflow retries a request for minutes by default, which would hold the training up that long; what
 # can't be sent is kept and sent later anyway. Telemetry would phone home from every run.
 ENVIRONMENT = {
@@ -45,6 +49,10 @@ ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_LOGGING_LEVEL": "WARNING",
 }
+
+
+class StoreAwayError(TrackingError):
+    """The store can't be used now, but perhaps in a while."""
 
 
 @dataclass(frozen=True)
@@ -66,13 +74,19 @@ class Location:
         """The URI without its password, for messages."""
         return without_password(self.uri)
 
+    def page(self, experiment_id: str, run_id: str) -> str | None:
+        """Returns where a server shows a run; None of a store that no server is known for."""
+        if self.uri.split(":", 1)[0] not in HTTP:
+            return None
+        return f"{re.sub('://[^/@]*@', '://', self.uri)}/#/experiments/{experiment_id}/runs/{run_id}"
+
     def problem(self, timeout: float) -> str | None:
         """Ask quickly whether the store can be reached; None if so, else what is wrong."""
         scheme = self.uri.split(":", 1)[0].split("+")[0]
         if scheme in HTTP:
-            return _http_problem(self.uri, timeout)
+            return http_problem(self.uri, timeout)
         if scheme in SERVERS:
-            return _port_problem(self.uri, SERVERS[scheme], timeout)
+            return port_problem(self.uri, SERVERS[scheme], timeout)
         if self.file is not None and not self.file.exists():
             return f"{self.file} does not exist"
         return None
@@ -127,6 +141,8 @@ def locate(uri: str | None, root: Path) -> Location:
         raise TrackingError(
             f"tracking.uri={without_password(uri)}: a server's address begins with http:// or https://, as http://{uri}"
         )
+    if scheme in ("databricks", "databricks-uc", "uc"):
+        raise TrackingError(f"tracking.uri={without_password(uri)}: Databricks' own stores are not spoken to. {ADVICE}")
     if not separator or scheme == "file":
         raise TrackingError(
             f"tracking.uri={without_password(uri)}: MLflow no longer keeps runs in plain folders. "
@@ -173,7 +189,7 @@ def open_store(location: Location, experiment: str, check: bool = True) -> Store
 def _demand(location: Location) -> None:
     problem = location.problem(timeout=3)
     if problem is not None:
-        raise TrackingError(f"tracking.uri={location.shown}: {problem}. {ADVICE}")
+        raise StoreAwayError(f"tracking.uri={location.shown}: {problem}. {ADVICE}")
 
 
 @lru_cache(maxsize=32)
@@ -194,6 +210,8 @@ def connect(location: Location) -> MlflowClient:
         from mlflow import MlflowClient
 
         _quieten_loggers()
+        # urllib3 says it of each request where MLFLOW_TRACKING_INSECURE_TLS is set.
+        warnings.filterwarnings("once", message="Unverified HTTPS request")
         return MlflowClient(tracking_uri=location.uri, registry_uri=location.uri)
 
 
@@ -211,7 +229,10 @@ def store_errors(location: Location, advice: str = ADVICE) -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:  # MLflow lets SQLAlchemy's, requests' and its own exceptions through
-        raise TrackingError(f"tracking.uri={location.shown}: {first_line(error)}. {advice}") from error
+        kind = StoreAwayError if may_pass(error) else TrackingError
+        if getattr(error, "error_code", None) in NOT_ALLOWED:
+            advice = WHO_YOU_ARE
+        raise kind(f"tracking.uri={location.shown}: {said(error)}. {advice}") from error
 
 
 def _experiment_id(client: MlflowClient, location: Location, name: str) -> str:
@@ -241,27 +262,6 @@ def _create_experiment(client: MlflowClient, location: Location, name: str) -> s
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
     return str(SqlAlchemyStore(location.uri, str(location.artifacts)).create_experiment(name))
-
-
-def _http_problem(uri: str, timeout: float) -> str | None:
-    try:
-        with urllib.request.urlopen(f"{uri}/health", timeout=timeout):
-            return None
-    except urllib.error.HTTPError as error:
-        # Somebody answers; a proxy may hide /health, and then MLflow's own call decides.
-        return None if error.code < 500 else f"the server answers with error {error.code}"
-    except (OSError, ValueError) as error:
-        return f"no MLflow server answers there ({getattr(error, 'reason', None) or error})"
-
-
-def _port_problem(uri: str, default_port: int, timeout: float) -> str | None:
-    # SQLAlchemy's connection would be tried ten times by MLflow, for 100 seconds.
-    parts = urllib.parse.urlsplit(uri)
-    try:
-        with socket.create_connection((parts.hostname or "localhost", parts.port or default_port), timeout):
-            return None
-    except (OSError, ValueError) as error:
-        return f"no database server answers there ({error})"
 
 
 def _quieten_loggers() -> None:

@@ -12,11 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cifar_tuning.files import write_text
-from cifar_tuning.overrides import key_of, split_list
 from cifar_tuning.ranking import BEST_ACCURACY, ENDED, competes, merit, rank
 from cifar_tuning.tracking import facts
-from cifar_tuning.tracking.base import STATUS_OF_STATE
 from cifar_tuning.tracking.outbox import Outbox
+from cifar_tuning.tracking.reachable import may_pass
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -32,7 +31,10 @@ RETRAINED = "retrained.json"
 
 
 def find_parent(store: Store, sweep_dir: Path, key: str | None = None) -> str | None:
-    """Find the multirun's run from any process, by the folder alone, or by the sweep's own name."""
+    """Find the multirun's run from any process, by the folder alone, or by the sweep's own name.
+
+    Its marker in the folder comes first: on another machine another sweep may have a folder of the same name.
+    """
     try:
         return _cached_parent(store, key or facts.absolute(sweep_dir), key is not None)
     except LookupError:
@@ -41,18 +43,42 @@ def find_parent(store: Store, sweep_dir: Path, key: str | None = None) -> str | 
 
 @lru_cache(maxsize=64)
 def _cached_parent(store: Store, sweep_dir: str, oldest: bool) -> str:
-    run = search_parent(store, sweep_dir, oldest)
+    run = (None if oldest else _marked(store, sweep_dir)) or search_parent(store, sweep_dir, oldest)
     if run is None:
         raise LookupError(sweep_dir)  # an answer would be remembered, an exception is not
     return str(run.info.run_id)
 
 
-def search_parent(store: Store, sweep_dir: str, oldest: bool = False) -> Run | None:
-    """Ask the store for the run that is tagged with the folder, the newest unless told otherwise."""
+def _marked(store: Store, sweep_dir: str) -> Run | None:
+    """Get the run that the folder names; None if it names none, or one that is not this folder's in this experiment."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        run = store.client.get_run((Path(sweep_dir) / MARKER).read_text().strip())
+    except OSError:
+        return None
+    except MlflowException as error:
+        if may_pass(error):
+            raise
+        return None
+    active = run.info.lifecycle_stage == "active" and run.info.experiment_id == store.experiment_id
+    return run if active and run.data.tags.get(facts.SWEEP_DIR) == sweep_dir else None
+
+
+def search_parent(store: Store, sweep_dir: str, oldest: bool = False, within: str | None = None) -> Run | None:
+    """Ask the store for the run that is tagged with the folder, the newest unless told otherwise.
+
+    Args:
+        store: where.
+        sweep_dir: the tag.
+        oldest: the oldest one instead.
+        within: only one that is nested in this run.
+    """
     quote = '"' if "'" in sweep_dir else "'"
+    nested = f" and tags.`{facts.PARENT}` = '{within}'" if within else ""
     runs = store.client.search_runs(
         [store.experiment_id],
-        f"tags.`{facts.SWEEP_DIR}` = {quote}{sweep_dir}{quote}",
+        f"tags.`{facts.SWEEP_DIR}` = {quote}{sweep_dir}{quote}{nested}",
         max_results=1,
         order_by=[f"attributes.start_time {'ASC' if oldest else 'DESC'}"],
     )
@@ -60,11 +86,20 @@ def search_parent(store: Store, sweep_dir: str, oldest: bool = False) -> Run | N
 
 
 def open_parent(
-    store: Store, name: str, sweep_dir: Path, params: Mapping[str, str], root: Path, key: str | None = None
+    store: Store,
+    name: str,
+    sweep_dir: Path,
+    params: Mapping[str, str],
+    root: Path,
+    key: str | None = None,
+    own_tags: Mapping[str, str] | None = None,
 ) -> str:
     """Create the multirun's run, or open it again where the same folder, or the sweep named `key`, is continued."""
     folder = facts.absolute(sweep_dir)
+    own_tags = dict(own_tags or {})
+    name = own_tags.pop(facts.RUN_NAME, name)
     tags = {
+        **own_tags,
         **facts.process_tags(),
         **facts.git_tags(root),
         facts.SWEEP_DIR: key or folder,
@@ -89,7 +124,7 @@ def open_parent(
     _cached_parent.cache_clear()
     marker.parent.mkdir(parents=True, exist_ok=True)
     write_text(marker, run_id + "\n")
-    _log_new(store, run_id, params, logged)
+    log_new(store, run_id, params, logged)
     return run_id
 
 
@@ -105,7 +140,7 @@ def _first(store: Store, key: str, own: str) -> Run | None:
     return first
 
 
-def _log_new(store: Store, run_id: str, params: Mapping[str, str], logged: Mapping[str, str]) -> None:
+def log_new(store: Store, run_id: str, params: Mapping[str, str], logged: Mapping[str, str]) -> None:
     """Log what is not there yet: a logged parameter can't be changed, what differs stays in the sweep's children.
 
     Another machine may be logging the same: the store refuses a batch in which one parameter came first from there
@@ -120,49 +155,7 @@ def _log_new(store: Store, run_id: str, params: Mapping[str, str], logged: Mappi
         there = store.client.get_run(run_id).data.params
         if not new.keys() & there.keys():
             raise
-        _log_new(store, run_id, params, there)
-
-
-def open_group(store: Store, folder: Path, parent: str | None, name: str, job_num: int | None) -> str:
-    """Create the run of a trial that is several jobs, or open it again for the next of them."""
-    group = search_parent(store, facts.absolute(folder))
-    if group is not None and group.data.tags.get(facts.PARENT) == parent:
-        store.reopen(group.info.run_id, {**facts.process_tags(), facts.STATE: "running"})
-        return str(group.info.run_id)
-    tags = {
-        **facts.process_tags(),
-        facts.SWEEP_DIR: facts.absolute(folder),
-        facts.FOLDER: facts.absolute(folder),
-        facts.STATE: "running",
-        **({facts.PARENT: parent} if parent else {}),
-        **({facts.JOB_NUM: str(job_num)} if job_num is not None else {}),
-    }
-    return str(store.client.create_run(store.experiment_id, tags=tags, run_name=name).info.run_id)
-
-
-def close_group(store: Store, group: str, state: str) -> None:
-    """Put the mean over the trial's jobs so far on its run, and the state of the last."""
-    children = children_of(store, group)
-    values = [run.data.metrics[BEST_ACCURACY] for run in children if BEST_ACCURACY in run.data.metrics]
-    states = {state, *(run.data.tags.get(facts.STATE) for run in children)}
-    state = next(s for s in ("failed", "killed", "pruned", "diverged", state) if s in states)
-    if values:
-        store.client.log_metric(group, BEST_ACCURACY, statistics.mean(values), step=0)
-    if len(values) > 1:
-        store.client.log_metric(group, f"{BEST_ACCURACY}_std", statistics.stdev(values), step=0)
-    if children:
-        _describe_group(store, group, children)
-    store.client.set_tag(group, facts.STATE, state)
-    store.client.set_terminated(group, STATUS_OF_STATE[state])
-
-
-def _describe_group(store: Store, group: str, children: list[Run]) -> None:
-    """Put what a trial's jobs have in common on its run: their parameters and overrides without the seed."""
-    common = set.intersection(*(set(run.data.params.items()) for run in children))
-    known = store.client.get_run(group).data
-    _log_new(store, group, {key: value for key, value in common if key != "seed"}, known.params)
-    overrides = split_list(children[0].data.tags.get(facts.OVERRIDES, ""))
-    store.client.set_tag(group, facts.OVERRIDES, ",".join(one for one in overrides if key_of(one) != "seed"))
+        log_new(store, run_id, params, there)
 
 
 def find_job(store: Store, parent: str, job_num: int | None, seed: int) -> str | None:

@@ -10,11 +10,14 @@ import sys
 import time
 
 import pytest
+import requests
+from mlflow.exceptions import MlflowException
 
+from cifar_tuning.errors import TrackingError
 from cifar_tuning.processes import started as started_at
-from cifar_tuning.tracking import MLflowTracker, facts, outbox, reaper
+from cifar_tuning.tracking import MLflowTracker, facts, outbox, patience, reaper
 from cifar_tuning.tracking.outbox import read_unsent
-from cifar_tuning.tracking.store import locate
+from cifar_tuning.tracking.store import StoreAwayError, locate
 
 JOB = """
 import sys, time
@@ -143,6 +146,83 @@ def test_a_store_that_stays_away_gets_everything_later(started, client, tmp_path
     assert (run.info.status, run.data.tags["state"]) == ("FINISHED", "diverged")
     assert run.data.metrics == {"val/acc": 0.2}
     assert read_unsent(tmp_path / "job") is None
+
+
+def test_what_a_run_could_not_send_is_sent_before_the_next_one_of_its_process(started, client, tmp_path, monkeypatch):
+    store = flaky(monkeypatch)
+    first = started()
+    store["down"] = True
+    first.log_epoch({"val/acc": 0.2}, 1)
+    first.finish("complete")
+    store["down"] = False
+    second = started(folder=tmp_path / "second")
+    run = client.get_run(first.run_id)
+    assert (run.info.status, run.data.metrics, read_unsent(tmp_path / "job")) == ("FINISHED", {"val/acc": 0.2}, None)
+    second.finish("complete")
+
+
+@pytest.mark.parametrize("failing", ["create_run", "log_batch"])
+@pytest.mark.parametrize("in_sweep", [True, False])
+def test_a_sweeps_job_waits_for_a_store_that_is_away(started, client, tmp_path, monkeypatch, caplog, failing, in_sweep):
+    from mlflow import MlflowClient
+
+    original, calls = getattr(MlflowClient, failing), []
+
+    def away_twice(self, *args, **kwargs):
+        calls.append(args)
+        if len(calls) <= 2:
+            raise MlflowException("503")
+        return original(self, *args, **kwargs)
+
+    monkeypatch.setattr(MlflowClient, failing, away_twice)
+    monkeypatch.setattr(patience, "PAUSE", 0.0)
+    if in_sweep:
+        started(sweep_dir=tmp_path).finish("complete")
+        assert [record.message.count("this job of a sweep waits") for record in caplog.records].count(1) == 1
+    else:
+        with pytest.raises(TrackingError, match="503"):
+            started()
+    runs = client.search_runs([client.get_experiment_by_name("cifar10").experiment_id])
+    ended = "complete" if in_sweep else "failed"
+    assert [run.data.tags["state"] for run in runs] == ([] if (failing, in_sweep) == ("create_run", False) else [ended])
+
+
+def test_a_store_is_waited_for_in_vain_once(monkeypatch):
+    calls = []
+
+    def call():
+        calls.append(None)
+        raise StoreAwayError("gone")
+
+    monkeypatch.setattr(patience, "PATIENCE", -1.0)
+    monkeypatch.setattr(patience, "PAUSE", 0.0)
+    monkeypatch.setattr(patience, "_given_up", set())
+    for expected in (2, 3):
+        with pytest.raises(StoreAwayError):
+            patience.patiently(call, locate("http://127.0.0.1:1", None))
+        assert len(calls) == expected
+
+
+def test_a_file_that_the_store_will_not_have_does_not_hold_the_run_up(started, client, tmp_path, monkeypatch, caplog):
+    from mlflow import MlflowClient
+
+    original = MlflowClient.log_artifact
+
+    def too_large(self, run_id, path, folder=None):
+        if path.endswith(".pt"):
+            raise requests.HTTPError("413 Too Large", response=type("Response", (), {"status_code": 413})())
+        original(self, run_id, path, folder)
+
+    tracker = started()
+    monkeypatch.setattr(MlflowClient, "log_artifact", too_large)
+    for name in ("best.pt", "curves.png"):
+        (tmp_path / name).write_bytes(b"content")
+    tracker.log_artifacts({"checkpoints/best.pt": tmp_path / "best.pt", "curves.png": tmp_path / "curves.png"})
+    tracker.finish("complete")
+    assert client.get_run(tracker.run_id).info.status == "FINISHED"
+    assert "curves.png" in [item.path for item in client.list_artifacts(tracker.run_id)]
+    assert len(warnings_in(caplog)) == 1
+    assert f"413 Too Large); it stays in {tmp_path / 'best.pt'}" in caplog.text
 
 
 def test_epochs_that_a_killed_process_had_not_told_are_told_for_it(started, client, tmp_path, monkeypatch):

@@ -4,8 +4,10 @@ import json
 import math
 import subprocess
 import sys
+import time
 from weakref import WeakSet
 
+import numpy as np
 import pytest
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
@@ -175,6 +177,7 @@ def test_two_runs_are_open_at_once(started, client, tmp_path):
     [
         ({"log_model": "maybe"}, "tracking.log_model=maybe: must be auto, true or false"),
         ({"experiment": " "}, "tracking.experiment=' ': must be a name"),
+        ({"tags": "vision"}, "tracking.tags=vision: must be names with values"),
     ],
 )
 def test_bad_arguments_are_echoed(arguments, message):
@@ -223,11 +226,13 @@ def test_no_tracker_keeps_the_metrics_file(context, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["mlflow", "none"])
-def test_the_configs_build(name):
+def test_the_configs_build(name, monkeypatch):
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "ours")
     config = OmegaConf.load(PROJECT_ROOT / "conf" / "tracking" / f"{name}.yaml")
     tracker = instantiate(config, _execution_whitelist_=["cifar_tuning.*"])
     assert isinstance(tracker, {"mlflow": MLflowTracker, "none": NoTracker}[name])
     assert tracker.run_id is None
+    assert getattr(tracker, "experiment", "ours") == "ours"
 
 
 def test_importing_the_room_imports_neither_mlflow_nor_torch():
@@ -283,17 +288,67 @@ def test_epochs_that_are_short_for_it_are_told_several_at_once(started, client, 
     assert told() == list(range(8))
 
 
-def test_a_run_that_is_deleted_while_it_trains_is_given_up_once(started, client, tmp_path, caplog):
+@pytest.mark.parametrize("restored", [False, True])
+def test_a_run_that_is_deleted_while_it_trains_is_asked_for_in_the_end(started, client, tmp_path, caplog, restored):
     tracker = started()
     tracker.log_epoch({"val/acc": 0.1}, 0)
     client.delete_run(tracker.run_id)
     for step in range(1, 4):
         tracker.log_epoch({"val/acc": step / 10}, step)
+    assert tracker.log_model(None, np.zeros((2, 32, 32, 3), np.uint8)) is None
+    if restored:
+        client.restore_run(tracker.run_id)
     tracker.finish("complete")
     assert caplog.text.count("refuses run") == 1
     assert "does not answer" not in caplog.text
     assert len(lines_of(tmp_path / "job")) == 4
     assert not (tmp_path / "job" / outbox.UNSENT).exists()
+    run = client.get_run(tracker.run_id)
+    assert client.search_logged_models([run.info.experiment_id]) == []
+    told = len(client.get_metric_history(tracker.run_id, "val/acc"))
+    assert (run.data.tags["state"], told) == (("complete", 4) if restored else ("running", 1))
+
+
+@pytest.mark.parametrize(("in_sweep", "name"), [(False, "mine"), (True, "simplenn-sgd")])
+def test_tags_of_ones_own(root, context, client, tmp_path, in_sweep, name):
+    own = {"team": "vision", "nested": {"on": True}, "state": "mine", "mlflow.runName": "mine"}
+    tracker = MLflowTracker(root=root, tags=own)
+    place = {"sweep_dir": tmp_path, "group_dir": tmp_path / "0", "job_num": 0} if in_sweep else {}
+    tracker.start(context(**place))
+    run = client.get_run(tracker.run_id)
+    tags = run.data.tags
+    assert (tags["team"], tags["nested.on"], tags["state"]) == ("vision", "true", "running")
+    assert run.info.run_name == name  # a sweep's jobs are told apart by theirs
+    if in_sweep:
+        trial = client.get_run(tags["mlflow.parentRunId"])
+        assert (trial.info.run_name, trial.data.tags["team"]) == ("trial 0", "vision")
+    tracker.finish("complete")
+
+
+def test_a_run_says_what_images_it_was_trained_on(started, client):
+    data = {"_target_": "cifar_tuning.data.CIFAR10", "root": "data", "batch_size": 128, "split_seed": 0}
+    trackers = [
+        started(config={"data": data | more}) for more in ({}, {"root": "/mnt", "batch_size": 1}, {"split_seed": 1})
+    ]
+    inputs = [client.get_run(one.run_id).inputs.dataset_inputs for one in trackers]
+    (first,), (elsewhere,), (split,) = [[one.dataset for one in of_run] for of_run in inputs]
+    assert first.name == "CIFAR10"
+    assert first.digest == elsewhere.digest != split.digest
+    assert [(tag.key, tag.value) for tag in inputs[0][0].tags] == [("mlflow.data.context", "training")]
+    for tracker in trackers:
+        tracker.finish("complete")
+
+
+def test_the_machines_load_is_kept_where_mlflows_variable_asks_for_it(started, client, monkeypatch):
+    monkeypatch.setenv("MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING", "true")
+    monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.01")
+    tracker = started()
+    monitor = tracker._monitor
+    deadline = time.monotonic() + 10
+    while monitor._logging_step == 0 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    tracker.finish("complete")
+    assert "system/cpu_utilization_percentage" in client.get_run(tracker.run_id).data.metrics
 
 
 @pytest.mark.parametrize(("idle", "share"), [(False, 1 / 20), (True, 1 / 10)])

@@ -73,6 +73,7 @@ def test_a_server_is_reached_by_the_driver_that_is_installed(monkeypatch, instal
     [
         ("mlruns", "no longer keeps runs in plain folders"),
         ("file:///tmp/mlruns", "tracking.uri=sqlite:////tmp/mlruns/mlflow.db"),
+        ("databricks://team", "Databricks' own stores are not spoken to"),
         ("ftp://host/x", "unknown kind of store 'ftp'"),
         ("sqlite://", "runs need a file"),
         ("sqlite://runs.db", "three slashes"),

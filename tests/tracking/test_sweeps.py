@@ -11,9 +11,9 @@ from mlflow.exceptions import MlflowException
 from omegaconf import OmegaConf
 
 from cifar_tuning.targets import STUDY_SWEEPER
-from cifar_tuning.tracking import MLflowTracker, sweeps
+from cifar_tuning.tracking import MLflowTracker, groups, patience, sweeps
 from cifar_tuning.tracking.callback import SweepRun
-from cifar_tuning.tracking.store import locate, open_store
+from cifar_tuning.tracking.store import Location, locate, open_store
 
 
 def config_of(root, sweep_dir, **tracking):
@@ -122,6 +122,37 @@ def test_what_the_winner_reached_on_the_test_set(client, root, sweep_dir, winner
     callback.on_multirun_end(config)
     (parent,) = parents(client)
     assert {k: v for k, v in parent.data.metrics.items() if k.startswith("test/")} == pytest.approx(expected)
+
+
+def test_another_machines_sweep_in_a_folder_of_the_same_name_is_another(started, client, root, sweep_dir):
+    SweepRun().on_multirun_start(config_of(root, sweep_dir))
+    (own,) = parents(client)
+    client.create_run(own.info.experiment_id, tags={"cifar_tuning.sweep_dir": str(sweep_dir)})  # begun a moment later
+    (job,) = run_jobs(started, sweep_dir, [("complete", 0.5)])
+    assert client.get_run(job.run_id).data.tags["mlflow.parentRunId"] == own.info.run_id
+
+
+def test_a_sweep_sums_up_once_its_store_is_back(started, client, root, sweep_dir, monkeypatch):
+    callback, config = SweepRun(), config_of(root, sweep_dir)
+    callback.on_multirun_start(config)
+    (job,) = run_jobs(started, sweep_dir, [("complete", 0.5)])
+    answers = iter(["restarting", "restarting"])
+    monkeypatch.setattr(Location, "problem", lambda self, timeout: next(answers, None))
+    monkeypatch.setattr(patience, "PAUSE", 0.0)
+    callback.on_multirun_end(config)
+    (parent,) = parents(client)
+    assert (parent.info.status, parent.data.tags["best.run_id"]) == ("FINISHED", job.run_id)
+
+
+def test_a_sweeps_own_run_has_what_its_jobs_share(client, root, sweep_dir):
+    config = config_of(root, sweep_dir, tags={"team": "vision", "mlflow": {"runName": "mine"}})
+    config.hydra.sweeper = {"params": {"optimizer.lr": "1.0,0.1"}}
+    SweepRun().on_multirun_start(config)
+    (parent,) = parents(client)
+    assert parent.data.params["hydra.sweeper.params.optimizer.lr"] == "1.0,0.1"
+    assert "optimizer.lr" not in parent.data.params
+    assert parent.data.params["extra"] == "1"
+    assert (parent.data.tags["team"], parent.info.run_name) == ("vision", "mine")
 
 
 def test_the_same_folder_has_one_parent(started, client, root, sweep_dir):
@@ -340,9 +371,9 @@ def test_parameters_that_the_store_refuses_are_an_error(root, sweep_dir):
 @pytest.mark.parametrize(("accuracies", "spread"), [([0.5], None), ([0.5, 0.7], pytest.approx(0.02**0.5))])
 def test_the_spread_of_a_trial_s_seeds_is_there_if_there_are_several(root, client, sweep_dir, accuracies, spread):
     store = open_store(locate(f"sqlite:///{root / 'mlflow.db'}", root), "cifar10")
-    group = sweeps.open_group(store, sweep_dir / "0", None, "0", 0)
+    group = groups.open_group(store, sweep_dir / "0", None, "0", 0)
     for accuracy in accuracies:
         run = client.create_run(store.experiment_id, tags={"mlflow.parentRunId": group}).info.run_id
         client.log_metric(run, "val/acc_best", accuracy)
-    sweeps.close_group(store, group, "complete")
+    groups.close_group(store, group, "complete")
     assert client.get_run(group).data.metrics.get("val/acc_best_std") == spread

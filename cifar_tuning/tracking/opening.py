@@ -1,0 +1,131 @@
+"""A run's beginning in the store: made anew with all that is known of it, or gone on with."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cifar_tuning.errors import TrackingError
+from cifar_tuning.text import is_elsewhere
+from cifar_tuning.tracking import facts
+from cifar_tuning.tracking.base import RunContext
+from cifar_tuning.tracking.datasets import dataset_input
+from cifar_tuning.tracking.reachable import may_pass, said
+
+if TYPE_CHECKING:
+    from cifar_tuning.tracking.store import Store
+
+# A sweep's jobs in the UI's charts; the colours MLflow makes from run ids may be hard to tell apart.
+COLOURS = (
+    "#2272b4",
+    "#e8710a",
+    "#3ba65e",
+    "#c83243",
+    "#8a63bf",
+    "#8c564b",
+    "#d1609b",
+    "#6b7785",
+    "#a8a01e",
+    "#17a2b8",
+)
+
+
+def create(store: Store, context: RunContext, tags: Mapping[str, str], parent: str | None) -> str:
+    """Create a job's run; returns its id.
+
+    Args:
+        store: where.
+        context: what is known of the job.
+        tags: of the job.
+        parent: the run that it is nested in.
+    """
+    more = {}
+    if context.run_id is not None:
+        more["resumed_from"] = context.run_id
+    if context.job_num is not None:
+        more["mlflow.runColor"] = COLOURS[context.job_num % len(COLOURS)]
+    if parent is not None:
+        more[facts.PARENT] = parent
+    name = tags.get(facts.RUN_NAME, context.name)
+    run = store.client.create_run(store.experiment_id, tags={**tags, **more}, run_name=name)
+    return str(run.info.run_id)
+
+
+def describe(store: Store, run_id: str, context: RunContext, params: Mapping[str, str]) -> None:
+    """Put a new run's configuration on it; may be repeated.
+
+    Raises:
+        TrackingError: the store takes runs, but no files.
+    """
+    from mlflow.exceptions import MlflowException
+
+    store.log_params(run_id, params)
+    dataset = dataset_input(context.config)
+    if dataset is not None:
+        try:
+            store.client.log_inputs(run_id, [dataset])
+        except MlflowException as error:
+            if may_pass(error):  # else a server too old to know them: the parameters say the same
+                raise
+    try:
+        _log_texts(store, run_id, context)
+    except Exception as error:  # every artifact store has its own
+        if may_pass(error):
+            raise
+        raise TrackingError(
+            f"tracking.uri={store.location.shown}: takes runs, but not their files ({said(error)}). Have its artifact "
+            "store let you write, give another store, or train without one (tracking=none)."
+        ) from error
+
+
+def go_on(
+    store: Store, known: str, context: RunContext, tags: Mapping[str, str], params: Mapping[str, str]
+) -> int | None:
+    """Go on with a run that an earlier process began; returns its last step, -1 if it has none.
+
+    None if it can't be gone on with: it isn't there, was deleted or is of another configuration.
+    """
+    from mlflow.exceptions import MlflowException
+
+    try:
+        run = store.client.get_run(known)
+    except MlflowException as error:
+        if may_pass(error):  # or a server's hiccup would begin another run
+            raise
+        return None
+    logged, asked = _compared(run.data.params), _compared(params)
+    # A process that was killed while it opened the run may have logged half of its parameters.
+    same = logged.items() <= asked.items() if context.again else logged == asked
+    if run.info.lifecycle_stage != "active" or not same:
+        return None
+    store.reopen(known, {**tags, "continued": "true"})
+    if facts.ERROR in run.data.tags:
+        store.client.delete_tag(known, facts.ERROR)  # the process before this one had it
+    store.log_params(known, {key: value for key, value in params.items() if key not in run.data.params})
+    # A run without validation has the other alone.
+    histories = [store.client.get_metric_history(known, name) for name in ("val/acc", "train/acc")]
+    return max((metric.step for history in histories for metric in history), default=-1)
+
+
+def leave(store: Store, run_id: str, state: str, status: str, error: str) -> None:
+    """Close a run that could not be opened whole, if the store lets it."""
+    with contextlib.suppress(Exception):
+        store.client.set_tag(run_id, facts.STATE, state)
+        store.client.set_tag(run_id, facts.ERROR, error[: facts.MAX_TAG])
+        store.client.set_terminated(run_id, status)
+
+
+def _log_texts(store: Store, run_id: str, context: RunContext) -> None:
+    import yaml
+
+    with tempfile.TemporaryDirectory() as temporary:
+        for name, content in (("config.yaml", context.config), ("overrides.yaml", context.overrides)):
+            Path(temporary, name).write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+        store.client.log_artifacts(run_id, temporary)
+
+
+def _compared(params: Mapping[str, str]) -> dict[str, str]:
+    return {key: value for key, value in params.items() if not is_elsewhere(key)}
