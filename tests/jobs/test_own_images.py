@@ -31,8 +31,10 @@ def test_a_network_has_as_many_outputs_as_there_are_folders(command, predicting,
     assert checkpoint.config["data"]["classes"] == ["daisy", "rose", "tulip"]  # of which resuming sees to it
     (tmp_path / "flowers" / "train").rename(tmp_path / "train")  # another machine has no training images
     (tmp_path / "flowers").rename(tmp_path / "there")
-    given = [f"run={tmp_path}/run", f"data_root={tmp_path}/there", "labels=names", "tracking.uri=null"]
-    outcome = predicting(*given, f"output={tmp_path}/p.csv")
+    given = [f"run={tmp_path}/run", "labels=names", "tracking.uri=null", f"output={tmp_path}/p.csv"]
+    outcome = predicting(*given)
+    assert outcome.err.endswith(f"can't be built here: data.root={tmp_path}/flowers: there is no such folder\n")
+    outcome = predicting(*given, f"data_root={tmp_path}/there")
     assert outcome.code == 0, outcome.err
     rows = list(csv.DictReader((tmp_path / "p.csv").read_text().splitlines()))
     assert [row["label"] for row in rows] == ["daisy"] * 5 + ["rose"] * 5 + ["tulip"] * 5
