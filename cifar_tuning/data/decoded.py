@@ -1,7 +1,9 @@
 """Image files decoded once: an array in the user's cache folder, which every process maps."""
 
+import errno
 import hashlib
 import logging
+import math
 import os
 import shutil
 import tempfile
@@ -11,12 +13,12 @@ from pathlib import Path
 from weakref import WeakValueDictionary
 
 import numpy as np
-from filelock import FileLock
 
 from cifar_tuning.data.bars import bar
+from cifar_tuning.data.locked import locked
 from cifar_tuning.data.pictures import as_square
 from cifar_tuning.errors import DataError
-from cifar_tuning.processes import cores
+from cifar_tuning.processes import cores, free_memory
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +58,7 @@ class Decoded:
             return known
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with FileLock(f"{self.path}.lock"):
+            with locked(Path(f"{self.path}.lock"), f"Another process is decoding {self.folder}; waiting for it"):
                 if (known := self._map(key)) is None:  # another process may have been decoding while we waited
                     self._fill(key)
                     known = self._map(key)
@@ -69,6 +71,12 @@ class Decoded:
         if (known := _unkept.get((self.path, key))) is not None:
             return known
         log.warning("The decoded images can't be kept in %s (%s): each command decodes anew", self.path, error)
+        if (needed := math.prod(self._shape)) > (free := free_memory()):
+            raise DataError(
+                f"The decoded images take {_gigabytes(needed)}. They can't be kept in {self.path.parent} ({error}), "
+                f"and {_gigabytes(free)} of memory are free: name a larger folder by XDG_CACHE_HOME, or take a smaller "
+                "data.size."
+            ) from error
         images = np.empty(self._shape, np.uint8)
         for place, image in enumerate(self._decode()):
             images[place] = image
@@ -98,6 +106,11 @@ class Decoded:
         """Decodes into a folder beside the one for the array, which it then replaces."""
         if self.path.exists():
             log.warning("Images in %s came, went or changed since they were last used", self.folder)
+        for stale in self.path.parent.glob(f".{self.path.name}-*"):  # left by a process that was killed
+            shutil.rmtree(stale, ignore_errors=True)
+        needed, free = math.prod(self._shape), shutil.disk_usage(self.path.parent).free
+        if needed > free:
+            raise OSError(errno.ENOSPC, f"{_gigabytes(needed)} are needed, {_gigabytes(free)} are free")
         scratch = Path(tempfile.mkdtemp(dir=self.path.parent, prefix=f".{self.path.name}-"))
         try:
             with (scratch / _IMAGES).open("wb") as file:  # page by page in a mapped one, a full disk would kill us
@@ -146,3 +159,7 @@ class Decoded:
             return as_square(file, self.size, self.white)
         except Exception as error:  # a damaged file can raise anything
             return f"{file}: {str(error) or type(error).__name__}"
+
+
+def _gigabytes(count: int) -> str:
+    return f"{count / 1e9:.1f} GB"

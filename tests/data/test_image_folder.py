@@ -4,12 +4,13 @@ import logging
 import os
 import unicodedata
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from cifar_tuning.data import ImageFolder, pictures
+from cifar_tuning.data import ImageFolder, decoded, folders, pictures
 from cifar_tuning.errors import DataError
 from cifar_tuning.jobs.checks import problems_with
 
@@ -273,6 +274,28 @@ def test_where_nothing_can_be_kept_a_process_decodes_once(flowers, monkeypatch, 
     assert (images[0] == 250).all()
     assert "can't be kept" in caplog.text
     assert ImageFolder(flowers, size=8, batch_size=4).arrays("train")[0] is images
+
+
+def test_a_full_disk_is_noticed_before_decoding_and_too_little_memory_too(flowers, monkeypatch, caplog):
+    monkeypatch.setattr(decoded.shutil, "disk_usage", lambda folder: SimpleNamespace(free=9_999))
+    images, _ = ImageFolder(flowers, size=8, batch_size=4).arrays("train")
+    assert "0.0 GB are needed, 0.0 GB are free" in caplog.text
+    del images
+    monkeypatch.setattr(decoded, "free_memory", lambda: 9_999)
+    with pytest.raises(DataError, match=r"name a larger folder by XDG_CACHE_HOME, or take a smaller data.size"):
+        ImageFolder(flowers, size=8, batch_size=4).arrays("train")
+
+
+def test_what_a_killed_process_left_is_removed(flowers):
+    data = ImageFolder(flowers, size=8, batch_size=4)
+    (folder,) = {Path(data.arrays("test")[0].filename).parent}
+    left = folder.with_name(f".{folder.name}-left")
+    left.mkdir()
+    draw(flowers / "test" / "rose" / "1.png")
+    data = ImageFolder(flowers, size=8, batch_size=4)
+    folders.listed.cache_clear()
+    data.load_test()
+    assert not left.exists()
 
 
 @pytest.mark.parametrize("content", [b"", b"no image", "truncated"])
