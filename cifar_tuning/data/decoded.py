@@ -1,68 +1,96 @@
 """Image files decoded once: an array in the user's cache folder, which every process maps."""
 
+import errno
 import hashlib
 import logging
+import math
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from weakref import WeakValueDictionary
 
 import numpy as np
-from filelock import FileLock
-from PIL import Image, ImageOps
 
 from cifar_tuning.data.bars import bar
+from cifar_tuning.data.locked import locked
+from cifar_tuning.data.pictures import as_square
 from cifar_tuning.errors import DataError
+from cifar_tuning.processes import cores, free_memory
 
 log = logging.getLogger(__name__)
 
 _IMAGES, _KEY = "images.npy", "key"
 _AT_ONCE = 256
+# Bad files that are named before decoding ends.
+_MOST_BAD = 10
+# What a process could not keep, while one of its runs needs it.
+_unkept: WeakValueDictionary[tuple[Path, str], np.ndarray] = WeakValueDictionary()
 
 
 class Decoded:
     """Square images of a list of files.
 
     Args:
-        folder: of the files; with `size` it says which array replaces which.
+        folder: of the files; with the others but `files` it says which array replaces which.
         files: in the order of the array.
         size: side of the images in pixels.
+        white: which number is white in a grey image of sixteen bits.
     """
 
-    def __init__(self, folder: Path, files: Sequence[Path], size: int) -> None:
-        self.folder, self.files, self.size = folder, files, size
+    def __init__(self, folder: Path, files: Sequence[Path], size: int, white: int) -> None:
+        self.folder, self.files, self.size, self.white = folder, files, size, white
         base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        name = hashlib.sha256(f"{folder}\n{size}".encode()).hexdigest()[:16]
+        name = hashlib.sha256(f"{folder}\n{size}\n{white}".encode()).hexdigest()[:16]
         self.path = base / "cifar_tuning" / "images" / name
+        self._shape = (len(files), size, size, 3)
 
     def open(self) -> np.ndarray:
         """Returns the images, uint8 N×size×size×3; decodes them where that was not done, or a file has changed since.
 
         Raises:
-            DataError: a file can't be decoded; says which.
+            DataError: files can't be decoded; says which.
         """
         key = self._key()
         if (known := self._map(key)) is not None:
             return known
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with FileLock(f"{self.path}.lock"):
+            with locked(Path(f"{self.path}.lock"), f"Another process is decoding {self.folder}; waiting for it"):
                 if (known := self._map(key)) is None:  # another process may have been decoding while we waited
                     self._fill(key)
                     known = self._map(key)
         except OSError as error:
-            log.warning("The decoded images can't be kept in %s (%s): each command decodes anew", self.path, error)
-            return np.stack(list(self._decode()))
+            return self._in_memory(key, error)
         assert known is not None
         return known
+
+    def _in_memory(self, key: str, error: OSError) -> np.ndarray:
+        if (known := _unkept.get((self.path, key))) is not None:
+            return known
+        log.warning("The decoded images can't be kept in %s (%s): each command decodes anew", self.path, error)
+        if (needed := math.prod(self._shape)) > (free := free_memory()):
+            raise DataError(
+                f"The decoded images take {_gigabytes(needed)}. They can't be kept in {self.path.parent} ({error}), "
+                f"and {_gigabytes(free)} of memory are free: name a larger folder by XDG_CACHE_HOME, or take a smaller "
+                "data.size."
+            ) from error
+        images = np.empty(self._shape, np.uint8)
+        for place, image in enumerate(self._decode()):
+            images[place] = image
+        _unkept[self.path, key] = images
+        return images
 
     def _key(self) -> str:
         """Returns what changes with any of the files, or with their list."""
         content = hashlib.sha256()
         for file in self.files:
-            found = file.stat()
+            try:
+                found = file.stat()
+            except OSError as error:  # taken away since it was listed, or a link that leads nowhere
+                raise DataError(f"{file} can't be read: {error.strerror}.") from error
             content.update(f"{file.relative_to(self.folder)}\n{found.st_size} {found.st_mtime_ns}\n".encode())
         return content.hexdigest()
 
@@ -76,11 +104,17 @@ class Decoded:
 
     def _fill(self, key: str) -> None:
         """Decodes into a folder beside the one for the array, which it then replaces."""
+        if self.path.exists():
+            log.warning("Images in %s came, went or changed since they were last used", self.folder)
+        for stale in self.path.parent.glob(f".{self.path.name}-*"):  # left by a process that was killed
+            shutil.rmtree(stale, ignore_errors=True)
+        needed, free = math.prod(self._shape), shutil.disk_usage(self.path.parent).free
+        if needed > free:
+            raise OSError(errno.ENOSPC, f"{_gigabytes(needed)} are needed, {_gigabytes(free)} are free")
         scratch = Path(tempfile.mkdtemp(dir=self.path.parent, prefix=f".{self.path.name}-"))
         try:
             with (scratch / _IMAGES).open("wb") as file:  # page by page in a mapped one, a full disk would kill us
-                shape = (len(self.files), self.size, self.size, 3)
-                header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+                header = {"descr": "|u1", "fortran_order": False, "shape": self._shape}
                 np.lib.format.write_array_header_1_0(file, header)
                 for image in self._decode():
                     file.write(image.tobytes())
@@ -96,17 +130,36 @@ class Decoded:
 
     def _decode(self) -> Iterator[np.ndarray]:
         """Yields the images in their order; Pillow decodes several at once."""
+        bad: list[str] = []
+        brightest = 0
         shown = bar(total=len(self.files), desc=f"Decoding {self.folder}", unit="image")
-        with shown, ThreadPoolExecutor(os.cpu_count()) as pool:
-            for begin in range(0, len(self.files), _AT_ONCE):  # a file that is bad ends it soon
-                for image in pool.map(self._square, self.files[begin : begin + _AT_ONCE]):
+        with shown, ThreadPoolExecutor(cores()) as pool:
+            for begin in range(0, len(self.files), _AT_ONCE):
+                for found in pool.map(self._square, self.files[begin : begin + _AT_ONCE]):
                     shown.update()
-                    yield image
+                    if isinstance(found, str):
+                        bad.append(found)
+                        continue
+                    brightest = max(brightest, found[1])
+                    yield found[0]
+                if len(bad) >= _MOST_BAD:
+                    break
+        if bad:
+            lines = "".join(f"\n  {line}" for line in bad[:_MOST_BAD])
+            raise DataError(f"Not every file can be decoded as an image; mend these or take them away:{lines}")
+        if 0 < 2 * brightest < self.white:
+            log.warning(
+                "Grey images of 16 bits in %s have %d as their largest number and are dark: give them another "
+                "data.white (it is %d), such as 4095 for a camera of 12 bits",
+                *(self.folder, brightest, self.white),
+            )
 
-    def _square(self, file: Path) -> np.ndarray:
+    def _square(self, file: Path) -> tuple[np.ndarray, int] | str:
         try:
-            with Image.open(file) as image:
-                upright = ImageOps.exif_transpose(image).convert("RGB")
-                return np.asarray(ImageOps.fit(upright, (self.size, self.size), Image.Resampling.BICUBIC))
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            raise DataError(f"{file} can't be decoded as an image ({error}); mend it or take it away.") from error
+            return as_square(file, self.size, self.white)
+        except Exception as error:  # a damaged file can raise anything
+            return f"{file}: {str(error) or type(error).__name__}"
+
+
+def _gigabytes(count: int) -> str:
+    return f"{count / 1e9:.1f} GB"

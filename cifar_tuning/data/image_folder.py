@@ -1,7 +1,9 @@
 """Images of one's own: a folder for each class, as torchvision's `ImageFolder` has them."""
 
 import functools
-from collections.abc import Iterator, Sequence
+import logging
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,18 +11,17 @@ import torch
 
 from cifar_tuning.data.base import MAX_SEED, ImageData, Splits, array_set
 from cifar_tuning.data.decoded import Decoded
+from cifar_tuning.data.folders import EXTENSIONS, TEST, TRAIN, VAL, class_folders, class_of, classes_in, listed
 from cifar_tuning.data.split import stratified_subset
 from cifar_tuning.errors import DataError
 from cifar_tuning.numeric import is_number, is_whole
 
-# As torchvision has them; anything else is no image (.DS_Store, Thumbs.db, notes).
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
-TRAIN, VAL, TEST = "train", "val", "test"
+log = logging.getLogger(__name__)
+
 LEAST_SIDE, MOST_SIDE = 8, 512
 # Of the training images, where no folder and no option says which validate.
 VAL_SHARE = 0.1
-
-Files = tuple[tuple[str, Path], ...]
+MOST_WHITE = 65535
 
 
 class ImageFolder(ImageData):
@@ -31,7 +32,10 @@ class ImageFolder(ImageData):
 
     Args:
         root: the folder. A class is a folder in `train`, its name the class's; images may lie in folders below it.
+        classes: their names in the order of a network's outputs; None: those of the folders in `train`. With them, a
+            folder will do that has images in `test` alone.
         size: side of the square in pixels, 8 … 512.
+        white: which number is white in a grey image of sixteen bits, 255 … 65535.
         val_size: of the training images, so many validate, or such a share of them, stratified by class; 0: none. None:
             the images in `root/val/CLASS/`, if there are any, else a tenth.
         split_seed: decides, alone, which they are.
@@ -49,7 +53,9 @@ class ImageFolder(ImageData):
         self,
         root: str | Path,
         *,
+        classes: Sequence[str] | None = None,
         size: int = 32,
+        white: int = MOST_WHITE,
         val_size: float | None = None,
         split_seed: int = 0,
         train_limit: int | None = None,
@@ -59,7 +65,9 @@ class ImageFolder(ImageData):
     ) -> None:
         problems = self.check(
             root=root,
+            classes=classes,
             size=size,
+            white=white,
             val_size=val_size,
             split_seed=split_seed,
             train_limit=train_limit,
@@ -70,18 +78,20 @@ class ImageFolder(ImageData):
         if problems:
             raise ValueError("; ".join(problems))
         self.root = Path(root).expanduser().absolute()
-        self.image_shape = (size, size, 3)
+        self.image_shape, self.white = (size, size, 3), white
         self.split_seed, self.train_limit, self.batch_size = split_seed, train_limit, batch_size
         self.mean, self.std = ((float(r), float(g), float(b)) for r, g, b in (mean, std))
-        self.classes = _classes(self.root)
-        self._val_folder = val_size is None and bool(_files(self.root, VAL))
+        self.classes = tuple(classes or classes_in(self.root) or ())
+        self._val_folder = val_size is None and bool(listed(self.root, VAL).files)
         self.val_size = _val_count(self.root, val_size)
 
     @staticmethod
     def check(
         *,
         root: object,
+        classes: object,
         size: object,
+        white: object,
         val_size: object,
         split_seed: object,
         train_limit: object,
@@ -93,6 +103,8 @@ class ImageFolder(ImageData):
         problems = []
         if not is_whole(size, LEAST_SIDE, MOST_SIDE):
             problems.append(f"data.size={size}: must be a whole number from {LEAST_SIDE} to {MOST_SIDE} (pixels)")
+        if not is_whole(white, 255, MOST_WHITE):
+            problems.append(f"data.white={white}: must be a whole number from 255 to {MOST_WHITE}")
         for name, value in (("mean", mean), ("std", std)):
             if not _three_shares(value) or (name == "std" and 0 in value):  # type: ignore[operator]
                 problems.append(f"data.{name}={value}: must be a number for each of three channels, on the scale 0..1")
@@ -101,8 +113,13 @@ class ImageFolder(ImageData):
         if not isinstance(root, str | Path) or not str(root).strip():
             return [*problems, f"data.root={root}: must be the path of a folder"]
         folder = Path(root).expanduser().absolute()
-        if wrong := _without_classes(folder):
+        if classes is not None and not _are_names(classes):
+            return [*problems, f"data.classes={classes}: must be a list of different names, or null"]
+        names = classes_in(folder) if classes is None else classes
+        if wrong := _folder_problem(folder, names):  # type: ignore[arg-type]
             return [*problems, f"data.root={root}: {wrong}"]
+        if not listed(folder, TRAIN).files:  # for predictions
+            return problems
         return problems + _counted_problems(folder, val_size, train_limit, batch_size)
 
     def load(self) -> Splits:
@@ -112,71 +129,87 @@ class ImageFolder(ImageData):
             DataError: an image can't be read; says which.
         """
         if not self._val_folder:
-            return super().load()
-        (train, labels), (val, val_labels) = self.arrays(TRAIN), self.arrays(VAL)
-        limit = len(labels) if self.train_limit is None else self.train_limit
-        rows = stratified_subset(labels, limit, self.split_seed)
-        validating = array_set(torch.from_numpy(val), val_labels, np.arange(len(val_labels)))
-        return Splits(array_set(torch.from_numpy(train), labels, rows), validating)
+            splits = super().load()
+        else:
+            (train, labels), (val, val_labels) = self.arrays(TRAIN), self.arrays(VAL)
+            limit = len(labels) if self.train_limit is None else self.train_limit
+            rows = stratified_subset(labels, limit, self.split_seed)
+            validating = array_set(torch.from_numpy(val), val_labels, np.arange(len(val_labels)))
+            splits = Splits(array_set(torch.from_numpy(train), labels, rows), validating)
+        self._say(splits)
+        return splits
+
+    def _say(self, splits: Splits) -> None:
+        """Says what was found, and which classes too few images leave out."""
+        counts = Counter(listed(self.root, TRAIN).labels)
+        text = (
+            f"{self.root}: {len(splits.train):,} images of {len(self.classes)} classes ({min(counts.values()):,} to "
+            f"{max(counts.values()):,} of each in {TRAIN}/) are trained on, {len(splits.val):,} validate"
+        )
+        if others := Counter(dict(listed(self.root, TRAIN).others)) + Counter(dict(listed(self.root, VAL).others)):
+            text += f"; passed over: {_some([f'{count:,} {end}' for end, count in others.most_common()])}"
+        _once(logging.INFO, text)
+        for chosen, what in ((splits.train, "is trained on"), (splits.val, "validates")):
+            there = set(chosen.labels.tolist())
+            absent = [name for label, name in enumerate(self.classes) if label not in there]
+            if absent and there:
+                _once(logging.WARNING, f"{self.root}: no image of {_some(absent)} {what}")
 
     def arrays(self, part: str) -> tuple[np.ndarray, np.ndarray]:
         """Memory-mapped uint8 images N×size×size×3 and int64 labels N of "train", "val" or "test"."""
-        files = _files(self.root, part)
-        if not files:
+        found = listed(self.root, part)
+        if not found.files:
+            purpose = {TEST: ", so nothing to be tested on", TRAIN: ", so nothing to be trained on"}.get(part, "")
             raise DataError(
-                f"data.root={self.root}: there is no image in {part}/CLASS/, so nothing to be tested on; put labelled "
-                f"ones there, in folders called {_some(self.classes)}."
+                f"data.root={self.root}: there is no image in {part}/CLASS/{purpose}; put labelled ones there, in "
+                f"folders called {_some(self.classes)}."
             )
+        if unknown := _unknown(self.root, part, self.classes):
+            raise DataError(f"data.root={self.root}: {unknown}")
         known = {name: label for label, name in enumerate(self.classes)}
-        labels = np.array([known[name] for name, _ in files], np.int64)
-        decoded = Decoded(self.root / part, [file for _, file in files], self.image_shape[0])
-        return decoded.open(), labels
+        labels = np.array([known[name] for name in found.labels], np.int64)
+        return Decoded(self.root / part, found.files, self.image_shape[0], self.white).open(), labels
 
     def prepare(self) -> str:
         """Decode whatever was not yet; returns where the images are."""
         for part in (TRAIN, VAL, TEST):
-            if _files(self.root, part):
+            if listed(self.root, part).files:
                 self.arrays(part)
         return str(self.root)
 
 
-@functools.cache  # a job builds its data several times, and a hundred thousand files take a while to list
-def _files(root: Path, part: str) -> Files:
-    """Returns the images of a part with the names of their classes, in the order of their paths."""
-    return tuple(
-        (folder.name, file)
-        for folder in _folders(root / part)
-        for file in sorted(folder.rglob("*"))
-        if file.suffix.lower() in EXTENSIONS and not file.name.startswith(".") and file.is_file()
-    )
+@functools.cache  # each job of a sweep loads the same
+def _once(level: int, text: str) -> None:
+    log.log(level, text)
 
 
-def _folders(folder: Path) -> Iterator[Path]:
-    if folder.is_dir():
-        yield from sorted(inner for inner in folder.iterdir() if inner.is_dir() and not inner.name.startswith("."))
-
-
-def _classes(root: Path) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(name for name, _ in _files(root, TRAIN)))
-
-
-def _without_classes(root: Path) -> str | None:
+def _folder_problem(root: Path, classes: Sequence[str] | None) -> str | None:
     """Returns what keeps a folder from being a dataset."""
     wanted = f"put each image into {TRAIN}/CLASS/, a folder for each of at least two classes"
     if not root.is_dir():
         return "there is no such folder"
-    if not (root / TRAIN).is_dir():
+    if not (root / TRAIN).is_dir() and classes is None:
         return f"has no folder {TRAIN}/; {wanted}"
-    classes = _classes(root)
-    if empty := [folder.name for folder in _folders(root / TRAIN) if folder.name not in classes]:
+    there = classes_in(root) or ()
+    if empty := [folder.name for folder in class_folders(root / TRAIN) if class_of(folder) not in there]:
         return f"there is no image in {TRAIN}/{empty[0]} (of the kinds {', '.join(EXTENSIONS)})"
-    if len(classes) < 2:
-        return f"has {len(classes)} classes with images in {TRAIN}/; {wanted}"
-    for part in (VAL, TEST):
-        unknown = dict.fromkeys(name for name, _ in _files(root, part) if name not in classes)
-        if unknown:
-            return f"{part}/{next(iter(unknown))} is no class of {TRAIN}/, which has {_some(classes)}"
-    return None
+    if classes is None or len(classes) < 2:
+        return f"has {len(classes or ())} classes with images in {TRAIN}/; {wanted}"
+    return _unknown(root, VAL, classes) or _unknown(root, TEST, classes)
+
+
+def _unknown(root: Path, part: str, classes: Sequence[str]) -> str | None:
+    """Returns which of a part's folders is none of the classes."""
+    unknown = [name for name in dict.fromkeys(listed(root, part).labels) if name not in classes]
+    return f"{part}/{unknown[0]} is no class of {TRAIN}/, which has {_some(classes)}" if unknown else None
+
+
+def _are_names(classes: object) -> bool:
+    return (
+        isinstance(classes, list | tuple)
+        and all(isinstance(one, str) for one in classes)
+        and len(set(classes)) == len(classes)
+    )
 
 
 def _some(names: Sequence[str], most: int = 5) -> str:
@@ -186,7 +219,7 @@ def _some(names: Sequence[str], most: int = 5) -> str:
 
 def _counted_problems(root: Path, val_size: object, train_limit: object, batch_size: object) -> list[str]:
     """Returns what the numbers of images do not allow."""
-    images = len(_files(root, TRAIN))
+    images = len(listed(root, TRAIN).files)
     there = f"{images:,} images in {TRAIN}/"
     share = is_number(val_size) and 0 < val_size < 1
     if val_size is not None and not share and not is_whole(val_size, 0, images - 1):
@@ -194,9 +227,9 @@ def _counted_problems(root: Path, val_size: object, train_limit: object, batch_s
             f"data.val_size={val_size}: must be a number of images up to {images - 1} ({there}), a share of them such "
             f"as 0.2, or null, for those in {VAL}/ or else a tenth"
         ]
-    if val_size not in (None, 0) and _files(root, VAL):
+    if val_size not in (None, 0) and listed(root, VAL).files:
         return [f"data.val_size={val_size}: the images in {VAL}/ validate; leave it null (or 0, for no validation)"]
-    apart = 0 if _files(root, VAL) else _val_count(root, val_size)  # type: ignore[arg-type]
+    apart = 0 if listed(root, VAL).files else _val_count(root, val_size)  # type: ignore[arg-type]
     problems, left = [], images - apart
     if apart:
         there += f", {apart} of which validate"
@@ -211,10 +244,10 @@ def _counted_problems(root: Path, val_size: object, train_limit: object, batch_s
 
 def _val_count(root: Path, val_size: float | None) -> int:
     """Returns how many images validate."""
-    if val_size is None and (given := _files(root, VAL)):
+    if val_size is None and (given := listed(root, VAL).files):
         return len(given)
     share = VAL_SHARE if val_size is None else val_size
-    return round(share * len(_files(root, TRAIN))) if 0 < share < 1 else int(share)
+    return max(1, round(share * len(listed(root, TRAIN).files))) if 0 < share < 1 else int(share)
 
 
 def _three_shares(value: object) -> bool:

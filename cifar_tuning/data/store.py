@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock, Timeout
 
+from cifar_tuning.data.locked import locked
 from cifar_tuning.data.sources import Source
 from cifar_tuning.data.spec import ARRAY_NAMES, Arrays, CorruptError, SourceError, Spec, array_sha256
 from cifar_tuning.errors import DataError
@@ -133,16 +133,9 @@ class Store:
     def _lock(self) -> Iterator[None]:
         """One job at a time fetches; the others wait here and then find the store."""
         self.root.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self.root / f".{self.spec.folder}.lock")
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            log.warning("Another job is fetching the dataset into %s; waiting for it", self.root)
-            lock.acquire()
-        try:
+        busy = f"Another job is fetching the dataset into {self.root}; waiting for it"
+        with locked(self.root / f".{self.spec.folder}.lock", busy):
             yield
-        finally:
-            lock.release()
 
     def _fill(self) -> None:
         """Replace whatever lies at `path` by a verified store, once there is one. Holds the lock."""

@@ -48,7 +48,8 @@ def model_from_checkpoint(file: Path, data_root: str | None = None) -> tuple[nn.
 
     Raises:
         UserError: the file is no checkpoint, the code of its model or data is not found here or may not be called by
-            configurations, or its weights do not fit the model that its configuration builds.
+            configurations, the dataset is not where it is looked for, or the weights do not fit the model that the
+            checkpoint's configuration builds.
     """
     checkpoint = checkpoints.load(file)
     config = OmegaConf.create(checkpoint.config)
@@ -66,6 +67,9 @@ def model_from_checkpoint(file: Path, data_root: str | None = None) -> tuple[nn.
             f"What {file} was trained with can't be built here: {reason}. If it is in a file of your own, type the "
             "command in the folder that it was trained from."
         ) from error
+    except ValueError as error:  # the constructor's own: a folder of images is not there, say
+        said = str(error).split("\nfull_key")[0]
+        raise UserError(f"What {file} was trained with can't be built here: {said}") from error
     checkpoints.load_weights(model, checkpoint, file)
     return model.eval(), data
 

@@ -65,9 +65,16 @@ def _callback_targets(*, _root_: Any) -> dict[str, str]:
     return {name: str(target) for name, target in targets.items() if target is not None}
 
 
+def _classes_in(root: Any) -> list[str] | None:
+    from cifar_tuning.data.folders import classes_in
+
+    return classes_in(root)
+
+
 OmegaConf.register_resolver("project_root", lambda: str(PROJECT_ROOT), replace=True)
 OmegaConf.register_resolver("of_epochs", _in_proportion, replace=True)
 OmegaConf.register_resolver("callback_targets", _callback_targets, replace=True)
+OmegaConf.register_resolver("classes_in", _classes_in, replace=True)
 register()
 
 

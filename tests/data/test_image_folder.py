@@ -1,13 +1,16 @@
 """A dataset of one's own: what its folders may hold, how images become squares, and that they are decoded once."""
 
+import logging
 import os
+import unicodedata
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from cifar_tuning.data import ImageFolder, decoded
+from cifar_tuning.data import ImageFolder, decoded, folders, pictures
 from cifar_tuning.errors import DataError
 from cifar_tuning.jobs.checks import problems_with
 
@@ -50,6 +53,7 @@ def test_classes_are_folders_and_a_tenth_of_each_validates(flowers):
         ({"val_size": 0.25}, 45, 15),
         ({"val_size": 9}, 51, 9),
         ({"val_size": 0}, 60, 0),
+        ({"val_size": 0.001}, 59, 1),
         ({"val_size": 0.25, "train_limit": 30}, 30, 15),
     ],
 )
@@ -89,6 +93,8 @@ def test_images_in_val_validate(flowers, options, train, val):
         ({"split_seed": -1}, "data.split_seed=-1: must be"),
         ({"mean": [0.5]}, "data.mean=[0.5]: must be a number for each of three channels"),
         ({"std": [0.5, 0, 0.5]}, "data.std=[0.5, 0, 0.5]: must be"),
+        ({"white": 254}, "data.white=254: must be a whole number from 255 to 65535"),
+        ({"classes": ["daisy", "daisy"]}, "data.classes=['daisy', 'daisy']: must be a list of different names"),
         ({"root": ""}, "data.root=: must be the path of a folder"),
     ],
 )
@@ -139,9 +145,46 @@ def test_what_is_no_image_is_passed_over(flowers):
         (flowers / "train" / "rose" / name).write_bytes(b"no image")
     (flowers / "train" / ".cache").mkdir()
     draw(flowers / "train" / "rose" / "more" / "00.JPG", COLOURS["rose"])
+    draw(flowers / "train" / "rose" / ".ipynb_checkpoints" / "00.png", COLOURS["rose"])
+    draw(flowers / "elsewhere" / "00.png", COLOURS["rose"])
+    (flowers / "train" / "rose" / "link").symlink_to(flowers / "elsewhere")
     images, labels = ImageFolder(flowers, size=8, batch_size=4).arrays("train")
-    assert len(images) == 61
-    assert np.bincount(labels).tolist() == [20, 21, 20]
+    assert len(images) == 62
+    assert np.bincount(labels).tolist() == [20, 22, 20]
+
+
+def test_it_says_what_it_found(flowers, caplog):
+    """Above all what a share leaves out of small classes, and what was passed over."""
+    caplog.set_level(logging.INFO)
+    draw(flowers / "train" / "oak" / "1.png")
+    (flowers / "train" / "rose" / "1.heic").touch()
+    ImageFolder(flowers, size=8, batch_size=4).load()
+    assert caplog.messages == [
+        f"{flowers}: 55 images of 4 classes (1 to 20 of each in train/) are trained on, 6 validate; "
+        "passed over: 1 .heic",
+        f"{flowers}: no image of oak validates",
+    ]
+
+
+def test_a_name_is_the_same_however_its_accents_are_stored(flowers):
+    for part, form in (("train", "NFC"), ("test", "NFD")):
+        draw(flowers / part / unicodedata.normalize(form, "Märzveilchen") / "1.png")
+    data = ImageFolder(flowers, size=8, batch_size=4)
+    assert data.classes == ("Märzveilchen", *COLOURS)
+    assert data.load_test().labels.tolist()[0] == 0
+
+
+def test_for_predictions_test_images_and_the_names_of_the_classes_will_do(flowers):
+    """Here one of a class that a network was not trained on lies in the training folder, there none at all."""
+    draw(flowers / "train" / "oak" / "1.png")
+    data = ImageFolder(flowers, classes=list(COLOURS), size=8, batch_size=4)
+    with pytest.raises(DataError, match=r"train/oak is no class of train/, which has daisy, rose, tulip"):
+        data.load()
+    (flowers / "test").rename(flowers.parent / "test")
+    data = ImageFolder(flowers.parent, classes=["tulip", "rose", "daisy"], size=8)
+    assert data.load_test().labels.tolist() == [2] * 4 + [1] * 4 + [0] * 4
+    with pytest.raises(DataError, match=r"no image in train/CLASS/, so nothing to be trained on"):
+        data.load()
 
 
 def test_images_of_any_shape_and_mode_become_squares(flowers):
@@ -163,11 +206,50 @@ def test_images_of_any_shape_and_mode_become_squares(flowers):
     assert (c == 77).all()
 
 
+@pytest.mark.parametrize(
+    ("values", "white", "expected"),
+    [
+        (np.array([0, 32768, 65535], "<u2"), 65535, [0, 128, 255]),
+        (np.array([0, 32768, 65535], ">u2"), 65535, [0, 128, 255]),
+        (np.array([0, 2048, 4095, 5000], "<u2"), 4095, [0, 128, 255, 255]),
+        (np.array([0, 32768, 65535], "<i4"), 65535, [0, 128, 255]),
+    ],
+)
+def test_sixteen_bits_become_eight(tmp_path, values, white, expected):
+    file = tmp_path / "1.tif"
+    Image.fromarray(np.repeat(values, 8)[:, None].repeat(8 * len(values), 1)).save(file)
+    square, brightest = pictures.as_square(file, 8 * len(values), white)
+    assert square[4::8, 0].tolist() == [[value] * 3 for value in expected]
+    assert brightest == values.max()
+
+
+def test_what_has_thirty_two_bits_is_refused(tmp_path):
+    for number, values in enumerate((np.zeros((8, 8), np.float32), np.full((8, 8), -1, np.int32))):
+        Image.fromarray(values).save(tmp_path / f"{number}.tif")
+        with pytest.raises(ValueError, match=r"numbers have 32 bits.*save it with 8 or 16"):
+            pictures.as_square(tmp_path / f"{number}.tif", 8, 65535)
+
+
+def test_dark_images_of_sixteen_bits_are_noticed(flowers, caplog):
+    Image.fromarray(np.full((8, 8), 4095, np.uint16)).save(flowers / "test" / "rose" / "1.tif")
+    ImageFolder(flowers, size=8, batch_size=4).load_test()
+    assert "4095 as their largest number and are dark: give them another data.white (it is 65535)" in caplog.text
+
+
+def test_a_large_photograph_is_decoded_in_part(tmp_path):
+    """Which makes no difference to be seen."""
+    large = Image.fromarray(np.linspace(0, 255, 640, dtype=np.uint8)[None].repeat(480, 0)).convert("RGB")
+    large.save(tmp_path / "1.jpg", quality=95)
+    large.save(tmp_path / "1.png")
+    (a, _), (b, _) = (pictures.as_square(tmp_path / f"1.{kind}", 16, 65535) for kind in ("jpg", "png"))
+    assert np.abs(a.astype(int) - b).max() <= 3
+
+
 def test_images_are_decoded_once(flowers, monkeypatch):
     first, _ = ImageFolder(flowers, size=8, batch_size=4).arrays("train")
     opened = []
     usual = Image.open
-    monkeypatch.setattr(decoded.Image, "open", lambda file: opened.append(file) or usual(file))
+    monkeypatch.setattr(pictures.Image, "open", lambda file: opened.append(file) or usual(file))
     again, _ = ImageFolder(flowers, size=8, batch_size=4).arrays("train")
     assert isinstance(again, np.memmap)
     assert (again == first).all()
@@ -185,21 +267,54 @@ def test_images_are_decoded_once(flowers, monkeypatch):
     assert sorted(file.name for one in folders for file in one.iterdir()) == ["images.npy", "images.npy", "key", "key"]
 
 
-def test_where_nothing_can_be_kept_they_are_decoded_each_time(flowers, monkeypatch, caplog):
+def test_where_nothing_can_be_kept_a_process_decodes_once(flowers, monkeypatch, caplog):
     (flowers.parent / "file").touch()
     monkeypatch.setenv("XDG_CACHE_HOME", str(flowers.parent / "file"))
     images, _ = ImageFolder(flowers, size=8, batch_size=4).arrays("train")
     assert (images[0] == 250).all()
     assert "can't be kept" in caplog.text
+    assert ImageFolder(flowers, size=8, batch_size=4).arrays("train")[0] is images
+
+
+def test_a_full_disk_is_noticed_before_decoding_and_too_little_memory_too(flowers, monkeypatch, caplog):
+    monkeypatch.setattr(decoded.shutil, "disk_usage", lambda folder: SimpleNamespace(free=9_999))
+    images, _ = ImageFolder(flowers, size=8, batch_size=4).arrays("train")
+    assert "0.0 GB are needed, 0.0 GB are free" in caplog.text
+    del images
+    monkeypatch.setattr(decoded, "free_memory", lambda: 9_999)
+    with pytest.raises(DataError, match=r"name a larger folder by XDG_CACHE_HOME, or take a smaller data.size"):
+        ImageFolder(flowers, size=8, batch_size=4).arrays("train")
+
+
+def test_what_a_killed_process_left_is_removed(flowers):
+    data = ImageFolder(flowers, size=8, batch_size=4)
+    (folder,) = {Path(data.arrays("test")[0].filename).parent}
+    left = folder.with_name(f".{folder.name}-left")
+    left.mkdir()
+    draw(flowers / "test" / "rose" / "1.png")
+    data = ImageFolder(flowers, size=8, batch_size=4)
+    folders.listed.cache_clear()
+    data.load_test()
+    assert not left.exists()
 
 
 @pytest.mark.parametrize("content", [b"", b"no image", "truncated"])
-def test_a_bad_image_is_named_and_nothing_is_kept(flowers, content):
+def test_bad_images_are_named_and_nothing_is_kept(flowers, content):
     bad = flowers / "train" / "rose" / "07.png"
     bad.write_bytes(bad.read_bytes()[:50] if isinstance(content, str) else content)
-    with pytest.raises(DataError, match=r"rose.07\.png can't be decoded as an image"):
+    (flowers / "train" / "tulip" / "09.png").write_bytes(b"no image")
+    with pytest.raises(
+        DataError, match=r"(?s)can be decoded as an image.*rose.07\.png: .*tulip.09\.png: cannot identi"
+    ):
         ImageFolder(flowers, size=8, batch_size=4).load()
     assert not [one for one in (flowers.parent / "cache" / "cifar_tuning" / "images").iterdir() if one.is_dir()]
+
+
+def test_an_image_that_is_gone_is_named(flowers):
+    data = ImageFolder(flowers, size=8, batch_size=4)
+    (flowers / "train" / "rose" / "07.png").unlink()
+    with pytest.raises(DataError, match=r"rose.07\.png can't be read: No such file"):
+        data.load()
 
 
 def test_without_test_images_it_says_where_to_put_them(flowers):

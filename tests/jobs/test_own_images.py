@@ -26,8 +26,15 @@ def test_a_network_has_as_many_outputs_as_there_are_folders(command, predicting,
     outcome = command(*TINY, *own, "trainer.epochs=8", f"hydra.run.dir={tmp_path}/run", *options)
     assert outcome.code == 0, outcome.err
     assert json.loads((tmp_path / "run" / "result.json").read_text())["value"] == 1
-    assert list(checkpoints.load(tmp_path / "run").model.values())[-1].shape == (3,)
-    outcome = predicting(f"run={tmp_path}/run", "labels=names", f"output={tmp_path}/p.csv", "tracking.uri=null")
+    checkpoint = checkpoints.load(tmp_path / "run")
+    assert list(checkpoint.model.values())[-1].shape == (3,)
+    assert checkpoint.config["data"]["classes"] == ["daisy", "rose", "tulip"]  # of which resuming sees to it
+    (tmp_path / "flowers" / "train").rename(tmp_path / "train")  # another machine has no training images
+    (tmp_path / "flowers").rename(tmp_path / "there")
+    given = [f"run={tmp_path}/run", "labels=names", "tracking.uri=null", f"output={tmp_path}/p.csv"]
+    outcome = predicting(*given)
+    assert outcome.err.endswith(f"can't be built here: data.root={tmp_path}/flowers: there is no such folder\n")
+    outcome = predicting(*given, f"data_root={tmp_path}/there")
     assert outcome.code == 0, outcome.err
     rows = list(csv.DictReader((tmp_path / "p.csv").read_text().splitlines()))
     assert [row["label"] for row in rows] == ["daisy"] * 5 + ["rose"] * 5 + ["tulip"] * 5

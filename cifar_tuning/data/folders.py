@@ -1,0 +1,67 @@
+"""Which images a dataset of one's own has: a folder for each part, and in it one for each class."""
+
+import functools
+import os
+import unicodedata
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+# As torchvision has them, and some more; anything else is passed over (.DS_Store, Thumbs.db, notes).
+EXTENSIONS = (
+    *(".jpg", ".jpeg", ".jfif", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"),
+    *(".gif", ".avif", ".jp2"),
+)
+TRAIN, VAL, TEST = "train", "val", "test"
+
+
+class Listed(NamedTuple):
+    """The images of a part in the order of their paths, and how many other files were passed over, by their ends."""
+
+    labels: tuple[str, ...]
+    files: tuple[Path, ...]
+    others: tuple[tuple[str, int], ...]
+
+
+@functools.cache  # a job builds its data several times, and a hundred thousand files take a while to list
+def listed(root: Path, part: str) -> Listed:
+    """Returns the images of a part with the names of their classes; links to folders are followed."""
+    found: list[tuple[str, Path]] = []
+    others: Counter[str] = Counter()
+    for folder in class_folders(root / part):
+        for file in _visible_files(folder):
+            if file.suffix.lower() in EXTENSIONS:
+                found.append((class_of(folder), file))
+            else:
+                others[file.suffix.lower() or file.name] += 1
+    return Listed(tuple(name for name, _ in found), tuple(file for _, file in found), tuple(others.most_common()))
+
+
+def class_folders(folder: Path) -> Iterator[Path]:
+    """Yields the folders of a part's classes in the order of the classes."""
+    if folder.is_dir():
+        yield from sorted((one for one in folder.iterdir() if one.is_dir() and _visible(one.name)), key=class_of)
+
+
+def class_of(folder: Path) -> str:
+    """Returns the name of a folder's class: an ä of macOS's, two characters, is that of other systems."""
+    return unicodedata.normalize("NFC", folder.name)
+
+
+def classes_in(root: object) -> list[str] | None:
+    """Returns the classes that a dataset's training images have; None where there are none."""
+    if not isinstance(root, str | Path) or not str(root).strip():
+        return None
+    return list(dict.fromkeys(listed(Path(root).expanduser().absolute(), TRAIN).labels)) or None
+
+
+def _visible_files(folder: Path) -> Iterator[Path]:
+    for inner, folders, names in os.walk(folder, followlinks=True):
+        # Hidden ones hold copies (.ipynb_checkpoints, .thumbnails).
+        folders[:] = sorted(name for name in folders if _visible(name))
+        yield from (Path(inner, name) for name in sorted(names) if _visible(name))
+
+
+def _visible(name: str) -> bool:
+    return not name.startswith(".")
