@@ -12,10 +12,10 @@ from tqdm import tqdm
 
 from benchmarks import measure
 from cifar_tuning.errors import UserError
-from cifar_tuning.models.chain import activated, activated_and_pooled
 from cifar_tuning.models.convolution import convolved
+from cifar_tuning.models.norm_act_pool import activated, activated_and_pooled
 from cifar_tuning.models.normalization import BatchNorm2d
-from cifar_tuning.training.recorded import seconds_when_recorded
+from cifar_tuning.training.cuda_graphs import seconds_when_recorded
 
 BATCH = 128
 PYTORCH, OURS = "PyTorch", "ours"

@@ -15,12 +15,12 @@ from cifar_tuning.jobs.process import trusted_targets
 from cifar_tuning.jobs.training import EpochTracking
 from cifar_tuning.tracking import MLflowTracker, RunContext
 from cifar_tuning.training.computation import Computation
+from cifar_tuning.training.cuda_graphs import resolve_recording
 from cifar_tuning.training.display import Display
 from cifar_tuning.training.events import Listener
 from cifar_tuning.training.loop import one_epoch
 from cifar_tuning.training.memory import keep_freed_memory
 from cifar_tuning.training.probe import Workload, resolve_formats
-from cifar_tuning.training.recorded import resolve_recording
 from cifar_tuning.training.schedules import Schedule
 from cifar_tuning.training.settings import place
 from cifar_tuning.training.trainer import Trainer

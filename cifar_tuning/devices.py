@@ -11,6 +11,6 @@ if TYPE_CHECKING:
 QUEUES = ("cuda",)
 
 
-def queues(device: "torch.device") -> bool:
+def is_asynchronous(device: "torch.device") -> bool:
     """Whether a device is given work ahead."""
     return device.type in QUEUES

@@ -63,7 +63,7 @@ def _hear(number: int, frame: object) -> None:
 
 
 @contextmanager
-def undisturbed() -> Iterator[None]:
+def deferred_signals() -> Iterator[None]:
     """Puts Ctrl-C and SIGTERM off until a block ends; a second Ctrl-C stops it at once.
 
     What a signal's handler raises, it raises between any two instructions: SQLAlchemy does not survive that in a

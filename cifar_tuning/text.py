@@ -103,7 +103,7 @@ def command_line(program: str, *arguments: str) -> str:
     return shlex.join(["python", str(typed.with_name(program)) if away else program, *arguments])
 
 
-def remarked(command: str | Path, remark: str) -> str:
+def with_comment(command: str | Path, remark: str) -> str:
     """Returns a command, or a folder, and what it is for: a comment, so that a shell takes the line as it is."""
     return f"{command}  # {remark}"
 

@@ -152,11 +152,11 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
     """What is measured is remembered per user; tests must neither see nor change them."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    from cifar_tuning.training import remembered
+    from cifar_tuning.training import measurement_cache
 
     # Tests run side by side.
-    monkeypatch.setattr(remembered.Neighbours, "in_the_way", lambda self: False)
-    remembered._provisional.clear()
+    monkeypatch.setattr(measurement_cache.Neighbours, "in_the_way", lambda self: False)
+    measurement_cache._provisional.clear()
 
 
 @pytest.fixture(scope="session", autouse=True)

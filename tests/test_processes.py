@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from cifar_tuning.processes import undisturbed
+from cifar_tuning.processes import deferred_signals
 
 
 def press_ctrl_c(done: list[str], word: str) -> None:
@@ -18,40 +18,40 @@ def be_terminated(done: list[str], word: str) -> None:
 
 
 def once(done: list[str]) -> None:
-    with undisturbed():
+    with deferred_signals():
         press_ctrl_c(done, "all of it")
     done.append("nothing more")
 
 
 def twice(done: list[str]) -> None:
-    with undisturbed():
+    with deferred_signals():
         press_ctrl_c(done, "once")
         press_ctrl_c(done, "twice")
 
 
 def twice_within(done: list[str]) -> None:
-    with undisturbed():
-        with undisturbed():
+    with deferred_signals():
+        with deferred_signals():
             press_ctrl_c(done, "once")
             press_ctrl_c(done, "twice")
         done.append("outer")
 
 
 def after_another(done: list[str]) -> None:
-    with undisturbed():
+    with deferred_signals():
         done.append("the first block")
     once(done)
 
 
 def nested(done: list[str]) -> None:
-    with undisturbed():
-        with undisturbed():
+    with deferred_signals():
+        with deferred_signals():
             press_ctrl_c(done, "inner")
         done.append("outer")
 
 
 def in_error(done: list[str]) -> None:
-    with undisturbed():
+    with deferred_signals():
         press_ctrl_c(done, "so far")
         raise ValueError
 
@@ -83,7 +83,7 @@ def test_a_scheduler_terminates_twice_and_means_once(terminable):
     done: list[str] = []
 
     def work() -> None:
-        with undisturbed():
+        with deferred_signals():
             be_terminated(done, "once")
             be_terminated(done, "twice")
 
@@ -104,7 +104,7 @@ def test_other_threads_hear_no_signals_anyway():
     before, seen = signal.getsignal(signal.SIGINT), []
 
     def work() -> None:
-        with undisturbed():
+        with deferred_signals():
             seen.append(signal.getsignal(signal.SIGINT))
 
     thread = threading.Thread(target=work)

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cifar_tuning.data.augmentation import MIXUP_STREAM, ORDER_STREAM, Augment, Augmentation, Plan, epoch_bits, queued
-from cifar_tuning.devices import queues
+from cifar_tuning.devices import is_asynchronous
 
 Batch = tuple[Tensor, Tensor]
 # Most images that are made at once, several batches together, on a device that queues.
@@ -216,7 +216,7 @@ class TrainBatches(_Batches):
 
     def _ahead(self) -> int:
         """Returns how many batches are made as one."""
-        ahead = queues(self.device) and getattr(self.augmentation, "ahead", False)
+        ahead = is_asynchronous(self.device) and getattr(self.augmentation, "ahead", False)
         return max(1, min(AHEAD // self.batch_size, len(self))) if ahead else 1
 
     def _shares(self, epoch: int) -> list[float]:

@@ -12,15 +12,15 @@ from omegaconf import DictConfig
 from cifar_tuning.fused import grouping
 from cifar_tuning.fused.launch import Launch, failed, say_together
 from cifar_tuning.fused.launcher import Ended, More
+from cifar_tuning.fused.paused_jobs import PausedJob, stopped_on_error
 from cifar_tuning.fused.plan import Key, key_of, plan
 from cifar_tuning.fused.size import Stacking
 from cifar_tuning.fused.stack import Stack, own_generator, use_global_generator
-from cifar_tuning.fused.together import PausedJob, stopped_on_error
 from cifar_tuning.training.computation import Computation
 from cifar_tuning.training.display import Display
 from cifar_tuning.training.events import State
 from cifar_tuning.training.loop import Aside, Ends, before_training, one_epoch
-from cifar_tuning.training.remembered import of_sweep
+from cifar_tuning.training.measurement_cache import of_sweep
 
 log = logging.getLogger(__name__)
 

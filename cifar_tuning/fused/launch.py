@@ -15,14 +15,14 @@ from omegaconf import DictConfig
 from cifar_tuning.compose import numbered, remember_files
 from cifar_tuning.fused import grouping
 from cifar_tuning.fused.model import why_apart
+from cifar_tuning.fused.paused_jobs import PausedJob, ends_one_job, stopped_on_error
 from cifar_tuning.fused.plan import Key, key_of, plan
 from cifar_tuning.fused.size import Stacking, give_back, split
 from cifar_tuning.fused.stack import Stack, begin_again
-from cifar_tuning.fused.together import PausedJob, ends_one_job, stopped_on_error
-from cifar_tuning.training.computation import whose
+from cifar_tuning.training.computation import failing_run
 from cifar_tuning.training.display import Display
 from cifar_tuning.training.loop import run_epochs
-from cifar_tuning.training.remembered import of_sweep
+from cifar_tuning.training.measurement_cache import of_sweep
 
 log = logging.getLogger(__name__)
 
@@ -216,7 +216,7 @@ class Launch:
             give_back()
             parts = [left[:fitting], left[fitting:]]
         else:
-            where = next((f" in #{job.number}'s part" for job in left if job.run is whose(failure)), "")
+            where = next((f" in #{job.number}'s part" for job in left if job.run is failing_run(failure)), "")
             kind = type(failure).__name__
             log.warning("The stack failed%s, its jobs go on one by one: %s: %s", where, kind, failure)
             parts = [[job] for job in left]

@@ -7,14 +7,14 @@ from contextlib import contextmanager, nullcontext
 import torch
 from torch import Tensor, nn
 
-from cifar_tuning.devices import queues
+from cifar_tuning.devices import is_asynchronous
 from cifar_tuning.fused.layers import Given, NotStackableError, StackedDropout
 from cifar_tuning.fused.model import give, stack_models, twins
 from cifar_tuning.fused.sgd import StackedSGD
 from cifar_tuning.training import checkpoint as checkpoints
 from cifar_tuning.training.computation import Batch, Computation, Trained
+from cifar_tuning.training.cuda_graphs import Recorded
 from cifar_tuning.training.display import Display
-from cifar_tuning.training.recorded import Recorded
 from cifar_tuning.training.trainer import Trainer
 
 
@@ -42,7 +42,7 @@ class Stack(Computation):
         self._own_generators = [own_generator(run) for run in runs]
         super().__init__(runs, self.stacked)
         # On a CPU the runs' own optimizers are as fast.
-        self.sgd = StackedSGD(runs, self.stacked) if queues(self.device) and StackedSGD.fits(runs) else None
+        self.sgd = StackedSGD(runs, self.stacked) if is_asynchronous(self.device) and StackedSGD.fits(runs) else None
         self.gradients = [p.grad for p in self.stacked.parameters() if p.grad is not None]
         if self.sgd is not None and self.learning is not None:
             self.updating = Recorded(self.device)

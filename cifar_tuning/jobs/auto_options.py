@@ -5,9 +5,9 @@ import logging
 from cifar_tuning.fused.size import example
 from cifar_tuning.jobs.prepare import Prepared
 from cifar_tuning.training.compilation import resolve_compile
+from cifar_tuning.training.cuda_graphs import NotRecordedError
 from cifar_tuning.training.precision import has_bf16
 from cifar_tuning.training.probe import Formats, Workload, resolve_formats
-from cifar_tuning.training.recorded import NotRecordedError
 from cifar_tuning.training.trainer import JOINT_FIT
 
 log = logging.getLogger(__name__)

@@ -21,7 +21,7 @@ from cifar_tuning.jobs.used_folder import has_trained, only_here
 from cifar_tuning.overrides import key_of, parse_overrides, task_overrides
 from cifar_tuning.processes import is_worker
 from cifar_tuning.targets import is_study, is_tracked, refused
-from cifar_tuning.text import remarked, typed
+from cifar_tuning.text import typed, with_comment
 from cifar_tuning.tracking.callback import SweepRun
 from cifar_tuning.tuning import place
 
@@ -93,7 +93,7 @@ class Sweep(Callback):
                 folder = typed("hydra.sweep.dir", config.hydra.sweep.dir)
                 print(f"Stopped. The same command with {folder} trains what is missing.")
         elif tracked:  # it sums itself up
-            print("  " + remarked(viewer(uri), "compares all runs in MLflow's UI"))
+            print("  " + with_comment(viewer(uri), "compares all runs in MLflow's UI"))
 
 
 class TrackedSweep(SweepRun):

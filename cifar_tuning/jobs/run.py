@@ -16,7 +16,7 @@ from cifar_tuning.errors import UserError
 from cifar_tuning.jobs.build import Parts
 from cifar_tuning.jobs.context import run_context
 from cifar_tuning.jobs.export import load_classifier, model_from_checkpoint
-from cifar_tuning.jobs.forgotten import forgotten
+from cifar_tuning.jobs.missing_multirun import missing_multirun
 from cifar_tuning.jobs.prepare import Prepared, job_config, own_checkpoint, prepare, where_typed
 from cifar_tuning.jobs.process import collect_garbage
 from cifar_tuning.jobs.result import RESULT_FILE, JobResult, objective
@@ -24,16 +24,16 @@ from cifar_tuning.jobs.testing import accuracy, label_test_images
 from cifar_tuning.jobs.training import make_trainer
 from cifar_tuning.jobs.used_folder import has_trained, only_here, put_aside
 from cifar_tuning.overrides import job_overrides
-from cifar_tuning.processes import undisturbed
+from cifar_tuning.processes import deferred_signals
 from cifar_tuning.ranking import BEST_ACCURACY, ENDED
 from cifar_tuning.reporting import plots
 from cifar_tuning.targets import is_study
 from cifar_tuning.text import typed
 from cifar_tuning.tracking.base import TRACEBACK, Tracker
 from cifar_tuning.training.events import Progress, Result
+from cifar_tuning.training.measurement_cache import of_sweep
 from cifar_tuning.training.memory import out_of_memory
 from cifar_tuning.training.probe import Formats
-from cifar_tuning.training.remembered import of_sweep
 from cifar_tuning.training.settings import resolve_device
 from cifar_tuning.training.trainer import Trainer
 from cifar_tuning.tuning.place import LostTrial, is_retrained, objectives_of, repeat_of, sweep_folder
@@ -101,7 +101,7 @@ class Job:
         """
         # A trial is one process's, which its study sees to; a single run's folder was taken before Hydra wrote there.
         taken = is_study(self.hydra) or not self.multirun
-        without_m = None if self.multirun else forgotten(self.hydra)
+        without_m = None if self.multirun else missing_multirun(self.hydra)
         if without_m is not None:
             log.warning(without_m)
         with nullcontext() if taken else only_here(self.folder, "hydra.sweep.dir"), self._measured():
@@ -134,7 +134,7 @@ class Job:
             self._keep_files(result, prepared)
             if self.multirun and is_retrained(self.hydra):
                 self._test(prepared)
-            with undisturbed():  # or it would have ended here and not there
+            with deferred_signals():  # or it would have ended here and not there
                 self._end(result, value, prepared.parts)
         except LostTrial:  # its folder and its run are another process's now
             if self.tracker is not None:

@@ -18,11 +18,11 @@ from cifar_tuning.jobs.prepare import Prepared
 from cifar_tuning.models.facts import count_macs, count_parameters
 from cifar_tuning.tracking.base import Tracker
 from cifar_tuning.training import checkpoint as checkpoints
+from cifar_tuning.training.cuda_graphs import resolve_recording
 from cifar_tuning.training.display import describe_device, memory_in_use
 from cifar_tuning.training.events import EpochMetrics, Listener
 from cifar_tuning.training.memory import keep_freed_memory
 from cifar_tuning.training.probe import Formats, Workload
-from cifar_tuning.training.recorded import resolve_recording
 from cifar_tuning.training.schedules import Schedule
 from cifar_tuning.training.settings import place, resolve_device
 from cifar_tuning.training.trainer import Trainer

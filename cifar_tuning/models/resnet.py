@@ -5,13 +5,13 @@ from torch import Tensor, nn
 
 from cifar_tuning.models import layers
 from cifar_tuning.models.activations import make_activation
-from cifar_tuning.models.chain import activated
 from cifar_tuning.models.convolution import Conv2d
 from cifar_tuning.models.layers import (
     conv3x3,
     every_nth_pixel,
     mean_of_pixels,
 )
+from cifar_tuning.models.norm_act_pool import activated
 from cifar_tuning.models.normalization import BatchNorm2d
 from cifar_tuning.numeric import is_whole
 from cifar_tuning.option_rules import Rule, broken, one_of, raise_all

@@ -5,9 +5,9 @@ from torch import Tensor, nn
 
 from cifar_tuning.models import layers
 from cifar_tuning.models.activations import MONOTONE, make_activation
-from cifar_tuning.models.chain import activated_and_pooled
 from cifar_tuning.models.convolution import Conv2d
 from cifar_tuning.models.layers import conv3x3
+from cifar_tuning.models.norm_act_pool import activated_and_pooled
 from cifar_tuning.models.normalization import BatchNorm2d
 from cifar_tuning.option_rules import FLAG, broken, raise_all
 

@@ -12,7 +12,7 @@ from cifar_tuning import PROJECT_ROOT
 from cifar_tuning.job_folders import files_of_jobs, is_study
 from cifar_tuning.overrides import key_of, meant_by, to_be_typed, value_of
 from cifar_tuning.ranking import BEST_ACCURACY, ENDED, competes, merit, rank
-from cifar_tuning.text import command_line, counted, in_short, override, remarked, without_password
+from cifar_tuning.text import command_line, counted, in_short, override, with_comment, without_password
 
 log = logging.getLogger(__name__)
 
@@ -194,11 +194,11 @@ def _print_next(console: Any, sweep: Path, results: list[dict[str, Any]], tracke
     uri, lines = uri or asked.get("tracking.uri"), list[str]()
     if tracked and asked.get("tracking") != "none":
         lines += [
-            remarked(viewer(uri), "compares all runs in MLflow's UI"),
-            remarked(report_command(sweep, uri), "all of it on one page, with comparisons"),
+            with_comment(viewer(uri), "compares all runs in MLflow's UI"),
+            with_comment(report_command(sweep, uri), "all of it on one page, with comparisons"),
         ]
-    lines.append(remarked(sweep / best["job"], "its checkpoint, curves and log"))
-    lines.append(remarked(command_line("predict.py", override("run", sweep / best["job"])), "its test accuracy"))
+    lines.append(with_comment(sweep / best["job"], "its checkpoint, curves and log"))
+    lines.append(with_comment(command_line("predict.py", override("run", sweep / best["job"])), "its test accuracy"))
     for line in lines:
         console.print(f"  {line}", highlight=False, markup=False, soft_wrap=True)
 

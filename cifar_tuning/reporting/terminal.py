@@ -8,7 +8,7 @@ from cifar_tuning.reporting.effects import Finding
 from cifar_tuning.reporting.interactions import Interaction
 from cifar_tuning.reporting.report import Material, header, row
 from cifar_tuning.reporting.summary import WIDE
-from cifar_tuning.text import counted, remarked
+from cifar_tuning.text import counted, with_comment
 
 TOP = 5
 # Sentences that are shown; the report has all.
@@ -45,7 +45,10 @@ def print_report(material: Material, folder: Path) -> None:
         console.print(f"  {material.command}", highlight=False, markup=False, soft_wrap=True)
     if material.export is not None:
         console.print(
-            f"  {remarked(material.export, 'the same as an overlay')}", highlight=False, markup=False, soft_wrap=True
+            f"  {with_comment(material.export, 'the same as an overlay')}",
+            highlight=False,
+            markup=False,
+            soft_wrap=True,
         )
     print_files(folder)
 

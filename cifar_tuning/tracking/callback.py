@@ -14,7 +14,7 @@ from cifar_tuning.errors import TrackingError, wants_traces
 from cifar_tuning.overrides import key_of, task_overrides, value_of
 from cifar_tuning.processes import is_worker
 from cifar_tuning.targets import is_study, is_tracked
-from cifar_tuning.text import remarked, without_password
+from cifar_tuning.text import with_comment, without_password
 from cifar_tuning.tracking import facts
 from cifar_tuning.tracking.base import STATUS_OF_STATE
 from cifar_tuning.tracking.mlflow_tracker import MLflowTracker
@@ -134,7 +134,7 @@ class SweepRun(Callback):
                 return
             model_id = log_classifier(store.client, best.info.run_id, *loaded)
             if of_study:  # which has said by now what the best is, and where to look next
-                print("  " + remarked(f"models:/{model_id}", "the best trial's model, in MLflow"))
+                print("  " + with_comment(f"models:/{model_id}", "the best trial's model, in MLflow"))
             else:
                 log.info("Best run: %s; its model: models:/%s", best.info.run_name, model_id)
         except Exception as error:  # the sweep's results stand without it

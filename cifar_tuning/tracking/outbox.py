@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from weakref import WeakSet
 
 from cifar_tuning.files import write_text
-from cifar_tuning.processes import undisturbed
+from cifar_tuning.processes import deferred_signals
 from cifar_tuning.tracking import facts
 from cifar_tuning.tracking.reachable import may_pass, said
 
@@ -72,7 +72,7 @@ class Pending:
             tags = dict(list(self.tags.items())[:TAGS_A_CALL])
             # MLflow allows 1,000 things a call in all.
             metrics = metrics[: METRICS_A_CALL - len(tags)]
-            with undisturbed():  # what a signal raises in a statement comes out as an error of the database's
+            with deferred_signals():  # what a signal raises in a statement comes out as an error of the database's
                 client.log_batch(
                     run_id,
                     metrics=[Metric(*metric) for metric in metrics],
@@ -93,7 +93,7 @@ class Pending:
                     )
             del self.artifacts[name]
         if self.status is not None:
-            with undisturbed():
+            with deferred_signals():
                 client.set_terminated(run_id, self.status, self.end_time)
                 self.status = None
 

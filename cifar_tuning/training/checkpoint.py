@@ -16,7 +16,7 @@ from cifar_tuning.errors import UserError
 from cifar_tuning.files import written
 from cifar_tuning.text import first_line
 from cifar_tuning.training.events import EpochMetrics, Progress
-from cifar_tuning.training.on_host import OnHost
+from cifar_tuning.training.host_copy import OnHost
 
 log = logging.getLogger(__name__)
 

@@ -11,8 +11,8 @@ import torch
 
 from cifar_tuning.errors import UserError, wants_traces
 from cifar_tuning.text import first_line
+from cifar_tuning.training.measurement_cache import Neighbours, key_of, one_at_a_time, recall, remember
 from cifar_tuning.training.probe import NEEDED_GAIN, Formats, Probe, Workload
-from cifar_tuning.training.remembered import Neighbours, key_of, one_at_a_time, recall, remember
 
 log = logging.getLogger(__name__)
 

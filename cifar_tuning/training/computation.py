@@ -10,12 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cifar_tuning.devices import queues
+from cifar_tuning.devices import is_asynchronous
 from cifar_tuning.training.clock import now, seconds_between
+from cifar_tuning.training.cuda_graphs import Recorded
 from cifar_tuning.training.display import Display
 from cifar_tuning.training.evaluation import Evaluation, Logits, class_of, evaluate, evaluate_untrained
 from cifar_tuning.training.precision import at_least_fp32, autocast
-from cifar_tuning.training.recorded import Recorded
 
 if TYPE_CHECKING:
     from cifar_tuning.training.trainer import Trainer
@@ -34,7 +34,7 @@ WHOSE = "_run"
 Made = TypeVar("Made")
 
 
-def whose(error: BaseException) -> "Trainer | None":
+def failing_run(error: BaseException) -> "Trainer | None":
     """Returns the run whose regularizer, optimizer or schedule an error in an epoch comes from, if it is one's own."""
     return vars(error).get(WHOSE)
 
@@ -149,7 +149,7 @@ class Computation:
         self.begin_epoch()
         began = now(self.device)
         rates = [run.lr for run in self.runs]
-        ahead = queues(self.device)
+        ahead = is_asynchronous(self.device)
         waiting = iter(chores if ahead else ())
         due = _due(len(chores), len(self.runs[0].train))
         for index, batch in enumerate(self.batches(epochs)):

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cifar_tuning.training.cuda_graphs import Recorded
 from cifar_tuning.training.precision import at_least_fp32, autocast
-from cifar_tuning.training.recorded import Recorded
 
 UNTRAINED_BATCHES = 10
 

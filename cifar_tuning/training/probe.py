@@ -18,9 +18,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from cifar_tuning.errors import wants_traces
+from cifar_tuning.training.cuda_graphs import seconds_when_recorded
+from cifar_tuning.training.measurement_cache import Neighbours, key_of, one_at_a_time, recall, remember
 from cifar_tuning.training.precision import at_least_fp32, autocast, has_bf16
-from cifar_tuning.training.recorded import seconds_when_recorded
-from cifar_tuning.training.remembered import Neighbours, key_of, one_at_a_time, recall, remember
 from cifar_tuning.training.settings import MEMORY_FORMATS, PRECISIONS
 
 log = logging.getLogger(__name__)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from cifar_tuning.devices import queues
+from cifar_tuning.devices import is_asynchronous
 from cifar_tuning.training import checkpoint as checkpoints
 from cifar_tuning.training.averaging import WeightAverage
 from cifar_tuning.training.checkpoint import Checkpoint
@@ -299,5 +299,5 @@ class Trainer:
         self.write()
         self._unwritten = checkpoints.Taken(state), ["last.pt", "best.pt"] if is_best else ["last.pt"]
         # Whatever is wrong with the folder or the state should come to light at once.
-        if not queues(self.device) or self.progress.epoch == 0:
+        if not is_asynchronous(self.device) or self.progress.epoch == 0:
             self.write()

@@ -16,7 +16,7 @@ from hydra.types import HydraContext, TaskFunction
 from optuna.trial import Trial, TrialState
 
 from cifar_tuning.errors import UserError
-from cifar_tuning.processes import asked_to_stop, undisturbed
+from cifar_tuning.processes import asked_to_stop, deferred_signals
 from cifar_tuning.tuning.budget import failed_before, limit
 from cifar_tuning.tuning.claims import Claims
 from cifar_tuning.tuning.endings import Endings, error_of
@@ -170,7 +170,7 @@ class Engine:
 
     def _give_back(self) -> None:
         """Ends or gives back every trial that this process has; a launcher's job elsewhere will notice."""
-        with undisturbed():
+        with deferred_signals():
             self.storage.fresh_session()
             for trial in self.study.get_trials(deepcopy=False):
                 if self.claims.is_mine(trial) and not self.endings.settle(trial.number):

@@ -21,7 +21,7 @@ from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError, S
 
 from cifar_tuning.databases import close_databases_at_exit, sqlite_file, with_driver
 from cifar_tuning.errors import UserError
-from cifar_tuning.processes import undisturbed
+from cifar_tuning.processes import deferred_signals
 from cifar_tuning.text import first_line, without_password
 
 log = logging.getLogger(__name__)
@@ -73,7 +73,7 @@ class Storage(RDBStorage):
 def _whole(call: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(call)
     def undisturbed_call(*args: Any, **kwargs: Any) -> Any:
-        with undisturbed():
+        with deferred_signals():
             return call(*args, **kwargs)
 
     return undisturbed_call

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from cifar_tuning.databases import with_driver
 from cifar_tuning.targets import is_tracked
-from cifar_tuning.text import command_line, counted, override, remarked, without_password
+from cifar_tuning.text import command_line, counted, override, with_comment, without_password
 from cifar_tuning.tuning.budget import forgiven, limit
 from cifar_tuning.tuning.claims import exhausted, is_foreign
 from cifar_tuning.tuning.options import StudyOptions
@@ -186,7 +186,7 @@ def _model(best: FrozenTrial, options: StudyOptions) -> list[str]:
 
 
 def _predict(run: Path, remark: str) -> str:
-    return f"  {remarked(command_line('predict.py', override('run', run)), remark)}"
+    return f"  {with_comment(command_line('predict.py', override('run', run)), remark)}"
 
 
 def _command(trial: FrozenTrial, options: StudyOptions) -> str:
@@ -197,13 +197,15 @@ def _command(trial: FrozenTrial, options: StudyOptions) -> str:
 def _once_more(best: FrozenTrial, options: StudyOptions) -> list[str]:
     lines = ["The best configuration once more:", f"  {_command(best, options)}"]
     if command := experiment(options):
-        lines.append(f"  {remarked(command, 'the same, from best.yaml')}")
+        lines.append(f"  {with_comment(command, 'the same, from best.yaml')}")
     return lines
 
 
 def _front(trials: list[FrozenTrial], options: StudyOptions) -> list[str]:
     """Returns a command for each trial that no other one beats in all objectives, as far as they fit on a screen."""
-    lines = [f"  {remarked(_command(trial, options), f'trial {trial.number}')}" for trial in trials[:SHOWN_OF_FRONT]]
+    lines = [
+        f"  {with_comment(_command(trial, options), f'trial {trial.number}')}" for trial in trials[:SHOWN_OF_FRONT]
+    ]
     if len(trials) > len(lines):
         lines.append(f"  and {len(trials) - len(lines)} more, in optimization_results.yaml")
     return ["The configurations of the Pareto front once more:", *lines]
@@ -215,11 +217,11 @@ def _look_next(options: StudyOptions, model: list[str]) -> list[str]:
 
     folder, lines = options.place.folder, ["Where to look next:"]
     if (folder / PLOTS).is_dir():
-        lines.append("  " + remarked(folder / PLOTS, "Optuna's plots; study.html has them to explore"))
+        lines.append("  " + with_comment(folder / PLOTS, "Optuna's plots; study.html has them to explore"))
     lines += model
     if is_tracked(options.config):
         command = report_command(folder, OmegaConf.select(options.config, "tracking.uri"))
-        lines.append(f"  {remarked(command, 'all of it on one page, with comparisons')}")
+        lines.append(f"  {with_comment(command, 'all of it on one page, with comparisons')}")
     storage = without_password(with_driver(options.place.storage))  # it opens the database by itself
     dashboard = shlex.join(["optuna-dashboard", storage])
-    return [*lines, f"  {remarked(dashboard, 'the study in a browser (pip install optuna-dashboard)')}"]
+    return [*lines, f"  {with_comment(dashboard, 'the study in a browser (pip install optuna-dashboard)')}"]

@@ -14,7 +14,7 @@ from cifar_tuning.fused.launch import next_job
 from cifar_tuning.fused.layers import TWINS, NotStackableError, Twin
 from cifar_tuning.fused.model import stack_models, structure_of
 from cifar_tuning.models import ResNet, SimpleNN, Swish
-from cifar_tuning.training.remembered import cache_file
+from cifar_tuning.training.measurement_cache import cache_file
 from tests.fused import odd
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from cifar_tuning import PROJECT_ROOT
-from cifar_tuning.training import probe, remembered
+from cifar_tuning.training import measurement_cache, probe
 from cifar_tuning.training.trainer import Trainer
 
 
@@ -65,11 +65,11 @@ def test_a_grid_that_was_stopped_goes_on(tiny, tmp_path, capsys):
 def test_a_sweep_that_goes_on_is_computed_as_it_began(tiny, tmp_path, monkeypatch):
     """A measurement beside other programs holds for one process; the rest of the sweep must not get another answer."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(remembered.Neighbours, "in_the_way", lambda self: True)
+    monkeypatch.setattr(measurement_cache.Neighbours, "in_the_way", lambda self: True)
     monkeypatch.setattr(probe, "has_bf16", lambda device: True)
     for faster, jobs in (("bf16", "0"), ("fp32", "0,1")):
         monkeypatch.setattr(probe, "measure_step", lambda formats, *a, best=faster: 1.0 + (formats.precision != best))
-        remembered._provisional.clear()  # as in another process
+        measurement_cache._provisional.clear()  # as in another process
         outcome = tiny("-m", "trainer.precision=auto", "trainer.epochs=1", f"seed={jobs}")
         assert outcome.code == 0, outcome.err
     for job in ("0", "1"):

@@ -12,8 +12,8 @@ from cifar_tuning import kernels
 from cifar_tuning.fused.layers import StackedBatchNorm2d
 from cifar_tuning.fused.model import stack_models
 from cifar_tuning.models.activations import Swish
-from cifar_tuning.models.chain import activated, activated_and_pooled
 from cifar_tuning.models.convolution import convolved
+from cifar_tuning.models.norm_act_pool import activated, activated_and_pooled
 from cifar_tuning.models.normalization import BatchNorm2d
 from cifar_tuning.models.resnet import ResNet
 from cifar_tuning.models.simplenn import SimpleNN

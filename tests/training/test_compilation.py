@@ -10,8 +10,8 @@ from cifar_tuning.errors import UserError
 from cifar_tuning.models import SimpleNN
 from cifar_tuning.training import compilation, probe
 from cifar_tuning.training.compilation import resolve_compile
+from cifar_tuning.training.measurement_cache import cache_file
 from cifar_tuning.training.probe import Formats, Workload
-from cifar_tuning.training.remembered import cache_file
 from cifar_tuning.training.settings import place
 
 CPU = torch.device("cpu")

@@ -1,10 +1,10 @@
-"""Evaluation whose batches are replayed; on a GPU test_recorded.py does it in earnest."""
+"""Evaluation whose batches are replayed; on a GPU test_cuda_graphs.py does it in earnest."""
 
 import torch
 
 from cifar_tuning.models import SimpleNN
+from cifar_tuning.training.cuda_graphs import WARM_UP
 from cifar_tuning.training.evaluation import Logits, evaluate
-from cifar_tuning.training.recorded import WARM_UP
 
 
 class Replayed:

@@ -8,7 +8,7 @@ import torch
 
 from cifar_tuning import PROJECT_ROOT
 from cifar_tuning.models import SimpleNN
-from cifar_tuning.training import precision, remembered
+from cifar_tuning.training import measurement_cache, precision
 from cifar_tuning.training.precision import has_bf16
 
 CPU = torch.device("cpu")
@@ -31,12 +31,12 @@ def test_bf16_needs_hardware_that_is_used(monkeypatch, units, used, expected):
 
 def test_what_may_not_be_used_is_another_machine(monkeypatch):
     def key():
-        return remembered.key_of(SimpleNN(), CPU, (128, 3, 32, 32))
+        return measurement_cache.key_of(SimpleNN(), CPU, (128, 3, 32, 32))
 
     keys = [key()]
     monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
     keys.append(key())
-    monkeypatch.setattr(remembered, "bf16_units", lambda: ["none"])
+    monkeypatch.setattr(measurement_cache, "bf16_units", lambda: ["none"])
     keys.append(key())
     assert len(set(keys)) == 3
 

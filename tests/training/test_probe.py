@@ -10,8 +10,8 @@ from torch import nn
 
 from cifar_tuning.models import ResNet, SimpleNN
 from cifar_tuning.training import probe
+from cifar_tuning.training.measurement_cache import cache_file, key_of
 from cifar_tuning.training.probe import Formats, Workload, resolve_formats
-from cifar_tuning.training.remembered import cache_file, key_of
 from cifar_tuning.training.settings import place
 
 CPU = torch.device("cpu")

@@ -12,7 +12,7 @@ OF_SWEEPS = ("hydra.sweep", "hydra/sweep", "hydra.launcher", "hydra/launcher")
 NOT_OF_SWEEPS = ("hydra.run.", "hydra.mode", SEARCHPATH)  # the last one `command_line` adds
 
 
-def forgotten(hydra: Any) -> str | None:
+def missing_multirun(hydra: Any) -> str | None:
     """Returns what goes unnoticed without `-m`, and the command with it, on a line of its own; None if nothing does.
 
     Args:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cifar_tuning.devices import queues
+from cifar_tuning.devices import is_asynchronous
 
 # Dictionaries that `torch.load` makes again without running code of anybody's.
 DICTIONARIES = (OrderedDict, Counter)
@@ -54,7 +54,7 @@ class _Place:
 def _is_far(tensor: Tensor) -> bool:
     """Whether a tensor is a GPU's and nothing but numbers in memory, so that it can be fetched together with others."""
     plain = type(tensor) in (Tensor, nn.Parameter) and tensor.layout == torch.strided
-    return queues(tensor.device) and plain and not tensor.is_quantized and not tensor.is_nested
+    return is_asynchronous(tensor.device) and plain and not tensor.is_quantized and not tensor.is_nested
 
 
 class _Fetched:

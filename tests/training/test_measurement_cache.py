@@ -4,31 +4,31 @@ from concurrent.futures import ThreadPoolExecutor
 import psutil
 import pytest
 
-from cifar_tuning.training import remembered
+from cifar_tuning.training import measurement_cache
 
 
 def test_what_several_measure_at_once_is_all_kept(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     with ThreadPoolExecutor(8) as several:
-        list(several.map(lambda i: remembered.remember("stacks", f"model {i}", {"1": i}), range(40)))
-    assert remembered.recall("stacks") == {f"model {i}": {"1": i} for i in range(40)}
+        list(several.map(lambda i: measurement_cache.remember("stacks", f"model {i}", {"1": i}), range(40)))
+    assert measurement_cache.recall("stacks") == {f"model {i}": {"1": i} for i in range(40)}
 
 
 def test_a_measurement_is_remembered_while_another_goes_on(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(remembered, "PATIENCE", 0.1)
-    with remembered.one_at_a_time("precision"):
-        remembered.remember("precision", "model", "bf16")
-    assert remembered.recall("precision") == {"model": "bf16"}
+    monkeypatch.setattr(measurement_cache, "PATIENCE", 0.1)
+    with measurement_cache.one_at_a_time("precision"):
+        measurement_cache.remember("precision", "model", "bf16")
+    assert measurement_cache.recall("precision") == {"model": "bf16"}
 
 
 def test_a_damaged_file_is_measured_anew(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    remembered.remember("precision", "model", "bf16")
-    remembered.cache_file("precision").write_text("{")
-    assert remembered.recall("precision") == {}
-    remembered.remember("precision", "other", "fp32")
-    assert remembered.recall("precision") == {"other": "fp32"}
+    measurement_cache.remember("precision", "model", "bf16")
+    measurement_cache.cache_file("precision").write_text("{")
+    assert measurement_cache.recall("precision") == {}
+    measurement_cache.remember("precision", "other", "fp32")
+    assert measurement_cache.recall("precision") == {"other": "fp32"}
 
 
 @pytest.fixture
@@ -36,9 +36,9 @@ def used(monkeypatch):
     """Has the machine's cores and this process be busy as a test says, in seconds."""
     clock = {"busy": 0.0, "own": 0.0, "seconds": 0.0}
     monkeypatch.undo()
-    monkeypatch.setattr(remembered.Neighbours, "_times", staticmethod(lambda: tuple(clock.values())))
-    monkeypatch.setattr(remembered.Neighbours, "_cores", staticmethod(lambda: [None] * 4))
-    monkeypatch.setattr(remembered.torch, "get_num_threads", lambda: 2)
+    monkeypatch.setattr(measurement_cache.Neighbours, "_times", staticmethod(lambda: tuple(clock.values())))
+    monkeypatch.setattr(measurement_cache.Neighbours, "_cores", staticmethod(lambda: [None] * 4))
+    monkeypatch.setattr(measurement_cache.torch, "get_num_threads", lambda: 2)
     return clock
 
 
@@ -52,26 +52,26 @@ def used(monkeypatch):
     ],
 )
 def test_who_is_in_the_way(used, busy, own, seconds, expected):
-    beside = remembered.Neighbours()
+    beside = measurement_cache.Neighbours()
     used |= {"busy": busy, "own": own, "seconds": seconds}
     assert beside.in_the_way() is expected
 
 
 def test_what_was_measured_beside_others_is_this_processs_alone(used, monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    beside = remembered.Neighbours()
+    beside = measurement_cache.Neighbours()
     used |= {"busy": 4.0, "own": 1.0, "seconds": 1.0}
-    remembered.remember("precision", "model", "fp32", beside)
-    assert remembered.recall("precision") == {"model": "fp32"}
-    assert not remembered.cache_file("precision").exists()
+    measurement_cache.remember("precision", "model", "fp32", beside)
+    assert measurement_cache.recall("precision") == {"model": "fp32"}
+    assert not measurement_cache.cache_file("precision").exists()
     used |= {"busy": 5.0, "own": 2.0, "seconds": 2.0}
-    remembered.remember("precision", "another model", "fp32", remembered.Neighbours())
-    assert json.loads(remembered.cache_file("precision").read_text()) == {"another model": "fp32"}
-    quiet = remembered.Neighbours()
+    measurement_cache.remember("precision", "another model", "fp32", measurement_cache.Neighbours())
+    assert json.loads(measurement_cache.cache_file("precision").read_text()) == {"another model": "fp32"}
+    quiet = measurement_cache.Neighbours()
     used |= {"busy": 6.0, "own": 3.0, "seconds": 3.0}
-    remembered.remember("precision", "model", "bf16", quiet)
-    assert remembered.recall("precision") == {"another model": "fp32", "model": "bf16"}
-    assert json.loads(remembered.cache_file("precision").read_text()) == remembered.recall("precision")
+    measurement_cache.remember("precision", "model", "bf16", quiet)
+    assert measurement_cache.recall("precision") == {"another model": "fp32", "model": "bf16"}
+    assert json.loads(measurement_cache.cache_file("precision").read_text()) == measurement_cache.recall("precision")
 
 
 @pytest.mark.parametrize(
@@ -96,11 +96,11 @@ def test_only_the_cores_that_it_may_run_on_count(monkeypatch, mine, elsewhere, e
 
     monkeypatch.undo()
     monkeypatch.setattr(psutil, "cpu_times", times)
-    monkeypatch.setattr(remembered.os, "sched_getaffinity", lambda process: mine, raising=False)
-    monkeypatch.setattr(remembered.torch, "get_num_threads", lambda: 2)
-    monkeypatch.setattr(remembered.time, "process_time", lambda: 0.0)
-    monkeypatch.setattr(remembered.time, "monotonic", lambda: next(clock))
-    beside = remembered.Neighbours()
+    monkeypatch.setattr(measurement_cache.os, "sched_getaffinity", lambda process: mine, raising=False)
+    monkeypatch.setattr(measurement_cache.torch, "get_num_threads", lambda: 2)
+    monkeypatch.setattr(measurement_cache.time, "process_time", lambda: 0.0)
+    monkeypatch.setattr(measurement_cache.time, "monotonic", lambda: next(clock))
+    beside = measurement_cache.Neighbours()
     now["seconds"] = 1.0
     assert beside.in_the_way() is expected
 
@@ -110,16 +110,16 @@ def test_all_jobs_of_a_sweep_go_by_its_first_measurement(used, monkeypatch, tmp_
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
     def measure(precision, others):
-        beside = remembered.Neighbours()
+        beside = measurement_cache.Neighbours()
         used["busy"], used["seconds"] = used["busy"] + others, used["seconds"] + 1.0
-        remembered.remember("precision", "model", precision, beside)
+        measurement_cache.remember("precision", "model", precision, beside)
 
-    with remembered.of_sweep(tmp_path / "sweep"):
+    with measurement_cache.of_sweep(tmp_path / "sweep"):
         measure("bf16", others=4.0)
-    remembered._provisional.clear()  # another process
+    measurement_cache._provisional.clear()  # another process
     measure("fp32", others=0.0)
-    with remembered.of_sweep(tmp_path / "sweep"):
-        assert remembered.recall("precision") == {"model": "bf16"}
-    with remembered.of_sweep(tmp_path / "another"):
-        assert remembered.recall("precision") == {"model": "fp32"}
-    assert remembered.recall("precision") == {"model": "fp32"}
+    with measurement_cache.of_sweep(tmp_path / "sweep"):
+        assert measurement_cache.recall("precision") == {"model": "bf16"}
+    with measurement_cache.of_sweep(tmp_path / "another"):
+        assert measurement_cache.recall("precision") == {"model": "fp32"}
+    assert measurement_cache.recall("precision") == {"model": "fp32"}

@@ -12,12 +12,12 @@ from torch import nn
 from cifar_tuning.fused.stack import Stack
 from cifar_tuning.models import ResNet, SimpleNN
 from cifar_tuning.torchvision_compat import torchvision
-from cifar_tuning.training import L1, Schedule, recorded
+from cifar_tuning.training import L1, Schedule, cuda_graphs
 from cifar_tuning.training.averaging import WeightAverage
 from cifar_tuning.training.computation import Computation
+from cifar_tuning.training.cuda_graphs import NotRecordedError, Recorded, resolve_recording
 from cifar_tuning.training.display import Display
 from cifar_tuning.training.loop import run_epochs
-from cifar_tuning.training.recorded import NotRecordedError, Recorded, resolve_recording
 from cifar_tuning.training.schedules import step
 from cifar_tuning.training.settings import place
 from tests.training.conftest import moved
@@ -110,7 +110,7 @@ def without_gpu(monkeypatch):
     """Lets recordings be made on a machine without a GPU, of work that does nothing there."""
     handles = itertools.count()
     monkeypatch.setattr(Graph, "users", {})
-    monkeypatch.setattr(recorded, "_streams", {})
+    monkeypatch.setattr(cuda_graphs, "_streams", {})
     fakes = {
         "CUDAGraph": Graph,
         "graph_pool_handle": lambda: (0, next(handles)),
@@ -131,7 +131,7 @@ def without_gpu(monkeypatch):
 
 def test_what_was_recorded_before_and_is_gone_keeps_nothing_from_being_recorded(without_gpu, caplog):
     for _ in range(2):
-        assert recorded.seconds_when_recorded(lambda: None, without_gpu) > 0
+        assert cuda_graphs.seconds_when_recorded(lambda: None, without_gpu) > 0
     one = Recorded(without_gpu)
     for count in (2, 3):  # images of another size
         for _ in range(5):
@@ -143,7 +143,7 @@ def test_what_was_recorded_before_and_is_gone_keeps_nothing_from_being_recorded(
 def test_no_time_is_taken_of_what_could_not_be_recorded(without_gpu, monkeypatch, caplog):
     monkeypatch.setattr(Graph, "capture_end", broken_off)
     with pytest.raises(NotRecordedError):
-        recorded.seconds_when_recorded(lambda: None, without_gpu)
+        cuda_graphs.seconds_when_recorded(lambda: None, without_gpu)
     assert "could not be recorded (broken off)" in caplog.text
 
 
