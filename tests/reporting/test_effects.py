@@ -104,6 +104,56 @@ def test_what_is_compared(rows, basis, n, paired):
     assert (effect.basis, effect.comparison.n, effect.comparison.paired) == (basis, n, paired)
 
 
+@pytest.mark.parametrize(
+    ("rows", "basis", "difference"),
+    [
+        # One of b's values lacks a seed for a = 2: its mean over seeds would be over other settings than a = 1's.
+        (
+            [
+                ({"a": a, "b": b, "seed": s}, a * (10 if b == 3 else 1) + s / 10)
+                for a in (1, 2)
+                for b in (1, 2, 3)
+                for s in range(4)
+                if (a, b, s) != (2, 3, 3)
+            ],
+            "paired over seeds, averaged over 2 settings",
+            1.0,
+        ),
+        # Of seed 1 one side knows nothing.
+        (
+            [({"a": a, "b": b, "seed": 0}, a + b) for a in (1, 2) for b in (1, 2, 3)]
+            + [({"a": 2, "b": b, "seed": 1}, 50.0) for b in (1, 2, 3)],
+            "paired over settings: this speaks of other settings, with this one seed",
+            1.0,
+        ),
+        # No common seed, and one setting in common.
+        (
+            [({"a": 1, "b": 1, "seed": s}, 1.0 + s) for s in (0, 1)]
+            + [({"a": 2, "b": b, "seed": 1 + b}, 4.0 * b) for b in (1, 2)],
+            "no common seed; paired over the other hyperparameters' settings",
+            2.5,
+        ),
+    ],
+)
+def test_only_what_both_have_is_compared(rows, basis, difference):
+    effect = next(e for e in effects_of(*rows) if e.option == "a" and not e.setting)
+    assert (effect.names, effect.basis) == (("a=2", "a=1"), basis)
+    assert effect.comparison.difference == pytest.approx(difference)
+
+
+@pytest.mark.parametrize(("seeds", "settings"), [(2, set()), (3, {"b=1", "b=2"})])
+def test_of_two_seeds_no_setting_is_looked_at_by_itself(seeds, settings):
+    rows = [({"a": a, "b": b, "seed": s}, a * b + s * a / 10) for a in (1, 2) for b in (1, 2) for s in range(seeds)]
+    assert {e.setting for e in effects_of(*rows) if e.option == "a" and e.setting} == settings
+
+
+def test_of_many_losses_the_smallest_against_the_others():
+    rows = [({"x": x, "seed": s}, 0.5 + 0.01 * x + 0.001 * s * x) for x in range(6) for s in range(3)]
+    effects = effects_of(*rows, maximize=False)
+    assert [e.names for e in effects] == [("x=0", f"x={x}") for x in range(1, 6)]
+    assert effects[0].text.startswith("x=0 ")
+
+
 SEEDS = range(5)
 
 
