@@ -4,6 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
+from scipy.stats import f
 
 from cifar_tuning.reporting.comparisons import Effect, Remark
 from cifar_tuning.reporting.effects import count_tests, find_effects
@@ -313,6 +314,20 @@ def test_a_number_that_one_choice_alone_has_is_fitted_where_it_is():
     assert said["lr"].text.startswith("No influence")
 
 
+def test_a_choice_that_one_value_alone_has_counts_where_it_is():
+    noise = np.random.default_rng(3)
+    rows = []
+    for i in range(60):
+        lr, more = 10 ** noise.uniform(-4, 0), {"nesterov": ("false", "true")[i // 2 % 2]} if i % 2 else {}
+        value = 0.6 + 0.05 * (more.get("nesterov") == "true") - 0.02 * np.log10(lr) + noise.normal() / 1000
+        rows.append(({"opt": "sgd" if more else "adam", "lr": lr, "seed": 0, **more}, value))
+    said = {e.option: e for e in effects_of(*rows, searched={"opt": False, "lr": True, "nesterov": False})}
+    assert (said["lr"].n, said["nesterov"].n) == (60, 30)
+    assert said["lr"].text.startswith("lr matters (p < 0.001, n = 60): a larger lr goes with a lower ")
+    # None of 4,999 permutations goes as far, and there are three tests.
+    assert said["lr"].p == pytest.approx(3 / 5000)
+
+
 @pytest.mark.parametrize("searched", [{"act": False, "decay": False}, None])
 def test_of_a_study_two_runs_that_differ_in_more_are_not_compared(searched):
     effects = effects_of(({"act": "relu", "decay": "2"}, 0.5), ({"act": "swish", "decay": "1"}, 0.7), searched=searched)
@@ -589,6 +604,44 @@ def test_what_depends_on_another_hyperparameter_leads(seeds):
     assert acts[-1].text.startswith("On average only: ")
     assert all(effect.setting for effect in acts[:-1])
     assert {e.option for e in others if isinstance(e, Interaction)} == {"act and lr", "lr and width"}
+
+
+@pytest.mark.parametrize("blocks", [True, False], ids=["common_seeds", "own_seeds"])
+def test_the_analysis_of_variance_of_a_textbook(blocks):
+    """Two-way with replications; seeds are blocks where settings have them in common."""
+    noise = np.random.default_rng(1)
+    y = 0.6 + 0.01 * noise.normal(size=(2, 3, 4)) + (0.05 * np.arange(4) if blocks else 0)
+    y[0, 2] += 0.02
+    rows = [
+        ({"lr": lr, "width": width, "seed": s if blocks else f"{lr}{width}{s}"}, y[lr, width, s])
+        for lr, width, s in np.ndindex(y.shape)
+    ]
+    means = y.mean(2)
+    both = means - means.mean(1, keepdims=True) - means.mean(0, keepdims=True) + means.mean()
+    rest = y - means[..., None] - (y.mean((0, 1)) - y.mean() if blocks else 0)
+    left = (2 * 3 - 1) * 3 if blocks else 2 * 3 * 3
+    expected = f.sf((4 * (both**2).sum() / 2) / ((rest**2).sum() / left), 2, left)
+    (found,) = [e for e in effects_of(*rows) if isinstance(e, Interaction)]
+    assert found.p == pytest.approx(expected)
+    assert 0.001 < expected < 0.5
+
+
+def test_seeds_say_what_noise_is_though_three_depend_on_each_other():
+    signs = [{True: 1, False: -1}[x] for x in (True, False)]
+    three = lambda lr, width, act: (  # noqa: E731
+        0.03 * ((act == "swish") == (width > 16)) + 0.2 * signs[lr > 0.05] * signs[width > 16] * signs[act == "relu"]
+    )
+    found = {e.option: e for e in effects_of(*grid(4, three)) if isinstance(e, Interaction)}
+    assert found["act and width"].p < 0.001
+
+
+def test_an_interaction_names_the_values_whose_difference_changes_most():
+    value = {("a", 1): 0.9, ("a", 2): 0.95, ("b", 1): 0.5, ("b", 2): 0.5, ("c", 1): 0.48, ("c", 2): 0.6}
+    rows = [
+        ({"x": x, "y": y, "seed": s}, v + s / 100 + (s * y % 3) / 1000) for (x, y), v in value.items() for s in range(4)
+    ]
+    (found,) = [e for e in effects_of(*rows) if isinstance(e, Interaction)]
+    assert ": b − c is +2.0 points at y=1, but −10.0 points at y=2" in found.text
 
 
 def test_comparisons_that_are_left_out_are_counted():
