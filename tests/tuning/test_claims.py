@@ -17,7 +17,7 @@ from sqlalchemy.exc import IllegalStateChangeError
 from cifar_tuning import processes
 from cifar_tuning.training.events import EpochMetrics
 from cifar_tuning.tuning import summary
-from cifar_tuning.tuning.claims import OWNER, RETRIES, TAKING, Claims, is_foreign
+from cifar_tuning.tuning.claims import AGAIN, OWNER, RETRIES, TAKING, Claims, is_foreign
 from cifar_tuning.tuning.endings import Endings
 from cifar_tuning.tuning.place import LostTrial
 from cifar_tuning.tuning.storage import open_storage
@@ -126,6 +126,31 @@ def test_an_interrupted_take_leaves_what_is_in_training(claims):
     states = [trial.state for trial in claims.study.get_trials()]
     assert states[training.number] == TrialState.RUNNING
     assert states[1:] == [TrialState.WAITING]
+
+
+def test_an_interrupted_take_leaves_what_another_process_trains(claims):
+    other = Claims(claims.study, claims.storage, claims.folder, 4, 3, claims.settle, claims.fail)
+    (theirs,) = other.take(1, lambda trial: True)
+
+    def interrupt(trial):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        claims.take(2, interrupt)
+    assert [trial.state for trial in claims.study.get_trials()] == [TrialState.RUNNING, TrialState.WAITING]
+    assert other.is_mine(claims.study.get_trials()[theirs.number])
+
+
+def test_a_trial_that_waits_is_taken_though_all_are_there(claims):
+    """Unless it is beyond the limit, as those of a command with more trials are."""
+    taken = claims.take(4, lambda trial: True)
+    assert claims.take(1, lambda trial: True) is None
+    for trial in taken[2:]:
+        claims.release(trial.number)
+    claims.n_trials = 3
+    assert [trial.number for trial in claims.take(4, lambda trial: True)] == [2]
+    again = [trial.system_attrs.get(AGAIN, False) for trial in claims.study.get_trials()]
+    assert again == [False, False, True, False]  # of those alone there may be a checkpoint
 
 
 def test_a_point_that_is_in_training_is_not_taken_again(claims, endings):
@@ -260,6 +285,15 @@ def test_who_dies_too_often_fails_with_the_reason(claims):
     claims.storage.set_trial_system_attr(trial._trial_id, RETRIES, 3)
     claims.again(trial.number)
     assert claims.failed == [(0, "its process died 4 times")]
+
+
+def test_without_a_limit_nobody_dies_too_often(claims):
+    (trial,) = claims.take(1, lambda trial: True)
+    claims.storage.set_trial_system_attr(trial._trial_id, RETRIES, 30)
+    claims.max_retry = None
+    claims.again(trial.number)
+    (after,) = claims.study.get_trials()
+    assert (claims.failed, after.state, after.system_attrs[RETRIES]) == ([], TrialState.WAITING, 31)
 
 
 def test_an_earlier_job_notices_that_its_trial_was_taken_again(claims):

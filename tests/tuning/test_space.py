@@ -1,11 +1,13 @@
 """Search spaces as they are written."""
 
+import optuna
 import pytest
+from hydra.utils import execution_whitelist
 from omegaconf import OmegaConf
 from optuna.distributions import FloatDistribution
 
 from cifar_tuning.overrides import parse_overrides
-from cifar_tuning.tuning.space import SearchSpace
+from cifar_tuning.tuning.space import SearchSpace, changes, ends, fixed_part
 
 
 @pytest.mark.parametrize(
@@ -105,3 +107,77 @@ def test_a_job_has_each_choice_as_it_was_given(override):
 )
 def test_what_a_function_suggests_as_an_override(value, override):
     assert SearchSpace({}).overrides({"x": value}) == [override]
+
+
+RANGES = ["lr=tag(log,interval(0.001,0.1))", "n=range(1,4)"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        ([], [{"p": 0}]),
+        (RANGES, [{"p": 0, "lr": 0.001, "n": 1}, {"p": 0, "lr": 0.1, "n": 3}]),
+        (["c=a,b"], [{"p": 0}, {"p": 0, "c": "a"}, {"p": 0, "c": "b"}]),
+        (
+            ["n=range(1,4)", "p=5,6"],
+            [{"p": 0, "n": 1}, {"p": 0, "n": 3}, {"p": 5}, {"p": 6}],
+        ),
+    ],
+)
+def test_what_is_checked_before_the_first_trial(overrides, expected):
+    assert ends(SearchSpace.parse({}, overrides), {"p": 0}) == expected
+
+
+def test_of_very_many_choices_some_are_checked():
+    assert len(ends(SearchSpace.parse({}, [f"c={','.join(map(str, range(100)))}"]), {})) == 1 + 40
+
+
+def test_what_all_trials_of_a_study_share():
+    config = OmegaConf.create(
+        {
+            "optimizer": {"lr": 0.1, "betas": [0.9, 0.99]},
+            "opt": 1,
+            "model": {"act": "relu", "depth": float("nan")},
+            "tracking": {"uri": "x"},
+            "hydra": {"job": 1},
+        }
+    )
+    space = SearchSpace.parse({}, ["+optimizer@o=a,b", "model.act=a,b"])
+    assert fixed_part(config, space) == {"opt": "1", "model.depth": "nan"}
+    assert "optimizer.lr" in fixed_part(config, SearchSpace({}))
+
+
+def test_what_differs_has_a_line():
+    assert changes({"a": 1, "b": 2, "c": 3}, {"b": 2, "c": 4, "d": 5}) == [
+        "a: 1 before, (absent) now",
+        "c: 3 before, 4 now",
+        "d: (absent) before, 5 now",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("x=a,null,1", "choice(a, null, 1)"),
+        ("x=interval(0,1)", "interval 0.0 to 1.0"),
+        ("x=tag(log,interval(0.1,1))", "interval 0.1 to 1.0, log"),
+        ("x=range(1,9)", "integers 1 to 8"),
+        ("x=range(1,9,step=2)", "integers 1 to 7 in steps of 2"),
+    ],
+)
+def test_a_distribution_in_words(override, words):
+    assert SearchSpace.parse({}, [override], "f.g").described() == {"x": words, "custom_search_space": "f.g"}
+
+
+def test_a_function_may_not_suggest_what_the_command_fixes():
+    space = SearchSpace({}, {"x": "1"}, custom="tests.tuning.test_space.suggests_x")
+    with (
+        execution_whitelist(["tests.tuning.*"]),
+        pytest.raises(ValueError, match=r"suggests_x suggests x, which the command fixes"),
+    ):
+        space.suggest(optuna.create_study().ask(), OmegaConf.create())
+
+
+def suggests_x(config, trial):
+    assert trial.user_attrs == {"x": "1"}  # as under the stock plugin
+    trial.suggest_int("x", 1, 2)
