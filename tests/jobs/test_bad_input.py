@@ -197,10 +197,6 @@ def test_a_tracking_server_that_is_down(tiny):
     ("options", "expected"),
     [
         (["model.batch_norm=true"], "last.pt was trained with false; a resumed run must keep it"),
-        (["trainer.epochs=3", "trainer.mixup=0.4"], "trainer.mixup=0.4: "),
-        (["trainer.epochs=3", "trainer.ema_decay=0.9"], "last.pt was trained with 0.0; a resumed run must keep it"),
-        (["optimizer=adam"], "last.pt was trained with optimizer=sgd; a resumed run must keep it\n"),
-        (["model=resnet20", "model.depth=8"], "  - model=resnet20 model.depth=8: "),
         (
             ["~model", "+model={_target_: torch.nn.Linear, in_features: 3, out_features: 3}"],
             "model._target_=torch.nn.L",
@@ -213,15 +209,6 @@ def test_resuming_from_another_model(tiny, tmp_path, options, expected):
     assert outcome.code != 0
     assert expected in outcome.err
     assert "Traceback" not in outcome.err
-
-
-@pytest.mark.slow
-def test_another_optimizer_is_told_by_what_was_given(tiny, tmp_path):
-    assert tiny("trainer.epochs=1").code == 0
-    outcome = tiny("optimizer=adam", "trainer.epochs=2", f"resume={tmp_path}/run/last.pt")
-    assert "1 problem in" in outcome.err
-    assert "amsgrad" not in outcome.err
-    assert "dampening" not in outcome.err
 
 
 @pytest.mark.slow
@@ -240,46 +227,13 @@ def test_resuming_with_other_options_shows_the_command_that_goes_on(tiny, comman
 
 
 @pytest.mark.slow
-def test_more_epochs_would_make_the_images_smaller_again(tiny, tmp_path):
-    small = ["model=resnet20", "model.depth=8", "trainer.initial_scale=0.5"]
-    assert tiny(*small, "trainer.epochs=1").code == 0
-    outcome = tiny(*small, "trainer.epochs=2", f"resume={tmp_path}/run/last.pt")
-    assert "trainer.epochs=2" in outcome.err
-    assert "a resumed run must keep it" in outcome.err
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("schedule", "advice"),
-    [
-        ("cosine", "schedule.T_max=2: {} was trained with 1; a resumed run must keep it. It follows trainer.epochs; "),
-        (
-            "onecycle",
-            "schedule.epochs=2: {} was trained with 1; a resumed run must keep it. It is the run's whole length",
-        ),
-    ],
-)
-def test_a_schedule_that_follows_the_epochs_says_how_to_go_on_for_longer(tiny, tmp_path, schedule, advice):
-    run = [f"schedule={schedule}", f"resume={tmp_path}/run/last.pt", f"hydra.run.dir={tmp_path}/longer"]
-    assert tiny(f"schedule={schedule}", "trainer.epochs=1").code == 0
-    outcome = tiny(*run, "trainer.epochs=2")
-    assert advice.format(f"{tmp_path}/run/last.pt") in outcome.err
+def test_a_schedule_that_follows_the_epochs_says_how_to_go_on_for_longer(tiny, tmp_path):
+    run = ["schedule=cosine", f"resume={tmp_path}/run/last.pt", f"hydra.run.dir={tmp_path}/longer", "trainer.epochs=2"]
+    assert tiny("schedule=cosine", "trainer.epochs=1").code == 0
+    outcome = tiny(*run)
+    assert "a resumed run must keep it. It follows trainer.epochs; with schedule.T_max=1 the run" in outcome.err
     assert "was begun with" not in outcome.err
-    if schedule == "cosine":
-        assert tiny(*run, "trainer.epochs=2", "schedule.T_max=1").code == 0
-
-
-@pytest.mark.slow
-def test_more_epochs_where_the_schedule_is_told_their_number(tiny, tmp_path):
-    """PyTorch's schedulers restore the length that they had, and go on wrongly, or not at all."""
-    schedule = "+schedule={_target_: torch.optim.lr_scheduler.OneCycleLR, _partial_: true, max_lr: 0.1}"
-    options = ["~schedule", schedule]
-    first = tiny(*options, "trainer.epochs=1")
-    assert first.code == 0, first.err
-    outcome = tiny(*options, "trainer.epochs=2", f"resume={tmp_path}/run/last.pt")
-    assert "trainer.epochs=2" in outcome.err
-    assert "a resumed run must keep it" in outcome.err
-    assert "Traceback" not in outcome.err
+    assert tiny(*run, "schedule.T_max=1").code == 0
 
 
 @pytest.mark.parametrize("scale", [0.95, 0.94])
