@@ -4,6 +4,7 @@ import pytest
 
 from cifar_tuning.errors import ConfigError
 from cifar_tuning.jobs.checks import RULES
+from cifar_tuning.jobs.prepare import prepare
 
 NARROW = """
 from torch import nn
@@ -49,10 +50,6 @@ class Narrow(nn.Module):
             ],
             "schedule.mode=max: its steps depend on the validation loss",
         ),
-        (
-            ["data.train_limit=65", "~model", "+model={_target_: torchvision.models.resnet18, num_classes: 10}"],
-            "data.batch_size=64: the last of 65 images is a batch by itself, and ResNet can't be trained on one",
-        ),
         (["+optimizer.foo=1"], "optimizer.foo: is no option of torch.optim.SGD; it has lr, momentum,"),
         (["schedule=cosine", "+schedule.foo=1"], "CosineAnnealingLR; it has T_max, eta_min"),
         (["~optimizer", "+optimizer={_target_: torch.optim.RMSprop, lr: 0.1}"], "with _partial_: true it is given the"),
@@ -73,7 +70,6 @@ class Narrow(nn.Module):
             ["~regularizer", "+regularizer={_target_: torch.nn.L1Loss}"],
             "regularizer: builds something of type L1Loss, not a cifar_tuning.training.Regularizer; inherit from it",
         ),
-        (["-m", "optimizer.lr=interval(0.1,0.2)"], "for an interval add hydra/sweeper=study"),
         (["trainer.epochs=0"], "trainer.epochs=0: must be a whole number, 1 or above"),
         (["trainer.epochs=1.5"], "trainer.epochs=1.5: must be a whole number"),
         (["trainer.precision=fp8"], "trainer.precision=fp8: must be one of auto, fp32, bf16"),
@@ -105,7 +101,7 @@ class Narrow(nn.Module):
             ["model._target_=cifar_tuning.models.Nothing"],
             "model._target_=cifar_tuning.models.Nothing: can't be imported",
         ),
-        (["model._target_=os.system"], "model"),
+        (["model._target_=os.system"], "model: configurations may not call os.system"),
         (["model._target_=torch.nn.Linear"], "model.activation: is no option of torch.nn.Linear; it has in_features"),
         (["~model", "+model={_target_: torch.nn.Linear}"], "model: TypeError"),
         (["~model", "+model={_target_: cifar_tunning.Wide}"], "or the installed packages"),
@@ -130,6 +126,30 @@ class Narrow(nn.Module):
         (["seed=-1"], "seed=-1: must be a whole number from 0"),
         (["seed=x"], "seed=x: must be a whole number from 0"),
         (["seed=99999999999999999999"], "seed=99999999999999999999: must be a whole number from 0"),
+        (["resume=/nowhere/last.pt"], "No checkpoint at /nowhere/last.pt"),
+    ],
+)
+def test_each_mistake_has_its_line(configure, override, expected):
+    """Before anything is trained, and on a screen: a line each, whatever PyTorch and Hydra say."""
+    with pytest.raises(ConfigError) as error:
+        prepare(configure(*override))
+    said = f"{error.value}\n"
+    assert expected in said
+    assert len(said.splitlines()) < 25
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        (["optimizer.lr=0"], "optimizer.lr=0: must be a number above 0"),
+        (["optimizer.lr=${oc.env:MYLR,0.1}"], "write ${oc.decode:${oc.env:NAME}}"),
+        (["~optimizer"], "optimizer: is missing; choose one in conf/optimizer/, or give +optimizer={_target_: …}"),
+        (["-m", "optimizer.lr=interval(0.1,0.2)"], "for an interval add hydra/sweeper=study"),
+        (["model._target_=os.system"], "model: configurations may not call os.system"),
+        (
+            ["data.train_limit=65", "~model", "+model={_target_: torchvision.models.resnet18, num_classes: 10}"],
+            "data.batch_size=64: the last of 65 images is a batch by itself, and ResNet can't be trained on one",
+        ),
         (["resume=/nowhere/last.pt"], "No checkpoint at /nowhere/last.pt"),
     ],
 )
@@ -260,6 +280,35 @@ def test_a_sweep_does_not_go_on_with_one_run(tiny, tmp_path):
     assert not list(tmp_path.glob("sweep/*/last.pt"))
     longer = tiny("-m", "trainer.epochs=2,3", f"resume={tmp_path}/run")
     assert longer.code == 0, longer.err
+
+
+@pytest.mark.parametrize(
+    ("key", "right", "wrong"),
+    [
+        ("objective", ["val/acc", ["val/loss", "model/macs"]], [[], "val", ["val/acc", "x"]]),
+        ("seed", [0, 2**32 - 1], [-1, 2**32, 1.0, True, None]),
+        ("optimizer.lr", [1e-9, 1], [0, -1, "0.1", True, float("nan"), float("inf"), None]),
+        ("optimizer.momentum", [0, 0.999], [-0.1, 1, "0"]),
+        ("optimizer.nesterov", [True, False], [0, "true", None]),
+        ("optimizer.weight_decay", [0, 0.1], [-1e-9, None]),
+        ("optimizer.eps", [1e-8], [0, -1, "x"]),
+        ("optimizer.betas", [[0, 0.999]], [[0.9], [0.9, 1], [0.9, 0.9, 0.9], 0.9, "ab", [0.9, "x"]]),
+        ("schedule.decay_epochs", [1, None], [0, 1.5]),
+        ("schedule.decay", [1e-9, 1], [0, 1.1, "x"]),
+        ("schedule.pct_start", [0.01, 0.99], [0, 1, "x"]),
+        ("schedule.eta_min", [0, 0.1], [-0.1, "x"]),
+        ("schedule.max_lr", [0.1], [0, -1, "x"]),
+    ],
+)
+def test_what_is_in_range(key, right, wrong):
+    (rule,) = [rule for rule in RULES if rule.key == key]
+    assert [value for value in right if not rule.holds(value)] == []
+    assert [value for value in wrong if rule.holds(value)] == []
+
+
+def test_no_rule_is_left_out():
+    (mark,) = [m for m in test_what_is_in_range.pytestmark if m.name == "parametrize"]
+    assert [row[0] for row in mark.args[1]] == [rule.key for rule in RULES]
 
 
 def test_every_rule_belongs_to_an_option_that_exists(configure):
