@@ -10,7 +10,6 @@ from cifar_tuning.fused import plan as planning
 from cifar_tuning.fused.layers import NotStackableError
 from cifar_tuning.fused.size import Stacking
 
-
 MEASURED = Stacking(4, by_seed=True)
 
 
