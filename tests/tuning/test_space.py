@@ -7,7 +7,8 @@ from omegaconf import OmegaConf
 from optuna.distributions import FloatDistribution
 
 from cifar_tuning.overrides import parse_overrides
-from cifar_tuning.tuning.space import SearchSpace, changes, ends, fixed_part
+from cifar_tuning.tuning import spaces
+from cifar_tuning.tuning.space import SearchSpace, changes, describe, ends, fixed_part
 
 
 @pytest.mark.parametrize(
@@ -181,3 +182,47 @@ def test_a_function_may_not_suggest_what_the_command_fixes():
 def suggests_x(config, trial):
     assert trial.user_attrs == {"x": "1"}  # as under the stock plugin
     trial.suggest_int("x", 1, 2)
+
+
+def ranges(trial):
+    """The ranges a trial was drawn from, in words."""
+    return {name: describe(distribution) for name, distribution in trial.distributions.items()}
+
+
+@pytest.mark.parametrize(
+    ("epochs", "schedule", "more"),
+    [
+        (5, "step", {"schedule.decay_epochs": "integers 1 to 4", "schedule.decay": "choice(0.1, 0.2, 0.5)"}),
+        (1, "step", {"schedule.decay_epochs": "integers 1 to 1", "schedule.decay": "choice(0.1, 0.2, 0.5)"}),
+        (5, "cosine", {}),
+    ],
+)
+def test_a_schedule_brings_its_own_numbers(epochs, schedule, more):
+    trial = optuna.trial.FixedTrial({"schedule": schedule, "schedule.decay_epochs": 1, "schedule.decay": 0.2})
+    spaces.schedules(OmegaConf.create({"trainer": {"epochs": epochs}}), trial)
+    assert ranges(trial) == {"schedule": "choice(constant, step, cosine, onecycle)", **more}
+
+
+SGD_RATES, ADAM_RATES = "interval 0.01 to 0.5, log", "interval 0.0001 to 0.01, log"
+MOMENTUM = "interval 0.8 to 0.98"
+
+
+@pytest.mark.parametrize(
+    ("fixed", "drawn", "expected"),
+    [
+        ({}, "sgd", {"optimizer", "optimizer.lr", "optimizer.momentum"}),
+        ({}, "adam", {"optimizer", "optimizer.lr"}),
+        ({"optimizer": "adamw"}, "sgd", {"optimizer.lr"}),
+        ({"optimizer": "sgd"}, "adam", {"optimizer.lr", "optimizer.momentum"}),
+        ({"optimizer.lr": "0.1"}, "sgd", {"optimizer", "optimizer.momentum"}),
+        ({"optimizer.momentum": "0.9"}, "sgd", {"optimizer", "optimizer.lr"}),
+    ],
+)
+def test_an_optimizer_brings_its_own_numbers(fixed, drawn, expected):
+    trial = optuna.trial.FixedTrial({"optimizer": drawn, "optimizer.lr": 0.01, "optimizer.momentum": 0.9})
+    for name, value in fixed.items():
+        trial.set_user_attr(name, value)
+    spaces.resnet20(OmegaConf.create(), trial)
+    rates = SGD_RATES if fixed.get("optimizer", drawn) == "sgd" else ADAM_RATES
+    known = {"optimizer": "choice(sgd, adam, adamw)", "optimizer.lr": rates, "optimizer.momentum": MOMENTUM}
+    assert ranges(trial) == {name: known[name] for name in expected}
