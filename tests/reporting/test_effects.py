@@ -4,14 +4,14 @@ import itertools
 
 import numpy as np
 import pytest
-from scipy.stats import f
+from scipy.stats import f, spearmanr
 
 from cifar_tuning.reporting.comparisons import Effect, Remark
 from cifar_tuning.reporting.effects import count_tests, find_effects
 from cifar_tuning.reporting.interactions import Interaction
 from cifar_tuning.reporting.response import Influence
 from cifar_tuning.reporting.table import build_table
-from cifar_tuning.reporting.trends import Trend
+from cifar_tuning.reporting.trends import FEWEST_FOR_TREND, Trend, find_trend
 from tests.reporting.runs import make_runs
 
 
@@ -347,6 +347,31 @@ def test_what_a_sampler_draws_ever_closer_to_the_best_is_no_trend(searched, clai
         run.began = float(i)
     effects = find_effects(build_table(runs, "val/acc_best"), searched)
     assert sum(effect.text.startswith("l2 matters") for effect in effects) == claims
+
+
+@pytest.mark.parametrize("of_study", [False, True])
+def test_a_trend_is_a_rank_correlation(of_study):
+    """Of a study it is partial, the order of the trials held constant, where that is known."""
+    x, y, begun = ([3, 1, 4, 1.5, 9, 2, 6, 5], [0.3, 0.2, 0.5, 0.1, 0.4, 0.25, 0.6, 0.7], [5, 2, 8, 1, 7, 3, 4, 6])
+    runs = make_runs(*(({"lr": a, "seed": 0}, b) for a, b in zip(x, y, strict=True)))
+    known = find_trend(build_table(runs, "val/acc_best"), 0, of_study)
+    assert known.rho == pytest.approx(spearmanr(x, y).statistic)
+    for run, moment in zip(runs, begun, strict=True):
+        run.began = float(moment)
+    found = find_trend(build_table(runs, "val/acc_best"), 0, of_study)
+    xy, xt, yt = spearmanr(x, y).statistic, spearmanr(x, begun).statistic, spearmanr(y, begun).statistic
+    partial = (xy - xt * yt) / np.sqrt((1 - xt**2) * (1 - yt**2))
+    assert found.rho == pytest.approx(partial if of_study else xy)
+    assert (found.n, found.low < found.rho < found.high) == (8, True)
+
+
+@pytest.mark.parametrize(
+    ("count", "same", "there"),
+    [(FEWEST_FOR_TREND, False, True), (FEWEST_FOR_TREND - 1, False, False), (12, True, False)],
+)
+def test_a_trend_needs_some_configurations(count, same, there):
+    runs = make_runs(*(({"lr": i, "seed": 0}, 0.5 if same else i / 10) for i in range(1, count + 1)))
+    assert (find_trend(build_table(runs, "val/acc_best"), 0) is not None) == there
 
 
 def test_a_few_that_happen_to_be_in_order_are_no_certainty():

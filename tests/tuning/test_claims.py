@@ -1,6 +1,7 @@
 """Taking trials, seen from inside: what an interruption at a bad moment leaves."""
 
 import json
+import math
 import signal
 import threading
 import time
@@ -316,6 +317,49 @@ def test_a_job_whose_trial_was_given_back_stops(claims, how):
     getattr(claims, how)(trial.number)
     with pytest.raises(LostTrial):
         reporter.on_epoch(epoch)
+
+
+def figures(epoch, accuracy=0.3, loss=2.0):
+    return EpochMetrics(epoch, 2.0, 0.3, loss, accuracy, accuracy, 0.1, 100.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("repeat", "options", "curve"),
+    [
+        (0, {}, {0: 0.0, 1: 0.1, 2: 0.2, 3: 0.3}),
+        (0, {"objectives": ("val/loss",)}, {0: 2.0, 1: 2.0, 2: 2.0, 3: 2.0}),
+        # The look before training is the first seed's alone: that of the second would be the first's last epoch.
+        (1, {}, {4: 0.1, 5: 0.2, 6: 0.3}),
+        (2, {}, {7: 0.1, 8: 0.2, 9: 0.3}),
+        (0, {"objectives": ("val/acc", "val/loss")}, {}),
+        (0, {"objectives": ("model/macs",)}, {}),
+    ],
+)
+def test_the_curve_of_a_trial_goes_on_from_seed_to_seed(claims, repeat, options, curve):
+    (trial,) = claims.take(1, lambda trial: True)
+    reporter = TrialReporter(trial, 3, repeat, **options)
+    for epoch in range(4):
+        assert not reporter.on_epoch(figures(epoch, epoch / 10))
+    # Who goes on from a checkpoint does not report twice, and a loss that is none is no value.
+    again = TrialReporter(trial, 3, repeat, **options)
+    assert not again.on_epoch(figures(3, 0.9, math.inf))
+    assert not again.on_epoch(figures(4, math.nan, math.nan))
+    assert claims.study.get_trials()[0].intermediate_values == curve
+
+
+@pytest.mark.parametrize(("last", "ends"), [(True, "complete"), (False, "pruned")])
+def test_behind_a_hopeless_seed_there_is_no_other(claims, last, ends):
+    claims.study.pruner = optuna.pruners.ThresholdPruner(lower=0.2)
+    (trial,) = claims.take(1, lambda trial: True)
+    reporter = TrialReporter(trial, 3, last=last)
+    assert not reporter.on_epoch(figures(0, 0.1))  # nothing was learnt yet
+    assert not reporter.on_epoch(figures(1, 0.3))
+    assert reporter.of_trial("complete") == "complete"
+    assert reporter.on_epoch(figures(2, 0.1))
+    assert reporter.of_trial("complete") == ends
+    reporter.ended("complete", 0.3, 2, 3)
+    (left,) = outcomes(claims.study.get_trials()[0], 1)
+    assert (left.state, left.value, left.epochs, left.of) == (ends, 0.3, 2, 3)
 
 
 def test_a_signal_whose_exception_was_lost_ends_the_job_with_its_epoch(claims, monkeypatch):
