@@ -1,10 +1,11 @@
 """One rule says which of a sweep's jobs is the best."""
 
+import math
 from types import SimpleNamespace
 
 import pytest
 
-from cifar_tuning.ranking import BEST_ACCURACY, competes, rank
+from cifar_tuning.ranking import BEST_ACCURACY, can_win, competes, merit, rank
 from cifar_tuning.tracking import facts, sweeps
 
 
@@ -14,6 +15,8 @@ from cifar_tuning.tracking import facts, sweeps
         ({"0": ("complete", 0.5), "1": ("complete", 0.7)}, "10"),
         ({"0": ("killed", 0.9), "1": ("pruned", 0.8), "2": ("failed", 0.95), "3": ("diverged", 0.1)}, "3201"),
         ({"0": ("complete", None), "1": ("killed", 0.9), "2": ("complete", 0.1)}, "201"),
+        # Losses, as their merit.
+        ({"0": ("complete", -0.5), "1": ("complete", -0.2), "2": ("complete", None)}, "102"),
         ({"10": ("complete", 0.5), "9": ("complete", 0.5), "lr=1": ("complete", 0.5)}, ["9", "10", "lr=1"]),
     ],
 )
@@ -27,6 +30,39 @@ def test_the_best_first(jobs, order):
 )
 def test_who_competes(state, value, expected):
     assert competes(state, value) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("val/acc_best", 0.7, 0.7),
+        ("val/loss", 0.7, -0.7),
+        ("epoch_seconds", 2.0, -2.0),
+        ("images_per_second", 2.0, 2.0),
+        ("model/macs", None, None),
+        ("val/acc", None, None),
+    ],
+)
+def test_the_merit_is_largest_where_a_figure_is_best(name, value, expected):
+    assert merit(name, value) == expected
+
+
+@pytest.mark.parametrize(
+    ("values", "violations", "expected"),
+    [
+        ([0.5], [], True),
+        ([0.5, -3.0], [0.0, -1.0], True),
+        ([0.5], [-1.0, 1e-9], False),
+        ([math.inf], [], False),
+        ([0.5, -math.inf], [], False),
+        ([0.5, math.nan], [], False),
+        ([None, 0.5], [], False),
+        ([], [], False),
+        (None, [], False),
+    ],
+)
+def test_what_can_win_a_study(values, violations, expected):
+    assert can_win(values, violations) is expected
 
 
 def test_mlflow_has_the_same_best():

@@ -33,7 +33,10 @@ def _rivals(table: Table) -> list[str]:
         *({seed: run.metrics[table.metric] for seed, run in c.runs.items()} for c in (best, second)),
     )
     size = size_in_words(abs(comparison.difference), comparison.half_width, table.unit)
-    lead = f"It is {size} ahead of the next, {table.label(second)}"
+    # The means are over all of their seeds, the comparison is over those that both have.
+    behind = (comparison.difference > 0) is not table.maximize and comparison.difference != 0
+    lead = "Its mean is the best, but where both ran it is" if behind else "It is"
+    lead += f" {size} {'behind' if behind else 'ahead of'} the next, {table.label(second)}"
     if comparison.half_width is None:
         return [f"{lead}, in a single comparison, which may be chance."]
     how = f"n = {comparison.n}, paired over seeds" if comparison.paired else f"n = {comparison.n}"

@@ -25,10 +25,10 @@ class StandIn:
     pngs: dict[str, bytes]
 
     def pickle_archive(self) -> bytes:
-        return tar({f"cifar-10-batches-py/{name}": content for name, content in self.pickles.items()})
+        return pickle_archive_of(self.pickles)
 
     def npm_archive(self) -> bytes:
-        return tar({f"package/{name}": content for name, content in self.pngs.items()})
+        return tar({f"package/{name}": content for name, content in ({"package.json": b"{}"} | self.pngs).items()})
 
     def place(self, root: Path, form: str) -> None:
         """Put the files there as a user would."""
@@ -64,7 +64,7 @@ def stand_in() -> StandIn:
             rows = slice(index * PER_BATCH, (index + 1) * PER_BATCH)
             pngs[f"{name}.png"] = png(images[rows])
             pickles[name] = python2_pickle(images[rows], labels[rows])
-    archive = tar({f"cifar-10-batches-py/{name}": content for name, content in pickles.items()})
+    archive = pickle_archive_of(pickles)
     spec = Spec(
         sha256={name: array_sha256(array) for name, array in arrays.items()},
         train_pickles={name: md5(pickles[name]) for name in names["train"]},
@@ -73,6 +73,12 @@ def stand_in() -> StandIn:
         npm_bytes=200_000,
     )
     return StandIn(spec, arrays, pickles, pngs)
+
+
+def pickle_archive_of(pickles: dict[str, bytes]) -> bytes:
+    """The batches, and what else the real archive holds."""
+    more = {"batches.meta": b"names", "readme.html": b"<html>"}
+    return tar({f"cifar-10-batches-py/{name}": content for name, content in (more | pickles).items()})
 
 
 def md5(content: bytes) -> str:

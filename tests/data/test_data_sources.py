@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from standin import md5
 
-from cifar_tuning.data.formats import decode_pickles
+from cifar_tuning.data.formats import decode_pickles, decode_pngs
 from cifar_tuning.data.sources import CanonicalDownload, NpmPackage, default_sources, lend_certificates
 from cifar_tuning.data.spec import CIFAR10_SPEC, CorruptError, SourceError
 from cifar_tuning.data.store import Store
@@ -209,6 +209,13 @@ def test_pickles_written_by_python_3_are_read_too(tiny):
         test_pickles={name: md5(batches[name]) for name in tiny.spec.test_pickles},
     )
     spec.verify(decode_pickles(batches.items(), spec))
+
+
+@pytest.mark.parametrize("lost", ["data_batch_3.png", "test_batch.png", "train_lables.json"])
+def test_a_sheet_that_is_not_there_is_named(tiny, lost):
+    files = [(name, content) for name, content in tiny.pngs.items() if name != lost]
+    with pytest.raises(CorruptError, match=f"^{lost} missing$"):
+        decode_pngs(files, tiny.spec)
 
 
 def test_checksums_are_those_torchvision_publishes():

@@ -280,13 +280,7 @@ def spoil(tiny, *arguments):
     ("options", "expected"),
     [
         (["trainer.epochs=2"], "trainer.epochs=2: RUN has finished 2 epochs already"),
-        (["trainer.epochs=1"], "trainer.epochs=1: RUN has finished 2 epochs already"),
-        (["optimizer.lr=0.5"], "optimizer.lr=0.5: RUN was trained with 0.01"),
         (["optimizer=adam"], "optimizer=adam: RUN was trained with optimizer=sgd"),
-        (["schedule=onecycle"], "schedule=onecycle: RUN was trained with schedule=constant"),
-        (["seed=1", "data.batch_size=32"], "seed=1: RUN was trained with 0"),
-        (["augmentation=crop_flip"], "augmentation=crop_flip: RUN was trained with augmentation=none"),
-        (["model=resnet20"], "model=resnet20: RUN was trained with model=simplenn"),
     ],
 )
 def test_a_resumed_run_must_stay_the_same(tiny, tmp_path, options, expected):

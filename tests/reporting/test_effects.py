@@ -4,13 +4,14 @@ import itertools
 
 import numpy as np
 import pytest
+from scipy.stats import f, spearmanr
 
 from cifar_tuning.reporting.comparisons import Effect, Remark
 from cifar_tuning.reporting.effects import count_tests, find_effects
 from cifar_tuning.reporting.interactions import Interaction
 from cifar_tuning.reporting.response import Influence
 from cifar_tuning.reporting.table import build_table
-from cifar_tuning.reporting.trends import Trend
+from cifar_tuning.reporting.trends import FEWEST_FOR_TREND, Trend, find_trend
 from tests.reporting.runs import make_runs
 
 
@@ -102,6 +103,56 @@ def test_what_is_compared(rows, basis, n, paired):
     effect = next(e for e in effects_of(*rows) if e.option == "a")
     assert isinstance(effect, Effect)
     assert (effect.basis, effect.comparison.n, effect.comparison.paired) == (basis, n, paired)
+
+
+@pytest.mark.parametrize(
+    ("rows", "basis", "difference"),
+    [
+        # One of b's values lacks a seed for a = 2: its mean over seeds would be over other settings than a = 1's.
+        (
+            [
+                ({"a": a, "b": b, "seed": s}, a * (10 if b == 3 else 1) + s / 10)
+                for a in (1, 2)
+                for b in (1, 2, 3)
+                for s in range(4)
+                if (a, b, s) != (2, 3, 3)
+            ],
+            "paired over seeds, averaged over 2 settings",
+            1.0,
+        ),
+        # Of seed 1 one side knows nothing.
+        (
+            [({"a": a, "b": b, "seed": 0}, a + b) for a in (1, 2) for b in (1, 2, 3)]
+            + [({"a": 2, "b": b, "seed": 1}, 50.0) for b in (1, 2, 3)],
+            "paired over settings: this speaks of other settings, with this one seed",
+            1.0,
+        ),
+        # No common seed, and one setting in common.
+        (
+            [({"a": 1, "b": 1, "seed": s}, 1.0 + s) for s in (0, 1)]
+            + [({"a": 2, "b": b, "seed": 1 + b}, 4.0 * b) for b in (1, 2)],
+            "no common seed; paired over the other hyperparameters' settings",
+            2.5,
+        ),
+    ],
+)
+def test_only_what_both_have_is_compared(rows, basis, difference):
+    effect = next(e for e in effects_of(*rows) if e.option == "a" and not e.setting)
+    assert (effect.names, effect.basis) == (("a=2", "a=1"), basis)
+    assert effect.comparison.difference == pytest.approx(difference)
+
+
+@pytest.mark.parametrize(("seeds", "settings"), [(2, set()), (3, {"b=1", "b=2"})])
+def test_of_two_seeds_no_setting_is_looked_at_by_itself(seeds, settings):
+    rows = [({"a": a, "b": b, "seed": s}, a * b + s * a / 10) for a in (1, 2) for b in (1, 2) for s in range(seeds)]
+    assert {e.setting for e in effects_of(*rows) if e.option == "a" and e.setting} == settings
+
+
+def test_of_many_losses_the_smallest_against_the_others():
+    rows = [({"x": x, "seed": s}, 0.5 + 0.01 * x + 0.001 * s * x) for x in range(6) for s in range(3)]
+    effects = effects_of(*rows, maximize=False)
+    assert [e.names for e in effects] == [("x=0", f"x={x}") for x in range(1, 6)]
+    assert effects[0].text.startswith("x=0 ")
 
 
 SEEDS = range(5)
@@ -263,6 +314,20 @@ def test_a_number_that_one_choice_alone_has_is_fitted_where_it_is():
     assert said["lr"].text.startswith("No influence")
 
 
+def test_a_choice_that_one_value_alone_has_counts_where_it_is():
+    noise = np.random.default_rng(3)
+    rows = []
+    for i in range(60):
+        lr, more = 10 ** noise.uniform(-4, 0), {"nesterov": ("false", "true")[i // 2 % 2]} if i % 2 else {}
+        value = 0.6 + 0.05 * (more.get("nesterov") == "true") - 0.02 * np.log10(lr) + noise.normal() / 1000
+        rows.append(({"opt": "sgd" if more else "adam", "lr": lr, "seed": 0, **more}, value))
+    said = {e.option: e for e in effects_of(*rows, searched={"opt": False, "lr": True, "nesterov": False})}
+    assert (said["lr"].n, said["nesterov"].n) == (60, 30)
+    assert said["lr"].text.startswith("lr matters (p < 0.001, n = 60): a larger lr goes with a lower ")
+    # None of 4,999 permutations goes as far, and there are three tests.
+    assert said["lr"].p == pytest.approx(3 / 5000)
+
+
 @pytest.mark.parametrize("searched", [{"act": False, "decay": False}, None])
 def test_of_a_study_two_runs_that_differ_in_more_are_not_compared(searched):
     effects = effects_of(({"act": "relu", "decay": "2"}, 0.5), ({"act": "swish", "decay": "1"}, 0.7), searched=searched)
@@ -282,6 +347,31 @@ def test_what_a_sampler_draws_ever_closer_to_the_best_is_no_trend(searched, clai
         run.began = float(i)
     effects = find_effects(build_table(runs, "val/acc_best"), searched)
     assert sum(effect.text.startswith("l2 matters") for effect in effects) == claims
+
+
+@pytest.mark.parametrize("of_study", [False, True])
+def test_a_trend_is_a_rank_correlation(of_study):
+    """Of a study it is partial, the order of the trials held constant, where that is known."""
+    x, y, begun = ([3, 1, 4, 1.5, 9, 2, 6, 5], [0.3, 0.2, 0.5, 0.1, 0.4, 0.25, 0.6, 0.7], [5, 2, 8, 1, 7, 3, 4, 6])
+    runs = make_runs(*(({"lr": a, "seed": 0}, b) for a, b in zip(x, y, strict=True)))
+    known = find_trend(build_table(runs, "val/acc_best"), 0, of_study)
+    assert known.rho == pytest.approx(spearmanr(x, y).statistic)
+    for run, moment in zip(runs, begun, strict=True):
+        run.began = float(moment)
+    found = find_trend(build_table(runs, "val/acc_best"), 0, of_study)
+    xy, xt, yt = spearmanr(x, y).statistic, spearmanr(x, begun).statistic, spearmanr(y, begun).statistic
+    partial = (xy - xt * yt) / np.sqrt((1 - xt**2) * (1 - yt**2))
+    assert found.rho == pytest.approx(partial if of_study else xy)
+    assert (found.n, found.low < found.rho < found.high) == (8, True)
+
+
+@pytest.mark.parametrize(
+    ("count", "same", "there"),
+    [(FEWEST_FOR_TREND, False, True), (FEWEST_FOR_TREND - 1, False, False), (12, True, False)],
+)
+def test_a_trend_needs_some_configurations(count, same, there):
+    runs = make_runs(*(({"lr": i, "seed": 0}, 0.5 if same else i / 10) for i in range(1, count + 1)))
+    assert (find_trend(build_table(runs, "val/acc_best"), 0) is not None) == there
 
 
 def test_a_few_that_happen_to_be_in_order_are_no_certainty():
@@ -539,6 +629,44 @@ def test_what_depends_on_another_hyperparameter_leads(seeds):
     assert acts[-1].text.startswith("On average only: ")
     assert all(effect.setting for effect in acts[:-1])
     assert {e.option for e in others if isinstance(e, Interaction)} == {"act and lr", "lr and width"}
+
+
+@pytest.mark.parametrize("blocks", [True, False], ids=["common_seeds", "own_seeds"])
+def test_the_analysis_of_variance_of_a_textbook(blocks):
+    """Two-way with replications; seeds are blocks where settings have them in common."""
+    noise = np.random.default_rng(1)
+    y = 0.6 + 0.01 * noise.normal(size=(2, 3, 4)) + (0.05 * np.arange(4) if blocks else 0)
+    y[0, 2] += 0.02
+    rows = [
+        ({"lr": lr, "width": width, "seed": s if blocks else f"{lr}{width}{s}"}, y[lr, width, s])
+        for lr, width, s in np.ndindex(y.shape)
+    ]
+    means = y.mean(2)
+    both = means - means.mean(1, keepdims=True) - means.mean(0, keepdims=True) + means.mean()
+    rest = y - means[..., None] - (y.mean((0, 1)) - y.mean() if blocks else 0)
+    left = (2 * 3 - 1) * 3 if blocks else 2 * 3 * 3
+    expected = f.sf((4 * (both**2).sum() / 2) / ((rest**2).sum() / left), 2, left)
+    (found,) = [e for e in effects_of(*rows) if isinstance(e, Interaction)]
+    assert found.p == pytest.approx(expected)
+    assert 0.001 < expected < 0.5
+
+
+def test_seeds_say_what_noise_is_though_three_depend_on_each_other():
+    signs = [{True: 1, False: -1}[x] for x in (True, False)]
+    three = lambda lr, width, act: (  # noqa: E731
+        0.03 * ((act == "swish") == (width > 16)) + 0.2 * signs[lr > 0.05] * signs[width > 16] * signs[act == "relu"]
+    )
+    found = {e.option: e for e in effects_of(*grid(4, three)) if isinstance(e, Interaction)}
+    assert found["act and width"].p < 0.001
+
+
+def test_an_interaction_names_the_values_whose_difference_changes_most():
+    value = {("a", 1): 0.9, ("a", 2): 0.95, ("b", 1): 0.5, ("b", 2): 0.5, ("c", 1): 0.48, ("c", 2): 0.6}
+    rows = [
+        ({"x": x, "y": y, "seed": s}, v + s / 100 + (s * y % 3) / 1000) for (x, y), v in value.items() for s in range(4)
+    ]
+    (found,) = [e for e in effects_of(*rows) if isinstance(e, Interaction)]
+    assert ": b − c is +2.0 points at y=1, but −10.0 points at y=2" in found.text
 
 
 def test_comparisons_that_are_left_out_are_counted():

@@ -35,3 +35,12 @@ def test_in_words():
     assert "lr=2 (val/acc_best 0.7000, model/macs 20,000); lr=1 (val/acc_best 0.6000, model/macs 10,000)." in front
     (_, shorter) = front_in_words(table, {"val/acc_best": True, "model/macs": False}, most=1)
     assert shorter.endswith("lr=2 (val/acc_best 0.7000, model/macs 20,000); and 1 more.")
+
+
+def test_a_configuration_without_a_figure_is_on_no_front():
+    runs = make_runs(*(({"lr": lr, "seed": s}, lr / 10) for lr in (1, 2) for s in (0, 1)))
+    for run, macs in zip(runs, (10, 10, 30, None), strict=True):
+        run.metrics |= {} if macs is None else {"model/macs": macs}
+    words = " ".join(front_in_words(build_table(runs, "val/acc_best"), {"val/acc_best": True, "model/macs": False}, 8))
+    assert "1 of 1 configurations" in words
+    assert "lr=1 (val/acc_best 0.1000, model/macs 10.0000)" in words

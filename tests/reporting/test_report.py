@@ -64,7 +64,9 @@ def test_markdown(material, tmp_path):
         "Learning curves",
         "The best configuration as an overlay",
     ]
-    assert all((tmp_path / name).is_file() for name in re.findall(r"!\[.*\]\((.*)\)", text))
+    pictures = re.findall(r"!\[.*\]\((.*)\)", text)
+    assert pictures
+    assert [name for name in pictures if not (tmp_path / name).is_file()] == []
 
 
 def test_the_page_is_one_file(material, tmp_path):
@@ -122,6 +124,51 @@ def test_what_is_to_be_known_of_the_best(values, state, said):
     sentences = winner_in_words(build_table(runs, "val/acc_best"))
     assert len(sentences) == len(said)
     assert all(sentence.startswith(start) for sentence, start in zip(sentences, said, strict=True))
+
+
+# What two configurations have in common: by all its seeds the first is ahead of the second, by those of both behind.
+RAGGED = [{0: 0.7, 1: 0.71, 2: 0.9}, {0: 0.72, 1: 0.74}, {0: 0.4, 1: 0.4}]
+
+
+@pytest.mark.parametrize(
+    ("groups", "metric", "lost", "said"),
+    [
+        (
+            RAGGED,
+            "val/acc_best",
+            [],
+            "Its mean is the best, but where both ran it is 2.5 ± 6.4 points behind the next, lr=1 "
+            "(n = 2, paired over seeds): no difference can be told.",
+        ),
+        (
+            [{0: 0.7, 1: 0.9}, {0: 0.72}, {0: 0.4}],
+            "val/acc_best",
+            [],
+            "Its mean is the best, but where both ran it is 2.0 points behind the next, lr=1, "
+            "in a single comparison, which may be chance.",
+        ),
+        # A loss that is smaller is ahead.
+        (
+            [{0: 0.5, 1: 0.51}, {0: 0.7, 1: 0.73}, {0: 0.9, 1: 0.9}],
+            "val/loss",
+            [],
+            "It is 0.21 ± 0.13 ahead of the next, lr=1 (n = 2, paired over seeds).",
+        ),
+        # What lost a seed is not the next, though its mean is the larger one.
+        (
+            [{0: 0.7, 1: 0.7}, {0: 0.9, 1: 0.9}, {0: 0.6, 1: 0.6}],
+            "val/acc_best",
+            [1],
+            "It is 10.0 points ahead of the next, lr=2 (n = 2, paired over seeds).",
+        ),
+        ([{0: 0.7, 1: 0.7}, {0: 0.7, 1: 0.7}, {0: 0.6, 1: 0.6}], "val/acc_best", [1, 2], None),
+    ],
+)
+def test_how_far_ahead_of_the_next_the_best_is(groups, metric, lost, said):
+    rows = [({"lr": lr, "seed": s}, value) for lr, group in enumerate(groups) for s, value in group.items()]
+    runs = make_runs(*rows, *(({"lr": lr, "seed": 9}, math.nan) for lr in lost), metric=metric)
+    table = build_table(runs[: len(rows)], metric, lost=runs[len(rows) :])
+    assert winner_in_words(table) == ([said] if said else [])
 
 
 def test_lost_and_diverged_seeds_have_their_columns():

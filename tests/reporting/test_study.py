@@ -2,6 +2,7 @@
 
 import datetime
 import functools
+import importlib
 import math
 import re
 import threading
@@ -18,7 +19,7 @@ from PIL import Image
 from plotly.offline import get_plotlyjs
 
 from cifar_tuning.reporting import study as reporting
-from cifar_tuning.reporting.importances import find_importances, importances_in_words
+from cifar_tuning.reporting.importances import Importances, find_importances, importances_in_words
 from cifar_tuning.reporting.study import best_values, write_plots
 
 SHARES = {"importances"}
@@ -307,6 +308,42 @@ def test_no_importances_where_there_is_nothing_to_weigh(kind: str, said: list[st
     study = STUDIES[kind][0]()
     assert find_importances(study) is None
     assert importances_in_words(None, study) == said
+
+
+@pytest.mark.parametrize(
+    ("count", "second", "values", "found"),
+    [
+        (10, 2, 2, True),
+        (9, 2, 2, False),
+        (10, 1, 2, False),
+        (10, 2, 1, False),
+    ],
+    ids=["enough", "few trials", "one parameter", "one value"],
+)
+def test_importances_need_ten_trials_two_parameters_and_two_values(monkeypatch, count, second, values, found) -> None:
+    asked = []
+
+    def shares(study: optuna.Study, *, params: list[str], **options) -> dict[str, float]:
+        asked.append(params)
+        return dict.fromkeys(params, 1 / len(params))
+
+    monkeypatch.setattr(importlib.import_module("optuna.importance"), "get_param_importances", shares)
+
+    def objective(trial: optuna.Trial) -> float:
+        trial.suggest_float("b", 0.0, 1.0)
+        trial.suggest_float("a", 0.0, second - 1.0)
+        trial.suggest_float("c", 1.0, 1.0)
+        return float(trial.number % values)
+
+    importances = find_importances(study := _study(objective, count))
+    assert (importances is not None) == found
+    if importances is None:
+        assert bool(importances_in_words(None, study)) == (count < 10)
+        return
+    assert (importances.found, importances.chance) == ({"a": 0.5, "b": 0.5}, 0.5)
+    assert set(map(tuple, asked)) == {("a", "b")}
+    beyond = Importances({"a": 0.7, "b": 0.3}, 0.2)
+    assert importances_in_words(beyond, study) == ["More important than chance makes the largest of 2 (0.20): a, b."]
 
 
 def _ended(number: int, value: float | None, minute: int, state: TrialState = TrialState.COMPLETE, **options):

@@ -119,7 +119,10 @@ def test_configurations_over_seeds_best_first(tmp_path):
     assert [table.label(c) for c in table.configurations] == ["lr=0.01", "lr=0.1"]
     rows = list(csv.reader(write_csv(table, tmp_path / "t.csv").open()))
     assert rows[0] == ["lr", "mean", "std", "n", "best_epoch", "seconds", "published", "lost", "diverged"]
-    assert [row[0] for row in rows[1:]] == ["0.01", "0.1"]
+    assert rows[1:] == [
+        ["0.01", "0.8", "", "1", "", "60.0", "", "0", "0"],
+        ["0.1", "0.71", repr(second.summary.std), "2", "4", "60.0", "", "0", "0"],
+    ]
 
 
 def test_less_can_be_better():
@@ -255,6 +258,12 @@ def test_what_is_left_out_is_told_by_its_number():
     assert note == f"45 runs are left out, being pruned: jobs {', '.join(map(str, range(20)))} and 3 more."
 
 
+@pytest.mark.parametrize("states", [["complete"], ["failed", "running"], []])
+def test_no_run_has_the_metric(states):
+    with pytest.raises(UserError, match=r"No run that did not fail has m \("):
+        choose_runs([FakeRun(str(i), state=state) for i, state in enumerate(states)], "m")
+
+
 def test_all_runs_failed():
     with pytest.raises(UserError, match=r"All 2 runs failed.*run a.*traceback"):
         choose_runs([FakeRun("a", state="failed"), FakeRun("b", state="failed")], "m")
@@ -320,6 +329,23 @@ def test_a_report_looks_for_what_a_study_does():
     assert [metric for metric in FIGURES if larger_is_better(metric) is False] == [
         m for m in FIGURES if m in SMALLER_IS_BETTER
     ]
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (None, []),
+        ("", []),
+        ("null", []),
+        ("val/loss", ["val/loss"]),
+        ('["val/acc", "model/macs"]', ["val/acc", "model/macs"]),
+        ("[not ours", []),
+    ],
+)
+def test_objectives_as_their_parameter_has_them(given, expected):
+    params = {} if given is None else {"objective": given}
+    without = FakeRun("s", {"objective": "what has no figures does not count"})
+    assert objectives_of([FakeRun("r", params, {"a": 1}), without]) == expected
 
 
 def test_objectives_that_differ_are_none():

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from cifar_tuning import devices
 from cifar_tuning.data.augmentation import Augmentation
-from cifar_tuning.training import L1, L2, ElasticNet, Listener, Regularizer
+from cifar_tuning.training import L2, Listener, Regularizer
 from cifar_tuning.training import checkpoint as checkpoints
 from cifar_tuning.training.averaging import WeightAverage
 from cifar_tuning.training.computation import LEAD, Computation, _due
@@ -354,25 +354,6 @@ def test_best_and_last_checkpoints(make_trainer, tmp_path):
     assert not list(tmp_path.glob(".*"))
 
 
-def test_l1_is_a_term_of_the_loss_over_weights_only(make_trainer):
-    model = make_trainer().model
-    weights = [m.weight for m in (model.conv1, model.conv2, model.fc1, model.fc2, model.fc3)]
-    penalty = L1(0.01).penalty(model)
-    assert penalty.item() == pytest.approx(0.01 * sum(w.abs().sum().item() for w in weights), rel=1e-5)
-    penalty.backward()
-    for weight in weights:
-        torch.testing.assert_close(weight.grad, 0.01 * weight.sign())
-    assert model.fc1.bias.grad is None
-    assert model.norm1.weight.grad is None
-
-
-def test_elastic_net_mixes_both(make_trainer):
-    model = make_trainer().model
-    l1, half_l2 = ElasticNet(1.0, l1_ratio=1.0).penalty(model), ElasticNet(1.0, l1_ratio=0.0).penalty(model)
-    mixed = ElasticNet(0.1, l1_ratio=0.25).penalty(model)
-    torch.testing.assert_close(mixed, 0.1 * (0.25 * l1 + 0.75 * half_l2))
-
-
 def test_l2_is_coupled_weight_decay(make_trainer):
     """With strength λ SGD's first step moves by lr·λ·w more than without."""
     with_l2 = make_trainer(epochs=1, regularizer=L2(0.1), lr=1e-4)
@@ -384,14 +365,6 @@ def test_l2_is_coupled_weight_decay(make_trainer):
         computation.train_batch(batch, Display(1, 256))
     difference = without.model.fc1.weight - with_l2.model.fc1.weight
     torch.testing.assert_close(difference, 1e-4 * 0.1 * start, rtol=0.05, atol=2e-8)
-
-
-def test_l2_may_leave_norm_and_biases_alone(make_trainer):
-    model = make_trainer().model
-    decayed, spared = L2(0.1, norm_and_bias=False).parameter_groups(model)
-    assert {p.ndim for p in spared["params"]} == {1}
-    assert (decayed["weight_decay"], spared["weight_decay"]) == (0.1, 0.0)
-    assert len(decayed["params"]) + len(spared["params"]) == len(list(model.parameters()))
 
 
 class Waiting(Listener):

@@ -79,10 +79,26 @@ def test_when_a_schedule_is_stepped(schedule, every_step):
     assert made.scheduler.last_epoch - before == (3 if every_step else 1)
 
 
-def test_a_schedule_that_counts_epochs_is_told_no_batches():
+@pytest.mark.parametrize(
+    ("options", "every_step", "steps"),
+    [
+        ({}, True, 30),
+        ({"interval": "epoch"}, False, 10),  # it counts epochs, and is told no batches
+        ({"epochs": 4}, True, 12),  # what is given stays
+        ({"epochs": 4, "interval": "epoch"}, False, 4),
+        ({"steps_per_epoch": 5}, True, 50),
+    ],
+)
+def test_a_schedule_is_told_how_long_the_run_is(options, every_step, steps):
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1, momentum=0.9)
-    made = Schedule(partial(ONE_CYCLE, interval="epoch"), optimizer, epochs=10, steps_per_epoch=3)
-    assert (made.every_step, made.scheduler.total_steps) == (False, 10)
+    made = Schedule(partial(ONE_CYCLE, **options), optimizer, epochs=10, steps_per_epoch=3)
+    assert (made.every_step, made.scheduler.total_steps) == (every_step, steps)
+
+
+def test_a_schedule_that_divides_by_zero_says_so():
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
+    with pytest.raises(ZeroDivisionError):
+        Schedule(lambda optimizer, epochs: epochs // 0, optimizer, epochs=10, steps_per_epoch=3)
 
 
 @pytest.mark.parametrize(

@@ -383,7 +383,7 @@ def test_a_direction_that_is_none_is_refused(run, direction):
     assert "Traceback" not in out
 
 
-@pytest.mark.parametrize("name", ["a b", "50%", "what?", "a%20b", "a#b", "ä&c=d", "{a}"])
+@pytest.mark.parametrize("name", ["a b", "{a} 50% what? ä&c=d", "a%20b#c"])
 def test_a_folder_may_have_any_name(run, tmp_path, name):
     given = [*SPACE, f"hydra.sweep.dir='{tmp_path}/{name}'", "hydra.sweeper.n_trials=2"]
     assert "2 of 2 trials finished" in run(*given)

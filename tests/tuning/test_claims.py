@@ -1,6 +1,7 @@
 """Taking trials, seen from inside: what an interruption at a bad moment leaves."""
 
 import json
+import math
 import signal
 import threading
 import time
@@ -17,7 +18,7 @@ from sqlalchemy.exc import IllegalStateChangeError
 from cifar_tuning import processes
 from cifar_tuning.training.events import EpochMetrics
 from cifar_tuning.tuning import summary
-from cifar_tuning.tuning.claims import OWNER, RETRIES, TAKING, Claims, is_foreign
+from cifar_tuning.tuning.claims import AGAIN, OWNER, RETRIES, TAKING, Claims, is_foreign
 from cifar_tuning.tuning.endings import Endings
 from cifar_tuning.tuning.place import LostTrial
 from cifar_tuning.tuning.storage import open_storage
@@ -126,6 +127,31 @@ def test_an_interrupted_take_leaves_what_is_in_training(claims):
     states = [trial.state for trial in claims.study.get_trials()]
     assert states[training.number] == TrialState.RUNNING
     assert states[1:] == [TrialState.WAITING]
+
+
+def test_an_interrupted_take_leaves_what_another_process_trains(claims):
+    other = Claims(claims.study, claims.storage, claims.folder, 4, 3, claims.settle, claims.fail)
+    (theirs,) = other.take(1, lambda trial: True)
+
+    def interrupt(trial):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        claims.take(2, interrupt)
+    assert [trial.state for trial in claims.study.get_trials()] == [TrialState.RUNNING, TrialState.WAITING]
+    assert other.is_mine(claims.study.get_trials()[theirs.number])
+
+
+def test_a_trial_that_waits_is_taken_though_all_are_there(claims):
+    """Unless it is beyond the limit, as those of a command with more trials are."""
+    taken = claims.take(4, lambda trial: True)
+    assert claims.take(1, lambda trial: True) is None
+    for trial in taken[2:]:
+        claims.release(trial.number)
+    claims.n_trials = 3
+    assert [trial.number for trial in claims.take(4, lambda trial: True)] == [2]
+    again = [trial.system_attrs.get(AGAIN, False) for trial in claims.study.get_trials()]
+    assert again == [False, False, True, False]  # of those alone there may be a checkpoint
 
 
 def test_a_point_that_is_in_training_is_not_taken_again(claims, endings):
@@ -262,6 +288,15 @@ def test_who_dies_too_often_fails_with_the_reason(claims):
     assert claims.failed == [(0, "its process died 4 times")]
 
 
+def test_without_a_limit_nobody_dies_too_often(claims):
+    (trial,) = claims.take(1, lambda trial: True)
+    claims.storage.set_trial_system_attr(trial._trial_id, RETRIES, 30)
+    claims.max_retry = None
+    claims.again(trial.number)
+    (after,) = claims.study.get_trials()
+    assert (claims.failed, after.state, after.system_attrs[RETRIES]) == ([], TrialState.WAITING, 31)
+
+
 def test_an_earlier_job_notices_that_its_trial_was_taken_again(claims):
     """A launcher lost it, and it trains on: the same process may take the trial once more."""
     (first,) = claims.take(1, lambda trial: True)
@@ -282,6 +317,49 @@ def test_a_job_whose_trial_was_given_back_stops(claims, how):
     getattr(claims, how)(trial.number)
     with pytest.raises(LostTrial):
         reporter.on_epoch(epoch)
+
+
+def figures(epoch, accuracy=0.3, loss=2.0):
+    return EpochMetrics(epoch, 2.0, 0.3, loss, accuracy, accuracy, 0.1, 100.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("repeat", "options", "curve"),
+    [
+        (0, {}, {0: 0.0, 1: 0.1, 2: 0.2, 3: 0.3}),
+        (0, {"objectives": ("val/loss",)}, {0: 2.0, 1: 2.0, 2: 2.0, 3: 2.0}),
+        # The look before training is the first seed's alone: that of the second would be the first's last epoch.
+        (1, {}, {4: 0.1, 5: 0.2, 6: 0.3}),
+        (2, {}, {7: 0.1, 8: 0.2, 9: 0.3}),
+        (0, {"objectives": ("val/acc", "val/loss")}, {}),
+        (0, {"objectives": ("model/macs",)}, {}),
+    ],
+)
+def test_the_curve_of_a_trial_goes_on_from_seed_to_seed(claims, repeat, options, curve):
+    (trial,) = claims.take(1, lambda trial: True)
+    reporter = TrialReporter(trial, 3, repeat, **options)
+    for epoch in range(4):
+        assert not reporter.on_epoch(figures(epoch, epoch / 10))
+    # Who goes on from a checkpoint does not report twice, and a loss that is none is no value.
+    again = TrialReporter(trial, 3, repeat, **options)
+    assert not again.on_epoch(figures(3, 0.9, math.inf))
+    assert not again.on_epoch(figures(4, math.nan, math.nan))
+    assert claims.study.get_trials()[0].intermediate_values == curve
+
+
+@pytest.mark.parametrize(("last", "ends"), [(True, "complete"), (False, "pruned")])
+def test_behind_a_hopeless_seed_there_is_no_other(claims, last, ends):
+    claims.study.pruner = optuna.pruners.ThresholdPruner(lower=0.2)
+    (trial,) = claims.take(1, lambda trial: True)
+    reporter = TrialReporter(trial, 3, last=last)
+    assert not reporter.on_epoch(figures(0, 0.1))  # nothing was learnt yet
+    assert not reporter.on_epoch(figures(1, 0.3))
+    assert reporter.of_trial("complete") == "complete"
+    assert reporter.on_epoch(figures(2, 0.1))
+    assert reporter.of_trial("complete") == ends
+    reporter.ended("complete", 0.3, 2, 3)
+    (left,) = outcomes(claims.study.get_trials()[0], 1)
+    assert (left.state, left.value, left.epochs, left.of) == (ends, 0.3, 2, 3)
 
 
 def test_a_signal_whose_exception_was_lost_ends_the_job_with_its_epoch(claims, monkeypatch):

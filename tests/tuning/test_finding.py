@@ -63,9 +63,8 @@ def test_a_grid_has_none(tmp_path, params):
 )
 def test_lost(url, params, expected):
     given = {key: value.replace("URL", url) for key, value in params.items()}
-    with pytest.raises(UserError, match=expected) as error:
+    with pytest.raises(UserError, match=expected):
         find_study(None, given)
-    assert "***" in str(error.value) or "me:" not in str(error.value)
 
 
 @pytest.mark.parametrize(

@@ -1,3 +1,5 @@
+from functools import partial
+
 import optuna
 import pytest
 from omegaconf import OmegaConf
@@ -95,20 +97,30 @@ def test_an_application_without_epochs_is_pruned_at_every_step():
     assert looks(MedianPruner(**options), 4) == [1, 2, 3, 4]
 
 
-def test_the_percentile_is_the_share_that_goes_on():
-    for percentile, goes_on in ((25.0, 2), (50.0, 4), (75.0, 6)):
-        study = optuna.create_study(direction="maximize", pruner=PercentilePruner(percentile, n_startup_trials=1))
-        for value in range(8):
-            trial = study.ask()
-            trial.report(value, 1)
-            study.tell(trial, value)
-        kept = 0
-        for value in range(8):
-            trial = study.ask()
-            trial.report(value, 1)
-            kept += not trial.should_prune()
-            study.tell(trial, state=optuna.trial.TrialState.PRUNED)
-        assert kept == goes_on
+@pytest.mark.parametrize("seeds", [{}, {"n_seed_steps": 1}], ids=["one seed", "several"])
+@pytest.mark.parametrize(
+    ("pruner", "goes_on"),
+    [
+        (partial(PercentilePruner, 25.0), 2),
+        (partial(PercentilePruner, 50.0), 4),
+        (partial(PercentilePruner, 75.0), 6),
+        (MedianPruner, 4),
+    ],
+    ids=["25", "50", "75", "median"],
+)
+def test_the_percentile_is_the_share_that_goes_on(pruner, goes_on, seeds):
+    study = optuna.create_study(direction="maximize", pruner=pruner(n_startup_trials=1, **seeds))
+    for value in range(8):
+        trial = study.ask()
+        trial.report(value, 1)
+        study.tell(trial, value)
+    kept = 0
+    for value in range(8):
+        trial = study.ask()
+        trial.report(value, 1)
+        kept += not trial.should_prune()
+        study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+    assert kept == goes_on
 
 
 def test_an_end_before_the_beginning_is_refused():

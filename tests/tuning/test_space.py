@@ -1,11 +1,14 @@
 """Search spaces as they are written."""
 
+import optuna
 import pytest
+from hydra.utils import execution_whitelist
 from omegaconf import OmegaConf
 from optuna.distributions import FloatDistribution
 
 from cifar_tuning.overrides import parse_overrides
-from cifar_tuning.tuning.space import SearchSpace
+from cifar_tuning.tuning import spaces
+from cifar_tuning.tuning.space import SearchSpace, changes, describe, ends, fixed_part
 
 
 @pytest.mark.parametrize(
@@ -105,3 +108,121 @@ def test_a_job_has_each_choice_as_it_was_given(override):
 )
 def test_what_a_function_suggests_as_an_override(value, override):
     assert SearchSpace({}).overrides({"x": value}) == [override]
+
+
+RANGES = ["lr=tag(log,interval(0.001,0.1))", "n=range(1,4)"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        ([], [{"p": 0}]),
+        (RANGES, [{"p": 0, "lr": 0.001, "n": 1}, {"p": 0, "lr": 0.1, "n": 3}]),
+        (["c=a,b"], [{"p": 0}, {"p": 0, "c": "a"}, {"p": 0, "c": "b"}]),
+        (
+            ["n=range(1,4)", "p=5,6"],
+            [{"p": 0, "n": 1}, {"p": 0, "n": 3}, {"p": 5}, {"p": 6}],
+        ),
+    ],
+)
+def test_what_is_checked_before_the_first_trial(overrides, expected):
+    assert ends(SearchSpace.parse({}, overrides), {"p": 0}) == expected
+
+
+def test_of_very_many_choices_some_are_checked():
+    assert len(ends(SearchSpace.parse({}, [f"c={','.join(map(str, range(100)))}"]), {})) == 1 + 40
+
+
+def test_what_all_trials_of_a_study_share():
+    config = OmegaConf.create(
+        {
+            "optimizer": {"lr": 0.1, "betas": [0.9, 0.99]},
+            "opt": 1,
+            "model": {"act": "relu", "depth": float("nan")},
+            "tracking": {"uri": "x"},
+            "hydra": {"job": 1},
+        }
+    )
+    space = SearchSpace.parse({}, ["+optimizer@o=a,b", "model.act=a,b"])
+    assert fixed_part(config, space) == {"opt": "1", "model.depth": "nan"}
+    assert "optimizer.lr" in fixed_part(config, SearchSpace({}))
+
+
+def test_what_differs_has_a_line():
+    assert changes({"a": 1, "b": 2, "c": 3}, {"b": 2, "c": 4, "d": 5}) == [
+        "a: 1 before, (absent) now",
+        "c: 3 before, 4 now",
+        "d: (absent) before, 5 now",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("x=a,null,1", "choice(a, null, 1)"),
+        ("x=interval(0,1)", "interval 0.0 to 1.0"),
+        ("x=tag(log,interval(0.1,1))", "interval 0.1 to 1.0, log"),
+        ("x=range(1,9)", "integers 1 to 8"),
+        ("x=range(1,9,step=2)", "integers 1 to 7 in steps of 2"),
+    ],
+)
+def test_a_distribution_in_words(override, words):
+    assert SearchSpace.parse({}, [override], "f.g").described() == {"x": words, "custom_search_space": "f.g"}
+
+
+def test_a_function_may_not_suggest_what_the_command_fixes():
+    space = SearchSpace({}, {"x": "1"}, custom="tests.tuning.test_space.suggests_x")
+    with (
+        execution_whitelist(["tests.tuning.*"]),
+        pytest.raises(ValueError, match=r"suggests_x suggests x, which the command fixes"),
+    ):
+        space.suggest(optuna.create_study().ask(), OmegaConf.create())
+
+
+def suggests_x(config, trial):
+    assert trial.user_attrs == {"x": "1"}  # as under the stock plugin
+    trial.suggest_int("x", 1, 2)
+
+
+def ranges(trial):
+    """The ranges a trial was drawn from, in words."""
+    return {name: describe(distribution) for name, distribution in trial.distributions.items()}
+
+
+@pytest.mark.parametrize(
+    ("epochs", "schedule", "more"),
+    [
+        (5, "step", {"schedule.decay_epochs": "integers 1 to 4", "schedule.decay": "choice(0.1, 0.2, 0.5)"}),
+        (1, "step", {"schedule.decay_epochs": "integers 1 to 1", "schedule.decay": "choice(0.1, 0.2, 0.5)"}),
+        (5, "cosine", {}),
+    ],
+)
+def test_a_schedule_brings_its_own_numbers(epochs, schedule, more):
+    trial = optuna.trial.FixedTrial({"schedule": schedule, "schedule.decay_epochs": 1, "schedule.decay": 0.2})
+    spaces.schedules(OmegaConf.create({"trainer": {"epochs": epochs}}), trial)
+    assert ranges(trial) == {"schedule": "choice(constant, step, cosine, onecycle)", **more}
+
+
+SGD_RATES, ADAM_RATES = "interval 0.01 to 0.5, log", "interval 0.0001 to 0.01, log"
+MOMENTUM = "interval 0.8 to 0.98"
+
+
+@pytest.mark.parametrize(
+    ("fixed", "drawn", "expected"),
+    [
+        ({}, "sgd", {"optimizer", "optimizer.lr", "optimizer.momentum"}),
+        ({}, "adam", {"optimizer", "optimizer.lr"}),
+        ({"optimizer": "adamw"}, "sgd", {"optimizer.lr"}),
+        ({"optimizer": "sgd"}, "adam", {"optimizer.lr", "optimizer.momentum"}),
+        ({"optimizer.lr": "0.1"}, "sgd", {"optimizer", "optimizer.momentum"}),
+        ({"optimizer.momentum": "0.9"}, "sgd", {"optimizer", "optimizer.lr"}),
+    ],
+)
+def test_an_optimizer_brings_its_own_numbers(fixed, drawn, expected):
+    trial = optuna.trial.FixedTrial({"optimizer": drawn, "optimizer.lr": 0.01, "optimizer.momentum": 0.9})
+    for name, value in fixed.items():
+        trial.set_user_attr(name, value)
+    spaces.resnet20(OmegaConf.create(), trial)
+    rates = SGD_RATES if fixed.get("optimizer", drawn) == "sgd" else ADAM_RATES
+    known = {"optimizer": "choice(sgd, adam, adamw)", "optimizer.lr": rates, "optimizer.momentum": MOMENTUM}
+    assert ranges(trial) == {name: known[name] for name in expected}

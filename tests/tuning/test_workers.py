@@ -1,5 +1,6 @@
 """How many worker processes a study starts where it is left to the machine, and how they are looked after."""
 
+import json
 import sys
 import time
 from types import SimpleNamespace
@@ -10,10 +11,12 @@ import torch
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 from optuna.exceptions import StorageInternalError
+from optuna.trial import TrialState, create_trial
 
 from cifar_tuning import processes
 from cifar_tuning.errors import UserError
-from cifar_tuning.tuning import worker_count
+from cifar_tuning.tuning import worker_count, workers
+from cifar_tuning.tuning.claims import OWNER
 from cifar_tuning.tuning.workers import Workers
 
 FUSED = {"_target_": "cifar_tuning.fused.launcher.FusedLauncher", "stack": None}
@@ -202,3 +205,62 @@ def test_a_folders_apostrophe_reaches_the_worker(tmp_path):
     them = some_workers(tmp_path, Away(0), "", 0)
     (override,) = OverridesParser.create().parse_overrides(them.command[-1:])
     assert override.value() == str(tmp_path / "it's")
+
+
+class Trials:
+    """A study with so many complete trials, and some that a process trains."""
+
+    def __init__(self, complete=0, training=()):
+        self.complete, self.training = complete, training
+
+    def get_trials(self, deepcopy: bool = True) -> list:
+        trials = [create_trial(state=TrialState.COMPLETE, value=0.5) for _ in range(self.complete)]
+        for pid, machine, step in self.training:
+            owner = json.dumps({"pid": pid, "host": machine, "at": time.time()})
+            trial = create_trial(state=TrialState.RUNNING, system_attrs={OWNER: owner})
+            trial.intermediate_values = {} if step is None else {step: 0.1}
+            trials.append(trial)
+        return trials
+
+
+@pytest.mark.parametrize(("complete", "started"), [(0, 3), (8, 2), (9, 1), (10, 1), (12, 1)])
+def test_no_more_workers_than_trials_are_left(tmp_path, monkeypatch, complete, started):
+    monkeypatch.setattr(workers, "POLL", 0.01)
+    them = some_workers(tmp_path, Trials(complete), "", 0)
+    them.count = 3
+    them.run()
+    assert len(list(them.folder.glob("*.log"))) == started
+    assert them.running == {}
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "room"),
+    [(None, 0, True), (1000, 499, False), (1000, 500, True), (1000, 1200, True), (1000, None, True)],
+)
+def test_another_worker_where_its_memory_is_there_once_more(tmp_path, monkeypatch, caplog, before, after, room):
+    monkeypatch.setattr(workers, "free_gpu_memory", lambda device: after)
+    them = some_workers(tmp_path, Trials(), "", 0)
+    them.free = before
+    assert them._room_for_another(1) == room
+    assert them.free == (None if before is None else after)
+    expected = "A trial takes 501 MiB of GPU memory and 499 MiB are free: 1 worker."
+    assert caplog.messages == ([] if room else [expected])
+
+
+@pytest.mark.parametrize(
+    ("of", "machine", "step", "trained"),
+    [(0, None, 1, True), (0, None, 0, False), (0, None, None, False), (1, None, 1, False), (0, "elsewhere", 1, False)],
+)
+def test_a_worker_has_trained_when_its_trial_has_an_epoch(tmp_path, of, machine, step, trained):
+    them = some_workers(tmp_path, Trials(), "", 0)
+    worker = SimpleNamespace(process=SimpleNamespace(pid=77))
+    them.study = Trials(2, [(77 + of, machine or processes.host(), step)])
+    assert them._has_trained(worker) == trained
+
+
+def test_a_worker_that_comes_to_nothing_is_not_waited_for(tmp_path, monkeypatch):
+    monkeypatch.setattr(workers, "free_gpu_memory", lambda device: 900)
+    monkeypatch.setattr(workers, "PATIENCE", -1)
+    them = some_workers(tmp_path, Trials(), "", 0)
+    them.free, them.running = 1000, {0: SimpleNamespace(process=SimpleNamespace(pid=77))}
+    assert them._room_for_another(1)
