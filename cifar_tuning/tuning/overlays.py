@@ -23,6 +23,8 @@ from cifar_tuning.text import SEARCHPATH, flatten, is_elsewhere, override
 GROUP = "experiment/"
 # What a study's winner is called in its folder.
 BEST = "best"
+# What a group's file says of an option that has to be given.
+MISSING = "???"
 # Overlays that a configuration was composed with: what they set is in its values.
 COMPOSED_WITH = ("study", "experiment", "variant")
 # Groups that a result does not depend on, besides those that say where it was trained and kept.
@@ -50,11 +52,14 @@ def as_overlay(config: DictConfig, header: str, without: Iterable[str] = ()) -> 
     assert isinstance(content, dict)
     left = {*NO_PART, *without}
     plain: dict[str, Any] = {str(k): value for k, value in content.items() if k not in left and value is not None}
-    for key in [key for key, _ in flatten(plain) if is_elsewhere(key)]:
-        group, _, option = key.partition(".")
-        plain[group] = {name: value for name, value in plain[group].items() if name != option}
     groups |= dict.fromkeys(_deleted_from(config))
     had, chosen = _as_chosen(config, groups)
+    needed = {key for key, value in flatten(chosen) if value == MISSING}
+    for key, value in [(key, value) for key, value in flatten(plain) if is_elsewhere(key)]:
+        group, _, option = key.partition(".")
+        plain[group] = {name: value for name, value in plain[group].items() if name != option}
+        if key in needed:  # the folder of one's own images, which no file knows
+            plain[group][option] = str(Path(value).expanduser().absolute())
     plain = _beyond(plain, chosen)
     parts = [(group, choice) for group, choice in groups.items() if group not in NO_PART]
     # Hydra overrides only what was there before, and wants that behind all that comes anew.

@@ -1,6 +1,7 @@
 """The search space of a study: parsed from overrides, compared, turned into a job's overrides. Pure functions."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,6 +10,7 @@ from hydra.core.override_parser.types import IntervalSweep, Sweep
 from hydra.utils import instantiate
 from hydra_plugins.hydra_optuna_sweeper._impl import OptunaSweeperImpl, create_params_from_overrides
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 from optuna.trial import BaseTrial
 
@@ -147,6 +149,10 @@ def fixed_part(config: DictConfig, space: SearchSpace) -> dict[str, str]:
     task = OmegaConf.masked_copy(config, [str(k) for k in config if k != "hydra"])
     content = OmegaConf.to_container(task, enum_to_str=True)
     assert isinstance(content, dict)
+    # Images of one's own are known by their classes: the same ones may lie in another folder.
+    with suppress(OmegaConfBaseException):  # the jobs say what is wrong with them
+        if (classes := OmegaConf.select(config, "data.classes")) is not None:
+            content["data"] = {**content["data"], "classes": list(classes)}
     # A swept group (`optimizer: choice(sgd, adam)`) takes everything below it out of the comparison. What a
     # function suggests is not known here; the function's name is compared instead.
     swept = tuple(f"{name.lstrip('+').split('@')[0].replace('/', '.')}." for name in space.distributions)

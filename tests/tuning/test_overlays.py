@@ -51,6 +51,7 @@ def task(config: Any) -> dict[str, Any]:
         # Of several choices of a group Hydra keeps no record.
         (["experiment=two"], [], {"mygroup": {"x": 3, "y": 2, "z": 4}}),
         (["experiment=none"], [], {}),
+        (["data=image_folder", "data.root=/own"], [], {"data": {"root": "/own"}}),
         # Known once its model is chosen.
         (["model=nested", "mygroup@model.part=b"], [], {}),
     ],

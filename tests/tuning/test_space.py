@@ -148,6 +148,17 @@ def test_what_all_trials_of_a_study_share():
     assert "optimizer.lr" in fixed_part(config, SearchSpace({}))
 
 
+def test_images_of_ones_own_are_known_by_their_classes():
+    OmegaConf.register_resolver("names_in", lambda root: list(root), replace=True)
+    data = {"root": "ab", "classes": "${names_in:${.root}}"}
+    config = OmegaConf.create({"data": data, "hydra": {}})
+    assert fixed_part(config, SearchSpace({})) == {"data.classes": "['a', 'b']"}
+    config.data.root = "abc"
+    assert fixed_part(config, SearchSpace({})) == {"data.classes": "['a', 'b', 'c']"}
+    config.data.root = "???"  # the jobs say so
+    assert fixed_part(config, SearchSpace({})) == {"data.classes": data["classes"]}
+
+
 def test_what_differs_has_a_line():
     assert changes({"a": 1, "b": 2, "c": 3}, {"b": 2, "c": 4, "d": 5}) == [
         "a: 1 before, (absent) now",
