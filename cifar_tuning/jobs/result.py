@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cifar_tuning.files import write_text
+from cifar_tuning.training.events import BALANCED
 
 if TYPE_CHECKING:
     from cifar_tuning.training.events import Result
@@ -71,9 +72,9 @@ def objective(names: list[str], result: "Result", figures: Mapping[str, float]) 
     history = result.progress.history
     finite = [m for m in history if math.isfinite(m.train_loss) and (m.val_loss is None or math.isfinite(m.val_loss))]
     # Of a run that diverged at once the last sound epoch is the one before training, which took no time.
-    known = {**history[-1].named(), **(finite or history)[-1].named(), **figures}
-    validated = {} if result.value is None else {"val/acc_best": result.value}
-    values = [
-        None if result.value is None and name.startswith("val/") else float((known | validated)[name]) for name in names
-    ]
+    last = (finite or history)[-1]
+    known = {**history[-1].named(), **last.named(), **figures}
+    validated = {} if result.value is None else {"val/acc_best": result.value, BALANCED: last.figure(BALANCED)}
+    known = {name: value for name, value in (known | validated).items() if value is not None}
+    values = [None if result.value is None and name.startswith("val/") else float(known[name]) for name in names]
     return values[0] if len(values) == 1 else values

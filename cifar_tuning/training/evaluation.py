@@ -25,6 +25,17 @@ class Evaluation:
     accuracy: float
     confusion: list[list[int]]
 
+    @property
+    def balanced(self) -> float | None:
+        """The mean over all classes of the share that was recognised; None where that is the accuracy itself.
+
+        It is where all classes have equally many images, but for one that a stratified split gave them.
+        """
+        counts = {label: sum(row) for label, row in enumerate(self.confusion) if sum(row)}
+        if max(counts.values()) - min(counts.values()) <= 1:
+            return None
+        return sum(self.confusion[label][label] / count for label, count in counts.items()) / len(counts)
+
 
 def class_of(labels: Tensor) -> Tensor:
     """Returns the classes N×K or N×1 of labels N or N×K, or those of the largest share where labels are shares."""

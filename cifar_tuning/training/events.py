@@ -15,6 +15,7 @@ class EpochMetrics:
     mixup, before it as well), accuracies are shares from 0 to 1.
     `lr` is the learning rate of the epoch's last step. `images_per_second` counts training images over the
     time spent training; `epoch_seconds` includes the evaluation. What is of validation is None in a run without any.
+    `val_acc_balanced` is the mean accuracy of the classes, None where they have equally many images.
     """
 
     epoch: int
@@ -26,6 +27,12 @@ class EpochMetrics:
     lr: float
     images_per_second: float
     epoch_seconds: float
+    val_acc_balanced: float | None = None
+
+    def figure(self, name: str) -> float | None:
+        """Returns a figure by its public name, None if it was not measured."""
+        known = self.named()
+        return known.get(name, known.get("val/acc") if name == BALANCED else None)
 
     def named(self) -> dict[str, float]:
         """Returns the figures under their public names, `train/loss` and so on; those unmeasured left out."""
@@ -36,12 +43,14 @@ class EpochMetrics:
         return {PUBLIC_NAMES.get(name, name): value for name, value in values.items() if value is not None}
 
 
+BALANCED = "val/acc_balanced"
 PUBLIC_NAMES = {
     "train_loss": "train/loss",
     "train_acc": "train/acc",
     "val_loss": "val/loss",
     "val_acc": "val/acc",
     "val_acc_best": "val/acc_best",
+    "val_acc_balanced": BALANCED,
 }
 
 

@@ -162,6 +162,7 @@ class Trainer:
             lr=self.lr,
             images_per_second=0.0,
             epoch_seconds=0.0,
+            val_acc_balanced=None if val is None else val.balanced,
         )
 
     def after_epoch(self, trained: Trained, val: Evaluation | None, seconds: float) -> EpochMetrics:
@@ -190,6 +191,7 @@ class Trainer:
             lr=trained.lr,
             images_per_second=self.train.count / trained.seconds,
             epoch_seconds=seconds,
+            val_acc_balanced=None if val is None else val.balanced,
         )
 
     def finish_epoch(self, metrics: EpochMetrics, display: Display) -> State | None:

@@ -117,7 +117,8 @@ class TrialReporter(Listener):
         """
         if asked_to_stop():
             raise SystemExit(128 + signal.SIGTERM)
-        value = metrics.named().get(str(self.curve), math.nan)
+        value = metrics.figure(str(self.curve))
+        value = math.nan if value is None else value
         if math.isnan(value):  # several objectives, one that has no curve, or an epoch that diverged
             return False
         try:

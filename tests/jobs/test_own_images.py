@@ -2,13 +2,15 @@
 
 import csv
 import json
+import shutil
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
 from cifar_tuning.training import checkpoint as checkpoints
-from tests.conftest import TINY
+from tests.conftest import STUDY, TINY
 
 
 @pytest.mark.parametrize("options", [[], ["model=resnet20", "model.depth=8", "data.size=16"]])
@@ -49,3 +51,29 @@ def test_a_network_for_other_images_is_refused(command, tmp_path):
     outcome = command(*TINY, *own, f"hydra.run.dir={tmp_path}/run")
     assert outcome.code != 0
     assert "give it images of 32×32, or take a model that pools globally: model=resnet20" in outcome.err
+
+
+def test_a_study_of_unequal_classes(command, tmp_path):
+    """It may look for the best balanced accuracy, which all images by themselves say little of."""
+    random = np.random.default_rng(0)
+    for name, count, grey in (("common", 36, 60), ("rare", 4, 200)):
+        folder = tmp_path / "cells" / "train" / name
+        folder.mkdir(parents=True)
+        for number in range(count):
+            Image.fromarray(random.integers(grey - 50, grey + 50, (32, 32, 3), np.uint8)).save(folder / f"{number}.png")
+    own = ["data=image_folder", f"data.root={tmp_path}/cells", "data.batch_size=8", "data.val_size=0.25"]
+    study = [*STUDY, "hydra.sweeper.n_trials=1", "objective=val/acc_balanced", f"hydra.sweep.dir={tmp_path}/study"]
+    outcome = command(*TINY, *own, *study, "trainer.epochs=1")
+    assert outcome.code == 0, outcome.err
+    result = json.loads((tmp_path / "study" / "0" / "result.json").read_text())
+    *_, last = map(json.loads, (tmp_path / "study" / "0" / "metrics.jsonl").read_text().splitlines())
+    assert result["objective"] == {"val/acc_balanced": last["val/acc_balanced"]} == {"val/acc_balanced": 0.5}
+    assert last["val/acc"] == 0.9
+    overlay = yaml.safe_load((tmp_path / "study" / "best.yaml").read_text())
+    assert overlay["data"]["root"] == f"{tmp_path}/cells"
+    others = tmp_path / "others" / "train"
+    shutil.copytree(tmp_path / "cells" / "train", others)
+    (others / "rare").rename(others / "scarce")
+    outcome = command(*TINY, *own, *study, "trainer.epochs=1", "hydra.sweeper.n_trials=2", f"data.root={others.parent}")
+    assert outcome.code != 0
+    assert "data.classes: ['common', 'rare'] before, ['common', 'scarce'] now" in outcome.err

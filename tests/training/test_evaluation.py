@@ -7,7 +7,8 @@ import torch.nn.functional as F
 from cifar_tuning.models import SimpleNN
 from cifar_tuning.training import clock
 from cifar_tuning.training.cuda_graphs import WARM_UP
-from cifar_tuning.training.evaluation import Logits, evaluate, evaluate_untrained
+from cifar_tuning.training.evaluation import Evaluation, Logits, evaluate, evaluate_untrained
+from cifar_tuning.training.events import EpochMetrics
 
 
 class Replayed:
@@ -96,3 +97,22 @@ def test_seconds_on_the_cpu(monkeypatch):
     monkeypatch.setattr(clock.time, "perf_counter", iter([2.0, 5.5]).__next__)
     began, ended = (clock.now(torch.device("cpu")) for _ in range(2))
     assert clock.seconds_between(began, ended) == 3.5
+
+
+@pytest.mark.parametrize(
+    ("confusion", "balanced"),
+    [
+        ([[3, 1], [2, 2]], None),  # the accuracy says it
+        ([[8, 0], [1, 1]], 0.75),
+        ([[8, 0, 0], [0, 0, 0], [2, 0, 2]], 0.75),  # a class that no image validates
+        ([[5, 0], [0, 0]], None),
+        ([[5, 0], [4, 2]], None),
+    ],
+)
+def test_each_class_counts_alike_in_the_balanced_accuracy(confusion, balanced):
+    assert Evaluation(loss=0.0, accuracy=0.5, confusion=confusion).balanced == balanced
+    metrics = EpochMetrics(1, 1.0, 0.5, 1.0, 0.5, 0.5, 0.1, 1.0, 1.0, balanced)
+    assert metrics.named().get("val/acc_balanced") == balanced
+    assert metrics.figure("val/acc_balanced") == (0.5 if balanced is None else balanced)
+    assert metrics.figure("lr") == 0.1
+    assert metrics.figure("model/macs") is None
