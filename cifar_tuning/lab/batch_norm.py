@@ -15,7 +15,7 @@ from cifar_tuning.data import EvalBatches
 from cifar_tuning.data.base import ArraySet
 from cifar_tuning.errors import UserError
 from cifar_tuning.jobs.export import model_from_checkpoint
-from cifar_tuning.reporting.plots import save_figure
+from cifar_tuning.reporting.drawing import save_figure
 from cifar_tuning.training.settings import place
 
 Mode = Literal["train", "eval"]

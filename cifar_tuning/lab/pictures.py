@@ -14,7 +14,7 @@ from cifar_tuning.lab.published import TOLERANCE
 from cifar_tuning.lab.results import Results
 from cifar_tuning.lab.tables import describe, rows_of
 from cifar_tuning.lab.weights import draw_weights
-from cifar_tuning.reporting.plots import save_figure
+from cifar_tuning.reporting.drawing import save_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

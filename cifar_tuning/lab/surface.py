@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from cifar_tuning.reporting.plots import save_figure
+from cifar_tuning.reporting.drawing import save_figure
 from cifar_tuning.training.evaluation import Logits, evaluate
 from cifar_tuning.training.settings import place
 
