@@ -21,13 +21,13 @@ from cifar_tuning.reporting.winner import winner_in_words
 TOP = 30
 # Optuna's pictures in the order in which they are read.
 STUDY_PICTURES = {
-    "history": "Optimisation history",
+    "pareto_front": "The objectives of each trial, and the Pareto front",
+    "history": "Each trial's value, and the best until then",
     "importances": "Importances of the hyperparameters; a bar that ends before the dotted line may be noise",
-    "slice": "Objective by hyperparameter",
-    "parallel_coordinates": "Parallel coordinates",
-    "intermediate_values": "Intermediate values",
-    "timeline": "Timeline",
-    "pareto_front": "Pareto front",
+    "slice": "The value by each hyperparameter: a dot is a complete trial, and the lighter it is, the later it came",
+    "parallel_coordinates": "Each complete trial as a line through its objectives and hyperparameters",
+    "intermediate_values": "Each trial's value while it was trained",
+    "timeline": "When each trial was trained, and how it ended",
 }
 
 

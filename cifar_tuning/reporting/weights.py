@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import wrap
 
 import numpy as np
 
@@ -11,6 +12,7 @@ from cifar_tuning.reporting.drawing import save_figure, styled
 NEAR_ZERO = 1e-3
 BINS = 101  # odd: the middle bin lies around zero
 ALL_LAYERS = "all layers"
+LETTERS = 12  # of a title to an inch
 
 
 @dataclass(frozen=True)
@@ -163,7 +165,8 @@ def draw_histograms(
         row[0].set_ylabel(layer, fontsize=9)
         leftmost = next(axes for axes, label in zip(row, titles, strict=True) if label in histograms.counts)
         leftmost.tick_params(labelleft=True)
+    letters = int(LETTERS * figure.get_figwidth() / len(titles))
     for axes, title in zip(grid[0], titles.values(), strict=True):
-        axes.set_title(title, fontsize=9)
+        axes.set_title("\n".join(wrap(title, letters)), fontsize=8)
     figure.supxlabel("weight", fontsize=10)
     return save_figure(figure, file)
