@@ -18,9 +18,9 @@ R = TypeVar("R")
 
 # Matplotlib's settings belong to the whole process.
 LOCK = RLock()
-# Okabe and Ito's colours, which colour-blind readers can tell apart, with a grey for their yellow, which is too light;
+# Okabe and Ito's colours, which colour-blind readers can tell apart, with a brown for their yellow, which is too light;
 # the later lines are dashed, for those who print in grey.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C8C8C")
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#7A3B1D")
 DASHES = ("-",) * 4 + ((0, (4, 1.5)),) * 4
 STYLE: Any = {
     "axes.axisbelow": True,

@@ -216,6 +216,8 @@ def _interactive(plot: _Plot, study: "optuna.Study", chance: float | None) -> st
 
     figure = getattr(visualization, plot.function)(study, **plot.options)
     figure.update_layout(title=None, margin={"t": 40}, height=620 if plot.name == "pareto_front" else 480)
+    if plot.tidy is tidy_history:
+        figure.update_traces(line_shape="hv")  # the best value rises in steps
     if plot.shares and chance is not None:
         figure.add_vline(x=chance, line_dash="dot", annotation_text="chance")
         figure.update_xaxes(range=(0, 1.15 * max(chance, *figure.data[0].x)))  # which no line widens
