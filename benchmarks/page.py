@@ -16,7 +16,7 @@ MARKED = re.compile(r"(<!-- figures: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def write() -> Path:
-    """Writes the tables and the picture anew; returns the page.
+    """Writes the tables and the pictures anew; returns the page.
 
     Raises:
         KeyError: the page has a marker that no table belongs to.
@@ -39,6 +39,8 @@ def write() -> Path:
         write_text(PAGE, text)
     if {"pipeline", "stacks"} <= known.keys():
         picture.draw(known["pipeline"]["networks"], known["stacks"]["networks"])
+    if "stack_sizes" in known:
+        picture.draw_sizes(known["stack_sizes"]["networks"])
     return PAGE
 
 

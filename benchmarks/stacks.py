@@ -4,11 +4,9 @@ import tempfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-from benchmarks import measure, usual
-from benchmarks.ours import NAMES, NETWORKS, make_parts, tracked_run, whole_epoch
-from cifar_tuning import PROJECT_ROOT
+from benchmarks import measure, picture, usual
+from benchmarks.ours import NETWORKS, make_parts, tracked_run, whole_epoch
 from cifar_tuning.fused.stack import Stack
 from cifar_tuning.tracking import MLflowTracker
 from cifar_tuning.training.computation import Computation
@@ -79,24 +77,8 @@ def sizes(networks: list[str] | None, repeats: int) -> Path:
         figures[network] = measure.compare(measure.alternate(work, repeats), "1")
         shown = ", ".join(f"{size}: {figure['median']:,.0f}" for size, figure in figures[network].items())
         print(f"stack_sizes  {network}: {shown} model-images/s", flush=True)
-    _draw(figures, PROJECT_ROOT / "docs" / "images" / "stack_sizes.png")
+    picture.draw_sizes(figures)
     return measure.write("stack_sizes", {"repeats": repeats, "unit": "model-images/s, training", "networks": figures})
-
-
-def _draw(figures: dict[str, Any], file: Path) -> None:
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(figsize=(6, 3.6), layout="constrained")
-    for network, by_size in figures.items():
-        sizes = [int(size) for size in by_size]
-        middle = [one["median"] for one in by_size.values()]
-        spread = [[m - one["min"], one["max"] - m] for m, one in zip(middle, by_size.values(), strict=True)]
-        axes.errorbar(sizes, middle, yerr=list(zip(*spread, strict=True)), marker="o", capsize=3, label=NAMES[network])
-    axes.set(xlabel="runs in one stack", ylabel="model-images/s", ylim=(0, None), xticks=SIZES)
-    axes.grid(alpha=0.3)
-    axes.legend()
-    figure.savefig(file, dpi=120)
-    pyplot.close(figure)
 
 
 def training(computation: Computation) -> int:

@@ -1,6 +1,6 @@
 """Claim 1.1: the outputs of batch normalisation do not necessarily have zero mean. Measured on a trained run."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,12 +15,13 @@ from cifar_tuning.data import EvalBatches
 from cifar_tuning.data.base import ArraySet
 from cifar_tuning.errors import UserError
 from cifar_tuning.jobs.export import model_from_checkpoint
-from cifar_tuning.reporting.plots import save_figure
+from cifar_tuning.reporting.drawing import save_figure, styled
 from cifar_tuning.training.settings import place
 
 Mode = Literal["train", "eval"]
 MODES: tuple[Mode, ...] = ("train", "eval")
-COLOURS = ("tab:blue", "tab:orange", "tab:green", "tab:red")
+# Layers whose names have room side by side.
+SIDE_BY_SIDE = 6
 
 
 @dataclass(frozen=True)
@@ -121,6 +122,7 @@ def channel_means(
     return [ChannelMeans(name, images, mode, *means[name]) for name in layers if name in means]
 
 
+@styled
 def draw_channel_means(means: Sequence[ChannelMeans], file: Path) -> Path:
     """Draws every channel's mean as a dot above its layer: x̂ in the upper row, y in the lower, a column a mode.
 
@@ -132,15 +134,15 @@ def draw_channel_means(means: Sequence[ChannelMeans], file: Path) -> Path:
 
     layers = list(dict.fromkeys(entry.layer for entry in means))
     images = list(dict.fromkeys(entry.images for entry in means))
-    colours = {name: COLOURS[number % len(COLOURS)] for number, name in enumerate(images)}
-    figure = Figure(figsize=(max(9, 0.9 * len(layers)), 6.4), layout="constrained")
+    colours = {name: f"C{number}" for number, name in enumerate(images)}
+    figure = Figure(figsize=(9, 5.6), layout="constrained")
     grid = figure.subplots(2, len(MODES), sharex=True, sharey="row", squeeze=False)
     for row, (kind, label) in enumerate((("normalised", "mean of x̂"), ("output", "mean of y = γx̂ + β"))):
         grid[row][0].set_ylabel(label)
         for column, mode in enumerate(MODES):
             axes = grid[row][column]
             axes.axhline(0, color="0.4", linewidth=0.8)
-            axes.grid(axis="y", alpha=0.3)
+            axes.grid(axis="x", visible=False)
             for entry in (entry for entry in means if entry.mode == mode):
                 shift = 0.5 * (images.index(entry.images) + 0.5) / len(images) - 0.25
                 values = getattr(entry, kind)
@@ -151,15 +153,12 @@ def draw_channel_means(means: Sequence[ChannelMeans], file: Path) -> Path:
     ):
         axes.set_title(title)
     for axes in grid[1]:
-        axes.set_xticks(range(len(layers)), layers, rotation=45, ha="right")
-    _add_legend(grid[0][1], colours)
+        axes.set_xticks(range(len(layers)), layers)
+        if len(layers) > SIDE_BY_SIDE:
+            axes.tick_params("x", rotation=90)
+    handles = [grid[0][0].plot([], [], "o", color=colour, markersize=4)[0] for colour in colours.values()]
+    figure.legend(handles, [f"{name} images" for name in images], loc="outside upper center", ncols=len(images))
     return save_figure(figure, file)
-
-
-def _add_legend(axes: Any, colours: Mapping[str, str]) -> None:
-    for name, colour in colours.items():
-        axes.plot([], [], "o", color=colour, markersize=4, label=f"{name} images")
-    axes.legend()
 
 
 def _layers(model: nn.Module) -> dict[str, _BatchNorm]:

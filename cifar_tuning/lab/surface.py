@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from cifar_tuning.reporting.plots import save_figure
+from cifar_tuning.reporting.drawing import save_figure, styled
 from cifar_tuning.training.evaluation import Logits, evaluate
 from cifar_tuning.training.settings import place
 
@@ -179,6 +179,7 @@ def curvature(surface: Surface) -> Curvature:
     return Curvature(float(negative.mean()), float(ratios.mean()), int(least.size))
 
 
+@styled
 def draw_surfaces(surfaces: Mapping[str, Surface], file: Path) -> Path:
     """Draws a column for each surface: in relief above, as contours below, all on one logarithmic scale of losses.
 
@@ -194,7 +195,7 @@ def draw_surfaces(surfaces: Mapping[str, Surface], file: Path) -> Path:
     finite = np.concatenate([height[np.isfinite(height)] for height in heights.values()])
     low, high = float(finite.min()), float(finite.max())
     high = max(high, low + 0.01)  # a flat surface has levels too
-    figure = Figure(figsize=(4.6 * len(surfaces), 8.2), layout="constrained")
+    figure = Figure(figsize=(4.5 * len(surfaces), 7.6), layout="constrained")
     contours = []
     for column, (name, surface) in enumerate(surfaces.items(), start=1):
         height = np.nan_to_num(heights[name], nan=high, posinf=high)
@@ -213,7 +214,7 @@ def _log_losses(surface: Surface) -> np.ndarray:
 
 
 def _as_loss(height: float, _: object) -> str:
-    return f"{10**height:.2g}"
+    return f"{float(f'{10**height:.2g}'):g}"
 
 
 def _draw_relief(
@@ -228,6 +229,7 @@ def _draw_relief(
     x, y = np.meshgrid(surface.alphas, surface.betas, indexing="ij")
     axes.plot_surface(x, y, height, cmap="viridis", vmin=limits[0], vmax=limits[1], rcount=100, ccount=100)
     axes.set_zlim(*limits)
+    axes.set_box_aspect(None, zoom=0.95)
     axes.zaxis.set_major_formatter(_as_loss)
     axes.tick_params(labelsize=8)
     axes.locator_params(nbins=5)
@@ -243,5 +245,6 @@ def _draw_contours(
     filled = axes.contourf(x, y, height, levels, cmap="viridis")
     axes.contour(x, y, height, levels, colors="black", linewidths=0.3)
     axes.plot(0, 0, "+", color="white")
+    axes.grid(False)
     axes.set(xlabel="α", ylabel="β", aspect="equal")
     return axes, filled

@@ -4,10 +4,13 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import wrap
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from cifar_tuning.reporting.drawing import cut_off, save_figure, styled, text_width
 from cifar_tuning.reporting.metric_names import IN_WORDS, in_words
-from cifar_tuning.reporting.plots import save_figure
 from cifar_tuning.reporting.statistics import summarize
 
 if TYPE_CHECKING:
@@ -15,11 +18,12 @@ if TYPE_CHECKING:
 
 Curve = Sequence[tuple[int, float]]  # (step, value)
 
-# More lines than this can't be told apart by their colours.
+# As many lines as there are colours.
 MOST_LINES = 8
 MOST_PANELS = 6
-# Share of the values that an axis always shows; the rest is cut off where it is TOO_TALL times as tall.
-SHOWN_SHARE, TOO_TALL = 0.95, 4.0
+WIDTH = 9.0  # inches
+# Letters of a line in the legend; a longer name goes on in the next.
+LINE = 100
 # Shown first, in this order; the others as they come.
 FAMILIAR = ("train/loss", "val/loss", "train/acc", "val/acc")
 # Left out: the schedule and the speed are no results.
@@ -86,6 +90,7 @@ def worth_drawing(curves: Mapping[str, Curve], metric: str) -> list[str]:
     return shown[:MOST_PANELS]
 
 
+@styled
 def draw(panels: Mapping[str, Mapping[str, Band]], file: Path) -> Path:
     """Draws a panel for each metric, a line and its band for each configuration.
 
@@ -93,41 +98,42 @@ def draw(panels: Mapping[str, Mapping[str, Band]], file: Path) -> Path:
         panels: by metric, by the configuration's label; the same labels have the same colours.
         file: where the PNG goes.
     """
-    from matplotlib import colormaps
+    from matplotlib import rcParams
     from matplotlib.figure import Figure
 
     labels = list(dict.fromkeys(label for bands in panels.values() for label in bands))
-    colours = dict(zip(labels, colormaps["tab10"].colors, strict=False))  # type: ignore[attr-defined]
-    columns = min(2, len(panels))
-    rows = math.ceil(len(panels) / columns)
-    figure = Figure(
-        figsize=(4.8 * columns + 1, 3.1 * rows + 0.4 + 0.22 * math.ceil(len(labels) / 2)), layout="constrained"
-    )
-    grid = figure.subplots(rows, columns, squeeze=False).ravel()
+    looks = dict(zip(labels, rcParams["axes.prop_cycle"](), strict=False))
+    names = ["\n".join(wrap(label, LINE)) for label in labels]
+    columns = max(1, min(4, int(WIDTH / (0.7 + max(map(text_width, names))))))
+    beneath = 0.2 * math.ceil(sum(name.count("\n") + 1 for name in names) / columns)
+    across = min(2, len(panels))
+    rows = math.ceil(len(panels) / across)
+    figure = Figure(figsize=(WIDTH, 2.8 * rows + 0.2 + beneath), layout="constrained")
+    grid = figure.subplots(rows, across, squeeze=False).ravel()
     for axes, (metric, bands) in zip(grid, panels.items(), strict=False):
+        last = max((band.steps[-1] for band in bands.values() if band.steps), default=0)
         for label, line in bands.items():
-            axes.plot(line.steps, line.mean, color=colours[label], label=label, linewidth=1.6)
-            if line.n == 1:
-                continue
-            low = [mean - spread for mean, spread in zip(line.mean, line.spread, strict=True)]
-            high = [mean + spread for mean, spread in zip(line.mean, line.spread, strict=True)]
-            axes.fill_between(line.steps, low, high, color=colours[label], alpha=0.2, linewidth=0)
-        axes.set_title(in_words(metric), fontsize=10)
+            axes.plot(line.steps, line.mean, label=label, **looks[label])
+            if line.steps and line.steps[-1] < last:
+                axes.plot(line.steps[-1], line.mean[-1], "x", color=looks[label]["color"])
+            if line.n > 1:
+                mean, spread = np.array(line.mean), np.array(line.spread)
+                axes.fill_between(
+                    line.steps, mean - spread, mean + spread, color=looks[label]["color"], alpha=0.15, linewidth=0
+                )
+        _limit(axes, metric, [line.mean for line in bands.values()])
         axes.set_xlabel("epoch" if metric in IN_WORDS else "step")
         axes.locator_params("x", integer=True)
-        axes.grid(alpha=0.3)
-        _limit(axes, [value for line in bands.values() for value in line.mean])
     for axes in grid[len(panels) :]:
         axes.set_visible(False)
     handles = [next(h for axes in grid for h in axes.lines if h.get_label() == label) for label in labels]
-    figure.legend(handles, labels, loc="outside lower center", ncols=min(2, len(labels)), frameon=False)
+    figure.legend(handles, names, loc="outside lower center", ncols=columns)
     return save_figure(figure, file)
 
 
-def _limit(axes: "Axes", values: list[float]) -> None:
-    """Cuts off what a diverged run would make of the axis."""
-    ordered = sorted(values)
-    usual = ordered[int(SHOWN_SHARE * (len(ordered) - 1))]
-    span = usual - ordered[0]
-    if span > 0 and ordered[-1] - ordered[0] > TOO_TALL * span:
-        axes.set_ylim(ordered[0] - 0.05 * span, usual + 0.1 * span)
+def _limit(axes: "Axes", metric: str, means: Sequence[Sequence[float]]) -> None:
+    """Keeps an axis to what can be, and to what can be read; the title says what it leaves out."""
+    axes.set_title(in_words(metric) + cut_off(axes, means))
+    if "accuracy" in in_words(metric) and all(0 <= value <= 1 for mean in means for value in mean):
+        low, high = axes.get_ylim()  # a standard deviation reaches beyond
+        axes.set_ylim(max(low, -0.03), min(high, 1.03))

@@ -9,16 +9,24 @@ from pathlib import Path
 PAGE = """<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{title}</title>
+<meta name="color-scheme" content="light dark">
 <style>
-body {{ font: 16px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 60rem; padding: 0 1rem; color: #222; }}
-h1, h2 {{ line-height: 1.2; }} h2 {{ margin-top: 2.5rem; border-bottom: 1px solid #ddd; padding-bottom: .3rem; }}
-table {{ border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }}
-table {{ display: block; overflow-x: auto; }} th, td {{ padding: .25rem .7rem; border-bottom: 1px solid #e3e3e3; }}
-th {{ border-bottom: 2px solid #999; text-align: left; }}
-.ranked table:first-of-type tbody tr:first-child {{ font-weight: 600; }}
-pre {{ background: #f5f5f5; padding: .8rem; font-size: .85rem; white-space: pre-wrap; overflow-wrap: anywhere; }}
-code {{ background: #f5f5f5; }} img {{ max-width: 100%; }} figcaption {{ font-size: .9rem; color: #555; }}
-figure {{ margin: 1rem 0; }}
+:root {{ color-scheme: light dark; --soft: light-dark(#f5f5f5, #262626); --line: light-dark(#ddd, #444); }}
+body {{ font: 16px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 60rem; padding: 0 1rem; }}
+body {{ color: light-dark(#222, #ddd); background: light-dark(#fff, #171717); overflow-wrap: anywhere; }}
+h1, h2, h3 {{ line-height: 1.2; }} h2 {{ margin-top: 2.5rem; border-bottom: 1px solid var(--line); }}
+h2 {{ padding-bottom: .3rem; }} ul {{ padding-left: 1.5rem; }}
+.table {{ overflow-x: auto; }} table {{ border-collapse: collapse; font-size: .9rem; }}
+table {{ font-variant-numeric: tabular-nums; }} th, td {{ padding: .25rem .7rem; vertical-align: top; }}
+th, td {{ min-width: 6.5rem; max-width: 16rem; border-bottom: 1px solid var(--line); text-align: left; }}
+th {{ border-bottom: 2px solid #999; vertical-align: bottom; }}
+[style*=right] {{ min-width: 0; max-width: none; white-space: nowrap; }}
+.ranked .table:first-of-type tbody tr:first-child {{ font-weight: 600; }}
+pre, code {{ background: var(--soft); }} pre {{ padding: .8rem; font-size: .85rem; white-space: pre-wrap; }}
+figure {{ margin: 1rem 0; }} img {{ max-width: 100%; background: #fff; }}
+figcaption {{ font-size: .9rem; color: light-dark(#555, #aaa); }}
+@media print {{ body {{ max-width: none; margin: 0; font-size: 10pt; }} figure, tr, pre {{ break-inside: avoid; }} }}
+@media print {{ h2, h3 {{ break-after: avoid; }} .table {{ overflow: visible; }} }}
 </style></head>
 <body{kind}>
 {body}
@@ -85,4 +93,6 @@ def _as_html(text: str, folder: Path) -> str:
         return f"<figure>{image}<figcaption>{found[2]}</figcaption></figure>"
 
     page: str = MarkdownIt("zero").enable(RULES).render(text)
+    # Wide ones are scrolled, with a keyboard too.
+    page = page.replace("<table>", '<div class="table" tabindex="0"><table>').replace("</table>", "</table></div>")
     return re.sub(r'<p><img src="([^"]+)" alt="([^"]*)"></p>', held, page)

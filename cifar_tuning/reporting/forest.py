@@ -1,16 +1,20 @@
 """A forest plot of all comparisons: a line for each, with its confidence interval."""
 
 from collections.abc import Sequence
+from itertools import accumulate
 from pathlib import Path
+from textwrap import wrap
 
 from cifar_tuning.reporting.comparisons import Effect
+from cifar_tuning.reporting.drawing import save_figure, styled
 from cifar_tuning.reporting.metric_names import in_words
-from cifar_tuning.reporting.plots import save_figure
 from cifar_tuning.reporting.statistics import CONFIDENCE
 from cifar_tuning.reporting.table import Table
 
 MOST = 40
-SURE, UNSURE = "tab:blue", "0.6"
+SURE, UNSURE = "C0", "0.55"
+# Letters of a line of a name; a longer one goes on in the next.
+LINE = 52
 # What a mark and its colour mean: the picture is shown without its report, too.
 LEGEND = {
     ("o", SURE): "holds after the correction for all tests (p < 0.05)",
@@ -19,6 +23,7 @@ LEGEND = {
 }
 
 
+@styled
 def draw(effects: Sequence[Effect], table: Table, file: Path) -> Path:
     """Draws the differences with their 95 % intervals; those that stay after the correction in colour.
 
@@ -33,10 +38,14 @@ def draw(effects: Sequence[Effect], table: Table, file: Path) -> Path:
     if len(shown) > MOST:
         shown = sorted(shown, key=lambda effect: 2.0 if effect.p is None else effect.p)[:MOST]
     scale = 100 if table.unit == "points" else 1
-    figure = Figure(figsize=(8, 1.4 + 0.32 * len(shown)), layout="constrained")
+    names = ["\n".join(wrap(_label(effect), LINE)) for effect in shown]
+    # The bottom of each row: a name of two lines needs more room.
+    bottoms = list(accumulate(1 + 0.5 * name.count("\n") for name in names))
+    places = [(top + bottom) / 2 for top, bottom in zip([0.0, *bottoms], bottoms, strict=False)]
+    figure = Figure(figsize=(9, 1.2 + 0.3 * bottoms[-1]), layout="constrained")
     axes = figure.subplots()
     used = set()
-    for place, effect in enumerate(shown):
+    for place, effect in zip(places, shown, strict=True):
         sure = effect.p is not None and effect.p < 1 - CONFIDENCE
         half = effect.comparison.half_width
         mark, colour = "x" if half is None else "o", SURE if sure else UNSURE
@@ -50,12 +59,16 @@ def draw(effects: Sequence[Effect], table: Table, file: Path) -> Path:
             capsize=3,
         )
     axes.axvline(0, color="black", linewidth=0.8)
-    axes.set_yticks(range(len(shown)), [_label(effect) for effect in shown], fontsize=8)
-    axes.set_ylim(len(shown) - 0.5, -0.5)
+    if len(shown) == len(effects):  # in their order, hyperparameter by hyperparameter
+        for bottom, one, following in zip(bottoms, shown, shown[1:], strict=False):
+            if one.option != following.option:
+                axes.axhline(bottom, color="0.8", linewidth=0.8)
+    axes.set_yticks(places, names, fontsize=8)
+    axes.set_ylim(bottoms[-1], 0)
     unit = ", percentage points" if scale == 100 else ""
     interval = ", and its 95 % interval" if any(mark == "o" for mark, _ in used) else ""
     axes.set_xlabel(f"difference in {in_words(table.metric)}{unit}{interval}", fontsize=9)
-    axes.grid(axis="x", alpha=0.3)
+    axes.grid(axis="y", visible=False)
     if scale == 100:  # an interval can be wider than the whole scale
         low, high = axes.get_xlim()
         axes.set_xlim(max(low, -100), min(high, 100))
@@ -65,8 +78,6 @@ def draw(effects: Sequence[Effect], table: Table, file: Path) -> Path:
         [words for kind, words in LEGEND.items() if kind in used],
         loc="outside lower center",
         ncols=2,
-        fontsize=8,
-        frameon=False,
     )
     return save_figure(figure, file)
 

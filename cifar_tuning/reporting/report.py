@@ -21,13 +21,13 @@ from cifar_tuning.reporting.winner import winner_in_words
 TOP = 30
 # Optuna's pictures in the order in which they are read.
 STUDY_PICTURES = {
-    "history": "Optimisation history",
+    "pareto_front": "The objectives of each trial, and the Pareto front",
+    "history": "Each trial's value, and the best until then",
     "importances": "Importances of the hyperparameters; a bar that ends before the dotted line may be noise",
-    "slice": "Objective by hyperparameter",
-    "parallel_coordinates": "Parallel coordinates",
-    "intermediate_values": "Intermediate values",
-    "timeline": "Timeline",
-    "pareto_front": "Pareto front",
+    "slice": "The value by each hyperparameter: a dot is a complete trial, and the lighter it is, the later it came",
+    "parallel_coordinates": "Each complete trial as a line through its objectives and hyperparameters",
+    "intermediate_values": "Each trial's value while it was trained",
+    "timeline": "When each trial was trained, and how it ended",
 }
 
 
@@ -85,7 +85,8 @@ def blocks(material: Material) -> list[str]:
         of_all = f" of the {material.table.leading} {material.shown} of {count} configurations"
         which = "" if material.shown >= count else of_all
         caption = (
-            f"Learning curves{which}: mean over the seeds, as far as all have come; the band is one standard deviation."
+            f"Learning curves{which}, in the order of the table: mean over the seeds, as far as all have come (× where "
+            "one ended early); the band is one standard deviation."
         )
         parts += [heading("Learning curves"), picture(material.curves, caption)]
     parts += _study(material)
@@ -199,16 +200,16 @@ def _effects(material: Material) -> list[str]:
         return [*parts, unlike if len(table.configurations) > 1 else nothing]
     pairs = [effect for effect in effects if isinstance(effect, Interaction)]
     single = [effect for effect in effects if not isinstance(effect, Interaction)]
-    for option in dict.fromkeys(effect.option for effect in single):
-        depends = [pair.text for pair in pairs if pair.sure and option in pair.options]
-        parts += [heading(option, 3), items([*depends, *(e.text for e in single if e.option == option)])]
-    if unsure := [pair for pair in pairs if not pair.sure]:
-        parts += [heading("Two at once", 3), unsure_in_words(unsure)]
     if material.forest is not None:
         count = sum(isinstance(effect, Effect) for effect in effects)
         which = f": {forest.MOST} of {count}, the surest first" if count > forest.MOST else ""
         caption = f"Differences with their 95 % intervals{which}."
         parts.append(picture(material.forest, caption))
+    for option in dict.fromkeys(effect.option for effect in single):
+        depends = [pair.text for pair in pairs if pair.sure and option in pair.options]
+        parts += [heading(option, 3), items([*depends, *(e.text for e in single if e.option == option)])]
+    if unsure := [pair for pair in pairs if not pair.sure]:
+        parts += [heading("Two at once", 3), unsure_in_words(unsure)]
     return [*parts, _method(material)]
 
 

@@ -3,7 +3,6 @@
 import html
 import logging
 import math
-import threading
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -15,9 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 from cifar_tuning.files import written
 from cifar_tuning.ranking import can_win
+from cifar_tuning.reporting.drawing import LOCK
 from cifar_tuning.reporting.importances import Importances, complete_trials, find_importances, varied
 from cifar_tuning.reporting.metric_names import in_words
 from cifar_tuning.reporting.study_axes import (
+    mark_chance,
+    plain,
+    tidy_front,
     tidy_history,
     tidy_intermediate,
     tidy_lines,
@@ -31,11 +34,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# Optuna draws with pyplot, whose figures and settings belong to the whole process.
-_pyplot_lock = threading.Lock()
-
 PAGE = """<!DOCTYPE html>
-<html lang="en"><head><meta charset="utf-8"><title>{name}</title>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{name}</title>
 <style>
 body {{ font-family: system-ui, sans-serif; margin: 2rem auto; max-width: 1200px; padding: 0 1rem; }}
 nav a {{ margin-right: 1rem; }} section {{ overflow-x: auto; }}
@@ -87,7 +88,7 @@ def write_plots(
     sections = []
     importances = importances or find_importances(study)
     chance = None if importances is None else importances.chance
-    with _pyplot_lock, _own_pyplot():
+    with LOCK, _own_pyplot():  # Optuna draws with pyplot, whose figures belong to the whole process
         study = _named(study, objectives)
         for plot in _sensible(study, target_name, chance):
             try:
@@ -148,7 +149,7 @@ def _sensible(study: "optuna.Study", target_name: str, chance: float | None) -> 
     named = {"target_name": study.metric_names[0] if study.metric_names else in_words(target_name)}
     plots = []
     if complete and len(study.directions) > 1:
-        plots.append(_Plot("pareto_front", "Pareto front", "plot_pareto_front", (7, 6)))
+        plots.append(_Plot("pareto_front", "Pareto front", "plot_pareto_front", (7, 5), tidy=tidy_front))
     elif complete:
         plots.append(_Plot("history", "History", "plot_optimization_history", options=named, tidy=tidy_history))
     # Optuna draws no others: a trial that was interrupted waits, with the values that it had.
@@ -215,8 +216,11 @@ def _interactive(plot: _Plot, study: "optuna.Study", chance: float | None) -> st
 
     figure = getattr(visualization, plot.function)(study, **plot.options)
     figure.update_layout(title=None, margin={"t": 40}, height=620 if plot.name == "pareto_front" else 480)
+    if plot.tidy is tidy_history:
+        figure.update_traces(line_shape="hv")  # the best value rises in steps
     if plot.shares and chance is not None:
         figure.add_vline(x=chance, line_dash="dot", annotation_text="chance")
+        figure.update_xaxes(range=(0, 1.15 * max(chance, *figure.data[0].x)))  # which no line widens
     config = {"responsive": True, "displaylogo": False}
     return str(figure.to_html(full_html=False, include_plotlyjs=False, div_id=plot.name, config=config))
 
@@ -238,7 +242,9 @@ def _picture(plot: _Plot, study: "optuna.Study", chance: float | None) -> bytes:
             drawn[0].set_title("")
             drawn[0].set_title("", loc="left")
             if plot.shares and chance is not None:
-                drawn[0].axvline(chance, color="black", linestyle=":")
+                mark_chance(drawn[0], chance)
+            for axes in figure.axes:
+                plain(axes)
             if plot.tidy is not None:
                 plot.tidy(drawn, study)
             stream = BytesIO()

@@ -2,23 +2,55 @@
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cifar_tuning.reporting.importances import complete_trials, varied
 
 if TYPE_CHECKING:
     import optuna
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
 
+# A pruned trial's colour in Optuna's timeline.
+PRUNED = "tab:orange"
+# First digits of a logarithmic axis' ticks, by the ratio of its ends up to which they have room.
+DIGITS = {4: range(1, 10), 20: (1, 2, 5), 300: (1, 3), math.inf: (1,)}
 # More lines than this need a scale of colours; a legend would be longer than the picture.
 MOST_IN_LEGEND = 10
 
 
+def plain(axes: "Axes") -> None:
+    """Takes Optuna's grey away, so that its pictures look like the others."""
+    if axes.get_facecolor()[:3] != (1.0, 1.0, 1.0):
+        axes.set_facecolor("white")
+        axes.grid(color="0.9")
+        axes.spines[["left", "bottom"]].set(visible=True, color="black")
+
+
+def mark_chance(axes: "Axes", chance: float) -> None:
+    """Draws where chance ends among the bars of importances, which Optuna's axis may leave out; no bar needs a legend.
+
+    Args:
+        axes: of the bars.
+        chance: see `importances.Importances`.
+    """
+    axes.axvline(chance, color="black", linestyle=":")
+    axes.set_xlim(0, max(axes.get_xlim()[1], 1.1 * chance))
+    axes.text(chance, 1, "chance", transform=axes.get_xaxis_transform(), ha="center", va="bottom")
+    axes.set(xlabel="importance", ylabel="")
+    axes.grid(axis="y", visible=False)
+    if (legend := axes.get_legend()) is not None:
+        legend.remove()
+
+
 def tidy_history(drawn: "Sequence[Axes]", study: "optuna.Study") -> None:
-    """Adds the pruned trials, and puts the legend where there is room."""
+    """Has the best value rise in steps, adds the pruned trials, and puts the legend where it covers nothing."""
     from optuna.trial import TrialState
 
     axes = drawn[0]
+    for line in axes.lines:
+        line.set(drawstyle="steps-post", color="0.4", label="best so far")
+    axes.collections[0].set_label("complete")
     pruned = study.get_trials(deepcopy=False, states=(TrialState.PRUNED,))
     last = {
         trial.number: trial.intermediate_values[max(trial.intermediate_values)]
@@ -27,9 +59,31 @@ def tidy_history(drawn: "Sequence[Axes]", study: "optuna.Study") -> None:
     }
     stopped = {number: value for number, value in last.items() if math.isfinite(value)}
     if stopped:
-        axes.scatter(list(stopped), list(stopped.values()), marker="x", color="0.55", label="Pruned, its last value")
-    axes.legend(loc="best")  # Optuna's stands beside the plot and takes a third of it
+        axes.scatter(list(stopped), list(stopped.values()), marker="x", color=PRUNED, label="pruned, its last value")
+    _legend_above(axes)
+    axes.set_xlabel("trial")
     axes.locator_params("x", integer=True)
+
+
+def tidy_front(drawn: "Sequence[Axes]", study: "optuna.Study") -> None:
+    """Says what the front is, in a mark of its own; millions are written as such."""
+    from matplotlib.ticker import EngFormatter
+
+    axes = drawn[0]
+    for dots in axes.collections:
+        label = str(dots.get_label())
+        if label == "Best Trial":
+            dots.set(label="on the front: no trial beats it in all objectives", color="tab:blue", edgecolor="black")
+        else:
+            dots.set(label=label.lower(), color="0.65" if label != "Infeasible Trial" else "0.85")
+    for axis in (axes.xaxis, axes.yaxis):
+        if max(map(abs, axis.get_view_interval())) >= 1e4:
+            axis.set_major_formatter(EngFormatter())
+    _legend_above(axes)
+
+
+def _legend_above(axes: "Axes", *given: Any) -> None:
+    axes.legend(*given, loc="lower left", bbox_to_anchor=(0, 1), ncols=4, frameon=False, borderaxespad=0)
 
 
 def tidy_intermediate(drawn: "Sequence[Axes]", study: "optuna.Study") -> None:
@@ -68,8 +122,12 @@ def tidy_slice(drawn: "Sequence[Axes]", study: "optuna.Study") -> None:
             axes.set_xticks(ticks, [name.strip("'\"") for name in names])
             axes.set_xlim(-0.5, len(ticks) - 0.5)
             axes.tick_params("x", rotation=30)
+        elif axes.get_xscale() == "log":
+            few_ticks(axes.xaxis)
+            axes.tick_params("x", labelsize=8)
         elif axes.get_xlabel() in whole:
             axes.locator_params("x", integer=True)
+        axes.collections[0].set(cmap="viridis")
     drawn[0].figure.axes[-1].locator_params("y", integer=True)  # the scale of colours
 
 
@@ -84,6 +142,8 @@ def tidy_lines(drawn: "Sequence[Axes]", study: "optuna.Study") -> None:
     axes.set_xticklabels(labels[: -len(names)] + names, rotation=-25, ha="left", rotation_mode="anchor")
     whole = _whole(study)
     for name, scale in zip(names, axes.figure.axes[-len(names) :], strict=True):
+        if scale.get_yscale() == "log":
+            few_ticks(scale.yaxis)
         if name in whole and not isinstance(scale.yaxis.get_major_locator(), FixedLocator):
             scale.locator_params("y", integer=True)
     for label in [label for scale in axes.figure.axes for label in scale.get_yticklabels()]:
@@ -99,8 +159,22 @@ def tidy_timeline(drawn: "Sequence[Axes]", study: "optuna.Study") -> None:
     formatter = ConciseDateFormatter(axes.xaxis.get_major_locator())
     formatter.formats[5] = formatter.zero_formats[5] = "%H:%M:%S"  # its seconds alone would be numbers of anything
     axes.xaxis.set_major_formatter(formatter)
-    axes.set_xlabel("time")
+    axes.set(xlabel="time", ylabel="trial")
     axes.invert_yaxis()
+    axes.locator_params("y", integer=True)
+    if (legend := axes.get_legend()) is not None:
+        _legend_above(axes, legend.legend_handles, [text.get_text().lower() for text in legend.get_texts()])
+
+
+def few_ticks(axis: "Axis") -> None:
+    """Gives a logarithmic axis ticks that do not run into each other, and names them as one types them."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    low, high = axis.get_view_interval()
+    digits = next(digits for ratio, digits in DIGITS.items() if high <= ratio * low)
+    axis.set_major_locator(LogLocator(subs=digits))
+    axis.set_major_formatter(lambda value, _: f"{value:g}")
+    axis.set_minor_formatter(NullFormatter())
 
 
 def _whole(study: "optuna.Study") -> set[str]:

@@ -136,7 +136,8 @@ def print_summary(sweep: Path, since: float = 0.0, tracked: bool = True, uri: st
     objective = next((asked[0] for result in results if (asked := _asked(result)) is not None), None)
     own = [] if objective is None else [objective]
     for name in ("job", *own, "val acc", *(["seeds"] if several else []), "best epoch", "state", "seconds"):
-        table.add_column(name, justify="left" if name == "state" else "right")
+        whole = name in (*own, "val acc")  # which a narrow terminal leaves whole
+        table.add_column(name, justify="left" if name == "state" else "right", no_wrap=whole)
     for name in swept:
         table.add_column(escape(name), justify="right", overflow="fold")  # a value cut short says nothing
     for result in results[:TOP]:

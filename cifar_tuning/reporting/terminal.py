@@ -3,6 +3,7 @@
 import sys
 from contextlib import suppress
 from pathlib import Path
+from typing import Literal
 
 from cifar_tuning.reporting.effects import Finding
 from cifar_tuning.reporting.interactions import Interaction
@@ -27,7 +28,9 @@ def print_report(material: Material, folder: Path) -> None:
     title = escape(material.title)
     grid = Grid(title=f"{title}: the {table.leading} {TOP} of {count}" if count > TOP else title)
     for place, name in enumerate(header(table)):
-        grid.add_column(escape(name), justify="left" if place < len(table.names) else "right", overflow="fold")
+        justify: Literal["left", "right"] = "left" if place < len(table.names) else "right"
+        whole = name == table.metric  # on a narrow terminal, too
+        grid.add_column(escape(name), justify=justify, overflow="fold", no_wrap=whole)
     for place, configuration in enumerate(table.configurations[:TOP]):
         grid.add_row(*map(escape, row(configuration, table)), style="bold" if place == 0 and table.has_best else None)
     console.print(grid)

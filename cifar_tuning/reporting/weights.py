@@ -3,15 +3,16 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import wrap
 
 import numpy as np
 
-from cifar_tuning.reporting.plots import save_figure
+from cifar_tuning.reporting.drawing import save_figure, styled
 
 NEAR_ZERO = 1e-3
 BINS = 101  # odd: the middle bin lies around zero
-COLOURS = ("tab:blue", "tab:orange", "tab:green", "tab:red", "tab:purple", "tab:brown")
 ALL_LAYERS = "all layers"
+LETTERS = 12  # of a title to an inch
 
 
 @dataclass(frozen=True)
@@ -128,6 +129,7 @@ def make_histograms(weights: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str
     return found
 
 
+@styled
 def draw_histograms(
     layers: Mapping[str, LayerHistograms], titles: Mapping[str, str], file: Path, *, log: bool = False
 ) -> Path:
@@ -141,27 +143,30 @@ def draw_histograms(
     """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(max(5.0, 3.4 * len(titles)), 1.9 * len(layers) + 0.5), layout="constrained")
+    figure = Figure(figsize=(max(5.0, min(9.0, 3.4 * len(titles))), 1.5 * len(layers) + 0.5), layout="constrained")
     grid = figure.subplots(len(layers), len(titles), sharex="row", sharey="row", squeeze=False)
     for row, (layer, histograms) in zip(grid, layers.items(), strict=True):
         edges = np.linspace(-histograms.limit, histograms.limit, BINS + 1)
-        for number, (axes, label) in enumerate(zip(row, titles, strict=True)):
+        for axes, label in zip(row, titles, strict=True):
+            axes.grid(False)
             if label not in histograms.counts:
                 axes.set_frame_on(False)
                 axes.tick_params(left=False, bottom=False, labelleft=False, labelbottom=False)
                 continue
             # One shape; `hist` draws a hundred rectangles.
-            axes.stairs(histograms.counts[label], edges, color=COLOURS[number % len(COLOURS)], fill=True)
+            axes.stairs(histograms.counts[label], edges, color="C0", fill=True)
             if log:
                 axes.set_yscale("symlog", linthresh=1)  # which has a place for empty bins, too
             axes.margins(y=0.25)  # room for the text
             text = f"|w| < {NEAR_ZERO:g}: {histograms.near_zero[label]:.1%}"
-            axes.text(0.98, 0.95, text, transform=axes.transAxes, ha="right", va="top", fontsize=8)
-            axes.tick_params(labelsize=8)
-        row[0].set_ylabel(layer)
+            axes.text(0.98, 0.95, text, transform=axes.transAxes, ha="right", va="top", fontsize=7)
+            axes.tick_params(labelsize=7)
+            axes.locator_params("x", nbins=5)
+        row[0].set_ylabel(layer, fontsize=9)
         leftmost = next(axes for axes, label in zip(row, titles, strict=True) if label in histograms.counts)
         leftmost.tick_params(labelleft=True)
+    letters = int(LETTERS * figure.get_figwidth() / len(titles))
     for axes, title in zip(grid[0], titles.values(), strict=True):
-        axes.set_title(title, fontsize=10)
-    figure.supxlabel("weight")
+        axes.set_title("\n".join(wrap(title, letters)), fontsize=8)
+    figure.supxlabel("weight", fontsize=10)
     return save_figure(figure, file)

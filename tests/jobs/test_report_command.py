@@ -204,7 +204,7 @@ def test_a_study(log, reporting, store, tmp_path):
     assert "The winner, trained again (`data.val_size=0`) with seeds that" in text
     assert "test accuracy 0.8500 ± 0.0141 (n = 2)" in text
     assert {"history.png", "slice.png", "timeline.png", "study.html"} <= {f.name for f in (folder / "report").iterdir()}
-    assert "![Optimisation history](history.png)" in text
+    assert "![Each trial's value, and the best until then](history.png)" in text
     (folder / "optuna.db").unlink()
     outcome = reporting("sweep=mine", store, f"output={tmp_path}/out", "keep=false")
     assert outcome.code == 0, outcome.text

@@ -1,7 +1,9 @@
 import json
+import math
 
 import pytest
 
+from cifar_tuning.lab import pictures
 from cifar_tuning.lab.experiments import EXPERIMENTS, load_experiment
 from cifar_tuning.lab.page import write_page
 from cifar_tuning.lab.pictures import draw_all
@@ -112,6 +114,20 @@ def test_the_summary_says_what_the_last_epoch_makes_of_a_verdict(make_run, scale
     assert row.endswith(f" | 0.013 | {cell} |")
 
 
+def test_the_legend_stands_in_the_order_of_the_lines_and_names_what_diverged(make_results, monkeypatch, tmp_path):
+    figures = []
+    monkeypatch.setattr(pictures, "save_figure", lambda figure, file: figures.append(figure))
+    ends = {"optimizer.lr=1": math.nan, "optimizer.lr=0.1": 0.6, "optimizer.lr=0.05": 0.7}
+    results = make_results({("lab2_lr", configuration): [0.5] for configuration in ends})
+    for run in results.runs:
+        results.curves[run.key] = {"val_acc": [0.1, 0.3, 0.5, ends[run.configuration]]}
+    next(picture for picture in pictures.PICTURES if picture.name == "lab2_lr").draw(results, tmp_path / "a.png")
+    (legend,), (axes,) = figures[0].legends, figures[0].axes
+    names = [text.get_text() for text in legend.get_texts()]
+    assert names == ["learning rate 0.05", "learning rate 0.1", "learning rate 1 (diverged)"]
+    assert 0.4 < axes.get_ylim()[0] < 0.5
+
+
 @pytest.mark.slow
 def test_page_and_pictures_are_drawn_from_the_files_alone(make_run, scale):
     runs = [
@@ -136,16 +152,16 @@ def test_page_and_pictures_are_drawn_from_the_files_alone(make_run, scale):
         )
     )
     results = Results.load(scale)
-    pictures = draw_all(results)
-    write_page(results, pictures)
+    there = draw_all(results)
+    write_page(results, there)
     page = scale.page.read_text()
     # Here both of the third lab's tables have trained the run that they share.
     assert f"{len(runs) - 1} of {len(runs) - 1} runs are there, and 1 more than the tables ask for" in page
     assert "missing |" not in page
     assert "runs are missing" not in page
     assert page.endswith("## A note\n")
-    assert {p.name for of in pictures.values() for p in of} == {"overview", "baseline", "claim_dropout", "surfaces"}
+    assert {p.name for of in there.values() for p in of} == {"overview", "baseline", "claim_dropout", "surfaces"}
     assert all((scale.pictures / f"{name}.png").stat().st_size > 0 for name in ("overview", "baseline", "surfaces"))
     assert "![Every published value and ours](images/overview.png)" in page
-    write_page(results, pictures)
+    write_page(results, there)
     assert scale.page.read_text() == page

@@ -4,10 +4,11 @@ import math
 import re
 
 import pytest
-from PIL import Image
+from matplotlib.figure import Figure
 
-from cifar_tuning.reporting import curves, document, forest
+from cifar_tuning.reporting import curves, document, forest, terminal
 from cifar_tuning.reporting.comparisons import Effect
+from cifar_tuning.reporting.drawing import cut_off
 from cifar_tuning.reporting.effects import find_effects
 from cifar_tuning.reporting.report import Material, blocks, duration, header, retrained_in_words, row
 from cifar_tuning.reporting.statistics import Comparison, Summary, mean_and_std
@@ -54,6 +55,7 @@ def test_markdown(material, tmp_path):
     text = (tmp_path / "report.md").read_text()
     assert text.index("4 runs.") < text.index("The winner, trained again") < text.index("What is missing")
     assert "| relu | 0.7015 ± 0.0021 | 2 | 3 | 1 min 00 s | 0.7100 | −0.8 points |" in text
+    assert text.index("](effects.png)") < text.index("### act")  # what is seen at once stands above the sentences
     assert re.findall(r"^#+ (.*)$", text, re.MULTILINE) == [
         "Sweep <one> & two",
         "What is missing",
@@ -98,6 +100,12 @@ def test_on_the_terminal(material, tmp_path, capsys):
     assert "The winner, trained again: a 0.8." in out
     assert "python train.py act=swish" in out
     assert str(tmp_path / "report.html") in out
+
+
+def test_a_narrow_terminal_leaves_the_results_whole(material, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(terminal, "WIDE", 60)
+    print_report(material, tmp_path)
+    assert "0.7115 ± 0.0021" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("runs", [[({"a": 1}, 0.5)], [({"a": 1, "seed": s}, 0.5 + s / 10) for s in (0, 1)]])
@@ -288,9 +296,52 @@ def test_metrics_worth_drawing(steps, expected):
     assert curves.worth_drawing(made, "val/acc_best") == expected
 
 
-def test_curves_of_many_and_of_exploding_runs(tmp_path):
+@pytest.fixture
+def seen(monkeypatch):
+    """The figures, in place of their files."""
+    figures = []
+    for module in (curves, forest):
+        monkeypatch.setattr(module, "save_figure", lambda figure, file: figures.append(figure) or file)
+    return figures
+
+
+def test_curves_of_many_and_of_exploding_runs(seen, tmp_path):
+    """Names of any length are whole, a diverged run does not rule the axis, nor does a deviation beyond what can be."""
     bands = {
-        f"c{i}": curves.band([[(s, 1e9 if i == 7 and s > 5 else 1 / (s + 1)) for s in range(20)]]) for i in range(8)
+        f"c{i} {'policy=' * 30}": curves.band([[(s, 1e9 if i > 5 and s > 5 else 1 / (s + 1)) for s in range(20)]])
+        for i in range(8)
     }
-    with Image.open(curves.draw({"train/loss": bands, "a": bands, "b": bands}, tmp_path / "c.png")) as picture:
-        assert picture.size[0] > 800
+    wide = curves.band([[(0, 0.0), (1, 0.9), (2, 0.1)], [(0, 0.1), (1, 0.0), (2, 1.0)]])
+    curves.draw({"train/loss": bands, "val/acc": dict.fromkeys(bands, wide), "b": bands}, tmp_path / "c.png")
+    seen[0].draw_without_rendering()
+    (legend,), page = seen[0].legends, seen[0].bbox
+    assert all(page.x0 <= text.get_window_extent().x0 < text.get_window_extent().x1 <= page.x1 for text in legend.texts)
+    loss, accuracy = seen[0].axes[:2]
+    assert loss.get_title() == "training loss, cut off above"
+    assert loss.get_ylim()[1] < 2
+    assert -0.1 < accuracy.get_ylim()[0] < accuracy.get_ylim()[1] < 1.1
+
+
+@pytest.mark.parametrize(
+    ("values", "top"),
+    [
+        ([[2.3, 1.0, 0.01, 0.001, 0.001, 0.001]] * 2, None),  # a beginning is no outlier
+        ([[2.3, 1.0, math.nan], [2.3, 1.0, 1e9]], 2.43),
+        ([[math.nan], []], None),
+    ],
+)
+def test_what_is_cut_off(values, top):
+    axes = Figure().subplots()
+    for curve in values:
+        axes.plot(curve)
+    before = axes.get_ylim()
+    assert bool(cut_off(axes, values)) == (top is not None)
+    assert axes.get_ylim()[1] == pytest.approx(before[1] if top is None else top)
+
+
+def test_long_names_leave_room_for_the_differences(table, seen, tmp_path):
+    name = "torchvision.transforms.RandAugment(num_ops=2,magnitude=9)"
+    effects = [Effect("act", (name, f"{name} again"), "", "", Comparison(0.1, 0.01, 0.4, 3, True), 0.4)]
+    forest.draw(effects, table, tmp_path / "e.png")
+    seen[0].draw_without_rendering()
+    assert seen[0].axes[0].get_window_extent().width > seen[0].bbox.width / 2
