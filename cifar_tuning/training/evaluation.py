@@ -32,7 +32,7 @@ class Evaluation:
         It is where all classes have equally many images, but for one that a stratified split gave them.
         """
         counts = {label: sum(row) for label, row in enumerate(self.confusion) if sum(row)}
-        if max(counts.values()) - min(counts.values()) <= 1:
+        if not counts or max(counts.values()) - min(counts.values()) <= 1:
             return None
         return sum(self.confusion[label][label] / count for label, count in counts.items()) / len(counts)
 

@@ -80,7 +80,7 @@ def ask(configure, tmp_path):
 )
 def test_what_a_resumed_run_must_keep(ask, run, job, said):
     found = ask(run, job)
-    patterns = {pattern: [line for line in found if re.match(pattern, line)] for pattern in said}
+    patterns = {pattern: [line for line in found if re.match(pattern, line, re.MULTILINE)] for pattern in said}
     assert all(patterns.values()), found
     assert {line for lines in patterns.values() for line in lines} == set(found)
 

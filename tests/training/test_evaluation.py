@@ -107,6 +107,7 @@ def test_seconds_on_the_cpu(monkeypatch):
         ([[8, 0, 0], [0, 0, 0], [2, 0, 2]], 0.75),  # a class that no image validates
         ([[5, 0], [0, 0]], None),
         ([[5, 0], [4, 2]], None),
+        ([], None),
     ],
 )
 def test_each_class_counts_alike_in_the_balanced_accuracy(confusion, balanced):
