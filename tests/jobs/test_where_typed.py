@@ -115,6 +115,16 @@ def test_the_stores_password_is_in_no_checkpoint(configure, uri, kept):
     assert cfg.tracking.uri == uri
 
 
+def test_a_folder_of_images_is_kept_by_its_whole_path(configure, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine").mkdir()
+    for root, kept in (("mine", f"{tmp_path}/mine"), ("missing", "missing"), ("s3://a/b", "s3://a/b")):
+        assert (
+            job_config(configure("data=cifar10", f"data.root={root.replace(':', chr(92) + ':')}"))["data"]["root"]
+            == kept
+        )
+
+
 @pytest.mark.parametrize("before", [None, "outside"])
 def test_a_jobs_environment_is_there_for_its_values(monkeypatch, before):
     if before is None:
