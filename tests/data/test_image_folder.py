@@ -148,6 +148,8 @@ def test_what_is_no_image_is_passed_over(flowers):
     draw(flowers / "train" / "rose" / ".ipynb_checkpoints" / "00.png", COLOURS["rose"])
     draw(flowers / "elsewhere" / "00.png", COLOURS["rose"])
     (flowers / "train" / "rose" / "link").symlink_to(flowers / "elsewhere")
+    for number, back in enumerate((".", "..", "../..")):
+        (flowers / "train" / "rose" / f"back{number}").symlink_to(back)
     images, labels = ImageFolder(flowers, size=8, batch_size=4).arrays("train")
     assert len(images) == 62
     assert np.bincount(labels).tolist() == [20, 22, 20]
