@@ -186,7 +186,7 @@ def test_bad_arguments_are_echoed(arguments, message):
 
 
 @pytest.mark.parametrize(
-    ("policy", "single", "wanted"),
+    ("policy", "worth_keeping", "wanted"),
     [
         ("auto", True, True),
         ("auto", False, False),
@@ -194,8 +194,8 @@ def test_bad_arguments_are_echoed(arguments, message):
         (False, True, False),
     ],
 )
-def test_when_the_job_logs_its_model(policy, single, wanted):
-    assert MLflowTracker(log_model=policy).wants_model(single) is wanted
+def test_when_the_job_logs_its_model(policy, worth_keeping, wanted):
+    assert MLflowTracker(log_model=policy).wants_model(worth_keeping) is wanted
 
 
 def test_a_deleted_experiment_is_named(root, context, client, started):
