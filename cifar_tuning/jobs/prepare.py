@@ -111,8 +111,10 @@ def job_config(cfg: DictConfig) -> dict[str, Any]:
     if isinstance(tracking, dict) and isinstance(uri := tracking.get("uri"), str):
         config["tracking"] = {**tracking, "uri": without_password(uri)}
     data = config.get("data")
-    if isinstance(data, dict) and isinstance(root := data.get("root"), str) and Path(root).expanduser().is_dir():
-        config["data"] = {**data, "root": str(Path(root).expanduser().absolute())}
+    if isinstance(data, dict) and isinstance(root := data.get("root"), str):
+        with suppress(OSError, RuntimeError):  # may not be looked at, or a ~ of nobody's: said where it is opened
+            if (folder := Path(root).expanduser()).is_dir():
+                config["data"] = {**data, "root": str(folder.absolute())}
     return config
 
 

@@ -115,14 +115,15 @@ def test_the_stores_password_is_in_no_checkpoint(configure, uri, kept):
     assert cfg.tracking.uri == uri
 
 
-def test_a_folder_of_images_is_kept_by_its_whole_path(configure, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("root", "kept"),
+    [("mine", "{}/mine"), ("missing", "missing"), ("s3://a/b", "s3://a/b"), ("~nobody-there/x", "~nobody-there/x")],
+)
+def test_a_folder_of_images_is_kept_by_its_whole_path(configure, tmp_path, monkeypatch, root, kept):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine").mkdir()
-    for root, kept in (("mine", f"{tmp_path}/mine"), ("missing", "missing"), ("s3://a/b", "s3://a/b")):
-        assert (
-            job_config(configure("data=cifar10", f"data.root={root.replace(':', chr(92) + ':')}"))["data"]["root"]
-            == kept
-        )
+    config = job_config(configure("data=cifar10", f"data.root='{root}'"))
+    assert config["data"]["root"] == kept.format(tmp_path)
 
 
 @pytest.mark.parametrize("before", [None, "outside"])
