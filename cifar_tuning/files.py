@@ -1,9 +1,15 @@
-"""Atomic writes: whoever reads a file sees its old content or its new one, never a part."""
+"""Atomic writes: whoever reads a file sees its old content or its new one, never a part; and the cache's folder."""
 
 import contextlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from uuid import uuid4
+
+
+def cache_folder() -> Path:
+    """Returns where this user keeps what can be made again; it need not exist yet."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cifar_tuning"
 
 
 @contextlib.contextmanager

@@ -4,7 +4,6 @@ import errno
 import hashlib
 import logging
 import math
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -18,6 +17,7 @@ from cifar_tuning.data.bars import bar
 from cifar_tuning.data.locked import locked
 from cifar_tuning.data.pictures import as_square
 from cifar_tuning.errors import DataError
+from cifar_tuning.files import cache_folder
 from cifar_tuning.processes import cores, free_memory
 
 log = logging.getLogger(__name__)
@@ -42,9 +42,8 @@ class Decoded:
 
     def __init__(self, folder: Path, files: Sequence[Path], size: int, white: int) -> None:
         self.folder, self.files, self.size, self.white = folder, files, size, white
-        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         name = hashlib.sha256(f"{folder}\n{size}\n{white}".encode()).hexdigest()[:16]
-        self.path = base / "cifar_tuning" / "images" / name
+        self.path = cache_folder() / "images" / name
         self._shape = (len(files), size, size, 3)
 
     def open(self) -> np.ndarray:

@@ -58,8 +58,11 @@ def classes_in(root: object) -> list[str] | None:
 
 def _visible_files(folder: Path) -> Iterator[Path]:
     for inner, folders, names in os.walk(folder, followlinks=True):
-        # Hidden ones hold copies (.ipynb_checkpoints, .thumbnails).
-        folders[:] = sorted(name for name in folders if _visible(name))
+        # Hidden ones hold copies (.ipynb_checkpoints, .thumbnails); a link to a folder around it would never end.
+        here = Path(inner).resolve()
+        folders[:] = sorted(
+            name for name in folders if _visible(name) and not here.is_relative_to(Path(inner, name).resolve())
+        )
         yield from (Path(inner, name) for name in sorted(names) if _visible(name))
 
 

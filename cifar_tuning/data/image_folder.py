@@ -199,9 +199,9 @@ def _folder_problem(root: Path, classes: Sequence[str] | None) -> str | None:
 
 
 def _unknown(root: Path, part: str, classes: Sequence[str]) -> str | None:
-    """Returns which of a part's folders is none of the classes."""
+    """Returns which of a part's folders is none of the classes, which are the training folders' or were given."""
     unknown = [name for name in dict.fromkeys(listed(root, part).labels) if name not in classes]
-    return f"{part}/{unknown[0]} is no class of {TRAIN}/, which has {_some(classes)}" if unknown else None
+    return f"{part}/{unknown[0]} is none of the classes {_some(classes)}" if unknown else None
 
 
 def _are_names(classes: object) -> bool:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import MissingMandatoryValue
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -68,6 +69,8 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
     """
     try:
         content = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+    except MissingMandatoryValue as error:
+        raise ConfigError([f"{error.full_key}: is missing; give it a value, as in {error.full_key}=…"]) from error
     except Exception as error:
         raise ConfigError([on_one_line(str(error))]) from error
     assert isinstance(content, dict)

@@ -69,7 +69,10 @@ def model_from_checkpoint(file: Path, data_root: str | None = None) -> tuple[nn.
         ) from error
     except ValueError as error:  # the constructor's own: a folder of images is not there, say
         said = str(error).split("\nfull_key")[0]
-        raise UserError(f"What {file} was trained with can't be built here: {said}") from error
+        moved = (
+            "; if it lies elsewhere by now, give data_root=FOLDER" if data_root is None and "data.root=" in said else ""
+        )
+        raise UserError(f"What {file} was trained with can't be built here: {said}{moved}") from error
     checkpoints.load_weights(model, checkpoint, file)
     return model.eval(), data
 

@@ -100,7 +100,8 @@ def where_typed(cfg: DictConfig, cwd: Path) -> DictConfig:
 def job_config(cfg: DictConfig) -> dict[str, Any]:
     """Returns a job's resolved configuration, without what is its sweep's alone and the password of its store.
 
-    It is kept, in checkpoints and in the store, which others may read.
+    It is kept, in checkpoints and in the store, which others may read, from other folders: hence a folder of images is
+    given by its whole path.
 
     Raises:
         ConfigError: a value is missing or refers to something that does not exist.
@@ -109,6 +110,11 @@ def job_config(cfg: DictConfig) -> dict[str, Any]:
     tracking = config.get("tracking")
     if isinstance(tracking, dict) and isinstance(uri := tracking.get("uri"), str):
         config["tracking"] = {**tracking, "uri": without_password(uri)}
+    data = config.get("data")
+    if isinstance(data, dict) and isinstance(root := data.get("root"), str):
+        with suppress(OSError, RuntimeError):  # may not be looked at, or a ~ of nobody's: said where it is opened
+            if (folder := Path(root).expanduser()).is_dir():
+                config["data"] = {**data, "root": str(folder.absolute())}
     return config
 
 

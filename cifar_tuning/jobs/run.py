@@ -234,7 +234,7 @@ class Job:
         """Draws the run's pictures and hands them, the best checkpoint and the model to the tracker."""
         parts = prepared.parts
         # To try something on a few images, nobody waits a second or two for a model to deploy.
-        to_keep = not self.multirun and prepared.config["data"].get("train_limit") is None
+        worth_keeping = not self.multirun and prepared.config["data"].get("train_limit") is None
         try:
             pictures = [plots.learning_curves(result.progress.history, self.folder / "learning_curves.png")]
             if result.progress.confusion:
@@ -243,7 +243,7 @@ class Job:
             best = self.folder / "best.pt"
             files = {**{picture.name: picture for picture in pictures}, "checkpoints/best.pt": best}
             parts.tracking.log_artifacts({name: file for name, file in files.items() if file.is_file()})
-            if parts.tracking.wants_model(single_run=to_keep) and best.is_file():
+            if parts.tracking.wants_model(worth_keeping) and best.is_file():
                 parts.tracking.log_model(*load_classifier(self.folder))
         except Exception:  # a full disk or a plotting error must not make a failure of a finished training
             log.warning("The run is trained, but not all of its files could be kept:", exc_info=True)

@@ -74,8 +74,8 @@ class Tracker(Protocol):
     run_id: str | None
     continued: bool
 
-    def wants_model(self, single_run: bool) -> bool:
-        """Tell whether the job should call `log_model` at its end."""
+    def wants_model(self, worth_keeping: bool) -> bool:
+        """Tell whether the job should call `log_model` at its end, which decides by its worth under `auto`."""
         ...
 
     def start(self, context: RunContext) -> None:
@@ -170,7 +170,7 @@ class NoTracker:
         self._metrics: MetricsFile | None = None
         self._folder: Path | None = None
 
-    def wants_model(self, single_run: bool) -> bool:
+    def wants_model(self, worth_keeping: bool) -> bool:
         """Never."""
         return False
 

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mlflow.entities import DatasetInput
 
-# Options of the data group that say how images are read, not which they are.
-NOT_OF_THE_IMAGES = ("batch_size", "root")
+# Options of the data group that say how images are read, not which they are; the folder is one where its content is
+# verified.
+NOT_OF_THE_IMAGES, FOLDER, VERIFIED = ("batch_size",), "root", ("cifar_tuning.data.CIFAR10",)
 # MLflow's own digests have as many characters.
 DIGEST = 8
 
@@ -20,14 +21,16 @@ def dataset_input(config: Mapping[str, Any]) -> DatasetInput | None:
     """Describe the images of a configuration's `data` group; None if it has none.
 
     The digest is of the options that choose images, the split's among them, so that runs with the same digest can be
-    compared: data is loaded after the run is opened, and ours is verified against these options.
+    compared: data is loaded after the run is opened, and CIFAR-10 is verified. Of other images the folder is all that
+    is known.
     """
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
     data = config.get("data")
     if not isinstance(data, Mapping) or "_target_" not in data:
         return None
-    chosen = {key: value for key, value in data.items() if key not in NOT_OF_THE_IMAGES}
+    left_out = (*NOT_OF_THE_IMAGES, FOLDER) if data["_target_"] in VERIFIED else NOT_OF_THE_IMAGES
+    chosen = {key: value for key, value in data.items() if key not in left_out}
     text = json.dumps(chosen, sort_keys=True, default=str)
     dataset = Dataset(
         name=str(data["_target_"]).rpartition(".")[2],

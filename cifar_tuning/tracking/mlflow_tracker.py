@@ -44,7 +44,7 @@ class MLflowTracker:
     Args:
         uri: tracking URI; None for `mlflow.db` and `mlruns/` at the project's root.
         experiment: MLflow experiment, created if missing.
-        log_model: keep loadable models: `auto` (a single run's, and a multirun's winner), true, false.
+        log_model: keep loadable models: `auto` (a multirun's winner, and what a job says is worth it), true, false.
         root: the project's folder.
         tags: of your own, for each run and a multirun's; those that a run has anyway stay as they are.
     """
@@ -86,9 +86,9 @@ class MLflowTracker:
             problems.append(f"tracking.tags={tags}: must be names with values, as {{team: vision}}")
         return problems
 
-    def wants_model(self, single_run: bool) -> bool:
+    def wants_model(self, worth_keeping: bool) -> bool:
         """Tell whether the job should call `log_model`; under `auto` a multirun's winner is logged later."""
-        return single_run if self.model_policy == "auto" else bool(self.model_policy)
+        return worth_keeping if self.model_policy == "auto" else bool(self.model_policy)
 
     def location(self) -> Location:
         """Say where the store is, without opening it."""

@@ -66,7 +66,9 @@ def may_pass(error: Exception) -> bool:
 
 
 def said(error: BaseException | str) -> str:
-    """Returns what a store said, in a line and without the password of its address."""
+    """Returns what a store said, or why it said nothing, in a line and without the password of its address."""
+    if isinstance(error, BaseException) and isinstance(error.__cause__ or error.__context__, OSError):
+        return _cause(error)  # MLflow's own line has the address twice, and the reason at its end
     return without_password(first_line(error))
 
 

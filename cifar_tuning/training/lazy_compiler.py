@@ -8,7 +8,9 @@ theirs as well.
 import importlib
 import importlib.util
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
 from threading import RLock
 from types import ModuleType
 from typing import Any
@@ -61,6 +63,29 @@ class _Unloaded(ModuleType):
         return importlib.import_module(_NAME)
 
 
+class _Once(MetaPathFinder, Loader):
+    """Has an import of a part of the compiler find the part that the compiler itself has just imported.
+
+    `import torch._dynamo.config` asks the stand-in for its path, which loads the compiler and most of its parts. The
+    import goes on from there, and would load that part once more: settings would be made in a copy that nobody reads.
+    """
+
+    def __init__(self) -> None:
+        self._there: dict[str, ModuleType] = {}
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        there = sys.modules.get(fullname) if fullname.startswith(f"{_NAME}.") else None
+        if there is None or target is not None:  # the second is a reload
+            return None
+        self._there[fullname] = there
+        return ModuleSpec(fullname, self)
+
+    def exec_module(self, module: ModuleType) -> None:
+        sys.modules[module.__name__] = self._there.pop(module.__name__)  # which the import takes from there
+
+
 def load_compiler_lazily() -> None:
     """Has PyTorch do without its compiler until something is compiled, or asks for more of it.
 
@@ -68,3 +93,4 @@ def load_compiler_lazily() -> None:
     """
     if _NAME not in sys.modules:
         sys.modules[_NAME] = torch._dynamo = _Unloaded()
+        sys.meta_path.insert(0, _Once())

@@ -21,7 +21,7 @@ import torch
 from filelock import FileLock, Timeout
 from torch import nn
 
-from cifar_tuning.files import write_text
+from cifar_tuning.files import cache_folder, write_text
 from cifar_tuning.training.precision import bf16_units
 
 log = logging.getLogger(__name__)
@@ -42,8 +42,7 @@ _sweep: ContextVar[Path | None] = ContextVar("sweep", default=None)
 
 def cache_file(kind: str) -> Path:
     """Returns where the measurements of a kind are remembered."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "cifar_tuning" / f"{kind}.json"
+    return cache_folder() / f"{kind}.json"
 
 
 @contextmanager

@@ -115,6 +115,17 @@ def test_the_stores_password_is_in_no_checkpoint(configure, uri, kept):
     assert cfg.tracking.uri == uri
 
 
+@pytest.mark.parametrize(
+    ("root", "kept"),
+    [("mine", "{}/mine"), ("missing", "missing"), ("s3://a/b", "s3://a/b"), ("~nobody-there/x", "~nobody-there/x")],
+)
+def test_a_folder_of_images_is_kept_by_its_whole_path(configure, tmp_path, monkeypatch, root, kept):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine").mkdir()
+    config = job_config(configure("data=cifar10", f"data.root='{root}'"))
+    assert config["data"]["root"] == kept.format(tmp_path)
+
+
 @pytest.mark.parametrize("before", [None, "outside"])
 def test_a_jobs_environment_is_there_for_its_values(monkeypatch, before):
     if before is None:

@@ -13,7 +13,7 @@ from mlflow.exceptions import MlflowException, get_error_code
 
 from cifar_tuning.errors import TrackingError
 from cifar_tuning.tracking import MLflowTracker
-from cifar_tuning.tracking.reachable import http_problem, may_pass
+from cifar_tuning.tracking.reachable import http_problem, may_pass, said
 from cifar_tuning.tracking.store import locate
 
 
@@ -119,3 +119,13 @@ def of_a_file(status):
 )
 def test_what_may_pass(error, passing):
     assert may_pass(error) is passing
+
+
+def test_of_a_lost_connection_the_reason_is_said():
+    refused = ConnectionRefusedError(111, "Connection refused")
+    lost = MlflowException("API request to http://me:secret@host/api failed with exception HTTPConnectionPool(…)")
+    assert said(lost) == "API request to http://me:***@host/api failed with exception HTTPConnectionPool(…)"
+    lost.__context__ = requests.ConnectionError(
+        f"http://me:secret@host: Failed to establish a new connection: {refused}"
+    )
+    assert said(lost) == "[Errno 111] Connection refused"

@@ -186,7 +186,7 @@ def test_bad_arguments_are_echoed(arguments, message):
 
 
 @pytest.mark.parametrize(
-    ("policy", "single", "wanted"),
+    ("policy", "worth_keeping", "wanted"),
     [
         ("auto", True, True),
         ("auto", False, False),
@@ -194,8 +194,8 @@ def test_bad_arguments_are_echoed(arguments, message):
         (False, True, False),
     ],
 )
-def test_when_the_job_logs_its_model(policy, single, wanted):
-    assert MLflowTracker(log_model=policy).wants_model(single) is wanted
+def test_when_the_job_logs_its_model(policy, worth_keeping, wanted):
+    assert MLflowTracker(log_model=policy).wants_model(worth_keeping) is wanted
 
 
 def test_a_deleted_experiment_is_named(root, context, client, started):
@@ -327,13 +327,14 @@ def test_tags_of_ones_own(root, context, client, tmp_path, in_sweep, name):
 
 def test_a_run_says_what_images_it_was_trained_on(started, client):
     data = {"_target_": "cifar_tuning.data.CIFAR10", "root": "data", "batch_size": 128, "split_seed": 0}
-    trackers = [
-        started(config={"data": data | more}) for more in ({}, {"root": "/mnt", "batch_size": 1}, {"split_seed": 1})
-    ]
+    mine = {"_target_": "cifar_tuning.data.ImageFolder"}
+    changes = ({}, {"root": "/mnt", "batch_size": 1}, {"split_seed": 1}, mine, {**mine, "root": "/mnt"})
+    trackers = [started(config={"data": data | more}) for more in changes]
     inputs = [client.get_run(one.run_id).inputs.dataset_inputs for one in trackers]
-    (first,), (elsewhere,), (split,) = [[one.dataset for one in of_run] for of_run in inputs]
-    assert first.name == "CIFAR10"
+    (first,), (elsewhere,), (split,), (own,), (other,) = [[one.dataset for one in of_run] for of_run in inputs]
+    assert (first.name, own.name) == ("CIFAR10", "ImageFolder")
     assert first.digest == elsewhere.digest != split.digest
+    assert own.digest != other.digest  # two folders with the same classes
     assert [(tag.key, tag.value) for tag in inputs[0][0].tags] == [("mlflow.data.context", "training")]
     for tracker in trackers:
         tracker.finish("complete")

@@ -72,9 +72,12 @@ assert not is_loaded()
         ),
         pytest.param(
             """
+            import torch._dynamo.config
             import torch._dynamo.testing
-            from torch._dynamo import config
+            from torch._dynamo import config, convert_frame
             assert is_loaded() and config is torch._dynamo.config
+            assert convert_frame.config is config is sys.modules["torch._dynamo.config"]  # it has no copy
+            assert config.__spec__.origin.endswith("config.py")
             assert torch._dynamo.testing is sys.modules["torch._dynamo.testing"]
             """,
             id="a part of it",
