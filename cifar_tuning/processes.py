@@ -35,7 +35,7 @@ def stop(number: int, frame: object) -> None:
 
 
 class _PutOff:
-    """The handler of Ctrl-C and SIGTERM since the first undisturbed block; the main thread's alone.
+    """The handler of Ctrl-C and SIGTERM since they were first deferred; the main thread's alone.
 
     It stays: a signal that comes while handlers are exchanged would find the wrong one.
     """

@@ -4,19 +4,18 @@ import re
 from collections.abc import Sequence
 
 from cifar_tuning.reporting.selection import Run
+from cifar_tuning.targets import VERIFIED_DATA
 
 # Options of a dataset that decide which images validate.
 DECIDE = ("_target_", "split_seed", "val_size", "data_seed")
 FOLDER = re.compile(r"(^|[._/-])(root|dir|directory|folder|path|file|url|uri)$", re.IGNORECASE)
-# Datasets whose content is verified by its hash, so that their folder does not matter.
-VERIFIED = ("cifar_tuning.data.CIFAR10",)
 
 
 def names_the_data(runs: Sequence[Run], key: str) -> bool:
     """Whether a parameter is a dataset's folder of which nobody knows what is in it, so that its name tells."""
     if not key.startswith("data.") or not FOLDER.search(key):
         return False
-    return any(key in run.params and run.params.get("data._target_") not in VERIFIED for run in runs)
+    return any(key in run.params and run.params.get("data._target_") not in VERIFIED_DATA for run in runs)
 
 
 def image_options(runs: Sequence[Run]) -> list[str]:

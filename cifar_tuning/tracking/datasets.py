@@ -7,12 +7,14 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from cifar_tuning.targets import VERIFIED_DATA
+
 if TYPE_CHECKING:
     from mlflow.entities import DatasetInput
 
 # Options of the data group that say how images are read, not which they are; the folder is one where its content is
 # verified.
-NOT_OF_THE_IMAGES, FOLDER, VERIFIED = ("batch_size",), "root", ("cifar_tuning.data.CIFAR10",)
+NOT_OF_THE_IMAGES, FOLDER = ("batch_size",), "root"
 # MLflow's own digests have as many characters.
 DIGEST = 8
 
@@ -29,7 +31,7 @@ def dataset_input(config: Mapping[str, Any]) -> DatasetInput | None:
     data = config.get("data")
     if not isinstance(data, Mapping) or "_target_" not in data:
         return None
-    left_out = (*NOT_OF_THE_IMAGES, FOLDER) if data["_target_"] in VERIFIED else NOT_OF_THE_IMAGES
+    left_out = (*NOT_OF_THE_IMAGES, FOLDER) if data["_target_"] in VERIFIED_DATA else NOT_OF_THE_IMAGES
     chosen = {key: value for key, value in data.items() if key not in left_out}
     text = json.dumps(chosen, sort_keys=True, default=str)
     dataset = Dataset(

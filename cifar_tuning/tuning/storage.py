@@ -52,7 +52,7 @@ LOCK_NUMBER = 1407_2020
 
 
 class Storage(RDBStorage):
-    """Optuna's, each call of which ends before Ctrl-C or SIGTERM is heard: see `undisturbed`."""
+    """Optuna's, each call of which ends before Ctrl-C or SIGTERM is heard: see `deferred_signals`."""
 
     def study_id(self, study: optuna.Study) -> int:
         """Returns what the storage calls a study."""
@@ -72,11 +72,11 @@ class Storage(RDBStorage):
 
 def _whole(call: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(call)
-    def undisturbed_call(*args: Any, **kwargs: Any) -> Any:
+    def whole_call(*args: Any, **kwargs: Any) -> Any:
         with deferred_signals():
             return call(*args, **kwargs)
 
-    return undisturbed_call
+    return whole_call
 
 
 for _name, _call in vars(RDBStorage).items():
