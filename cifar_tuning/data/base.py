@@ -1,6 +1,7 @@
 """What every dataset offers, and the checks of the settings that all of them share."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -91,6 +92,10 @@ class ImageData(ABC):
         Raises:
             DataError: the dataset can't be had; says what to do.
         """
+
+    def files(self, part: str) -> Sequence[str] | None:
+        """The files of a part's images in their order, relative to its folder; None where they are none."""
+        return None
 
     def load(self) -> Splits:
         """The training and validation images; fetches them when needed and doesn't open the test set.

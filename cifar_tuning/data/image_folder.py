@@ -170,6 +170,10 @@ class ImageFolder(ImageData):
         labels = np.array([known[name] for name in found.labels], np.int64)
         return Decoded(self.root / part, found.files, self.image_shape[0], self.white).open(), labels
 
+    def files(self, part: str) -> list[str]:
+        """The images' paths below `root/part`, as rose/17.jpg."""
+        return [file.relative_to(self.root / part).as_posix() for file in listed(self.root, part).files]
+
     def prepare(self) -> str:
         """Decode whatever was not yet; returns where the images are."""
         for part in (TRAIN, VAL, TEST):

@@ -1,5 +1,6 @@
 """The predict command: finds a run's best checkpoint, builds its model, labels the test images."""
 
+import itertools
 import logging
 import re
 import tempfile
@@ -40,11 +41,14 @@ def run(cfg: DictConfig) -> float:
     with tempfile.TemporaryDirectory() as scratch:
         file = find_checkpoint(str(cfg.run), cfg.tracking.uri, Path(scratch))
         model, data = model_from_checkpoint(file, cfg.data_root)
+    ids = data.files("test") if cfg.ids == "files" else itertools.count(cfg.first_id)
+    if ids is None:
+        raise ConfigError([f"ids=files: the images of {data.name} are no files of their own; take ids=numbers"])
     predicted, labels = label_test_images(model, data, resolve_device(cfg.device))
     names = data.classes if cfg.labels == "names" else None
     output = Path(cfg.output)
     replaced = " (what was there is replaced)" if output.exists() else ""
-    write_csv(output, predicted, first_id=cfg.first_id, names=names)
+    write_csv(output, predicted, ids, names)
     right = accuracy(predicted, labels)
     log.info("%s predictions in %s%s", f"{len(predicted):,}", output, replaced)
     log.info("test accuracy %.4f", right)
@@ -58,6 +62,8 @@ def find_problems(cfg: DictConfig) -> list[str]:
     problems = check_device(cfg.device, "device")
     if cfg.labels not in ("numbers", "names"):
         problems.append(f"labels={cfg.labels}: must be numbers or names")
+    if cfg.ids not in ("numbers", "files"):
+        problems.append(f"ids={cfg.ids}: must be numbers or files")
     if not isinstance(cfg.first_id, int) or cfg.first_id < 0:
         problems.append(f"first_id={cfg.first_id}: must be a whole number, 0 or above")
     folder = Path(cfg.output).absolute().parent

@@ -1,7 +1,7 @@
 """Predictions as a CSV file in Kaggle's form."""
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +29,13 @@ def predict(model: nn.Module, batches: Any) -> Tensor:
     return torch.cat(predicted).cpu()
 
 
-def write_csv(file: Path, predicted: Tensor, first_id: int = 1, names: Sequence[str] | None = None) -> None:
+def write_csv(file: Path, predicted: Tensor, ids: Iterable[int | str], names: Sequence[str] | None = None) -> None:
     """Writes `id,label`, one image a line, all or nothing.
 
     Args:
         file: where to.
         predicted: classes, int64 N.
-        first_id: the first image's id.
+        ids: of the images, N or more.
         names: of the classes, to write instead of their numbers.
 
     Raises:
@@ -45,7 +45,7 @@ def write_csv(file: Path, predicted: Tensor, first_id: int = 1, names: Sequence[
         with written(file) as partial, partial.open("w", newline="", encoding="utf-8") as stream:
             writer = csv.writer(stream, lineterminator="\n")
             writer.writerow(["id", "label"])
-            for number, label in enumerate(predicted.tolist(), start=first_id):
-                writer.writerow([number, names[label] if names is not None else label])
+            for own, label in zip(ids, predicted.tolist(), strict=False):
+                writer.writerow([own, names[label] if names is not None else label])
     except OSError as error:
         raise UserError(f"output={file} can't be written: {error}") from error

@@ -37,10 +37,11 @@ def test_a_network_has_as_many_outputs_as_there_are_folders(command, predicting,
     given = [f"run={tmp_path}/run", "labels=names", "tracking.uri=null", f"output={tmp_path}/p.csv"]
     outcome = predicting(*given)
     assert f"built here: data.root={tmp_path}/flowers: there is no such folder; if it lies elsewhere" in outcome.err
-    outcome = predicting(*given, f"data_root={tmp_path}/there")
+    outcome = predicting(*given, f"data_root={tmp_path}/there", "ids=files")
     assert outcome.code == 0, outcome.err
     rows = list(csv.DictReader((tmp_path / "p.csv").read_text().splitlines()))
     assert [row["label"] for row in rows] == ["daisy"] * 5 + ["rose"] * 5 + ["tulip"] * 5
+    assert [row["id"] for row in rows[4:6]] == ["daisy/4.png", "rose/0.png"]
 
 
 def test_a_network_for_other_images_is_refused(command, tmp_path):

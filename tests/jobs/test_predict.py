@@ -51,6 +51,13 @@ def test_the_name_of_a_folder_below_multirun_will_do(trained, predicting, tmp_pa
 
 
 @pytest.mark.slow
+def test_images_without_files_have_numbers_alone(trained, predicting, tmp_path):
+    outcome = predicting(f"run={trained}", f"output={tmp_path}/n.csv", "ids=files")
+    assert outcome.code != 0
+    assert "ids=files: the images of synthetic are no files of their own; take ids=numbers" in outcome.err
+    assert not (tmp_path / "n.csv").exists()
+
+
 def test_names_and_first_id(trained, predicting, tmp_path):
     assert predicting(f"run={trained}", f"output={tmp_path}/n.csv", "labels=names", "first_id=0").code == 0
     (tmp_path / "p.csv").touch()
@@ -64,7 +71,7 @@ def test_names_and_first_id(trained, predicting, tmp_path):
 
 @pytest.mark.usefixtures("old_locale")
 def test_names_of_classes_are_written_in_any_locale(tmp_path):
-    write_csv(tmp_path / "p.csv", torch.tensor([0]), names=["Vögel"])
+    write_csv(tmp_path / "p.csv", torch.tensor([0]), [1], names=["Vögel"])
     assert (tmp_path / "p.csv").read_text(encoding="utf-8") == "id,label\n1,Vögel\n"
 
 
@@ -177,6 +184,7 @@ def test_a_sweep_without_a_best_job(predicting, tmp_path, state, value, curve, e
         (["run=TMP", "labels=words"], "labels=words: must be numbers or names"),
         (["run=TMP", "output=/nowhere/p.csv"], "output=/nowhere/p.csv: must be a file in a folder that exists"),
         (["run=TMP", "first_id=-1"], "first_id=-1: must be a whole number"),
+        (["run=TMP", "ids=paths"], "ids=paths: must be numbers or files"),
         (["run=0123456789abcdef0123456789abcdef", "tracking.uri=sqlite:////nowhere/mlflow.db"], "/nowhere"),
     ],
 )
