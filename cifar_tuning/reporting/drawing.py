@@ -42,8 +42,8 @@ def styled(draw: Callable[P, R]) -> Callable[P, R]:
 
     @wraps(draw)
     def drawn(*args: P.args, **kwargs: P.kwargs) -> R:
-        from cycler import cycler
         from matplotlib import rc_context
+        from matplotlib.rcsetup import cycler
 
         cycle = cycler(color=COLOURS) + cycler(linestyle=DASHES)
         with LOCK, rc_context(STYLE | {"axes.prop_cycle": cycle}):
