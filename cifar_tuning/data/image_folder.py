@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from cifar_tuning.data.base import MAX_SEED, ImageData, Splits, array_set
+from cifar_tuning.data.base import ImageData, Splits, array_set, check_shared
 from cifar_tuning.data.decoded import Decoded
 from cifar_tuning.data.folders import EXTENSIONS, TEST, TRAIN, VAL, class_folders, class_of, classes_in, listed
 from cifar_tuning.data.split import stratified_subset
@@ -108,8 +108,6 @@ class ImageFolder(ImageData):
         for name, value in (("mean", mean), ("std", std)):
             if not _three_shares(value) or (name == "std" and 0 in value):  # type: ignore[operator]
                 problems.append(f"data.{name}={value}: must be a number for each of three channels, on the scale 0..1")
-        if not is_whole(split_seed, 0, MAX_SEED):
-            problems.append(f"data.split_seed={split_seed}: must be a whole number between 0 and {MAX_SEED}")
         if not isinstance(root, str | Path) or not str(root).strip():
             return [*problems, f"data.root={root}: must be the path of a folder"]
         folder = Path(root).expanduser().absolute()
@@ -120,7 +118,7 @@ class ImageFolder(ImageData):
             return [*problems, f"data.root={root}: {wrong}"]
         if not listed(folder, TRAIN).files:  # for predictions
             return problems
-        return problems + _counted_problems(folder, val_size, train_limit, batch_size)
+        return problems + _counted_problems(folder, val_size, train_limit, batch_size, split_seed)
 
     def load(self) -> Splits:
         """The training and validation images, decoded when needed; doesn't open the test set.
@@ -221,8 +219,10 @@ def _some(names: Sequence[str], most: int = 5) -> str:
     return ", ".join(names[:most]) + more
 
 
-def _counted_problems(root: Path, val_size: object, train_limit: object, batch_size: object) -> list[str]:
-    """Returns what the numbers of images do not allow."""
+def _counted_problems(
+    root: Path, val_size: object, train_limit: object, batch_size: object, split_seed: object
+) -> list[str]:
+    """Returns what the numbers of images do not allow, and what is wrong with the options of all datasets."""
     images = len(listed(root, TRAIN).files)
     there = f"{images:,} images in {TRAIN}/"
     share = is_number(val_size) and 0 < val_size < 1
@@ -234,16 +234,15 @@ def _counted_problems(root: Path, val_size: object, train_limit: object, batch_s
     if val_size not in (None, 0) and listed(root, VAL).files:
         return [f"data.val_size={val_size}: the images in {VAL}/ validate; leave it null (or 0, for no validation)"]
     apart = 0 if listed(root, VAL).files else _val_count(root, val_size)  # type: ignore[arg-type]
-    problems, left = [], images - apart
     if apart:
         there += f", {apart} of which validate"
-    if train_limit is not None and not is_whole(train_limit, 1, left):
-        problems.append(f"data.train_limit={train_limit}: must be between 1 and {left} ({there}), or null")
-    elif isinstance(train_limit, int):
-        left, there = train_limit, f"data.train_limit={train_limit}"
-    if not is_whole(batch_size, 1, left):
-        problems.append(f"data.batch_size={batch_size}: must be between 1 and {left} ({there})")
-    return problems
+    return check_shared(
+        available=images - apart,
+        reason=there,
+        train_limit=train_limit,
+        batch_size=batch_size,
+        split_seed=split_seed,
+    )
 
 
 def _val_count(root: Path, val_size: float | None) -> int:
