@@ -15,9 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cifar_tuning import kernels
-from cifar_tuning.models.convolution import Conv2d, convolved
+from cifar_tuning.fused.joining import side_by_side
+from cifar_tuning.models.convolution import Conv2d, convolved, pairs_pixels
 from cifar_tuning.models.layers import every_nth_pixel
-from cifar_tuning.models.normalization import VECTOR, BatchNorm2d, on_gpu
+from cifar_tuning.models.normalization import BatchNorm2d, on_gpu
 from cifar_tuning.models.resnet import PaddedShortcut
 
 
@@ -93,10 +94,12 @@ class Given:
     Attributes:
         images: of this step, N×(K·C)×H×W, those of models that share them side by side.
         sharing: how many models have the same images, for each of the different ones in their order; sums up to K.
+        batches: the different ones, N×C×H×W each, in the memory format of `images`; none: they are parts of `images`.
     """
 
     images: Tensor | None = None
     sharing: tuple[int, ...] = ()
+    batches: Sequence[Tensor] = ()
 
 
 class StackedConv2d(Twin):
@@ -120,45 +123,36 @@ class StackedConv2d(Twin):
         if x.shape[1] == self.channels and self.groups == 1:
             return self._convolved(x, self.weight, self.bias, 1)
         if self.given is not None and x is self.given.images and self.groups == 1:
-            return self._of_the_images(x, self.given.sharing)
+            return self._of_the_images(x, self.given)
         x = self.side_by_side(x, self.channels)
         return self._convolved(x, self.weight, self.bias, self.count * self.groups)
 
-    def _of_the_images(self, x: Tensor, sharing: tuple[int, ...]) -> Tensor:
+    def _of_the_images(self, x: Tensor, given: Given) -> Tensor:
         """Convolves images, some of which models may share."""
-        on_cpu, wide = x.device.type == "cpu", x.is_contiguous(memory_format=torch.channels_last)
-        if 2 * len(sharing) > self.count and on_cpu and wide and self._fits_in_pairs() and bool(x.sum().isfinite()):
-            return self._convolved(x, self._in_pairs(), self.bias, self.count // 2)
-        # In contiguous_format a grouped convolution of few channels takes twice as long on a CPU.
-        if len(sharing) == self.count and (wide or not on_cpu):
+        batches = given.batches or self._apart(x, given.sharing)
+        first = self.weight[: len(self.weight) // self.count]
+        on_cpu, in_channels_last = x.device.type == "cpu", x.is_contiguous(memory_format=torch.channels_last)
+        # On a CPU a grouped convolution of few channels takes longer than one by one in pairs of pixels, and in
+        # contiguous_format twice as long.
+        in_pairs = pairs_pixels(batches[0], first, **self.first)  # type: ignore[arg-type]
+        one_by_one = on_cpu and (in_pairs or not in_channels_last)
+        if len(batches) == self.count and not one_by_one:
             return self._convolved(x, self.weight, self.bias, self.count)
-        return self._widely(x, sharing)
+        return self._widely(batches, given.sharing)
 
-    def _fits_in_pairs(self) -> bool:
-        """Whether two models' features fill a register, one's half of it."""
-        return self.count % 2 == 0 and 2 * len(self.weight) <= VECTOR * self.count
+    def _apart(self, x: Tensor, sharing: tuple[int, ...]) -> list[Tensor]:
+        """Returns the different images N×C×H×W that N×(K·C)×H×W has side by side."""
+        firsts = [sum(sharing[:i]) * self.channels for i in range(len(sharing))]
+        return [x[:, a : a + self.channels].contiguous(memory_format=_memory_format(x)) for a in firsts]
 
-    def _in_pairs(self) -> Tensor:
-        """Weights of a convolution that has two models' images in each group: the other model's have zeros.
-
-        A group of 3 channels to 8 fills half of a register; 6 to 16 take two thirds of the time of two of them, forward
-        and backward. Zeros keep apart only what is finite: images mostly are, a diverged model's features are not.
-        """
-        left, right = self.weight.view(-1, 2, len(self.weight) // self.count, *self.weight.shape[1:]).unbind(1)
-        zeros = torch.zeros_like(left)
-        rows = torch.cat([left, zeros], 2), torch.cat([zeros, right], 2)
-        return torch.stack(rows, 1).view(len(self.weight), 2 * self.channels, *self.weight.shape[2:])
-
-    def _widely(self, x: Tensor, sharing: tuple[int, ...]) -> Tensor:
-        """One wide convolution for each of the different images, which is faster than a grouped one."""
+    def _widely(self, batches: Sequence[Tensor], sharing: tuple[int, ...]) -> Tensor:
+        """One convolution for each of the different images, a wide one where models share it."""
         outputs, first, features = [], 0, len(self.weight) // self.count
-        for models in sharing:
-            images = x[:, first * self.channels : (first + 1) * self.channels]
+        for images, models in zip(batches, sharing, strict=True):
             own = slice(first * features, (first + models) * features)
-            images = images.contiguous(memory_format=_memory_format(x))
             outputs.append(self._convolved(images, self.weight[own], None if self.bias is None else self.bias[own], 1))
             first += models
-        return torch.cat(outputs, 1)
+        return side_by_side(outputs)
 
     def _convolved(self, x: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> Tensor:
         return convolved(x, weight, bias, groups, **self.first)  # type: ignore[arg-type]

@@ -216,9 +216,11 @@ def _rate(run: Trainer, size: int, same_seed: bool, batch_shape: tuple[int, int,
         copies = [without_dropout(run.model) for _ in range(size)]
         model = (copies[0] if size == 1 else stack_models(copies)).train()
         shape = (batch, channels * (1 if same_seed else size), height, width)
-        images = torch.randn(shape, device=device).contiguous(memory_format=getattr(torch, run.memory_format))
+        memory_format = getattr(torch, run.memory_format)
+        images = torch.randn(shape, device=device).contiguous(memory_format=memory_format)
         if not same_seed:
-            give(model, Given(images, (1,) * size))
+            apart = [part.contiguous(memory_format=memory_format) for part in images.split(channels, 1)]
+            give(model, Given(images, (1,) * size, apart))
 
         def step() -> None:
             with autocast(run.device, run.precision):

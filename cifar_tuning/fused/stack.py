@@ -110,10 +110,13 @@ class Stack(Computation):
         try:
             for several in zip(*each, strict=True):
                 images = torch.cat([several[i][0] for i in order], 1).contiguous(memory_format=self.memory_format)
-                self.given.images = images if neighbours else None
+                if neighbours:
+                    self.given.images = images
+                    # A recording on a GPU has the images alone.
+                    self.given.batches = () if self.device.type == "cuda" else [batch for batch, _ in several]
                 yield images, torch.stack([several[i][1] for i in order], 1)
         finally:  # the look before training takes only the first ones
-            self.given.images = None
+            self.given.images, self.given.batches = None, ()
 
     def key(self) -> object:
         """Returns what else than its images a step depends on: which runs have them in common."""

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from cifar_tuning import kernels
-from cifar_tuning.models.activations import Swish
+from cifar_tuning.models.activations import Course, Swish
 from cifar_tuning.models.layers import is_hooked
+from cifar_tuning.models.max_pooling import WIDE, halves, pools_by_lines
 from cifar_tuning.models.pooling import normalized_and_pooled
 
 
@@ -31,22 +32,24 @@ def activated(norm: nn.Module, activation: nn.Module, x: Tensor) -> Tensor:
 
 
 def activated_and_pooled(
-    norm: nn.Module, activation: nn.Module, pool: nn.Module, x: Tensor, pool_first: bool = False
+    norm: nn.Module, activation: nn.Module, pool: nn.Module, x: Tensor, course: Course = Course.OTHER
 ) -> Tensor:
     """Returns `pool(activation(norm(x)))`, the faster way where there is one.
 
     Args:
         norm: see `activated`.
         activation: see `activated`.
-        pool: any module; an `nn.MaxPool2d(2)` may be computed together with what is before it.
+        pool: any module; an `nn.MaxPool2d(2)` may be computed together with what is before it, or before it.
         x: N×C×H×W.
-        pool_first: whether that is the same as `activation(pool(norm(x)))`, which has a quarter of the work.
+        course: how the non-linearity goes.
     """
     together = _together(norm, activation, x, pool)
     if together is not None:
         return together
-    if pool_first:
+    if course is Course.RISING:
         return cast(Tensor, activation(normalized_and_pooled(norm, pool, x)))
+    if course is Course.VALLEY and x.shape[1] < WIDE and pools_by_lines(pool, x) and not is_hooked(activation):
+        return cast(Tensor, activation(normalized_and_pooled(norm, pool, x, activation)))
     return cast(Tensor, pool(activation(norm(x))))
 
 
@@ -56,7 +59,7 @@ def _together(norm: nn.Module, activation: nn.Module, x: Tensor, pool: nn.Module
         return None
     if any(part is not None and is_hooked(part) for part in (norm, activation, pool)):
         return None
-    if pool is not None and not _halves(pool, x):
+    if pool is not None and not halves(pool, x):
         return None
     if type(activation) is nn.ReLU:
         kind = kernels.RELU
@@ -72,13 +75,3 @@ def _together(norm: nn.Module, activation: nn.Module, x: Tensor, pool: nn.Module
     if "by_kernel" in vars(type(norm)):
         return cast("ByKernel", norm).by_kernel(x, kind, pool is not None)
     return None
-
-
-def _halves(pool: nn.Module, x: Tensor) -> bool:
-    """Whether a layer takes the largest of each 2×2 pixels, and none is left over."""
-    if type(pool) is not nn.MaxPool2d or pool.return_indices or x.shape[2] % 2 or x.shape[3] % 2:
-        return False
-    return all(
-        value in (wanted, (wanted, wanted))
-        for value, wanted in ((pool.kernel_size, 2), (pool.stride, 2), (pool.padding, 0), (pool.dilation, 1))
-    )
