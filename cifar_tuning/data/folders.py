@@ -30,12 +30,22 @@ def listed(root: Path, part: str) -> Listed:
     found: list[tuple[str, Path]] = []
     others: Counter[str] = Counter()
     for folder in class_folders(root / part):
-        for file in _visible_files(folder):
-            if file.suffix.lower() in EXTENSIONS:
-                found.append((class_of(folder), file))
-            else:
-                others[file.suffix.lower() or file.name] += 1
+        images, passed_over = images_in(folder)
+        found += [(class_of(folder), file) for file in images]
+        others += passed_over
     return Listed(tuple(name for name, _ in found), tuple(file for _, file in found), tuple(others.most_common()))
+
+
+def images_in(folder: Path) -> tuple[list[Path], Counter[str]]:
+    """Returns the images in a folder and below it, and how many other files were passed over, by their ends."""
+    images: list[Path] = []
+    others: Counter[str] = Counter()
+    for file in _visible_files(folder):
+        if file.suffix.lower() in EXTENSIONS:
+            images.append(file)
+        else:
+            others[file.suffix.lower() or file.name] += 1
+    return images, others
 
 
 def class_folders(folder: Path) -> Iterator[Path]:

@@ -96,6 +96,7 @@ def test_images_in_val_validate(flowers, options, train, val):
         ({"white": 254}, "data.white=254: must be a whole number from 255 to 65535"),
         ({"classes": ["daisy", "daisy"]}, "data.classes=['daisy', 'daisy']: must be a list of different names"),
         ({"root": ""}, "data.root=: must be the path of a folder"),
+        ({"root": None}, "data.root=None: must be the path of a folder"),
     ],
 )
 def test_what_is_wrong_with_the_options_is_said(flowers, options, problem):
@@ -185,8 +186,9 @@ def test_for_predictions_test_images_and_the_names_of_the_classes_will_do(flower
     (flowers / "test").rename(flowers.parent / "test")
     data = ImageFolder(flowers.parent, classes=["tulip", "rose", "daisy"], size=8)
     assert data.load_test().labels.tolist() == [2] * 4 + [1] * 4 + [0] * 4
-    with pytest.raises(DataError, match=r"no image in train/CLASS/, so nothing to be trained on"):
-        data.load()
+    for nothing in (data, ImageFolder(None, classes=["tulip", "rose", "daisy"])):
+        with pytest.raises(DataError, match=r"no image in train/CLASS/, so nothing to be trained on"):
+            nothing.load()
 
 
 def test_images_of_any_shape_and_mode_become_squares(flowers):
@@ -220,7 +222,7 @@ def test_images_of_any_shape_and_mode_become_squares(flowers):
 def test_sixteen_bits_become_eight(tmp_path, values, white, expected):
     file = tmp_path / "1.tif"
     Image.fromarray(np.repeat(values, 8)[:, None].repeat(8 * len(values), 1)).save(file)
-    square, brightest = pictures.as_square(file, 8 * len(values), white)
+    square, brightest = pictures.read_image(file, 8 * len(values), 8 * len(values), white)
     assert square[4::8, 0].tolist() == [[value] * 3 for value in expected]
     assert brightest == values.max()
 
@@ -229,13 +231,15 @@ def test_what_has_thirty_two_bits_is_refused(tmp_path):
     for number, values in enumerate((np.zeros((8, 8), np.float32), np.full((8, 8), -1, np.int32))):
         Image.fromarray(values).save(tmp_path / f"{number}.tif")
         with pytest.raises(ValueError, match=r"numbers have 32 bits.*save it with 8 or 16"):
-            pictures.as_square(tmp_path / f"{number}.tif", 8, 65535)
+            pictures.read_image(tmp_path / f"{number}.tif", 8, 8, 65535)
 
 
 def test_dark_images_of_sixteen_bits_are_noticed(flowers, caplog):
     Image.fromarray(np.full((8, 8), 4095, np.uint16)).save(flowers / "test" / "rose" / "1.tif")
     ImageFolder(flowers, size=8, batch_size=4).load_test()
-    assert "4095 as their largest number and are dark: give them another data.white (it is 65535)" in caplog.text
+    assert (
+        "4095 as their largest number and are dark, as 65535 is white: data=image_folder can be trained" in caplog.text
+    )
 
 
 def test_a_large_photograph_is_decoded_in_part(tmp_path):
@@ -243,7 +247,7 @@ def test_a_large_photograph_is_decoded_in_part(tmp_path):
     large = Image.fromarray(np.linspace(0, 255, 640, dtype=np.uint8)[None].repeat(480, 0)).convert("RGB")
     large.save(tmp_path / "1.jpg", quality=95)
     large.save(tmp_path / "1.png")
-    (a, _), (b, _) = (pictures.as_square(tmp_path / f"1.{kind}", 16, 65535) for kind in ("jpg", "png"))
+    (a, _), (b, _) = (pictures.read_image(tmp_path / f"1.{kind}", 16, 16, 65535) for kind in ("jpg", "png"))
     assert np.abs(a.astype(int) - b).max() <= 3
 
 
