@@ -4,14 +4,18 @@ import errno
 import hashlib
 import logging
 import math
+import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from weakref import WeakValueDictionary
 
 import numpy as np
+from filelock import FileLock, Timeout
 
 from cifar_tuning.data.bars import bar
 from cifar_tuning.data.locked import locked
@@ -26,6 +30,8 @@ _IMAGES, _KEY = "images.npy", "key"
 _AT_ONCE = 256
 # Bad files that are named before decoding ends.
 _MOST_BAD = 10
+# What no command has used for so long is removed by the next one that decodes.
+_UNUSED_DAYS = 30
 # What a process could not keep, while one of its runs needs it.
 _unkept: WeakValueDictionary[tuple[Path, str], np.ndarray] = WeakValueDictionary()
 
@@ -108,9 +114,12 @@ class Decoded:
         try:
             if (self.path / _KEY).read_text() != key:
                 return None
-            return np.load(self.path / _IMAGES, mmap_mode="c", allow_pickle=False)
+            images = np.load(self.path / _IMAGES, mmap_mode="c", allow_pickle=False)
         except (OSError, ValueError):
             return None
+        with suppress(OSError):  # on a disk that is read only
+            os.utime(self.path / _KEY)  # its time is when they were last used
+        return images
 
     def _fill(self, key: str) -> None:
         """Decodes into a folder beside the one for the array, which it then replaces."""
@@ -118,6 +127,7 @@ class Decoded:
             log.warning("Images in %s came, went or changed since they were last used", self.folder)
         for stale in self.path.parent.glob(f".{self.path.name}-*"):  # left by a process that was killed
             shutil.rmtree(stale, ignore_errors=True)
+        _remove_unused(self.path.parent)
         needed, free = math.prod(self._shape), shutil.disk_usage(self.path.parent).free
         if needed > free:
             raise OSError(errno.ENOSPC, f"{_gigabytes(needed)} are needed, {_gigabytes(free)} are free")
@@ -169,6 +179,21 @@ class Decoded:
             return read_image(file, *self.size, self.white)
         except Exception as error:  # a damaged file can raise anything
             return f"{file}: {str(error) or type(error).__name__}"
+
+
+def _remove_unused(folder: Path) -> None:
+    """Removes the arrays that no command has opened for a month, and what processes that were killed left."""
+    removed = 0
+    for one in [one for one in folder.iterdir() if one.is_dir()]:
+        array = one.name.lstrip(".").partition("-")[0]
+        # Whoever holds the lock decodes it anew, this process or another.
+        with suppress(OSError, Timeout), FileLock(folder / f"{array}.lock", timeout=0):
+            used = (one / _KEY if (one / _KEY).exists() else one).stat().st_mtime
+            if time.time() - used > _UNUSED_DAYS * 86_400:
+                removed += sum(file.stat().st_size for file in one.rglob("*"))
+                shutil.rmtree(one, ignore_errors=True)
+    if removed:
+        log.info("Removed %s of decoded images, unused for %d days, from %s", _gigabytes(removed), _UNUSED_DAYS, folder)
 
 
 def _gigabytes(count: int) -> str:

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from filelock import FileLock
 from PIL import Image
 
 from cifar_tuning.data import ImageFolder, decoded, folders, pictures
@@ -302,6 +303,27 @@ def test_what_a_killed_process_left_is_removed(flowers):
     folders.listed.cache_clear()
     data.load_test()
     assert not left.exists()
+
+
+def test_what_no_command_has_used_for_a_month_is_removed(flowers, caplog):
+    """Opening counts as using; what a process is decoding, by its lock, is left alone."""
+    caplog.set_level(logging.INFO)
+    for size in (8, 9, 10):
+        ImageFolder(flowers, size=size, batch_size=4).load_test()
+    arrays = [one for one in (flowers.parent / "cache" / "cifar_tuning" / "images").iterdir() if one.is_dir()]
+    sides = {np.load(one / "images.npy").shape[1]: one for one in arrays}
+    left = sides[10].with_name(f".{sides[10].name}-left")
+    left.mkdir()
+    for file in (left, *(one / "key" for one in arrays)):
+        os.utime(file, (1, 1))
+    ImageFolder(flowers, size=8, batch_size=4).load_test()
+    with FileLock(f"{sides[9]}.lock"):
+        ImageFolder(flowers, size=11, batch_size=4).load_test()
+    assert [sides[side].exists() for side in (8, 9, 10)] == [True, True, False]
+    assert not left.exists()
+    assert [line for line in caplog.messages if "Removed" in line] == [
+        f"Removed 0.0 GB of decoded images, unused for 30 days, from {left.parent}"
+    ]
 
 
 @pytest.mark.parametrize("content", [b"", b"no image", "truncated"])
