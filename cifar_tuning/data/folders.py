@@ -1,12 +1,15 @@
 """Which images a dataset of one's own has: a folder for each part, and in it one for each class."""
 
 import functools
+import logging
 import os
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
+
+log = logging.getLogger(__name__)
 
 # As torchvision has them, and some more; anything else is passed over (.DS_Store, Thumbs.db, notes).
 EXTENSIONS = (
@@ -67,13 +70,17 @@ def classes_in(root: object) -> list[str] | None:
 
 
 def _visible_files(folder: Path) -> Iterator[Path]:
-    for inner, folders, names in os.walk(folder, followlinks=True):
+    for inner, folders, names in os.walk(folder, onerror=_warn, followlinks=True):
         # Hidden ones hold copies (.ipynb_checkpoints, .thumbnails); a link to a folder around it would never end.
         here = Path(inner).resolve()
         folders[:] = sorted(
             name for name in folders if _visible(name) and not here.is_relative_to(Path(inner, name).resolve())
         )
         yield from (Path(inner, name) for name in sorted(names) if _visible(name))
+
+
+def _warn(error: OSError) -> None:
+    log.warning("%s can't be looked into, so its images are left out: %s", error.filename, error.strerror)
 
 
 def _visible(name: str) -> bool:

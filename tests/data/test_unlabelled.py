@@ -1,5 +1,6 @@
 """Images without classes: which are found, what they are called, and that they are decoded for this once."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +32,19 @@ def test_a_folder_and_those_in_it(photographs):
     found = Unlabelled(photographs)
     assert found.names == ["1.JPG", "2.png", "a/c/1.png", "b/3.png"]
     assert str(found) == f"{photographs}: 4 images; passed over: 1 .txt"
+
+
+def test_a_folder_that_may_not_be_looked_into_is_named(photographs, monkeypatch, caplog):
+    usual = os.scandir
+
+    def scandir(folder):
+        if folder.endswith("a"):
+            raise PermissionError(13, "Permission denied", folder)
+        return usual(folder)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    assert Unlabelled(photographs).names == ["1.JPG", "2.png", "b/3.png"]
+    assert f"{photographs}/a can't be looked into, so its images are left out: Permission denied" in caplog.text
 
 
 def test_one_file_whatever_its_name_ends_in(photographs):
