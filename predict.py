@@ -1,4 +1,4 @@
-"""Writes a trained model's predictions for the test images: `python predict.py run=RUN_ID_OR_CHECKPOINT`."""
+"""Writes a trained model's predictions for the test images, or others: `python predict.py run=RUN images=FOLDER`."""
 
 import hydra
 from omegaconf import DictConfig
@@ -7,8 +7,8 @@ from cifar_tuning.jobs.process import start, trusted_targets
 
 
 @hydra.main(config_path="conf", config_name="predict", execution_whitelist=trusted_targets())
-def main(cfg: DictConfig) -> float:
-    """Returns the test accuracy."""
+def main(cfg: DictConfig) -> float | None:
+    """Returns the test accuracy; None for images of the user's own."""
     from cifar_tuning.jobs.predict import run
 
     return run(cfg)

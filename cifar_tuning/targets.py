@@ -14,6 +14,7 @@ FUSED_LAUNCHER = "cifar_tuning.fused.launcher.FusedLauncher"
 TRACKER = "MLflowTracker"
 # Datasets whose content is verified by its hash, so that their folder does not matter.
 VERIFIED_DATA = ("cifar_tuning.data.CIFAR10",)
+IMAGE_FOLDER = "cifar_tuning.data.ImageFolder"
 # Environment variable: what configurations may name besides our parts and PyTorch's, in the commands at the root.
 TRUST_VARIABLE = "CIFAR_TUNING_TRUST"
 # Public classes and builders, name by name: what else their packages have, methods too, may run commands, fetch files

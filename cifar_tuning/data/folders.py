@@ -1,12 +1,15 @@
 """Which images a dataset of one's own has: a folder for each part, and in it one for each class."""
 
 import functools
+import logging
 import os
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
+
+log = logging.getLogger(__name__)
 
 # As torchvision has them, and some more; anything else is passed over (.DS_Store, Thumbs.db, notes).
 EXTENSIONS = (
@@ -30,12 +33,22 @@ def listed(root: Path, part: str) -> Listed:
     found: list[tuple[str, Path]] = []
     others: Counter[str] = Counter()
     for folder in class_folders(root / part):
-        for file in _visible_files(folder):
-            if file.suffix.lower() in EXTENSIONS:
-                found.append((class_of(folder), file))
-            else:
-                others[file.suffix.lower() or file.name] += 1
+        images, passed_over = images_in(folder)
+        found += [(class_of(folder), file) for file in images]
+        others += passed_over
     return Listed(tuple(name for name, _ in found), tuple(file for _, file in found), tuple(others.most_common()))
+
+
+def images_in(folder: Path) -> tuple[list[Path], Counter[str]]:
+    """Returns the images in a folder and below it, and how many other files were passed over, by their ends."""
+    images: list[Path] = []
+    others: Counter[str] = Counter()
+    for file in _visible_files(folder):
+        if file.suffix.lower() in EXTENSIONS:
+            images.append(file)
+        else:
+            others[file.suffix.lower() or file.name] += 1
+    return images, others
 
 
 def class_folders(folder: Path) -> Iterator[Path]:
@@ -57,13 +70,17 @@ def classes_in(root: object) -> list[str] | None:
 
 
 def _visible_files(folder: Path) -> Iterator[Path]:
-    for inner, folders, names in os.walk(folder, followlinks=True):
+    for inner, folders, names in os.walk(folder, onerror=_warn, followlinks=True):
         # Hidden ones hold copies (.ipynb_checkpoints, .thumbnails); a link to a folder around it would never end.
         here = Path(inner).resolve()
         folders[:] = sorted(
             name for name in folders if _visible(name) and not here.is_relative_to(Path(inner, name).resolve())
         )
         yield from (Path(inner, name) for name in sorted(names) if _visible(name))
+
+
+def _warn(error: OSError) -> None:
+    log.warning("%s can't be looked into, so its images are left out: %s", error.filename, error.strerror)
 
 
 def _visible(name: str) -> bool:

@@ -2,6 +2,7 @@
 
 import functools
 import logging
+import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -32,6 +33,7 @@ class ImageFolder(ImageData):
 
     Args:
         root: the folder. A class is a folder in `train`, its name the class's; images may lie in folders below it.
+            None, beside `classes`: it has no images, and says what a network is to be shown.
         classes: their names in the order of a network's outputs; None: those of the folders in `train`. With them, a
             folder will do that has images in `test` alone.
         size: side of the square in pixels, 8 … 512.
@@ -51,7 +53,7 @@ class ImageFolder(ImageData):
 
     def __init__(
         self,
-        root: str | Path,
+        root: str | Path | None,
         *,
         classes: Sequence[str] | None = None,
         size: int = 32,
@@ -77,7 +79,7 @@ class ImageFolder(ImageData):
         )
         if problems:
             raise ValueError("; ".join(problems))
-        self.root = Path(root).expanduser().absolute()
+        self.root = Path(root or os.devnull).expanduser().absolute()
         self.image_shape, self.white = (size, size, 3), white
         self.split_seed, self.train_limit, self.batch_size = split_seed, train_limit, batch_size
         self.mean, self.std = ((float(r), float(g), float(b)) for r, g, b in (mean, std))
@@ -108,11 +110,13 @@ class ImageFolder(ImageData):
         for name, value in (("mean", mean), ("std", std)):
             if not _three_shares(value) or (name == "std" and 0 in value):  # type: ignore[operator]
                 problems.append(f"data.{name}={value}: must be a number for each of three channels, on the scale 0..1")
+        if classes is not None and not _are_names(classes):
+            return [*problems, f"data.classes={classes}: must be a list of different names, or null"]
+        if root is None and classes:
+            return problems
         if not isinstance(root, str | Path) or not str(root).strip():
             return [*problems, f"data.root={root}: must be the path of a folder"]
         folder = Path(root).expanduser().absolute()
-        if classes is not None and not _are_names(classes):
-            return [*problems, f"data.classes={classes}: must be a list of different names, or null"]
         names = classes_in(folder) if classes is None else classes
         if wrong := _folder_problem(folder, names):  # type: ignore[arg-type]
             return [*problems, f"data.root={root}: {wrong}"]
@@ -166,7 +170,7 @@ class ImageFolder(ImageData):
             raise DataError(f"data.root={self.root}: {unknown}")
         known = {name: label for label, name in enumerate(self.classes)}
         labels = np.array([known[name] for name in found.labels], np.int64)
-        return Decoded(self.root / part, found.files, self.image_shape[0], self.white).open(), labels
+        return Decoded(self.root / part, found.files, self.image_shape[:2], self.white).open(), labels
 
     def files(self, part: str) -> list[str]:
         """The images' paths below `root/part`, as rose/17.jpg."""

@@ -1,4 +1,4 @@
-"""An image file as a square of eight bits a channel."""
+"""An image file as an array of a given height and width, eight bits a channel."""
 
 from pathlib import Path
 
@@ -9,28 +9,28 @@ from PIL import Image, ImageOps
 _DEEP = ("I;16", "I;16L", "I;16B", "I;16N", "I")
 
 
-def as_square(file: Path, size: int, white: int) -> tuple[np.ndarray, int]:
+def read_image(file: Path, height: int, width: int, white: int) -> tuple[np.ndarray, int]:
     """Reads an image: held upright, scaled, and cropped at its centre.
 
     Args:
         file: of any kind that Pillow reads; of several pages it is the first.
-        size: side of the square in pixels.
+        height, width: of the array in pixels.
         white: which number is white in a grey image of sixteen bits.
 
     Returns:
-        uint8 size×size×3, and the largest number in a grey image of sixteen bits, else 0.
+        uint8 height×width×3, and the largest number in a grey image of sixteen bits, else 0.
 
     Raises:
         Exception: the file can't be decoded; what Pillow raises depends on its kind.
     """
     with Image.open(file) as image:
         # A JPEG is decoded at a half, quarter or eighth of its sides where that is large enough: six times as fast
-        # for a photograph.
-        image.draft(None, (2 * size, 2 * size))
+        # for a photograph. Which of its sides is the height, only the next line sees.
+        image.draft(None, (2 * max(height, width),) * 2)
         ImageOps.exif_transpose(image, in_place=True)
         shallow, brightest = _eight_bits(image, white) if image.mode in (*_DEEP, "F") else (image, 0)
-        square = ImageOps.fit(shallow.convert("RGB"), (size, size), Image.Resampling.BICUBIC)
-    return np.asarray(square), brightest
+        fitted = ImageOps.fit(shallow.convert("RGB"), (width, height), Image.Resampling.BICUBIC)
+    return np.asarray(fitted), brightest
 
 
 def _eight_bits(image: Image.Image, white: int) -> tuple[Image.Image, int]:

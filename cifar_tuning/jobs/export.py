@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from cifar_tuning.errors import UserError
 from cifar_tuning.jobs.build import build_model, build_part
-from cifar_tuning.targets import refused
+from cifar_tuning.targets import IMAGE_FOLDER, refused
 from cifar_tuning.text import on_one_line
 from cifar_tuning.training import checkpoint as checkpoints
 from cifar_tuning.tuning.place import folder_of_model
@@ -39,12 +39,15 @@ class RawImageClassifier(nn.Module):
         return self.model((images * self.scale - self.shift).permute(0, 3, 1, 2))
 
 
-def model_from_checkpoint(file: Path, data_root: str | None = None) -> tuple[nn.Module, Any]:
+def model_from_checkpoint(
+    file: Path, data_root: str | None = None, *, with_images: bool = True
+) -> tuple[nn.Module, Any]:
     """Builds a checkpoint's model, on the CPU in evaluation mode, and the data group it was trained with.
 
     Args:
         file: the checkpoint.
         data_root: where the dataset is on this machine, if not where the run had it.
+        with_images: whether the dataset's images are wanted; else a folder of one's own need not be there any more.
 
     Raises:
         UserError: the file is no checkpoint, the code of its model or data is not found here or may not be called by
@@ -55,6 +58,8 @@ def model_from_checkpoint(file: Path, data_root: str | None = None) -> tuple[nn.
     config = OmegaConf.create(checkpoint.config)
     if data_root is not None:
         config.data.root = data_root
+    elif not with_images and config.data.get("_target_") == IMAGE_FOLDER:
+        config.data.root = None
     try:
         data = build_part(config.data)
         model = build_model(config.model, data)

@@ -1,19 +1,24 @@
-"""The predict command: finds a run's best checkpoint, builds its model, labels the test images."""
+"""The predict command: finds a run's best checkpoint, builds its model, labels the test images or the user's own."""
 
 import itertools
 import logging
 import re
 import tempfile
-from pathlib import Path
+from collections.abc import Iterable, Sequence
+from pathlib import Path, PurePosixPath
 from typing import Any
 
+import torch
 from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
 
 from cifar_tuning import PROJECT_ROOT
+from cifar_tuning.data.image_folder import MOST_WHITE
+from cifar_tuning.data.unlabelled import Unlabelled
 from cifar_tuning.errors import ConfigError, UserError
 from cifar_tuning.job_folders import files_of_jobs, is_study, is_sweep
 from cifar_tuning.jobs.export import model_from_checkpoint
-from cifar_tuning.jobs.testing import accuracy, label_test_images
+from cifar_tuning.jobs.testing import accuracy, label_images
 from cifar_tuning.ranking import ENDED
 from cifar_tuning.reporting.predictions import write_csv
 from cifar_tuning.reporting.summary import best_job, read_results
@@ -25,34 +30,71 @@ from cifar_tuning.tuning.place import folder_of_model
 log = logging.getLogger(__name__)
 
 RUN_ID = re.compile(r"[0-9a-f]{32}")
+# What null means: for the test set, and for images of the user's own.
+DEFAULTS = {"labels": ("numbers", "names"), "ids": ("numbers", "files"), "probability": (False, True)}
+FIRST_ID = 1  # as in conf/predict.yaml
 # Runs that are proposed in place of the folder around them.
 SHOWN = 5
 
 
-def run(cfg: DictConfig) -> float:
-    """Writes the predictions and returns the test accuracy.
+def run(cfg: DictConfig) -> float | None:
+    """Writes the predictions and returns the test accuracy; None for `images=`, whose classes nobody has said.
 
     Raises:
-        ConfigError: an option is wrong.
-        UserError: there is no such run or checkpoint, or the file can't be written.
+        ConfigError: an option is wrong, or there are no images.
+        UserError: there is no such run or checkpoint, an image can't be read, or the file can't be written.
     """
-    if problems := find_problems(cfg):
+    problems, own = find_problems(cfg), None
+    if cfg.images is not None:
+        try:
+            own = Unlabelled(str(cfg.images))
+        except (ValueError, OSError, RuntimeError) as error:  # RuntimeError: a ~ of nobody's
+            problems.append(f"images={cfg.images}: {error}")
+    if problems:
         raise ConfigError(problems)
     with tempfile.TemporaryDirectory() as scratch:
         file = find_checkpoint(str(cfg.run), cfg.tracking.uri, Path(scratch))
-        model, data = model_from_checkpoint(file, cfg.data_root)
-    ids = data.files("test") if cfg.ids == "files" else itertools.count(cfg.first_id)
-    if ids is None:
-        raise ConfigError([f"ids=files: the images of {data.name} are no files of their own; take ids=numbers"])
-    predicted, labels = label_test_images(model, data, resolve_device(cfg.device))
-    names = data.classes if cfg.labels == "names" else None
+        model, data = model_from_checkpoint(file, cfg.data_root, with_images=own is None)
+    ids = _ids(cfg, own.names if own is not None else data.files("test"), data.name)
+    images, labels = _own_images(own, data) if own is not None else _test_images(data)
+    predicted, probabilities = label_images(model, data, images, resolve_device(cfg.device))
+    names = data.classes if _chosen(cfg, "labels") == "names" else None
     output = Path(cfg.output)
     replaced = " (what was there is replaced)" if output.exists() else ""
-    write_csv(output, predicted, ids, names)
+    write_csv(output, predicted, ids, names, probabilities if _chosen(cfg, "probability") else None)
+    log.info("%s in %s%s", counted(len(predicted), "prediction"), output, replaced)
+    if labels is None:
+        return None
     right = accuracy(predicted, labels)
-    log.info("%s predictions in %s%s", f"{len(predicted):,}", output, replaced)
     log.info("test accuracy %.4f", right)
     return right
+
+
+def _chosen(cfg: DictConfig, option: str) -> Any:
+    """Returns an option of the file's form; null depends on whether the images are the user's own."""
+    return DEFAULTS[option][cfg.images is not None] if cfg[option] is None else cfg[option]
+
+
+def _ids(cfg: DictConfig, files: Sequence[str] | None, dataset: str) -> Iterable[int | str]:
+    """Returns the images' ids, which for numbers have no end."""
+    ids = _chosen(cfg, "ids")
+    if ids == "numbers":
+        return itertools.count(cfg.first_id)
+    if files is None:
+        raise ConfigError([f"ids={ids}: the images of {dataset} are no files of their own; take ids=numbers"])
+    return [str(PurePosixPath(file).with_suffix("")) for file in files] if ids == "stems" else files
+
+
+def _test_images(data: Any) -> tuple[Tensor, Tensor]:
+    test = data.load_test()
+    return test.images, test.labels
+
+
+def _own_images(own: Unlabelled, data: Any) -> tuple[Tensor, None]:
+    if data.image_shape[2] != 3:
+        raise UserError(f"images={own.place}: the run's images have {data.image_shape[2]} channels in place of three.")
+    log.info("%s", own)
+    return torch.from_numpy(own.arrays(data.image_shape[:2], getattr(data, "white", MOST_WHITE))), None
 
 
 def find_problems(cfg: DictConfig) -> list[str]:
@@ -60,12 +102,18 @@ def find_problems(cfg: DictConfig) -> list[str]:
     if OmegaConf.is_missing(cfg, "run"):
         return ["run: is missing; give a run's folder, a checkpoint or an MLflow run id, such as run=multirun/tune/0"]
     problems = check_device(cfg.device, "device")
-    if cfg.labels not in ("numbers", "names"):
+    if cfg.labels not in (None, "numbers", "names"):
         problems.append(f"labels={cfg.labels}: must be numbers or names")
-    if cfg.ids not in ("numbers", "files"):
-        problems.append(f"ids={cfg.ids}: must be numbers or files")
+    if cfg.ids not in (None, "numbers", "files", "stems"):
+        problems.append(f"ids={cfg.ids}: must be numbers, files or stems")
+    elif cfg.images is not None and cfg.ids == "numbers":
+        problems.append("ids=numbers: numbers are for the test set; with images= take files or stems")
+    if cfg.probability not in (None, True, False):
+        problems.append(f"probability={cfg.probability}: must be true or false")
     if not isinstance(cfg.first_id, int) or cfg.first_id < 0:
         problems.append(f"first_id={cfg.first_id}: must be a whole number, 0 or above")
+    elif cfg.images is not None and cfg.first_id != FIRST_ID:
+        problems.append(f"first_id={cfg.first_id}: the images of images= have names in place of numbers; leave it out")
     folder = Path(cfg.output).absolute().parent
     if not folder.is_dir() or Path(cfg.output).is_dir():
         problems.append(f"output={cfg.output}: must be a file in a folder that exists")

@@ -1,4 +1,4 @@
-"""Access to the test set, for `predict.py` and for a study's retrained winner only."""
+"""A model's classes of images; the test set is for `predict.py` and for a study's retrained winner only."""
 
 from typing import Any
 
@@ -20,8 +20,21 @@ def label_test_images(model: nn.Module, data: Any, device: torch.device) -> tupl
         device: where to compute.
     """
     test = data.load_test()
-    batches = EvalBatches(test.images, test.labels, batch_size=EVAL_BATCH, mean=data.mean, std=data.std, device=device)
-    return predict(place(model, device), batches), test.labels
+    return label_images(model, data, test.images, device)[0], test.labels
+
+
+def label_images(model: nn.Module, data: Any, images: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Returns the model's classes of images and their probabilities, int64 N and float32 N, on the CPU.
+
+    Args:
+        model: in evaluation mode; moved to the device.
+        data: the data group that it was trained with.
+        images: uint8 N×H×W×C.
+        device: where to compute.
+    """
+    nobodys = torch.zeros(len(images), dtype=torch.int64)
+    batches = EvalBatches(images, nobodys, batch_size=EVAL_BATCH, mean=data.mean, std=data.std, device=device)
+    return predict(place(model, device), batches)
 
 
 def accuracy(predicted: Tensor, labels: Tensor) -> float:

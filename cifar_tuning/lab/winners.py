@@ -114,4 +114,6 @@ def _predict(folder: Path) -> float:
         execution_whitelist(trusted_targets()),
     ):
         config = compose("predict", [f"run={folder.as_posix()}", f"output={(folder / 'predictions.csv').as_posix()}"])
-        return predict.run(config)
+        accuracy = predict.run(config)
+    assert accuracy is not None  # only images= have none
+    return accuracy

@@ -14,38 +14,57 @@ from cifar_tuning.files import written
 
 
 @torch.inference_mode()
-def predict(model: nn.Module, batches: Any) -> Tensor:
-    """Returns the most likely class of every image, int64 N on the CPU, with a progress bar.
+def predict(model: nn.Module, batches: Any) -> tuple[Tensor, Tensor]:
+    """Returns the most likely class of every image and its probability (softmax), int64 N and float32 N on the CPU.
+
+    A progress bar shows how many are done.
 
     Args:
         model: on the batches' device, in evaluation mode.
         batches: pairs of images N×C×H×W and labels, in order; has `count` and a length.
     """
-    predicted = []
+    predicted, probabilities = [], []
     with tqdm(total=batches.count, unit=" images", desc="predicting", disable=None) as bar:  # on a terminal only
         for images, labels in batches:
-            predicted.append(model(images).argmax(1))
+            logits = model(images)
+            predicted.append(logits.argmax(1))
+            probabilities.append(logits.float().softmax(1).amax(1))
             bar.update(len(labels))
-    return torch.cat(predicted).cpu()
+    return torch.cat(predicted).cpu(), torch.cat(probabilities).cpu()
 
 
-def write_csv(file: Path, predicted: Tensor, ids: Iterable[int | str], names: Sequence[str] | None = None) -> None:
-    """Writes `id,label`, one image a line, all or nothing.
+def write_csv(
+    file: Path,
+    predicted: Tensor,
+    ids: Iterable[int | str],
+    names: Sequence[str] | None = None,
+    probabilities: Tensor | None = None,
+) -> None:
+    """Writes `id,label`, or `id,label,probability`, one image a line, all or nothing.
 
     Args:
         file: where to.
         predicted: classes, int64 N.
         ids: of the images, N or more.
         names: of the classes, to write instead of their numbers.
+        probabilities: of the predicted classes, float N.
 
     Raises:
         UserError: the file can't be written.
     """
+    header, columns = ["id", "label"], [predicted.tolist()]
+    if names is not None:
+        columns = [[names[label] for label in columns[0]]]
+    if probabilities is not None:
+        header.append("probability")
+        columns.append([f"{one:.4f}" for one in probabilities.tolist()])
     try:
-        with written(file) as partial, partial.open("w", newline="", encoding="utf-8") as stream:
+        with (
+            written(file) as partial,
+            partial.open("w", newline="", encoding="utf-8", errors="surrogateescape") as stream,
+        ):
             writer = csv.writer(stream, lineterminator="\n")
-            writer.writerow(["id", "label"])
-            for own, label in zip(ids, predicted.tolist(), strict=False):
-                writer.writerow([own, names[label] if names is not None else label])
+            writer.writerow(header)
+            writer.writerows(zip(ids, *columns, strict=False))
     except OSError as error:
         raise UserError(f"output={file} can't be written: {error}") from error

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from filelock import FileLock
 from PIL import Image
 
 from cifar_tuning.data import ImageFolder, decoded, folders, pictures
@@ -96,6 +97,7 @@ def test_images_in_val_validate(flowers, options, train, val):
         ({"white": 254}, "data.white=254: must be a whole number from 255 to 65535"),
         ({"classes": ["daisy", "daisy"]}, "data.classes=['daisy', 'daisy']: must be a list of different names"),
         ({"root": ""}, "data.root=: must be the path of a folder"),
+        ({"root": None}, "data.root=None: must be the path of a folder"),
     ],
 )
 def test_what_is_wrong_with_the_options_is_said(flowers, options, problem):
@@ -185,8 +187,9 @@ def test_for_predictions_test_images_and_the_names_of_the_classes_will_do(flower
     (flowers / "test").rename(flowers.parent / "test")
     data = ImageFolder(flowers.parent, classes=["tulip", "rose", "daisy"], size=8)
     assert data.load_test().labels.tolist() == [2] * 4 + [1] * 4 + [0] * 4
-    with pytest.raises(DataError, match=r"no image in train/CLASS/, so nothing to be trained on"):
-        data.load()
+    for nothing in (data, ImageFolder(None, classes=["tulip", "rose", "daisy"])):
+        with pytest.raises(DataError, match=r"no image in train/CLASS/, so nothing to be trained on"):
+            nothing.load()
 
 
 def test_images_of_any_shape_and_mode_become_squares(flowers):
@@ -220,7 +223,7 @@ def test_images_of_any_shape_and_mode_become_squares(flowers):
 def test_sixteen_bits_become_eight(tmp_path, values, white, expected):
     file = tmp_path / "1.tif"
     Image.fromarray(np.repeat(values, 8)[:, None].repeat(8 * len(values), 1)).save(file)
-    square, brightest = pictures.as_square(file, 8 * len(values), white)
+    square, brightest = pictures.read_image(file, 8 * len(values), 8 * len(values), white)
     assert square[4::8, 0].tolist() == [[value] * 3 for value in expected]
     assert brightest == values.max()
 
@@ -229,13 +232,15 @@ def test_what_has_thirty_two_bits_is_refused(tmp_path):
     for number, values in enumerate((np.zeros((8, 8), np.float32), np.full((8, 8), -1, np.int32))):
         Image.fromarray(values).save(tmp_path / f"{number}.tif")
         with pytest.raises(ValueError, match=r"numbers have 32 bits.*save it with 8 or 16"):
-            pictures.as_square(tmp_path / f"{number}.tif", 8, 65535)
+            pictures.read_image(tmp_path / f"{number}.tif", 8, 8, 65535)
 
 
 def test_dark_images_of_sixteen_bits_are_noticed(flowers, caplog):
     Image.fromarray(np.full((8, 8), 4095, np.uint16)).save(flowers / "test" / "rose" / "1.tif")
     ImageFolder(flowers, size=8, batch_size=4).load_test()
-    assert "4095 as their largest number and are dark: give them another data.white (it is 65535)" in caplog.text
+    assert (
+        "4095 as their largest number and are dark, as 65535 is white: data=image_folder can be trained" in caplog.text
+    )
 
 
 def test_a_large_photograph_is_decoded_in_part(tmp_path):
@@ -243,7 +248,7 @@ def test_a_large_photograph_is_decoded_in_part(tmp_path):
     large = Image.fromarray(np.linspace(0, 255, 640, dtype=np.uint8)[None].repeat(480, 0)).convert("RGB")
     large.save(tmp_path / "1.jpg", quality=95)
     large.save(tmp_path / "1.png")
-    (a, _), (b, _) = (pictures.as_square(tmp_path / f"1.{kind}", 16, 65535) for kind in ("jpg", "png"))
+    (a, _), (b, _) = (pictures.read_image(tmp_path / f"1.{kind}", 16, 16, 65535) for kind in ("jpg", "png"))
     assert np.abs(a.astype(int) - b).max() <= 3
 
 
@@ -298,6 +303,27 @@ def test_what_a_killed_process_left_is_removed(flowers):
     folders.listed.cache_clear()
     data.load_test()
     assert not left.exists()
+
+
+def test_what_no_command_has_used_for_a_month_is_removed(flowers, caplog):
+    """Opening counts as using; what a process is decoding, by its lock, is left alone."""
+    caplog.set_level(logging.INFO)
+    for size in (8, 9, 10):
+        ImageFolder(flowers, size=size, batch_size=4).load_test()
+    arrays = [one for one in (flowers.parent / "cache" / "cifar_tuning" / "images").iterdir() if one.is_dir()]
+    sides = {np.load(one / "images.npy").shape[1]: one for one in arrays}
+    left = sides[10].with_name(f".{sides[10].name}-left")
+    left.mkdir()
+    for file in (left, *(one / "key" for one in arrays)):
+        os.utime(file, (1, 1))
+    ImageFolder(flowers, size=8, batch_size=4).load_test()
+    with FileLock(f"{sides[9]}.lock"):
+        ImageFolder(flowers, size=11, batch_size=4).load_test()
+    assert [sides[side].exists() for side in (8, 9, 10)] == [True, True, False]
+    assert not left.exists()
+    assert [line for line in caplog.messages if "Removed" in line] == [
+        f"Removed 0.0 GB of decoded images, unused for 30 days, from {left.parent}"
+    ]
 
 
 @pytest.mark.parametrize("content", [b"", b"no image", "truncated"])

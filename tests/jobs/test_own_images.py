@@ -42,6 +42,11 @@ def test_a_network_has_as_many_outputs_as_there_are_folders(command, predicting,
     rows = list(csv.DictReader((tmp_path / "p.csv").read_text().splitlines()))
     assert [row["label"] for row in rows] == ["daisy"] * 5 + ["rose"] * 5 + ["tulip"] * 5
     assert [row["id"] for row in rows[4:6]] == ["daisy/4.png", "rose/0.png"]
+    own = [f"images={tmp_path}/there/test", "ids=stems", "probability=false"]  # the dataset itself need not be here
+    outcome = predicting(*given, *own)
+    assert outcome.code == 0, outcome.err
+    again = list(csv.DictReader((tmp_path / "p.csv").read_text().splitlines()))
+    assert again == [row | {"id": row["id"].removesuffix(".png")} for row in rows]
 
 
 def test_a_network_for_other_images_is_refused(command, tmp_path):

@@ -1,5 +1,6 @@
 import csv
 import json
+import os
 import shutil
 import sqlite3
 
@@ -8,6 +9,7 @@ import optuna
 import pytest
 import torch
 from hydra.utils import execution_whitelist
+from PIL import Image
 
 from cifar_tuning.data import Synthetic
 from cifar_tuning.jobs.export import load_classifier
@@ -58,6 +60,35 @@ def test_images_without_files_have_numbers_alone(trained, predicting, tmp_path):
     assert not (tmp_path / "n.csv").exists()
 
 
+def test_images_of_ones_own(trained, predicting, tmp_path):
+    """Those of the test set as files: the same answers, and nothing where one is broken."""
+    images = Synthetic().load_test().images.numpy()
+    (tmp_path / "own" / "more").mkdir(parents=True)
+    for number, image in enumerate(images):
+        Image.fromarray(image).save(tmp_path / "own" / ("more" if number % 2 else ".") / f"{number:03}.png")
+    given = [f"run={trained}", f"images={tmp_path}/own", f"output={tmp_path}/own.csv"]
+    outcome = predicting(*given)
+    assert outcome.code == 0, outcome.err
+    assert f"{tmp_path}/own: 128 images" in outcome.out
+    assert "accuracy" not in outcome.out
+    header, *rows = read(tmp_path / "own.csv")
+    assert header == ["id", "label", "probability"]
+    assert [rows[0][0], rows[64][0]] == ["000.png", "more/001.png"]
+    assert predicting(f"run={trained}", "labels=names", "probability=true", f"output={tmp_path}/t.csv").code == 0
+    by_number = {
+        f"{'more/' if row % 2 else ''}{row:03}.png": rest for row, (_, *rest) in enumerate(read(tmp_path / "t.csv")[1:])
+    }
+    assert all(label in Synthetic.classes and 0.1 <= float(share) <= 1 for _, label, share in rows)
+    assert [by_number[name][0] for name, *_ in rows] == [label for _, label, _ in rows]
+    (tmp_path / "own" / "000.png").write_bytes(b"no image")
+    (tmp_path / "own.csv").unlink()
+    outcome = predicting(*given)
+    assert outcome.code == 1
+    assert "mend these or take them away:\n" in outcome.err
+    assert "Traceback" not in outcome.err
+    assert not (tmp_path / "own.csv").exists()
+
+
 def test_names_and_first_id(trained, predicting, tmp_path):
     assert predicting(f"run={trained}", f"output={tmp_path}/n.csv", "labels=names", "first_id=0").code == 0
     (tmp_path / "p.csv").touch()
@@ -73,6 +104,14 @@ def test_names_and_first_id(trained, predicting, tmp_path):
 def test_names_of_classes_are_written_in_any_locale(tmp_path):
     write_csv(tmp_path / "p.csv", torch.tensor([0]), [1], names=["Vögel"])
     assert (tmp_path / "p.csv").read_text(encoding="utf-8") == "id,label\n1,Vögel\n"
+
+
+def test_names_of_files_are_written_whatever_they_are(tmp_path):
+    """Beside probabilities; a Latin-1 name from an old disk is no UTF-8."""
+    names = ["a, b.png", os.fsdecode(b"\xfc.png")]
+    write_csv(tmp_path / "p.csv", torch.tensor([0, 1]), names, probabilities=torch.tensor([0.9876, 1]))
+    expected = b'id,label,probability\n"a, b.png",0,0.9876\n\xfc.png,1,1.0000\n'
+    assert (tmp_path / "p.csv").read_bytes() == expected
 
 
 @pytest.mark.slow
@@ -184,7 +223,13 @@ def test_a_sweep_without_a_best_job(predicting, tmp_path, state, value, curve, e
         (["run=TMP", "labels=words"], "labels=words: must be numbers or names"),
         (["run=TMP", "output=/nowhere/p.csv"], "output=/nowhere/p.csv: must be a file in a folder that exists"),
         (["run=TMP", "first_id=-1"], "first_id=-1: must be a whole number"),
-        (["run=TMP", "ids=paths"], "ids=paths: must be numbers or files"),
+        (["run=TMP", "ids=paths"], "ids=paths: must be numbers, files or stems"),
+        (["run=TMP", "probability=0.5"], "probability=0.5: must be true or false"),
+        (["run=TMP", "images=TMP"], "images=TMP: there is no image in it"),
+        (["run=TMP", "images=TMP/nowhere"], "images=TMP/nowhere: there is no such folder or file"),
+        (["run=TMP", "images='~nobody_at_all/x'"], "images=~nobody_at_all/x: Could not determine home"),
+        (["run=TMP", "images=TMP", "ids=numbers"], "- ids=numbers: numbers are for the test set"),
+        (["run=TMP", "images=TMP", "first_id=0"], "- first_id=0: the images of images= have names"),
         (["run=0123456789abcdef0123456789abcdef", "tracking.uri=sqlite:////nowhere/mlflow.db"], "/nowhere"),
     ],
 )
@@ -192,7 +237,7 @@ def test_bad_input(predicting, tmp_path, arguments, expected):
     (tmp_path / "bad.pt").write_bytes(b"junk")
     outcome = predicting(*(a.replace("TMP", str(tmp_path)) for a in arguments))
     assert outcome.code != 0
-    assert expected in outcome.err
+    assert expected.replace("TMP", str(tmp_path)) in outcome.err
     assert "Traceback" not in outcome.err
 
 
