@@ -173,6 +173,27 @@ def test_a_point_that_is_in_training_is_not_taken_again(claims, endings):
     assert claims.take(1, suggest) is None
 
 
+@pytest.mark.parametrize("longest", [27, "auto"])
+def test_a_sampler_sees_the_trials_of_the_same_bracket(claims, longest):
+    """As under Optuna alone, although the pruner is asked in the jobs' processes only."""
+    study, seen = claims.study, {}
+
+    class Onlooker(optuna.samplers.RandomSampler):
+        def infer_relative_search_space(self, study, trial):
+            seen[trial.number] = [t.number for t in study.get_trials()]
+            return {}
+
+    study.add_trial(optuna.trial.create_trial(value=0.0, intermediate_values={26: 0.0}))
+    study.sampler, study.pruner, claims.n_trials = Onlooker(), optuna.pruners.HyperbandPruner(max_resource=longest), 12
+    for _ in range(11):
+        claims.take(1, lambda trial: bool(trial.suggest_int("x", 1, 9)))
+    alone = optuna.pruners.HyperbandPruner(max_resource=27)
+    alone.prune(study, study.trials[-1])
+    brackets = [alone._get_bracket_id(study, trial) for trial in study.trials]
+    assert len(set(brackets)) > 1
+    assert seen == {n: [other for other in range(n + 1) if brackets[other] == brackets[n]] for n in range(1, 12)}
+
+
 def test_own_trials_that_are_silent_are_not_dead(claims, monkeypatch):
     """The machine has slept: the heartbeats are old, the process lives."""
     (training,) = claims.take(1, lambda trial: True)
