@@ -104,18 +104,28 @@ def _continuation_problems(options: StudyOptions, study: optuna.Study) -> list[s
         lines.append(
             f"the study {name} has trials whose parameters Optuna can't mix with these:\n{shown}\n    {_anew(options)}"
         )
-    elif not options.sweeper.allow_changed_space:
-        attributes = study.user_attrs
-        changed = changes(attributes.get(SPACE, {}), options.space.described()) if SPACE in attributes else []
-        fixed = options.fixed()
-        changed += changes(attributes[FIXED], fixed) if FIXED in attributes else []
-        if changed:
-            shown = "\n".join(f"      {line}" for line in changed[:10])
-            lines.append(
-                f"the study {name} was begun with another search space or configuration:\n{shown}\n    {_anew(options)}"
-                ", or accept with hydra.sweeper.allow_changed_space=true"
-            )
+        return lines
+    changed = _changed(study, SPACE, options.space.described())
+    if changed and options.exhaustive:
+        accept = ". (A sampler that tries every point can't go on in another space.)"
+    elif options.sweeper.allow_changed_space:
+        return lines
+    else:
+        changed += _changed(study, FIXED, options.fixed())
+        accept = ", or accept with hydra.sweeper.allow_changed_space=true"
+    if changed:
+        shown = "\n".join(f"      {line}" for line in changed[:10])
+        lines.append(
+            f"the study {name} was begun with another search space or configuration:\n{shown}\n    "
+            f"{_anew(options)}{accept}"
+        )
     return lines
+
+
+def _changed(study: optuna.Study, attribute: str, now: Mapping[str, str]) -> list[str]:
+    """Returns a line for each key that a study was begun with otherwise; none if another program began it."""
+    before = study.user_attrs.get(attribute)
+    return [] if before is None else changes(before, now)
 
 
 def _anew(options: StudyOptions) -> str:
