@@ -461,6 +461,20 @@ def test_a_mistake_of_the_users_in_what_follows_a_trial_is_shown_and_costs_no_tr
     assert "in limits" in (tmp_path / "0/traceback.txt").read_text()
 
 
+@pytest.mark.parametrize(("base", "stopped"), [("RandomSampler", True), ("GridSampler", False)])
+def test_a_sampler_may_stop_the_study(claims, endings, base, stopped):
+    """As Optuna's own samplers do, from whose points those are told apart that are to be tried again."""
+
+    class Impatient(getattr(optuna.samplers, base)):
+        def after_trial(self, study, trial, state, values):
+            study.stop()
+
+    claims.study.sampler = Impatient(*([{"x": [1, 2]}] if base == "GridSampler" else []))
+    (trial,) = claims.take(1, lambda trial: bool(trial.suggest_int("x", 1, 2)))
+    endings.tell(trial.number, "complete", 0.5)
+    assert (endings.stopped, claims.study.trials[0].state) == (stopped, TrialState.COMPLETE)
+
+
 def test_a_storage_that_is_away_when_a_job_has_ended_costs_the_job_nothing(claims, caplog):
     (trial,) = claims.take(1, lambda trial: True)
 
