@@ -130,16 +130,17 @@ def best_values(study: "optuna.Study") -> list[tuple[int, float, int]]:
 
 
 def _named(study: "optuna.Study", objectives: Sequence[str]) -> "optuna.Study":
-    """Returns a study whose several objectives have names in all plots, not all of which take names: a copy."""
+    """Returns a study whose several objectives have words for names in all plots: a copy, as not all take names."""
     import optuna
 
-    if study.metric_names or len(study.directions) < 2 or len(objectives) != len(study.directions):
+    names = [in_words(name) for name in study.metric_names or objectives]
+    if len(study.directions) < 2 or len(names) != len(study.directions) or names == study.metric_names:
         return study
     copy = optuna.create_study(
         storage=optuna.storages.InMemoryStorage(), study_name=study.study_name, directions=study.directions
     )
     copy.add_trials(study.get_trials(deepcopy=False))
-    copy.set_metric_names([in_words(name) for name in objectives])
+    copy.set_metric_names(names)
     return copy
 
 

@@ -24,6 +24,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 from cifar_tuning.processes import TOLERANCE_SECONDS, host, lives, started
 from cifar_tuning.text import counted
 from cifar_tuning.tuning.heartbeats import Heartbeats
+from cifar_tuning.tuning.pruners import learn_brackets
 from cifar_tuning.tuning.storage import LOCK_SECONDS, TAKING_SECONDS, Storage, study_lock
 
 log = logging.getLogger(__name__)
@@ -79,6 +80,7 @@ class Claims:
         with study_lock(self.storage, self.folder):
             trials = self.take_up_dead()
             training = {t._trial_id for t in trials if self.is_mine(t)}
+            learn_brackets(self.study)
             try:
                 for number in range(count):
                     trial = self._take_one(trials)

@@ -10,6 +10,7 @@ from typing import Any
 import optuna
 from hydra.core.utils import JobReturn, JobStatus
 from optuna.exceptions import UpdateFinishedTrialError
+from optuna.samplers import BruteForceSampler, GridSampler
 from optuna.trial import TrialState
 
 from cifar_tuning.files import write_text
@@ -30,11 +31,15 @@ class Endings:
         folder: the study's.
         repeats: seeds that each trial is to train.
         objectives: numbers that each job is to return.
+
+    Attributes:
+        stopped: whether the sampler has called `study.stop()`: its process takes no further trial.
     """
 
     def __init__(self, study: optuna.Study, storage: Storage, folder: Path, repeats: int, objectives: int) -> None:
         self.study, self.storage, self.folder = study, storage, folder
         self.repeats, self.objectives = repeats, objectives
+        self.stopped = False
 
     def left(self, number: int) -> list[Outcome]:
         """Returns what a trial's jobs left about their ends, seed by seed."""
@@ -130,12 +135,19 @@ class Endings:
             raise
         except Exception as mistake:
             if isinstance(mistake, RuntimeError) and stops_study(mistake):
-                return  # what is taken next is looked at by itself
+                self._stop()
+                return
             if not self.storage.get_trial(trial_id).state.is_finished():
                 raise
             kind = type(self.study.sampler).__name__
             log.exception("Trial %d is recorded, but %s could not learn from it: %s", number, kind, reason(mistake))
             self.keep_traceback(number, traceback.format_exc())
+
+    def _stop(self) -> None:
+        # What is left to these two is looked at when a trial is taken: points that failed are tried again.
+        if not self.stopped and not isinstance(self.study.sampler, GridSampler | BruteForceSampler):
+            log.warning("The sampler has stopped the study: this process takes no further trial.")
+            self.stopped = True
 
 
 def error_of(result: JobReturn) -> BaseException | None:

@@ -72,7 +72,7 @@ class Engine:
         self.deadline = math.inf if sweeper.timeout is None else options.begin + sweeper.timeout
 
     def run(self) -> None:
-        """Trains trial after trial until none is left, time is up, or too many failed.
+        """Trains trial after trial until none is left, time is up, the sampler says so, or too many failed.
 
         Raises:
             UserError: more than `max_failure_rate` of the trials failed.
@@ -80,7 +80,7 @@ class Engine:
         """
 
         def goes_on() -> bool:
-            return time.time() < self.deadline and not asked_to_stop()
+            return time.time() < self.deadline and not self.endings.stopped and not asked_to_stop()
 
         try:
             while goes_on():

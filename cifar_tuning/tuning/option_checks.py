@@ -54,6 +54,11 @@ def _problems_with_space(options: StudyOptions) -> list[str]:
             f"the search space is empty: {suggests}no key has a range; give one, as in "
             "'optimizer.lr=tag(log,interval(0.001,0.1))' or model.activation=relu,swish, or set hydra.sweeper.params"
         ]
+    if options.grid and (unknown := ranges.keys() - options.space.distributions.keys()):
+        return [
+            f"hydra/sweeper/sampler: GridSampler does not know {', '.join(sorted(unknown))}, suggested by "
+            f"hydra.sweeper.custom_search_space={custom}; BruteForceSampler tries every point of a function's space too"
+        ]
     endless = [n for n, d in ranges.items() if isinstance(d, FloatDistribution) and d.step is None]
     if not options.brute_force or not endless:
         return []

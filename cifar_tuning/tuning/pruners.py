@@ -7,7 +7,7 @@ at often is below the median at some time, by chance.
 
 import optuna
 from optuna.study import Study
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from cifar_tuning.numeric import is_whole
 
@@ -88,3 +88,12 @@ class MedianPruner(PercentilePruner):
             n_last_steps=n_last_steps,
             n_seed_steps=n_seed_steps,
         )
+
+
+def learn_brackets(study: Study) -> None:
+    """Has Hyperband learn its brackets, so that the sampler sees, as under Optuna alone, those of the trial's own.
+
+    It learns them when it is first asked about a trial; in a process that draws trials and trains none that is never.
+    """
+    if isinstance(study.pruner, optuna.pruners.HyperbandPruner):
+        study.pruner.prune(study, create_trial(state=TrialState.RUNNING))

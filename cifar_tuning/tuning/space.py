@@ -1,8 +1,9 @@
 """The search space of a study: parsed from overrides, compared, turned into a job's overrides. Pure functions."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -93,9 +94,14 @@ class SearchSpace:
         for name, value in self.fixed.items():
             if known.get(name) != value:  # the function sees what is fixed, as under the stock plugin
                 trial.set_user_attr(name, value)
-        instantiate({"_target_": self.custom, "_partial_": True})(config, trial)
+        self._function(config, trial)
         if overlap := sorted(trial.params.keys() & self.fixed.keys()):
             raise ValueError(f"{self.custom} suggests {', '.join(overlap)}, which the command fixes")
+
+    @cached_property
+    def _function(self) -> Callable[[DictConfig, BaseTrial], None]:
+        # Looked up once: Hydra warns each time, where an application has not said what configurations may name.
+        return instantiate({"_target_": self.custom, "_partial_": True})
 
     def overrides(self, params: Mapping[str, Any]) -> list[str]:
         """Returns the overrides of a job with these parameters.

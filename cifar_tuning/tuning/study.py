@@ -1,12 +1,14 @@
 """Creates a study in its storage or continues it, after checking that it can be run as asked."""
 
 import os
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
 import optuna
 from omegaconf import OmegaConf
 from optuna.distributions import BaseDistribution, check_distribution_compatibility
+from optuna.exceptions import ExperimentalWarning
 from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 
@@ -19,7 +21,7 @@ from cifar_tuning.text import counted, without_password
 from cifar_tuning.tuning.budget import forgiven, to_enqueue
 from cifar_tuning.tuning.option_checks import option_problems
 from cifar_tuning.tuning.options import StudyOptions, make_pruner
-from cifar_tuning.tuning.place import StudyPlace
+from cifar_tuning.tuning.place import StudyPlace, objectives_of
 from cifar_tuning.tuning.space import changes, describe
 from cifar_tuning.tuning.storage import Storage, open_storage, study_lock, without_driver
 from cifar_tuning.tuning.worker_count import workers_of
@@ -104,18 +106,28 @@ def _continuation_problems(options: StudyOptions, study: optuna.Study) -> list[s
         lines.append(
             f"the study {name} has trials whose parameters Optuna can't mix with these:\n{shown}\n    {_anew(options)}"
         )
-    elif not options.sweeper.allow_changed_space:
-        attributes = study.user_attrs
-        changed = changes(attributes.get(SPACE, {}), options.space.described()) if SPACE in attributes else []
-        fixed = options.fixed()
-        changed += changes(attributes[FIXED], fixed) if FIXED in attributes else []
-        if changed:
-            shown = "\n".join(f"      {line}" for line in changed[:10])
-            lines.append(
-                f"the study {name} was begun with another search space or configuration:\n{shown}\n    {_anew(options)}"
-                ", or accept with hydra.sweeper.allow_changed_space=true"
-            )
+        return lines
+    changed = _changed(study, SPACE, options.space.described())
+    if changed and options.exhaustive:
+        accept = ". (A sampler that tries every point can't go on in another space.)"
+    elif options.sweeper.allow_changed_space:
+        return lines
+    else:
+        changed += _changed(study, FIXED, options.fixed())
+        accept = ", or accept with hydra.sweeper.allow_changed_space=true"
+    if changed:
+        shown = "\n".join(f"      {line}" for line in changed[:10])
+        lines.append(
+            f"the study {name} was begun with another search space or configuration:\n{shown}\n    "
+            f"{_anew(options)}{accept}"
+        )
     return lines
+
+
+def _changed(study: optuna.Study, attribute: str, now: Mapping[str, str]) -> list[str]:
+    """Returns a line for each key that a study was begun with otherwise; none if another program began it."""
+    before = study.user_attrs.get(attribute)
+    return [] if before is None else changes(before, now)
 
 
 def _anew(options: StudyOptions) -> str:
@@ -163,6 +175,7 @@ def open_study(options: StudyOptions) -> optuna.Study:
             load_if_exists=True,
         )
         study.sampler = options.sampler(_process(options, study, storage))
+        _name_objectives(study, options)
         # Other workers begin beside this one and read it.
         write_text(
             place.folder / STUDY_FILE, OmegaConf.to_yaml({"study_name": place.name, "storage": _location(place)})
@@ -178,6 +191,15 @@ def open_study(options: StudyOptions) -> optuna.Study:
         for params in to_enqueue(study, options):
             study.enqueue_trial(params)
     return study
+
+
+def _name_objectives(study: optuna.Study, options: StudyOptions) -> None:
+    """Names several objectives where nobody has; of a single one, the notebooks of others expect the column `value`."""
+    names = objectives_of(options.config)
+    if len(names) > 1 and study.metric_names is None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)
+            study.set_metric_names(names)
 
 
 def _process(options: StudyOptions, study: optuna.Study, storage: Storage) -> int:

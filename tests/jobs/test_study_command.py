@@ -389,6 +389,7 @@ def test_several_objectives_are_not_pruned(tiny, study, folder):
     trials = study().get_trials()
     assert {t.state for t in trials} == {TrialState.COMPLETE}
     assert {len(t.values) for t in trials} == {2}
+    assert study().metric_names == ["val/acc_best", "model/macs"]
     front = OmegaConf.load(folder / "optimization_results.yaml").solutions
     assert len(front) == len(study().best_trials)
     assert (folder / "plots" / "pareto_front.png").is_file()

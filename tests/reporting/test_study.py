@@ -64,7 +64,7 @@ def _named() -> optuna.Study:
     study = _study(_two, 8, directions=["maximize", "minimize"])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        study.set_metric_names(["the accuracy", "the seconds"])
+        study.set_metric_names(["val/loss", "the seconds"])
     return study
 
 
@@ -166,7 +166,7 @@ def test_page_shows_names_as_text(written: Callable) -> None:
 
 def test_names_the_objectives(written: Callable) -> None:
     page = written("two objectives")[1][-1].read_text(encoding="utf-8")
-    assert '"the accuracy"' in page
+    assert '"validation loss"' in page
     assert '"the seconds"' in page
     page = written("three objectives")[1][-1].read_text(encoding="utf-8")
     assert all(f'"{name}"' in page for name in ("validation accuracy", "multiply-adds", "seconds"))

@@ -316,11 +316,15 @@ def test_brute_force_with_several_workers(start, trials, brute_force):
         ([*SPACE, "y=1,2"], "there is no end of them in x (interval -5.0 to 5.0)"),
         (["hydra.sweeper.custom_search_space=sphere.space"], "there is no end of them in x (interval -5.0 to 5.0)"),
         (["hydra.sweeper.custom_search_space=sphere.nothing"], "custom_search_space=sphere.nothing suggests nothing"),
+        (
+            ["hydra.sweeper.custom_search_space=sphere.tree", "hydra/sweeper/sampler=grid"],
+            "does not know x, y, suggested",
+        ),
         ([], "the search space is empty: no key has a range"),
     ],
 )
 def test_what_has_no_end_or_no_beginning_is_refused(run, brute_force, tmp_path, space, message):
-    assert message in run(*space, *brute_force)
+    assert message in run(*brute_force, *space)
     assert not (tmp_path / "sweep" / "optuna.db").exists()
 
 

@@ -173,6 +173,27 @@ def test_a_point_that_is_in_training_is_not_taken_again(claims, endings):
     assert claims.take(1, suggest) is None
 
 
+@pytest.mark.parametrize("longest", [27, "auto"])
+def test_a_sampler_sees_the_trials_of_the_same_bracket(claims, longest):
+    """As under Optuna alone, although the pruner is asked in the jobs' processes only."""
+    study, seen = claims.study, {}
+
+    class Onlooker(optuna.samplers.RandomSampler):
+        def infer_relative_search_space(self, study, trial):
+            seen[trial.number] = [t.number for t in study.get_trials()]
+            return {}
+
+    study.add_trial(optuna.trial.create_trial(value=0.0, intermediate_values={26: 0.0}))
+    study.sampler, study.pruner, claims.n_trials = Onlooker(), optuna.pruners.HyperbandPruner(max_resource=longest), 12
+    for _ in range(11):
+        claims.take(1, lambda trial: bool(trial.suggest_int("x", 1, 9)))
+    alone = optuna.pruners.HyperbandPruner(max_resource=27)
+    alone.prune(study, study.trials[-1])
+    brackets = [alone._get_bracket_id(study, trial) for trial in study.trials]
+    assert len(set(brackets)) > 1
+    assert seen == {n: [other for other in range(n + 1) if brackets[other] == brackets[n]] for n in range(1, 12)}
+
+
 def test_own_trials_that_are_silent_are_not_dead(claims, monkeypatch):
     """The machine has slept: the heartbeats are old, the process lives."""
     (training,) = claims.take(1, lambda trial: True)
@@ -438,6 +459,20 @@ def test_a_mistake_of_the_users_in_what_follows_a_trial_is_shown_and_costs_no_tr
     assert f"TPESampler could not learn from it: {kind.__name__}: my limit needs an attribute" in caplog.text
     assert "in limits" in caplog.text  # the traceback
     assert "in limits" in (tmp_path / "0/traceback.txt").read_text()
+
+
+@pytest.mark.parametrize(("base", "stopped"), [("RandomSampler", True), ("GridSampler", False)])
+def test_a_sampler_may_stop_the_study(claims, endings, base, stopped):
+    """As Optuna's own samplers do, from whose points those are told apart that are to be tried again."""
+
+    class Impatient(getattr(optuna.samplers, base)):
+        def after_trial(self, study, trial, state, values):
+            study.stop()
+
+    claims.study.sampler = Impatient(*([{"x": [1, 2]}] if base == "GridSampler" else []))
+    (trial,) = claims.take(1, lambda trial: bool(trial.suggest_int("x", 1, 2)))
+    endings.tell(trial.number, "complete", 0.5)
+    assert (endings.stopped, claims.study.trials[0].state) == (stopped, TrialState.COMPLETE)
 
 
 def test_a_storage_that_is_away_when_a_job_has_ended_costs_the_job_nothing(claims, caplog):

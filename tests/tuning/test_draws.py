@@ -10,6 +10,7 @@ from hydra import compose, initialize
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
+from cifar_tuning.errors import ConfigError
 from cifar_tuning.processes import WORKER_VARIABLE
 from cifar_tuning.tuning.options import StudyOptions
 from cifar_tuning.tuning.place import sweeper_options
@@ -134,3 +135,15 @@ def test_a_fixed_parameter_called_seed_is_no_seed(opened):
         opened(sampler=NESTED)
         study = optuna.create_study(sampler=opened(other.pid, NESTED).sampler)
     assert study.ask().suggest_int("seed", 0, 9) == 7
+
+
+@pytest.mark.parametrize("sampler", ["Grid", "BruteForce"])
+def test_who_tries_every_point_does_not_go_on_in_another_space(configure, tmp_path, sampler):
+    """Optuna's grid would try the old points again, in place of the new ones; its brute force would be at its end."""
+    target = f"optuna.samplers.{sampler}Sampler"
+    given = [f"hydra.sweep.dir={tmp_path}", "hydra/sweeper=study", "hydra.sweeper.allow_changed_space=true"]
+    config = compose("config", [*given, "hydra/sweeper/sampler=grid"], return_hydra_config=True)
+    config.hydra.sweeper.sampler = {"_target_": target, **({"_partial_": True} if sampler == "Grid" else {})}
+    open_study(StudyOptions.parse(config, ["schedule.decay_epochs=range(1,3)", "schedule=step"]))
+    with pytest.raises(ConfigError, match="integers 1 to 2 before, integers 1 to 4 now"):
+        open_study(StudyOptions.parse(config, ["schedule.decay_epochs=range(1,5)", "schedule=step"]))

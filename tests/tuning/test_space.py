@@ -5,6 +5,7 @@ import pytest
 from hydra.utils import execution_whitelist
 from omegaconf import OmegaConf
 from optuna.distributions import FloatDistribution
+from optuna.trial import FixedTrial
 
 from cifar_tuning.overrides import parse_overrides
 from cifar_tuning.tuning import spaces
@@ -188,6 +189,18 @@ def test_a_function_may_not_suggest_what_the_command_fixes():
         pytest.raises(ValueError, match=r"suggests_x suggests x, which the command fixes"),
     ):
         space.suggest(optuna.create_study().ask(), OmegaConf.create())
+
+
+@pytest.mark.filterwarnings("error")
+def test_an_application_that_trusts_all_is_warned_once():
+    space = SearchSpace({}, custom="tests.tuning.test_space.nothing")
+    with pytest.warns(UserWarning, match="whitelist"):
+        space.suggest(FixedTrial({}), OmegaConf.create())
+    space.suggest(FixedTrial({}), OmegaConf.create())
+
+
+def nothing(config, trial):
+    """Suggests nothing."""
 
 
 def suggests_x(config, trial):
