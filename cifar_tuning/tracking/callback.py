@@ -177,7 +177,7 @@ def _params(config: DictConfig, sweeper: dict[str, Any] | None = None) -> dict[s
         params[facts.safe_key(key_of(override))] = value_of(override)[: facts.MAX_PARAM]
     choices = OmegaConf.select(config, "hydra.runtime.choices") or {}
     for group in ("hydra/sweeper", "hydra/launcher", "hydra/sweeper/sampler", "hydra/sweeper/pruner"):
-        if group in choices:
+        if choices.get(group) is not None:
             params[group] = str(choices[group])
     plain = OmegaConf.select(config, "hydra.sweeper")
     known: Any = sweeper if plain is None or sweeper else OmegaConf.to_container(plain, resolve=True)

@@ -54,7 +54,7 @@ class StudySweeperConf(OptunaSweeperConf):
             for which it is made 8 (or its `stack`), takes another trial whenever one ends, and all workers share the
             number, though each has room for a whole `hydra.launcher.stack`; others (2) train batch after batch.
         max_failure_rate: the command stops when more than this share of `n_trials` failed since it began.
-        pruner: a choice of the group hydra/sweeper/pruner.
+        pruner: a choice of the group hydra/sweeper/pruner; null: none.
         workers: processes that take one trial after the other; null: one a core on a CPU (of which the fused launcher
             feeds each with four trials or more), one on a GPU.
         timeout: seconds after which no further trial is started.
@@ -70,14 +70,14 @@ class StudySweeperConf(OptunaSweeperConf):
     """
 
     _target_: str = STUDY_SWEEPER
-    defaults: list[Any] = field(default_factory=lambda: [{"sampler": "tpe"}, {"pruner": "median"}])
+    defaults: list[Any] = field(default_factory=lambda: ["_self_", {"sampler": "tpe"}, {"pruner": "median"}])
     study_name: str | None = (
         "${cifar_tuning.study_name:${hydra.overrides.task},${hydra.overrides.hydra},${hydra.job.name}}"
     )
     n_jobs: Any = "${cifar_tuning.study_jobs:${hydra.launcher}}"
     max_failure_rate: float = 0.5
     sampler: Any = MISSING  # so that a name in its place is said to be a choice of the group
-    pruner: Any = MISSING
+    pruner: Any = None  # as an overlay with `override /hydra/sweeper/pruner: null` leaves it
     workers: int | None = 1
     timeout: float | None = None
     max_retry: int | None = 3

@@ -13,7 +13,7 @@ OPTUNA = ["-m", "hydra/sweeper=optuna", "optimizer.lr=tag(log,interval(0.01,0.1)
 OVERLAY = "# @package _global_\ndefaults:\n  - override /hydra/sweeper: {sweeper}\nhydra:\n  sweeper:\n    {options}\n"
 
 
-@pytest.mark.parametrize("study", [None, "simplenn", "resnet20"])
+@pytest.mark.parametrize("study", [None, "simplenn", "resnet20", "resnet20_fast"])
 @pytest.mark.parametrize("sweeper", ["optuna", "study"])
 def test_accuracy_is_maximised_whichever_the_sweeper(study, sweeper):
     from hydra import compose, initialize_config_dir
@@ -26,6 +26,8 @@ def test_accuracy_is_maximised_whichever_the_sweeper(study, sweeper):
     assert sweep.direction == "maximize"
     assert sweep._target_.endswith({"optuna": ".OptunaSweeper", "study": ".StudySweeper"}[sweeper])
     assert sweep.sampler._target_ == "optuna.samplers.TPESampler"
+    prunes = sweeper == "study" and study != "resnet20_fast"
+    assert (sweep.get("pruner") is not None) == prunes
 
 
 @pytest.mark.slow
