@@ -98,11 +98,11 @@ class Stack(Computation):
     def batches(self, epochs: Sequence[int]) -> Iterator[Batch]:
         """Returns the training batches: shared by runs of one seed that are at the same epoch."""
         of = self._streams(epochs)
-        each = [run.train.epoch(epoch) for (_, epoch), run in of.items()]
+        each = [self._laid_out(run.train.epoch(epoch)) for (_, epoch), run in of.items()]
         with self._nothing_drawn():  # also in the look before training, which undoes all draws
             each = [itertools.chain([next(batches)], batches) for batches in map(iter, each)]
         if len(each) == 1:
-            yield from self._laid_out(each[0])
+            yield from each[0]
             return
         order = [list(of).index((run.train.seed, epoch)) for run, epoch in zip(self.runs, epochs, strict=True)]
         neighbours = order == sorted(order)
