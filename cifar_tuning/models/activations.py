@@ -1,7 +1,6 @@
 """The non-linearities, by the names `model.activation=` takes."""
 
 from collections.abc import Callable
-from enum import Enum
 from functools import partial
 from typing import Any
 
@@ -76,29 +75,8 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "tanh": nn.Tanh,
 }
 
-
-class Course(Enum):
-    """How a non-linearity goes: whether max-pooling may come before it and leave it a quarter of the work.
-
-    Attributes:
-        RISING: max(f(a), f(b)) = f(max(a, b)).
-        VALLEY: it falls to one minimum, then rises: it is largest for the largest of several numbers, or the smallest.
-        OTHER: nothing is known.
-    """
-
-    RISING = "rising"
-    VALLEY = "valley"
-    OTHER = "other"
-
-
-_COURSES = dict.fromkeys(("relu", "leaky_relu", "elu", "tanh"), Course.RISING) | dict.fromkeys(
-    ("swish", "gelu"), Course.VALLEY
-)
-
-
-def course_of(name: str) -> Course:
-    """Returns how a non-linearity goes, by its name in `ACTIVATIONS`."""
-    return _COURSES.get(name, Course.OTHER)
+# max(f(a), f(b)) = f(max(a, b)) for these, so max-pooling may go first and leave them a quarter of the work.
+MONOTONE = frozenset({"relu", "leaky_relu", "elu", "tanh"})
 
 
 def make_activation(name: str) -> nn.Module:

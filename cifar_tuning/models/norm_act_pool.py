@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from cifar_tuning import kernels
-from cifar_tuning.models.activations import Course, Swish
+from cifar_tuning.models.activations import Swish
 from cifar_tuning.models.layers import is_hooked
-from cifar_tuning.models.max_pooling import WIDE, halves, pools_by_lines
+from cifar_tuning.models.max_pooling import halves, max_pooled
 from cifar_tuning.models.pooling import normalized_and_pooled
 
 
@@ -32,25 +32,23 @@ def activated(norm: nn.Module, activation: nn.Module, x: Tensor) -> Tensor:
 
 
 def activated_and_pooled(
-    norm: nn.Module, activation: nn.Module, pool: nn.Module, x: Tensor, course: Course = Course.OTHER
+    norm: nn.Module, activation: nn.Module, pool: nn.Module, x: Tensor, pool_first: bool = False
 ) -> Tensor:
     """Returns `pool(activation(norm(x)))`, the faster way where there is one.
 
     Args:
         norm: see `activated`.
         activation: see `activated`.
-        pool: any module; an `nn.MaxPool2d(2)` may be computed together with what is before it, or before it.
+        pool: any module; an `nn.MaxPool2d(2)` may be computed together with what is before it.
         x: N×C×H×W.
-        course: how the non-linearity goes.
+        pool_first: whether that is the same as `activation(pool(norm(x)))`, which has a quarter of the work.
     """
     together = _together(norm, activation, x, pool)
     if together is not None:
         return together
-    if course is Course.RISING:
+    if pool_first:
         return cast(Tensor, activation(normalized_and_pooled(norm, pool, x)))
-    if course is Course.VALLEY and x.shape[1] < WIDE and pools_by_lines(pool, x) and not is_hooked(activation):
-        return cast(Tensor, activation(normalized_and_pooled(norm, pool, x, activation)))
-    return cast(Tensor, pool(activation(norm(x))))
+    return max_pooled(pool, activation(norm(x)))
 
 
 def _together(norm: nn.Module, activation: nn.Module, x: Tensor, pool: nn.Module | None = None) -> Tensor | None:

@@ -1,4 +1,4 @@
-"""Batch norm, non-linearity and max-pooling, the pooling first: what normalises, and its gradient, see fewer pixels.
+"""Batch norm and max-pooling as one, the pooling first: what normalises, and its gradient, see a quarter of the pixels.
 
 Where all factors of a batch norm are positive, normalising keeps the order of pixels, so the largest may be found
 before. The batch's statistics are still those of all pixels. In the backward pass all pixels have what comes by way of
@@ -13,18 +13,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from cifar_tuning.models.layers import is_hooked
-from cifar_tuning.models.max_pooling import (
-    BITS,
-    WIDE,
-    Function,
-    Places,
-    halves,
-    in_channels_last,
-    largest,
-    max_pooled,
-    pools_by_lines,
-    set_back,
-)
+from cifar_tuning.models.max_pooling import max_pooled
 from cifar_tuning.models.normalization import (
     gradient_sums,
     keeps_statistics,
@@ -33,6 +22,8 @@ from cifar_tuning.models.normalization import (
     terms_of_statistics,
 )
 
+# Integers of the same size.
+BITS = {torch.bfloat16: torch.int16, torch.float16: torch.int16}
 # Pixels of a batch from which on what is gained outweighs a dozen small operations more. Between those of SimpleNN's
 # two batch norms at the batch of 128: 100,352 (a fifth of the step is gained) and 18,432 (it would be slower).
 # Channels don't count, so that a run rounds in a stack as it does alone.
@@ -59,57 +50,76 @@ class Normalization(Protocol):
         """Moves the running statistics towards a batch's mean and unbiased variance, C each."""
 
 
-def normalized_and_pooled(norm: nn.Module, pool: nn.Module, x: Tensor, valley: Function | None = None) -> Tensor:
+def normalized_and_pooled(norm: nn.Module, pool: nn.Module, x: Tensor) -> Tensor:
     """Returns `pool(norm(x))`, the faster way where there is one.
 
     Args:
         norm: any module; a `Normalization` may be put off until after the pooling.
         pool: any module; an `nn.MaxPool2d` may come first.
         x: N×C×H×W.
-        valley: a function that falls, then rises, of what is normalised: the pixel for which it is largest is taken.
-            Only where `pools_by_lines`.
     """
-    if pools_first(norm, pool, x, valley is not None):
-        assert isinstance(norm, Normalization)
-        y = _NormalizedMaximum.apply(x, norm.weight, norm.bias, norm.eps, norm.take_in, valley)
-        return cast(Tensor, y)
-    y = norm(x)
-    if pools_by_lines(pool, y) and not is_hooked(pool):
-        return max_pooled(y, valley)
-    return cast(Tensor, pool(y))
+    if not pools_first(norm, pool, x):
+        return max_pooled(pool, norm(x))
+    assert isinstance(norm, Normalization)
+    assert isinstance(pool, nn.MaxPool2d)
+    y = _NormalizedMaximum.apply(x, norm.weight, norm.bias, norm.eps, norm.take_in, _numbers(pool))
+    return cast(Tensor, y)
 
 
-def pools_first(norm: nn.Module, pool: nn.Module, x: Tensor, extremes: bool = False) -> bool:
+def pools_first(norm: nn.Module, pool: nn.Module, x: Tensor) -> bool:
     """Whether pooling first gives the same, and faster: in training on a CPU, many pixels, channels_last.
 
     Args:
         norm: what comes first in the model.
         pool: what comes behind.
         x: N×C×H×W.
-        extremes: whether the smallest pixel is looked at too, so that no order must be kept.
     """
     if not (
         torch.is_grad_enabled()
+        and x.device.type == "cpu"
         and x.numel() // x.shape[1] >= FEWEST_PIXELS
-        and in_channels_last(x)
-        and halves(pool, x)
+        and x.is_contiguous(memory_format=torch.channels_last)
+        and not (torch.compiler.is_compiling() or torch.compiler.is_exporting())
         and isinstance(norm, Normalization)
         and _is_itself(norm)
         and keeps_statistics(norm)
         and norm.training
         and len(norm.weight) == x.shape[1]
+        and type(pool) is nn.MaxPool2d
+        and not pool.return_indices
+        and _is_apart(pool)
         and not is_hooked(norm)
         and not is_hooked(pool)
     ):
         return False
     # Normalising by a negative factor makes a minimum of a maximum.
-    return extremes or bool((norm.weight.detach() > 0).all())
+    return bool((norm.weight.detach() > 0).all())
+
+
+def _numbers(pool: nn.MaxPool2d) -> tuple[Any, ...]:
+    sizes = (pool.kernel_size, pool.stride, pool.padding, pool.dilation)
+    return *(_pair(size) for size in sizes), pool.ceil_mode
+
+
+def _is_apart(pool: nn.MaxPool2d) -> bool:
+    """Whether no pixel is in two windows, and may be the largest of both."""
+    kernel, stride, _, dilation, _ = _numbers(pool)
+    return dilation == [1, 1] and all(size <= step for size, step in zip(kernel, stride, strict=True))
+
+
+def _pair(size: int | tuple[int, ...]) -> list[int]:
+    return [size, size] if isinstance(size, int) else list(size)
 
 
 def _is_itself(norm: nn.Module) -> bool:
     """Whether a layer does what the class with `take_in` says: no subclass or owner has given it another forward."""
     owner = next(one for one in type(norm).__mro__ if "take_in" in vars(one))
     return getattr(type(norm), "forward", None) is vars(owner).get("forward") and "forward" not in vars(norm)
+
+
+def _pixels(x: Tensor) -> Tensor:
+    """N×C×H×W in channels_last as N×(H·W)×C."""
+    return x.permute(0, 2, 3, 1).flatten(1, 2)
 
 
 class _NormalizedMaximum(torch.autograd.Function):
@@ -123,44 +133,27 @@ class _NormalizedMaximum(torch.autograd.Function):
         bias: Tensor,
         eps: float,
         take_in: Callable[[Tensor, Tensor], None],
-        valley: Function | None,
+        pool: tuple[Any, ...],
     ) -> Tensor:
         mean, var, count = statistics(x)
         take_in(mean, var * (count / max(count - 1, 1)))
-
-        def norm(pixels: Tensor) -> Tensor:
-            return normalized(pixels, weight, bias, mean, var, eps)
-
-        if x.shape[1] < WIDE:
-            taken, places = largest(x, None if valley is None else lambda pixels: valley(norm(pixels)))
-            where = [places.left, places.upper]
-        else:
-            taken, index = torch.ops.aten.max_pool2d_with_indices(x, [2, 2], [2, 2])
-            where = [index]
-        ctx.save_for_backward(x, taken, weight, mean, var, *where)
-        ctx.eps = eps
-        return norm(taken)
+        largest, places = torch.ops.aten.max_pool2d_with_indices(x, *pool)
+        ctx.save_for_backward(x, largest, places, weight, mean, var)
+        ctx.eps, ctx.pool = eps, pool
+        return normalized(largest, weight, bias, mean, var, eps)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, taken, weight, mean, var, *where = ctx.saved_tensors
+        x, largest, places, weight, mean, var = ctx.saved_tensors
         grad = grad.contiguous(memory_format=torch.channels_last)
-        sums = gradient_sums(grad, taken, weight, mean, var, ctx.eps)
+        sums = gradient_sums(grad, largest, weight, mean, var, ctx.eps)
         scale = weight * (var + ctx.eps).rsqrt()
-        of_statistics = (x.numel() // x.shape[1], scale, sums, mean, var, ctx.eps)
-        dx = terms_of_statistics(x, *of_statistics)
-        of_taken = terms_of_statistics(taken.to(mean.dtype), *of_statistics)
-        of_taken = of_taken.addcmul_(grad.to(mean.dtype), scale.view(1, -1, 1, 1)).to(x.dtype)
-        if len(where) == 2:
-            set_back(dx, of_taken, Places(*where))
-        else:
-            # As integers, because `scatter_` would have bf16 go by way of fp32 and back.
-            bits = BITS[x.dtype]
-            _pixels(dx).view(bits).scatter_(1, _pixels(where[0]), _pixels(of_taken).view(bits))
+        given = (x.numel() // x.shape[1], scale, sums, mean, var, ctx.eps)
+        dx = terms_of_statistics(x, *given)
+        of_largest = terms_of_statistics(largest.to(mean.dtype), *given)
+        of_largest.addcmul_(grad.to(mean.dtype), scale.view(1, -1, 1, 1))
+        # As integers where there are such: bits are moved, and `scatter_` would have bf16 go by way of fp32 and back.
+        bits = BITS.get(x.dtype, x.dtype)
+        _pixels(dx).view(bits).scatter_(1, _pixels(places), _pixels(of_largest.to(x.dtype)).view(bits))
         return dx, *sums, None, None, None
-
-
-def _pixels(x: Tensor) -> Tensor:
-    """N×C×H×W in channels_last as N×(H·W)×C."""
-    return x.permute(0, 2, 3, 1).flatten(1, 2)

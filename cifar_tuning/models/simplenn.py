@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from cifar_tuning.models import layers
-from cifar_tuning.models.activations import course_of, make_activation
+from cifar_tuning.models.activations import MONOTONE, make_activation
 from cifar_tuning.models.convolution import Conv2d
 from cifar_tuning.models.layers import conv3x3
 from cifar_tuning.models.norm_act_pool import activated_and_pooled
@@ -74,7 +74,7 @@ class SimpleNN(nn.Module):
         self.fc3 = nn.Linear(84, num_classes)
         self.dropout = nn.Dropout(dropout) if dropout > 0 else nn.Identity()
         self.activation = make_activation(activation)
-        self._course = course_of(activation)
+        self._pool_first = activation in MONOTONE
 
     @staticmethod
     def check(**options: object) -> list[str]:
@@ -95,4 +95,4 @@ class SimpleNN(nn.Module):
         return self.fc3(self.dropout(x))
 
     def _convolve(self, conv: nn.Module, norm: nn.Module, x: Tensor) -> Tensor:
-        return activated_and_pooled(norm, self.activation, self.pool, conv(x), self._course)
+        return activated_and_pooled(norm, self.activation, self.pool, conv(x), self._pool_first)

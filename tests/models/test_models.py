@@ -7,7 +7,6 @@ from torch import nn
 
 from cifar_tuning.data import CIFAR10, EvalBatches
 from cifar_tuning.models import ACTIVATIONS, ResNet, SimpleNN
-from cifar_tuning.models.activations import Course
 from cifar_tuning.models.facts import count_macs, count_parameters
 from cifar_tuning.models.layers import every_nth_pixel, mean_of_pixels
 
@@ -35,15 +34,15 @@ def test_simplenn_begins_at_ln_10(options, seed):
     assert abs(F.cross_entropy(model(images), labels).item() - math.log(10)) < 0.05
 
 
-@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("activation", ["relu", "leaky_relu", "elu", "tanh"])
 def test_pooling_first_changes_nothing(activation):
-    """The shortcut gives the values and gradients of the order in Table 1."""
+    """The shortcut for monotone activations gives the values and gradients of the order in Table 1."""
     torch.manual_seed(0)
     model = SimpleNN(activation=activation, batch_norm=True).double()
-    images = torch.randn(16, 3, 32, 32, dtype=torch.double).to(memory_format=torch.channels_last)
+    images = torch.randn(16, 3, 32, 32, dtype=torch.double)
     outcomes = []
-    for course in (model._course, Course.OTHER):
-        model._course = course
+    for pool_first in (True, False):
+        model._pool_first = pool_first
         model.zero_grad()
         output = model(images)
         output.square().sum().backward()

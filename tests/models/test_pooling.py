@@ -9,21 +9,12 @@ from torch import nn
 
 from cifar_tuning.fused.layers import StackedBatchNorm2d
 from cifar_tuning.models import SimpleNN, pooling
-from cifar_tuning.models.activations import Course
-from cifar_tuning.models.norm_act_pool import activated_and_pooled
 from cifar_tuning.models.normalization import BatchNorm2d
 
 
 @pytest.fixture(autouse=True)
 def _however_few(monkeypatch):
     monkeypatch.setattr(pooling, "FEWEST_PIXELS", 0)
-
-
-class Hill(nn.Module):
-    """Rises, then falls."""
-
-    def forward(self, x):
-        return -(x**2)
 
 
 def layer(channels, momentum=0.3):
@@ -48,25 +39,22 @@ def images(*shape, dtype=torch.double):
         (lambda: layer(8), (4, 8, 12, 12)),
         (lambda: layer(1), (4, 1, 6, 4)),
         (lambda: layer(3), (3, 3, 6, 10)),
-        (lambda: layer(15), (2, 15, 4, 8)),
+        (lambda: layer(15), (2, 15, 5, 7)),  # the last line and column are not pooled, but normalised by
         (lambda: layer(40), (1, 40, 2, 2)),
-        (lambda: layer(70), (3, 70, 4, 4)),
         (lambda: stack(8, [0.1, 0.1, 0.1]), (4, 24, 8, 8)),
         (lambda: stack(3, [0.1, 0.9]), (4, 6, 8, 8)),
     ],
 )
-@pytest.mark.parametrize("course", Course)
-def test_the_same_values_gradients_and_statistics(make, shape, course):
-    outcomes, pool = [], nn.MaxPool2d((2, 2), stride=2)
-    activation = {Course.RISING: nn.ReLU(), Course.VALLEY: nn.SiLU(), Course.OTHER: Hill()}[course]
+@pytest.mark.parametrize("pool", [nn.MaxPool2d(2), nn.MaxPool2d(2, 3, padding=1), nn.MaxPool2d((2, 1), ceil_mode=True)])
+def test_the_same_values_gradients_and_statistics(make, shape, pool):
+    outcomes = []
     for first in (True, False):
         torch.manual_seed(0)
         norm = make()
         x = images(*shape).requires_grad_()
         for _ in range(2):
             assert pooling.pools_first(norm, pool, x)
-            plain = pool(activation(norm(x))) if not first else None
-            y = activated_and_pooled(norm, activation, pool, x, course) if first else plain
+            y = pooling.normalized_and_pooled(norm, pool, x) if first else pool(norm(x))
         assert y.is_contiguous(memory_format=torch.channels_last)
         (y * torch.linspace(-1, 2, y.numel(), dtype=torch.double).view_as(y)).sum().backward()
         outcomes.append([y, x.grad, norm.weight.grad, norm.bias.grad, *norm.state_dict().values()])
@@ -102,12 +90,11 @@ def test_as_exact_as_the_layers_in_the_precision_used(dtype, channels, offset):
         assert ours < 1.5 * theirs + 1e-6
 
 
-@pytest.mark.parametrize("channels", [8, 40])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
-def test_of_equal_pixels_the_first_has_the_gradient(dtype, channels):
-    pixels = torch.randint(0, 3, (6, channels, 8, 10), generator=torch.Generator().manual_seed(0)).to(dtype)
+def test_of_equal_pixels_the_first_has_the_gradient(dtype):
+    pixels = torch.randint(0, 3, (6, 8, 8, 10), generator=torch.Generator().manual_seed(0)).to(dtype)
     pixels = pixels.to(memory_format=torch.channels_last)
-    norm = BatchNorm2d(channels).to(dtype if dtype == torch.float64 else torch.float32)
+    norm = BatchNorm2d(8).to(dtype if dtype == torch.float64 else torch.float32)
     sizes = []
     for first in (True, False):
         x = pixels.clone().requires_grad_()
@@ -133,7 +120,6 @@ def test_only_where_it_is_the_same():
     assert not pooling.pools_first(norm, nn.MaxPool2d(2, return_indices=True), x)
     assert not pooling.pools_first(norm, nn.MaxPool2d(3, 2), x)  # a pixel may be the largest of two windows
     assert not pooling.pools_first(norm, nn.MaxPool2d(2, dilation=2), x)
-    assert not pooling.pools_first(norm, pool, x[:, :, :, 1:].contiguous(memory_format=torch.channels_last))
     with torch.no_grad():
         assert not pooling.pools_first(norm, pool, x)
     watched = copy.deepcopy(norm)
@@ -141,7 +127,6 @@ def test_only_where_it_is_the_same():
     assert not pooling.pools_first(watched, pool, x)
     norm.weight.data[3] = -0.1
     assert not pooling.pools_first(norm, pool, x)
-    assert pooling.pools_first(norm, pool, x, extremes=True)  # the smallest pixel is looked at as well
 
 
 class Half(BatchNorm2d):
@@ -203,4 +188,4 @@ def test_simplenn_takes_it_in_training_only(monkeypatch):
         model(x)
     assert len(calls) == 2
     SimpleNN(batch_norm=True, activation="swish").to(memory_format=torch.channels_last)(x)
-    assert len(calls) == 4
+    assert len(calls) == 2  # Swish falls before it rises, so its maximum is another pixel's
