@@ -14,6 +14,7 @@ from cifar_tuning.jobs.build import build_model, build_part
 from cifar_tuning.targets import IMAGE_FOLDER, refused
 from cifar_tuning.text import on_one_line
 from cifar_tuning.training import checkpoint as checkpoints
+from cifar_tuning.training.settings import place
 from cifar_tuning.tuning.place import folder_of_model
 
 
@@ -43,6 +44,8 @@ def model_from_checkpoint(
     file: Path, data_root: str | None = None, *, with_images: bool = True
 ) -> tuple[nn.Module, Any]:
     """Builds a checkpoint's model, on the CPU in evaluation mode, and the data group it was trained with.
+
+    The model is in the memory format that it was trained in, and takes images in either.
 
     Args:
         file: the checkpoint.
@@ -79,7 +82,14 @@ def model_from_checkpoint(
         )
         raise UserError(f"What {file} was trained with can't be built here: {said}{moved}") from error
     checkpoints.load_weights(model, checkpoint, file)
-    return model.eval(), data
+    if checkpoint.memory_format == "contiguous_format":  # perhaps the only one that its code runs in
+        model.register_forward_pre_hook(_in_order)
+    return place(model, torch.device("cpu"), checkpoint.memory_format).eval(), data
+
+
+def _in_order(model: nn.Module, images: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Lays images out as N×C×H×W in memory."""
+    return tuple(one.contiguous() for one in images)
 
 
 def load_classifier(folder: Path) -> tuple[nn.Module, np.ndarray]:

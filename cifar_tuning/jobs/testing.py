@@ -8,14 +8,13 @@ from torch import Tensor, nn
 from cifar_tuning.data.batches import EvalBatches
 from cifar_tuning.jobs.batches import EVAL_BATCH
 from cifar_tuning.reporting.predictions import predict
-from cifar_tuning.training.settings import place
 
 
 def label_test_images(model: nn.Module, data: Any, device: torch.device) -> tuple[Tensor, Tensor]:
     """Returns the model's classes of the test images and the true ones, int64 N each, on the CPU.
 
     Args:
-        model: in evaluation mode; moved to the device.
+        model: in evaluation mode, in the memory format it was trained in; moved to the device.
         data: the data group that it was trained with.
         device: where to compute.
     """
@@ -34,7 +33,7 @@ def label_images(model: nn.Module, data: Any, images: Tensor, device: torch.devi
     """
     nobodys = torch.zeros(len(images), dtype=torch.int64)
     batches = EvalBatches(images, nobodys, batch_size=EVAL_BATCH, mean=data.mean, std=data.std, device=device)
-    return predict(place(model, device), batches)
+    return predict(model.to(device), batches)
 
 
 def accuracy(predicted: Tensor, labels: Tensor) -> float:

@@ -18,8 +18,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from cifar_tuning.errors import wants_traces
-from cifar_tuning.training.cuda_graphs import seconds_when_recorded
+from cifar_tuning.text import first_line
+from cifar_tuning.training.cuda_graphs import NotRecordedError, seconds_when_recorded
 from cifar_tuning.training.measurement_cache import Neighbours, key_of, one_at_a_time, recall, remember
+from cifar_tuning.training.memory import out_of_memory
 from cifar_tuning.training.precision import at_least_fp32, autocast, has_bf16
 from cifar_tuning.training.settings import MEMORY_FORMATS, PRECISIONS
 
@@ -147,7 +149,12 @@ def _of_all(
 
 
 def _fastest(what: str, candidates: Sequence[Formats], work: Workload) -> tuple[Formats, float]:
-    """Returns the formats in which a training step is fastest, and its seconds."""
+    """Returns the formats in which a training step is fastest, and its seconds; those that it fails in are passed over.
+
+    Raises:
+        Exception: it fails in all of them; the first one's error.
+    """
+    refused: dict[Formats, Exception] = {}
     times, began = dict.fromkeys(candidates, math.inf), time.perf_counter()
     for number in range(ROUNDS):  # in turn: a disturbance of some steps must not decide
         patience = HOPELESS[0 if number < ENOUGH else 1]
@@ -156,10 +163,19 @@ def _fastest(what: str, candidates: Sequence[Formats], work: Workload) -> tuple[
         if alone or (number >= ENOUGH and time.perf_counter() - began > LONG):
             break
         for one in hopeful:
-            times[one] = min(times[one], measure_step(one, work))
+            try:
+                times[one] = min(times[one], measure_step(one, work))
+            except Exception as error:  # `view` wants an image's numbers in one order, say
+                if isinstance(error, NotRecordedError) or out_of_memory(error):
+                    raise
+                refused.setdefault(one, error)
+        if len(refused) == len(candidates):
+            raise refused[candidates[0]]
+    for one, reason in refused.items():
+        log.info("%s does not run in %s: %s", what, one, first_line(reason))
     best = min(times.values())
     found = next(one for one in candidates if times[one] <= NEEDED_GAIN * best)
-    shown = ", ".join(f"{one} {1000 * seconds:.1f}" for one, seconds in times.items())
+    shown = ", ".join(f"{one} {1000 * seconds:.1f}" for one, seconds in times.items() if math.isfinite(seconds))
     log.info("milliseconds of a step of %s: %s; best in %s", what, shown, found)
     return found, times[found]
 

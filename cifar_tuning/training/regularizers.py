@@ -99,10 +99,10 @@ class ElasticNet(Regularizer):
         self.l1_ratio = float(l1_ratio)
 
     def penalty(self, model: nn.Module) -> Tensor | None:
-        """Returns the term as a scalar tensor with its gradient."""
-        if self.strength == 0:
-            return None
+        """Returns the term as a scalar tensor with its gradient; None where no such weights are trained."""
         weights, _ = split_parameters(model)
+        if self.strength == 0 or not weights:
+            return None
         total = self.strength * self.l1_ratio * _sum(w.abs().sum() for w in weights)
         if self.l1_ratio < 1:
             total = total + 0.5 * self.strength * (1 - self.l1_ratio) * _sum(w.square().sum() for w in weights)

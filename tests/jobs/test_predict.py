@@ -10,11 +10,16 @@ import pytest
 import torch
 from hydra.utils import execution_whitelist
 from PIL import Image
+from torch import nn
 
 from cifar_tuning.data import Synthetic
-from cifar_tuning.jobs.export import load_classifier
+from cifar_tuning.jobs.export import load_classifier, model_from_checkpoint
 from cifar_tuning.jobs.process import trusted_targets
+from cifar_tuning.jobs.testing import label_test_images
 from cifar_tuning.reporting.predictions import write_csv
+from cifar_tuning.training import checkpoint as checkpoints
+from cifar_tuning.training.checkpoint import Checkpoint
+from cifar_tuning.training.events import Progress
 from tests.conftest import STUDY
 
 
@@ -252,6 +257,32 @@ def test_the_exported_classifier_takes_raw_images(trained):
     normalised = ((images / 255 - mean) / std).permute(0, 3, 1, 2)
     with torch.no_grad():
         torch.testing.assert_close(classifier(images), classifier.model(normalised), rtol=1e-4, atol=1e-4)
+
+
+class Viewing(nn.Module):
+    """Runs in one memory format alone, as many a model from a tutorial does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.fc = nn.Conv2d(3, 2, 3, stride=8), nn.Linear(2 * 4 * 4, 10)
+
+    def forward(self, x):
+        return self.fc(self.conv(x).view(x.shape[0], -1))
+
+
+def test_a_model_predicts_in_the_memory_format_it_was_trained_in(tmp_path):
+    data, model = Synthetic(), Viewing()
+    target = {"_target_": f"{__name__}.Viewing"}
+    config = {"data": {"_target_": "cifar_tuning.data.Synthetic"}, "model": target}
+    of_run = {"optimizer": {}, "schedule": {}, "generators": {}, "progress": Progress(), "config": config}
+    state = Checkpoint(model.state_dict(), memory_format="contiguous_format", **of_run)
+    checkpoints.save(state, tmp_path / "best.pt")
+    with execution_whitelist([*trusted_targets(), f"{__name__}.*"]):
+        classifier, _ = load_classifier(tmp_path)
+        rebuilt, _ = model_from_checkpoint(tmp_path / "best.pt")
+    images = data.load_test().images
+    predicted, _ = label_test_images(rebuilt, data, torch.device("cpu"))
+    assert torch.equal(classifier(images).argmax(1), predicted)
 
 
 @pytest.mark.slow

@@ -42,6 +42,13 @@ class Strided(Delayed):
         return self.layer(x.flatten(1))
 
 
+class Viewing(Strided):
+    """Runs in one memory format of its images, as many a model from a tutorial does."""
+
+    def forward(self, x):
+        return self.layer(x.view(len(x), -1))
+
+
 @pytest.fixture
 def seconds(monkeypatch, tmp_path):
     """Has a training step take the seconds that a test says, by precision and memory format; returns what was timed."""
@@ -130,8 +137,9 @@ def test_what_is_asked_for_is_not_measured(monkeypatch, seconds, precision, memo
         (Delayed(torch.bfloat16), ("fp32", LAST)),
         (Strided(LAST), ("fp32", FIRST)),
         (Strided(FIRST), ("fp32", LAST)),
+        (Viewing(LAST), ("fp32", FIRST)),
     ],
-    ids=["slow fp32", "slow bf16", "slow channels_last", "slow contiguous"],
+    ids=["slow fp32", "slow bf16", "slow channels_last", "slow contiguous", "contiguous alone"],
 )
 def test_real_steps_are_timed(monkeypatch, tmp_path, model, expected):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
@@ -141,6 +149,12 @@ def test_real_steps_are_timed(monkeypatch, tmp_path, model, expected):
     assert [one for one, other in zip(found, expected, strict=True) if one == other]
     decides = 0 if isinstance(model.slow, torch.dtype) else 1
     assert found[decides] == expected[decides]
+
+
+def test_what_runs_in_no_format_says_why(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    with pytest.raises(RuntimeError, match="mat1 and mat2"):
+        resolve_formats("fp32", "auto", Workload(nn.Linear(1, 1), CPU, SHAPE))
 
 
 def test_the_measurement_is_made_once(monkeypatch, seconds):

@@ -53,6 +53,12 @@ def test_the_term_of_the_loss(model, regularizer, penalty):
     assert model[0].bias.grad is None
 
 
+@pytest.mark.parametrize("regularizer", [L1(0.1), ElasticNet(0.1)])
+def test_where_no_weights_are_trained_there_is_no_term(regularizer):
+    """As when nothing but batch norm is fine-tuned."""
+    assert regularizer.penalty(nn.BatchNorm2d(2)) is None
+
+
 def test_decay_is_the_optimizers(model):
     trainable = [p for p in model.parameters() if p.requires_grad]
     plain, decayed = Regularizer().parameter_groups(model), L2(0.1).parameter_groups(model)
