@@ -129,14 +129,15 @@ class StackedConv2d(Twin):
 
     def _of_the_images(self, x: Tensor, given: Given) -> Tensor:
         """Convolves images, some of which models may share."""
+        alone = len(given.sharing) == self.count
+        if alone and x.device.type != "cpu":
+            return self._convolved(x, self.weight, self.bias, self.count)
         batches = given.batches or self._apart(x, given.sharing)
         first = self.weight[: len(self.weight) // self.count]
-        on_cpu, in_channels_last = x.device.type == "cpu", x.is_contiguous(memory_format=torch.channels_last)
-        # On a CPU a grouped convolution of few channels takes longer than one by one in pairs of pixels, and in
+        # A grouped convolution of few channels takes longer than one by one in pairs of pixels, and in
         # contiguous_format twice as long.
         in_pairs = pairs_pixels(batches[0], first, **self.first)  # type: ignore[arg-type]
-        one_by_one = on_cpu and (in_pairs or not in_channels_last)
-        if len(batches) == self.count and not one_by_one:
+        if alone and not in_pairs and x.is_contiguous(memory_format=torch.channels_last):
             return self._convolved(x, self.weight, self.bias, self.count)
         return self._widely(batches, given.sharing)
 

@@ -30,7 +30,7 @@ def usable(x: Tensor) -> bool:
     return (
         x.device.type == "cuda"
         # The compiler makes kernels of its own, and a saved model holds plain operators.
-        and not (torch.compiler.is_compiling() or torch.compiler.is_exporting())
+        and not left_to_pytorch()
         and x.ndim == 4
         and 0 < x.numel() < MAX_ELEMENTS
         and torch.is_autocast_enabled("cuda")
@@ -38,6 +38,16 @@ def usable(x: Tensor) -> bool:
         and x.is_contiguous(memory_format=torch.channels_last)
         and x.stride(1) == 1  # of a single channel it is in either format
         and _work(x.device.index or 0)
+    )
+
+
+def left_to_pytorch() -> bool:
+    """Whether the layers are to be PyTorch's own: it was asked for, or something else than a step looks at them."""
+    return (
+        os.environ.get(SWITCH) == "0"
+        or torch.compiler.is_compiling()
+        or torch.compiler.is_exporting()
+        or torch.jit.is_tracing()
     )
 
 
@@ -49,8 +59,6 @@ def plain(tensor: Tensor | None, device: torch.device) -> bool:
 @functools.cache
 def _work(index: int) -> bool:
     """Whether a GPU runs what Triton compiles; found out once in a process, with the kernels of a SimpleNN."""
-    if os.environ.get(SWITCH) == "0":
-        return False
     try:
         if torch.cuda.get_device_capability(index) < NEEDED:
             return False

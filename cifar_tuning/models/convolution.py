@@ -5,12 +5,9 @@ each register empty. Two pixels side by side are one with twice the channels, an
 views in channels_last, and only the weights are laid out anew.
 """
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from cifar_tuning import kernels
 
@@ -25,7 +22,7 @@ VECTOR = 16
 
 
 class Conv2d(nn.Conv2d):
-    """PyTorch's convolution, same weights and values; faster for few channels on a GPU."""
+    """PyTorch's convolution, same weights and values; faster for few channels."""
 
     def forward(self, input: Tensor) -> Tensor:
         """Maps N×C×H×W to N×out×H'×W'."""
@@ -92,6 +89,8 @@ def pairs_pixels(
 ) -> bool:
     """Whether a convolution without groups is computed for two pixels at a time, which was measured to be faster.
 
+    Of images that are finite, as they should be: one column further than by itself, a pixel meets a weight of zero.
+
     Args:
         x: N×C×H×W.
         weight: out×C×kH×kW.
@@ -114,7 +113,7 @@ def pairs_pixels(
             size + 2 * more >= kernel for size, more, kernel in zip(x.shape[2:], padding, weight.shape[2:], strict=True)
         )
         and x.is_contiguous(memory_format=torch.channels_last)
-        and not (torch.compiler.is_compiling() or torch.compiler.is_exporting())
+        and not kernels.left_to_pytorch()
     )
 
 
@@ -129,27 +128,16 @@ def convolved_in_pairs(x: Tensor, weight: Tensor, bias: Tensor | None, padding: 
     """
     n, channels, height, width = x.shape
     pairs = x.permute(0, 2, 3, 1).view(n, height, width // 2, 2 * channels).permute(0, 3, 1, 2)
-    y = F.conv2d(pairs, _OfPairs.apply(weight), None if bias is None else bias.repeat(2), padding=(padding, 0))
+    y = F.conv2d(pairs, _of_pairs(weight), None if bias is None else bias.repeat(2), padding=(padding, 0))
     return y.permute(0, 2, 3, 1).reshape(n, y.shape[2], 2 * y.shape[3], len(weight)).permute(0, 3, 1, 2)
 
 
-class _OfPairs(torch.autograd.Function):
-    """Weights for one pixel, out×C×kH×kW, as those for two, (2·out)×(2·C)×kH×(kW+1)/2; has first derivatives only.
+def _of_pairs(weight: Tensor) -> Tensor:
+    """Returns weights for one pixel, out×C×kH×kW, as those for two, (2·out)×(2·C)×kH×(kW+1)/2.
 
     The right pixel's are the left one's, one column later. Both lack a column, which has zeros.
     """
-
-    @staticmethod
-    def forward(ctx: Any, weight: Tensor) -> Tensor:
-        out, channels, height, width = weight.shape
-        own = weight.permute(0, 2, 3, 1)
-        both = own.new_zeros(2, out, height, width + 1, channels)
-        both[0, :, :, :-1], both[1, :, :, 1:] = own, own
-        return both.view(2 * out, height, (width + 1) // 2, 2 * channels).permute(0, 3, 1, 2)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
-        doubled, twice, height, half = grad.shape
-        both = grad.permute(0, 2, 3, 1).reshape(2, doubled // 2, height, 2 * half, twice // 2)
-        return (both[0, :, :, :-1] + both[1, :, :, 1:]).permute(0, 3, 1, 2)
+    own = weight.permute(0, 2, 3, 1)
+    out, height, width, channels = own.shape
+    both = torch.stack([F.pad(own, (0, 0, 0, 1)), F.pad(own, (0, 0, 1, 0))])
+    return both.reshape(2 * out, height, (width + 1) // 2, 2 * channels).permute(0, 3, 1, 2)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from cifar_tuning import kernels
 from cifar_tuning.models.layers import is_hooked
 
 # Integers of the same size. Of longer numbers, PyTorch's pooling is as fast.
@@ -20,7 +21,7 @@ MANY = 64
 
 
 def max_pooled(pool: nn.Module, x: Tensor) -> Tensor:
-    """Returns `pool(x)`, the faster way where there is one; same values and gradients.
+    """Returns `pool(x)`, the faster way where there is one: same values, and same gradients but for 0 beside -0.
 
     Args:
         pool: any module.
@@ -48,8 +49,13 @@ def pools_by_lines(pool: nn.Module, x: Tensor) -> bool:
         and x.is_contiguous(memory_format=torch.channels_last)
         and halves(pool, x)
         and not is_hooked(pool)
-        and not (torch.compiler.is_compiling() or torch.compiler.is_exporting())
+        and not kernels.left_to_pytorch()
     )
+
+
+def empty_images(shape: tuple[int, int, int, int], like: Tensor) -> Tensor:
+    """Returns room for images in channels_last, of the precision and on the device of other ones."""
+    return torch.empty(shape, dtype=like.dtype, device=like.device, memory_format=torch.channels_last)
 
 
 def halves(pool: nn.Module, x: Tensor) -> bool:
@@ -76,8 +82,7 @@ def _lines(columns: Tensor) -> tuple[Tensor, ...]:
 def _larger(lines: tuple[Tensor, ...]) -> Tensor:
     """The larger of each two lines, N×C×H/2×W/2; no view, so that an operation in place may follow."""
     n, height, width, channels = lines[0].shape
-    shape = n, channels, height, width
-    larger = torch.empty(shape, dtype=lines[0].dtype, memory_format=torch.channels_last)
+    larger = empty_images((n, channels, height, width), lines[0])
     torch.maximum(*lines, out=larger.permute(0, 2, 3, 1))
     return larger
 
@@ -89,7 +94,7 @@ def _equal(one: Tensor, other: Tensor) -> Tensor:
 
 
 class _Maximum(torch.autograd.Function):
-    """Max-pooling of 2×2 pixels; of equal ones the first has the gradient. Has first derivatives only."""
+    """Max-pooling of 2×2 pixels; of those with equal bits the first has the gradient. Has first derivatives only."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -112,8 +117,7 @@ class _Maximum(torch.autograd.Function):
         upper, lower = _lines(of_lines)
         torch.mul(grads, is_upper, out=upper)
         torch.sub(grads, upper, out=lower)
-        shape = n, channels, 2 * height, 2 * width
-        dx = torch.empty(shape, dtype=grad.dtype, memory_format=torch.channels_last)
+        dx = empty_images((n, channels, 2 * height, 2 * width), grad)
         left, right = (column.view(bits) for column in _columns(dx))
         torch.mul(of_lines, is_left, out=left)
         torch.sub(of_lines, left, out=right)

@@ -218,5 +218,5 @@ class BatchNorm2d(nn.BatchNorm2d):
             and self.num_features < VECTOR
             and torch.is_grad_enabled()
             and x.is_contiguous(memory_format=torch.channels_last)
-            and not torch.compiler.is_compiling()
+            and not kernels.left_to_pytorch()
         )

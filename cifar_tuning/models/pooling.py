@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from cifar_tuning import kernels
 from cifar_tuning.models.layers import is_hooked
 from cifar_tuning.models.max_pooling import max_pooled
 from cifar_tuning.models.normalization import (
@@ -79,7 +80,7 @@ def pools_first(norm: nn.Module, pool: nn.Module, x: Tensor) -> bool:
         and x.device.type == "cpu"
         and x.numel() // x.shape[1] >= FEWEST_PIXELS
         and x.is_contiguous(memory_format=torch.channels_last)
-        and not (torch.compiler.is_compiling() or torch.compiler.is_exporting())
+        and not kernels.left_to_pytorch()
         and isinstance(norm, Normalization)
         and _is_itself(norm)
         and keeps_statistics(norm)

@@ -22,3 +22,17 @@ def test_values_and_gradients(dtype, channels, wide, memory_format, monkeypatch)
     grad = torch.randn(reference.shape, generator=generator).to(dtype)
     for mine, theirs in zip(*(torch.autograd.grad(y, leaves, grad) for y in (joined, reference)), strict=True):
         assert torch.equal(mine, theirs)
+
+
+def test_single_pixels():
+    leaves = [torch.randn(2, 8, 1, 1, requires_grad=True) for _ in range(2)]
+    joined = joining.side_by_side(leaves)
+    assert torch.equal(joined, torch.cat(leaves, 1))
+    (joined.flatten(1) * torch.arange(16)).sum().backward()
+    assert torch.equal(leaves[1].grad[0].flatten(), torch.arange(8, 16).float())
+
+
+def test_parts_of_longer_tensors():
+    longer = torch.randn(5, 8, 2, 2).contiguous(memory_format=torch.channels_last)
+    parts = [longer[1:3], longer[3:]]
+    assert torch.equal(joining.side_by_side(parts), torch.cat(parts, 1))

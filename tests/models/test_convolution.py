@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from cifar_tuning.models import convolution
+from cifar_tuning.models import SimpleNN, convolution
 from cifar_tuning.models.convolution import Conv2d
 
 
@@ -34,6 +34,31 @@ def test_values_and_gradients_are_pytorchs(channels, out, kernel, padding, bias,
     parameters = list(layer.parameters())
     for mine, theirs in zip(*(torch.autograd.grad(one, parameters, grad) for one in (y, reference)), strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-12, atol=1e-12)
+
+
+def test_it_has_second_derivatives():
+    layer, x = Conv2d(3, 8, 3).double(), images(2, 3, 8, 8)
+    layer.to(memory_format=torch.channels_last)
+    second = []
+    for convolve in (layer, lambda x: F.conv2d(x, layer.weight, layer.bias)):
+        (first,) = torch.autograd.grad(convolve(x).tanh().sum(), layer.weight, create_graph=True)
+        second.append(torch.autograd.grad(first.square().sum(), layer.weight)[0])
+    torch.testing.assert_close(*second, rtol=1e-12, atol=1e-12)
+
+
+def test_pytorch_may_be_asked_to_do_all(monkeypatch):
+    layer, x = Conv2d(3, 8, 3).double(), images(2, 3, 8, 8)
+    assert convolution.pairs_pixels(x, layer.weight, layer.stride, layer.padding, layer.dilation)
+    monkeypatch.setenv("CIFAR_TUNING_KERNELS", "0")
+    assert not convolution.pairs_pixels(x, layer.weight, layer.stride, layer.padding, layer.dilation)
+
+
+def test_a_traced_model_can_be_saved(tmp_path):
+    model = SimpleNN().to(memory_format=torch.channels_last).eval()
+    x = torch.rand(2, 3, 32, 32).contiguous(memory_format=torch.channels_last)
+    with torch.no_grad():
+        torch.jit.save(torch.jit.trace(model, x), tmp_path / "model.pt")
+        torch.testing.assert_close(torch.jit.load(tmp_path / "model.pt")(x), model(x))
 
 
 @pytest.mark.parametrize(
