@@ -8,7 +8,6 @@ from torch import Tensor, nn
 from cifar_tuning import kernels
 from cifar_tuning.models.activations import Swish
 from cifar_tuning.models.layers import is_hooked
-from cifar_tuning.models.max_pooling import halves, max_pooled
 from cifar_tuning.models.pooling import normalized_and_pooled
 
 
@@ -48,7 +47,7 @@ def activated_and_pooled(
         return together
     if pool_first:
         return cast(Tensor, activation(normalized_and_pooled(norm, pool, x)))
-    return max_pooled(pool, activation(norm(x)))
+    return cast(Tensor, pool(activation(norm(x))))
 
 
 def _together(norm: nn.Module, activation: nn.Module, x: Tensor, pool: nn.Module | None = None) -> Tensor | None:
@@ -57,7 +56,7 @@ def _together(norm: nn.Module, activation: nn.Module, x: Tensor, pool: nn.Module
         return None
     if any(part is not None and is_hooked(part) for part in (norm, activation, pool)):
         return None
-    if pool is not None and not halves(pool, x):
+    if pool is not None and not _halves(pool, x):
         return None
     if type(activation) is nn.ReLU:
         kind = kernels.RELU
@@ -73,3 +72,13 @@ def _together(norm: nn.Module, activation: nn.Module, x: Tensor, pool: nn.Module
     if "by_kernel" in vars(type(norm)):
         return cast("ByKernel", norm).by_kernel(x, kind, pool is not None)
     return None
+
+
+def _halves(pool: nn.Module, x: Tensor) -> bool:
+    """Whether a layer takes the largest of each 2×2 pixels, and none is left over."""
+    if type(pool) is not nn.MaxPool2d or pool.return_indices or x.shape[2] % 2 or x.shape[3] % 2:
+        return False
+    return all(
+        value in (wanted, (wanted, wanted))
+        for value, wanted in ((pool.kernel_size, 2), (pool.stride, 2), (pool.padding, 0), (pool.dilation, 1))
+    )

@@ -14,7 +14,6 @@ from torch.autograd.function import once_differentiable
 
 from cifar_tuning import kernels
 from cifar_tuning.models.layers import is_hooked
-from cifar_tuning.models.max_pooling import max_pooled
 from cifar_tuning.models.normalization import (
     gradient_sums,
     keeps_statistics,
@@ -60,7 +59,7 @@ def normalized_and_pooled(norm: nn.Module, pool: nn.Module, x: Tensor) -> Tensor
         x: N×C×H×W.
     """
     if not pools_first(norm, pool, x):
-        return max_pooled(pool, norm(x))
+        return cast(Tensor, pool(norm(x)))
     assert isinstance(norm, Normalization)
     assert isinstance(pool, nn.MaxPool2d)
     y = _NormalizedMaximum.apply(x, norm.weight, norm.bias, norm.eps, norm.take_in, _numbers(pool))
