@@ -87,6 +87,12 @@ def _memory_format(x: Tensor) -> torch.memory_format:
     return torch.channels_last if channels_last else torch.contiguous_format
 
 
+def _in_bf16(x: Tensor) -> bool:
+    """Whether a convolution on a CPU computes in bf16."""
+    autocast = torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16
+    return autocast or x.dtype == torch.bfloat16
+
+
 @dataclass
 class Given:
     """What a stack is given: images that some of its models may have in common.
@@ -134,9 +140,9 @@ class StackedConv2d(Twin):
             return self._convolved(x, self.weight, self.bias, self.count)
         batches = given.batches or self._apart(x, given.sharing)
         first = self.weight[: len(self.weight) // self.count]
-        # A grouped convolution of few channels takes longer than one by one in pairs of pixels, and in
+        # In bf16 a grouped convolution of few channels takes longer than one by one in pairs of pixels, and in
         # contiguous_format twice as long.
-        in_pairs = pairs_pixels(batches[0], first, **self.first)  # type: ignore[arg-type]
+        in_pairs = _in_bf16(x) and pairs_pixels(batches[0], first, **self.first)  # type: ignore[arg-type]
         if alone and not in_pairs and x.is_contiguous(memory_format=torch.channels_last):
             return self._convolved(x, self.weight, self.bias, self.count)
         return self._widely(batches, given.sharing)

@@ -6,11 +6,12 @@ import sqlite3
 import optuna
 import pytest
 import torch
+import torch.nn.functional as F
 from optuna.trial import TrialState
 from torch import nn
 
 from cifar_tuning import devices
-from cifar_tuning.fused import flow
+from cifar_tuning.fused import flow, layers
 from cifar_tuning.fused.launch import Launch
 from cifar_tuning.fused.layers import Given, StackedConv2d
 from cifar_tuning.fused.stack import Stack
@@ -246,20 +247,28 @@ def test_one_by_one_where_stacking_does_not_pay(tiny, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("bias", [False, True])
-@pytest.mark.parametrize("sharing", [(2, 1), (1, 2), (1, 1, 1), (3,)])
-def test_images_that_some_models_share(sharing, bias):
+@pytest.mark.parametrize(
+    ("sharing", "in_bf16", "calls"),
+    [((2, 1), False, 2), ((1, 2), True, 2), ((1, 1, 1), False, 1), ((1, 1, 1), True, 3), ((3,), True, 1)],
+)
+def test_images_that_some_models_share(monkeypatch, sharing, in_bf16, calls, bias):
     """Forward and backward, against each model's own convolution of its images."""
+    monkeypatch.setattr(layers, "_in_bf16", lambda x: in_bf16)
     torch.manual_seed(0)
     convolutions = [nn.Conv2d(3, 4, 3, bias=bias).double() for _ in range(3)]
-    different = [torch.randn(2, 3, 6, 6, dtype=torch.float64) for _ in sharing]
+    in_order = {"memory_format": torch.channels_last}
+    different = [torch.randn(2, 3, 6, 6, dtype=torch.float64).contiguous(**in_order) for _ in sharing]
     own = [images for images, models in zip(different, sharing, strict=True) for _ in range(models)]
     expected = torch.cat([conv(images) for conv, images in zip(convolutions, own, strict=True)], 1)
     expected.square().sum().backward()
     gradients = [p.grad.clone() for conv in convolutions for p in conv.parameters()]
     stacked = StackedConv2d(convolutions)
-    images = torch.cat(own, 1)
-    stacked.given = Given(images, sharing)
+    images = torch.cat(own, 1).contiguous(**in_order)
+    stacked.given = Given(images, sharing, different if in_bf16 else ())
+    convolve, seen = F.conv2d, []
+    monkeypatch.setattr(F, "conv2d", lambda x, *args, **options: seen.append(x) or convolve(x, *args, **options))
     outputs = stacked(images)
+    assert len(seen) == calls
     torch.testing.assert_close(outputs, expected)
     outputs.square().sum().backward()
     for got, wanted in zip([p.grad for conv in convolutions for p in conv.parameters()], gradients, strict=True):
