@@ -12,10 +12,10 @@ from torch.autograd.function import once_differentiable
 WIDEST = torch.complex128
 
 
-def side_by_side(features: Sequence[Tensor]) -> Tensor:
+def cat_channels(features: Sequence[Tensor]) -> Tensor:
     """Joins features of several models, N×C×H×W each, to N×ΣC×H×W; all in one memory format, which stays."""
     if all(_in_wide_numbers(each) for each in features):
-        return cast(Tensor, _SideBySide.apply(*features))
+        return cast(Tensor, _CatChannels.apply(*features))
     return torch.cat(list(features), 1)
 
 
@@ -37,7 +37,7 @@ def _wide(x: Tensor) -> Tensor:
     return x.as_strided((n, height, width, channels), strides).view(WIDEST)
 
 
-class _SideBySide(torch.autograd.Function):
+class _CatChannels(torch.autograd.Function):
     """`torch.cat` along the channels of images in channels_last; has first derivatives only."""
 
     @staticmethod

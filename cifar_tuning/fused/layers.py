@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cifar_tuning import kernels
-from cifar_tuning.fused.joining import side_by_side
+from cifar_tuning.fused.joining import cat_channels
 from cifar_tuning.models.convolution import Conv2d, convolved, pairs_pixels
 from cifar_tuning.models.layers import every_nth_pixel
 from cifar_tuning.models.normalization import BatchNorm2d, on_gpu
@@ -159,7 +159,7 @@ class StackedConv2d(Twin):
             own = slice(first * features, (first + models) * features)
             outputs.append(self._convolved(images, self.weight[own], None if self.bias is None else self.bias[own], 1))
             first += models
-        return side_by_side(outputs)
+        return cat_channels(outputs)
 
     def _convolved(self, x: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> Tensor:
         return convolved(x, weight, bias, groups, **self.first)  # type: ignore[arg-type]

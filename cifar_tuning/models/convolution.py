@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cifar_tuning import kernels
+from cifar_tuning.models.normalization import VECTOR
 
 # Colour channels of an image: where there are so few, a matrix product's columns go to waste in cuDNN's kernels.
 FEW = 4
@@ -17,8 +18,6 @@ FEW = 4
 ENOUGH = 16
 # Most channels of a group for our kernel, as far as measured; with more, cuDNN's are fast.
 MOST = 64
-# Numbers of float32 in a register of a CPU: two pixels' output channels fill it.
-VECTOR = 16
 
 
 class Conv2d(nn.Conv2d):
@@ -42,7 +41,7 @@ def convolved(
 ) -> Tensor:
     """Returns `F.conv2d` of the same arguments, by the faster way where there is one."""
     if groups == 1 and pairs_pixels(x, weight, stride, padding, dilation):
-        return convolved_in_pairs(x, weight, bias, int(padding[0]))
+        return _convolved_in_pairs(x, weight, bias, int(padding[0]))
     if not _suits(x, weight, bias, groups, stride, padding, dilation):
         return F.conv2d(x, weight, bias, stride, padding, dilation, groups)
     from cifar_tuning.kernels.convolution import convolve
@@ -103,7 +102,7 @@ def pairs_pixels(
         and x.ndim == 4
         and not x.requires_grad  # a gradient of the images takes longer that way
         and weight.shape[1] == x.shape[1] <= FEW
-        and 2 * len(weight) <= VECTOR
+        and 2 * len(weight) <= VECTOR  # which two pixels' output channels fill
         and not isinstance(padding, str)
         and padding[1] == 0
         and {*stride, *dilation} == {1}
@@ -117,7 +116,7 @@ def pairs_pixels(
     )
 
 
-def convolved_in_pairs(x: Tensor, weight: Tensor, bias: Tensor | None, padding: int) -> Tensor:
+def _convolved_in_pairs(x: Tensor, weight: Tensor, bias: Tensor | None, padding: int) -> Tensor:
     """Returns the convolution of images as `pairs_pixels` wants them, N×out×H'×W'.
 
     Args:

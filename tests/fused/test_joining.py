@@ -13,9 +13,9 @@ def test_values_and_gradients(dtype, channels, wide, memory_format, monkeypatch)
     generator = torch.Generator().manual_seed(0)
     leaves = [torch.randn(2, c, 4, 6, generator=generator).to(dtype).requires_grad_() for c in channels]
     features = [leaf.contiguous(memory_format=memory_format) for leaf in leaves]
-    calls, apply = [], joining._SideBySide.apply
-    monkeypatch.setattr(joining._SideBySide, "apply", lambda *a: calls.append(a) or apply(*a))
-    joined, reference = joining.side_by_side(features), torch.cat(features, 1)
+    calls, apply = [], joining._CatChannels.apply
+    monkeypatch.setattr(joining._CatChannels, "apply", lambda *a: calls.append(a) or apply(*a))
+    joined, reference = joining.cat_channels(features), torch.cat(features, 1)
     assert len(calls) == (wide and memory_format == torch.channels_last)
     assert torch.equal(joined, reference)
     assert joined.is_contiguous(memory_format=memory_format)
@@ -26,7 +26,7 @@ def test_values_and_gradients(dtype, channels, wide, memory_format, monkeypatch)
 
 def test_single_pixels():
     leaves = [torch.randn(2, 8, 1, 1, requires_grad=True) for _ in range(2)]
-    joined = joining.side_by_side(leaves)
+    joined = joining.cat_channels(leaves)
     assert torch.equal(joined, torch.cat(leaves, 1))
     (joined.flatten(1) * torch.arange(16)).sum().backward()
     assert torch.equal(leaves[1].grad[0].flatten(), torch.arange(8, 16).float())
@@ -35,4 +35,4 @@ def test_single_pixels():
 def test_parts_of_longer_tensors():
     longer = torch.randn(5, 8, 2, 2).contiguous(memory_format=torch.channels_last)
     parts = [longer[1:3], longer[3:]]
-    assert torch.equal(joining.side_by_side(parts), torch.cat(parts, 1))
+    assert torch.equal(joining.cat_channels(parts), torch.cat(parts, 1))
