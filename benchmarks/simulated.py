@@ -25,6 +25,8 @@ from cifar_tuning.tuning.pruners import MedianPruner
 
 RECORDED = Path(__file__).with_name("recorded") / "simplenn_study.csv"
 TRIALS, EPOCHS = 40, 15
+# As two workers with a stack of four each have them, or one GPU with a stack of eight.
+SIDE_BY_SIDE = 8
 # The pruner was chosen by looking at studies of the seeds below.
 FIRST_SEED = 1000
 # Of an accuracy from epoch to epoch, before and after the learning rate is divided; and what a step away costs.
@@ -51,6 +53,12 @@ PRUNERS: dict[str, optuna.pruners.BasePruner] = {
     "successive halving": optuna.pruners.SuccessiveHalvingPruner(1, 4, 0),
     "hyperband": optuna.pruners.HyperbandPruner(1, EPOCHS, 3),
 }
+PRUNERS_SIDE_BY_SIDE: dict[str, optuna.pruners.BasePruner] = {
+    "none": PRUNERS["none"],
+    "median, ours": PRUNERS["median, ours"],
+    "median, ours, complete trials alone": MedianPruner(**{**DEFAULT, "count_incomplete": False}),
+    "successive halving": PRUNERS["successive halving"],
+}
 
 
 @dataclass(frozen=True)
@@ -73,7 +81,18 @@ def load() -> list[Recorded]:
         ]
 
 
-def simulate(known: list[Recorded], pruner: optuna.pruners.BasePruner, seed: int, stock: bool) -> tuple[int, float]:
+@dataclass
+class Running:
+    """A trial that is being trained: what it has reported, and the rest of its curve."""
+
+    trial: optuna.Trial
+    reported: list[float]
+    ahead: list[float]
+
+
+def simulate(
+    known: list[Recorded], pruner: optuna.pruners.BasePruner, seed: int, stock: bool, at_a_time: int
+) -> tuple[int, float]:
     """Runs a study; returns the epochs that it trained and its best accuracy.
 
     Args:
@@ -81,32 +100,43 @@ def simulate(known: list[Recorded], pruner: optuna.pruners.BasePruner, seed: int
         pruner: of the study.
         seed: of the sampler and of the noise.
         stock: TPE as the stock plugin has it; otherwise as our sweeper has it, the defaults tried first.
+        at_a_time: how many trials run side by side, epoch by epoch; another begins whenever one ends.
     """
-    noise = random.Random(seed)
+    noise, order = random.Random(seed), random.Random(seed)
     sampler = optuna.samplers.TPESampler(seed=seed, multivariate=not stock, constant_liar=not stock)
     study = optuna.create_study(direction="maximize", sampler=sampler, pruner=pruner)
     if not stock:
         study.enqueue_trial({"lr": 0.01, "strength": 1e-4, "decay_epochs": 10, "activation": "relu"})
     epochs, best = 0, 0.0
-    for _ in range(TRIALS):
-        trial, pruned = study.ask(), False
-        wanted = Recorded(
-            trial.suggest_float("lr", 1e-3, 0.3, log=True),
-            trial.suggest_float("strength", 1e-6, 1e-2, log=True),
-            trial.suggest_int("decay_epochs", 3, EPOCHS),
-            trial.suggest_categorical("activation", ["relu", "swish"]),
-            (),
-        )
-        values: list[float] = []
-        for epoch, value in enumerate(_curve(known, wanted, noise), 1):
+    running = [_begin(study, known, noise) for _ in range(at_a_time)]
+    while running:
+        order.shuffle(running)
+        for one in list(running):
             epochs += 1
-            values.append(value)
-            trial.report(value, epoch)
-            if epoch < EPOCHS and (pruned := trial.should_prune()):
-                break
-        best = max(best, *values)
-        study.tell(trial, None if pruned else max(values), optuna.trial.TrialState.PRUNED if pruned else None)
+            one.reported.append(one.ahead.pop(0))
+            one.trial.report(one.reported[-1], len(one.reported))
+            pruned = bool(one.ahead) and one.trial.should_prune()
+            if one.ahead and not pruned:
+                continue
+            best = max(best, *one.reported)
+            state = optuna.trial.TrialState.PRUNED if pruned else None
+            study.tell(one.trial, None if pruned else max(one.reported), state)
+            running.remove(one)
+            if len(study.get_trials(deepcopy=False)) < TRIALS:
+                running.append(_begin(study, known, noise))
     return epochs, best
+
+
+def _begin(study: optuna.Study, known: list[Recorded], noise: random.Random) -> Running:
+    trial = study.ask()
+    wanted = Recorded(
+        trial.suggest_float("lr", 1e-3, 0.3, log=True),
+        trial.suggest_float("strength", 1e-6, 1e-2, log=True),
+        trial.suggest_int("decay_epochs", 3, EPOCHS),
+        trial.suggest_categorical("activation", ["relu", "swish"]),
+        (),
+    )
+    return Running(trial, [], _curve(known, wanted, noise))
 
 
 def _curve(known: list[Recorded], wanted: Recorded, noise: random.Random) -> list[float]:
@@ -138,20 +168,26 @@ def run(studies: int) -> Path:
         studies: of each pruner, the same sampler seeds for all.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    known, seeds = load(), range(FIRST_SEED, FIRST_SEED + studies)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        stock = [simulate(known, optuna.pruners.NopPruner(), seed, True) for seed in seeds]
-        figures = {}
-        for name, pruner in tqdm(PRUNERS.items(), desc="pruners", leave=False):
-            own = [simulate(known, pruner, seed, False) for seed in seeds]
-            points = [100 * (mine[1] - theirs[1]) for mine, theirs in zip(own, stock, strict=True)]
-            figures[name] = {
-                "times_fewer_epochs": round(TRIALS * EPOCHS * studies / sum(epochs for epochs, _ in own), 2),
-                "points": round(statistics.mean(points), 2),
-                "standard_error": round(statistics.stdev(points) / studies**0.5, 2),
-            }
-            one = figures[name]
-            shown = f"{one['points']:+.2f} ± {one['standard_error']:.2f} points"
-            print(f"simulated  {name:32} {one['times_fewer_epochs']:.2f}x fewer, {shown}", flush=True)
-    return measure.write("simulated", {"studies": studies, "trials": TRIALS, "epochs": EPOCHS, "pruners": figures})
+        figures = _compare(PRUNERS, studies, 1)
+        side_by_side = _compare(PRUNERS_SIDE_BY_SIDE, studies, SIDE_BY_SIDE)
+    content = {"studies": studies, "trials": TRIALS, "epochs": EPOCHS, "at_a_time": SIDE_BY_SIDE}
+    return measure.write("simulated", {**content, "pruners": figures, "pruners_side_by_side": side_by_side})
+
+
+def _compare(pruners: dict[str, optuna.pruners.BasePruner], studies: int, at_a_time: int) -> dict[str, Any]:
+    known, seeds, figures = load(), range(FIRST_SEED, FIRST_SEED + studies), {}
+    stock = [simulate(known, optuna.pruners.NopPruner(), seed, True, at_a_time) for seed in seeds]
+    for name, pruner in tqdm(pruners.items(), desc=f"pruners, {at_a_time} at a time", leave=False):
+        own = [simulate(known, pruner, seed, False, at_a_time) for seed in seeds]
+        points = [100 * (mine[1] - theirs[1]) for mine, theirs in zip(own, stock, strict=True)]
+        figures[name] = {
+            "times_fewer_epochs": round(TRIALS * EPOCHS * studies / sum(epochs for epochs, _ in own), 2),
+            "points": round(statistics.mean(points), 2),
+            "standard_error": round(statistics.stdev(points) / studies**0.5, 2),
+        }
+        one = figures[name]
+        shown = f"{one['points']:+.2f} ± {one['standard_error']:.2f} points"
+        print(f"simulated  {at_a_time} {name:36} {one['times_fewer_epochs']:.2f}x fewer, {shown}", flush=True)
+    return figures

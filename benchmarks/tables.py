@@ -233,12 +233,14 @@ def points_gained(rounds: Sequence[Mapping[str, Any]], goal: float = -0.5) -> tu
 def _simulated(content: dict[str, Any]) -> list[str]:
     rows = [
         f"{_where(content, 'simulated')[:-1]}: {content['studies']} studies with each pruner:",
-        *("", "| pruner | epochs, fewer | best, points from the stock plugin's |", "|---|---|---|"),
+        "",
+        "| trials at a time | pruner | epochs, fewer | best, points from the stock plugin's |",
+        "|---|---|---|---|",
     ]
-    for name, one in content["pruners"].items():
-        rows.append(
-            f"| {name} | {one['times_fewer_epochs']:.2f}x | {one['points']:+.2f} ± {one['standard_error']:.2f} |"
-        )
+    for at_a_time, pruners in ((1, content["pruners"]), (content["at_a_time"], content["pruners_side_by_side"])):
+        for name, one in pruners.items():
+            points = f"{one['points']:+.2f} ± {one['standard_error']:.2f}"
+            rows.append(f"| {at_a_time} | {name} | {one['times_fewer_epochs']:.2f}x | {points} |")
     return rows
 
 

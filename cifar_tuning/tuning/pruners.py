@@ -3,7 +3,13 @@
 Late in a training its schedule decides how curves compare: where the learning rate is divided in epoch 10, an accuracy
 leaps up in epoch 11, and whoever waits for epoch 12 with it is below the median until then. And a trial that is looked
 at often is below the median at some time, by chance.
+
+And with a beginning for trials that run side by side: where eight begin at once, all of them would be complete before
+the first could be compared with complete ones.
 """
+
+from types import SimpleNamespace
+from typing import cast
 
 import optuna
 from optuna.study import Study
@@ -21,6 +27,9 @@ class PercentilePruner(optuna.pruners.PercentilePruner):
         n_last_steps: no trial is pruned behind this step; None: up to its end, as Optuna does.
         n_seed_steps: of one seed of a trial that has several: it may be pruned behind each, whatever else is said.
             None: there is one seed.
+        count_incomplete: while fewer than n_startup_trials are complete, whether a trial is compared with running and
+            pruned ones too, as soon as more than n_startup_trials others have reached its step. Trials one after the
+            other are pruned as without it.
 
     Raises:
         ValueError: an option is out of range, or no trial would ever be pruned.
@@ -36,7 +45,10 @@ class PercentilePruner(optuna.pruners.PercentilePruner):
         n_min_trials: int = 1,
         n_last_steps: int | None = None,
         n_seed_steps: int | None = None,
+        count_incomplete: bool = False,
     ) -> None:
+        if not isinstance(count_incomplete, bool):
+            raise ValueError(f"count_incomplete must be true or false, but got {count_incomplete}.")
         for name, value in (("n_last_steps", n_last_steps), ("n_seed_steps", n_seed_steps)):
             if value is not None and not is_whole(value, 1):
                 raise ValueError(f"{name} must be a whole number, 1 or above, or null, but got {value}.")
@@ -47,6 +59,7 @@ class PercentilePruner(optuna.pruners.PercentilePruner):
             )
         super().__init__(percentile, n_startup_trials, n_warmup_steps, interval_steps, n_min_trials=n_min_trials)
         self._n_last_steps, self._n_seed_steps = n_last_steps, n_seed_steps
+        self._count_incomplete = count_incomplete
         self._behind_a_seed = optuna.pruners.PercentilePruner(percentile, n_startup_trials, n_min_trials=n_min_trials)
 
     def prune(self, study: Study, trial: FrozenTrial) -> bool:
@@ -58,7 +71,19 @@ class PercentilePruner(optuna.pruners.PercentilePruner):
             return self._behind_a_seed.prune(study, trial)
         if self._n_last_steps is not None and step > self._n_last_steps:
             return False
+        if self._count_incomplete and not self._started(study):
+            counted = (TrialState.COMPLETE, TrialState.RUNNING, TrialState.PRUNED)
+            trials = study.get_trials(deepcopy=False, states=counted)
+            others = [one for one in trials if one.number != trial.number and step in one.intermediate_values]
+            if len(others) <= self._n_startup_trials:
+                return False
+            # Optuna's rule with these for complete trials: it asks a study for nothing else.
+            study = cast(Study, SimpleNamespace(direction=study.direction, get_trials=lambda **_: others))
         return super().prune(study, trial)
+
+    def _started(self, study: Study) -> bool:
+        complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        return len(complete) >= max(self._n_startup_trials, 1)
 
 
 class MedianPruner(PercentilePruner):
@@ -66,7 +91,7 @@ class MedianPruner(PercentilePruner):
 
     Args:
         n_startup_trials, n_warmup_steps, interval_steps, n_min_trials: as Optuna's.
-        n_last_steps, n_seed_steps: as `PercentilePruner`'s.
+        n_last_steps, n_seed_steps, count_incomplete: as `PercentilePruner`'s.
     """
 
     def __init__(
@@ -78,6 +103,7 @@ class MedianPruner(PercentilePruner):
         n_min_trials: int = 1,
         n_last_steps: int | None = None,
         n_seed_steps: int | None = None,
+        count_incomplete: bool = False,
     ) -> None:
         super().__init__(
             50.0,
@@ -87,6 +113,7 @@ class MedianPruner(PercentilePruner):
             n_min_trials=n_min_trials,
             n_last_steps=n_last_steps,
             n_seed_steps=n_seed_steps,
+            count_incomplete=count_incomplete,
         )
 
 

@@ -123,6 +123,62 @@ def test_the_percentile_is_the_share_that_goes_on(pruner, goes_on, seeds):
     assert kept == goes_on
 
 
+@pytest.mark.parametrize(
+    ("options", "values", "expected"),
+    [
+        ({}, [0.5, 0.4, 0.3, 0.2, 0.1, 0.4, 0.2], []),  # none is complete
+        ({"count_incomplete": True}, [0.5, 0.4, 0.3, 0.2, 0.1, 0.4, 0.2], [4, 6]),  # behind .35, and behind .35 again
+        ({"count_incomplete": True, "n_startup_trials": 5}, [0.5, 0.4, 0.3, 0.2, 0.1, 0.4, 0.2], [6]),
+        ({"count_incomplete": True, "n_warmup_steps": 2}, [0.5, 0.4, 0.3, 0.2, 0.1], []),
+        ({"count_incomplete": True, "n_startup_trials": 1}, [0.1, 0.2, 0.3], []),
+        ({"count_incomplete": True, "n_startup_trials": 0}, [0.3, 0.2, 0.1], [1, 2]),
+    ],
+)
+@pytest.mark.parametrize("direction", ["maximize", "minimize"])
+def test_trials_side_by_side_before_enough_are_complete(options, values, expected, direction):
+    pruner = MedianPruner(**{"n_startup_trials": 3, **options})
+    study, sign = optuna.create_study(direction=direction, pruner=pruner), 1 if direction == "maximize" else -1
+    pruned = []
+    for trial, value in [(study.ask(), value) for value in values]:
+        trial.report(sign * value, 1)
+        if trial.should_prune():
+            pruned.append(trial.number)
+            study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+    assert pruned == expected
+
+
+def test_complete_trials_alone_count_once_there_are_enough():
+    study = optuna.create_study(
+        direction="maximize", pruner=MedianPruner(2, n_last_steps=1, count_incomplete=True, n_warmup_steps=1)
+    )
+    for value in (0.4, 0.5):
+        trial = study.ask()
+        trial.report(value, 1)
+        study.tell(trial, value)
+    for value in (0.1, 0.1, 0.1, 0.1):
+        study.ask().report(value, 1)
+    trial = study.ask()
+    trial.report(0.3, 1)
+    assert trial.should_prune()
+
+
+def test_trials_one_after_the_other_are_pruned_as_by_complete_ones():
+    pruned = []
+    for counted in (False, True):
+        study = optuna.create_study(direction="maximize", pruner=MedianPruner(3, count_incomplete=counted))
+        for number in range(20):
+            trial = study.ask()
+            for step in range(1, 4):
+                trial.report((number * 7 % 20 + step) / 30, step)
+                if trial.should_prune():
+                    study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+                    break
+            else:
+                study.tell(trial, 0.5)
+        pruned.append([trial.number for trial in study.trials if trial.state == optuna.trial.TrialState.PRUNED])
+    assert pruned[0] == pruned[1] != []
+
+
 def test_an_end_before_the_beginning_is_refused():
     with pytest.raises(ValueError, match="n_last_steps=5 is before n_warmup_steps=6: no trial would be pruned"):
         MedianPruner(n_warmup_steps=6, n_last_steps=5)
@@ -135,3 +191,8 @@ def test_bad_options(options):
     (name,) = options
     with pytest.raises(ValueError, match=f"{name} must be a whole number, 1 or above, or null"):
         MedianPruner(**options)
+
+
+def test_a_switch_that_is_no_switch():
+    with pytest.raises(ValueError, match="count_incomplete must be true or false, but got 4"):
+        MedianPruner(count_incomplete=4)
