@@ -38,8 +38,10 @@ def is_elsewhere(key: str) -> bool:
 
 def without_password(text: str) -> str:
     """Returns a database's address, or a text with some, as it may be shown."""
-    text = re.sub(r"://([^:/@\s]*):[^/\s]*@", r"://\1:***@", text)
-    return re.sub(r"(?i)([?&](?:password|passwd|pwd|token)=)[^&\s'\"]*", r"\1***", text)
+    text = re.sub(r"://([^:/\s]*):[^/\s]*@", r"://\1:***@", text)
+    # SQLAlchemy takes a slash in a password; a server's address ends there.
+    text = re.sub(r"(?<!http)(?<!https)://([^:/\s]*):[^@\s]*@", r"://\1:***@", text)
+    return re.sub(r"(?i)([?&](?:ssl)?(?:password|passwd|pwd|token)=)[^&\s'\"]*", r"\1***", text)
 
 
 def counted(count: int, noun: str) -> str:

@@ -26,6 +26,11 @@ from cifar_tuning.text import (
         ("postgresql://me@host/db", "postgresql://me@host/db"),
         ("sqlite:////tmp/a@b:c/optuna.db", "sqlite:////tmp/a@b:c/optuna.db"),
         ("http://a:b@one/ and http://c:d@two/", "http://a:***@one/ and http://c:***@two/"),
+        ("postgresql://me@server:secret@host/db", "postgresql://me@server:***@host/db"),
+        ("storage='mysql://me:se/c?r@host/db' x@y", "storage='mysql://me:***@host/db' x@y"),
+        ("http://one:5000/a@b", "http://one:5000/a@b"),
+        ("postgresql://h/d?user=me&sslpassword=a&password=b", "postgresql://h/d?user=me&sslpassword=***&password=***"),
+        ("storage='postgresql://h/d?password=b' x", "storage='postgresql://h/d?password=***' x"),
         ("no address", "no address"),
     ],
 )

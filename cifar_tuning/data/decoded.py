@@ -141,7 +141,7 @@ class Decoded:
             (scratch / _KEY).write_text(key)
             if self.path.exists():
                 self.path.rename(scratch / "replaced")  # whoever has it mapped keeps it
-            scratch.joinpath("new").mkdir()
+            scratch.joinpath("new").mkdir(mode=0o700)  # nobody else may see them, who may not see the files perhaps
             for name in (_IMAGES, _KEY):
                 (scratch / name).rename(scratch / "new" / name)
             (scratch / "new").rename(self.path)

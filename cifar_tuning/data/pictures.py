@@ -1,9 +1,12 @@
 """An image file as an array of a given height and width, eight bits a channel."""
 
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps
+
+from cifar_tuning.data.folders import EXTENSIONS
 
 # What Pillow calls one channel of more than eight bits.
 _DEEP = ("I;16", "I;16L", "I;16B", "I;16N", "I")
@@ -13,7 +16,7 @@ def read_image(file: Path, height: int, width: int, white: int) -> tuple[np.ndar
     """Reads an image: held upright, scaled, and cropped at its centre.
 
     Args:
-        file: of any kind that Pillow reads; of several pages it is the first.
+        file: of any kind in `EXTENSIONS`, whatever its name; of several pages it is the first.
         height, width: of the array in pixels.
         white: which number is white in a grey image of sixteen bits.
 
@@ -23,7 +26,7 @@ def read_image(file: Path, height: int, width: int, white: int) -> tuple[np.ndar
     Raises:
         Exception: the file can't be decoded; what Pillow raises depends on its kind.
     """
-    with Image.open(file) as image:
+    with Image.open(file, formats=_kinds()) as image:
         # A JPEG is decoded at a half, quarter or eighth of its sides where that is large enough: six times as fast
         # for a photograph. Which of its sides is the height, only the next line sees.
         image.draft(None, (2 * max(height, width),) * 2)
@@ -31,6 +34,13 @@ def read_image(file: Path, height: int, width: int, white: int) -> tuple[np.ndar
         shallow, brightest = _eight_bits(image, white) if image.mode in (*_DEEP, "F") else (image, 0)
         fitted = ImageOps.fit(shallow.convert("RGB"), (width, height), Image.Resampling.BICUBIC)
     return np.asarray(fitted), brightest
+
+
+@cache
+def _kinds() -> tuple[str, ...]:
+    """Returns the kinds of images that are read: Pillow goes by a file's content, and starts Ghostscript for some."""
+    known = Image.registered_extensions()
+    return tuple(dict.fromkeys(known[end] for end in EXTENSIONS if end in known))
 
 
 def _eight_bits(image: Image.Image, white: int) -> tuple[Image.Image, int]:

@@ -28,7 +28,7 @@ from cifar_tuning.processes import deferred_signals
 from cifar_tuning.ranking import BEST_ACCURACY, ENDED
 from cifar_tuning.reporting import plots
 from cifar_tuning.targets import is_study
-from cifar_tuning.text import typed
+from cifar_tuning.text import typed, without_password
 from cifar_tuning.tracking.base import TRACEBACK, Tracker
 from cifar_tuning.training.events import Progress, Result
 from cifar_tuning.training.measurement_cache import of_sweep
@@ -258,7 +258,9 @@ class Job:
         if (stopped or not self.multirun) and self.trainer is None and has_trained(self.folder):
             return  # what is there is still what an earlier process came to
         try:
-            self._write_result("killed" if stopped else "failed", f"{type(error).__name__}: {error}")
+            self._write_result(
+                "killed" if stopped else "failed", f"{type(error).__name__}: {without_password(str(error))}"
+            )
         except OSError as full:  # it must not take the place of Ctrl-C, which ends the whole sweep
             log.warning("How the run ended could not be written to %s: %s", self.folder, full)
 

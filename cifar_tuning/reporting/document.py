@@ -48,7 +48,8 @@ def items(texts: Sequence[str]) -> str:
 
 def code(text: str, language: str) -> str:
     """Returns something to copy, as it is, with the language that it is highlighted in."""
-    return f"```{language}\n{text.rstrip()}\n```"
+    fence = "`" * max([3, *(len(ticks) + 1 for ticks in re.findall("`+", text))])
+    return f"{fence}{language}\n{text.rstrip()}\n{fence}"
 
 
 def grid(header: Sequence[str], rows: Sequence[Sequence[str]], left: int) -> str:
@@ -92,7 +93,11 @@ def _as_html(text: str, folder: Path) -> str:
         image = f'<img alt="{found[2]}" src="data:image/png;base64,{data}">'
         return f"<figure>{image}<figcaption>{found[2]}</figcaption></figure>"
 
-    page: str = MarkdownIt("zero").enable(RULES).render(text)
+    markdown = MarkdownIt("zero").enable(RULES)
+    # The report's own, and no others: names and values come out of a store that strangers may write to.
+    pictures = {file.name for file in folder.glob("*.png")}
+    markdown.validateLink = lambda url: url in pictures  # type: ignore[method-assign]
+    page: str = markdown.render(text)
     # Wide ones are scrolled, with a keyboard too.
     page = page.replace("<table>", '<div class="table" tabindex="0"><table>').replace("</table>", "</table></div>")
     return re.sub(r'<p><img src="([^"]+)" alt="([^"]*)"></p>', held, page)

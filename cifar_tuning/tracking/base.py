@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from cifar_tuning.files import write_text
+from cifar_tuning.text import without_password
 
 if TYPE_CHECKING:
     import numpy as np
@@ -225,7 +226,7 @@ def write_traceback(folder: Path, error: BaseException) -> Path | None:
     """Write `traceback.txt`; None when the folder can't be written (a full disk may be the error itself)."""
     path = Path(folder) / TRACEBACK
     try:
-        path.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
+        path.write_text(without_password("".join(traceback.format_exception(error))), encoding="utf-8")
     except OSError:
         return None
     return path

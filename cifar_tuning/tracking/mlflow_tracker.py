@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from cifar_tuning import PROJECT_ROOT
-from cifar_tuning.text import first_line
+from cifar_tuning.text import first_line, without_password
 from cifar_tuning.tracking import facts
 from cifar_tuning.tracking.base import (
     STATUS_OF_STATE,
@@ -164,8 +164,7 @@ class MLflowTracker:
         from cifar_tuning.tracking.opening import leave
 
         state = state_of_error(error)
-        what = f"{type(error).__name__}: {first_line(error)}"
-        leave(self.open_store(check=False), self.run_id, state, STATUS_OF_STATE[state], what)
+        leave(self.open_store(check=False), self.run_id, state, STATUS_OF_STATE[state], _in_a_line(error))
 
     def log_epoch(self, metrics: Mapping[str, float], step: int) -> None:
         """Write one line of `metrics.jsonl` and tell the store, where epochs are short about several at once."""
@@ -222,7 +221,7 @@ class MLflowTracker:
             try:
                 close_group(outbox.store, self._group, of_trial or state)
             except Exception as error:  # the seed's own run is closed; the reaper closes its trial's
-                log.warning("The trial's run was not closed: %s", first_line(error))
+                log.warning("The trial's run was not closed: %s", said(error))
 
     def abandon(self) -> None:
         """Leave the run as it is: another process goes on with it."""
@@ -237,7 +236,7 @@ class MLflowTracker:
         file = write_traceback(self._outbox.folder, error)
         if file is not None:
             self._outbox.add_artifacts({TRACEBACK: file})
-        self._outbox.add_tags({facts.ERROR: f"{type(error).__name__}: {first_line(error)}"})
+        self._outbox.add_tags({facts.ERROR: _in_a_line(error)})
         self.finish(state_of_error(error))
 
     def _stop_monitor(self) -> None:
@@ -265,6 +264,10 @@ class MLflowTracker:
             own = {key: value for key, value in self.tags.items() if key != facts.RUN_NAME}
             parent = self._group = open_group(store, context.group_dir, parent, name, number, own)
         return parent
+
+
+def _in_a_line(error: BaseException) -> str:
+    return f"{type(error).__name__}: {without_password(first_line(error))}"
 
 
 def _register(tracker: MLflowTracker) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ from cifar_tuning import processes
 from cifar_tuning.tracking import facts
 from cifar_tuning.tracking.base import STATUS_OF_STATE, MetricsFile
 from cifar_tuning.tracking.outbox import UNSENT, Pending, read_unsent
+from cifar_tuning.tracking.reachable import said
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -35,14 +37,15 @@ def reap(store: Store) -> list[str]:
     """Close this machine's runs that are RUNNING but whose process is gone; returns their ids.
 
     A run that ended while its store was unreachable gets what it left in its folder; every other one was
-    killed. Runs on other machines are left alone: nobody can tell from here.
+    killed. Runs on other machines are left alone: nobody can tell from here. So are those whose folder holds what
+    another user has left for the store: it names files, and this process may read some that its user would not send.
     """
     host = facts.process_tags()[facts.HOST]
     running = store.client.search_runs(
         [store.experiment_id],
         f"attributes.status = 'RUNNING' and tags.`{facts.HOST}` = '{host}'",
     )
-    dead = [run for run in running if not _alive(run)]
+    dead = [run for run in running if not _alive(run) and not _is_left_by_another(_folder(run))]
     for run in dead:
         _close(store, run)
     return [run.info.run_id for run in dead]
@@ -59,8 +62,19 @@ def _alive(run: Run) -> bool:
     return processes.lives(int(pid), started)
 
 
+def _folder(run: Run) -> Path:
+    return Path(run.data.tags.get(facts.FOLDER, ""))
+
+
+def _is_left_by_another(folder: Path) -> bool:
+    try:
+        return (folder / UNSENT).lstat().st_uid != os.getuid()  # of a link, who has made it
+    except OSError:
+        return False
+
+
 def _close(store: Store, run: Run) -> None:
-    folder = Path(run.data.tags.get(facts.FOLDER, ""))
+    folder = _folder(run)
     unsent = read_unsent(folder)
     pending = unsent or Pending(
         tags={facts.STATE: "killed"}, status=STATUS_OF_STATE["killed"], end_time=_last_sign(folder)
@@ -70,7 +84,7 @@ def _close(store: Store, run: Run) -> None:
             pending.metrics = _untold(store, run, folder)
         pending.deliver(store.client, run.info.run_id)
     except Exception as error:  # the next process tries again; today's run is what matters
-        log.warning("Could not close run %s: %s", run.info.run_id, error)
+        log.warning("Could not close run %s: %s", run.info.run_id, said(error))
         return
     if unsent is None:
         log.warning("Run %s (%s) was killed; marked so.", run.info.run_name, run.info.run_id)

@@ -78,7 +78,7 @@ class Location:
         """Returns where a server shows a run; None of a store that no server is known for."""
         if self.uri.split(":", 1)[0] not in HTTP:
             return None
-        return f"{re.sub('://[^/@]*@', '://', self.uri)}/#/experiments/{experiment_id}/runs/{run_id}"
+        return f"{re.sub('://[^/]*@', '://', self.uri)}/#/experiments/{experiment_id}/runs/{run_id}"
 
     def problem(self, timeout: float) -> str | None:
         """Ask quickly whether the store can be reached; None if so, else what is wrong."""

@@ -14,6 +14,7 @@ from optuna.samplers import BruteForceSampler, GridSampler
 from optuna.trial import TrialState
 
 from cifar_tuning.files import write_text
+from cifar_tuning.text import without_password
 from cifar_tuning.tuning.claims import stops_study
 from cifar_tuning.tuning.exits import reason
 from cifar_tuning.tuning.storage import STORAGE_ERRORS, Storage
@@ -101,7 +102,7 @@ class Endings:
         folder = self.folder / str(number)
         folder.mkdir(parents=True, exist_ok=True)
         if not list(folder.rglob("traceback.txt")):  # the job's own says more
-            write_text(folder / "traceback.txt", text)
+            write_text(folder / "traceback.txt", without_password(text))
 
     def tell(self, number: int, state: str, value: Any, error: str | None = None) -> None:
         """Records a trial's end, unless another process has ended it; the words are those of a run's state tag.

@@ -7,6 +7,7 @@ from typing import Any
 from hydra.types import TaskFunction
 
 from cifar_tuning.processes import asked_to_stop
+from cifar_tuning.text import without_password
 from cifar_tuning.tuning.place import LostTrial
 
 # Exit codes of a process that was ended by a signal, by our handler or the application's own.
@@ -57,4 +58,5 @@ def exited(error: SystemExit) -> str:
 
 def reason(error: BaseException) -> str:
     """Returns why a trial failed; an exit says it in words of its own."""
-    return str(error) if isinstance(error, JobExit) else f"{type(error).__name__}: {error}"
+    said = without_password(str(error))
+    return said if isinstance(error, JobExit) else f"{type(error).__name__}: {said}"

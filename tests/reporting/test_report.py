@@ -85,8 +85,15 @@ def test_the_page_is_one_file(material, tmp_path):
 
 def test_only_what_a_report_has_is_markup(tmp_path):
     names = "*a* __b__ model._target_=C [d](e) http://f & <g>"
-    document.write([document.heading("t", 1), names, document.grid(["a|b"], [["x|*y*"]], left=1)], tmp_path)
+    (tmp_path / "p").touch()
+    fetched = "![1](http://h/p) ![2](/etc/hostname) ![3](p)"
+    copied = document.code("a: |\n  ```\n  ![1](http://h/p)", "yaml")
+    table = document.grid(["a|b"], [["x|*y*"]], left=1)
+    document.write([document.heading("t", 1), names, table, fetched, "![](/etc/hostname)", copied], tmp_path)
     page = (tmp_path / "report.html").read_text()
+    assert "<img" not in page
+    assert f"<p>{fetched}</p>" in page
+    assert "```\n  ![1](http://h/p)\n</code></pre>" in page
     assert "<p>*a* __b__ model._target_=C [d](e) http://f &amp; &lt;g&gt;</p>" in page
     assert "<th>a|b</th>" in page
     assert "<td>x|*y*</td>" in page

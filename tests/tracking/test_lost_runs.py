@@ -141,6 +141,9 @@ def test_a_store_that_stays_away_gets_everything_later(started, client, tmp_path
     store["down"] = False
     assert client.get_run(tracker.run_id).info.status == "RUNNING"
     client.set_tag(tracker.run_id, facts.PROCESS_STARTED, "1000.00")  # as if that process were gone
+    with monkeypatch.context() as somebody_else:  # could be made to send files of theirs that are none of the run's
+        somebody_else.setattr(reaper.os, "getuid", lambda: -1)
+        assert reaper.reap(tracker.open_store()) == []
     assert reaper.reap(tracker.open_store()) == [tracker.run_id]
     run = client.get_run(tracker.run_id)
     assert (run.info.status, run.data.tags["state"]) == ("FINISHED", "diverged")

@@ -133,7 +133,7 @@ def test_an_unknown_state_is_refused(started):
 @pytest.mark.parametrize(
     ("error", "status", "state"),
     [
-        (ValueError("bad shape\nmore"), "FAILED", "failed"),
+        (ValueError("bad shape at http://me:secret@host/x\nmore"), "FAILED", "failed"),
         (KeyboardInterrupt(), "KILLED", "killed"),
         (SystemExit(143), "KILLED", "killed"),
     ],
@@ -145,7 +145,9 @@ def test_an_exception_closes_the_run(started, client, tmp_path, error, status, s
     assert (run.info.status, run.data.tags["state"]) == (status, state)
     assert run.data.tags["error"].startswith(type(error).__name__)
     assert "traceback.txt" in artifacts(client, tracker.run_id)
-    assert type(error).__name__ in (tmp_path / "job" / "traceback.txt").read_text()
+    traceback = (tmp_path / "job" / "traceback.txt").read_text()
+    assert type(error).__name__ in traceback
+    assert "secret" not in run.data.tags["error"] + traceback
 
 
 @pytest.mark.slow

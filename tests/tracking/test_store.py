@@ -57,6 +57,7 @@ def test_locations(uri, expected, artifacts, tmp_path, monkeypatch):
 
 def test_passwords_are_not_shown():
     assert locate("mysql+pymysql://me:secret@db/x", Path("/")).shown == "mysql+pymysql://me:***@db/x"
+    assert locate("http://me:se@cret@host", Path("/")).page("1", "2") == "http://host/#/experiments/1/runs/2"
 
 
 @pytest.mark.parametrize(

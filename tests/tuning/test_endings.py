@@ -75,7 +75,7 @@ def test_a_trial_of_two_seeds(make, tmp_path, ended, state, values, attributes):
         (math.nan, Outcome("failed", "The job returned nan, which can't be compared.")),
         (None, Outcome("failed", "The job returned None, which is no number.")),
         (optuna.TrialPruned(), Outcome("pruned", None)),
-        (ValueError("no such thing"), Outcome("failed", "ValueError: no such thing")),
+        (ValueError("no http://me:secret@host"), Outcome("failed", "ValueError: no http://me:***@host")),
     ],
 )
 def test_what_a_job_returned(make, tmp_path, returned, expected):
@@ -85,6 +85,7 @@ def test_what_a_job_returned(make, tmp_path, returned, expected):
     assert endings.outcome(0, result, 0) == expected
     traceback = tmp_path / "0/traceback.txt"
     assert traceback.exists() == isinstance(returned, ValueError)
+    assert not traceback.exists() or "secret" not in traceback.read_text()
 
 
 def test_what_a_job_left_is_more_exact_than_what_it_returned(make):
