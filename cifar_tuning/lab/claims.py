@@ -53,7 +53,7 @@ def _batch_norm_means(results: Results) -> Verdict:
 
     def largest(kind: str, mode: str, *images: str) -> float:
         rows = (entry for entry in entries if entry["mode"] == mode and entry["images"] in images)
-        return max(abs(mean) for entry in rows for mean in entry[kind])
+        return max(abs(float(mean)) for entry in rows for mean in entry[kind])
 
     seen, new = (largest("normalised", "eval", images) for images in IMAGES)
     train, evaluation = largest("normalised", "train", *IMAGES), max(seen, new)

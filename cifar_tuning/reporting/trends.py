@@ -83,7 +83,8 @@ def find_trend(table: Table, place: int, of_study: bool = False) -> Trend | None
 def _without(ranks: np.ndarray, order: np.ndarray) -> np.ndarray:
     """Returns what is left of ranks, mean 0, when the straight line over others is taken away."""
     centred, line = ranks - ranks.mean(), order - order.mean()
-    return centred - (centred @ line) / (line @ line) * line
+    left: np.ndarray = centred - (centred @ line) / (line @ line) * line
+    return left
 
 
 def trend_in_words(trend: Trend, p: float | None, metric: str) -> str:
