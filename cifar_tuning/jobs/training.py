@@ -13,7 +13,8 @@ from torch.optim import Optimizer
 from cifar_tuning.errors import ConfigError
 from cifar_tuning.jobs.auto_options import choose_compile, choose_formats
 from cifar_tuning.jobs.batches import make_batches
-from cifar_tuning.jobs.build import Parts, last_batch_problem, make_optimizer
+from cifar_tuning.jobs.fitting import last_batch_problem
+from cifar_tuning.jobs.parts import Parts, make_optimizer
 from cifar_tuning.jobs.prepare import Prepared
 from cifar_tuning.models.facts import count_macs, count_parameters
 from cifar_tuning.tracking.base import Tracker
