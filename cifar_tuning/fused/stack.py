@@ -8,9 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from cifar_tuning.devices import is_asynchronous
-from cifar_tuning.fused.layers import Given, NotStackableError, StackedDropout
+from cifar_tuning.fused.layers import Given, StackedDropout
 from cifar_tuning.fused.model import give, stack_models, twins
 from cifar_tuning.fused.sgd import StackedSGD
+from cifar_tuning.fused.twin import NotStackableError
 from cifar_tuning.training import checkpoint as checkpoints
 from cifar_tuning.training.computation import Batch, Computation, Trained
 from cifar_tuning.training.cuda_graphs import Recorded
