@@ -22,8 +22,8 @@ from cifar_tuning.reporting.effects import find_effects
 from cifar_tuning.reporting.pareto import front_in_words
 from cifar_tuning.reporting.report import Material, retrained_in_words
 from cifar_tuning.reporting.selection import choose_metric, choose_runs
-from cifar_tuning.reporting.statistics import number
 from cifar_tuning.reporting.table import Table, build_table, write_csv
+from cifar_tuning.reporting.wording import number
 
 if TYPE_CHECKING:
     from tqdm import tqdm

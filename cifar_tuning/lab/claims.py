@@ -12,7 +12,8 @@ from cifar_tuning.lab.rules import FALSE, HOLDS, MISSING, Outcome, Side, none_be
 from cifar_tuning.lab.tables import STRENGTH, spell_value
 from cifar_tuning.lab.verdicts import MEAN_ACCURACY, NOT_HELD, Contest, Verdict, hold, judge, mean_over, ruled
 from cifar_tuning.lab.weights import sparsity
-from cifar_tuning.reporting.statistics import CONFIDENCE, holm, p_in_words
+from cifar_tuning.reporting.statistics import CONFIDENCE, holm
+from cifar_tuning.reporting.wording import p_in_words
 from cifar_tuning.text import counted
 
 EARLY_EPOCH = 5

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from cifar_tuning.reporting.factors import FEWEST_FOR_TREND
-from cifar_tuning.reporting.statistics import CONFIDENCE, p_in_words
+from cifar_tuning.reporting.statistics import CONFIDENCE
 from cifar_tuning.reporting.table import Table
 from cifar_tuning.reporting.varying import MISSING, as_number
+from cifar_tuning.reporting.wording import p_in_words
 
 # Permutations of a test; the smallest possible p value is one over them.
 PERMUTATIONS = 9999
