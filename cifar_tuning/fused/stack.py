@@ -188,9 +188,9 @@ def begin_again(run: Trainer) -> None:
     run.model.zero_grad(set_to_none=True)
     if not run.progress.started:
         return  # no step has been taken yet
-    if run.saved is None:
+    if (saved := run.files.saved) is None:
         raise RuntimeError("its stack failed in the first epoch, and there is no checkpoint of this run to go on from")
-    run.resume(checkpoints.load(run.saved), run.saved)
+    run.resume(checkpoints.load(saved), saved)
     run.generator = None
     own_generator(run)
 
