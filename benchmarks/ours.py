@@ -9,7 +9,7 @@ from hydra.utils import execution_whitelist
 from cifar_tuning import PROJECT_ROOT
 from cifar_tuning.fused.size import example
 from cifar_tuning.jobs.batches import make_batches
-from cifar_tuning.jobs.build import Parts, make_optimizer
+from cifar_tuning.jobs.parts import Parts, make_optimizer
 from cifar_tuning.jobs.prepare import prepare
 from cifar_tuning.jobs.process import trusted_targets
 from cifar_tuning.jobs.training import EpochTracking

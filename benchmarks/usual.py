@@ -34,7 +34,8 @@ class PlainSimpleNN(nn.Module):
         x = F.max_pool2d(F.relu(self.bn1(self.conv1(x))), 2)
         x = F.max_pool2d(F.relu(self.bn2(self.conv2(x))), 2)
         x = F.relu(self.fc1(torch.flatten(x, 1)))
-        return self.fc3(F.relu(self.fc2(x)))
+        logits: Tensor = self.fc3(F.relu(self.fc2(x)))
+        return logits
 
 
 MODELS: dict[str, Callable[[], nn.Module]] = {
@@ -65,7 +66,7 @@ class ImageDataset(Dataset[tuple[Any, int]]):
         return (image if self.transform is None else self.transform(image)), int(self.labels[index])
 
 
-def loader(data: ImageData, images: ArraySet, train: bool = True) -> DataLoader:
+def loader(data: ImageData, images: ArraySet, train: bool = True) -> DataLoader[tuple[Any, int]]:
     """A DataLoader with workers that stay, over crop and flip (in training), tensor and normalisation per image."""
     transforms = torchvision.transforms
     augment = [transforms.RandomCrop(32, padding=4), transforms.RandomHorizontalFlip()] if train else []

@@ -160,7 +160,8 @@ class SweepLoader(ConfigLoaderImpl):
         if key not in self._merged:
             merged = super()._compose_config_from_defaults_list(defaults, _Copies(self._kept))
             self._merged[key] = pickle.dumps(merged)  # to read it takes a sixth of copying it
-        return pickle.loads(self._merged[key])
+        config: DictConfig = pickle.loads(self._merged[key])
+        return config
 
 
 class _Copies(CachingConfigRepository):

@@ -61,12 +61,12 @@ _REFUSAL = re.compile(r"Target '([^']+)'.* (is not in the Hydra execution whitel
 
 def is_study(hydra: Any) -> bool:
     """Whether a (multi)run's Hydra configuration belongs to the study sweeper."""
-    return OmegaConf.select(hydra, "sweeper._target_") == STUDY_SWEEPER
+    return bool(OmegaConf.select(hydra, "sweeper._target_") == STUDY_SWEEPER)
 
 
 def is_fused(hydra: Any) -> bool:
     """Whether jobs are launched as stacks."""
-    return OmegaConf.select(hydra, "launcher._target_") == FUSED_LAUNCHER
+    return bool(OmegaConf.select(hydra, "launcher._target_") == FUSED_LAUNCHER)
 
 
 def is_tracked(config: Any) -> bool:

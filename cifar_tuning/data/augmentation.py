@@ -201,7 +201,9 @@ def _first_pixels(draws: CropFlipDraws, plan: Plan, tall: int, wide: int) -> np.
     line = np.where(draws.flip, turned, upright)
     step = np.where(draws.flip, -wide, wide)
     first = (line * wide + draws.left).astype(np.int32)
-    return first[:, None] + step.astype(np.int32)[:, None] * np.arange(plan.image_shape[0], dtype=np.int32)
+    rows = np.arange(plan.image_shape[0], dtype=np.int32)
+    pixels: np.ndarray = first[:, None] + step.astype(np.int32)[:, None] * rows
+    return pixels
 
 
 def _cutout(side: int, plan: Plan) -> Augment:

@@ -6,10 +6,11 @@ from pathlib import Path
 import numpy as np
 
 from cifar_tuning import PROJECT_ROOT
-from cifar_tuning.data.base import ImageData, check_shared, is_whole
+from cifar_tuning.data.base import ImageData, check_shared
 from cifar_tuning.data.sources import Source, default_sources
 from cifar_tuning.data.spec import CIFAR10_SPEC, Spec
 from cifar_tuning.data.store import Store
+from cifar_tuning.numeric import is_whole
 
 TRAIN_IMAGES = 50_000
 

@@ -114,7 +114,7 @@ class Decoded:
         try:
             if (self.path / _KEY).read_text() != key:
                 return None
-            images = np.load(self.path / _IMAGES, mmap_mode="c", allow_pickle=False)
+            images: np.ndarray = np.load(self.path / _IMAGES, mmap_mode="c", allow_pickle=False)
         except (OSError, ValueError):
             return None
         with suppress(OSError):  # on a disk that is read only

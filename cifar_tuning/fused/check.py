@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cifar_tuning.fused.layers import TWINS, Given, NotStackableError, StackedDropout
+from cifar_tuning.fused.layers import TWINS, Given, StackedDropout
 from cifar_tuning.fused.model import give, options, refuse_hooks, stack_models, twins
+from cifar_tuning.fused.twin import NotStackableError
 from cifar_tuning.models.activations import Swish
 from cifar_tuning.processes import free_memory
 

@@ -16,81 +16,12 @@ from torch import Tensor, nn
 
 from cifar_tuning import kernels
 from cifar_tuning.fused.joining import cat_channels
+from cifar_tuning.fused.twin import NotStackableError, memory_format_of
+from cifar_tuning.fused.twin import Twin as Twin  # for twins of the user's own, beside TWINS
 from cifar_tuning.models.convolution import Conv2d, convolved, pairs_pixels
 from cifar_tuning.models.layers import every_nth_pixel
 from cifar_tuning.models.normalization import BatchNorm2d, on_gpu
 from cifar_tuning.models.resnet import PaddedShortcut
-
-
-class NotStackableError(ValueError):
-    """Some models can't be trained as one; the message says why."""
-
-
-class Twin(nn.Module):
-    """A layer for K models.
-
-    Its parameters and buffers are the K layers' own, concatenated in dimension 0.
-
-    Args:
-        layers: of the models, alike but for their weights and, where a twin says so, their numbers.
-    """
-
-    # Parameters and buffers of a layer, by name.
-    shared_state: tuple[str, ...] = ()
-
-    def __init__(self, layers: Sequence[nn.Module]) -> None:
-        super().__init__()
-        self.count = len(layers)
-        for name in self.shared_state:
-            values = [getattr(layer, name) for layer in layers]
-            if values[0] is None:
-                setattr(self, name, None)
-            elif isinstance(values[0], nn.Parameter):
-                setattr(self, name, nn.Parameter(_joined(values), requires_grad=values[0].requires_grad))
-            else:
-                self.register_buffer(name, _joined(values))
-        self.share(layers)
-
-    def share(self, layers: Sequence[nn.Module]) -> None:
-        """Makes the layers' parameters, their gradients and buffers views of the twin's."""
-        for name in self.shared_state:
-            mine = getattr(self, name)
-            if mine is None:
-                continue
-            if isinstance(mine, nn.Parameter) and mine.requires_grad:
-                mine.grad = torch.zeros_like(mine)
-            for index, layer in enumerate(layers):
-                theirs = getattr(layer, name)
-                theirs.data = part_of(mine.data, index, theirs)
-                if mine.grad is not None:
-                    theirs.grad = part_of(mine.grad, index, theirs)
-
-    def side_by_side(self, x: Tensor, features: int) -> Tensor:
-        """Repeats what the models share, given how many features one of them takes; the memory format stays."""
-        if x.shape[1] != features or self.count == 1:
-            return x
-        return x.repeat(1, self.count, *(1 for _ in x.shape[2:])).contiguous(memory_format=_memory_format(x))
-
-
-def _joined(values: Sequence[Tensor]) -> Tensor:
-    """K tensors as one, along dimension 0; scalars as a vector. The memory format stays."""
-    return torch.cat([value.detach().unsqueeze(0) if value.ndim == 0 else value.detach() for value in values])
-
-
-def part_of(joined: Tensor, index: int, like: Tensor) -> Tensor:
-    """Returns one model's part of what was joined, given a tensor of its shape."""
-    return joined[index] if like.ndim == 0 else joined[index * len(like) : (index + 1) * len(like)]
-
-
-def _memory_format(x: Tensor) -> torch.memory_format:
-    channels_last = x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last)
-    return torch.channels_last if channels_last else torch.contiguous_format
-
-
-def _in_bf16(x: Tensor) -> bool:
-    """Whether a convolution on a CPU computes in bf16."""
-    autocast = torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16
-    return autocast or x.dtype == torch.bfloat16
 
 
 @dataclass
@@ -150,7 +81,7 @@ class StackedConv2d(Twin):
     def _apart(self, x: Tensor, sharing: tuple[int, ...]) -> list[Tensor]:
         """Returns the different images N×C×H×W that N×(K·C)×H×W has side by side."""
         firsts = [sum(sharing[:i]) * self.channels for i in range(len(sharing))]
-        return [x[:, a : a + self.channels].contiguous(memory_format=_memory_format(x)) for a in firsts]
+        return [x[:, a : a + self.channels].contiguous(memory_format=memory_format_of(x)) for a in firsts]
 
     def _widely(self, batches: Sequence[Tensor], sharing: tuple[int, ...]) -> Tensor:
         """One convolution for each of the different images, a wide one where models share it."""
@@ -163,6 +94,12 @@ class StackedConv2d(Twin):
 
     def _convolved(self, x: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> Tensor:
         return convolved(x, weight, bias, groups, **self.first)  # type: ignore[arg-type]
+
+
+def _in_bf16(x: Tensor) -> bool:
+    """Whether a convolution on a CPU computes in bf16."""
+    autocast = torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16
+    return autocast or x.dtype == torch.bfloat16
 
 
 class StackedLinear(Twin):
@@ -271,7 +208,7 @@ class StackedDropout(Twin):
     def _keep(self, x: Tensor, rate: float, generator: torch.Generator) -> Tensor:
         """Returns 0 for what one model drops and 1/(1-rate) for what it keeps."""
         shape = (len(x), x.shape[1] // self.count, *x.shape[2:])
-        noise = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=_memory_format(x))
+        noise = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=memory_format_of(x))
         if rate == 0:
             return noise.fill_(1)
         return noise.bernoulli_(1 - rate, generator=generator).div_(1 - rate) if rate < 1 else noise.zero_()
@@ -289,7 +226,7 @@ class StackedPaddedShortcut(Twin):
         before = self.added // 2
         own = every_nth_pixel(x, self.stride).unflatten(1, (self.count, -1))
         wider = F.pad(own, (0, 0, 0, 0, before, self.added - before)).flatten(1, 2)
-        return wider.contiguous(memory_format=_memory_format(x))
+        return wider.contiguous(memory_format=memory_format_of(x))
 
 
 # The stacked twin of each type of layer. Subclasses have none: they may compute anything.

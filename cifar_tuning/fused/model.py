@@ -12,14 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cifar_tuning.fused.layers import (
-    TWINS,
-    Given,
-    NotStackableError,
-    StackedConv2d,
-    StackedDropout,
-    Twin,
-)
+from cifar_tuning.fused.layers import TWINS, Given, StackedConv2d, StackedDropout
+from cifar_tuning.fused.twin import NotStackableError, Twin
 from cifar_tuning.models.activations import Swish
 from cifar_tuning.models.layers import is_hooked
 

@@ -4,10 +4,10 @@ import logging
 
 from cifar_tuning.errors import wants_traces
 from cifar_tuning.fused.check import check_stackable
-from cifar_tuning.fused.layers import NotStackableError
 from cifar_tuning.fused.model import stack_key
 from cifar_tuning.fused.paused_jobs import PausedJob
 from cifar_tuning.fused.size import STORE, Stacking, choose
+from cifar_tuning.fused.twin import NotStackableError
 from cifar_tuning.training.measurement_cache import cache_file
 
 log = logging.getLogger(__name__)

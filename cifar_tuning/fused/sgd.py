@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from cifar_tuning.fused.layers import part_of
+from cifar_tuning.fused.twin import part_of
 from cifar_tuning.training.trainer import Trainer
 
 # Learning rate, momentum, weight decay and whether it is Nesterov's, for each parameter group of each run.

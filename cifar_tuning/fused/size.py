@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from cifar_tuning import processes
-from cifar_tuning.fused.layers import Given, NotStackableError
+from cifar_tuning.fused.layers import Given
 from cifar_tuning.fused.model import give, stack_models
+from cifar_tuning.fused.twin import NotStackableError
 from cifar_tuning.training.cuda_graphs import NotRecordedError, seconds_when_recorded
 from cifar_tuning.training.measurement_cache import Neighbours, key_of, one_at_a_time, recall, remember
 from cifar_tuning.training.precision import at_least_fp32, autocast

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from cifar_tuning.devices import is_asynchronous
-from cifar_tuning.fused.layers import Given, NotStackableError, StackedDropout
+from cifar_tuning.fused.layers import Given, StackedDropout
 from cifar_tuning.fused.model import give, stack_models, twins
 from cifar_tuning.fused.sgd import StackedSGD
+from cifar_tuning.fused.twin import NotStackableError
 from cifar_tuning.training import checkpoint as checkpoints
 from cifar_tuning.training.computation import Batch, Computation, Trained
 from cifar_tuning.training.cuda_graphs import Recorded
@@ -187,9 +188,9 @@ def begin_again(run: Trainer) -> None:
     run.model.zero_grad(set_to_none=True)
     if not run.progress.started:
         return  # no step has been taken yet
-    if run.saved is None:
+    if (saved := run.files.saved) is None:
         raise RuntimeError("its stack failed in the first epoch, and there is no checkpoint of this run to go on from")
-    run.resume(checkpoints.load(run.saved), run.saved)
+    run.resume(checkpoints.load(saved), saved)
     run.generator = None
     own_generator(run)
 

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 
 from cifar_tuning.data.batches import EvalBatches, TrainBatches
-from cifar_tuning.jobs.build import Parts
+from cifar_tuning.jobs.parts import Parts
 from cifar_tuning.training.resizing import sides
 
 # Without gradients nothing is kept, so batches can be larger than in training; more gains nothing on a CPU.

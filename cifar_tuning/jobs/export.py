@@ -37,7 +37,8 @@ class RawImageClassifier(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Maps uint8 images N×H×W×C to logits N×classes."""
-        return self.model((images * self.scale - self.shift).permute(0, 3, 1, 2))
+        logits: Tensor = self.model((images * self.scale - self.shift).permute(0, 3, 1, 2))
+        return logits
 
 
 def model_from_checkpoint(

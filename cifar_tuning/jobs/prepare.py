@@ -12,8 +12,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 from cifar_tuning.databases import in_folder
 from cifar_tuning.errors import ConfigError, UserError
-from cifar_tuning.jobs.build import Parts, build_parts, plain, seed_everything
+from cifar_tuning.jobs.build import build_parts, plain, seed_everything
 from cifar_tuning.jobs.checks import OF_THE_SWEEP, find_problems, lacking_parts
+from cifar_tuning.jobs.parts import Parts
 from cifar_tuning.jobs.resuming import differences, with_defaults
 from cifar_tuning.jobs.unread_keys import key_problems
 from cifar_tuning.text import flatten, is_elsewhere, without_password

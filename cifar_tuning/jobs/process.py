@@ -57,7 +57,8 @@ _TRUSTED = [
 
 def _in_proportion(part: int, whole: int, *, _root_: Any) -> int:
     # ${of_epochs:50,200} keeps a schedule's shape when trainer.epochs is not the 200 that it was made for.
-    return max(1, round(_root_.trainer.epochs * part / whole))
+    epochs: int = _root_.trainer.epochs
+    return max(1, round(epochs * part / whole))
 
 
 def _callback_targets(*, _root_: Any) -> dict[str, str]:

@@ -18,12 +18,12 @@ from cifar_tuning.overrides import key_of
 from cifar_tuning.ranking import ENDED
 from cifar_tuning.reporting import curves, forest
 from cifar_tuning.reporting.comparisons import Effect
-from cifar_tuning.reporting.effects import find_effects
+from cifar_tuning.reporting.effects import Finding, find_effects
 from cifar_tuning.reporting.pareto import front_in_words
 from cifar_tuning.reporting.report import Material, retrained_in_words
 from cifar_tuning.reporting.selection import choose_metric, choose_runs
-from cifar_tuning.reporting.statistics import number
 from cifar_tuning.reporting.table import Table, build_table, write_csv
+from cifar_tuning.reporting.wording import number
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -59,12 +59,9 @@ def make_material(cfg: DictConfig, sweep: "SweepRecord", scratch: Path) -> Mater
         command, overlay = _best(cfg, sweep, table, aim)
         write_csv(table, scratch / "table.csv")
         _step(bar, 0)
-        effects = find_effects(table, aim.searched)
-        pairs = [effect for effect in effects if isinstance(effect, Effect)]
-        picture = forest.draw(pairs, table, scratch / "effects.png") if pairs else None
+        effects, picture = _effects(table, aim, scratch)
         _step(bar, 1)
-        panels = _panels(sweep, table)
-        lines = curves.draw(panels, scratch / "curves.png") if panels else None
+        lines = _curves(sweep, table, scratch)
         _step(bar, 2)
         study, study_pictures = _study(table, aim, scratch)
         _step(bar, 3)
@@ -169,6 +166,19 @@ def _best(cfg: DictConfig, sweep: "SweepRecord", table: Table, aim: Aim) -> tupl
             raise
         log.warning("%s", error)
         return found.command, ""
+
+
+def _effects(table: Table, aim: Aim, scratch: Path) -> tuple[Sequence[Finding], Path | None]:
+    """Returns what was found out about each hyperparameter, and a picture of the differences, if there are any."""
+    effects = find_effects(table, aim.searched)
+    pairs = [effect for effect in effects if isinstance(effect, Effect)]
+    return effects, forest.draw(pairs, table, scratch / "effects.png") if pairs else None
+
+
+def _curves(sweep: "SweepRecord", table: Table, scratch: Path) -> Path | None:
+    """Draws the curves of the best configurations; returns the picture, if there are any."""
+    panels = _panels(sweep, table)
+    return curves.draw(panels, scratch / "curves.png") if panels else None
 
 
 def _panels(sweep: "SweepRecord", table: Table) -> dict[str, dict[str, curves.Band]]:

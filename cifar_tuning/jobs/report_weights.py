@@ -73,7 +73,7 @@ def best_histograms(table: Table, uri: Any, folder: Path) -> tuple[list[LayerWei
 def _checkpoint(run: Run, uri: Any, scratch: Path) -> Path:
     from cifar_tuning.jobs.predict import find_checkpoint
 
-    folder = getattr(run, "folder", None)
+    folder: Path | None = getattr(run, "folder", None)
     if folder is not None and (folder / "best.pt").is_file():
         return folder / "best.pt"
     return find_checkpoint(run.run_id, uri, scratch, "checkpoint")

@@ -13,10 +13,10 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from cifar_tuning.errors import UserError
-from cifar_tuning.jobs.build import Parts
 from cifar_tuning.jobs.context import run_context
 from cifar_tuning.jobs.export import load_classifier, model_from_checkpoint
 from cifar_tuning.jobs.missing_multirun import missing_multirun
+from cifar_tuning.jobs.parts import Parts
 from cifar_tuning.jobs.prepare import Prepared, job_config, own_checkpoint, prepare, where_typed
 from cifar_tuning.jobs.process import collect_garbage
 from cifar_tuning.jobs.result import RESULT_FILE, JobResult, objective

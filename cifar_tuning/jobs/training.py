@@ -10,10 +10,12 @@ from typing import Any
 import torch
 from torch.optim import Optimizer
 
+from cifar_tuning.data.batches import EvalBatches, TrainBatches
 from cifar_tuning.errors import ConfigError
 from cifar_tuning.jobs.auto_options import choose_compile, choose_formats
 from cifar_tuning.jobs.batches import make_batches
-from cifar_tuning.jobs.build import Parts, last_batch_problem, make_optimizer
+from cifar_tuning.jobs.fitting import last_batch_problem
+from cifar_tuning.jobs.parts import Parts, make_optimizer
 from cifar_tuning.jobs.prepare import Prepared
 from cifar_tuning.models.facts import count_macs, count_parameters
 from cifar_tuning.tracking.base import Tracker
@@ -65,10 +67,7 @@ def make_trainer(prepared: Prepared, folder: Path, listeners: Sequence[Listener]
     if device.type == "cpu":
         keep_freed_memory()
     before = memory_in_use(device)
-    same_data = json.dumps(prepared.config["data"], default=str)
-    train, val = make_batches(parts, prepared.config["seed"], device, same_data)
-    if (problem := last_batch_problem(parts, train.count)) is not None:  # tried on the CPU, where the model still is
-        raise ConfigError([problem])
+    train, val = _make_batches(prepared, device)
     model = place(parts.model, device)
     height, width, channels = train.image_shape
     record = resolve_recording(parts.trainer.cuda_graphs, model, parts.regularizer, device)
@@ -102,6 +101,15 @@ def make_trainer(prepared: Prepared, folder: Path, listeners: Sequence[Listener]
     )
     _resume(trainer, prepared, folder)
     return trainer, figures
+
+
+def _make_batches(prepared: Prepared, device: torch.device) -> tuple[TrainBatches, EvalBatches | None]:
+    """Returns training and validation batches, while the model is still on the CPU, where the last one is tried."""
+    same_data = json.dumps(prepared.config["data"], default=str)
+    train, val = make_batches(prepared.parts, prepared.config["seed"], device, same_data)
+    if (problem := last_batch_problem(prepared.parts, train.count)) is not None:
+        raise ConfigError([problem])
+    return train, val
 
 
 def _warn_of_decay(optimizer: Optimizer, parts: Parts, config: dict[str, Any]) -> None:

@@ -12,7 +12,8 @@ from cifar_tuning.lab.rules import FALSE, HOLDS, MISSING, Outcome, Side, none_be
 from cifar_tuning.lab.tables import STRENGTH, spell_value
 from cifar_tuning.lab.verdicts import MEAN_ACCURACY, NOT_HELD, Contest, Verdict, hold, judge, mean_over, ruled
 from cifar_tuning.lab.weights import sparsity
-from cifar_tuning.reporting.statistics import CONFIDENCE, holm, p_in_words
+from cifar_tuning.reporting.statistics import CONFIDENCE, holm
+from cifar_tuning.reporting.wording import p_in_words
 from cifar_tuning.text import counted
 
 EARLY_EPOCH = 5
@@ -53,7 +54,7 @@ def _batch_norm_means(results: Results) -> Verdict:
 
     def largest(kind: str, mode: str, *images: str) -> float:
         rows = (entry for entry in entries if entry["mode"] == mode and entry["images"] in images)
-        return max(abs(mean) for entry in rows for mean in entry[kind])
+        return max(abs(float(mean)) for entry in rows for mean in entry[kind])
 
     seen, new = (largest("normalised", "eval", images) for images in IMAGES)
     train, evaluation = largest("normalised", "train", *IMAGES), max(seen, new)

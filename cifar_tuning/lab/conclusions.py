@@ -12,7 +12,8 @@ from cifar_tuning.lab.runs import Run
 from cifar_tuning.lab.tables import STRENGTH, accuracy, spell_value
 from cifar_tuning.lab.verdicts import MEAN_ACCURACY, Contest, Verdict, capital, judge, mean_over, of_all_seeds, ruled
 from cifar_tuning.lab.weights import normality, weight_counts, width
-from cifar_tuning.reporting.statistics import CONFIDENCE, mean_and_std, p_in_words, p_of_another, summarize
+from cifar_tuning.reporting.statistics import CONFIDENCE, p_of_another, summarize
+from cifar_tuning.reporting.wording import mean_and_std, p_in_words
 from cifar_tuning.text import counted
 
 # Guessing is right 10 % ± 0.4 % of the time on 5,000 images: this is five times that away.

@@ -18,7 +18,7 @@ from cifar_tuning.lab.texts import HOW, INTRODUCTION, NOT_JUDGED, QUICK, SECTION
 from cifar_tuning.lab.verdicts import Verdict
 from cifar_tuning.lab.weights import weights_table
 from cifar_tuning.lab.winners import RECIPE, recipe_lines
-from cifar_tuning.reporting.statistics import p_in_words
+from cifar_tuning.reporting.wording import p_in_words
 from cifar_tuning.text import counted
 
 NOTES = "notes.md"

@@ -8,7 +8,8 @@ from cifar_tuning.lab.experiments import LENGTH, REPORT, options_of
 from cifar_tuning.lab.results import Results
 from cifar_tuning.lab.tables import Row, describe, rows_of
 from cifar_tuning.lab.verdicts import capital, compare_seeds
-from cifar_tuning.reporting.statistics import CONFIDENCE, holm, p_in_words, p_of_another, summarize
+from cifar_tuning.reporting.statistics import CONFIDENCE, holm, p_of_another, summarize
+from cifar_tuning.reporting.wording import p_in_words
 from cifar_tuning.text import counted
 
 # A mean this far below the published value wants an explanation.

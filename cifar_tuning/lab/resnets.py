@@ -7,7 +7,8 @@ from cifar_tuning.lab.results import Results, gap
 from cifar_tuning.lab.rules import FALSE, HOLDS, INCOMPLETE, MISSING, all_level
 from cifar_tuning.lab.verdicts import MEAN_ACCURACY, Contest, Verdict, judge, mean_over, of_all_seeds
 from cifar_tuning.lab.winners import RECIPE
-from cifar_tuning.reporting.statistics import mean_and_std, summarize
+from cifar_tuning.reporting.statistics import summarize
+from cifar_tuning.reporting.wording import mean_and_std
 
 GOAL, NOT_NEEDED = 0.90, 200
 UNTRIED = {"adam": "Adam", "momentum_0.5": "momentum 0.5", "momentum_0.95": "momentum 0.95", "l1": "L1"}

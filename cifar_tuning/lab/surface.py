@@ -104,7 +104,8 @@ def filter_normalised_direction(model: nn.Module, generator: torch.Generator) ->
 
 
 def _filter_norms(weight: Tensor) -> Tensor:
-    return weight.flatten(1).norm(dim=1)
+    norms: Tensor = weight.flatten(1).norm(dim=1)
+    return norms
 
 
 def loss_surface(

@@ -16,7 +16,8 @@ from cifar_tuning.lab.rules import (
     is_tested,
     rule_on,
 )
-from cifar_tuning.reporting.statistics import CONFIDENCE, Comparison, compare, holm, in_words
+from cifar_tuning.reporting.statistics import CONFIDENCE, Comparison, compare, holm
+from cifar_tuning.reporting.wording import in_words
 
 # A figure of each run of an experiment's configuration, by seed.
 Figure = Callable[[Results, str, str], Mapping[int, float]]

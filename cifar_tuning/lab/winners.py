@@ -8,7 +8,8 @@ from cifar_tuning.lab.collect import TEST_FILE, Found
 from cifar_tuning.lab.results import Results
 from cifar_tuning.lab.runs import Key, Run
 from cifar_tuning.lab.tables import describe
-from cifar_tuning.reporting.statistics import mean_and_std, summarize
+from cifar_tuning.reporting.statistics import summarize
+from cifar_tuning.reporting.wording import mean_and_std
 
 SWEEPS = ("lab3_resnet20", "lab3_untried")
 RECIPE = "lab3_past_90"

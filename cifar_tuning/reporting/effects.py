@@ -11,9 +11,10 @@ from cifar_tuning.reporting.factors import FEWEST_FOR_TREND, Factor, find_factor
 from cifar_tuning.reporting.interactions import Interaction, find_interactions
 from cifar_tuning.reporting.pairs import Context, Point
 from cifar_tuning.reporting.response import Influence, find_influences, influence_in_words
-from cifar_tuning.reporting.statistics import holm, in_words, p_in_words
+from cifar_tuning.reporting.statistics import holm
 from cifar_tuning.reporting.table import Table
 from cifar_tuning.reporting.trends import Trend, find_trend, trend_in_words
+from cifar_tuning.reporting.wording import in_words, p_in_words
 
 # More values than this that never occur under equal settings are taken for draws from a range.
 FEW_NUMBERS = 8

@@ -54,18 +54,7 @@ def find_factors(table: Table, searched: Mapping[str, bool] | None = None) -> li
     # A number of its own for every configuration would decide all else by mere coincidence.
     drawn = continuous | {place for place in places if _own_number(columns[place])}
     chosen = {place for place in places if table.names[place] in known}
-    follows = {
-        place: [
-            other
-            for other in places
-            if other != place
-            and place not in drawn
-            and not {place, other} <= chosen
-            and _decides(columns, place, other)
-            and not _may_coincide(columns, place, other, other in continuous)
-        ]
-        for place in places
-    }
+    follows = {place: [] if place in drawn else _following(columns, place, chosen, continuous) for place in places}
     conditional = {
         place
         for place in places
@@ -89,6 +78,18 @@ def find_factors(table: Table, searched: Mapping[str, bool] | None = None) -> li
         factors.append(Factor(place, twins, followers, others, new, place in continuous, conditional))
         told.update(twin for twin in twins if twin not in drawn)  # the others have a trend all the same
     return sorted(factors, key=lambda factor: factor.place)
+
+
+def _following(columns: Sequence[Sequence[str]], place: int, chosen: Set[int], continuous: Set[int]) -> list[int]:
+    """Returns which columns follow from one; of two that a study chose, each by itself, neither does."""
+    return [
+        other
+        for other in range(len(columns))
+        if other != place
+        and not {place, other} <= chosen
+        and _decides(columns, place, other)
+        and not _may_coincide(columns, place, other, other in continuous)
+    ]
 
 
 def _decides(columns: Sequence[Sequence[str]], a: int, b: int) -> bool:

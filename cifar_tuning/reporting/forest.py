@@ -4,12 +4,16 @@ from collections.abc import Sequence
 from itertools import accumulate
 from pathlib import Path
 from textwrap import wrap
+from typing import TYPE_CHECKING
 
 from cifar_tuning.reporting.comparisons import Effect
 from cifar_tuning.reporting.drawing import save_figure, styled
 from cifar_tuning.reporting.metric_names import in_words
 from cifar_tuning.reporting.statistics import CONFIDENCE
 from cifar_tuning.reporting.table import Table
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 MOST = 40
 SURE, UNSURE = "C0", "0.55"
@@ -34,9 +38,7 @@ def draw(effects: Sequence[Effect], table: Table, file: Path) -> Path:
     """
     from matplotlib.figure import Figure
 
-    shown = list(effects)
-    if len(shown) > MOST:
-        shown = sorted(shown, key=lambda effect: 2.0 if effect.p is None else effect.p)[:MOST]
+    shown = _surest(effects)
     scale = 100 if table.unit == "points" else 1
     names = ["\n".join(wrap(_label(effect), LINE)) for effect in shown]
     # The bottom of each row: a name of two lines needs more room.
@@ -44,20 +46,7 @@ def draw(effects: Sequence[Effect], table: Table, file: Path) -> Path:
     places = [(top + bottom) / 2 for top, bottom in zip([0.0, *bottoms], bottoms, strict=False)]
     figure = Figure(figsize=(9, 1.2 + 0.3 * bottoms[-1]), layout="constrained")
     axes = figure.subplots()
-    used = set()
-    for place, effect in zip(places, shown, strict=True):
-        sure = effect.p is not None and effect.p < 1 - CONFIDENCE
-        half = effect.comparison.half_width
-        mark, colour = "x" if half is None else "o", SURE if sure else UNSURE
-        used.add((mark, colour))
-        axes.errorbar(
-            scale * effect.comparison.difference,
-            place,
-            xerr=None if half is None else scale * half,
-            fmt=mark,
-            color=colour,
-            capsize=3,
-        )
+    used = {_draw_row(axes, place, effect, scale) for place, effect in zip(places, shown, strict=True)}
     axes.axvline(0, color="black", linewidth=0.8)
     if len(shown) == len(effects):  # in their order, hyperparameter by hyperparameter
         for bottom, one, following in zip(bottoms, shown, shown[1:], strict=False):
@@ -80,6 +69,29 @@ def draw(effects: Sequence[Effect], table: Table, file: Path) -> Path:
         ncols=2,
     )
     return save_figure(figure, file)
+
+
+def _surest(effects: Sequence[Effect]) -> list[Effect]:
+    """Returns those that there is room for: all in their order, or those with the smallest p values."""
+    if len(effects) <= MOST:
+        return list(effects)
+    return sorted(effects, key=lambda effect: 2.0 if effect.p is None else effect.p)[:MOST]
+
+
+def _draw_row(axes: "Axes", place: float, effect: Effect, scale: int) -> tuple[str, str]:
+    """Draws a difference with its interval, if it has one; returns its mark and its colour."""
+    sure = effect.p is not None and effect.p < 1 - CONFIDENCE
+    half = effect.comparison.half_width
+    mark, colour = "x" if half is None else "o", SURE if sure else UNSURE
+    axes.errorbar(
+        scale * effect.comparison.difference,
+        place,
+        xerr=None if half is None else scale * half,
+        fmt=mark,
+        color=colour,
+        capsize=3,
+    )
+    return mark, colour
 
 
 def _label(effect: Effect) -> str:

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from cifar_tuning.reporting.factors import Factor
-from cifar_tuning.reporting.statistics import CONFIDENCE, p_in_words, size_in_words
+from cifar_tuning.reporting.statistics import CONFIDENCE
 from cifar_tuning.reporting.table import Table, value_in_words
+from cifar_tuning.reporting.wording import p_in_words, size_in_words
 
 # Settings up to which the model is computed; of more it would take minutes.
 MOST_CELLS = 500

@@ -11,11 +11,12 @@ from cifar_tuning.reporting.effects import Finding, count_tests
 from cifar_tuning.reporting.images import judged_on
 from cifar_tuning.reporting.interactions import Interaction, unsure_in_words
 from cifar_tuning.reporting.response import Influence
-from cifar_tuning.reporting.statistics import mean_and_std, number, summarize
+from cifar_tuning.reporting.statistics import summarize
 from cifar_tuning.reporting.table import Configuration, Table
 from cifar_tuning.reporting.varying import short
 from cifar_tuning.reporting.weights import LayerWeights
 from cifar_tuning.reporting.winner import winner_in_words
+from cifar_tuning.reporting.wording import mean_and_std, number
 
 # Rows of the table in the report; table.csv has all.
 TOP = 30

@@ -13,9 +13,10 @@ import numpy as np
 
 from cifar_tuning.reporting.factors import Factor, numbers_in
 from cifar_tuning.reporting.shapes import Fit, Term, shape_in_words
-from cifar_tuning.reporting.statistics import CONFIDENCE, p_in_words
+from cifar_tuning.reporting.statistics import CONFIDENCE
 from cifar_tuning.reporting.table import Configuration, Table, value_in_words
 from cifar_tuning.reporting.varying import MISSING
+from cifar_tuning.reporting.wording import p_in_words
 
 # Permutations of a test; the smallest possible p value is one over them.
 PERMUTATIONS = 4999

@@ -5,8 +5,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from cifar_tuning.reporting.statistics import CONFIDENCE, size_in_words
+from cifar_tuning.reporting.statistics import CONFIDENCE
 from cifar_tuning.reporting.table import Table
+from cifar_tuning.reporting.wording import size_in_words
 
 # Share of the fit's span within which an end of the range is as good as the optimum inside.
 NEAR = 0.1

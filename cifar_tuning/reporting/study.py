@@ -2,31 +2,21 @@
 
 import html
 import logging
-import math
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cifar_tuning.files import written
 from cifar_tuning.ranking import can_win
 from cifar_tuning.reporting.drawing import LOCK
-from cifar_tuning.reporting.importances import Importances, complete_trials, find_importances, varied
+from cifar_tuning.reporting.importances import Importances, complete_trials, find_importances
 from cifar_tuning.reporting.metric_names import in_words
-from cifar_tuning.reporting.study_axes import (
-    mark_chance,
-    plain,
-    tidy_front,
-    tidy_history,
-    tidy_intermediate,
-    tidy_lines,
-    tidy_slice,
-    tidy_timeline,
-)
+from cifar_tuning.reporting.optuna_plots import Plot, sensible
+from cifar_tuning.reporting.study_axes import mark_chance, plain
 
 if TYPE_CHECKING:
     import optuna
@@ -46,22 +36,6 @@ nav a {{ margin-right: 1rem; }} section {{ overflow-x: auto; }}
 {sections}
 </body></html>
 """
-
-
-@dataclass(frozen=True)
-class _Plot:
-    """One of Optuna's plots; its function has the same name for plotly and for matplotlib.
-
-    `shares` of importance have a line where chance ends.
-    """
-
-    name: str
-    heading: str
-    function: str
-    inches: tuple[float, float] = (9, 4.5)
-    options: dict[str, Any] = field(default_factory=dict)
-    shares: bool = False
-    tidy: "Callable[[Sequence[Axes], optuna.Study], None] | None" = None
 
 
 def write_plots(
@@ -90,7 +64,7 @@ def write_plots(
     chance = None if importances is None else importances.chance
     with LOCK, _own_pyplot():  # Optuna draws with pyplot, whose figures belong to the whole process
         study = _named(study, objectives)
-        for plot in _sensible(study, target_name, chance):
+        for plot in sensible(study, target_name, chance):
             try:
                 section, picture = _interactive(plot, study, chance), _picture(plot, study, chance)
             except Exception as error:
@@ -144,54 +118,6 @@ def _named(study: "optuna.Study", objectives: Sequence[str]) -> "optuna.Study":
     return copy
 
 
-def _sensible(study: "optuna.Study", target_name: str, chance: float | None) -> list[_Plot]:
-    trials = study.get_trials(deepcopy=False)
-    complete = complete_trials(study)
-    named = {"target_name": study.metric_names[0] if study.metric_names else in_words(target_name)}
-    plots = []
-    if complete and len(study.directions) > 1:
-        plots.append(_Plot("pareto_front", "Pareto front", "plot_pareto_front", (7, 5), tidy=tidy_front))
-    elif complete:
-        plots.append(_Plot("history", "History", "plot_optimization_history", options=named, tidy=tidy_history))
-    # Optuna draws no others: a trial that was interrupted waits, with the values that it had.
-    drawn = [trial for trial in trials if trial.state.name in ("COMPLETE", "PRUNED", "RUNNING")]
-    if any(math.isfinite(value) for trial in drawn for value in trial.intermediate_values.values()):
-        plots.append(
-            _Plot("intermediate_values", "Intermediate values", "plot_intermediate_values", tidy=tidy_intermediate)
-        )
-    if len({tuple(trial.values) for trial in complete}) > 1:
-        plots += _about_parameters(study, varied(study), named, chance)
-    if any(trial.datetime_start for trial in trials):
-        size = (9.0, min(9.0, 3 + 0.06 * len(trials)))
-        plots.append(_Plot("timeline", "Timeline", "plot_timeline", size, tidy=tidy_timeline))
-    return plots
-
-
-def _about_parameters(
-    study: "optuna.Study", varied: list[str], named: dict[str, Any], chance: float | None
-) -> list[_Plot]:
-    if not varied:
-        return []
-    options = {**named, "params": varied}
-    inches = (max(9, 1.9 * (len(varied) + len(study.directions))), 5)
-    lines = _Plot(
-        "parallel_coordinates", "Parallel coordinates", "plot_parallel_coordinate", inches, options, tidy=tidy_lines
-    )
-    if len(study.directions) > 1:
-        # Optuna refuses slices. Its importances take each objective for a loss, and its picture of them puts the
-        # last objective's order of parameters beside every objective's bars.
-        return [lines]
-    # The default evaluator, PED-ANOVA, draws no random numbers and so needs no seed.
-    bars = (9, max(2.5, 1.2 + 0.45 * len(varied)))
-    dots = (max(6, len(varied) * max(3.2, 0.15 * max(map(len, varied)))), 4.5)  # names side by side
-    shares = _Plot("importances", "Importances", "plot_param_importances", bars, options, shares=True)
-    return [
-        *([] if chance is None else [shares]),
-        _Plot("slice", "Values by parameter", "plot_slice", dots, options, tidy=tidy_slice),
-        lines,
-    ]
-
-
 @contextmanager
 def _own_pyplot() -> Iterator[None]:
     """Draws without a display and without experimental warnings; what pyplot was set to comes back."""
@@ -212,12 +138,12 @@ def _own_pyplot() -> Iterator[None]:
                 pyplot.switch_backend(before)
 
 
-def _interactive(plot: _Plot, study: "optuna.Study", chance: float | None) -> str:
+def _interactive(plot: Plot, study: "optuna.Study", chance: float | None) -> str:
     from optuna import visualization
 
     figure = getattr(visualization, plot.function)(study, **plot.options)
     figure.update_layout(title=None, margin={"t": 40}, height=620 if plot.name == "pareto_front" else 480)
-    if plot.tidy is tidy_history:
+    if plot.name == "history":
         figure.update_traces(line_shape="hv")  # the best value rises in steps
     if plot.shares and chance is not None:
         figure.add_vline(x=chance, line_dash="dot", annotation_text="chance")
@@ -226,7 +152,7 @@ def _interactive(plot: _Plot, study: "optuna.Study", chance: float | None) -> st
     return str(figure.to_html(full_html=False, include_plotlyjs=False, div_id=plot.name, config=config))
 
 
-def _picture(plot: _Plot, study: "optuna.Study", chance: float | None) -> bytes:
+def _picture(plot: Plot, study: "optuna.Study", chance: float | None) -> bytes:
     import matplotlib
     import numpy
     from matplotlib import pyplot
@@ -256,7 +182,7 @@ def _picture(plot: _Plot, study: "optuna.Study", chance: float | None) -> bytes:
             pyplot.close(number)
 
 
-def _page(study: "optuna.Study", sections: list[tuple[_Plot, str]]) -> str:
+def _page(study: "optuna.Study", sections: list[tuple[Plot, str]]) -> str:
     from plotly.offline import get_plotlyjs
 
     states = Counter(trial.state.name.lower() for trial in study.get_trials(deepcopy=False))

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from cifar_tuning.reporting.factors import FEWEST_FOR_TREND
-from cifar_tuning.reporting.statistics import CONFIDENCE, p_in_words
+from cifar_tuning.reporting.statistics import CONFIDENCE
 from cifar_tuning.reporting.table import Table
 from cifar_tuning.reporting.varying import MISSING, as_number
+from cifar_tuning.reporting.wording import p_in_words
 
 # Permutations of a test; the smallest possible p value is one over them.
 PERMUTATIONS = 9999
@@ -83,7 +84,8 @@ def find_trend(table: Table, place: int, of_study: bool = False) -> Trend | None
 def _without(ranks: np.ndarray, order: np.ndarray) -> np.ndarray:
     """Returns what is left of ranks, mean 0, when the straight line over others is taken away."""
     centred, line = ranks - ranks.mean(), order - order.mean()
-    return centred - (centred @ line) / (line @ line) * line
+    left: np.ndarray = centred - (centred @ line) / (line @ line) * line
+    return left
 
 
 def trend_in_words(trend: Trend, p: float | None, metric: str) -> str:

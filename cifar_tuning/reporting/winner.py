@@ -2,8 +2,9 @@
 
 import math
 
-from cifar_tuning.reporting.statistics import compare, size_in_words
+from cifar_tuning.reporting.statistics import compare
 from cifar_tuning.reporting.table import Configuration, Table
+from cifar_tuning.reporting.wording import size_in_words
 
 # Most configurations that are named as sharing the first place.
 SHOWN = 4

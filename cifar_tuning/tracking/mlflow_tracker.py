@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import atexit
-import contextlib
 import logging
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from cifar_tuning import PROJECT_ROOT
 from cifar_tuning.text import first_line, without_password
-from cifar_tuning.tracking import facts
+from cifar_tuning.tracking import facts, open_runs
 from cifar_tuning.tracking.base import (
     STATUS_OF_STATE,
     TRACEBACK,
@@ -34,8 +31,6 @@ if TYPE_CHECKING:
     from cifar_tuning.tracking.store import Location, Store
 
 log = logging.getLogger(__name__)
-
-_open_trackers: list[tuple[int, MLflowTracker]] = []
 
 
 class MLflowTracker:
@@ -117,7 +112,7 @@ class MLflowTracker:
         except BaseException as error:
             self._leave(error)
             raise
-        _register(self)
+        open_runs.register(self)
         outbox, _ = self._running()
         location, run_id = outbox.store.location, outbox.run_id
         self._monitor = monitor(location.uri, run_id, self.continued)
@@ -213,7 +208,7 @@ class MLflowTracker:
             return
         outbox, self._outbox = self._outbox, None
         self._stop_monitor()
-        _unregister(self)
+        open_runs.unregister(self)
         outbox.close(STATUS_OF_STATE[state], {facts.STATE: state})
         if self._group is not None:
             from cifar_tuning.tracking.groups import close_group
@@ -227,7 +222,7 @@ class MLflowTracker:
         """Leave the run as it is: another process goes on with it."""
         self._outbox = None
         self._stop_monitor()
-        _unregister(self)
+        open_runs.unregister(self)
 
     def fail(self, error: BaseException) -> None:
         """Close the run after an error, with its traceback."""
@@ -268,22 +263,3 @@ class MLflowTracker:
 
 def _in_a_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {without_password(first_line(error))}"
-
-
-def _register(tracker: MLflowTracker) -> None:
-    if not _open_trackers:
-        atexit.unregister(_close_left_open)
-        atexit.register(_close_left_open)
-    _open_trackers.append((os.getpid(), tracker))
-
-
-def _unregister(tracker: MLflowTracker) -> None:
-    _open_trackers[:] = [(pid, other) for pid, other in _open_trackers if other is not tracker]
-
-
-def _close_left_open() -> None:
-    """Close runs that nobody closed before the interpreter ends."""
-    for pid, tracker in list(_open_trackers):
-        if pid == os.getpid():  # a forked child inherits the list, not the runs
-            with contextlib.suppress(Exception):
-                tracker.finish("killed")

@@ -112,12 +112,7 @@ def open_parent(
     if key is None and known is not None and not (marker.is_file() and marker.read_text().strip() == known.info.run_id):
         known = None
     if known is None:
-        run_id = str(store.client.create_run(store.experiment_id, tags=tags, run_name=name).info.run_id)
-        logged: Mapping[str, str] = {}
-        first = _first(store, key, run_id) if key else None
-        if first is not None and first.info.run_id != run_id:  # another process was faster
-            store.client.delete_run(run_id)
-            run_id, logged = str(first.info.run_id), first.data.params
+        run_id, logged = _create(store, name, tags, key)
     else:
         run_id, logged = str(known.info.run_id), known.data.params
         store.reopen(run_id, tags)
@@ -126,6 +121,16 @@ def open_parent(
     write_text(marker, run_id + "\n")
     log_new(store, run_id, params, logged)
     return run_id
+
+
+def _create(store: Store, name: str, tags: dict[str, str], key: str | None) -> tuple[str, Mapping[str, str]]:
+    """Creates a sweep's run, unless another process was faster; returns its id and the parameters that it has."""
+    run_id = str(store.client.create_run(store.experiment_id, tags=tags, run_name=name).info.run_id)
+    first = _first(store, key, run_id) if key else None
+    if first is None or first.info.run_id == run_id:
+        return run_id, {}
+    store.client.delete_run(run_id)
+    return str(first.info.run_id), first.data.params
 
 
 def _first(store: Store, key: str, own: str) -> Run | None:

@@ -20,4 +20,4 @@ def seconds_between(began: float | torch.cuda.Event, ended: float | torch.cuda.E
         assert isinstance(began, float)
         assert isinstance(ended, float)
         return ended - began
-    return began.elapsed_time(ended) / 1000
+    return float(began.elapsed_time(ended)) / 1000

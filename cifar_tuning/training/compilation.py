@@ -53,7 +53,7 @@ def resolve_compile(asked: bool | str, work: Workload, formats: Formats, steps: 
         return began
     key = f"{key_of(work.model, work.device, work.batch_shape)} {formats}" + (" recorded" if work.record else "")
     make = partial(Probe, formats, work)
-    found = recall(STORE).get(key)
+    found: dict[str, float] | None = recall(STORE).get(key)
     if found is None:
         eager = make().seconds()
         if SHARE * eager * steps < EXPECTED:
@@ -72,7 +72,8 @@ def missing_compiler() -> str | None:
 def _found_out(key: str, make: Callable[[], Probe], device: torch.device) -> dict[str, float] | None:
     """Measures and remembers under a key, unless somebody was measuring just now; None if it can't be compiled."""
     with one_at_a_time(STORE):
-        if (found := recall(STORE).get(key)) is not None:
+        found: dict[str, float] | None = recall(STORE).get(key)
+        if found is not None:
             return found
         neighbours = Neighbours() if device.type == "cpu" else None
         try:

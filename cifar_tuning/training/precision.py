@@ -18,7 +18,7 @@ def has_bf16(device: torch.device) -> bool:
     """Whether the device computes in bf16 by itself rather than by emulation."""
     if device.type == "cuda":
         with torch.cuda.device(device):  # it answers for the current one, which need not be ours
-            return torch.cuda.is_bf16_supported(including_emulation=False)
+            return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     # The second says what ONEDNN_MAX_CPU_ISA leaves of it, and true of some processors that only emulate it.
     return bool(bf16_units()) and torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
 

@@ -148,4 +148,5 @@ def _was_built_for(device: torch.device) -> bool:
 
 def place(model: nn.Module, device: torch.device, memory_format: str = "channels_last") -> nn.Module:
     """Moves a model to the device, into a memory format: `channels_last` or `contiguous_format`."""
-    return model.to(device=device, memory_format=getattr(torch, memory_format))  # type: ignore[call-overload]
+    placed: nn.Module = model.to(device=device, memory_format=getattr(torch, memory_format))  # type: ignore[call-overload]
+    return placed

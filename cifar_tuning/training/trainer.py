@@ -16,6 +16,7 @@ from cifar_tuning.devices import is_asynchronous
 from cifar_tuning.training import checkpoint as checkpoints
 from cifar_tuning.training.averaging import WeightAverage
 from cifar_tuning.training.checkpoint import Checkpoint
+from cifar_tuning.training.checkpoint_files import CheckpointFiles
 from cifar_tuning.training.computation import Batch, Computation, Trained
 from cifar_tuning.training.display import Display
 from cifar_tuning.training.evaluation import Evaluation
@@ -106,13 +107,9 @@ class Trainer:
         self.model, self.optimizer, self.schedule, self.regularizer = model, optimizer, schedule, regularizer
         self.train, self.val, self.epochs = train, val, epochs
         self.device, self.precision, self.memory_format = device, precision, memory_format
-        self.folder, self.config, self.run_id = folder, config or {}, run_id
+        self.files, self.config, self.run_id = CheckpointFiles(folder), config or {}, run_id
         self.listeners = list(listeners)
         self.progress = Progress()
-        # Holds the run as it was after its last epoch, or the one before (see `write`); None: nothing does.
-        self.saved: Path | None = None
-        # What is still to be written of it, and where.
-        self._unwritten: tuple[checkpoints.Taken, list[str]] | None = None
         self.compile, self.record, self.label_smoothing = compile, record, label_smoothing
         self.average = WeightAverage(model, ema_decay) if ema_decay else None
         # Random numbers of its own, where several runs share the process's generators.
@@ -132,7 +129,7 @@ class Trainer:
         self.optimizer.load_state_dict(checkpoint.optimizer)
         self.schedule.load_state_dict(checkpoint.schedule)
         checkpoints.restore_generators(checkpoint.generators, self.device)
-        self.progress, self.saved = checkpoint.progress, file
+        self.progress, self.files.saved = checkpoint.progress, file
 
     def fit(self) -> Result:
         """Trains until the last epoch, a listener's stop, or a loss that is no longer finite.
@@ -199,7 +196,7 @@ class Trainer:
         self.progress.history.append(metrics)
         display.report(metrics, self.epochs)
         sound = self._is_sound(metrics.train_loss, metrics.val_loss)
-        if self.folder is not None and sound:
+        if self.files.folder is not None and sound:
             self._save(is_best=self.progress.best_epoch == metrics.epoch)
         answers = [listener.on_epoch(metrics) for listener in self.listeners]  # everyone hears of it
         state: State | None = "pruned" if metrics.epoch > 0 and any(answers) else None
@@ -209,32 +206,19 @@ class Trainer:
         elif metrics.epoch >= self.epochs:
             state = "complete"
         if state is not None:
-            self.write()
+            self.files.write()
         return state
 
     def while_waiting(self) -> None:
         """Does what may be late, while a GPU computes and the host would only wait; has the listeners do so too."""
-        self.write()
+        self.files.write()
         for listener in self.listeners:
             listener.while_waiting()
-
-    def write(self) -> None:
-        """Writes what is not yet written of the last epoch's checkpoint, which on a GPU waits for the next epoch."""
-        if self._unwritten is None:
-            return
-        assert self.folder is not None
-        taken, names = self._unwritten
-        try:
-            taken.write(*(self.folder / name for name in names))
-        except OSError:
-            self._unwritten = None  # whoever cleans up behind this error would only meet it again
-            raise
-        self._unwritten, self.saved = None, self.folder / "last.pt"
 
     def write_anyway(self) -> None:
         """Writes what is not yet written while an error ends the training, which another one must not hide."""
         try:
-            self.write()
+            self.files.write()
         except Exception as error:  # a full disk, a GPU that has failed, no memory
             log.warning("The checkpoint of epoch %d could not be written: %s", self.progress.epoch, error)
 
@@ -282,7 +266,6 @@ class Trainer:
             self.progress.confusion = val.confusion
 
     def _save(self, is_best: bool) -> None:
-        assert self.folder is not None
         trained = self.model.state_dict()
         state = Checkpoint(
             model=trained if self.average is None else self.average.model.state_dict(),
@@ -298,8 +281,7 @@ class Trainer:
             memory_format=self.memory_format,
             compile=self.compile,
         )
-        self.write()
-        self._unwritten = checkpoints.Taken(state), ["last.pt", "best.pt"] if is_best else ["last.pt"]
+        self.files.take(state, is_best)
         # Whatever is wrong with the folder or the state should come to light at once.
         if not is_asynchronous(self.device) or self.progress.epoch == 0:
-            self.write()
+            self.files.write()

@@ -11,6 +11,8 @@ from cifar_tuning.models import SimpleNN
 from cifar_tuning.training import L2, Schedule, Trainer
 from cifar_tuning.training.schedules import constant
 from cifar_tuning.training.settings import place
+from cifar_tuning.tuning.place import LostTrial
+from cifar_tuning.tuning.trial import TrialReporter
 
 SGD = partial(torch.optim.SGD, lr=0.01, momentum=0.9)
 
@@ -92,3 +94,16 @@ def make_run(splits):
         return Trainer(built, updates, steps, regularizer, train, val, **options)
 
     return make
+
+
+@pytest.fixture
+def trial_1_lost(monkeypatch):
+    """Another process takes up trial 1 in its first epoch."""
+    on_epoch = TrialReporter.on_epoch
+
+    def lost(self, metrics):
+        if self.trial.number == 1 and metrics.epoch == 1:
+            raise LostTrial("Trial 1 has been taken up by another process; this one stops.")
+        return on_epoch(self, metrics)
+
+    monkeypatch.setattr(TrialReporter, "on_epoch", lost)

@@ -18,8 +18,6 @@ from cifar_tuning.fused.stack import Stack
 from cifar_tuning.training import checkpoint as checkpoints
 from cifar_tuning.tuning.claims import Claims
 from cifar_tuning.tuning.engine import Engine
-from cifar_tuning.tuning.place import LostTrial
-from cifar_tuning.tuning.trial import TrialReporter
 from tests.conftest import TINY
 
 pytest_plugins = ["tests.jobs.conftest"]
@@ -31,6 +29,18 @@ def study(command, tmp_path):
     """A study over tiny data, its folder in tmp_path/sweep, whose space may have the number of epochs in it."""
     tiny = [option for option in TINY if not option.startswith("trainer.epochs")]
     return lambda *arguments: command(*tiny, f"hydra.sweep.dir={tmp_path}/sweep", *STUDY, *arguments)
+
+
+def interrupt(monkeypatch) -> None:
+    """Has Ctrl-C come before the fourth epoch of a process."""
+    one_epoch, count = flow.one_epoch, iter(range(100))
+
+    def interrupted(*arguments):
+        if next(count) == 3:
+            raise KeyboardInterrupt
+        return one_epoch(*arguments)
+
+    monkeypatch.setattr(flow, "one_epoch", interrupted)
 
 
 def results(folder) -> dict[str, dict]:
@@ -136,14 +146,7 @@ def test_it_goes_on_after_ctrl_c(study, tmp_path, monkeypatch, pristine_database
     tracked = ["tracking=mlflow", f"tracking.uri=sqlite:///{tmp_path}/mlflow.db"]
     budget = ["hydra.sweeper.n_trials=4", "hydra.sweeper.n_jobs=2", "hydra.launcher.stack=2"]
     command = ["optimizer.lr=interval(0.01,0.1)", "trainer.epochs=choice(2,3)", *budget, *tracked]
-    one_epoch, count = flow.one_epoch, iter(range(100))
-
-    def interrupted(*arguments):
-        if next(count) == 3:
-            raise KeyboardInterrupt
-        return one_epoch(*arguments)
-
-    monkeypatch.setattr(flow, "one_epoch", interrupted)
+    interrupt(monkeypatch)
     assert study(*command).code == 130
     assert TrialState.RUNNING not in {trial.state for trial in trials(tmp_path / "sweep")}
     monkeypatch.undo()
@@ -160,14 +163,7 @@ def test_it_goes_on_after_ctrl_c(study, tmp_path, monkeypatch, pristine_database
 def test_what_was_put_off_is_written_when_a_study_is_stopped(study, tmp_path, monkeypatch):
     monkeypatch.setattr(devices, "QUEUES", ("cpu",))  # as if it were a GPU
     budget = ["hydra.sweeper.n_trials=2", "hydra.sweeper.n_jobs=2", "hydra.launcher.stack=2", "trainer.epochs=5"]
-    one_epoch, count = flow.one_epoch, iter(range(100))
-
-    def interrupted(*arguments):
-        if next(count) == 3:
-            raise KeyboardInterrupt
-        return one_epoch(*arguments)
-
-    monkeypatch.setattr(flow, "one_epoch", interrupted)
+    interrupt(monkeypatch)
     assert study("optimizer.lr=interval(0.01,0.1)", *budget).code == 130
     found = {file: checkpoints.load(file).progress.epoch for file in (tmp_path / "sweep").rglob("last.pt")}
     told = {file: json.loads((file.parent / "metrics.jsonl").read_text().splitlines()[-1])["step"] for file in found}
@@ -216,16 +212,9 @@ def test_a_study_that_is_away_costs_no_epoch(tiny, tmp_path, monkeypatch, name):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("trial_1_lost")
 def test_a_trial_lost_while_it_trains_alone_stops_no_crew(tiny, tmp_path, monkeypatch):
     """It can't be stacked, its neighbours can; another process has taken it up."""
-    on_epoch = TrialReporter.on_epoch
-
-    def lost(self, metrics):
-        if self.trial.number == 1 and metrics.epoch == 1:
-            raise LostTrial("Trial 1 has been taken up by another process; this one stops.")
-        return on_epoch(self, metrics)
-
-    monkeypatch.setattr(TrialReporter, "on_epoch", lost)
     monkeypatch.setattr("cifar_tuning.fused.plan.has_own_optimizer", lambda job: job.number == 1)
     budget = ["hydra.sweeper.n_trials=4", "hydra.sweeper.n_jobs=2", "hydra.launcher.stack=2"]
     outcome = tiny(*STUDY, "optimizer.lr=interval(0.01,0.1)", *budget)

@@ -20,7 +20,6 @@ from cifar_tuning.fused.stack import Stack
 from cifar_tuning.jobs.training import EpochTracking
 from cifar_tuning.training import Schedule, Trainer, probe
 from cifar_tuning.training import checkpoint as checkpoints
-from cifar_tuning.tuning.place import LostTrial
 from cifar_tuning.tuning.trial import TrialReporter
 
 pytest_plugins = ["tests.jobs.conftest"]
@@ -548,15 +547,8 @@ def test_a_trial_that_leaves_the_stack_is_told_at_once(tiny, tmp_path, monkeypat
 
 
 @pytest.mark.slow
-def test_a_trial_lost_to_another_process_stops_no_neighbour(tiny, tmp_path, monkeypatch):
-    on_epoch = TrialReporter.on_epoch
-
-    def lost(self, metrics):
-        if self.trial.number == 1 and metrics.epoch == 1:
-            raise LostTrial("Trial 1 has been taken up by another process; this one stops.")
-        return on_epoch(self, metrics)
-
-    monkeypatch.setattr(TrialReporter, "on_epoch", lost)
+@pytest.mark.usefixtures("trial_1_lost")
+def test_a_trial_lost_to_another_process_stops_no_neighbour(tiny, tmp_path):
     study = ["hydra/sweeper=study", "optimizer.lr=interval(0.01,0.1)", "hydra/sweeper/pruner=none"]
     budget = ["hydra.sweeper.n_trials=3", "hydra.sweeper.n_jobs=3", "hydra.sweeper.plots=false"]
     outcome = tiny(*FUSED, "hydra.launcher.stack=3", *study, *budget)

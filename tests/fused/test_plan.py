@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from cifar_tuning.fused import plan as planning
-from cifar_tuning.fused.layers import NotStackableError
 from cifar_tuning.fused.size import Stacking
+from cifar_tuning.fused.twin import NotStackableError
 
 MEASURED = Stacking(4, by_seed=True)
 

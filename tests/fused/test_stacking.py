@@ -11,8 +11,9 @@ from torch import nn
 from cifar_tuning.fused import check, grouping, size
 from cifar_tuning.fused.check import check_stackable
 from cifar_tuning.fused.launch import next_job
-from cifar_tuning.fused.layers import TWINS, NotStackableError, Twin
+from cifar_tuning.fused.layers import TWINS, Twin
 from cifar_tuning.fused.model import stack_models, structure_of
+from cifar_tuning.fused.twin import NotStackableError
 from cifar_tuning.models import ResNet, SimpleNN, Swish
 from cifar_tuning.training.measurement_cache import cache_file
 from tests.fused import odd

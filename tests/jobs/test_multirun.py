@@ -350,20 +350,25 @@ def test_a_sweep_that_was_stopped_says_how_to_go_on(tiny, tmp_path, monkeypatch,
         assert STOPPED.format(f"hydra.sweep.dir={tmp_path}/sweep") in out
 
 
+def begun(command, folder, **options) -> subprocess.Popen:
+    """Starts a command that Ctrl-C ends: a job in a shell's background ignores it, and so would this child of it."""
+    return subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        cwd=folder,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL) and None,
+        **options,
+    )
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_sweep_that_was_stopped_in_other_processes_says_so_once(tmp_path, number):
     command = [sys.executable, str(PROJECT_ROOT / "train.py"), "-m", *TINY, "seed=0,1", "trainer.epochs=100000"]
     command += ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "hydra.sweep.dir='my sweep'"]
-    process = subprocess.Popen(
-        command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        cwd=tmp_path,
-        start_new_session=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL) and None,
-    )
+    process = begun(command, tmp_path, start_new_session=True)
     try:
         deadline = time.monotonic() + 120
         while not list(tmp_path.glob("my sweep/*/last.pt")) and time.monotonic() < deadline:
@@ -387,15 +392,7 @@ def test_a_stopped_run_is_not_left_running(tmp_path, pristine_database, signal_n
     shutil.copy(pristine_database, tmp_path / "mlflow.db")
     command = [sys.executable, str(PROJECT_ROOT / "train.py"), *TINY, "trainer.epochs=100000", "tracking=mlflow"]
     command += [f"tracking.uri=sqlite:///{tmp_path}/mlflow.db", f"hydra.run.dir={tmp_path}/run"]
-    process = subprocess.Popen(
-        command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        cwd=tmp_path,
-        # A job in a shell's background ignores Ctrl-C, and so would this child of it.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL) and None,
-    )
+    process = begun(command, tmp_path)
     assert process.stdout is not None
     for line in process.stdout:
         if "epoch " in line and " 2/" in line.replace("     ", ""):

@@ -11,10 +11,11 @@ from cifar_tuning.reporting.comparisons import Effect
 from cifar_tuning.reporting.drawing import cut_off
 from cifar_tuning.reporting.effects import find_effects
 from cifar_tuning.reporting.report import Material, blocks, duration, header, retrained_in_words, row
-from cifar_tuning.reporting.statistics import Comparison, Summary, mean_and_std
+from cifar_tuning.reporting.statistics import Comparison, Summary
 from cifar_tuning.reporting.table import build_table
 from cifar_tuning.reporting.terminal import print_report
 from cifar_tuning.reporting.winner import winner_in_words
+from cifar_tuning.reporting.wording import mean_and_std
 from tests.reporting.runs import make_runs
 
 

@@ -4,15 +4,8 @@ import math
 
 import pytest
 
-from cifar_tuning.reporting.statistics import (
-    Comparison,
-    Summary,
-    compare,
-    holm,
-    in_words,
-    p_of_another,
-    summarize,
-)
+from cifar_tuning.reporting.statistics import Comparison, Summary, compare, holm, p_of_another, summarize
+from cifar_tuning.reporting.wording import in_words
 
 SLEEP_A = [0.7, -1.6, -0.2, -1.2, -0.1, 3.4, 3.7, 0.8, 0.0, 2.0]
 SLEEP_B = [1.9, 0.8, 1.1, 0.1, -0.1, 4.4, 5.5, 1.6, 4.6, 3.4]

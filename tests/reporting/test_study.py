@@ -19,6 +19,7 @@ from optuna.trial import TrialState, create_trial
 from PIL import Image
 from plotly.offline import get_plotlyjs
 
+from cifar_tuning.reporting import optuna_plots
 from cifar_tuning.reporting import study as reporting
 from cifar_tuning.reporting.importances import Importances, find_importances, importances_in_words
 from cifar_tuning.reporting.study import best_values, write_plots
@@ -179,11 +180,11 @@ def drawn(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[optuna.S
     seen: dict[str, list] = {}
 
     def watch(name: str) -> Callable:
-        tidy = getattr(reporting, name)
+        tidy = getattr(optuna_plots, name)
         return lambda axes, study: (tidy(axes, study), seen.setdefault(name.removeprefix("tidy_"), list(axes)))
 
     for name in ("tidy_history", "tidy_slice", "tidy_lines", "tidy_timeline"):
-        monkeypatch.setattr(reporting, name, watch(name))
+        monkeypatch.setattr(optuna_plots, name, watch(name))
     monkeypatch.setattr(reporting, "_interactive", lambda *args: "")
     return lambda study: (write_plots(study, tmp_path), seen)[1]
 
@@ -243,10 +244,10 @@ def test_many_trials_get_a_scale_instead_of_a_legend(
 ) -> None:
     """The complete trials have a colour each, and the others grey."""
     seen = []
-    tidy = reporting.tidy_intermediate
-    monkeypatch.setattr(reporting, "_about_parameters", lambda *args: [])
+    tidy = optuna_plots.tidy_intermediate
+    monkeypatch.setattr(optuna_plots, "_about_parameters", lambda *args: [])
     monkeypatch.setattr(
-        reporting, "tidy_intermediate", lambda drawn, study: (tidy(drawn, study), seen.append(drawn[0]))
+        optuna_plots, "tidy_intermediate", lambda drawn, study: (tidy(drawn, study), seen.append(drawn[0]))
     )
     write_plots(_study(_pruned, trials), tmp_path)
     assert (seen[0].get_legend() is not None) == legend

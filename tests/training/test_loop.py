@@ -472,7 +472,7 @@ def test_what_was_put_off_is_written_when_training_ends_early(make_trainer, monk
     with pytest.raises(error):
         trainer.fit()
     left, wanted = (checkpoints.load(tmp_path / name) for name in ("stopped", "plain"))
-    assert (left.progress.epoch, trainer.saved) == (2, tmp_path / "stopped" / "last.pt")
+    assert (left.progress.epoch, trainer.files.saved) == (2, tmp_path / "stopped" / "last.pt")
     for name, value in wanted.model.items():
         assert torch.equal(value, left.model[name]), name
 

@@ -1,0 +1,189 @@
+"""Whether a job's parts can be trained with, and together: tried before the data is fetched."""
+
+import copy
+import inspect
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from cifar_tuning.jobs.parts import Parts, innermost, make_optimizer
+from cifar_tuning.training.resizing import STEP, sides
+
+# Batches in an epoch, where a schedule is only tried out.
+TRIED_STEPS = 1000
+# Parts that a `_target_` may build as anything: the methods that training calls, and what to use instead.
+NEEDED = (
+    (
+        "augmentation",
+        ("start",),
+        "cifar_tuning.data.Augmentation; wrap torchvision's transforms: "
+        "augmentation={_target_: cifar_tuning.data.TransformsV2, transforms: [...]}",
+    ),
+    ("regularizer", ("parameter_groups", "penalty"), "cifar_tuning.training.Regularizer; inherit from it"),
+)
+
+
+def try_together(parts: Parts) -> list[str]:
+    """Builds the optimizer and the schedule once, so that a bad option shows before the data is fetched."""
+    if wrong := _wrong_kind(parts):
+        return [wrong]
+    try:
+        optimizer = make_optimizer(parts)
+    except Exception as error:
+        return [f"optimizer: {innermost(error)}"]
+    if wrong := _unfit_optimizer(optimizer) or _unfit_schedule(parts, optimizer):
+        return [wrong]
+    return (_try_images(parts) or _try_small_images(parts)) + _cutout_problems(parts)
+
+
+def _wrong_kind(parts: Parts) -> str | None:
+    """Returns which of the parts can be built, but not trained with."""
+    if not isinstance(parts.model, nn.Module):
+        return f"model: builds something of type {type(parts.model).__name__}, not a torch.nn.Module"
+    for group, methods, wanted in NEEDED:
+        built = getattr(parts, group)
+        if not all(callable(getattr(built, method, None)) for method in methods):
+            return f"{group}: builds something of type {type(built).__name__}, not a {wanted}"
+    if not any(parameter.requires_grad for parameter in parts.model.parameters()):
+        return f"model: {type(parts.model).__name__} has no parameters to train"
+    return None
+
+
+def _unfit_optimizer(optimizer: Optimizer) -> str | None:
+    """Returns why an optimizer can't train here; None if it can."""
+    name = type(optimizer).__name__
+    closure = inspect.signature(type(optimizer).step).parameters.get("closure")
+    if closure is not None and closure.default is inspect.Parameter.empty:
+        return (
+            f"optimizer: {name} wants a closure, to evaluate the loss several times a step, which this training loop "
+            "does not; use one that takes a gradient a step, such as optimizer=sgd"
+        )
+    if "weight_decay" not in optimizer.defaults and any(g.get("weight_decay") for g in optimizer.param_groups):
+        return f"regularizer=l2: {name} has no weight_decay; use regularizer=none, l1 or elastic_net"
+    return None
+
+
+def _unfit_schedule(parts: Parts, optimizer: Optimizer) -> str | None:
+    """Returns why a schedule can't be used here; None if it can."""
+    from cifar_tuning.training.schedules import Schedule
+
+    epochs = parts.trainer.epochs
+    try:
+        schedule = Schedule(parts.schedule, optimizer, epochs, steps_per_epoch=TRIED_STEPS)
+    except Exception as error:
+        return f"schedule: {innermost(error)}"
+    name, steps = type(schedule.scheduler).__name__, getattr(schedule.scheduler, "total_steps", None)
+    own_steps = getattr(parts.schedule, "keywords", {}).get("total_steps") is not None
+    per_epoch = TRIED_STEPS if schedule.every_step else 1
+    if steps is not None and not own_steps and steps < per_epoch * epochs:
+        ends = f"schedule: {name} ends after {steps // per_epoch} of {epochs} epochs"
+        return f"{ends}; leave its epochs to trainer.epochs"
+    if schedule.needs_validation and parts.data.val_size == 0:
+        return (
+            f"schedule: {name} steps on the validation loss, and data.val_size=0 leaves none; use another schedule, or "
+            "validation images, such as data.val_size=5000"
+        )
+    if getattr(schedule.scheduler, "mode", "min") == "max" and schedule.needs_validation:
+        return "schedule.mode=max: its steps depend on the validation loss, which is better when smaller; use mode: min"
+    return None
+
+
+def _cutout_problems(parts: Parts) -> list[str]:
+    """Looks whether cutout leaves anything of the images."""
+    side, cutout = min(parts.data.image_shape[:2]), getattr(parts.augmentation, "cutout", 0)
+    if isinstance(cutout, int) and cutout > side:
+        return [f"augmentation.cutout={cutout}: must be at most {side}, the side of the images in pixels"]
+    return []
+
+
+def _try_images(parts: Parts) -> list[str]:
+    """Looks whether the model makes a number for each class of an image."""
+    name, classes = type(parts.model).__name__, len(parts.data.classes)
+    height, width, channels = parts.data.image_shape
+    try:
+        logits = _outputs(parts.model, (channels, height, width))
+    except Exception as error:
+        small = (height, width) == (32, 32)
+        way_out = "" if small else "; give it images of 32×32, or take a model that pools globally: model=resnet20"
+        return [f"model: {name} does not take images of {channels}×{height}×{width} ({innermost(error)}){way_out}"]
+    if not isinstance(logits, Tensor):
+        return [f"model: {name} returns a {type(logits).__name__}, not a tensor of logits N×{classes}"]
+    if logits.shape != (1, classes):
+        shape = "×".join(map(str, ("N", *logits.shape[1:])))
+        return [
+            f"model: {name} returns {shape}, not a number for each of the {classes} classes (N×{classes}); "
+            f"many models take it as num_classes={classes}"
+        ]
+    trained = _outputs_in_training(parts.model, (channels, height, width))
+    if trained is not None and not isinstance(trained, Tensor):
+        return [
+            f"model: {name} returns a {type(trained).__name__} in training, not a tensor of logits N×{classes}; "
+            "auxiliary classifiers can mostly be switched off (aux_logits: false)"
+        ]
+    return []
+
+
+def _try_small_images(parts: Parts) -> list[str]:
+    """Looks whether the model takes the smallest images that progressive resizing gives it."""
+    trainer, (height, width, channels) = parts.trainer, parts.data.image_shape
+    if trainer.initial_scale == 1:
+        return []
+    small = sides((height, width), trainer.epochs, trainer.initial_scale, 1.0, 0.0)(1)
+    if small == (height, width):
+        return [
+            f"trainer.initial_scale={trainer.initial_scale}: makes no smaller images of {height}×{width} pixels, whose "
+            f"sides go down in steps of {STEP}; give {1 - STEP / max(height, width):g} or less, or 1"
+        ]
+    try:
+        _outputs(parts.model, (channels, *small))
+    except Exception as error:
+        return [
+            f"trainer.initial_scale={trainer.initial_scale}: {type(parts.model).__name__} does not take images of "
+            f"{small[0]}×{small[1]} pixels ({innermost(error)}); use a model that pools globally, such as "
+            "model=resnet20, or trainer.initial_scale=1"
+        ]
+    return []
+
+
+def last_batch_problem(parts: Parts, images: int) -> str | None:
+    """Returns why a model can't be trained on an epoch's last batch, if that is one image; batch norm may need more.
+
+    Args:
+        parts: of the job.
+        images: in an epoch.
+    """
+    size = parts.data.batch_size
+    if images % size != 1 and size != 1:
+        return None
+    height, width, channels = parts.data.image_shape
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            copy.deepcopy(parts.model).train()(torch.zeros(1, channels, height, width))
+    except Exception as error:
+        return (
+            f"data.batch_size={size}: the last of {images:,} images is a batch by itself, and "
+            f"{type(parts.model).__name__} can't be trained on one ({innermost(error)}); "
+            "another batch size or data.train_limit leaves more"
+        )
+    return None
+
+
+def _outputs(model: nn.Module, shape: tuple[int, int, int]) -> Any:
+    """Returns what a model makes of one image C×H×W in evaluation mode; generators and mode stay as they were."""
+    training = model.training
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            return model.eval()(torch.zeros(1, *shape))
+    finally:
+        model.train(training)
+
+
+def _outputs_in_training(model: nn.Module, shape: tuple[int, int, int]) -> Any:
+    """Returns what a copy of a model makes of two images in training mode; None where that can't be found out."""
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            return copy.deepcopy(model).train()(torch.zeros(2, *shape))
+    except Exception:  # shown when it is trained
+        return None
