@@ -19,7 +19,7 @@ from cifar_tuning import processes
 from cifar_tuning.training.events import EpochMetrics
 from cifar_tuning.tuning import summary
 from cifar_tuning.tuning.claims import AGAIN, OWNER, RETRIES, TAKING, Claims, is_foreign
-from cifar_tuning.tuning.endings import Endings
+from cifar_tuning.tuning.endings import Endings, stopped_by
 from cifar_tuning.tuning.place import LostTrial
 from cifar_tuning.tuning.storage import open_storage
 from cifar_tuning.tuning.trial import TrialReporter, on_job_end, outcomes
@@ -473,6 +473,9 @@ def test_a_sampler_may_stop_the_study(claims, endings, base, stopped):
     (trial,) = claims.take(1, lambda trial: bool(trial.suggest_int("x", 1, 2)))
     endings.tell(trial.number, "complete", 0.5)
     assert (endings.stopped, claims.study.trials[0].state) == (stopped, TrialState.COMPLETE)
+    # Whoever sums up the study may be another process.
+    assert stopped_by(claims.study, claims.storage, 0.0) == ("Impatient" if stopped else None)
+    assert stopped_by(claims.study, claims.storage, time.time()) is None
 
 
 def test_a_storage_that_is_away_when_a_job_has_ended_costs_the_job_nothing(claims, caplog):
