@@ -21,6 +21,15 @@ def test_every_folder_with_code_is_a_package() -> None:
     assert {name.replace(".", "/") for name in found} == folders
 
 
+def test_the_metadata_name_the_pythons_that_the_readme_names() -> None:
+    options = configparser.ConfigParser()
+    options.read(PROJECT_ROOT / "setup.cfg")
+    named = re.findall(r"Python :: 3\.(\d+)", options["metadata"]["classifiers"])
+    (first, last) = re.search(r"Python 3\.(\d+) to 3\.(\d+)", (PROJECT_ROOT / "README.md").read_text()).groups()
+    assert named == [str(minor) for minor in range(int(first), int(last) + 1)]
+    assert options["options"]["python_requires"] == f">=3.{first}"
+
+
 @pytest.mark.parametrize("name", ["study", "fused"])
 def test_the_plugins_entry_points_can_be_loaded(name: str) -> None:
     from importlib.metadata import entry_points

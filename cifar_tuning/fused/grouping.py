@@ -77,7 +77,10 @@ def resolve(composed: dict[int, DictConfig]) -> tuple[dict[int, dict[str, Any]],
 
 
 def describe(groups: list[Group]) -> None:
-    """Logs why the jobs are several groups, if they are."""
+    """Logs why the jobs are several groups, if they are; or that another program's have nothing to stack."""
+    if groups and not any("model._target_" in one.options for one in groups):
+        log.info("No job's configuration builds a model (model._target_): there is nothing to stack, they run in turn")
+        return
     if len(groups) < 2:
         return
     log.info("%d groups, because only models of one structure can be stacked:", len(groups))

@@ -51,7 +51,7 @@ class Launch:
     def run(self, job_overrides: Sequence[Sequence[str]], first: int) -> list[JobReturn]:
         """Runs the jobs, numbered from `first`; returns what they return, in their order."""
         self._prepare()
-        log.info("Launching %d jobs, as stacks where their models allow it", len(job_overrides))
+        log.info("Launching %d jobs", len(job_overrides))
         composed: dict[int, DictConfig] = {}
         for number, overrides in enumerate(job_overrides, first):
             log.info("\t#%d : %s", number, " ".join(filter_overrides(overrides)))

@@ -1,16 +1,18 @@
 """Finished runs as models for others: uint8 images in, logits out."""
 
+import inspect
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from hydra.errors import InstantiationException
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
 from cifar_tuning.errors import UserError
 from cifar_tuning.jobs.build import build_model, build_part
+from cifar_tuning.jobs.checks import find_target
 from cifar_tuning.targets import IMAGE_FOLDER, refused
 from cifar_tuning.text import on_one_line
 from cifar_tuning.training import checkpoint as checkpoints
@@ -56,15 +58,15 @@ def model_from_checkpoint(
     Raises:
         UserError: the file is no checkpoint, the code of its model or data is not found here or may not be called by
             configurations, the dataset is not where it is looked for, or the weights do not fit the model that the
-            checkpoint's configuration builds.
+            checkpoint's configuration builds; or `data_root` is given for data that has no folder.
     """
     checkpoint = checkpoints.load(file)
     config = OmegaConf.create(checkpoint.config)
-    if data_root is not None:
-        config.data.root = data_root
-    elif not with_images and config.data.get("_target_") == IMAGE_FOLDER:
+    if data_root is None and not with_images and config.data.get("_target_") == IMAGE_FOLDER:
         config.data.root = None
     try:
+        if data_root is not None:
+            _move(config.data, data_root)
         data = build_part(config.data)
         model = build_model(config.model, data)
     except (ImportError, InstantiationException) as error:
@@ -86,6 +88,22 @@ def model_from_checkpoint(
     if checkpoint.memory_format == "contiguous_format":  # perhaps the only one that its code runs in
         model.register_forward_pre_hook(_in_order)
     return place(model, torch.device("cpu"), checkpoint.memory_format).eval(), data
+
+
+def _move(options: DictConfig, root: str) -> None:
+    """Has a dataset be looked for in another folder.
+
+    Raises:
+        UserError: it is in none.
+    """
+    name = str(options.get("_target_"))
+    takes = inspect.signature(find_target(name)).parameters.values()
+    if not any(one.name == "root" or one.kind is one.VAR_KEYWORD for one in takes):
+        raise UserError(
+            f"data_root={root}: the data of this run, {name}, has no option `root`, so there is no folder to look for "
+            "elsewhere; leave data_root out."
+        )
+    options.root = root
 
 
 def _in_order(model: nn.Module, images: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

@@ -146,11 +146,13 @@ def find_checkpoint(name: str, uri: Any, scratch: Path, option: str = "run") -> 
         if not is_sweep(path):
             raise UserError(f"{option}={name}: {_without_sweep(path, option)}")
         job = _best_job(path)
-        if job is not None and (folder := folder_of_model(path / job)) is not None:
-            log.info("%s is a sweep; taking its best job, %s", path, job)
-            _say_seed(folder, path / job)
-            return folder / "best.pt"
-        raise UserError(f"{option}={name}: is {_without_best(path)}.")
+        if job is None:
+            raise UserError(f"{option}={name}: is {_without_best(path)}.")
+        if (folder := folder_of_model(path / job)) is None:
+            raise UserError(f"{option}={name}: {_without_model(path, job)}.")
+        log.info("%s is a sweep; taking its best job, %s", path, job)
+        _say_seed(folder, path / job)
+        return folder / "best.pt"
     if RUN_ID.fullmatch(name):
         from cifar_tuning.tracking import download_artifact
 
@@ -184,6 +186,12 @@ def _without_sweep(folder: Path, option: str) -> str:
         return "the folder has no best.pt; give the folder of a run or of a sweep."
     shown = [typed(option, run) for run in runs[:SHOWN]] + (["…"] if len(runs) > SHOWN else [])
     return f"holds {counted(len(runs), 'run')} and is no sweep; name one: {', '.join(shown)}"
+
+
+def _without_model(sweep: Path, job: str) -> str:
+    """Returns what to do where a sweep's best job left no model in it."""
+    why = "trained on another machine, deleted, or added to a study by hand"
+    return f"its best job, {job}, has no best.pt in {sweep / job} ({why}?); give its MLflow run id, or another job"
 
 
 def _without_best(sweep: Path) -> str:

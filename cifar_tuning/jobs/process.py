@@ -107,12 +107,18 @@ def start() -> None:
     signal.signal(signal.SIGTERM, stop)
     gc.set_threshold(*_WHILE_IMPORTING)
     gc.callbacks.append(_after_first_collection)  # in processes that train nothing, too
-    # cuBLAS repeats itself (trainer.deterministic=true) only with a fixed workspace, which it reads once a process: a
-    # sweep's second job would be too late.
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    fix_workspace()
     share_cores()
     # Python would look for cycles in all that is still there, and free it object by object.
     atexit.register(gc.freeze)
+
+
+def fix_workspace() -> None:
+    """Has cuBLAS repeat itself (trainer.deterministic=true), which it only does with a fixed workspace.
+
+    It reads that once a process: a sweep's second job would be too late.
+    """
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 
 def collect_garbage() -> None:

@@ -60,7 +60,8 @@ def run(cfg: DictConfig) -> Any:
     if not HydraConfig.initialized():
         raise UserError(
             "A configuration alone can't be trained: where its run goes, and which job of a sweep it is, Hydra decides "
-            "for a command. Type `python train.py …` with the same overrides; in a notebook `!python train.py …`."
+            "for a command. Type `python train.py …` with the same overrides; in a notebook call "
+            '`cifar_tuning.jobs.notebook.train("optimizer.lr=0.1", …)`.'
         )
     return Job(HydraConfig.get()).run(cfg)
 

@@ -48,8 +48,19 @@ MAX_TAG = 8000
 
 
 def as_params(config: Mapping[str, Any]) -> dict[str, str]:
-    """Turn a config into MLflow parameters, spelled as on Hydra's command line (`true`, `null`)."""
-    return {safe_key(key): _spell(value)[:MAX_PARAM] for key, value in flatten(config)}
+    """Turn a config into MLflow parameters, spelled as on Hydra's command line (`true`, `null`).
+
+    A number has one spelling, by which MLflow groups and filters: that of `lr=1.0` is `1`, as that of `lr=1`.
+    """
+    return {
+        safe_key(key): whole(str(value)) if isinstance(value, float) else _spell(value)[:MAX_PARAM]
+        for key, value in flatten(config)
+    }
+
+
+def whole(text: str) -> str:
+    """Spell a whole number without the decimal point that a float has; other texts stay as they are."""
+    return text.removesuffix(".0") if re.fullmatch(r"-?\d+\.0", text) else text
 
 
 def published_params(rows: Any) -> dict[str, str]:

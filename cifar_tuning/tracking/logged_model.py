@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import logging
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import LoggedModel
     from torch import nn
+
+log = logging.getLogger(__name__)
 
 NAME = "model"
 # Of its run, what the model's own page shows and models are sorted by: figures of the weights it has, and its origin.
@@ -70,6 +73,12 @@ def log_classifier(client: MlflowClient, run_id: str, model: nn.Module, example:
             pip_requirements=_requirements(),
             serialization_format="pt2",
         )
+        if (size := _fixed_batch(folder)) is not None:
+            log.warning(
+                "The model in MLflow takes batches of %d images and of no other number, for torch.export took that for "
+                "a constant in its code: `len(x)` makes one, x.shape[0] none. Its checkpoint takes any number.",
+                size,
+            )
         client.log_model_artifacts(logged.model_id, str(folder))
     client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
     _log_figures(client, run_id, str(logged.model_id))
@@ -126,6 +135,16 @@ def _signature(model: nn.Module, example: np.ndarray) -> Any:
         inputs=Schema([TensorSpec(example.dtype, (-1, *example.shape[1:]))]),
         outputs=Schema([TensorSpec(logits.dtype, (-1, *logits.shape[1:]))]),
     )
+
+
+def _fixed_batch(folder: Path) -> int | None:
+    """Returns the number of images that a saved model is bound to; None if it takes any."""
+    import torch
+
+    program = torch.export.load(next(folder.rglob("*.pt2")))
+    inputs = program.graph_signature.user_inputs
+    sizes = [node.meta["val"].shape[0] for node in program.graph.nodes if node.name in inputs]
+    return next((size for size in sizes if isinstance(size, int)), None)
 
 
 def _requirements() -> list[str]:

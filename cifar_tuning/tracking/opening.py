@@ -128,4 +128,5 @@ def _log_texts(store: Store, run_id: str, context: RunContext) -> None:
 
 
 def _compared(params: Mapping[str, str]) -> dict[str, str]:
-    return {key: value for key, value in params.items() if not is_elsewhere(key)}
+    # Of a run that an older release began, `lr` may be `1.0`, not `1`.
+    return {key: facts.whole(value) for key, value in params.items() if not is_elsewhere(key)}

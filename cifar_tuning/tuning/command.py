@@ -12,6 +12,7 @@ from cifar_tuning.compose import remember_files
 from cifar_tuning.errors import UserError
 from cifar_tuning.processes import is_worker
 from cifar_tuning.tuning.budget import limit
+from cifar_tuning.tuning.endings import stopped_by
 from cifar_tuning.tuning.engine import Engine
 from cifar_tuning.tuning.exits import ContainedTask
 from cifar_tuning.tuning.options import StudyOptions
@@ -57,7 +58,7 @@ def run_study(config: DictConfig, context: HydraContext, task: TaskFunction, arg
         timeout is not None and time.time() >= options.begin + timeout and not study_files.is_over(study, options)
     )
     failures = retrain.retrain_best(study, options, context, task)
-    summary.print_end(study, options, timed_out)
+    summary.print_end(study, options, timed_out, stopped_by(study, storage_of(options), options.begin))
     if failures:
         shown = "\n".join(f"  - {failure}" for failure in failures)
         again = "The study itself is whole; the same command trains what is missing."

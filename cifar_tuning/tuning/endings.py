@@ -2,6 +2,7 @@
 
 import logging
 import math
+import time
 import traceback
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,6 +22,9 @@ from cifar_tuning.tuning.storage import STORAGE_ERRORS, Storage
 from cifar_tuning.tuning.trial import Outcome, may_go_on, outcomes
 
 log = logging.getLogger(__name__)
+
+# Study system attribute: which sampler called `study.stop()` last, and when, in seconds since 1970.
+STOPPED = "cifar_tuning:stopped"
 
 
 class Endings:
@@ -149,6 +153,14 @@ class Endings:
         if not self.stopped and not isinstance(self.study.sampler, GridSampler | BruteForceSampler):
             log.warning("The sampler has stopped the study: this process takes no further trial.")
             self.stopped = True
+            who: Any = {"sampler": type(self.study.sampler).__name__, "at": time.time()}
+            self.storage.set_study_system_attr(self.storage.study_id(self.study), STOPPED, who)
+
+
+def stopped_by(study: optuna.Study, storage: Storage, begin: float) -> str | None:
+    """Returns the class of the sampler that has called `study.stop()` since a moment, in any process of the study."""
+    known: Any = storage.get_study_system_attrs(storage.study_id(study)).get(STOPPED)
+    return None if known is None or known["at"] < begin else str(known["sampler"])
 
 
 def error_of(result: JobReturn) -> BaseException | None:

@@ -48,21 +48,24 @@ def print_start(study: optuna.Study, options: StudyOptions) -> None:
         print(left_out)
 
 
-def print_end(study: optuna.Study, options: StudyOptions, timed_out: bool = False) -> None:
+def print_end(
+    study: optuna.Study, options: StudyOptions, timed_out: bool = False, stopped_by: str | None = None
+) -> None:
     """Prints the winner, the best five, what pruning saved, why trials failed and how to go on.
 
     Args:
         study: as far as it has come.
         options: of the sweep.
         timed_out: whether `timeout` kept trials from being started.
+        stopped_by: the sampler that called `study.stop()`, if one has.
     """
     from cifar_tuning.reporting.summary import WIDE
 
     console = Console() if sys.stdout.isatty() else Console(width=WIDE)
     ended, several = finished(study), len(options.directions) > 1
     complete = [trial for trial in ended if trial.state == TrialState.COMPLETE]
-    if complete:
-        shown_trials = study.best_trials if several else _ranked(complete, options)[:5]
+    shown_trials = study.best_trials if several and complete else _ranked(complete, options)[:5]
+    if shown_trials:
         objectives = objectives_of(options.config) if several else []
         console.print(_table(shown_trials, "Pareto front" if several else "the best five", objectives))
     before = len(forgiven(study, options))
@@ -74,10 +77,11 @@ def print_end(study: optuna.Study, options: StudyOptions, timed_out: bool = Fals
         *made_up_for(0 if exhausted(study) and not options.exhaustive else counts[TrialState.FAIL] - before),
         *([] if complete or not ended else [f"None is complete; their logs are in {options.place.folder}/<trial>/"]),
         *([EXHAUSTED] if exhausted(study) else []),
-        *([] if is_over(study, options) else [*unfinished(options, len(ended) - before, timed_out), *foreign(study)]),
     ]
-    if complete and several:
-        lines += [*_front(study.best_trials, options), *_look_next(options, [])]
+    if not is_over(study, options):
+        lines += [*unfinished(options, len(ended) - before, timed_out, stopped_by), *foreign(study)]
+    if shown_trials and several:
+        lines += [*_front(shown_trials, options), *_look_next(options, [])]
     elif (best := winner(study, options)) is not None:
         lines += [*_retrained(best, options), *_once_more(best, options), *_look_next(options, _model(best, options))]
     elif complete:
@@ -94,18 +98,27 @@ def _ranked(complete: list[FrozenTrial], options: StudyOptions) -> list[FrozenTr
 
 
 def _table(trials: list[FrozenTrial], title: str, objectives: list[str]) -> Table:
-    """Returns trials as a table: a column for each objective that has a name, one for all where they have none."""
+    """Returns trials as a table: a column for each objective that has a name, one for all where they have none.
+
+    Where a trial violates constraints, another column says so: it is shown, but can't be the best.
+    """
     names = short_keys(name for trial in trials for name in trial.params)
     table = Table(title=title)
-    for name in ("trial", *(objectives or ["value"]), *names.values()):
+    violated = any(_violates(trial) for trial in trials)  # most studies have no constraints
+    for name in ("trial", *(objectives or ["value"]), *names.values(), *(["constraints"] if violated else [])):
         table.add_column(escape(name), justify="right", overflow="fold")
     for index, trial in enumerate(trials):
         values = [f"{value:.4f}" if abs(value) < 1000 else f"{value:,.0f}" for value in trial.values or ()]
         params = [trial.params.get(name, "") for name in names]
         cells = values if objectives else [", ".join(values)]
         cells += [number(p) if isinstance(p, float) else str(p) for p in params]
-        table.add_row(str(trial.number), *map(escape, cells), style="bold" if index == 0 else None)
+        cells += [("violated" if _violates(trial) else "kept")] if violated else []
+        table.add_row(str(trial.number), *map(escape, cells), style="bold" if index == 0 and eligible(trial) else None)
     return table
+
+
+def _violates(trial: FrozenTrial) -> bool:
+    return any(violation > 0 for violation in trial.constraints.values())
 
 
 def saved(ended: list[FrozenTrial], repeats: int) -> str:
@@ -145,12 +158,14 @@ def made_up_for(failed: int) -> list[str]:
     return [f"the same command trains {failed} more in place of those that failed"] if failed else []
 
 
-def unfinished(options: StudyOptions, done: int, timed_out: bool) -> list[str]:
+def unfinished(options: StudyOptions, done: int, timed_out: bool, stopped_by: str | None) -> list[str]:
     """Returns why the study stopped before its end, and what is left undone until it goes on."""
     lines, timeout = [], options.sweeper.timeout
     if timed_out:
         shown = int(timeout) if timeout == int(timeout) else timeout
         lines.append(f"stopped by hydra.sweeper.timeout={shown}; the same command goes on")
+    elif stopped_by is not None:
+        lines.append(f"stopped by the sampler: {stopped_by} has called study.stop(); the same command goes on")
     if options.sweeper.retrain_best and done < options.n_trials:
         lines.append(f"the winner is retrained once all n_trials={options.n_trials} are finished")
     return lines

@@ -119,13 +119,13 @@ class TrialReporter(Listener):
             raise SystemExit(128 + signal.SIGTERM)
         value = metrics.figure(str(self.curve))
         value = math.nan if value is None else value
-        if math.isnan(value):  # several objectives, one that has no curve, or an epoch that diverged
-            return False
         try:
             frozen = self.storage.get_trial(self.trial._trial_id)
             # It may have been given back too, by a command that was stopped while its launcher's job trained on.
             if frozen.system_attrs.get(OWNER) != self.owner or frozen.state != TrialState.RUNNING:
                 raise LostTrial(f"Trial {self.trial.number} is no longer this process's, which stops.")
+            if math.isnan(value):  # several objectives, one that has no curve, or an epoch that diverged
+                return False
             step = self.offset + metrics.epoch
             if step not in self.reported and not (metrics.epoch == 0 and self.offset):
                 self.trial.report(value, step)

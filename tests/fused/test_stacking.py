@@ -319,6 +319,23 @@ def test_jobs_are_grouped_by_what_must_agree():
 
 
 @pytest.mark.parametrize(
+    ("jobs", "said"),
+    [
+        ([config(), config(seed=1)], ""),
+        ([config(), config(data={"batch_size": 64})], "2 groups, because only models of one structure can be stacked"),
+        ([{"x": 1.0}, {"x": 2.0}], "No job's configuration builds a model"),
+        ([{"x": 1.0, "model": "mine"}], "No job's configuration builds a model"),
+        ([], ""),
+    ],
+)
+def test_the_log_says_why_jobs_are_not_one_stack(jobs, said, caplog):
+    with caplog.at_level("INFO"):
+        grouping.describe(grouping.group(dict(enumerate(jobs))))
+    assert "".join(caplog.messages[:1]).startswith(said)
+    assert bool(caplog.messages) == bool(said)
+
+
+@pytest.mark.parametrize(
     ("jobs", "largest", "stacks"),
     [(8, 8, [8]), (10, 8, [5, 5]), (3, 8, [3]), (17, 8, [6, 5, 6]), (5, 1, [1] * 5), (1, 4, [1])],
 )

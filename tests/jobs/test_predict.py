@@ -13,6 +13,7 @@ from PIL import Image
 from torch import nn
 
 from cifar_tuning.data import Synthetic
+from cifar_tuning.errors import UserError
 from cifar_tuning.jobs.export import load_classifier, model_from_checkpoint
 from cifar_tuning.jobs.process import trusted_targets
 from cifar_tuning.jobs.testing import label_test_images
@@ -199,6 +200,7 @@ def test_a_job_that_did_not_end_is_not_a_sweeps_best(tiny, predicting, tmp_path)
         ("{bad", 0.9, None, "is a sweep of which no job ended; give a job's folder."),
         ("complete", None, None, "is a sweep without validation, so no job is the best; give a job's folder."),
         ("complete", 0.9, [], "is a study of several objectives, so no trial is the best; give a trial's folder"),
+        ("complete", 0.9, [(7, 0.95, 0)], "its best job, 7, has no best.pt in TMP/7 (trained on another machine"),
     ],
 )
 def test_a_sweep_without_a_best_job(predicting, tmp_path, state, value, curve, expected):
@@ -280,6 +282,8 @@ def test_a_model_predicts_in_the_memory_format_it_was_trained_in(tmp_path):
     with execution_whitelist([*trusted_targets(), f"{__name__}.*"]):
         classifier, _ = load_classifier(tmp_path)
         rebuilt, _ = model_from_checkpoint(tmp_path / "best.pt")
+        with pytest.raises(UserError, match=r"data_root=/there: the data of this run, .* has no option `root`"):
+            model_from_checkpoint(tmp_path / "best.pt", "/there")
     images = data.load_test().images
     predicted, _ = label_test_images(rebuilt, data, torch.device("cpu"))
     assert torch.equal(classifier(images).argmax(1), predicted)

@@ -117,7 +117,18 @@ def test_a_model_that_cannot_be_exported_costs_a_warning(started, client, caplog
     assert client.get_run(tracker.run_id).info.status == "FINISHED"
 
 
-def test_the_requirements_are_not_compared_with_what_they_were_read_from(started, monkeypatch):
+def test_a_model_that_counts_its_images_is_bound_to_their_number(started, caplog):
+    class Counting(nn.Module):
+        def forward(self, images):
+            return images.float().reshape(len(images), -1)[:, :10]
+
+    tracker = started()
+    assert tracker.log_model(Counting(), np.ones((5, 4, 4, 3), np.uint8)) is not None
+    tracker.finish("complete")
+    assert "The model in MLflow takes batches of 2 images and of no other number" in caplog.text
+
+
+def test_the_requirements_are_not_compared_with_what_they_were_read_from(started, monkeypatch, caplog):
     """Relies on a function of MLflow's that is not of its public interface."""
     from mlflow.utils import environment
 
@@ -127,6 +138,7 @@ def test_the_requirements_are_not_compared_with_what_they_were_read_from(started
     model_id = tracker.log_model(Classifier().eval(), np.ones((2, 32, 32, 3), np.uint8))
     tracker.finish("complete")
     assert compared == []
+    assert "and of no other number" not in caplog.text
     kept = Path(tracker.open_store().client.get_logged_model(model_id).artifact_location)
     # No package index has a build such as 2.13.0+cpu.
     assert f"torch=={torch.__version__.partition('+')[0]}\n" in (kept / "requirements.txt").read_text()

@@ -256,12 +256,14 @@ def test_a_vanished_database_is_noticed(started, root, caplog):
 
 
 def test_a_run_is_continued(started, client, tmp_path):
-    first = started()
+    # As an older release spelled a number.
+    first = started(config=merged(first_config(), {"optimizer": {"momentum": "1.0"}}))
     for step in range(4):
         first.log_epoch({"val/acc": step / 10}, step)
     first.fail(KeyboardInterrupt())
     # Another machine may have the images elsewhere, and another device.
-    config = merged(first_config(), {"resume": "last.pt", "data": {"root": "/mnt"}, "trainer": {"device": "cpu"}})
+    config = merged(first_config(), {"optimizer": {"momentum": 1.0}})
+    config = merged(config, {"resume": "last.pt", "data": {"root": "/mnt"}, "trainer": {"device": "cpu"}})
     second = started(run_id=first.run_id, config=config, folder=tmp_path / "second")
     assert second.continued
     assert second.run_id == first.run_id

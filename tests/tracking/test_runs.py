@@ -255,6 +255,11 @@ def test_importing_the_room_imports_neither_mlflow_nor_torch():
             {"a": "{}", "b": "[]", "c": "null", "d": "true", "e": "1e-05"},
         ),
         ({"a": [{"b": 1}]}, {"a": '[{"b": 1}]'}),
+        # One number, one spelling; text is none.
+        (
+            {"a": 1, "b": 1.0, "c": -10.0, "d": 1.5, "e": 1e20, "f": "1.0", "g": float("nan")},
+            {"a": "1", "b": "1", "c": "-10", "d": "1.5", "e": "1e+20", "f": "1.0", "g": "nan"},
+        ),
     ],
 )
 def test_flattening(config, params):

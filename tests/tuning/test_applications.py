@@ -409,6 +409,7 @@ def test_a_sampler_takes_a_function_that_the_user_trusts(run, trials, tmp_path, 
     monkeypatch.setenv(TRUST_VARIABLE, "sphere.*")
     out = run(*given, "hydra.sweeper.plots=true", "hydra.sweeper.enqueue=[{x: 1.0},{x: 2.0}]")
     assert "None is the best: all complete trials violate constraints." in out
+    assert out.count(" violated ") == 2
     assert "Traceback" not in out
     assert "going on" not in run(*given)
     assert len(trials()) == 2

@@ -19,7 +19,7 @@ from cifar_tuning import processes
 from cifar_tuning.training.events import EpochMetrics
 from cifar_tuning.tuning import summary
 from cifar_tuning.tuning.claims import AGAIN, OWNER, RETRIES, TAKING, Claims, is_foreign
-from cifar_tuning.tuning.endings import Endings
+from cifar_tuning.tuning.endings import Endings, stopped_by
 from cifar_tuning.tuning.place import LostTrial
 from cifar_tuning.tuning.storage import open_storage
 from cifar_tuning.tuning.trial import TrialReporter, on_job_end, outcomes
@@ -329,10 +329,13 @@ def test_an_earlier_job_notices_that_its_trial_was_taken_again(claims):
     assert claims.is_mine(claims.study.get_trials()[0])
 
 
-@pytest.mark.parametrize("how", ["release", "again"])
-def test_a_job_whose_trial_was_given_back_stops(claims, how):
+# Several objectives have no curve to report.
+@pytest.mark.parametrize(
+    ("how", "objectives"), [("release", ["val/acc"]), ("again", ["val/acc"]), ("release", ["val/acc", "model/macs"])]
+)
+def test_a_job_whose_trial_was_given_back_stops(claims, how, objectives):
     (trial,) = claims.take(1, lambda trial: True)
-    reporter = TrialReporter(trial, epochs=3)
+    reporter = TrialReporter(trial, epochs=3, objectives=objectives)
     epoch = EpochMetrics(1, 2.0, 0.3, 2.0, 0.3, 0.3, 0.1, 100.0, 1.0)
     assert not reporter.on_epoch(epoch)
     getattr(claims, how)(trial.number)
@@ -473,6 +476,9 @@ def test_a_sampler_may_stop_the_study(claims, endings, base, stopped):
     (trial,) = claims.take(1, lambda trial: bool(trial.suggest_int("x", 1, 2)))
     endings.tell(trial.number, "complete", 0.5)
     assert (endings.stopped, claims.study.trials[0].state) == (stopped, TrialState.COMPLETE)
+    # Whoever sums up the study may be another process.
+    assert stopped_by(claims.study, claims.storage, 0.0) == ("Impatient" if stopped else None)
+    assert stopped_by(claims.study, claims.storage, time.time()) is None
 
 
 def test_a_storage_that_is_away_when_a_job_has_ended_costs_the_job_nothing(claims, caplog):

@@ -77,12 +77,19 @@ def test_the_latest_failures_are_listed_with_their_reasons():
 
 
 @pytest.mark.parametrize(
-    ("facts", "timed_out", "lines"),
+    ("facts", "timed_out", "sampler", "lines"),
     [
-        ({}, False, []),
+        ({}, False, None, []),
+        (
+            {},
+            False,
+            "Impatient",
+            ["stopped by the sampler: Impatient has called study.stop(); the same command goes on"],
+        ),
         (
             {"sweeper": {"timeout": 2.0, "retrain_best": 3}},
             True,
+            "Impatient",
             [
                 "stopped by hydra.sweeper.timeout=2; the same command goes on",
                 "the winner is retrained once all n_trials=50 are finished",
@@ -90,8 +97,8 @@ def test_the_latest_failures_are_listed_with_their_reasons():
         ),
     ],
 )
-def test_what_is_left_undone_is_said(facts, timed_out, lines):
-    assert summary.unfinished(options(**facts), 7, timed_out) == lines
+def test_what_is_left_undone_is_said(facts, timed_out, sampler, lines):
+    assert summary.unfinished(options(**facts), 7, timed_out, sampler) == lines
 
 
 @pytest.mark.parametrize(
@@ -135,3 +142,22 @@ def test_the_table_calls_keys_by_their_last_part():
     best.params = {"regularizer.strength": 1e-4, "optimizer.lr": 0.1, "schedule.lr": 0.2}
     headers = [str(column.header) for column in summary._table([best], "the best five", []).columns]
     assert headers == ["trial", "value", "strength", "optimizer.lr", "schedule.lr"]
+
+
+@pytest.mark.parametrize("violations", [[], [-1.0, -1.0], [1.0, -1.0], [1.0, 1.0]])
+def test_what_violates_constraints_follows_the_best_and_is_marked(violations):
+    """The better trial is the one that does, if one does."""
+    trials = [trial(0), trial(1)]
+    trials[0].values = [0.9]
+    for one, violation in zip(trials, violations, strict=False):
+        one.system_attrs = {"constraints": [violation]}
+    ranked = summary._ranked(trials, options())
+    table = summary._table(ranked, "the best five", [])
+    cells = [list(column.cells) for column in table.columns]
+    if max(violations, default=0) <= 0:
+        assert cells == [["0", "1"], ["0.9000", "0.5000"]]
+    elif min(violations) > 0:
+        assert (cells[0], cells[-1]) == (["0", "1"], ["violated", "violated"])
+    else:
+        assert (cells[0], cells[-1]) == (["1", "0"], ["kept", "violated"])
+    assert table.rows[0].style == (None if min(violations, default=0) > 0 else "bold")
