@@ -3,6 +3,7 @@
 The command line prints these without a traceback; everything else keeps its traceback.
 """
 
+import errno
 import logging
 import os
 from collections.abc import Sequence
@@ -35,6 +36,10 @@ class DataError(UserError):
     """The dataset could not be had; the message lists what was tried and where to put files by hand."""
 
 
+class DiskError(UserError):
+    """The disk took no more of what a job has to write; its study gives the trial back instead of failing it."""
+
+
 class TrackingError(UserError):
     """The tracking store can't be used; raised before training starts."""
 
@@ -44,6 +49,11 @@ def root_cause(error: BaseException) -> BaseException:
     while error.__cause__ is not None:
         error = error.__cause__
     return error
+
+
+def disk_is_full(error: BaseException) -> bool:
+    """Whether an error is that the disk takes no more: it has no room, the user's share is used up, it is read only."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
 def full_errors() -> bool:

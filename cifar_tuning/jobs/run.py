@@ -12,7 +12,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from cifar_tuning.errors import UserError
+from cifar_tuning.errors import DiskError, UserError, disk_is_full
 from cifar_tuning.jobs.build import Parts
 from cifar_tuning.jobs.context import run_context
 from cifar_tuning.jobs.export import load_classifier, model_from_checkpoint
@@ -28,7 +28,7 @@ from cifar_tuning.processes import deferred_signals
 from cifar_tuning.ranking import BEST_ACCURACY, ENDED
 from cifar_tuning.reporting import plots
 from cifar_tuning.targets import is_study
-from cifar_tuning.text import typed
+from cifar_tuning.text import first_line, typed
 from cifar_tuning.tracking.base import TRACEBACK, Tracker
 from cifar_tuning.training.events import Progress, Result
 from cifar_tuning.training.measurement_cache import of_sweep
@@ -119,9 +119,10 @@ class Job:
             cfg = where_typed(cfg, Path(self.hydra.runtime.cwd))
             self.reporter = self._reporter(cfg)
             if self.multirun:  # a process that died had begun it, or its launcher began it anew
-                asked = self.reporter is not None and self.reporter.again
+                # A study knows; a grid's may have died behind its run in the store and before its first checkpoint.
+                asked = self.reporter is None or self.reporter.again
                 self.again = asked or (self.folder / "last.pt").is_file()
-            if self.reporter is None and (known := self._finished(cfg)) is not None:
+            if (known := self._finished(cfg)) is not None:
                 return known.value
             prepared = prepare(cfg, own=self.folder if self.again else None)
             if not self.multirun:
@@ -143,9 +144,8 @@ class Job:
         except BaseException as error:
             if not self.over:
                 self._fail(error)
-            if (reason := out_of_memory(error)) is not None:
-                size = OmegaConf.select(cfg, "data.batch_size")
-                raise UserError(f"{reason} A smaller data.batch_size (it is {size}) or model needs less.") from error
+            if (lack := self._what_is_lacking(cfg, error)) is not None:
+                raise lack from error
             raise
         log.info("%s: %s in %s", result.state, self._in_words(result), self.folder)
         return value
@@ -175,14 +175,16 @@ class Job:
         return f"{images}; the weights of epoch {result.progress.best_epoch} and learning curves"
 
     def _finished(self, cfg: DictConfig) -> JobResult | None:
-        """Returns what an earlier call of the same command trained already; puts aside what another left."""
+        """Returns what an earlier call of a grid's command trained already; puts aside what another job left."""
         if not self.multirun or not has_trained(self.folder):
             return None
         known = JobResult.read(self.folder)
         if own_checkpoint(job_config(cfg), self.folder)[0] is None:  # the folder is another experiment's
             put_aside(self.folder, self.overrides, "hydra.sweep.dir=multirun/NAME")
             return None
-        if known is None or known.state not in ENDED or objectives_of(cfg) != [BEST_ACCURACY]:
+        if self.reporter is not None or known is None or known.state not in ENDED:
+            return None
+        if objectives_of(cfg) != [BEST_ACCURACY]:
             return None
         (self.folder / RESULT_FILE).touch()  # it belongs to this sweep's table
         value = "without validation" if known.value is None else f"best validation accuracy {known.value:.4f}"
@@ -261,6 +263,19 @@ class Job:
             self._write_result("killed" if stopped else "failed", f"{type(error).__name__}: {error}")
         except OSError as full:  # it must not take the place of Ctrl-C, which ends the whole sweep
             log.warning("How the run ended could not be written to %s: %s", self.folder, full)
+
+    def _what_is_lacking(self, cfg: DictConfig, error: BaseException) -> UserError | None:
+        """Returns what to say of a machine without memory or room on its disk; None of any other error."""
+        if (reason := out_of_memory(error)) is not None:
+            size = OmegaConf.select(cfg, "data.batch_size")
+            return UserError(f"{reason} A smaller data.batch_size (it is {size}) or model needs less.")
+        if not disk_is_full(error):
+            return None
+        goes_on = not self.multirun and (self.folder / "last.pt").is_file()
+        more = f" with {typed('resume', self.folder)}" if goes_on else ""
+        return DiskError(
+            f"{first_line(error)}, on writing to {self.folder}. Make room; the same command{more} goes on."
+        )
 
     def _write_result(self, state: str, error: str | None = None) -> None:
         value = self.progress.best_acc if self.progress.started else None
