@@ -51,9 +51,20 @@ def root_cause(error: BaseException) -> BaseException:
     return error
 
 
-def disk_is_full(error: BaseException) -> bool:
-    """Whether an error is that the disk takes no more: it has no room, the user's share is used up, it is read only."""
-    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+def full_disk(error: BaseException, what: str = "the same command goes on") -> DiskError | None:
+    """Returns what to say of a disk that takes no more; None of any other error.
+
+    It has no room, the user's share of it is used up, or it is read only.
+
+    Args:
+        error: that was raised.
+        what: happens once there is room.
+    """
+    if isinstance(error, DiskError):
+        return error
+    if not isinstance(error, OSError) or error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+        return None
+    return DiskError(f"{error}. Make room; {what}.")
 
 
 def full_errors() -> bool:

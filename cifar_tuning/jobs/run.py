@@ -12,7 +12,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from cifar_tuning.errors import DiskError, UserError, disk_is_full
+from cifar_tuning.errors import UserError, full_disk, wants_traces
 from cifar_tuning.jobs.build import Parts
 from cifar_tuning.jobs.context import run_context
 from cifar_tuning.jobs.export import load_classifier, model_from_checkpoint
@@ -28,7 +28,7 @@ from cifar_tuning.processes import deferred_signals
 from cifar_tuning.ranking import BEST_ACCURACY, ENDED
 from cifar_tuning.reporting import plots
 from cifar_tuning.targets import is_study
-from cifar_tuning.text import first_line, typed
+from cifar_tuning.text import typed
 from cifar_tuning.tracking.base import TRACEBACK, Tracker
 from cifar_tuning.training.events import Progress, Result
 from cifar_tuning.training.measurement_cache import of_sweep
@@ -247,8 +247,9 @@ class Job:
             parts.tracking.log_artifacts({name: file for name, file in files.items() if file.is_file()})
             if parts.tracking.wants_model(worth_keeping) and best.is_file():
                 parts.tracking.log_model(*load_classifier(self.folder))
-        except Exception:  # a full disk or a plotting error must not make a failure of a finished training
-            log.warning("The run is trained, but not all of its files could be kept:", exc_info=True)
+        except Exception as error:  # a full disk or a plotting error must not make a failure of a finished training
+            traces = wants_traces(log) or full_disk(error) is None
+            log.warning("The run is trained, but not all of its files could be kept: %s", error, exc_info=traces)
 
     def _fail(self, error: BaseException) -> None:
         stopped = not isinstance(error, Exception)
@@ -269,13 +270,9 @@ class Job:
         if (reason := out_of_memory(error)) is not None:
             size = OmegaConf.select(cfg, "data.batch_size")
             return UserError(f"{reason} A smaller data.batch_size (it is {size}) or model needs less.")
-        if not disk_is_full(error):
-            return None
         goes_on = not self.multirun and (self.folder / "last.pt").is_file()
         more = f" with {typed('resume', self.folder)}" if goes_on else ""
-        return DiskError(
-            f"{first_line(error)}, on writing to {self.folder}. Make room; the same command{more} goes on."
-        )
+        return full_disk(error, f"the same command{more} goes on, in {self.folder}")
 
     def _write_result(self, state: str, error: str | None = None) -> None:
         value = self.progress.best_acc if self.progress.started else None

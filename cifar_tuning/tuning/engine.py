@@ -15,7 +15,7 @@ from hydra.errors import HydraException
 from hydra.types import HydraContext, TaskFunction
 from optuna.trial import Trial, TrialState
 
-from cifar_tuning.errors import DiskError, UserError
+from cifar_tuning.errors import DiskError, UserError, full_disk
 from cifar_tuning.processes import asked_to_stop, deferred_signals
 from cifar_tuning.tuning.budget import failed_before, limit
 from cifar_tuning.tuning.claims import Claims
@@ -94,12 +94,12 @@ class Engine:
                 except LostTrial as lost:
                     log.warning("%s", lost)
                     self._give_back()
-                except DiskError:  # the next trial would fail of it too
-                    self._give_back()
-                    raise
                 except Exception as error:
                     if asked_to_stop():  # the signal's exit, which Hydra made an error of its own
                         break
+                    if (full := full_disk(error)) is not None:  # the next trial would fail of it too
+                        self._give_back()
+                        raise full from error
                     self._after_launcher_error(trials, error)
             if asked_to_stop():
                 raise SystemExit(128 + signal.SIGTERM)

@@ -358,7 +358,7 @@ CPP = "[enforce fail at x.cpp:1] . DefaultCPUAllocator: can't allocate memory: 9
         (RuntimeError(CPP), MEMORY),
         (
             OSError(28, "No space"),
-            r"\[Errno 28\] No space, on writing to .*/run\. Make room; the same command goes on\.",
+            r"\[Errno 28\] No space\. Make room; the same command goes on, in .*/run\.",
         ),
     ],
 )

@@ -321,7 +321,7 @@ def test_a_full_disk_fails_no_trial(tiny, study, monkeypatch, launcher):
         patch.setattr(Taken, "write", full)
         outcome = tiny(*command)
     assert outcome.code == 1
-    assert "error: [Errno 28] No space left on device, on writing to" in outcome.err
+    assert "error: [Errno 28] No space left on device. Make room; the same command goes on, in" in outcome.err
     assert "Traceback" not in outcome.text
     assert [trial.state for trial in study().get_trials()] == [TrialState.COMPLETE, TrialState.WAITING]
     again = tiny(*command)
