@@ -3,6 +3,7 @@
 The command line prints these without a traceback; everything else keeps its traceback.
 """
 
+import errno
 import logging
 import os
 from collections.abc import Sequence
@@ -35,6 +36,10 @@ class DataError(UserError):
     """The dataset could not be had; the message lists what was tried and where to put files by hand."""
 
 
+class DiskError(UserError):
+    """The disk took no more of what a job has to write; its study gives the trial back instead of failing it."""
+
+
 class TrackingError(UserError):
     """The tracking store can't be used; raised before training starts."""
 
@@ -44,6 +49,22 @@ def root_cause(error: BaseException) -> BaseException:
     while error.__cause__ is not None:
         error = error.__cause__
     return error
+
+
+def full_disk(error: BaseException, what: str = "the same command goes on") -> DiskError | None:
+    """Returns what to say of a disk that takes no more; None of any other error.
+
+    It has no room, the user's share of it is used up, or it is read only.
+
+    Args:
+        error: that was raised.
+        what: happens once there is room.
+    """
+    if isinstance(error, DiskError):
+        return error
+    if not isinstance(error, OSError) or error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+        return None
+    return DiskError(f"{error}. Make room; {what}.")
 
 
 def full_errors() -> bool:

@@ -1,9 +1,11 @@
 """Atomic writes: whoever reads a file sees its old content or its new one, never a part; and the cache's folder."""
 
 import contextlib
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 
@@ -40,3 +42,11 @@ def write_text(file: Path, text: str) -> Path:
     with written(file) as partial:
         partial.write_text(text, encoding="utf-8")
     return file
+
+
+def read_json(file: Path) -> Any:
+    """Returns what is in a JSON file; None if it is not there, or damaged as a power cut may leave it."""
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None

@@ -4,6 +4,9 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from omegaconf import OmegaConf
+from yaml import YAMLError
+
 # Files that mark a sweep's folder: the keys that it fixes, Hydra's own record, the study's name and storage.
 FIXED_FILE, STUDY_FILE = "fixed_overrides.yaml", "study.yaml"
 SWEEP_FILES = (FIXED_FILE, "multirun.yaml", STUDY_FILE)
@@ -21,6 +24,15 @@ def is_sweep(folder: Path) -> bool:
 def is_study(folder: Path) -> bool:
     """Whether a folder is a study's: its trials have numbers, and a folder for each seed where they have several."""
     return (folder / STUDY_FILE).is_file()
+
+
+def study_in(folder: Path) -> tuple[str, str] | None:
+    """Returns the name and the storage that a study's folder names; None of another folder, or a damaged file."""
+    try:
+        content = OmegaConf.load(folder / STUDY_FILE)
+        return str(content.study_name), str(content.storage)
+    except (OSError, ValueError, AttributeError, YAMLError):
+        return None
 
 
 def files_of_jobs(sweep: Path, name: str) -> list[Path]:

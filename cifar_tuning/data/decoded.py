@@ -115,7 +115,7 @@ class Decoded:
             if (self.path / _KEY).read_text() != key:
                 return None
             images: np.ndarray = np.load(self.path / _IMAGES, mmap_mode="c", allow_pickle=False)
-        except (OSError, ValueError):
+        except (OSError, ValueError, EOFError):
             return None
         with suppress(OSError):  # on a disk that is read only
             os.utime(self.path / _KEY)  # its time is when they were last used

@@ -15,7 +15,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from cifar_tuning import PROJECT_ROOT
-from cifar_tuning.errors import UserError, full_errors
+from cifar_tuning.errors import UserError, full_disk, full_errors
 from cifar_tuning.processes import cores, stop, visible_cores
 from cifar_tuning.targets import PRUNERS, SAMPLERS, TORCHVISION_MODELS, trusted_by_user
 from cifar_tuning.tuning import plugin  # noqa: F401  registers the resolvers that conf/ uses
@@ -188,6 +188,8 @@ def _short_for_users(
             print(f"error: {error}", file=sys.stderr)
         elif isinstance(error, KeyboardInterrupt):
             print("Interrupted.", file=sys.stderr)
+        elif not full_errors() and (full := full_disk(error)) is not None:  # Hydra's own files
+            print(f"error: {full}", file=sys.stderr)
         elif not full_errors() and (own := user_traceback(error.with_traceback(trace))) is not None:
             # The rest is PyTorch's and ours, some thirty lines, which would bury a sweep's table.
             print(own + "Only the frames of your own files; HYDRA_FULL_ERROR=1 shows all.", file=sys.stderr)

@@ -12,7 +12,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from cifar_tuning.errors import UserError
+from cifar_tuning.errors import UserError, full_disk, wants_traces
 from cifar_tuning.jobs.context import run_context
 from cifar_tuning.jobs.export import load_classifier, model_from_checkpoint
 from cifar_tuning.jobs.missing_multirun import missing_multirun
@@ -120,9 +120,10 @@ class Job:
             cfg = where_typed(cfg, Path(self.hydra.runtime.cwd))
             self.reporter = self._reporter(cfg)
             if self.multirun:  # a process that died had begun it, or its launcher began it anew
-                asked = self.reporter is not None and self.reporter.again
+                # A study knows; a grid's may have died behind its run in the store and before its first checkpoint.
+                asked = self.reporter is None or self.reporter.again
                 self.again = asked or (self.folder / "last.pt").is_file()
-            if self.reporter is None and (known := self._finished(cfg)) is not None:
+            if (known := self._finished(cfg)) is not None:
                 return known.value
             prepared = prepare(cfg, own=self.folder if self.again else None)
             if not self.multirun:
@@ -144,9 +145,8 @@ class Job:
         except BaseException as error:
             if not self.over:
                 self._fail(error)
-            if (reason := out_of_memory(error)) is not None:
-                size = OmegaConf.select(cfg, "data.batch_size")
-                raise UserError(f"{reason} A smaller data.batch_size (it is {size}) or model needs less.") from error
+            if (lack := self._what_is_lacking(cfg, error)) is not None:
+                raise lack from error
             raise
         log.info("%s: %s in %s", result.state, self._in_words(result), self.folder)
         return value
@@ -176,14 +176,16 @@ class Job:
         return f"{images}; the weights of epoch {result.progress.best_epoch} and learning curves"
 
     def _finished(self, cfg: DictConfig) -> JobResult | None:
-        """Returns what an earlier call of the same command trained already; puts aside what another left."""
+        """Returns what an earlier call of a grid's command trained already; puts aside what another job left."""
         if not self.multirun or not has_trained(self.folder):
             return None
         known = JobResult.read(self.folder)
         if own_checkpoint(job_config(cfg), self.folder)[0] is None:  # the folder is another experiment's
             put_aside(self.folder, self.overrides, "hydra.sweep.dir=multirun/NAME")
             return None
-        if known is None or known.state not in ENDED or objectives_of(cfg) != [BEST_ACCURACY]:
+        if self.reporter is not None or known is None or known.state not in ENDED:
+            return None
+        if objectives_of(cfg) != [BEST_ACCURACY]:
             return None
         (self.folder / RESULT_FILE).touch()  # it belongs to this sweep's table
         value = "without validation" if known.value is None else f"best validation accuracy {known.value:.4f}"
@@ -246,8 +248,9 @@ class Job:
             parts.tracking.log_artifacts({name: file for name, file in files.items() if file.is_file()})
             if parts.tracking.wants_model(worth_keeping) and best.is_file():
                 parts.tracking.log_model(*load_classifier(self.folder))
-        except Exception:  # a full disk or a plotting error must not make a failure of a finished training
-            log.warning("The run is trained, but not all of its files could be kept:", exc_info=True)
+        except Exception as error:  # a full disk or a plotting error must not make a failure of a finished training
+            traces = wants_traces(log) or full_disk(error) is None
+            log.warning("The run is trained, but not all of its files could be kept: %s", error, exc_info=traces)
 
     def _fail(self, error: BaseException) -> None:
         stopped = not isinstance(error, Exception)
@@ -264,6 +267,15 @@ class Job:
             )
         except OSError as full:  # it must not take the place of Ctrl-C, which ends the whole sweep
             log.warning("How the run ended could not be written to %s: %s", self.folder, full)
+
+    def _what_is_lacking(self, cfg: DictConfig, error: BaseException) -> UserError | None:
+        """Returns what to say of a machine without memory or room on its disk; None of any other error."""
+        if (reason := out_of_memory(error)) is not None:
+            size = OmegaConf.select(cfg, "data.batch_size")
+            return UserError(f"{reason} A smaller data.batch_size (it is {size}) or model needs less.")
+        goes_on = not self.multirun and (self.folder / "last.pt").is_file()
+        more = f" with {typed('resume', self.folder)}" if goes_on else ""
+        return full_disk(error, f"the same command{more} goes on, in {self.folder}")
 
     def _write_result(self, state: str, error: str | None = None) -> None:
         value = self.progress.best_acc if self.progress.started else None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 import time
 from collections import Counter
@@ -11,7 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cifar_tuning.files import write_text
+from cifar_tuning.files import read_json, write_text
 from cifar_tuning.ranking import BEST_ACCURACY, ENDED, competes, merit, rank
 from cifar_tuning.tracking import facts
 from cifar_tuning.tracking.outbox import Outbox
@@ -212,8 +211,8 @@ def _is_retrained(run: Run) -> bool:
 
 def best_values(folder: Path) -> list[tuple[int, float, int]] | None:
     """Read how a study's best value grew (see `reporting.study.best_values`); None for a sweep that is no study."""
-    file = folder / "best_values.json"
-    return [(number, value, ended) for number, value, ended in json.loads(file.read_text())] if file.is_file() else None
+    known = read_json(folder / "best_values.json")
+    return None if known is None else [(number, value, ended) for number, value, ended in known]
 
 
 def winner(curve: list[tuple[int, float, int]]) -> int | None:
@@ -228,8 +227,7 @@ def tested(folder: Path, number: int | None) -> dict[str, float]:
         folder: the study's.
         number: the winner's; another trial may have been the best before.
     """
-    file = folder / RETRAINED
-    known = json.loads(file.read_text()) if file.is_file() else {}
+    known = read_json(folder / RETRAINED) or {}
     runs = known["runs"].values() if known.get("trial") == number is not None else ()
     reached = [run["test"] for run in runs if run["test"] is not None]
     spread = {"test/acc_std": statistics.stdev(reached)} if len(reached) > 1 else {}

@@ -1,5 +1,6 @@
 """A study's command from start to end: check, open, train (here or in workers), sum up."""
 
+import logging
 import sys
 import time
 from contextlib import AbstractContextManager, nullcontext
@@ -9,7 +10,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from cifar_tuning.compose import remember_files
-from cifar_tuning.errors import UserError
+from cifar_tuning.errors import UserError, full_disk
 from cifar_tuning.processes import is_worker
 from cifar_tuning.tuning.budget import limit
 from cifar_tuning.tuning.endings import stopped_by
@@ -19,6 +20,8 @@ from cifar_tuning.tuning.options import StudyOptions
 from cifar_tuning.tuning.study import open_study, storage_of
 from cifar_tuning.tuning.worker_count import script, workers_of
 from cifar_tuning.tuning.workers import Workers, die_with_parent
+
+log = logging.getLogger(__name__)
 
 
 def run_study(config: DictConfig, context: HydraContext, task: TaskFunction, arguments: list[str]) -> None:
@@ -51,8 +54,15 @@ def run_study(config: DictConfig, context: HydraContext, task: TaskFunction, arg
                 Engine(study, options, context, task).run()
         stopped = False
     finally:
-        # Who pressed Ctrl-C does not want to wait for pictures; the next command draws them.
-        study_files.write(study, options, plots=options.sweeper.plots and not stopped)
+        try:
+            # Who pressed Ctrl-C does not want to wait for pictures; the next command draws them.
+            study_files.write(study, options, plots=options.sweeper.plots and not stopped)
+        except OSError as error:
+            if (full := full_disk(error)) is None:
+                raise
+            if not stopped:
+                raise full from error
+            log.warning("What the study has come to is not in its folder: %s", full)
     timeout = options.sweeper.timeout
     timed_out = (
         timeout is not None and time.time() >= options.begin + timeout and not study_files.is_over(study, options)

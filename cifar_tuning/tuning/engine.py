@@ -15,7 +15,7 @@ from hydra.errors import HydraException
 from hydra.types import HydraContext, TaskFunction
 from optuna.trial import Trial, TrialState
 
-from cifar_tuning.errors import UserError
+from cifar_tuning.errors import DiskError, UserError, full_disk
 from cifar_tuning.processes import asked_to_stop, deferred_signals
 from cifar_tuning.tuning.budget import failed_before, limit
 from cifar_tuning.tuning.claims import Claims
@@ -76,6 +76,7 @@ class Engine:
 
         Raises:
             UserError: more than `max_failure_rate` of the trials failed.
+            DiskError: the disk is full; its trials are given back.
             SystemExit: the process was asked to stop, though the signal's own exit may have been lost.
         """
 
@@ -96,6 +97,9 @@ class Engine:
                 except Exception as error:
                     if asked_to_stop():  # the signal's exit, which Hydra made an error of its own
                         break
+                    if (full := full_disk(error)) is not None:  # the next trial would fail of it too
+                        self._give_back()
+                        raise full from error
                     self._after_launcher_error(trials, error)
             if asked_to_stop():
                 raise SystemExit(128 + signal.SIGTERM)
@@ -140,6 +144,7 @@ class Engine:
         """Trains all seeds of a batch of trials, seed by seed; who fails or is pruned drops out."""
         earlier = {trial.number: self.endings.left(trial.number) for trial in trials}
         lost = set[int]()
+        full: DiskError | None = None
         with self.claims.heartbeats.of(trials), on_job_end(self.endings.settle):
             for repeat in range(self.repeats):
                 going = [t for t in trials if may_go_on(earlier[t.number]) and t.number not in lost]
@@ -148,11 +153,16 @@ class Engine:
                     if isinstance(error := error_of(result), LostTrial):  # of one job among several
                         log.warning("%s", error)
                         lost.add(trial.number)
+                    elif isinstance(error, DiskError):
+                        lost.add(trial.number)
+                        full = error
                     else:
                         earlier[trial.number].append(self.endings.outcome(trial.number, result, repeat))
         for trial in trials:
             if trial.number not in lost and not self.endings.settle(trial.number):
                 self.endings.conclude(trial.number, earlier[trial.number])
+        if full is not None:
+            raise full
 
     def _launch(self, trials: list[Trial], repeat: int) -> Iterator[tuple[Trial, JobReturn]]:
         # A launcher counts job numbers up from the first; another process may have taken one in between.

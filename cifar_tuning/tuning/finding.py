@@ -5,14 +5,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import optuna
-from omegaconf import OmegaConf
 from optuna.distributions import BaseDistribution, FloatDistribution
 from optuna.storages import RDBStorage
 from sqlalchemy.engine import make_url
 
 from cifar_tuning.databases import in_folder, sqlite_file, sqlite_url, with_driver
 from cifar_tuning.errors import UserError
-from cifar_tuning.job_folders import STUDY_FILE
+from cifar_tuning.job_folders import study_in
 from cifar_tuning.overrides import key_of
 from cifar_tuning.text import first_line, without_password
 from cifar_tuning.tuning.place import STORAGE_FILE
@@ -110,11 +109,9 @@ def _distributions(study: optuna.Study | None, params: Mapping[str, str]) -> Ite
 
 def _place(folder: Path | None, params: Mapping[str, str]) -> tuple[str | None, str | None]:
     """Returns the study's name and storage; no name where there is no study, no storage where it was in memory."""
-    if folder is not None and (folder / STUDY_FILE).is_file():
-        content = OmegaConf.load(folder / STUDY_FILE)
-        storage = str(content.storage)
+    if folder is not None and (known := study_in(folder)) is not None:
         # The marker names a file in the study's folder relatively, so that the folder can be moved.
-        return content.study_name, in_folder(storage, folder)
+        return known[0], in_folder(known[1], folder)
     target = params.get(f"{SWEEPER}_target_", "")
     if not target.endswith(STUDIES):
         return None, None

@@ -11,7 +11,7 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from optuna.trial import FrozenTrial
 
-from cifar_tuning.files import write_text
+from cifar_tuning.files import read_json, write_text
 from cifar_tuning.tuning.exits import reason
 from cifar_tuning.tuning.options import StudyOptions
 from cifar_tuning.tuning.place import RETRAIN
@@ -47,8 +47,7 @@ def retrain_best(study: optuna.Study, options: StudyOptions, context: HydraConte
 
 def retrained(best: FrozenTrial, options: StudyOptions) -> dict[str, Any]:
     """Returns what the winner's further seeds came to, by seed."""
-    file = options.place.folder / RETRAINED
-    known = json.loads(file.read_text()) if file.is_file() else {}
+    known = read_json(options.place.folder / RETRAINED) or {}
     same = known.get("trial") == best.number and known.get("overrides", []) == _overrides(options)
     return known["runs"] if same else {}
 

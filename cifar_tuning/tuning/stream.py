@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from hydra.core.utils import JobReturn
 from optuna.trial import Trial
 
+from cifar_tuning.errors import DiskError
 from cifar_tuning.tuning.endings import error_of
 from cifar_tuning.tuning.place import LostTrial
 from cifar_tuning.tuning.trial import Outcome, may_go_on, on_job_end
@@ -96,10 +97,12 @@ class Stream:
             self.failure = error
 
     def _take_note(self, number: int, result: JobReturn) -> None:
-        if isinstance(error := error_of(result), LostTrial):
-            log.warning("%s", error)
+        if isinstance(error := error_of(result), LostTrial | DiskError):
             self.ends.pop(number, None)
             self.alive.pop(number, ExitStack()).close()
+            if isinstance(error, DiskError):  # its trial is given back in the end
+                raise error
+            log.warning("%s", error)
             return
         trial, ends = next(one for one in self.trials if one.number == number), self.ends[number]
         ends.append(self.engine.endings.outcome(number, result, len(ends)))

@@ -15,7 +15,7 @@ from optuna.trial import TrialState
 from cifar_tuning.databases import sqlite_file, sqlite_url
 from cifar_tuning.errors import ConfigError
 from cifar_tuning.files import write_text
-from cifar_tuning.job_folders import STUDY_FILE
+from cifar_tuning.job_folders import STUDY_FILE, study_in
 from cifar_tuning.processes import WORKER_VARIABLE, host, lives, started
 from cifar_tuning.text import counted, without_password
 from cifar_tuning.tuning.budget import forgiven, to_enqueue
@@ -73,14 +73,11 @@ def _same_storage(one: str, other: str) -> bool:
 
 
 def _folder_problems(place: StudyPlace) -> list[str]:
-    marker = place.folder / STUDY_FILE
-    if not marker.is_file():
-        return []
-    content = OmegaConf.load(marker)
-    if content.study_name == place.name and _same_storage(content.storage, _location(place)):
+    known = study_in(place.folder)
+    if known is None or (known[0] == place.name and _same_storage(known[1], _location(place))):
         return []
     return [
-        f"hydra.sweep.dir={place.folder}: belongs to the study {content.study_name} in {content.storage}; "
+        f"hydra.sweep.dir={place.folder}: belongs to the study {known[0]} in {known[1]}; "
         f"give the study {place.name} a folder of its own"
     ]
 

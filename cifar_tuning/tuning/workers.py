@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -215,7 +216,8 @@ def _tail(file: Path, lines: int = 40) -> str:
 def report(error: UserError) -> None:
     """Tells this worker's supervisor, if it has one, of an error that every other worker would meet too."""
     if file := os.environ.get(ERROR_VARIABLE):
-        write_text(Path(file), str(error))
+        with suppress(OSError):  # that the disk is full may be the error
+            write_text(Path(file), str(error))
 
 
 def die_with_parent() -> None:

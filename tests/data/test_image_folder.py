@@ -276,6 +276,14 @@ def test_images_are_decoded_once(flowers, monkeypatch):
     assert {stat.S_IMODE(one.stat().st_mode) for one in folders} == {0o700}  # the images' own folder may be closed too
 
 
+@pytest.mark.parametrize("size", [0, 100, 200])
+def test_an_array_that_a_power_cut_left_short_is_decoded_anew(flowers, size):
+    data = ImageFolder(flowers, size=8, batch_size=4)
+    images, _ = data.arrays("train")
+    os.truncate(images.filename, size)
+    assert (ImageFolder(flowers, size=8, batch_size=4).arrays("train")[0][0] == 250).all()
+
+
 def test_where_nothing_can_be_kept_a_process_decodes_once(flowers, monkeypatch, caplog):
     (flowers.parent / "file").touch()
     monkeypatch.setenv("XDG_CACHE_HOME", str(flowers.parent / "file"))

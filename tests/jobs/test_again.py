@@ -7,12 +7,15 @@ import sys
 from contextlib import contextmanager, nullcontext
 from unittest.mock import MagicMock
 
+import optuna
 import pytest
 import torch
 
 from cifar_tuning import PROJECT_ROOT
 from cifar_tuning.training import measurement_cache, probe
 from cifar_tuning.training.trainer import Trainer
+from cifar_tuning.tuning import trial
+from tests.conftest import STUDY
 
 
 def state(folder):
@@ -91,14 +94,20 @@ def test_who_is_stopped_before_training_leaves_what_was_there(tiny, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stopped", [True, False])
-@pytest.mark.parametrize("multirun", [True, False])
-def test_another_run_in_the_same_folder_puts_aside_what_is_there(tiny, tmp_path, stopped, multirun):
-    mode, folder = (["-m"], tmp_path / "sweep/0") if multirun else ([], tmp_path / "run")
+@pytest.mark.parametrize(
+    ("mode", "stopped"),
+    [([], True), ([], False), (["-m"], True), (["-m"], False), ([*STUDY, "hydra.sweeper.n_trials=1"], False)],
+)
+def test_another_run_in_the_same_folder_puts_aside_what_is_there(tiny, tmp_path, mode, stopped):
+    folder = tmp_path / ("sweep/0" if mode else "run")
     with ctrl_c(seed=0, epoch=1) if stopped else nullcontext():
         tiny(*mode, "seed=0")
     weights = (folder / "best.pt").read_bytes()
-    other = tiny(*mode, "seed=0", "optimizer.lr=0.2")
+    of_study = len(mode) > 1
+    if of_study:  # whose folder stays when it is deleted from its database
+        optuna.delete_study(study_name="simplenn", storage=f"sqlite:///{tmp_path}/sweep/optuna.db")
+        trial._study.cache_clear()
+    other = tiny(*mode, "seed=0", "hydra.sweeper.enqueue=[{optimizer.lr:0.2}]" if of_study else "optimizer.lr=0.2")
     assert other.code == 0, other.err
     assert f"It is kept in {folder}/earlier/1" in other.text
     assert (folder / "earlier/1/best.pt").read_bytes() == weights

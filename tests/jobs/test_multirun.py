@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from unittest.mock import MagicMock
 
 import optuna
 import pytest
@@ -318,6 +319,17 @@ def test_jobs_in_other_processes(tiny, tmp_path, store):
     assert {r["state"] for r in results(tmp_path).values()} == {"complete"}
     assert [status for *_, status in runs(tmp_path)] == ["FINISHED"] * 3
     assert len({tags.get("mlflow.parentRunId") for _, tags, _ in runs(tmp_path)}) == 2
+
+
+@pytest.mark.slow
+def test_a_job_that_was_stopped_before_its_first_checkpoint_keeps_its_run(tiny, tmp_path, store):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("cifar_tuning.jobs.training.make_batches", MagicMock(side_effect=KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            tiny("-m", "seed=0", *store)
+    assert [status for *_, status in runs(tmp_path)] == ["KILLED"] * 2
+    assert tiny("-m", "seed=0", *store).code == 0
+    assert [status for *_, status in runs(tmp_path)] == ["FINISHED"] * 2
 
 
 STOPPED = "Stopped. The same command with {} trains what is missing."

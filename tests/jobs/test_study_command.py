@@ -1,5 +1,6 @@
 """A study as its user sees it: the command, the folder, the storage, MLflow."""
 
+import errno
 import json
 import logging
 import shutil
@@ -18,6 +19,7 @@ from optuna.trial import TrialState
 from cifar_tuning import PROJECT_ROOT
 from cifar_tuning.reporting.summary import read_results
 from cifar_tuning.tracking.reading import read_sweep
+from cifar_tuning.training.checkpoint import Taken
 from cifar_tuning.tuning.claims import OWNER, RETRIES
 from cifar_tuning.tuning.storage import open_storage
 from cifar_tuning.tuning.trial import TrialReporter
@@ -302,6 +304,30 @@ def test_a_failing_trial_is_only_that(tiny, study, folder):
     states = {t.params["optimizer.momentum"]: t.state for t in study().get_trials()}
     assert states == {0.5: TrialState.COMPLETE, 1.5: TrialState.FAIL, 0.6: TrialState.COMPLETE}
     assert "momentum" in (folder / "1" / "traceback.txt").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", ["basic", "fused"])
+def test_a_full_disk_fails_no_trial(tiny, study, monkeypatch, launcher):
+    command = [*STUDY, f"hydra/launcher={launcher}", "hydra.sweeper.n_trials=2", "hydra.sweeper.n_jobs=1"]
+    write = Taken.write
+
+    def full(taken, *paths):
+        if taken._progress.epoch == 1 and paths[0].parent.name == "1":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(taken, *paths)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Taken, "write", full)
+        outcome = tiny(*command)
+    assert outcome.code == 1
+    assert "error: [Errno 28] No space left on device. Make room; the same command goes on, in" in outcome.err
+    assert "Traceback" not in outcome.text
+    assert [trial.state for trial in study().get_trials()] == [TrialState.COMPLETE, TrialState.WAITING]
+    again = tiny(*command)
+    assert again.code == 0, again.text
+    assert "resuming after epoch 0 of 2" in again.text
+    assert [trial.state for trial in study().get_trials()] == [TrialState.COMPLETE] * 2
 
 
 @pytest.mark.slow

@@ -30,13 +30,16 @@ def url(tmp_path):
         ("sqlite:///optuna.db", {}, None),
         ("URL", {}, None),
         (None, OURS, None),
+        ("", OURS, None),
         (None, STOCK | {"hydra.sweeper.storage": "URL"}, None),
         (None, STOCK, "URL"),
         ("postgresql://me:***@host/db", {}, "URL"),
     ],
 )
 def test_found(url, tmp_path, marker, params, storage):
-    if marker:
+    if marker == "":  # as a power cut may leave it
+        (tmp_path / "study.yaml").touch()
+    elif marker:
         content = {"study_name": "mine", "storage": marker.replace("URL", url)}
         OmegaConf.save(OmegaConf.create(content), tmp_path / "study.yaml")
     given = {key: value.replace("URL", url) for key, value in params.items()}

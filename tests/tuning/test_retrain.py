@@ -60,6 +60,7 @@ def options(tmp_path):
 def test_all_seeds_are_launched_together_and_none_twice(best, options, tmp_path):
     (tmp_path / "best_3/seed_7").mkdir(parents=True)
     (tmp_path / "best_3/seed_7/result.json").write_text('{"test_acc": 0.25}')
+    (tmp_path / "retrained.json").touch()  # as a power cut may leave it
     launcher = Launcher()
     retrain._retrain(best, launcher, options)
     ((number, jobs),) = launcher.calls
