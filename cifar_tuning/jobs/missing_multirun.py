@@ -3,7 +3,7 @@
 from typing import Any
 
 from cifar_tuning.overrides import given_options, key_of, task_overrides, to_be_typed, unresolved
-from cifar_tuning.text import SEARCHPATH, command_line, without_password
+from cifar_tuning.text import SEARCHPATH, command_line, training_program, without_password
 
 # Config groups whose configs may say what a sweep varies.
 OVERLAYS = ("experiment", "study")
@@ -34,5 +34,5 @@ def missing_multirun(hydra: Any) -> str | None:
     else:
         return None
     kept = [one for one in given if not key_of(one).startswith(NOT_OF_SWEEPS)]
-    command = command_line("train.py", "-m", *to_be_typed(map(without_password, [*task, *kept])))
+    command = command_line(training_program(), "-m", *to_be_typed(map(without_password, [*task, *kept])))
     return f"{without_password(said)}:\n  {command}"
