@@ -16,7 +16,7 @@ from cifar_tuning.compose import as_job, having, numbered, sweep_loader
 from cifar_tuning.errors import ConfigError, UserError
 from cifar_tuning.fused.launcher import stack_problem
 from cifar_tuning.job_folders import BY_NUMBER
-from cifar_tuning.overrides import given_options, key_of, parse_overrides, task_overrides
+from cifar_tuning.overrides import given_options, key_of, lost_in_sweeps, parse_overrides, task_overrides
 from cifar_tuning.targets import is_fused, is_study
 from cifar_tuning.text import in_lines, on_one_line
 from cifar_tuning.tuning.place import objectives_of
@@ -37,6 +37,9 @@ def sweep_problems(config: DictConfig) -> list[str]:
     sweepers the part that all jobs share.
     """
     basic = OmegaConf.select(config, "hydra.sweeper._target_") == BASIC_SWEEPER
+    given = parse_overrides(task_overrides(config.hydra))
+    if lost := lost_in_sweeps(given, signs=not is_study(config.hydra)):
+        return lost
     problems: dict[str, list[str]] = {}
     options, sound = None, 0
     if is_study(config.hydra):

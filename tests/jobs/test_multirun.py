@@ -132,6 +132,10 @@ def test_the_sweep_ends_with_a_table(tiny, tmp_path, monkeypatch):
         (["hydra/sweeper=study", "optimizer.betas=choice(1,2)"], ["optimizer=adam, optimizer=adamw have it"]),
         (["study=simplenn", "model.dropout=1.5"], ["model.dropout=1.5: must be"]),
         *(
+            ([*sweeper, "model=resnet20", "model={dropout:0.1},{dropout:0.2}"], ["would replace model=resnet20, "])
+            for sweeper in ([], ["study=simplenn"])
+        ),
+        *(
             (
                 [launcher, "model=simplenn,resnet20", "model.batch_norm=true", "optimizer.lr=0.1,0.01"],
                 ["job 2 (model=resnet20 optimizer.lr=0.1) can't be composed: Could not override 'model.batch_norm'"],
