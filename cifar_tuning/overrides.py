@@ -8,7 +8,7 @@ from typing import Any
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override, Quote, QuotedString
+from hydra.core.override_parser.types import ChoiceSweep, Override, Quote, QuotedString
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -162,6 +162,37 @@ def parse_overrides(overrides: list[str]) -> list[Override]:
     instance = GlobalHydra.instance()
     loader: ConfigLoader | None = instance.config_loader() if instance.is_initialized() else None
     return OverridesParser.create(config_loader=loader).parse_overrides(overrides)
+
+
+def lost_in_sweeps(overrides: Iterable[Override], signs: bool) -> list[str]:
+    """Returns a line for each override that a sweep would lose and a single run merges with another of its key.
+
+    Of several overrides of a key a sweeper takes the last one alone: with `model=resnet20 model={dropout:0.1}`, a job
+    would train the default model.
+
+    Args:
+        overrides: of a sweep's command.
+        signs: whether `+key` and `key` are two keys to the sweeper.
+    """
+    last: dict[str, Override] = {}
+    lines = []
+    for one in overrides:
+        element = one.get_key_element()
+        key = element if signs else key_of(element)
+        if one.is_delete():
+            continue
+        before, last[key] = last.get(key), one
+        if before is not None and (_has_mapping(before) or _has_mapping(one)):
+            lines.append(
+                f"{one.input_line}: would replace {before.input_line}, because a sweep takes a key's last override; "
+                f"give single options, such as {key_of(element)}.option=…, or write a file for each choice"
+            )
+    return lines
+
+
+def _has_mapping(override: Override) -> bool:
+    value = override.value()
+    return any(isinstance(one, dict) for one in (value.list if isinstance(value, ChoiceSweep) else [value]))
 
 
 def split_list(text: str) -> list[str]:

@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from cifar_tuning import PROJECT_ROOT
+
 # Options, and groups of them, that say where a run is trained and kept, or from where it goes on.
 ELSEWHERE = ("tracking", "resume", "trainer.device", "data.root")
 
@@ -100,9 +102,25 @@ def command_line(program: str, *arguments: str) -> str:
     typed = Path(sys.argv[0])
     if program == typed.name:
         arguments = (*config_flags(sys.argv[1:]), *arguments)
-    known = typed.name in (program, *PROGRAMS)
-    away = known and typed.parent.resolve() != Path.cwd()
-    return shlex.join(["python", str(typed.with_name(program)) if away else program, *arguments])
+    file = None
+    if typed.name in (program, *PROGRAMS):
+        file = typed.with_name(program)
+    elif is_own_script(typed) and program in PROGRAMS:  # beside which there is none of the project's
+        file = PROJECT_ROOT / program
+    away = file is not None and file.parent.resolve() != Path.cwd()
+    return shlex.join(["python", str(file) if away else program, *arguments])
+
+
+def training_program() -> str:
+    """Returns the program of this command, which trains: `train.py`, or a script of the user's own in its place."""
+    typed = Path(sys.argv[0])
+    return typed.name if is_own_script(typed) else "train.py"
+
+
+def is_own_script(file: Path) -> bool:
+    """Whether a command's program is a script that is neither the project's nor in a package."""
+    ours = file.name in (*PROGRAMS, "__main__.py") or file.resolve().is_relative_to(Path(__file__).parent)
+    return file.suffix == ".py" and not ours
 
 
 def with_comment(command: str | Path, remark: str) -> str:

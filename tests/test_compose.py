@@ -1,7 +1,9 @@
 """A sweep's jobs are composed as Hydra composes them, whatever came before."""
 
 import pickle
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hydra import initialize_config_dir
@@ -80,3 +82,13 @@ def test_a_studys_winner_is_offered_among_the_experiments(tmp_path: Path) -> Non
     assert source.is_group("experiment")
     assert source.list("experiment", ObjectType.CONFIG) == ["mine/best"]
     assert not StudiesSource("studies", f"studies://{tmp_path}/none").is_group("experiment")
+
+
+def test_the_notebook_in_the_docs() -> None:
+    page = (PROJECT_ROOT / "docs" / "your_own_parts.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"### Parts without a run\n.*?```python\n(.*?)```", page, re.DOTALL)
+    found: dict[str, Any] = {}
+    GlobalHydra.instance().clear()
+    exec(code, found)
+    assert type(found["model"]).__name__ == "ResNet"
+    assert len(found["data"].classes) == 10

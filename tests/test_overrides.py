@@ -104,3 +104,19 @@ def test_parsed_as_hydra_does():
 )
 def test_a_list_as_hydra_writes_it(text, parts):
     assert overrides.split_list(text) == parts
+
+
+@pytest.mark.parametrize(
+    ("given", "signs", "lost"),
+    [
+        ("model=resnet20 model={dropout:0.1},{dropout:0.2}", True, "model=resnet20"),
+        ("model={dropout:0.1} seed=0,1 model=resnet20", True, "model={dropout:0.1}"),
+        ("model=resnet20 +model={width:8}", True, None),
+        ("model=resnet20 +model={width:8}", False, "model=resnet20"),
+        ("~model +model={_target_:a.B}", False, None),
+        ("model=resnet20 model=simplenn seed=range(3)", True, None),
+    ],
+)
+def test_a_sweep_loses_what_a_single_run_merges(given, signs, lost):
+    lines = overrides.lost_in_sweeps(overrides.parse_overrides(given.split()), signs)
+    assert [line.partition("would replace ")[2].partition(",")[0] for line in lines] == ([lost] if lost else [])

@@ -5,6 +5,7 @@ import sys
 
 import pytest
 
+from cifar_tuning import PROJECT_ROOT, text
 from cifar_tuning.overrides import parse_overrides
 from cifar_tuning.text import (
     command_line,
@@ -13,6 +14,7 @@ from cifar_tuning.text import (
     is_elsewhere,
     on_one_line,
     override,
+    training_program,
     typed,
     without_password,
 )
@@ -94,6 +96,16 @@ def test_an_error_on_one_line_with_its_cause() -> None:
 def test_commands_can_be_typed_where_this_one_was(monkeypatch, typed, program, shown):
     monkeypatch.setattr(sys, "argv", [typed])
     assert command_line(program, "run=/a b") == f"python {shown} 'run=/a b'"
+
+
+def test_a_script_of_ones_own_trains_in_place_of_the_projects(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["my_train.py", "--config-dir=x"])
+    assert command_line(training_program(), "a=2") == "python my_train.py --config-dir=x a=2"
+    assert command_line("predict.py", "run=x") == f"python {PROJECT_ROOT}/predict.py run=x"
+    for ours in ("report.py", text.__file__, "/usr/bin/pytest", ""):
+        monkeypatch.setattr(sys, "argv", [ours])
+        assert training_program() == "train.py"
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from typing import Any
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
-from cifar_tuning.compose import numbered, remember_from_now
+from cifar_tuning.compose import as_job, numbered, remember_from_now
 from cifar_tuning.errors import ConfigError, UserError
 from cifar_tuning.files import write_text
 from cifar_tuning.job_folders import FIXED_FILE
@@ -45,7 +45,8 @@ class Sweep(Callback):
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Makes the run's folder and keeps it for this process; what a run left there is not touched by a mistake."""
-        folder = make_folder(config.hydra.run.dir, "hydra.run.dir")
+        with as_job(config):  # the folder's name may have `${hydra:job.name}` in it, which Hydra sets later
+            folder = make_folder(config.hydra.run.dir, "hydra.run.dir")
         try:
             self._kept.enter_context(only_here(folder, "hydra.run.dir"))
             atexit.register(self._kept.close)  # Ctrl-C ends a run without its end being called

@@ -2,14 +2,14 @@
 
 from typing import Any
 
-from cifar_tuning.overrides import key_of, task_overrides, to_be_typed, unresolved
-from cifar_tuning.text import SEARCHPATH, command_line, without_password
+from cifar_tuning.overrides import given_options, key_of, task_overrides, to_be_typed, unresolved
+from cifar_tuning.text import SEARCHPATH, command_line, training_program, without_password
 
 # Config groups whose configs may say what a sweep varies.
 OVERLAYS = ("experiment", "study")
 # Beginnings of Hydra's options that a single run does not use, and of those that a sweep does not.
 OF_SWEEPS = ("hydra.sweep", "hydra/sweep", "hydra.launcher", "hydra/launcher")
-NOT_OF_SWEEPS = ("hydra.run.", "hydra.mode", SEARCHPATH)  # the last one `command_line` adds
+NOT_OF_SWEEPS = ("hydra.run.", SEARCHPATH)  # the last one `command_line` adds
 
 
 def missing_multirun(hydra: Any) -> str | None:
@@ -19,6 +19,8 @@ def missing_multirun(hydra: Any) -> str | None:
         hydra: Hydra's own part of a single run's configuration.
     """
     given = unresolved(hydra.overrides.hydra)
+    if "hydra.mode" in given_options(hydra):  # a single run on purpose, such as `--experimental-rerun`'s
+        return None
     task = task_overrides(hydra)
     ignored = [one for one in given if key_of(one).startswith(OF_SWEEPS)]
     keys = {key_of(one) for one in task}
@@ -32,5 +34,5 @@ def missing_multirun(hydra: Any) -> str | None:
     else:
         return None
     kept = [one for one in given if not key_of(one).startswith(NOT_OF_SWEEPS)]
-    command = command_line("train.py", "-m", *to_be_typed(map(without_password, [*task, *kept])))
+    command = command_line(training_program(), "-m", *to_be_typed(map(without_password, [*task, *kept])))
     return f"{without_password(said)}:\n  {command}"

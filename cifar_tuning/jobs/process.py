@@ -1,6 +1,7 @@
 """What a command sets up before Hydra takes over; imports nothing heavy."""
 
 import atexit
+import errno
 import gc
 import io
 import logging
@@ -140,14 +141,47 @@ def _after_first_collection(phase: str, info: dict[str, int]) -> None:
 def print_whatever_comes() -> None:
     """Has a terminal that lacks a character show another one, and output that was closed go nowhere.
 
-    Else a `±` ends a command at its last table, under an old locale or PYTHONIOENCODING.
+    Else a `±` ends a command at its last table, under an old locale or PYTHONIOENCODING, and a sweep ends when the
+    program behind its pipe does (`| head`, `| less`).
     """
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:
             setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115  to the process's end
-        elif isinstance(stream, io.TextIOWrapper) and stream.errors in ("strict", "surrogateescape"):
+            continue
+        if isinstance(stream, io.TextIOWrapper) and stream is getattr(sys, f"__{name}__"):
+            stream = _unbreakable(stream)
+            setattr(sys, name, stream)
+        if isinstance(stream, io.TextIOWrapper) and stream.errors in ("strict", "surrogateescape"):
             stream.reconfigure(errors="replace")
+
+
+class _Unbreakable(io.FileIO):
+    """A descriptor that leads nowhere once nobody reads it any more, for child processes too."""
+
+    def write(self, data: Any, /) -> int:
+        try:
+            return super().write(data)
+        except OSError as error:
+            if error.errno not in (errno.EPIPE, errno.EIO):  # the latter of a terminal that is gone
+                raise
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self.fileno())
+            os.close(nowhere)
+            return super().write(data)
+
+
+def _unbreakable(stream: io.TextIOWrapper) -> io.TextIOWrapper:
+    """Returns a stream to the same descriptor, which the first one keeps open."""
+    stream.flush()
+    raw = _Unbreakable(stream.fileno(), "w", closefd=False)
+    return io.TextIOWrapper(
+        raw if isinstance(stream.buffer, io.RawIOBase) else io.BufferedWriter(raw),
+        encoding=stream.encoding,
+        errors=stream.errors,
+        line_buffering=stream.line_buffering,
+        write_through=stream.write_through,
+    )
 
 
 def share_cores() -> None:

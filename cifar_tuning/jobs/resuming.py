@@ -13,7 +13,7 @@ from cifar_tuning.jobs.checks import find_target
 from cifar_tuning.jobs.result import JobResult
 from cifar_tuning.overrides import job_overrides, key_of, spelled, to_be_typed, unresolved
 from cifar_tuning.ranking import ENDED
-from cifar_tuning.text import command_line, flatten, is_elsewhere
+from cifar_tuning.text import command_line, flatten, is_elsewhere, training_program
 from cifar_tuning.training.checkpoint import Checkpoint
 from cifar_tuning.training.settings import TrainerSettings
 
@@ -130,7 +130,7 @@ def _command(folder: Path) -> str | None:
     if set(asked) == {*begun, *kept}:
         return None
     place = [one for one in unresolved(hydra.overrides.hydra) if key_of(one) == "hydra.run.dir"]
-    return command_line("train.py", *to_be_typed([*begun, *kept, *place]))
+    return command_line(training_program(), *to_be_typed([*begun, *kept, *place]))
 
 
 def _about_length(key: str, before: Any) -> str:

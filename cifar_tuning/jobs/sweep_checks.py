@@ -12,7 +12,7 @@ from cifar_tuning.jobs.checks import direction_problems, find_problems, objectiv
 from cifar_tuning.jobs.sweep_folders import folder_problems
 from cifar_tuning.jobs.sweep_jobs import CHECKED_JOBS, is_grid, jobs_to_check
 from cifar_tuning.jobs.unread_keys import key_problems, key_warnings
-from cifar_tuning.overrides import given_options, task_overrides
+from cifar_tuning.overrides import given_options, lost_in_sweeps, parse_overrides, task_overrides
 from cifar_tuning.targets import is_fused, is_study
 from cifar_tuning.tuning.place import objectives_of
 
@@ -27,6 +27,9 @@ def sweep_problems(config: DictConfig) -> list[str]:
     sweepers the part that all jobs share.
     """
     basic = is_grid(config)
+    given = parse_overrides(task_overrides(config.hydra))
+    if lost := lost_in_sweeps(given, signs=not is_study(config.hydra)):
+        return lost
     problems: dict[str, list[str]] = {}
     options, sound = None, 0
     if is_study(config.hydra):

@@ -74,7 +74,7 @@ def _grids_jobs(config: DictConfig) -> Iterator[tuple[str, Any]]:
             composed = loader.load_sweep_config(config, list(job))
         except Exception as error:
             own = " ".join(override for override in job if key_of(override) in swept)
-            reason = in_lines(error) + _choice_lacking(error)
+            reason = in_lines(error) + _way_out(error, config)
             raise ConfigError([f"job {number} ({own}) can't be composed: {reason}"]) from error
         label = f"job {number}" if len(batches[0]) > 1 else ""
         yield label, numbered(composed, number)
@@ -100,12 +100,20 @@ def _study_jobs(config: DictConfig, options: Any) -> Iterator[tuple[str, Any]]:
             composed = loader.load_sweep_config(config, overrides)
         except Exception as error:
             kind = "" if isinstance(error, HydraException) else f"{', '.join(overrides)}: {type(error).__name__}: "
-            raise ConfigError([kind + in_lines(error) + _choice_lacking(error)]) from error
+            raise ConfigError([kind + in_lines(error) + _way_out(error, config)]) from error
         shown = ", ".join(f"{name}={value}" for name, value in params.items())
         yield f"in the search space: {shown}", numbered(composed, 0)
 
 
-def _choice_lacking(error: Exception) -> str:
-    """Returns which choice of a group would have the option that could not be set; Hydra only knows how to add one."""
+def _way_out(error: Exception, config: DictConfig) -> str:
+    """Returns what to do about an option that could not be set; Hydra only knows how to add one.
+
+    That is a choice of the group that has it, and to vary it no more where an overlay does.
+    """
     found = re.search(r"Could not override '(\w+)\.(\w+)'", str(error))
-    return having(found[1], found[2]) if found is not None else ""
+    if found is None:
+        return ""
+    group, option = found.groups()
+    declared = f"{group}.{option}" in (config.hydra.sweeper.get("params") or {})
+    dropped = rf"; '~hydra.sweeper.params.{group}\.{option}' leaves it out of the sweep" if declared else ""
+    return having(group, option) + dropped

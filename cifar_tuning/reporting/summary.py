@@ -12,7 +12,15 @@ from cifar_tuning import PROJECT_ROOT
 from cifar_tuning.job_folders import files_of_jobs, is_study
 from cifar_tuning.overrides import key_of, meant_by, to_be_typed, value_of
 from cifar_tuning.ranking import BEST_ACCURACY, ENDED, competes, merit, rank
-from cifar_tuning.text import command_line, counted, in_short, override, with_comment, without_password
+from cifar_tuning.text import (
+    command_line,
+    counted,
+    in_short,
+    override,
+    training_program,
+    with_comment,
+    without_password,
+)
 
 log = logging.getLogger(__name__)
 
@@ -189,7 +197,8 @@ def _print_next(console: Any, sweep: Path, results: list[dict[str, Any]], tracke
         console.print(f"{why} Each job's log is in {sweep}/<job>/.", highlight=False, markup=False)
         return
     console.print("\nThe best configuration once more, in full:", style="bold")
-    console.print(f"  {command_line('train.py', *_once_more(best))}", highlight=False, markup=False, soft_wrap=True)
+    again = command_line(training_program(), *_once_more(best))
+    console.print(f"  {again}", highlight=False, markup=False, soft_wrap=True)
     console.print("Where to look next:", style="bold")
     asked = {key_of(one): meant_by(one) for one in best["overrides"] if key_of(one) in ("tracking", "tracking.uri")}
     uri, lines = uri or asked.get("tracking.uri"), list[str]()

@@ -143,13 +143,15 @@ def test_a_studys_options_on_a_single_run_are_named(tiny):
         (["experiment=lab2_lr", "seed=3"], "experiment=lab2_lr would vary optimizer.lr; add -m for that"),
         (["experiment=lab2_lr", "seed=3", "optimizer.lr=0.1"], None),
         (["study=simplenn", "optimizer.lr=0.1"], "study=simplenn would vary regularizer.strength"),
+        # As `--experimental-rerun` has it, which trains one job of a sweep once more.
+        (["experiment=lab2_lr", "hydra.sweep.subdir=x", "hydra.mode=RUN"], None),
         ([], None),
     ],
 )
 def test_an_overlay_that_would_vary_something_says_so_on_a_single_run(tiny, options, said):
     outcome = tiny(*options, "trainer.epochs=1")
     assert outcome.code == 0, outcome.err
-    assert (said in outcome.text) if said else ("would vary" not in outcome.text)
+    assert (said in outcome.text) if said else ("add -m" not in outcome.text)
     if said:  # again behind the epochs, with the command
         *_, again, command = outcome.text.splitlines()
         assert said in again
@@ -162,6 +164,12 @@ def test_a_single_runs_folder_on_a_sweep_is_named(tiny, tmp_path):
     assert outcome.code == 0, outcome.err
     assert f"hydra.run.dir={tmp_path}/x: of no effect on a sweep, which goes to hydra.sweep.dir=" in outcome.out
     assert not (tmp_path / "x").exists()
+
+
+def test_a_single_runs_folder_may_be_named_after_its_job(tiny, tmp_path, recwarn):
+    tiny(f"hydra.run.dir='{tmp_path}/${{hydra:job.name}}'", "trainer.epochs=0")
+    assert (tmp_path / "train").is_dir()
+    assert not [one for one in recwarn if "on_run_start" in str(one.message)]  # what Hydra makes of its errors
 
 
 def test_what_is_refused_leaves_the_folder_as_it_is(tiny, tmp_path):

@@ -132,6 +132,16 @@ def test_the_sweep_ends_with_a_table(tiny, tmp_path, monkeypatch):
         (["+augmentation.paddings=1,2"], ["NoAugmentation; it has none  (jobs 0, 1)"]),
         (["hydra/sweeper=study", "optimizer.betas=choice(1,2)"], ["optimizer=adam, optimizer=adamw have it"]),
         (["study=simplenn", "model.dropout=1.5"], ["model.dropout=1.5: must be"]),
+        (["study=simplenn", "regularizer=none"], [r" have it; '~hydra.sweeper.params.regularizer\.strength' leaves"]),
+        (
+            ["study=simplenn", "regularizer=none", r"~hydra.sweeper.params.regularizer\.strength", "seed=-1"],
+            ["1 problem in the configuration; nothing was run.\n  - seed=-1"],
+        ),
+        (["experiment=lab2_l2", "regularizer=none", "seed=0"], [r"'~hydra.sweeper.params.regularizer\.strength'"]),
+        *(
+            ([*sweeper, "model=resnet20", "model={dropout:0.1},{dropout:0.2}"], ["would replace model=resnet20, "])
+            for sweeper in ([], ["study=simplenn"])
+        ),
         *(
             (
                 [launcher, "model=simplenn,resnet20", "model.batch_norm=true", "optimizer.lr=0.1,0.01"],

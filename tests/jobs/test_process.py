@@ -163,6 +163,23 @@ def test_a_terminal_without_a_character_shows_another(monkeypatch, encoding, err
     sys.stderr.close()
 
 
+@pytest.mark.parametrize("unbuffered", [False, True])
+def test_what_nobody_reads_any_more_goes_nowhere(monkeypatch, unbuffered):
+    """As in `python train.py --cfg all | head`."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    raw = io.FileIO(writing, "w")
+    stream = io.TextIOWrapper(raw if unbuffered else io.BufferedWriter(raw), "utf-8", write_through=unbuffered)
+    monkeypatch.setattr(sys, "stdout", stream)
+    monkeypatch.setattr(sys, "__stdout__", stream)
+    print_whatever_comes()
+    for _ in range(2):
+        print("0.7 ± 0.1", flush=True)
+    assert sys.stdout.fileno() == writing
+    assert sys.stdout.write_through == unbuffered
+    stream.close()
+
+
 def test_windows_is_sent_to_wsl(monkeypatch):
     monkeypatch.setattr(sys, "platform", "win32")
     with pytest.raises(UserError, match="WSL 2"):
