@@ -9,7 +9,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from hydra.core.utils import JobReturn
 from hydra.experimental.callback import Callback
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from cifar_tuning.compose import as_job, numbered, remember_from_now
@@ -60,6 +62,11 @@ class Sweep(Callback):
     def on_run_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Lets others into the run's folder."""
         self._kept.close()
+
+    def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
+        """Drops what nobody asks for any more: launchers keep each job's return up to the end of the sweep."""
+        if config.hydra.mode == RunMode.MULTIRUN:  # Hydra calls the first callback last
+            job_return.cfg = job_return.hydra_cfg = None
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Makes the sweep's folder, which a study's SQLite file needs, and checks the jobs' configurations."""

@@ -151,10 +151,12 @@ def tidy_lines(drawn: "Sequence[Axes]", study: "optuna.Study") -> None:
 
 
 def tidy_timeline(drawn: "Sequence[Axes]", study: "optuna.Study") -> None:
-    """Has the first trial at the top, and days beside the times."""
+    """Has the first trial at the top, days beside the times, and thin bars in sight."""
     from matplotlib.dates import ConciseDateFormatter
 
     axes = drawn[0]
+    for bar in axes.patches:  # the light edges of Optuna's style hide bars that are as thin, as thousands are
+        bar.set_edgecolor(bar.get_facecolor())
     # Optuna's ticks are times of the day, and a study can take many days.
     formatter = ConciseDateFormatter(axes.xaxis.get_major_locator())
     formatter.formats[5] = formatter.zero_formats[5] = "%H:%M:%S"  # its seconds alone would be numbers of anything

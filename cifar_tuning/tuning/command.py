@@ -82,7 +82,7 @@ def _monitor(study: optuna.Study, options: StudyOptions) -> AbstractContextManag
     if total <= sum(trial.state.is_finished() for trial in study.get_trials(deepcopy=False)):
         return nullcontext()
     # A study object of its own: the table is drawn by another thread.
-    watched = optuna.load_study(study_name=study.study_name, storage=storage_of(options))
+    watched = optuna.load_study(study_name=study.study_name, storage=storage_of(options).cached)
     epochs = OmegaConf.select(options.config, "trainer.epochs")
     timeout = options.sweeper.timeout
     return Monitor(

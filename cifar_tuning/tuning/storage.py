@@ -8,7 +8,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import lru_cache, wraps
+from functools import cached_property, lru_cache, wraps
 from inspect import isfunction
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from typing import Any
 import optuna
 from filelock import FileLock
 from optuna.exceptions import ExperimentalWarning, StorageInternalError
-from optuna.storages import RDBStorage
+from optuna.storages import BaseStorage, RDBStorage
 from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError, SQLAlchemyError
 
 from cifar_tuning.databases import close_databases_at_exit, sqlite_file, with_driver
@@ -54,13 +54,18 @@ LOCK_NUMBER = 1407_2020
 class Storage(RDBStorage):
     """Optuna's, each call of which ends before Ctrl-C or SIGTERM is heard: see `deferred_signals`."""
 
+    @cached_property
+    def cached(self) -> BaseStorage:
+        """Itself behind Optuna's cache of ended trials, one for all study objects: to read thousands takes seconds."""
+        return optuna.storages.get_storage(self)
+
     def study_id(self, study: optuna.Study) -> int:
         """Returns what the storage calls a study."""
-        return self.get_study_id_from_name(study.study_name)
+        return study._study_id
 
     def trial_id(self, study: optuna.Study, number: int) -> int:
         """Returns what the storage calls a study's trial of a number."""
-        return self.get_trial_id_from_study_id_trial_number(self.study_id(study), number)
+        return self.cached.get_trial_id_from_study_id_trial_number(self.study_id(study), number)
 
     def fresh_session(self) -> None:
         """Leaves this thread's session to itself, which a second Ctrl-C may have broken in a statement."""

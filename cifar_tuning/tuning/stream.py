@@ -40,6 +40,7 @@ class Stream:
         self.waiting = list(trials)
         self.ends: dict[int, list[Outcome]] = {}
         self.alive: dict[int, ExitStack] = {}
+        self.launched: dict[int, Trial] = {}
         # What went wrong with the study itself; it must not cost those that are in training.
         self.failure: Exception | None = None
 
@@ -81,6 +82,7 @@ class Stream:
             self.alive[number] = ExitStack()
             self.alive[number].enter_context(self.engine.claims.heartbeats.of([trial]))
             self.signs.push(self.alive[number])
+        self.launched[number] = trial
         return number, self.engine.overrides(trial, len(ends))
 
     def ended(self, number: int, result: JobReturn) -> None:
@@ -97,6 +99,7 @@ class Stream:
             self.failure = error
 
     def _take_note(self, number: int, result: JobReturn) -> None:
+        trial = self.launched.pop(number)
         if isinstance(error := error_of(result), LostTrial | DiskError):
             self.ends.pop(number, None)
             self.alive.pop(number, ExitStack()).close()
@@ -104,7 +107,7 @@ class Stream:
                 raise error
             log.warning("%s", error)
             return
-        trial, ends = next(one for one in self.trials if one.number == number), self.ends[number]
+        ends = self.ends[number]
         ends.append(self.engine.endings.outcome(number, result, len(ends)))
         if len(ends) < self.engine.repeats and may_go_on(ends):
             self.waiting.insert(0, trial)

@@ -9,7 +9,6 @@ import optuna
 from omegaconf import OmegaConf
 from optuna.distributions import BaseDistribution, check_distribution_compatibility
 from optuna.exceptions import ExperimentalWarning
-from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 
 from cifar_tuning.databases import sqlite_file, sqlite_url
@@ -32,10 +31,10 @@ SPACE, FIXED, PRUNER = "search_space", "configuration", "pruner"
 DRAWS = "cifar_tuning:draws"
 
 
-def known_study(options: StudyOptions, storage: RDBStorage) -> optuna.Study | None:
+def known_study(options: StudyOptions, storage: Storage) -> optuna.Study | None:
     """Returns the study if it is in the storage already."""
     try:
-        return optuna.load_study(study_name=options.place.name, storage=storage)
+        return optuna.load_study(study_name=options.place.name, storage=storage.cached)
     except KeyError:
         return None
 
@@ -166,7 +165,7 @@ def open_study(options: StudyOptions) -> optuna.Study:
     with study_lock(storage, place.folder):
         study = optuna.create_study(
             study_name=place.name,
-            storage=storage,
+            storage=storage.cached,
             pruner=make_pruner(options.pruner_config()),
             directions=options.directions,  # type: ignore[arg-type]
             load_if_exists=True,

@@ -57,7 +57,7 @@ def _study(name: str, url: str, heartbeat_interval: int, grace_period: int | Non
     """Opens a study for this process's jobs, once: it keeps the finished trials, which every pruner reads."""
     storage = open_storage(url, heartbeat_interval, grace_period)
     # Every parameter is drawn already, so the cheapest sampler will do; the pruner is not in the storage.
-    study = optuna.load_study(study_name=name, storage=storage, sampler=RandomSampler())
+    study = optuna.load_study(study_name=name, storage=storage.cached, sampler=RandomSampler())
     study.pruner = make_pruner(study.user_attrs.get(PRUNER))
     return study
 

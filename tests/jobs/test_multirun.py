@@ -13,6 +13,7 @@ import optuna
 import pytest
 import torch
 import yaml
+from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from omegaconf import OmegaConf
 
 from cifar_tuning import PROJECT_ROOT, processes
@@ -99,12 +100,14 @@ def test_jobs_that_change_their_folder_find_their_parent(command, tmp_path, stor
 
 @pytest.mark.slow
 def test_the_sweep_ends_with_a_table(tiny, tmp_path, monkeypatch):
-    """And it reads a group's file once for itself and once for all of its jobs."""
-    read, load = [], OmegaConf.load
+    """And it reads a group's file once for itself and once for all jobs, whose configurations it does not keep."""
+    read, load, returns, launch = [], OmegaConf.load, [], BasicLauncher.launch
+    monkeypatch.setattr(BasicLauncher, "launch", lambda *jobs, **at: returns.extend(launch(*jobs, **at)) or returns)
     monkeypatch.setattr(OmegaConf, "load", lambda file: read.append(getattr(file, "name", file)) or load(file))
     outcome = tiny("-m", "optimizer.lr=0.1,0.001", "model.activation=relu,swish", "trainer.epochs=1")
     assert outcome.code == 0, outcome.err
     assert read.count(str(PROJECT_ROOT / "conf/model/simplenn.yaml")) == 2
+    assert [(one.cfg, one.hydra_cfg) for one in returns] == [(None, None)] * 4
     found = results(tmp_path)
     best = max(found.values(), key=lambda r: r["value"])
     table = outcome.out[outcome.out.index("4 jobs, best first") :]

@@ -210,6 +210,7 @@ def test_what_optuna_s_pictures_leave_to_guess(drawn: Callable) -> None:
     ticks = (*wholes.get_xticks(), *colours.get_yticks(), *axes["lines"][0].figure.axes[-1].get_yticks())
     assert all(tick == round(tick) for tick in ticks)
     assert axes["timeline"][0].get_xlabel() == "time"
+    assert all(bar.get_edgecolor() == bar.get_facecolor() for bar in axes["timeline"][0].patches)
 
 
 def test_the_end_of_chance_is_seen() -> None:

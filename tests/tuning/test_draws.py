@@ -10,11 +10,14 @@ from hydra import compose, initialize
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
+from cifar_tuning.databases import sqlite_url
 from cifar_tuning.errors import ConfigError
 from cifar_tuning.processes import WORKER_VARIABLE
 from cifar_tuning.tuning.options import StudyOptions
 from cifar_tuning.tuning.place import sweeper_options
+from cifar_tuning.tuning.storage import Storage
 from cifar_tuning.tuning.study import open_study
+from cifar_tuning.tuning.trial import _study
 from cifar_tuning.tuning.worker_count import COUNT_VARIABLE
 
 # What makes a file's options those of a study.
@@ -147,3 +150,20 @@ def test_who_tries_every_point_does_not_go_on_in_another_space(configure, tmp_pa
     open_study(StudyOptions.parse(config, ["schedule.decay_epochs=range(1,3)", "schedule=step"]))
     with pytest.raises(ConfigError, match="integers 1 to 2 before, integers 1 to 4 now"):
         open_study(StudyOptions.parse(config, ["schedule.decay_epochs=range(1,5)", "schedule=step"]))
+
+
+def test_a_process_reads_an_ended_trial_once(opened, tmp_path, monkeypatch):
+    """Each of Optuna's study objects would have a cache of its own; thousands of trials take seconds to read."""
+    study = opened()
+    study.add_trial(optuna.trial.create_trial(value=0.5))
+    read, get_trials = [], Storage._get_trials
+
+    def counted(*arguments, **options):
+        found = get_trials(*arguments, **options)
+        read.extend(trial.number for trial in found if trial.state.is_finished())
+        return found
+
+    monkeypatch.setattr(Storage, "_get_trials", counted)
+    of_job = _study(study.study_name, sqlite_url(tmp_path / "optuna.db"), 60, None)
+    assert len({len(one.get_trials()) for one in (study, opened(), of_job)}) == 1
+    assert len(read) == 1

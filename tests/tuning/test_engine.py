@@ -1,5 +1,6 @@
 """A batch of trials from the launcher's answers to the study, without anything that trains."""
 
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import optuna
@@ -16,6 +17,7 @@ from cifar_tuning.tuning.engine import Engine, consecutive
 from cifar_tuning.tuning.place import LostTrial
 from cifar_tuning.tuning.space import SearchSpace
 from cifar_tuning.tuning.storage import open_storage
+from cifar_tuning.tuning.stream import Stream
 from cifar_tuning.tuning.trial import Outcome, outcome_key
 
 COMPLETE, PRUNED, FAIL, RUNNING, WAITING = (
@@ -167,3 +169,32 @@ def test_how_many_may_fail(make, rate, failed, too_many):
             engine._stop_if_too_many_failed()
     engine.options.begin = 2**33  # of an earlier command: those are made up for
     assert engine._failed() is None
+
+
+def test_the_end_of_a_job_does_not_cost_a_look_at_all_trials():
+    """Of a stream of thousands each end would cost more than the last."""
+    looked_at = []
+
+    class Numbered:
+        def __init__(self, number):
+            self._number = number
+
+        @property
+        def number(self):
+            looked_at.append(self._number)
+            return self._number
+
+    endings = SimpleNamespace(
+        left=lambda number: [], outcome=lambda *job: Outcome("complete", 0.5), settle=lambda number: True
+    )
+    claims = SimpleNamespace(heartbeats=SimpleNamespace(of=lambda trials: nullcontext()))
+    engine = SimpleNamespace(endings=endings, claims=claims, repeats=1, overrides=lambda trial, repeat: [])
+    stream = Stream(engine, [Numbered(number) for number in range(50)], lambda: False)
+
+    def train(room, more, ended):
+        for number, _ in more(room):
+            ended(number, JobReturn(status=JobStatus.COMPLETED, _return_value=0.5))
+
+    stream.run(train, 50)
+    assert stream.failure is None
+    assert len(looked_at) == 50
