@@ -14,8 +14,9 @@ from tests.conftest import TINY
 
 
 @pytest.fixture(autouse=True)
-def _own_handlers():
-    """Hydra's, whose streams end with the test, go with it."""
+def _as_in_a_new_process(monkeypatch):
+    """No job's configuration from another test; and Hydra's handlers, whose streams end with the test, go with it."""
+    monkeypatch.setattr(HydraConfig.instance(), "cfg", None)
     before = logging.root.handlers[:]
     yield
     for handler in [one for one in logging.root.handlers if one not in before]:
