@@ -2,6 +2,8 @@
 
 import shlex
 import sys
+import time
+import timeit
 
 import pytest
 
@@ -38,6 +40,15 @@ from cifar_tuning.text import (
 )
 def test_a_password_is_never_shown(given: str, shown: str) -> None:
     assert without_password(given) == shown
+
+
+@pytest.mark.parametrize("piece", ["://", "postgresql://host:5432/db,"])
+def test_a_long_text_without_spaces_is_searched_for_passwords_once(piece: str) -> None:
+    few, many = (
+        min(timeit.repeat(lambda text=piece * n: without_password(text), timer=time.process_time, number=1))
+        for n in (500, 5000)
+    )
+    assert many < 40 * few
 
 
 @pytest.mark.parametrize(
