@@ -13,7 +13,7 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from cifar_tuning.text import without_password
+from cifar_tuning.text import flatten, without_password
 
 # Beginning of an interpolation that a sweeper has escaped, as in `seed=$\{hydra\:job.num\}`.
 ESCAPED = r"$\{"
@@ -182,7 +182,9 @@ def lost_in_sweeps(overrides: Iterable[Override], signs: bool) -> list[str]:
         if one.is_delete():
             continue
         before, last[key] = last.get(key), one
-        if before is not None and (_has_mapping(before) or _has_mapping(one)):
+        if before is None or _names_all_of(before, one):
+            continue
+        if _has_mapping(before) or _has_mapping(one):
             lines.append(
                 f"{one.input_line}: would replace {before.input_line}, because a sweep takes a key's last override; "
                 f"give single options, such as {key_of(element)}.option=…, or write a file for each choice"
@@ -191,8 +193,20 @@ def lost_in_sweeps(overrides: Iterable[Override], signs: bool) -> list[str]:
 
 
 def _has_mapping(override: Override) -> bool:
+    return any(isinstance(one, dict) for one in _choices(override))
+
+
+def _names_all_of(before: Override, after: Override) -> bool:
+    """Whether mappings of an override give all the options that those of one before it give: it loses none."""
+    earlier, later = _choices(before), _choices(after)
+    if not all(isinstance(one, dict) for one in (*earlier, *later)):
+        return False
+    return all(dict(flatten(one)).keys() <= dict(flatten(other)).keys() for one in earlier for other in later)
+
+
+def _choices(override: Override) -> list[Any]:
     value = override.value()
-    return any(isinstance(one, dict) for one in (value.list if isinstance(value, ChoiceSweep) else [value]))
+    return value.list if isinstance(value, ChoiceSweep) else [value]
 
 
 def split_list(text: str) -> list[str]:

@@ -114,6 +114,8 @@ def test_a_list_as_hydra_writes_it(text, parts):
         ("model=resnet20 +model={width:8}", True, None),
         ("model=resnet20 +model={width:8}", False, "model=resnet20"),
         ("~model +model={_target_:a.B}", False, None),
+        ("+a={x:1,y:{z:2}} +a={x:3,y:{z:2},w:4}", True, None),
+        ("+a={y:{z:2}} +a={x:3,y:{w:2}}", True, "+a={y:{z:2}}"),
         ("model=resnet20 model=simplenn seed=range(3)", True, None),
     ],
 )
