@@ -27,11 +27,14 @@ def script() -> list[str] | None:
     """Returns the command of this process, to be repeated; None where it is no script (a notebook, say)."""
     # With the flags (-X, -W, -O) that this interpreter was given.
     python = [sys.executable, *subprocess._args_from_interpreter_flags()]  # type: ignore[attr-defined]
+    typed = Path(sys.argv[0])
     spec = getattr(sys.modules.get("__main__"), "__spec__", None)
-    if spec is not None and spec.name and not spec.name.startswith("pytest"):
-        module = spec.name.removesuffix(".__main__")
-        return [*python, "-m", module, *sys.argv[1:]]
-    return [*python, *sys.argv] if Path(sys.argv[0]).suffix == ".py" and Path(sys.argv[0]).is_file() else None
+    # A profiler's (`python -m cProfile train.py`) is another file than the one that it runs.
+    if spec is not None and spec.origin and typed.is_file() and typed.samefile(spec.origin):
+        if spec.name.startswith("pytest"):
+            return None
+        return [*python, "-m", spec.name.removesuffix(".__main__"), *sys.argv[1:]]
+    return [*python, *sys.argv] if typed.suffix == ".py" and typed.is_file() else None
 
 
 def workers_of(options: StudyOptions) -> int:

@@ -1,6 +1,7 @@
 """How many worker processes a study starts where it is left to the machine, and how they are looked after."""
 
 import json
+import subprocess
 import sys
 import time
 from types import SimpleNamespace
@@ -63,6 +64,30 @@ def test_not_more_than_memory_has_room_for(monkeypatch):
     monkeypatch.setattr(worker_count, "script", lambda: ["python", "train.py"])
     monkeypatch.setattr(worker_count, "free_memory", lambda: 5 * 2**30)
     assert worker_count.workers_of(options()) == 2
+
+
+@pytest.mark.parametrize(
+    ("main", "typed", "repeated"),
+    [
+        (None, "train.py", ["train.py"]),
+        (("package.__main__", "package/__main__.py"), "package/__main__.py", ["-m", "package"]),
+        (("package.train", "train.py"), "train.py", ["-m", "package.train"]),
+        (("cProfile", "cProfile.py"), "train.py", ["train.py"]),
+        (("pytest.__main__", "pytest.py"), "pytest.py", None),
+        (None, "pytest", None),
+        (None, "ipykernel_launcher", None),
+    ],
+)
+def test_a_worker_repeats_what_was_typed(monkeypatch, tmp_path, main, typed, repeated):
+    monkeypatch.chdir(tmp_path)
+    for name in ("train.py", "package/__main__.py", "cProfile.py", "pytest.py", "pytest"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    flags = subprocess._args_from_interpreter_flags()
+    spec = main and SimpleNamespace(name=main[0], origin=str(tmp_path / main[1]))
+    monkeypatch.setitem(sys.modules, "__main__", SimpleNamespace(__spec__=spec))
+    monkeypatch.setattr(sys, "argv", [typed, "-m", "a=1"])
+    assert worker_count.script() == (repeated and [sys.executable, *flags, *repeated, "-m", "a=1"])
 
 
 def test_a_pytorch_without_cuda_has_no_gpu(monkeypatch):
