@@ -44,9 +44,7 @@ class ChannelMeans:
     output: list[float]
 
 
-def measure_batch_norm(
-    checkpoint: Path, *, images: int = 5000, data_root: str | None = None, device: torch.device | str = "cpu"
-) -> list[ChannelMeans]:
+def measure_batch_norm(checkpoint: Path, *, images: int = 5000) -> list[ChannelMeans]:
     """Measures a run's batch-norm layers on training and on validation images, in both modes.
 
     The images are normalised as in training but not augmented, in batches of the run's size.
@@ -54,8 +52,6 @@ def measure_batch_norm(
     Args:
         checkpoint: a run's `best.pt`.
         images: take the first so many of each set, or all where there are fewer.
-        data_root: where the dataset is on this machine, if not where the run had it.
-        device: where to compute.
 
     Returns:
         an entry for each set of images, mode and layer, in this order.
@@ -63,16 +59,16 @@ def measure_batch_norm(
     Raises:
         UserError: the file is no checkpoint, or its model has no batch normalisation.
     """
-    model, data = model_from_checkpoint(checkpoint, data_root)
+    model, data = model_from_checkpoint(checkpoint)
     if not _layers(model):
         raise UserError(f"{checkpoint}: its model has no batch normalisation; take a run with model.batch_norm=true.")
-    model = place(model, torch.device(device))
+    model = place(model, torch.device("cpu"))
     splits = data.load()
     return [
         means
         for name, part in (("training", splits.train), ("validation", splits.val))
         for mode in MODES
-        for means in channel_means(model, eval_batches(part, images, data, device), images=name, mode=mode)
+        for means in channel_means(model, eval_batches(part, images, data, "cpu"), images=name, mode=mode)
     ]
 
 
