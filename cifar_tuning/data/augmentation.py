@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from cifar_tuning.numeric import is_whole
+from cifar_tuning.option_rules import raise_all
 
 # Which stream of an epoch's random numbers; a new use gets a new number.
 ORDER_STREAM, AUGMENTATION_STREAM, SIDE_STREAM, CUTOUT_STREAM, MIXUP_STREAM = range(5)
@@ -125,9 +126,7 @@ class CropFlip(Augmentation):
     ahead = True
 
     def __init__(self, *, padding: int = 4, flip: float | bool | str = 0.5, cutout: int = 0) -> None:
-        problems = self.check(padding=padding, flip=flip, cutout=cutout)
-        if problems:
-            raise ValueError("; ".join(problems))
+        raise_all(self.check(padding=padding, flip=flip, cutout=cutout))
         self.padding, self.cutout = padding, cutout
         self.alternating = flip == ALTERNATING
         self.flip = 0.5 if isinstance(flip, str) else 0.5 * flip if isinstance(flip, bool) else float(flip)

@@ -1,6 +1,7 @@
 """An epoch as batches on the device: the images live there as uint8, and each batch is made when needed."""
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
 from typing import NamedTuple
 from weakref import WeakValueDictionary
 
@@ -79,12 +80,12 @@ class _Batches:
         self,
         images: Tensor,
         labels: Tensor,
-        rows: Tensor | None,
         *,
         batch_size: int,
         mean: Sequence[float],
         std: Sequence[float],
-        device: torch.device | str,
+        device: torch.device | str = "cpu",
+        rows: Tensor | None = None,
     ) -> None:
         if images.dtype != torch.uint8 or images.ndim != 4:
             raise ValueError(f"images must be uint8 N×H×W×C, not {images.dtype} {tuple(images.shape)}")
@@ -167,7 +168,7 @@ class TrainBatches(_Batches):
         classes: int = 0,
         side: Callable[[int], tuple[int, int]] | None = None,
     ) -> None:
-        super().__init__(images, labels, rows, batch_size=batch_size, mean=mean, std=std, device=device)
+        super().__init__(images, labels, batch_size=batch_size, mean=mean, std=std, device=device, rows=rows)
         if mixup and classes < 2:
             raise ValueError(f"classes={classes}: mixup must know how many classes there are")
         self.augmentation = augmentation
@@ -249,19 +250,9 @@ class EvalBatches(_Batches):
         ValueError: the shapes don't fit, or the batch size is below one.
     """
 
-    def __init__(
-        self,
-        images: Tensor,
-        labels: Tensor,
-        *,
-        batch_size: int,
-        mean: Sequence[float],
-        std: Sequence[float],
-        device: torch.device | str = "cpu",
-        rows: Tensor | None = None,
-    ) -> None:
-        super().__init__(images, labels, rows, batch_size=batch_size, mean=mean, std=std, device=device)
-        self._device_rows = self._rows.to(self.device)
+    @cached_property
+    def _device_rows(self) -> Tensor:
+        return self._rows.to(self.device)
 
     def __iter__(self) -> Iterator[Batch]:
         """Images float32 B×C×H×W in channels_last and labels int64 B, in order."""

@@ -11,6 +11,7 @@ from cifar_tuning.data.sources import Source, default_sources
 from cifar_tuning.data.spec import CIFAR10_SPEC, Spec
 from cifar_tuning.data.store import Store
 from cifar_tuning.numeric import is_whole
+from cifar_tuning.option_rules import raise_all
 
 TRAIN_IMAGES = 50_000
 
@@ -48,14 +49,9 @@ class CIFAR10(ImageData):
         sources: Sequence[Source] | None = None,
     ) -> None:
         problems = self.check(
-            root=root,
-            val_size=val_size,
-            split_seed=split_seed,
-            train_limit=train_limit,
-            batch_size=batch_size,
+            root=root, val_size=val_size, split_seed=split_seed, train_limit=train_limit, batch_size=batch_size
         )
-        if problems:
-            raise ValueError("; ".join(problems))
+        raise_all(problems)
         self.root = Path(root).expanduser().absolute()
         self.val_size = val_size
         self.split_seed = split_seed
@@ -65,12 +61,7 @@ class CIFAR10(ImageData):
 
     @staticmethod
     def check(
-        *,
-        root: object,
-        val_size: object,
-        split_seed: object,
-        train_limit: object,
-        batch_size: object,
+        *, root: object, val_size: object, split_seed: object, train_limit: object, batch_size: object
     ) -> list[str]:
         """Problems of the given settings, one line each; an empty list when the constructor takes them."""
         problems = []

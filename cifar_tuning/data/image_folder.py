@@ -16,6 +16,7 @@ from cifar_tuning.data.folders import EXTENSIONS, TEST, TRAIN, VAL, class_folder
 from cifar_tuning.data.split import stratified_subset
 from cifar_tuning.errors import DataError
 from cifar_tuning.numeric import is_number, is_whole
+from cifar_tuning.option_rules import raise_all
 
 log = logging.getLogger(__name__)
 
@@ -77,8 +78,7 @@ class ImageFolder(ImageData):
             mean=mean,
             std=std,
         )
-        if problems:
-            raise ValueError("; ".join(problems))
+        raise_all(problems)
         self.root = Path(root or os.devnull).expanduser().absolute()
         self.image_shape, self.white = (size, size, 3), white
         self.split_seed, self.train_limit, self.batch_size = split_seed, train_limit, batch_size

@@ -4,6 +4,7 @@ import numpy as np
 
 from cifar_tuning.data.base import MAX_SEED, ImageData, check_shared
 from cifar_tuning.numeric import is_whole
+from cifar_tuning.option_rules import raise_all
 
 _CLASSES = 10
 _BLOCKS = 4  # a class's pattern is 4×4 coloured blocks of 8×8 pixels
@@ -50,8 +51,7 @@ class Synthetic(ImageData):
             data_seed=data_seed,
             split_seed=split_seed,
         )
-        if problems:
-            raise ValueError("; ".join(problems))
+        raise_all(problems)
         self.train_size = train_size
         self.val_size = val_size
         self.test_size = test_size

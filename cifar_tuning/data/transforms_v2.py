@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from cifar_tuning.data.augmentation import AUGMENTATION_STREAM, Augment, Augmentation, Plan, epoch_bits
+from cifar_tuning.option_rules import raise_all
 from cifar_tuning.torchvision_compat import torchvision
 
 
@@ -32,8 +33,7 @@ class TransformsV2(Augmentation):
             for index, transform in enumerate(() if problems else transforms)
             if not callable(transform)
         ]
-        if problems:
-            raise ValueError("; ".join(problems))
+        raise_all(problems)
         self.transforms = list(transforms)
 
     @staticmethod

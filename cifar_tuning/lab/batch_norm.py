@@ -1,7 +1,7 @@
 """Claim 1.1: the outputs of batch normalisation do not necessarily have zero mean. Measured on a trained run."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+import copy
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -43,18 +43,8 @@ class ChannelMeans:
     normalised: list[float]
     output: list[float]
 
-    def summary(self) -> dict[str, str | float]:
-        """Returns the layer as a table's row: the largest and the mean absolute channel mean, of x̂ and of y."""
-        row: dict[str, str | float] = {"layer": self.layer, "images": self.images, "mode": self.mode}
-        for kind in ("normalised", "output"):
-            sizes = [abs(mean) for mean in getattr(self, kind)]
-            row |= {f"{kind}_max": max(sizes), f"{kind}_mean": sum(sizes) / len(sizes)}
-        return row
 
-
-def measure_batch_norm(
-    checkpoint: Path, *, images: int = 5000, data_root: str | None = None, device: torch.device | str = "cpu"
-) -> list[ChannelMeans]:
+def measure_batch_norm(checkpoint: Path, *, images: int = 5000) -> list[ChannelMeans]:
     """Measures a run's batch-norm layers on training and on validation images, in both modes.
 
     The images are normalised as in training but not augmented, in batches of the run's size.
@@ -62,8 +52,6 @@ def measure_batch_norm(
     Args:
         checkpoint: a run's `best.pt`.
         images: take the first so many of each set, or all where there are fewer.
-        data_root: where the dataset is on this machine, if not where the run had it.
-        device: where to compute.
 
     Returns:
         an entry for each set of images, mode and layer, in this order.
@@ -71,16 +59,16 @@ def measure_batch_norm(
     Raises:
         UserError: the file is no checkpoint, or its model has no batch normalisation.
     """
-    model, data = model_from_checkpoint(checkpoint, data_root)
+    model, data = model_from_checkpoint(checkpoint)
     if not _layers(model):
         raise UserError(f"{checkpoint}: its model has no batch normalisation; take a run with model.batch_norm=true.")
-    model = place(model, torch.device(device))
+    model = place(model, torch.device("cpu"))
     splits = data.load()
     return [
         means
         for name, part in (("training", splits.train), ("validation", splits.val))
         for mode in MODES
-        for means in channel_means(model, eval_batches(part, images, data, device), images=name, mode=mode)
+        for means in channel_means(model, eval_batches(part, images, data, "cpu"), images=name, mode=mode)
     ]
 
 
@@ -91,7 +79,7 @@ def channel_means(
     """Measures the channel means of every batch-norm layer, in the order of the model.
 
     Only the batch-norm layers are put into `mode`; all else is in evaluation mode, so that dropout draws no
-    random numbers. The running statistics and the modes are as before afterwards.
+    random numbers. All is done on a copy of the model.
 
     Args:
         model: on the batches' device.
@@ -102,20 +90,17 @@ def channel_means(
     Raises:
         ValueError: there is no batch-norm layer, or no image.
     """
-    layers = _layers(model)
+    copied = copy.deepcopy(model).eval()
+    layers = _layers(copied)
     if not layers:
         raise ValueError("the model has no batch normalisation")
     sums: dict[str, Tensor] = {}
     count = 0
-    with _batch_norm_in(model, mode):
-        hooks = [layer.register_forward_hook(_adder(sums, name)) for name, layer in layers.items()]
-        try:
-            for batch, _ in batches:
-                model(batch)
-                count += len(batch)
-        finally:
-            for hook in hooks:
-                hook.remove()
+    for name, layer in layers.items():
+        layer.train(mode == "train").register_forward_hook(_adder(sums, name))
+    for batch, _ in batches:
+        copied(batch)
+        count += len(batch)
     if not count:
         raise ValueError("there are no images")
     means = {name: (total / count).tolist() for name, total in sums.items()}
@@ -198,19 +183,3 @@ def _normalised(layer: _BatchNorm, x: Tensor) -> Tensor:
 
 def _channel_mean(values: Tensor) -> Tensor:
     return values.mean([0, *range(2, values.ndim)], dtype=torch.float64)
-
-
-@contextmanager
-def _batch_norm_in(model: nn.Module, mode: Mode) -> Iterator[None]:
-    modes = {module: module.training for module in model.modules()}
-    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
-    try:
-        model.eval()
-        for layer in _layers(model).values():
-            layer.train(mode == "train")
-        yield
-    finally:
-        for module, training in modes.items():
-            module.training = training
-        for name, buffer in model.named_buffers():
-            buffer.copy_(buffers[name])

@@ -99,7 +99,7 @@ def _dropout(results: Results) -> Verdict:
     epoch = min(EARLY_EPOCH, results.experiment("claim_dropout").epochs)
 
     def early(results: Results, experiment: str, configuration: str) -> Mapping[int, float]:
-        return results.curve_values(experiment, configuration, "val_acc", epoch)
+        return results.curve_values(experiment, configuration, epoch)
 
     contests = [
         Contest(

@@ -9,13 +9,13 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 from cifar_tuning.jobs.result import RESULT_FILE, JobResult
 from cifar_tuning.lab.experiments import EXPERIMENTS, configuration_of, load_experiment
 from cifar_tuning.lab.runs import Curves, Key, Run
 from cifar_tuning.overrides import key_of, value_of
 from cifar_tuning.ranking import ENDED
+from cifar_tuning.tracking.base import MetricsFile
 
 # In a tested run's folder; `lab.winners` puts there what the predict command found.
 TEST_FILE = "test.json"
@@ -57,7 +57,7 @@ def _read_job(folder: Path, without: Collection[str]) -> Found | None:
         return None
     experiment = load_experiment(names[-1])
     configuration = configuration_of(result.overrides, experiment, without)
-    lines = _metrics(folder)
+    lines = MetricsFile(folder).read()
     if not experiment.has(configuration):  # somebody tried something
         return None
     if not lines or lines[-1]["step"] != result.epochs:  # it is being trained anew
@@ -82,13 +82,6 @@ def _read_job(folder: Path, without: Collection[str]) -> Found | None:
     )
     curves = {name: [_rounded(line.get(public), 4) for line in lines] for name, public in CURVES.items()}
     return Found(run, curves, folder)
-
-
-def _metrics(folder: Path) -> list[dict[str, Any]]:
-    try:
-        return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    except (OSError, ValueError):
-        return []
 
 
 def _rounded(value: float | None, digits: int = 6) -> float | None:

@@ -88,23 +88,17 @@ def _adder(found: list[Layer], name: str) -> Callable[[nn.Conv2d, object, Tensor
     return add
 
 
-def network_totals(depth: int = 20) -> dict[str, dict[str, int]]:
-    """Returns `macs` of one image and `parameters` of the whole network, `regular` and `separable`."""
+def network_totals() -> dict[str, dict[str, int]]:
+    """Returns `macs` of one image and `parameters` of ResNet-20, `regular` and `separable`."""
     with torch.device("meta"):
-        models = {"regular": ResNet(depth), "separable": ResNet(depth, separable=True)}
+        models = {"regular": ResNet(), "separable": ResNet(separable=True)}
     return {
         name: {"macs": count_macs(model, IMAGE_SHAPE), "parameters": count_parameters(model)}
         for name, model in models.items()
     }
 
 
-def measure_times(
-    depth: int = 20,
-    *,
-    batch_size: int = 128,
-    repeats: int = 20,
-    progress: bool = True,
-) -> list[Times]:
+def measure_times(depth: int = 20, *, batch_size: int, repeats: int) -> list[Times]:
     """Times every 3×3 convolution of a ResNet, regular and separable, and, as the last entry, the `network`.
 
     On the CPU, in fp32 and channels_last. Each round takes all layers of both kinds in turn, so that what else the
@@ -115,12 +109,11 @@ def measure_times(
         depth: 6n+2.
         batch_size: images.
         repeats: rounds that count; three more go before, to warm up.
-        progress: show a bar.
     """
     layers = layers_of(depth)
     with torch.random.fork_rng(devices=[]):  # weights and inputs are random, the caller's numbers stay as they are
         subjects = _subjects(layers, depth, batch_size)
-    rounds = _measure(subjects, repeats, progress)
+    rounds = _measure(subjects, repeats)
     measured = {key: _summary(values) for key, values in rounds.items()}
     named: list[tuple[str, object]] = [(layer.name, layer.shape) for layer in layers]
     return [Times(name, *measured[key]) for name, key in [*named, ("network", "network")]]
@@ -171,12 +164,10 @@ def _layer(layer: Layer, separable: bool, batch_size: int) -> _Subject:
     return _Subject(module, x.requires_grad_(layer.in_channels != IMAGE_SHAPE[0]))
 
 
-def _measure(
-    subjects: Mapping[object, Sequence[_Subject]], repeats: int, progress: bool
-) -> dict[object, list[list[float]]]:
+def _measure(subjects: Mapping[object, Sequence[_Subject]], repeats: int) -> dict[object, list[list[float]]]:
     """Returns, for each pair of subjects, the rounds: forward and backward of the one, then of the other."""
     rounds: dict[object, list[list[float]]] = {key: [] for key in subjects}
-    for number in tqdm(range(WARM_UP + repeats), desc="timing layers", unit=" rounds", disable=not progress):
+    for number in tqdm(range(WARM_UP + repeats), desc="timing layers", unit=" rounds"):
         for key, pair in subjects.items():
             times = [value for subject in pair for value in subject.time()]
             if number >= WARM_UP:

@@ -85,21 +85,21 @@ class Results:
         found = {run.seed: metric(run) for run in self.of(experiment, configuration)}
         return {seed: value for seed, value in found.items() if value is not None}
 
-    def curve_values(self, experiment: str, configuration: str, quantity: str, epoch: int) -> dict[int, float]:
-        """Returns what each run's curve has after an epoch, by seed; runs without it are left out."""
+    def curve_values(self, experiment: str, configuration: str, epoch: int) -> dict[int, float]:
+        """Returns each run's validation accuracy after an epoch, by seed; runs without it are left out."""
         found = {}
         for run in self.of(experiment, configuration):
-            values = self.curves.get(run.key, {}).get(quantity, [])
+            values = self.curves.get(run.key, {}).get("val_acc", [])
             value = values[epoch] if epoch < len(values) else None
             if value is not None:
                 found[run.seed] = value
         return found
 
-    def curve_means(self, experiment: str, configuration: str, quantity: str, epochs: slice) -> dict[int, float]:
-        """Returns the mean of each run's curve over epochs, by seed; runs that lack one of these are left out."""
+    def curve_means(self, experiment: str, configuration: str, epochs: slice) -> dict[int, float]:
+        """Returns each run's mean validation accuracy over epochs, by seed; runs that lack an epoch are left out."""
         found = {}
         for run in self.of(experiment, configuration):
-            curve = self.curves.get(run.key, {}).get(quantity, [])
+            curve = self.curves.get(run.key, {}).get("val_acc", [])
             numbers = range(run.epochs + 1)[epochs]
             values = [curve[epoch] for epoch in numbers if epoch < len(curve)]
             known = [value for value in values if value is not None]

@@ -1,8 +1,8 @@
 """The numbers behind the page: one row a run in `runs.csv`, the curves in `curves.csv`."""
 
 import csv
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -92,8 +92,7 @@ def load_runs(folder: Path) -> list[Run]:
 
 def save_runs(runs: Iterable[Run], folder: Path) -> None:
     """Writes `runs.csv`, all or nothing."""
-    names = [field.name for field in fields(Run)]
-    _write(folder / RUNS_FILE, names, ([_text(asdict(run)[name]) for name in names] for run in runs))
+    _write(folder / RUNS_FILE, [field.name for field in fields(Run)], map(astuple, runs))
 
 
 def load_curves(folder: Path) -> dict[Key, Curves]:
@@ -117,17 +116,13 @@ def save_curves(curves: Mapping[Key, Curves], order: Iterable[Run], folder: Path
     _write(folder / CURVES_FILE, header, rows)
 
 
-def _text(value: Any) -> str:
-    return "" if value is None else str(value)
-
-
 def _rows(file: Path) -> Iterator[dict[str, str]]:
     if file.is_file():
         with file.open(newline="", encoding="utf-8") as stream:
             yield from csv.DictReader(stream)
 
 
-def _write(file: Path, header: list[str], rows: Iterable[list[str]]) -> None:
+def _write(file: Path, header: list[str], rows: Iterable[Sequence[Any]]) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     with written(file) as partial, partial.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream, lineterminator="\n")

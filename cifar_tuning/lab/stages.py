@@ -60,12 +60,11 @@ class Stage:
     parameters_share: float
 
 
-def network_stages(network: str, image_side: int = 224) -> list[Stage]:
+def network_stages(network: str) -> list[Stage]:
     """Counts a network of torchvision's stage by stage; nothing is computed or downloaded.
 
     Args:
         network: `squeezenet1_0` or `alexnet`.
-        image_side: height and width of the images, pixels; 224 as in ImageNet.
     """
     from cifar_tuning.torchvision_compat import torchvision
 
@@ -77,7 +76,7 @@ def network_stages(network: str, image_side: int = 224) -> list[Stage]:
         for path, module in modules.items():
             module.register_forward_hook(lambda _m, _i, output, path=path: sides.update({path: _side(output)}))
         with FlopCounterMode(display=False) as counter, torch.no_grad():
-            model(torch.zeros(1, 3, image_side, image_side))
+            model(torch.zeros(1, 3, 224, 224))  # as in ImageNet
     flops = counter.get_flop_counts()
     root = type(model).__name__
     macs = [sum(flops[f"{root}.{path}"].values()) // 2 for path in names]

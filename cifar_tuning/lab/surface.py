@@ -115,7 +115,6 @@ def loss_surface(
     points: int = 21,
     extent: float = 1.0,
     seed: int = 0,
-    progress: bool = True,
 ) -> Surface:
     """Computes the loss over two filter-normalised random directions, in evaluation mode.
 
@@ -128,7 +127,6 @@ def loss_surface(
         points: on each axis; odd, so that the network itself is in the middle.
         extent: α and β run from minus this to this; 1 is a step as long as the weights.
         seed: decides the directions.
-        progress: show a bar.
 
     Raises:
         ValueError: `points` is even or below 3, or `extent` is not above 0.
@@ -145,10 +143,7 @@ def loss_surface(
     steps = [extent * (number - points // 2) / (points // 2) for number in range(points)]
     logits = Logits(probe, device, "fp32")
     losses, accuracies = [[[0.0] * points for _ in steps] for _ in range(2)]
-    with (
-        torch.inference_mode(),
-        tqdm(total=points**2, desc="loss surface", unit=" points", disable=not progress) as bar,
-    ):
+    with torch.inference_mode(), tqdm(total=points**2, desc="loss surface", unit=" points") as bar:
         for row, alpha in enumerate(steps):
             for column, beta in enumerate(steps):
                 for name, (parameter, centre) in moved.items():

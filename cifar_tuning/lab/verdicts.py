@@ -33,7 +33,7 @@ MEAN_ACCURACY = "mean validation accuracy"
 
 def mean_over(epochs: slice) -> Figure:
     """Returns the figure that is a run's mean validation accuracy over epochs; 0 is the network before training."""
-    return lambda results, experiment, configuration: results.curve_means(experiment, configuration, "val_acc", epochs)
+    return lambda results, experiment, configuration: results.curve_means(experiment, configuration, epochs)
 
 
 @dataclass(frozen=True)
@@ -142,15 +142,7 @@ def compare_seeds(a: Mapping[int, float], b: Mapping[int, float]) -> Comparison:
 
 
 def _outcome(contest: Contest, found: Comparison, p: float | None, seeds: tuple[int, int]) -> Outcome:
-    sentence = in_words(
-        contest.a_name,
-        contest.b_name,
-        found,
-        p=p,
-        unit=contest.unit,
-        maximize=True,
-        quantity=contest.quantity,
-    )
+    sentence = in_words(contest.a_name, contest.b_name, found, p, contest.unit, quantity=contest.quantity)
     side: Side = "level"
     if found.half_width is None or (p is None and found.difference != 0):
         side = "untested"

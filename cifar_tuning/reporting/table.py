@@ -3,7 +3,7 @@
 import csv
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import astuple, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -151,17 +151,8 @@ def write_csv(table: Table, file: Path) -> Path:
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow([*table.names, "mean", "std", "n", "best_epoch", "seconds", "published", "lost", "diverged"])
         for c in table.configurations:
-            rest = (
-                c.summary.mean,
-                c.summary.std,
-                c.summary.n,
-                c.best_epoch,
-                c.seconds,
-                c.published,
-                c.lost,
-                c.diverged,
-            )
-            writer.writerow([*c.values, *("" if value is None else value for value in rest)])
+            means = astuple(c.summary)
+            writer.writerow([*c.values, *means, c.best_epoch, c.seconds, c.published, c.lost, c.diverged])
     return file
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from cifar_tuning import PROJECT_ROOT
+from cifar_tuning.option_rules import raise_all
 from cifar_tuning.text import first_line, without_password
 from cifar_tuning.tracking import facts, open_runs
 from cifar_tuning.tracking.base import (
@@ -52,8 +53,7 @@ class MLflowTracker:
         root: str | Path = PROJECT_ROOT,
         tags: Mapping[str, Any] | None = None,
     ) -> None:
-        if problems := self.check(uri=uri, experiment=experiment, log_model=log_model, tags=tags):
-            raise ValueError("; ".join(problems))
+        raise_all(self.check(uri=uri, experiment=experiment, log_model=log_model, tags=tags))
         self.uri = uri
         self.experiment = str(experiment)
         self.model_policy = log_model

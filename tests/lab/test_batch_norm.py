@@ -90,9 +90,6 @@ def test_a_checkpoint_measured_and_drawn(make_checkpoint, tmp_path):
     ]
     assert [len(m.output) for m in means[:2]] == [8, 16]
     assert json.loads(json.dumps([asdict(m) for m in means]))[0]["layer"] == "norm1"
-    row = means[2].summary()
-    assert row["normalised_max"] == max(map(abs, means[2].normalised))
-    assert row["output_mean"] == pytest.approx(sum(map(abs, means[2].output)) / 8)
     picture = draw_channel_means(means, tmp_path / "means.png")
     assert picture.read_bytes().startswith(b"\x89PNG")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["best.pt", "means.png"]

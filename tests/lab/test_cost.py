@@ -44,7 +44,7 @@ def test_the_layers_are_the_models_and_nine_times_is_out_of_reach():
 
 def test_every_layer_and_the_network_are_timed():
     generator = torch.get_rng_state()
-    times = measure_times(8, batch_size=2, repeats=2, progress=False)
+    times = measure_times(8, batch_size=2, repeats=2)
     assert [t.name for t in times] == [c.name for c in layers_of(8)] + ["network"]
     for row in times:
         values = {key: value for key, value in asdict(row).items() if key != "name"}

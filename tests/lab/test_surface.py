@@ -45,7 +45,7 @@ def test_the_middle_is_the_network_itself_which_stays_as_it_was(model, batches):
     model.train()
     before = copy.deepcopy(model.state_dict())
     strides = [p.stride() for p in model.parameters()]
-    surface = loss_surface(model, batches, points=3, extent=0.7, progress=False)
+    surface = loss_surface(model, batches, points=3, extent=0.7)
     assert model.training
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
     assert [p.stride() for p in model.parameters()] == strides
@@ -59,7 +59,7 @@ def test_the_middle_is_the_network_itself_which_stays_as_it_was(model, batches):
 
 
 def test_rows_go_along_the_first_direction_and_columns_along_the_second(model, batches):
-    surface = loss_surface(model, batches, points=3, extent=0.5, seed=4, progress=False)
+    surface = loss_surface(model, batches, points=3, extent=0.5, seed=4)
     generator = torch.Generator().manual_seed(4)
     first, second = (filter_normalised_direction(model, generator) for _ in range(2))
     moved = copy.deepcopy(model).eval()
@@ -73,7 +73,7 @@ def test_rows_go_along_the_first_direction_and_columns_along_the_second(model, b
 
 
 def test_the_seed_decides(model, batches):
-    surfaces = [loss_surface(model, batches, points=3, seed=seed, progress=False) for seed in (0, 0, 1)]
+    surfaces = [loss_surface(model, batches, points=3, seed=seed) for seed in (0, 0, 1)]
     assert surfaces[0] == surfaces[1] != surfaces[2]
 
 

@@ -245,7 +245,7 @@ def test_what_still_rises_has_not_converged(make_results, step, outcome):
     # A curve that ends early, as a network's that diverged, has no last epochs to be read.
     for key in [key for key in curves if key[2] != 0]:
         curves[key]["val_acc"] = curves[key]["val_acc"][:20]
-    assert len(results.curve_means(*rates[0], "val_acc", slice(-5, None))) == 1
+    assert len(results.curve_means(*rates[0], slice(-5, None))) == 1
 
 
 def test_weights_are_judged_layer_by_layer(make_results, scale):
