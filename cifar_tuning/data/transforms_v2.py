@@ -20,7 +20,7 @@ class TransformsV2(Augmentation):
 
     Args:
         transforms: each takes and gives a `tv_tensors.Image`, uint8 C×H×W; a float result counts as 0..1. The
-            shape must stay. Normalisation comes afterwards and doesn't belong here.
+            shape must stay. Normalisation comes afterwards and is refused here.
 
     Raises:
         ValueError: every problem that `check` finds, or something that isn't a transform.
@@ -33,6 +33,12 @@ class TransformsV2(Augmentation):
             for index, transform in enumerate(() if problems else transforms)
             if not callable(transform)
         ]
+        problems += [
+            f"augmentation.transforms[{index}]: Normalize would normalise the training images a second time: by the "
+            "data's mean and std they are behind the transforms, as the validation images are; leave it out"
+            for index, transform in enumerate(() if problems else transforms)
+            if _normalizes(transform)
+        ]
         raise_all(problems)
         self.transforms = list(transforms)
 
@@ -42,6 +48,24 @@ class TransformsV2(Augmentation):
         if not isinstance(transforms, Sequence) or isinstance(transforms, str) or not transforms:
             return [f"augmentation.transforms={transforms}: must be a list of at least one transform"]
         return []
+
+    def try_out(self, image_shape: tuple[int, int, int]) -> None:
+        """Transforms a white image; for before the training.
+
+        Args:
+            image_shape: height, width, channels.
+
+        Raises:
+            ValueError: the image changes its shape, or becomes float without being scaled to 0..1.
+            Exception: whatever a transform raises.
+        """
+        with torch.random.fork_rng(devices=[]):
+            made = self._one(torch.full(image_shape, 255, dtype=torch.uint8), 0, torch.device("cpu"))
+        if made.max() > 10 * 255:  # what adds noise may go a little beyond
+            raise ValueError(
+                "augmentation.transforms: the numbers of a float image are from 0 to 1, not up to 255; "
+                "torchvision.transforms.v2.ToDtype needs scale: true"
+            )
 
     def start(self, plan: Plan) -> Augment:
         """Draw a seed for each image of the epoch and return the function that augments its batches."""
@@ -75,3 +99,11 @@ class TransformsV2(Augmentation):
             raise ValueError(f"augmentation.transforms: an image must keep its shape 3×H×W, but became {shape}")
         plain = result.as_subclass(Tensor).permute(1, 2, 0)
         return plain * 255 if plain.is_floating_point() else plain
+
+
+def _normalizes(transform: object) -> bool:
+    """Whether a transform, or one inside of it (`Compose`, `RandomApply`, …), is torchvision's normalisation."""
+    inside = getattr(transform, "transforms", None)
+    if isinstance(inside, Sequence | torch.nn.ModuleList):
+        return any(_normalizes(one) for one in inside)
+    return isinstance(transform, torchvision.transforms.Normalize | torchvision.transforms.v2.Normalize)

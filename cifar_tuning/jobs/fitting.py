@@ -2,6 +2,7 @@
 
 import copy
 import inspect
+import logging
 from typing import Any
 
 import torch
@@ -10,6 +11,8 @@ from torch.optim import Optimizer
 
 from cifar_tuning.jobs.parts import Parts, innermost, make_optimizer
 from cifar_tuning.training.resizing import STEP, sides
+
+log = logging.getLogger(__name__)
 
 # Batches in an epoch, where a schedule is only tried out.
 TRIED_STEPS = 1000
@@ -35,7 +38,7 @@ def try_together(parts: Parts) -> list[str]:
         return [f"optimizer: {innermost(error)}"]
     if wrong := _unfit_optimizer(optimizer) or _unfit_schedule(parts, optimizer):
         return [wrong]
-    return (_try_images(parts) or _try_small_images(parts)) + _cutout_problems(parts)
+    return (_try_images(parts) or _try_small_images(parts)) + _augmentation_problems(parts)
 
 
 def _wrong_kind(parts: Parts) -> str | None:
@@ -75,6 +78,8 @@ def _unfit_schedule(parts: Parts, optimizer: Optimizer) -> str | None:
     except Exception as error:
         return f"schedule: {innermost(error)}"
     name, steps = type(schedule.scheduler).__name__, getattr(schedule.scheduler, "total_steps", None)
+    if wrong := _unfit_methods(schedule.scheduler, by_loss=schedule.needs_validation):
+        return f"schedule: {name}{wrong}"
     own_steps = getattr(parts.schedule, "keywords", {}).get("total_steps") is not None
     per_epoch = TRIED_STEPS if schedule.every_step else 1
     if steps is not None and not own_steps and steps < per_epoch * epochs:
@@ -90,8 +95,37 @@ def _unfit_schedule(parts: Parts, optimizer: Optimizer) -> str | None:
     return None
 
 
-def _cutout_problems(parts: Parts) -> list[str]:
-    """Looks whether cutout leaves anything of the images."""
+def _unfit_methods(scheduler: Any, by_loss: bool) -> str | None:
+    """Returns what a scheduler lacks to be stepped and kept as PyTorch's are; None if nothing.
+
+    Args:
+        scheduler: of whatever class.
+        by_loss: whether its steps are given the validation loss.
+    """
+    lacking = [
+        name for name in ("step", "state_dict", "load_state_dict") if not callable(getattr(scheduler, name, None))
+    ]
+    if lacking:
+        return f" has no {lacking[0]}; it must be one of PyTorch's schedulers, or like them"
+    wanted = [
+        parameter.name
+        for parameter in inspect.signature(scheduler.step).parameters.values()
+        if parameter.default is parameter.empty
+        and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+    ]
+    if wanted and not by_loss:
+        counting = "use a scheduler that counts its own steps, as PyTorch's do"
+        return f".step wants {wanted[0]}, which it is not given: {counting}"
+    return None
+
+
+def _augmentation_problems(parts: Parts) -> list[str]:
+    """Looks whether the augmentation leaves images that can be trained on."""
+    if (try_out := getattr(parts.augmentation, "try_out", None)) is not None:  # transforms of torchvision's
+        try:
+            try_out(parts.data.image_shape)
+        except Exception as error:
+            return [f"augmentation: {innermost(error)}"]
     side, cutout = min(parts.data.image_shape[:2]), getattr(parts.augmentation, "cutout", 0)
     if isinstance(cutout, int) and cutout > side:
         return [f"augmentation.cutout={cutout}: must be at most {side}, the side of the images in pixels"]
@@ -116,12 +150,18 @@ def _try_images(parts: Parts) -> list[str]:
             f"model: {name} returns {shape}, not a number for each of the {classes} classes (N×{classes}); "
             f"many models take it as num_classes={classes}"
         ]
+    if not logits.is_floating_point():
+        return [f"model: {name} returns {str(logits.dtype).removeprefix('torch.')}, not real numbers"]
+    if logits.min() >= 0 and (logits.sum() - 1).abs() < 1e-3:
+        log.warning("%s returns probabilities; the loss wants logits: leave out the softmax at its end", name)
     trained = _outputs_in_training(parts.model, (channels, height, width))
     if trained is not None and not isinstance(trained, Tensor):
         return [
             f"model: {name} returns a {type(trained).__name__} in training, not a tensor of logits N×{classes}; "
             "auxiliary classifiers can mostly be switched off (aux_logits: false)"
         ]
+    if trained is not None and not trained.requires_grad:
+        return [f"model: what {name} returns in training has no gradient, so nothing would be learnt"]
     return []
 
 
@@ -183,7 +223,7 @@ def _outputs(model: nn.Module, shape: tuple[int, int, int]) -> Any:
 def _outputs_in_training(model: nn.Module, shape: tuple[int, int, int]) -> Any:
     """Returns what a copy of a model makes of two images in training mode; None where that can't be found out."""
     try:
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        with torch.enable_grad(), torch.random.fork_rng(devices=[]):
             return copy.deepcopy(model).train()(torch.zeros(2, *shape))
     except Exception:  # shown when it is trained
         return None

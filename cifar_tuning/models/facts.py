@@ -2,6 +2,7 @@
 
 import torch
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 
@@ -21,8 +22,14 @@ def count_macs(model: nn.Module, image_shape: tuple[int, int, int]) -> int:
     device = next(model.parameters()).device
     modes = {module: module.training for module in model.modules()}
     model.eval()
-    with FlopCounterMode(display=False) as counter:
-        model(torch.zeros(1, *image_shape, device=device))
+    # An attention's kernels do several of its products at once and are not counted: it is taken apart.
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+            model(torch.zeros(1, *image_shape, device=device))
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
     for module, training in modes.items():
         module.training = training
     return counter.get_total_flops() // 2

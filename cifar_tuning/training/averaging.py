@@ -12,7 +12,8 @@ class WeightAverage:
     """The average of a model's weights and batch-norm statistics over the steps of its training.
 
     Its beginning counts less than a fixed decay would have it: after n steps the average keeps at most (1+n)/(10+n) of
-    itself, as in TensorFlow's `ExponentialMovingAverage`.
+    itself, as in TensorFlow's `ExponentialMovingAverage`. What is no number to average is the model's own: batch norm's
+    counter, and what nobody trains and holds infinities (an attention's mask, of which ∞ - ∞ would come).
 
     Args:
         model: whose weights are averaged; its present ones begin.
@@ -25,17 +26,18 @@ class WeightAverage:
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.model, self.decay, self.steps = copy.deepcopy(model), decay, 0
+        self._averaged = [_can_be_averaged(value) for value in _state(self.model)]
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
         """Takes the weights of a step in; nothing waits for the device."""
         keep = min(self.decay, (1 + self.steps) / (10 + self.steps))
         self.steps += 1
-        pairs = list(zip(_state(self.model), _state(model), strict=True))
-        floating = [(mine, theirs) for mine, theirs in pairs if mine.is_floating_point()]
-        torch._foreach_lerp_([mine for mine, _ in floating], [theirs for _, theirs in floating], 1 - keep)
-        for mine, theirs in pairs:
-            if not mine.is_floating_point():  # batch norm's counter
+        triples = list(zip(_state(self.model), _state(model), self._averaged, strict=True))
+        pairs = [(mine, theirs) for mine, theirs, averaged in triples if averaged]
+        torch._foreach_lerp_([mine for mine, _ in pairs], [theirs for _, theirs in pairs], 1 - keep)
+        for mine, theirs, averaged in triples:
+            if not averaged:
                 mine.copy_(theirs)
 
     @contextmanager
@@ -53,6 +55,10 @@ class WeightAverage:
             kept = theirs.clone()
             theirs.copy_(mine)
             mine.copy_(kept)
+
+
+def _can_be_averaged(value: Tensor) -> bool:
+    return value.is_floating_point() and (value.requires_grad or bool(value.isfinite().all()))
 
 
 def _state(model: nn.Module) -> list[Tensor]:

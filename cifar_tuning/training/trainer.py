@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import Optimizer
 
 from cifar_tuning.devices import is_asynchronous
@@ -253,8 +253,8 @@ class Trainer:
             return False
         if val_loss is not None:
             return math.isfinite(val_loss)
-        # One answer for all of them: a GPU is waited for once. A layer's extra state may be anything, anywhere.
-        values = [value for value in self.model.state_dict().values() if isinstance(value, Tensor)]
+        # One answer for all of them: a GPU is waited for once. What is not trained may hold infinities, a mask say.
+        values = [value for value in self.model.parameters() if value.requires_grad]
         return bool(torch.stack([value.isfinite().all().to(self.device) for value in values]).all())
 
     def _keep_if_best(self, epoch: int, val: Evaluation | None) -> None:

@@ -94,6 +94,14 @@ def test_transforms_must_be_transforms(transforms):
         TransformsV2(transforms)
 
 
+@pytest.mark.parametrize("of", [v2, torchvision.transforms])
+def test_normalising_twice_is_refused(of):
+    normalize = of.Normalize((0.5,) * 3, (0.25,) * 3)
+    for one in (normalize, of.Compose([v2.ToImage(), v2.RandomApply([normalize])])):
+        with pytest.raises(ValueError, match=r"augmentation\.transforms\[1\]: Normalize would .* a second time"):
+            TransformsV2([v2.RandomCrop(32), one])
+
+
 def test_transforms_equal_torchvision_by_hand(images):
     x, y = epoch_of(TransformsV2([v2.RandomHorizontalFlip(p=1.0), v2.Pad(2), v2.CenterCrop(32)]), images)
     assert torch.equal(x, images[y].flip(2).permute(0, 3, 1, 2).float())

@@ -19,6 +19,24 @@ class Narrow(nn.Module):
         return self.head(x.flatten(1))
 """
 
+V2 = "torchvision.transforms.v2"
+
+
+@pytest.fixture(autouse=True)
+def _parts_of_ones_own(monkeypatch):
+    monkeypatch.setenv("CIFAR_TUNING_TRUST", "tests.jobs.unfit.*")
+
+
+def own(group: str, name: str, options: str) -> list[str]:
+    return [f"~{group}", f"+{group}={{_target_: tests.jobs.unfit.{name}, {options}}}"]
+
+
+def transforms(one: str) -> list[str]:
+    return [
+        "~augmentation",
+        f"+augmentation={{_target_: cifar_tuning.data.TransformsV2, transforms: [{{_target_: {one}}}]}}",
+    ]
+
 
 @pytest.mark.parametrize(
     ("override", "expected"),
@@ -71,6 +89,14 @@ class Narrow(nn.Module):
             ["~regularizer", "+regularizer={_target_: torch.nn.L1Loss}"],
             "regularizer: builds something of type L1Loss, not a cifar_tuning.training.Regularizer; inherit from it",
         ),
+        (own("model", "Head", "end: cfloat"), "model: Head returns complex64, not real numbers"),
+        (own("model", "Head", "end: long"), "model: Head returns int64, not real numbers"),
+        (own("model", "Head", "end: detach"), "model: what Head returns in training has no gradient"),
+        (own("schedule", "ByNumber", "_partial_: true"), "schedule: ByNumber.step wants epoch, which it is not given"),
+        (own("schedule", "Stateless", "_partial_: true"), "schedule: Stateless has no state_dict; it must be one of"),
+        (transforms(f"{V2}.Resize, size: 16"), "must keep its shape 3×H×W, but became (3, 16, 16)"),
+        (transforms("torchvision.transforms.ToTensor"), "augmentation: TypeError: pic should be PIL Image"),
+        (transforms("tests.jobs.unfit.usual, scale: false"), "numbers of a float image are from 0 to 1, not up to 255"),
         (["trainer.epochs=0"], "trainer.epochs=0: must be a whole number, 1 or above"),
         (["trainer.epochs=1.5"], "trainer.epochs=1.5: must be a whole number"),
         (["trainer.precision=fp8"], "trainer.precision=fp8: must be one of auto, fp32, bf16"),
@@ -138,6 +164,12 @@ def test_each_mistake_has_its_line(configure, override, expected):
     said = f"{error.value}\n"
     assert expected in said
     assert len(said.splitlines()) < 25
+
+
+@pytest.mark.parametrize(("end", "warned"), [("softmax", True), ("relu", False)])
+def test_probabilities_in_the_place_of_logits_do_not_go_unnoticed(configure, caplog, end, warned):
+    prepare(configure(*own("model", "Head", f"end: {end}")))
+    assert ("Head returns probabilities" in caplog.text) == warned
 
 
 @pytest.mark.parametrize(

@@ -157,6 +157,14 @@ def test_macs_of_simplenn_by_hand():
     assert [name for name, module in model.named_modules() if not module.training] == ["fc1"]
 
 
+def test_macs_of_attention():
+    n, width = 16, 8
+    model = nn.Sequential(nn.Flatten(2), nn.TransformerEncoderLayer(width, 2, 12, batch_first=True))
+    projections, products, behind = 4 * n * width**2, 2 * n**2 * width, 2 * n * width * 12
+    assert count_macs(model, (n, 2, 4)) == projections + products + behind
+    assert torch.backends.mha.get_fastpath_enabled()
+
+
 @pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
 @pytest.mark.parametrize(
     ("part", "plain"),

@@ -232,6 +232,22 @@ def test_tied_weights_are_averaged_once():
     assert torch.equal(average.model[1].weight, expected)
 
 
+class Masked(torch.nn.Sequential):
+    """Has a causal mask, as transformers do: minus infinity where one must not look."""
+
+    def __init__(self):
+        super().__init__(torch.nn.Flatten(), torch.nn.Linear(3072, 10))
+        self.register_buffer("mask", torch.full((4, 4), float("-inf")).triu(1))
+
+
+@pytest.mark.parametrize("options", [{"ema_decay": 0.9}, {"validate": False}])
+def test_a_buffer_that_is_infinite_is_no_divergence(make_trainer, options):
+    run = make_trainer(model=Masked(), epochs=1, **options)
+    assert run.fit().state == "complete"
+    if run.average is not None:
+        assert torch.equal(run.average.model.mask, run.model.mask)
+
+
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])
 def test_the_loss_of_mixed_images_is_the_mixed_loss(make_trainer, smoothing):
     trainer = make_trainer(mixup=0.5, label_smoothing=smoothing)
