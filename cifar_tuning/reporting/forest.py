@@ -19,6 +19,8 @@ MOST = 40
 SURE, UNSURE = "C0", "0.55"
 # Letters of a line of a name; a longer one goes on in the next.
 LINE = 52
+# Inside of a dot, so that those who print in grey can tell it too.
+INSIDE = {SURE: SURE, UNSURE: "white"}
 # What a mark and its colour mean: the picture is shown without its report, too.
 LEGEND = {
     ("o", SURE): "holds after the correction for all tests (p < 0.05)",
@@ -29,7 +31,7 @@ LEGEND = {
 
 @styled
 def draw(effects: Sequence[Effect], table: Table, file: Path) -> Path:
-    """Draws the differences with their 95 % intervals; those that stay after the correction in colour.
+    """Draws the differences with their 95 % intervals; those that stay after the correction filled.
 
     Args:
         effects: at least one; of more than 40 the surest.
@@ -61,7 +63,11 @@ def draw(effects: Sequence[Effect], table: Table, file: Path) -> Path:
     if scale == 100:  # an interval can be wider than the whole scale
         low, high = axes.get_xlim()
         axes.set_xlim(max(low, -100), min(high, 100))
-    handles = [axes.plot([], [], mark, color=colour)[0] for mark, colour in LEGEND if (mark, colour) in used]
+    handles = [
+        axes.plot([], [], mark, color=colour, markerfacecolor=INSIDE[colour])[0]
+        for mark, colour in LEGEND
+        if (mark, colour) in used
+    ]
     figure.legend(
         handles,
         [words for kind, words in LEGEND.items() if kind in used],
@@ -89,6 +95,7 @@ def _draw_row(axes: "Axes", place: float, effect: Effect, scale: int) -> tuple[s
         xerr=None if half is None else scale * half,
         fmt=mark,
         color=colour,
+        markerfacecolor=INSIDE[colour],
         capsize=3,
     )
     return mark, colour

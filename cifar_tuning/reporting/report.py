@@ -85,10 +85,12 @@ def blocks(material: Material) -> list[str]:
         count = len(material.table.configurations)
         of_all = f" of the {material.table.leading} {material.shown} of {count} configurations"
         which = "" if material.shown >= count else of_all
-        caption = (
-            f"Learning curves{which}, in the order of the table: mean over the seeds, as far as all have come (× where "
-            "one ended early); the band is one standard deviation."
+        of_seeds = (
+            "mean over the seeds, as far as all have come (× where one ended early); the band is one standard deviation "
+            "to either side"
         )
+        lines = of_seeds if _has_spread(material.table) else "a single run of each (× where it ended early)"
+        caption = f"Learning curves{which}, in the order of the table: {lines}."
         parts += [heading("Learning curves"), picture(material.curves, caption)]
     parts += _study(material)
     if material.histograms is not None:
@@ -145,6 +147,10 @@ def _has_diverged(table: Table) -> bool:
     return any(c.diverged for c in table.configurations)
 
 
+def _has_spread(table: Table) -> bool:
+    return any(c.summary.n > 1 for c in table.configurations)
+
+
 def _difference(value: float, unit: str) -> str:
     text = f"{100 * value:+.1f} points" if unit == "points" else f"{value:+.4g}"
     return text.replace("-", "−")
@@ -160,9 +166,13 @@ def _table(table: Table) -> list[str]:
     if len(shown) < len(table.configurations):
         count = f"{TOP} of {len(table.configurations)}"
         texts.append(f"The {table.leading} {count}; `table.csv` has all, with all digits.")
-    spread = "mean ± standard deviation over n runs that differ in their seed alone"
-    epochs = "; best epoch and time are means" if any(c.best_epoch is not None for c in shown) else ""
-    texts.append(f"`{table.metric}`: {spread}{epochs}.")
+    if _has_spread(table):
+        epochs = "; best epoch and time are means" if any(c.best_epoch is not None for c in shown) else ""
+        texts.append(
+            f"`{table.metric}`: mean ± standard deviation over n runs that differ in their seed alone{epochs}."
+        )
+    else:
+        texts.append(f"`{table.metric}`: of a single run each, so that nothing tells how much is chance.")
     return [grid(header(table), [row(c, table) for c in shown], left=len(table.names)), *texts]
 
 

@@ -2,6 +2,7 @@
 
 import math
 import re
+from pathlib import Path
 
 import pytest
 from matplotlib.figure import Figure
@@ -82,6 +83,9 @@ def test_the_page_is_one_file(material, tmp_path):
     assert '<td style="text-align:right">0.7015 ± 0.0021</td>' in page
     assert "<p>The winner, trained again: <code>a</code> 0.8.</p>" in page
     assert '<body class="ranked">' in page
+    scrolled = re.findall(r'<div class="(\w+)" tabindex="0" role="group" aria-label="\1"><(\w+)', page)
+    assert scrolled == [("table", "table"), *[("picture", "img")] * 2]
+    assert ">val/<wbr>acc_<wbr>best</th>" in page  # where a long name may be broken
 
 
 def test_only_what_a_report_has_is_markup(tmp_path):
@@ -119,7 +123,9 @@ def test_a_narrow_terminal_leaves_the_results_whole(material, tmp_path, capsys, 
 @pytest.mark.parametrize("runs", [[({"a": 1}, 0.5)], [({"a": 1, "seed": s}, 0.5 + s / 10) for s in (0, 1)]])
 def test_nothing_to_compare(runs):
     alone = build_table(make_runs(*runs), "val/acc_best")
-    text = "\n".join(blocks(Material("s", [], alone)))
+    text = "\n".join(blocks(Material("s", [], alone, curves=Path("c.png"), shown=1)))
+    assert text.count("a single run") == 2 * (len(runs) == 1)
+    assert text.count("standard deviation") == 2 * (len(runs) == 2)
     assert "nothing to compare" in text
     assert "flatters" not in text
 
@@ -233,6 +239,8 @@ def test_the_picture_of_the_comparisons_stands_alone(table, tmp_path, monkeypatc
     (axes,), (legend,) = drawn[0].axes, drawn[0].legends
     assert [text.get_text() for text in legend.get_texts()] == expected
     assert axes.get_xlabel().startswith("difference in validation accuracy, percentage points")
+    dots = [line for line in axes.lines if line.get_marker() == "o" and len(line.get_xdata())]
+    assert [line.get_markerfacecolor() for line in dots] == [forest.SURE, "white"][: len(dots)]
     assert -100 <= axes.get_xlim()[0] < axes.get_xlim()[1] <= 100
 
 
