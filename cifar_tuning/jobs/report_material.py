@@ -126,7 +126,7 @@ def _table(
         has_best=not aim.unfit(metric, cfg) and (metric == cfg.metric or any(run.state in ENDED for run in runs)),
         lost=lost,
     )
-    return table, last
+    return replace(table, others=[name for name in aim.objectives if name != metric] if aim.several else []), last
 
 
 def _seconds(sweep: "SweepRecord", run: "RunRecord") -> float | None:

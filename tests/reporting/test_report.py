@@ -259,7 +259,10 @@ def test_configurations_of_which_no_two_can_be_compared():
         (Summary(0.00123456, None, 1), "0.001235"),
         (Summary(0.0, 0.0, 2), "0.0000 ± 0.0000"),
         (Summary(0.5, 1e-6, 2), "0.5000 ± 0.0000"),
-        (Summary(12345.6, None, 1), "1.235e+04"),
+        (Summary(12345.6, None, 1), "12,346"),
+        (Summary(12345.6, 12.34, 3), "12,346 ± 12"),
+        (Summary(716.328, 0.0, 3), "716 ± 0"),
+        (Summary(716.328, 0.256, 3), "716.33 ± 0.26"),
     ],
 )
 def test_means(summary, text):
