@@ -18,7 +18,7 @@ h1, h2, h3 {{ line-height: 1.2; }} h2 {{ margin-top: 2.5rem; border-bottom: 1px 
 h2 {{ padding-bottom: .3rem; }} ul {{ padding-left: 1.5rem; }}
 .table {{ overflow-x: auto; }} table {{ border-collapse: collapse; font-size: .9rem; }}
 table {{ font-variant-numeric: tabular-nums; }} th, td {{ padding: .25rem .7rem; vertical-align: top; }}
-th, td {{ min-width: 6.5rem; max-width: 16rem; border-bottom: 1px solid var(--line); text-align: left; }}
+th, td {{ min-width: 5rem; max-width: 16rem; border-bottom: 1px solid var(--line); text-align: left; }}
 th {{ border-bottom: 2px solid #999; vertical-align: bottom; overflow-wrap: break-word; }}
 [style*=right] {{ min-width: 0; max-width: none; white-space: nowrap; }}
 .ranked .table:first-of-type tbody tr:first-child {{ font-weight: 600; }}
@@ -102,5 +102,5 @@ def _as_html(text: str, folder: Path) -> str:
     markdown.validateLink = lambda url: url in pictures  # type: ignore[method-assign]
     page: str = markdown.render(text)
     page = page.replace("<table>", f"{SCROLLED.format('table')}<table>").replace("</table>", "</table></div>")
-    page = re.sub(r"(?<=>)[^<]+(?=</(?:th|h\d)>)", lambda name: re.sub(r"(?<=[./_])(?=\w)", "<wbr>", name[0]), page)
+    page = re.sub(r"(?<=>)[^<]+(?=</th>)", lambda name: re.sub(r"(?<=[./_])(?=\w)", "<wbr>", name[0]), page)
     return re.sub(r'<p><img src="([^"]+)" alt="([^"]*)"></p>', held, page)

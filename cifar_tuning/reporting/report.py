@@ -170,13 +170,16 @@ def _table(table: Table) -> list[str]:
     if len(shown) < len(table.configurations):
         count = f"{TOP} of {len(table.configurations)}"
         texts.append(f"The {table.leading} {count}; `table.csv` has all, with all digits.")
-    if _has_spread(table):
-        epochs = "; best epoch and time are means" if any(c.best_epoch is not None for c in shown) else ""
-        metrics = ", ".join(f"`{name}`" for name in (table.metric, *table.others))
-        texts.append(f"{metrics}: mean ± standard deviation over n runs that differ in their seed alone{epochs}.")
-    else:
-        texts.append(f"`{table.metric}`: of a single run each, so that nothing tells how much is chance.")
-    return [grid(header(table), [row(c, table) for c in shown], left=len(table.names)), *texts]
+    return [grid(header(table), [row(c, table) for c in shown], left=len(table.names)), *texts, what_is_shown(table)]
+
+
+def what_is_shown(table: Table) -> str:
+    """Returns what the table's figures are, as a sentence."""
+    metrics = ", ".join(f"`{name}`" for name in (table.metric, *table.others))
+    if not _has_spread(table):
+        return f"{metrics}: of a single run each, so that nothing tells how much is chance."
+    epochs = "; best epoch and time are means" if any(c.best_epoch is not None for c in table.configurations) else ""
+    return f"{metrics}: mean ± standard deviation over n runs that differ in their seed alone{epochs}."
 
 
 def _best(material: Material) -> list[str]:

@@ -2,6 +2,7 @@
 
 import math
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,8 +10,9 @@ from matplotlib.figure import Figure
 
 from cifar_tuning.reporting import curves, document, forest, terminal
 from cifar_tuning.reporting.comparisons import Effect
-from cifar_tuning.reporting.drawing import cut_off
+from cifar_tuning.reporting.drawing import also_as, cut_off, save_figure
 from cifar_tuning.reporting.effects import find_effects
+from cifar_tuning.reporting.latex import write_latex
 from cifar_tuning.reporting.report import Material, blocks, duration, header, retrained_in_words, row
 from cifar_tuning.reporting.statistics import Comparison, Summary
 from cifar_tuning.reporting.table import build_table
@@ -50,6 +52,35 @@ def test_the_table(table):
     swish, relu = (row(c, table) for c in table.configurations)
     assert swish == ["swish", "0.7115 ± 0.0021", "2", "", "1 min 00 s", "", ""]
     assert relu == ["relu", "0.7015 ± 0.0021", "2", "3", "1 min 00 s", "0.7100", "−0.8 points"]
+
+
+def test_the_table_in_latex(table, tmp_path):
+    named = replace(table, names=["act_100%"], metric="top_1")
+    first, *lines = write_latex(named, tmp_path / "table.tex").read_text().splitlines()
+    assert first.startswith("% `top_1`: mean ± standard deviation over n runs")
+    assert [line.partition("{")[0] for line in lines if "&" not in line] == [
+        r"\begin",
+        r"\toprule",
+        r"\midrule",
+        r"\bottomrule",
+        r"\end",
+    ]
+    assert lines[0].endswith("{lrrrrrr}")
+    rows = [line.removesuffix(r" \\").split(" & ") for line in lines if "&" in line]
+    assert rows[0] == [r"act\_100\%", r"top\_1", "n", "best epoch", "time", "published", "difference"]
+    assert rows[2] == ["relu", r"0.7015 $\pm$ 0.0021", "2", "3", "1 min 00 s", "0.7100", "$-$0.8 points"]
+
+
+@pytest.mark.parametrize(("kind", "begins"), [("pdf", b"%PDF"), ("svg", b"<?xml"), (None, None)])
+def test_pictures_for_a_paper(kind, begins, tmp_path):
+    figure = Figure()
+    figure.text(0, 0, "loss")
+    with also_as(kind):
+        save_figure(figure, tmp_path / "a.png")
+    assert {file.name for file in tmp_path.iterdir()} == {"a.png"} | ({f"a.{kind}"} if kind else set())
+    content = (tmp_path / f"a.{kind or 'png'}").read_bytes()
+    assert content.startswith(begins or b"\x89PNG")
+    assert b"/Type3" not in content
 
 
 def test_markdown(material, tmp_path):
