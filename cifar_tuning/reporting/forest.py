@@ -1,6 +1,6 @@
 """A forest plot of all comparisons: a line for each, with its confidence interval."""
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from itertools import accumulate
 from pathlib import Path
 from textwrap import wrap
@@ -42,7 +42,8 @@ def draw(effects: Sequence[Effect], table: Table, file: Path) -> Path:
 
     shown = _surest(effects)
     scale = 100 if table.unit == "points" else 1
-    names = ["\n".join(wrap(_label(effect), LINE)) for effect in shown]
+    apart = {frozenset(effect.names) for effect in effects if effect.setting}
+    names = ["\n".join(wrap(_label(effect, apart), LINE)) for effect in shown]
     # The bottom of each row: a name of two lines needs more room.
     bottoms = list(accumulate(1 + 0.5 * name.count("\n") for name in names))
     places = [(top + bottom) / 2 for top, bottom in zip([0.0, *bottoms], bottoms, strict=False)]
@@ -101,5 +102,7 @@ def _draw_row(axes: "Axes", place: float, effect: Effect, scale: int) -> tuple[s
     return mark, colour
 
 
-def _label(effect: Effect) -> str:
-    return f"{effect.names[0]} − {effect.names[1]}" + (f"  (at {effect.setting})" if effect.setting else "")
+def _label(effect: Effect, apart: Set[frozenset[str]]) -> str:
+    """Returns a row's name; of what is also compared under each setting apart, the row of all says that it is that."""
+    all_of_them = "  (on average)" if frozenset(effect.names) in apart else ""
+    return f"{effect.names[0]} − {effect.names[1]}" + (f"  (at {effect.setting})" if effect.setting else all_of_them)

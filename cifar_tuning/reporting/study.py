@@ -32,9 +32,9 @@ body {{ font-family: system-ui, sans-serif; margin: 2rem auto; max-width: 1200px
 nav a {{ margin-right: 1rem; }} section {{ overflow-x: auto; }}
 </style>
 <script>{library}</script></head>
-<body><h1>{name}</h1><p>{counts}</p><nav>{links}</nav>
+<body><main><h1>{name}</h1><p>{counts}</p><nav>{links}</nav>
 {sections}
-</body></html>
+</main></body></html>
 """
 
 

@@ -246,7 +246,7 @@ def test_of_many_comparisons_the_surest_are_drawn(tmp_path, monkeypatch):
     effects = [effect for effect in find_effects(table) if isinstance(effect, Effect)]
     monkeypatch.setattr(forest, "MOST", 1)
     seen = []
-    monkeypatch.setattr(forest, "_label", lambda effect: seen.append(effect) or "")
+    monkeypatch.setattr(forest, "_label", lambda effect, apart: seen.append(effect) or "")
     picture = forest.draw(effects, table, tmp_path / "e.png")
     assert [effect.p for effect in seen] == [min(effect.p for effect in effects if effect.p is not None)]
     parts = blocks(Material("t", [], table, effects=effects, forest=picture))
@@ -266,12 +266,15 @@ def test_the_picture_of_the_comparisons_stands_alone(table, tmp_path, monkeypatc
     monkeypatch.setattr(forest, "save_figure", lambda figure, file: drawn.append(figure))
     ps = {0.01: 0.001, 2.5: 0.4, None: None}
     effects = [Effect("act", ("a", "b"), "", "", Comparison(0.1, half, ps[half], 3, True), ps[half]) for half in halves]
+    effects += [replace(effects[0], names=("b", "a"), setting="lr=1")]
     forest.draw(effects, table, tmp_path / "e.png")
     (axes,), (legend,) = drawn[0].axes, drawn[0].legends
+    labels = [label.get_text() for label in axes.get_yticklabels()]
+    assert labels == [*["a − b  (on average)"] * len(halves), "b − a  (at lr=1)"]
     assert [text.get_text() for text in legend.get_texts()] == expected
     assert axes.get_xlabel().startswith("difference in validation accuracy, percentage points")
     dots = [line for line in axes.lines if line.get_marker() == "o" and len(line.get_xdata())]
-    assert [line.get_markerfacecolor() for line in dots] == [forest.SURE, "white"][: len(dots)]
+    assert [line.get_markerfacecolor() for line in dots] == [forest.SURE, "white", forest.SURE][: len(dots)]
     assert -100 <= axes.get_xlim()[0] < axes.get_xlim()[1] <= 100
 
 
