@@ -16,6 +16,7 @@ from cifar_tuning.jobs import best
 from cifar_tuning.jobs.report_material import make_material
 from cifar_tuning.jobs.report_weights import report_checkpoints
 from cifar_tuning.reporting import document
+from cifar_tuning.reporting.drawing import VECTOR, also_as
 from cifar_tuning.reporting.report import blocks
 from cifar_tuning.reporting.terminal import print_files, print_report
 from cifar_tuning.tracking.reading import read_sweep
@@ -37,8 +38,12 @@ def run(cfg: DictConfig) -> Path:
     """
     if problems := find_problems(cfg):
         raise ConfigError(problems)
-    if cfg.sweep is None:
-        return _of_checkpoints(cfg)
+    with also_as(cfg.figures):
+        return _of_checkpoints(cfg) if cfg.sweep is None else _of_sweep(cfg)
+
+
+def _of_sweep(cfg: DictConfig) -> Path:
+    """Writes a sweep's report."""
     sweep = read_sweep(str(cfg.sweep), cfg.tracking.uri)
     folder = Path(cfg.output) if cfg.output is not None else default_folder(sweep, cfg.metric)
     with written_at_once(folder) as scratch:
@@ -73,6 +78,8 @@ def find_problems(cfg: DictConfig) -> list[str]:
     for name in ("maximize", "weights", "keep"):
         if not isinstance(cfg[name], bool) and not (name == "maximize" and cfg[name] is None):
             problems.append(f"{name}={cfg[name]}: must be true or false")
+    if cfg.figures not in (None, *VECTOR):
+        problems.append(f"figures={cfg.figures}: must be pdf or svg, or null for none beside PNG")
     if cfg.export is not None and (problem := best.export_problem(cfg.export)):
         problems.append(problem)
     if cfg.export is not None and cfg.sweep is None:

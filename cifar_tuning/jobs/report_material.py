@@ -19,6 +19,7 @@ from cifar_tuning.ranking import ENDED
 from cifar_tuning.reporting import curves, forest
 from cifar_tuning.reporting.comparisons import Effect
 from cifar_tuning.reporting.effects import Finding, find_effects
+from cifar_tuning.reporting.latex import write_latex
 from cifar_tuning.reporting.pareto import front_in_words
 from cifar_tuning.reporting.report import Material, retrained_in_words
 from cifar_tuning.reporting.selection import choose_metric, choose_runs
@@ -43,7 +44,7 @@ def make_material(cfg: DictConfig, sweep: "SweepRecord", scratch: Path) -> Mater
     Args:
         cfg: the command's options.
         sweep: what to report.
-        scratch: the folder of the pictures and of table.csv.
+        scratch: the folder of the pictures and of the table's files.
 
     Raises:
         UserError: nothing of the sweep can be reported, or the best configuration can't be exported.
@@ -58,6 +59,7 @@ def make_material(cfg: DictConfig, sweep: "SweepRecord", scratch: Path) -> Mater
         table, last = _table(cfg, sweep, runs, lost, aim, metric, bar)
         command, overlay = _best(cfg, sweep, table, aim)
         write_csv(table, scratch / "table.csv")
+        write_latex(table, scratch / "table.tex")
         _step(bar, 0)
         effects, picture = _effects(table, aim, scratch)
         _step(bar, 1)
@@ -126,7 +128,7 @@ def _table(
         has_best=not aim.unfit(metric, cfg) and (metric == cfg.metric or any(run.state in ENDED for run in runs)),
         lost=lost,
     )
-    return table, last
+    return replace(table, others=[name for name in aim.objectives if name != metric] if aim.several else []), last
 
 
 def _seconds(sweep: "SweepRecord", run: "RunRecord") -> float | None:

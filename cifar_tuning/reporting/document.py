@@ -18,20 +18,23 @@ h1, h2, h3 {{ line-height: 1.2; }} h2 {{ margin-top: 2.5rem; border-bottom: 1px 
 h2 {{ padding-bottom: .3rem; }} ul {{ padding-left: 1.5rem; }}
 .table {{ overflow-x: auto; }} table {{ border-collapse: collapse; font-size: .9rem; }}
 table {{ font-variant-numeric: tabular-nums; }} th, td {{ padding: .25rem .7rem; vertical-align: top; }}
-th, td {{ min-width: 6.5rem; max-width: 16rem; border-bottom: 1px solid var(--line); text-align: left; }}
-th {{ border-bottom: 2px solid #999; vertical-align: bottom; }}
+th, td {{ min-width: 5rem; max-width: 16rem; border-bottom: 1px solid var(--line); text-align: left; }}
+th {{ border-bottom: 2px solid #999; vertical-align: bottom; overflow-wrap: break-word; }}
 [style*=right] {{ min-width: 0; max-width: none; white-space: nowrap; }}
 .ranked .table:first-of-type tbody tr:first-child {{ font-weight: 600; }}
 pre, code {{ background: var(--soft); }} pre {{ padding: .8rem; font-size: .85rem; white-space: pre-wrap; }}
-figure {{ margin: 1rem 0; }} img {{ max-width: 100%; background: #fff; }}
+figure {{ margin: 1rem 0; }} img {{ max-width: 100%; background: #fff; vertical-align: top; }}
 figcaption {{ font-size: .9rem; color: light-dark(#555, #aaa); }}
+@media screen and (max-width: 40rem) {{ .picture {{ overflow-x: auto; }} img {{ max-width: none; width: 42rem; }} }}
 @media print {{ body {{ max-width: none; margin: 0; font-size: 10pt; }} figure, tr, pre {{ break-inside: avoid; }} }}
 @media print {{ h2, h3 {{ break-after: avoid; }} .table {{ overflow: visible; }} }}
 </style></head>
-<body{kind}>
+<body{kind}><main>
 {body}
-</body></html>
+</main></body></html>
 """
+# What is wider than the page is scrolled, with a keyboard too, which a screen reader has to call something.
+SCROLLED = '<div class="{0}" tabindex="0" role="group" aria-label="{0}">'
 # What a report is written with. All else that Markdown knows stays as it is: names have underscores and asterisks.
 RULES = ["heading", "list", "fence", "table", "backticks", "image"]
 
@@ -91,13 +94,13 @@ def _as_html(text: str, folder: Path) -> str:
     def held(found: re.Match[str]) -> str:
         data = base64.b64encode((folder / found[1]).read_bytes()).decode()
         image = f'<img alt="{found[2]}" src="data:image/png;base64,{data}">'
-        return f"<figure>{image}<figcaption>{found[2]}</figcaption></figure>"
+        return f"<figure>{SCROLLED.format('picture')}{image}</div><figcaption>{found[2]}</figcaption></figure>"
 
     markdown = MarkdownIt("zero").enable(RULES)
     # The report's own, and no others: names and values come out of a store that strangers may write to.
     pictures = {file.name for file in folder.glob("*.png")}
     markdown.validateLink = lambda url: url in pictures  # type: ignore[method-assign]
     page: str = markdown.render(text)
-    # Wide ones are scrolled, with a keyboard too.
-    page = page.replace("<table>", '<div class="table" tabindex="0"><table>').replace("</table>", "</table></div>")
+    page = page.replace("<table>", f"{SCROLLED.format('table')}<table>").replace("</table>", "</table></div>")
+    page = re.sub(r"(?<=>)[^<]+(?=</th>)", lambda name: re.sub(r"(?<=[./_])(?=\w)", "<wbr>", name[0]), page)
     return re.sub(r'<p><img src="([^"]+)" alt="([^"]*)"></p>', held, page)

@@ -1,7 +1,9 @@
 """How our pictures look, in one place. No pyplot, whose global state two runs in one process would share."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache, wraps
 from pathlib import Path
 from threading import RLock
@@ -16,6 +18,9 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 R = TypeVar("R")
 
+# Formats of `also_as`.
+VECTOR = ("pdf", "svg")
+_vector: ContextVar[str | None] = ContextVar("vector", default=None)
 # Matplotlib's settings belong to the whole process.
 LOCK = RLock()
 # Okabe and Ito's colours, which colour-blind readers can tell apart, with a brown for their yellow, which is too light;
@@ -52,10 +57,31 @@ def styled(draw: Callable[P, R]) -> Callable[P, R]:
     return drawn
 
 
-def save_figure(figure: "Figure", file: Path) -> Path:
-    """Writes a picture as PNG, all or nothing; returns the file."""
-    with written(file) as partial:
-        figure.savefig(partial, format="png")
+@contextmanager
+def also_as(kind: str | None) -> Iterator[None]:
+    """Has `save_figure` write each picture in a vector format, too: `pdf` or `svg`."""
+    before = _vector.set(kind)
+    try:
+        yield
+    finally:
+        _vector.reset(before)
+
+
+def save_figure(figure: "Figure", file: Path, **options: Any) -> Path:
+    """Writes a picture as PNG, all or nothing; returns the file.
+
+    Args:
+        figure: to be written.
+        file: where the PNG goes; another format that `also_as` asks for lies beside it.
+        options: of Matplotlib's `savefig`.
+    """
+    from matplotlib import rc_context
+
+    vector = _vector.get()
+    for target, kind in [(file, "png"), *([(file.with_suffix(f".{vector}"), vector)] if vector else [])]:
+        # Publishers refuse the fonts that Matplotlib puts into a PDF by itself, Type 3.
+        with written(target) as partial, LOCK, rc_context({"pdf.fonttype": 42}):
+            figure.savefig(partial, format=kind, **options)
     return file
 
 

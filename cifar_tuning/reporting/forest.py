@@ -1,6 +1,6 @@
 """A forest plot of all comparisons: a line for each, with its confidence interval."""
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from itertools import accumulate
 from pathlib import Path
 from textwrap import wrap
@@ -19,6 +19,8 @@ MOST = 40
 SURE, UNSURE = "C0", "0.55"
 # Letters of a line of a name; a longer one goes on in the next.
 LINE = 52
+# Inside of a dot, so that those who print in grey can tell it too.
+INSIDE = {SURE: SURE, UNSURE: "white"}
 # What a mark and its colour mean: the picture is shown without its report, too.
 LEGEND = {
     ("o", SURE): "holds after the correction for all tests (p < 0.05)",
@@ -29,7 +31,7 @@ LEGEND = {
 
 @styled
 def draw(effects: Sequence[Effect], table: Table, file: Path) -> Path:
-    """Draws the differences with their 95 % intervals; those that stay after the correction in colour.
+    """Draws the differences with their 95 % intervals; those that stay after the correction filled.
 
     Args:
         effects: at least one; of more than 40 the surest.
@@ -40,7 +42,8 @@ def draw(effects: Sequence[Effect], table: Table, file: Path) -> Path:
 
     shown = _surest(effects)
     scale = 100 if table.unit == "points" else 1
-    names = ["\n".join(wrap(_label(effect), LINE)) for effect in shown]
+    apart = {frozenset(effect.names) for effect in effects if effect.setting}
+    names = ["\n".join(wrap(_label(effect, apart), LINE)) for effect in shown]
     # The bottom of each row: a name of two lines needs more room.
     bottoms = list(accumulate(1 + 0.5 * name.count("\n") for name in names))
     places = [(top + bottom) / 2 for top, bottom in zip([0.0, *bottoms], bottoms, strict=False)]
@@ -61,7 +64,11 @@ def draw(effects: Sequence[Effect], table: Table, file: Path) -> Path:
     if scale == 100:  # an interval can be wider than the whole scale
         low, high = axes.get_xlim()
         axes.set_xlim(max(low, -100), min(high, 100))
-    handles = [axes.plot([], [], mark, color=colour)[0] for mark, colour in LEGEND if (mark, colour) in used]
+    handles = [
+        axes.plot([], [], mark, color=colour, markerfacecolor=INSIDE[colour])[0]
+        for mark, colour in LEGEND
+        if (mark, colour) in used
+    ]
     figure.legend(
         handles,
         [words for kind, words in LEGEND.items() if kind in used],
@@ -89,10 +96,13 @@ def _draw_row(axes: "Axes", place: float, effect: Effect, scale: int) -> tuple[s
         xerr=None if half is None else scale * half,
         fmt=mark,
         color=colour,
+        markerfacecolor=INSIDE[colour],
         capsize=3,
     )
     return mark, colour
 
 
-def _label(effect: Effect) -> str:
-    return f"{effect.names[0]} − {effect.names[1]}" + (f"  (at {effect.setting})" if effect.setting else "")
+def _label(effect: Effect, apart: Set[frozenset[str]]) -> str:
+    """Returns a row's name; of what is also compared under each setting apart, the row of all says that it is that."""
+    all_of_them = "  (on average)" if frozenset(effect.names) in apart else ""
+    return f"{effect.names[0]} − {effect.names[1]}" + (f"  (at {effect.setting})" if effect.setting else all_of_them)

@@ -1,9 +1,9 @@
 """The Pareto front of a study: the configurations that no other one dominates."""
 
 from collections.abc import Mapping, Sequence
-from statistics import mean
 
 from cifar_tuning.reporting.table import Configuration, Table
+from cifar_tuning.reporting.wording import number
 
 
 def pareto_front(points: Sequence[Sequence[float]], maximize: Sequence[bool]) -> list[int]:
@@ -34,23 +34,17 @@ def front_in_words(table: Table, objectives: Mapping[str, bool], most: int) -> l
     front = [found[place] for place in pareto_front([values for _, values in found], list(objectives.values()))]
     wanted = " and ".join(f"{'more' if more else 'less'} `{name}`" for name, more in objectives.items())
     named = [
-        f"{table.label(c)} ({', '.join(f'{name} {_figure(v)}' for name, v in zip(objectives, values, strict=True))})"
+        f"{table.label(c)} ({', '.join(f'{name} {number(v)}' for name, v in zip(objectives, values, strict=True))})"
         for c, values in front[:most]
     ]
     more = f"; and {len(front) - most} more" if len(front) > most else ""
     return [
         f"The study looked for {wanted}: none of its configurations is the best.",
-        f"The Pareto front, {len(front)} of {len(found)} configurations, none of which another one beats in all of "
-        f"these: {'; '.join(named)}{more}.",
+        f"The Pareto front, {len(front)} of {len(found)} configurations (no other one is as good in all of these and "
+        f"better in one): {'; '.join(named)}{more}.",
     ]
 
 
 def _values(configuration: Configuration, objectives: Mapping[str, bool]) -> list[float] | None:
-    runs = list(configuration.runs.values())
-    if any(name not in run.metrics for run in runs for name in objectives):
-        return None
-    return [mean(run.metrics[name] for run in runs) for name in objectives]
-
-
-def _figure(value: float) -> str:
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4f}"
+    found = [configuration.over_seeds(name) for name in objectives]
+    return [summary.mean for summary in found if summary is not None] if None not in found else None

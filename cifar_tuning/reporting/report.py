@@ -16,7 +16,7 @@ from cifar_tuning.reporting.table import Configuration, Table
 from cifar_tuning.reporting.varying import short
 from cifar_tuning.reporting.weights import LayerWeights
 from cifar_tuning.reporting.winner import winner_in_words
-from cifar_tuning.reporting.wording import mean_and_std, number
+from cifar_tuning.reporting.wording import mean_and_std, number, signed
 
 # Rows of the table in the report; table.csv has all.
 TOP = 30
@@ -26,7 +26,7 @@ STUDY_PICTURES = {
     "history": "Each trial's value, and the best until then",
     "importances": "Importances of the hyperparameters; a bar that ends before the dotted line may be noise",
     "slice": "The value by each hyperparameter: a dot is a complete trial, and the lighter it is, the later it came",
-    "parallel_coordinates": "Each complete trial as a line through its objectives and hyperparameters",
+    "parallel_coordinates": "Each complete trial as a line; the better its first objective, the darker",
     "intermediate_values": "Each trial's value while it was trained",
     "timeline": "When each trial was trained, and how it ended",
 }
@@ -85,10 +85,12 @@ def blocks(material: Material) -> list[str]:
         count = len(material.table.configurations)
         of_all = f" of the {material.table.leading} {material.shown} of {count} configurations"
         which = "" if material.shown >= count else of_all
-        caption = (
-            f"Learning curves{which}, in the order of the table: mean over the seeds, as far as all have come (× where "
-            "one ended early); the band is one standard deviation."
+        of_seeds = (
+            "mean over the seeds, as far as all have come (× where one ended early); the band is one standard "
+            "deviation to either side"
         )
+        lines = of_seeds if _has_spread(material.table) else "a single run of each (× where it ended early)"
+        caption = f"Learning curves{which}, in the order of the table: {lines}."
         parts += [heading("Learning curves"), picture(material.curves, caption)]
     parts += _study(material)
     if material.histograms is not None:
@@ -110,7 +112,7 @@ def row(configuration: Configuration, table: Table) -> list[str]:
     """Returns a configuration's cells, as `header` names them."""
     summary = configuration.summary
     n = f"{summary.n} of {summary.n + configuration.lost}" if configuration.lost else str(summary.n)
-    cells = [*map(short, configuration.values), mean_and_std(summary), n]
+    cells = [*map(short, configuration.values), mean_and_std(summary), *_others(configuration, table), n]
     if _has_diverged(table):
         cells.append(str(configuration.diverged or ""))
     cells.append("" if configuration.best_epoch is None else f"{configuration.best_epoch:.3g}")
@@ -123,7 +125,8 @@ def row(configuration: Configuration, table: Table) -> list[str]:
 
 def header(table: Table) -> list[str]:
     """Returns the table's columns."""
-    columns = [*table.names, table.metric, "n", *(["diverged"] if _has_diverged(table) else []), "best epoch", "time"]
+    columns = [*table.names, table.metric, *table.others, "n", *(["diverged"] if _has_diverged(table) else [])]
+    columns += ["best epoch", "time"]
     return columns + (["published", "difference"] if _has_published(table) else [])
 
 
@@ -137,6 +140,10 @@ def duration(seconds: float) -> str:
     )
 
 
+def _others(configuration: Configuration, table: Table) -> list[str]:
+    return ["" if (found := configuration.over_seeds(name)) is None else mean_and_std(found) for name in table.others]
+
+
 def _has_published(table: Table) -> bool:
     return any(c.published is not None for c in table.configurations)
 
@@ -145,13 +152,16 @@ def _has_diverged(table: Table) -> bool:
     return any(c.diverged for c in table.configurations)
 
 
+def _has_spread(table: Table) -> bool:
+    return any(c.summary.n > 1 for c in table.configurations)
+
+
 def _difference(value: float, unit: str) -> str:
-    text = f"{100 * value:+.1f} points" if unit == "points" else f"{value:+.4g}"
-    return text.replace("-", "−")
+    return f"{signed(100 * value, '+.1f')} points" if unit == "points" else signed(value, "+.4g")
 
 
 def _figure(value: float | None) -> str:
-    return "" if value is None else f"{value:.3g}"
+    return "" if value is None else signed(value, ".3g")
 
 
 def _table(table: Table) -> list[str]:
@@ -160,10 +170,16 @@ def _table(table: Table) -> list[str]:
     if len(shown) < len(table.configurations):
         count = f"{TOP} of {len(table.configurations)}"
         texts.append(f"The {table.leading} {count}; `table.csv` has all, with all digits.")
-    spread = "mean ± standard deviation over n runs that differ in their seed alone"
-    epochs = "; best epoch and time are means" if any(c.best_epoch is not None for c in shown) else ""
-    texts.append(f"`{table.metric}`: {spread}{epochs}.")
-    return [grid(header(table), [row(c, table) for c in shown], left=len(table.names)), *texts]
+    return [grid(header(table), [row(c, table) for c in shown], left=len(table.names)), *texts, what_is_shown(table)]
+
+
+def what_is_shown(table: Table) -> str:
+    """Returns what the table's figures are, as a sentence."""
+    metrics = ", ".join(f"`{name}`" for name in (table.metric, *table.others))
+    if not _has_spread(table):
+        return f"{metrics}: of a single run each, so that nothing tells how much is chance."
+    epochs = "; best epoch and time are means" if any(c.best_epoch is not None for c in table.configurations) else ""
+    return f"{metrics}: mean ± standard deviation over n runs that differ in their seed alone{epochs}."
 
 
 def _best(material: Material) -> list[str]:

@@ -83,7 +83,7 @@ def choose_metric(runs: Sequence[Run], asked: str | None, objectives: Sequence[s
     aims = sorted(objectives, key=lambda name: name != BEST_ACCURACY) or [BEST_ACCURACY]
     wanted = asked or next((name for name in aims if counts[name]), aims[0])
     if counts[wanted]:
-        several = f"Of the objectives {', '.join(f'`{name}`' for name in objectives)} `{wanted}` is reported"
+        several = f"`{wanted}` is reported, of the objectives {', '.join(f'`{name}`' for name in objectives)}"
         return wanted, [f"{several}; `metric=…` chooses another."] if asked is None and len(aims) > 1 else []
     if not counts:
         raise UserError(

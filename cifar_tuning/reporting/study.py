@@ -6,13 +6,12 @@ import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cifar_tuning.files import written
+from cifar_tuning.files import write_text
 from cifar_tuning.ranking import can_win
-from cifar_tuning.reporting.drawing import LOCK
+from cifar_tuning.reporting.drawing import LOCK, STYLE, save_figure
 from cifar_tuning.reporting.importances import Importances, complete_trials, find_importances
 from cifar_tuning.reporting.metric_names import in_words
 from cifar_tuning.reporting.optuna_plots import Plot, sensible
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+DPI = STYLE["figure.dpi"]
 PAGE = """<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{name}</title>
@@ -32,9 +32,9 @@ body {{ font-family: system-ui, sans-serif; margin: 2rem auto; max-width: 1200px
 nav a {{ margin-right: 1rem; }} section {{ overflow-x: auto; }}
 </style>
 <script>{library}</script></head>
-<body><h1>{name}</h1><p>{counts}</p><nav>{links}</nav>
+<body><main><h1>{name}</h1><p>{counts}</p><nav>{links}</nav>
 {sections}
-</body></html>
+</main></body></html>
 """
 
 
@@ -66,16 +66,18 @@ def write_plots(
         study = _named(study, objectives)
         for plot in sensible(study, target_name, chance):
             try:
-                section, picture = _interactive(plot, study, chance), _picture(plot, study, chance)
+                section = _interactive(plot, study, chance)
+                files.append(_draw(plot, study, chance, folder / f"{plot.name}.png"))
+            except OSError:  # no fault of the study
+                raise
             except Exception as error:
                 # Optuna refuses some studies and trips over others; a missing picture is no reason to lose the rest.
                 expected = isinstance(error, (ValueError, RuntimeError))
                 log.log(logging.DEBUG if expected else logging.WARNING, "no plot of the %s: %r", plot.heading, error)
                 continue
-            files.append(_write(folder / f"{plot.name}.png", picture))
             sections.append((plot, section))
     if sections:
-        files.append(_write(folder / "study.html", _page(study, sections).encode()))
+        files.append(write_text(folder / "study.html", _page(study, sections)))
     return files
 
 
@@ -152,7 +154,7 @@ def _interactive(plot: Plot, study: "optuna.Study", chance: float | None) -> str
     return str(figure.to_html(full_html=False, include_plotlyjs=False, div_id=plot.name, config=config))
 
 
-def _picture(plot: Plot, study: "optuna.Study", chance: float | None) -> bytes:
+def _draw(plot: Plot, study: "optuna.Study", chance: float | None, file: Path) -> Path:
     import matplotlib
     import numpy
     from matplotlib import pyplot
@@ -174,9 +176,7 @@ def _picture(plot: Plot, study: "optuna.Study", chance: float | None) -> bytes:
                 plain(axes)
             if plot.tidy is not None:
                 plot.tidy(drawn, study)
-            stream = BytesIO()
-            figure.savefig(stream, dpi=110, format="png", bbox_inches="tight", pad_inches=0.2)
-            return stream.getvalue()
+            return save_figure(figure, file, dpi=DPI, bbox_inches="tight", pad_inches=0.2)
     finally:
         for number in set(pyplot.get_fignums()) - set(others):
             pyplot.close(number)
@@ -196,9 +196,3 @@ def _page(study: "optuna.Study", sections: list[tuple[Plot, str]]) -> str:
             for plot, section in sections
         ),
     )
-
-
-def _write(file: Path, content: bytes) -> Path:
-    with written(file) as partial:
-        partial.write_bytes(content)
-    return file

@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from cifar_tuning.reporting.drawing import COLOURS
 from cifar_tuning.reporting.importances import complete_trials, varied
 
 if TYPE_CHECKING:
@@ -11,8 +12,12 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.axis import Axis
 
-# A pruned trial's colour in Optuna's timeline.
-PRUNED = "tab:orange"
+# A pruned trial's colour.
+PRUNED = COLOURS[4]
+# Ours for Optuna's of the timeline: of complete, pruned, failed and running trials, the last two green and red.
+STATES = {"#1f77b4": COLOURS[0], "#ff7f0e": PRUNED, "#d62728": COLOURS[1], "#2ca02c": COLOURS[2]}
+# From pale to dark, and back.
+DARKER, PALER = "viridis_r", "viridis"
 # First digits of a logarithmic axis' ticks, by the ratio of its ends up to which they have room.
 DIGITS = {4: range(1, 10), 20: (1, 2, 5), 300: (1, 3), math.inf: (1,)}
 # More lines than this need a scale of colours; a legend would be longer than the picture.
@@ -73,7 +78,8 @@ def tidy_front(drawn: "Sequence[Axes]", study: "optuna.Study") -> None:
     for dots in axes.collections:
         label = str(dots.get_label())
         if label == "Best Trial":
-            dots.set(label="on the front: no trial beats it in all objectives", color="tab:blue", edgecolor="black")
+            label = "on the front: no trial is as good in all objectives and better in one"
+            dots.set(label=label, color=COLOURS[0], edgecolor="black")
         else:
             dots.set(label=label.lower(), color="0.65" if label != "Infeasible Trial" else "0.85")
     for axis in (axes.xaxis, axes.yaxis):
@@ -87,12 +93,14 @@ def _legend_above(axes: "Axes", *given: Any) -> None:
 
 
 def tidy_intermediate(drawn: "Sequence[Axes]", study: "optuna.Study") -> None:
-    """Colours the complete trials by their values; Optuna has 20 colours and then repeats the last."""
+    """Colours the complete trials, the best darkest; Optuna has 20 colours and then repeats the last."""
     from matplotlib import colormaps
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
+    from optuna.study import StudyDirection
 
     axes = drawn[0]
+    axes.set(xlabel="step", ylabel="intermediate value")
     axes.locator_params("x", integer=True)
     legend = axes.get_legend()
     if legend is None or len(axes.lines) <= MOST_IN_LEGEND:
@@ -100,14 +108,15 @@ def tidy_intermediate(drawn: "Sequence[Axes]", study: "optuna.Study") -> None:
     legend.remove()
     values = {f"Trial{trial.number}": trial.values[0] for trial in complete_trials(study)}
     scale = Normalize(min(values.values(), default=0.0), max(values.values(), default=1.0))
+    shades = DARKER if study.directions[0] == StudyDirection.MAXIMIZE else PALER
     for line in axes.lines:
         value = values.get(str(line.get_label()))
         if value is None:
             line.set(color="0.55", linewidth=0.8, markersize=2, zorder=2)
         else:
-            line.set(color=colormaps["viridis"](scale(value)), linewidth=1.4, markersize=4, zorder=3)
+            line.set(color=colormaps[shades](scale(value)), linewidth=1.4, markersize=4, zorder=3)
     if values:
-        axes.figure.colorbar(ScalarMappable(scale, "viridis"), ax=axes, label="final value (grey: not complete)")
+        axes.figure.colorbar(ScalarMappable(scale, shades), ax=axes, label="final value (grey: not complete)")
 
 
 def tidy_slice(drawn: "Sequence[Axes]", study: "optuna.Study") -> None:
@@ -128,7 +137,9 @@ def tidy_slice(drawn: "Sequence[Axes]", study: "optuna.Study") -> None:
         elif axes.get_xlabel() in whole:
             axes.locator_params("x", integer=True)
         axes.collections[0].set(cmap="viridis")
-    drawn[0].figure.axes[-1].locator_params("y", integer=True)  # the scale of colours
+    colours = drawn[0].figure.axes[-1]
+    colours.set_ylabel("trial")
+    colours.locator_params("y", integer=True)
 
 
 def tidy_lines(drawn: "Sequence[Axes]", study: "optuna.Study") -> None:
@@ -136,7 +147,9 @@ def tidy_lines(drawn: "Sequence[Axes]", study: "optuna.Study") -> None:
     from matplotlib.ticker import FixedLocator
 
     axes = drawn[0]
-    axes.collections[0].set_cmap("viridis")  # Optuna's ends in white, on white
+    lines = axes.collections[0]
+    # Optuna's ends in white, on white; like that one, ours is darkest where the value is best.
+    lines.set_cmap(PALER if lines.get_cmap().name.endswith("_r") else DARKER)
     labels = [label.get_text() for label in axes.get_xticklabels()]
     names = varied(study)  # Optuna cuts them short
     axes.set_xticklabels(labels[: -len(names)] + names, rotation=-25, ha="left", rotation_mode="anchor")
@@ -151,12 +164,16 @@ def tidy_lines(drawn: "Sequence[Axes]", study: "optuna.Study") -> None:
 
 
 def tidy_timeline(drawn: "Sequence[Axes]", study: "optuna.Study") -> None:
-    """Has the first trial at the top, days beside the times, and thin bars in sight."""
+    """Has the first trial at the top, days beside the times, thin bars in sight, and no red beside green."""
+    from matplotlib.colors import to_hex
     from matplotlib.dates import ConciseDateFormatter
 
     axes = drawn[0]
-    for bar in axes.patches:  # the light edges of Optuna's style hide bars that are as thin, as thousands are
-        bar.set_edgecolor(bar.get_facecolor())
+    legend = axes.get_legend()
+    bars: list[Any] = [*axes.patches, *(legend.legend_handles if legend else [])]
+    for bar in bars:
+        # With edges: the light ones of Optuna's style hide bars that are as thin, as thousands are.
+        bar.set_color(STATES.get(to_hex(bar.get_facecolor()), bar.get_facecolor()))
     # Optuna's ticks are times of the day, and a study can take many days.
     formatter = ConciseDateFormatter(axes.xaxis.get_major_locator())
     formatter.formats[5] = formatter.zero_formats[5] = "%H:%M:%S"  # its seconds alone would be numbers of anything
@@ -164,7 +181,7 @@ def tidy_timeline(drawn: "Sequence[Axes]", study: "optuna.Study") -> None:
     axes.set(xlabel="time", ylabel="trial")
     axes.invert_yaxis()
     axes.locator_params("y", integer=True)
-    if (legend := axes.get_legend()) is not None:
+    if legend is not None:
         _legend_above(axes, legend.legend_handles, [text.get_text().lower() for text in legend.get_texts()])
 
 

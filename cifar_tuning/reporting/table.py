@@ -1,6 +1,7 @@
 """A sweep's runs as a table of configurations: what varies, mean and spread over the seeds, epochs and time."""
 
 import csv
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass, field, replace
@@ -37,6 +38,11 @@ class Configuration:
     published: float | None = None
     lost: int = 0
 
+    def over_seeds(self, metric: str) -> Summary | None:
+        """Another metric than the table's; None where a run lacks it, or it is not finite."""
+        values = [run.metrics.get(metric, math.nan) for run in self.runs.values()]
+        return summarize(values) if all(map(math.isfinite, values)) else None
+
     @property
     def diverged(self) -> int:
         """How many of its runs diverged: what they reached was reached before."""
@@ -56,6 +62,7 @@ class Table:
         notes: sentences about what is missing.
         has_best: whether the first is called the best; not where the metric can't choose, as one of the training.
         images: options that differ between the configurations and decide which images they are judged on.
+        others: metrics that are shown beside, as a study's other objectives.
     """
 
     metric: str
@@ -66,6 +73,7 @@ class Table:
     notes: list[str] = field(default_factory=list)
     has_best: bool = True
     images: Sequence[str] = ()
+    others: Sequence[str] = ()
 
     @property
     def best(self) -> Configuration:
@@ -149,10 +157,12 @@ def write_csv(table: Table, file: Path) -> Path:
     """Writes all configurations with all digits, one a line."""
     with file.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow([*table.names, "mean", "std", "n", "best_epoch", "seconds", "published", "lost", "diverged"])
+        columns = ["mean", "std", "n", "best_epoch", "seconds", "published", "lost", "diverged"]
+        writer.writerow([*table.names, *columns, *table.others])
         for c in table.configurations:
-            means = astuple(c.summary)
-            writer.writerow([*c.values, *means, c.best_epoch, c.seconds, c.published, c.lost, c.diverged])
+            rest = c.best_epoch, c.seconds, c.published, c.lost, c.diverged
+            others = [found and found.mean for found in map(c.over_seeds, table.others)]
+            writer.writerow([*c.values, *astuple(c.summary), *rest, *others])
     return file
 
 

@@ -9,7 +9,7 @@ from cifar_tuning.reporting.factors import FEWEST_FOR_TREND
 from cifar_tuning.reporting.statistics import CONFIDENCE
 from cifar_tuning.reporting.table import Table
 from cifar_tuning.reporting.varying import MISSING, as_number
-from cifar_tuning.reporting.wording import p_in_words
+from cifar_tuning.reporting.wording import p_in_words, signed
 
 # Permutations of a test; the smallest possible p value is one over them.
 PERMUTATIONS = 9999
@@ -96,7 +96,8 @@ def trend_in_words(trend: Trend, p: float | None, metric: str) -> str:
         p: its corrected p value.
         metric: what goes with the hyperparameter.
     """
-    facts = f"rank correlation {trend.rho:+.2f}, {trend.low:+.2f} to {trend.high:+.2f}, {p_in_words(p)}, n = {trend.n}"
+    rho, low, high = (signed(value, "+.2f") for value in (trend.rho, trend.low, trend.high))
+    facts = f"rank correlation {rho}, {low} to {high}, {p_in_words(p)}, n = {trend.n}"
     if trend.low <= 0 <= trend.high:
         return f"No rising or falling trend of {metric} with {trend.option} can be told ({facts}); {PEAK}."
     way = "higher" if (trend.rho > 0) else "lower"

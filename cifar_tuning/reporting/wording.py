@@ -4,6 +4,9 @@ import math
 
 from cifar_tuning.reporting.statistics import CONFIDENCE, Comparison, Summary
 
+# From here on four decimals would be more than anybody reads.
+LARGE = 100
+
 
 def in_words(
     a_name: str,
@@ -54,11 +57,14 @@ def mean_and_std(summary: Summary) -> str:
     """Returns `0.7056 ± 0.0072`, or the mean alone of a single run."""
     if summary.std is None:
         return number(summary.mean)
+    if abs(summary.mean) >= LARGE:  # to the place of the spread's second digit
+        decimals = max(0, 1 - math.floor(math.log10(summary.std))) if summary.std else 0
+        return f"{summary.mean:,.{min(4, decimals)}f} ± {summary.std:,.{min(4, decimals)}f}"
     return f"{number(summary.mean)} ± {number(summary.std, beside=summary.mean)}"
 
 
 def number(value: float, beside: float | None = None) -> str:
-    """Returns a metric's value with four decimals, or four digits that count where it is large or small.
+    """Returns a metric's value with four decimals, whole, or with four digits that count, by how large it is.
 
     Args:
         value: to be shown.
@@ -66,7 +72,14 @@ def number(value: float, beside: float | None = None) -> str:
     """
     if 0 < abs(value if beside is None else beside) < 0.01:
         return f"{value:.4g}"
-    return f"{value:.4f}" if abs(value) < 100 else f"{value:,.4g}"
+    if abs(value) < LARGE:
+        return f"{value:.4f}"
+    return f"{value:,.0f}" if 1e4 <= abs(value) < 1e15 else f"{value:,.4g}"
+
+
+def signed(value: float, form: str) -> str:
+    """Returns a number in a format of Python's, with a minus sign that is as wide as a plus."""
+    return f"{value:{form}}".replace("-", "−", value < 0)
 
 
 def p_in_words(p: float | None) -> str:

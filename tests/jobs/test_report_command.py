@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 
 from cifar_tuning.reporting.metric_names import in_words
 
-FILES = {"report.md", "report.html", "table.csv"}
+FILES = {"report.md", "report.html", "table.csv", "table.tex"}
 
 
 def uri(folder):
@@ -302,7 +302,7 @@ def test_nothing_is_the_best_by_what_was_trained_on(log, reporting, store, tmp_p
         (["sweep=depths", "metric=acc"], "metric=acc: none of the 8 runs has it; they have loss, test accuracy."),
         (["sweep=depths", "tracking.uri=sqlite:////nowhere/mlflow.db"], "/nowhere/mlflow.db does not exist. Start"),
         (["sweep=depths", "tracking.uri=http://127.0.0.1:9"], "no MLflow server answers there"),
-        (["sweep=depths", "maximize=yes", "weights=some"], "2 problems"),
+        (["sweep=depths", "maximize=yes", "weights=some", "figures=gif"], "3 problems"),
         (["sweep=depths", "export=TMP/best.txt"], "must be a .yaml file in a folder that exists"),
         (["sweep=depths", "export=TMP/mine.yaml"], "was not written by this command"),
         (["sweep=depths", "metric=loss", "export=TMP/new.yaml"], "these runs have no command line of train.py"),

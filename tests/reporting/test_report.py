@@ -2,14 +2,17 @@
 
 import math
 import re
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from matplotlib.figure import Figure
 
 from cifar_tuning.reporting import curves, document, forest, terminal
 from cifar_tuning.reporting.comparisons import Effect
-from cifar_tuning.reporting.drawing import cut_off
+from cifar_tuning.reporting.drawing import also_as, cut_off, save_figure
 from cifar_tuning.reporting.effects import find_effects
+from cifar_tuning.reporting.latex import write_latex
 from cifar_tuning.reporting.report import Material, blocks, duration, header, retrained_in_words, row
 from cifar_tuning.reporting.statistics import Comparison, Summary
 from cifar_tuning.reporting.table import build_table
@@ -51,6 +54,35 @@ def test_the_table(table):
     assert relu == ["relu", "0.7015 ± 0.0021", "2", "3", "1 min 00 s", "0.7100", "−0.8 points"]
 
 
+def test_the_table_in_latex(table, tmp_path):
+    named = replace(table, names=["act_100%"], metric="top_1")
+    first, *lines = write_latex(named, tmp_path / "table.tex").read_text().splitlines()
+    assert first.startswith("% `top_1`: mean ± standard deviation over n runs")
+    assert [line.partition("{")[0] for line in lines if "&" not in line] == [
+        r"\begin",
+        r"\toprule",
+        r"\midrule",
+        r"\bottomrule",
+        r"\end",
+    ]
+    assert lines[0].endswith("{lrrrrrr}")
+    rows = [line.removesuffix(r" \\").split(" & ") for line in lines if "&" in line]
+    assert rows[0] == [r"act\_100\%", r"top\_1", "n", "best epoch", "time", "published", "difference"]
+    assert rows[2] == ["relu", r"0.7015 $\pm$ 0.0021", "2", "3", "1 min 00 s", "0.7100", "$-$0.8 points"]
+
+
+@pytest.mark.parametrize(("kind", "begins"), [("pdf", b"%PDF"), ("svg", b"<?xml"), (None, None)])
+def test_pictures_for_a_paper(kind, begins, tmp_path):
+    figure = Figure()
+    figure.text(0, 0, "loss")
+    with also_as(kind):
+        save_figure(figure, tmp_path / "a.png")
+    assert {file.name for file in tmp_path.iterdir()} == {"a.png"} | ({f"a.{kind}"} if kind else set())
+    content = (tmp_path / f"a.{kind or 'png'}").read_bytes()
+    assert content.startswith(begins or b"\x89PNG")
+    assert b"/Type3" not in content
+
+
 def test_markdown(material, tmp_path):
     document.write(blocks(material), tmp_path)
     text = (tmp_path / "report.md").read_text()
@@ -82,6 +114,9 @@ def test_the_page_is_one_file(material, tmp_path):
     assert '<td style="text-align:right">0.7015 ± 0.0021</td>' in page
     assert "<p>The winner, trained again: <code>a</code> 0.8.</p>" in page
     assert '<body class="ranked">' in page
+    scrolled = re.findall(r'<div class="(\w+)" tabindex="0" role="group" aria-label="\1"><(\w+)', page)
+    assert scrolled == [("table", "table"), *[("picture", "img")] * 2]
+    assert ">val/<wbr>acc_<wbr>best</th>" in page  # where a long name may be broken
 
 
 def test_only_what_a_report_has_is_markup(tmp_path):
@@ -119,7 +154,9 @@ def test_a_narrow_terminal_leaves_the_results_whole(material, tmp_path, capsys, 
 @pytest.mark.parametrize("runs", [[({"a": 1}, 0.5)], [({"a": 1, "seed": s}, 0.5 + s / 10) for s in (0, 1)]])
 def test_nothing_to_compare(runs):
     alone = build_table(make_runs(*runs), "val/acc_best")
-    text = "\n".join(blocks(Material("s", [], alone)))
+    text = "\n".join(blocks(Material("s", [], alone, curves=Path("c.png"), shown=1)))
+    assert text.count("a single run") == 2 * (len(runs) == 1)
+    assert text.count("standard deviation") == 2 * (len(runs) == 2)
     assert "nothing to compare" in text
     assert "flatters" not in text
 
@@ -209,7 +246,7 @@ def test_of_many_comparisons_the_surest_are_drawn(tmp_path, monkeypatch):
     effects = [effect for effect in find_effects(table) if isinstance(effect, Effect)]
     monkeypatch.setattr(forest, "MOST", 1)
     seen = []
-    monkeypatch.setattr(forest, "_label", lambda effect: seen.append(effect) or "")
+    monkeypatch.setattr(forest, "_label", lambda effect, apart: seen.append(effect) or "")
     picture = forest.draw(effects, table, tmp_path / "e.png")
     assert [effect.p for effect in seen] == [min(effect.p for effect in effects if effect.p is not None)]
     parts = blocks(Material("t", [], table, effects=effects, forest=picture))
@@ -229,10 +266,15 @@ def test_the_picture_of_the_comparisons_stands_alone(table, tmp_path, monkeypatc
     monkeypatch.setattr(forest, "save_figure", lambda figure, file: drawn.append(figure))
     ps = {0.01: 0.001, 2.5: 0.4, None: None}
     effects = [Effect("act", ("a", "b"), "", "", Comparison(0.1, half, ps[half], 3, True), ps[half]) for half in halves]
+    effects += [replace(effects[0], names=("b", "a"), setting="lr=1")]
     forest.draw(effects, table, tmp_path / "e.png")
     (axes,), (legend,) = drawn[0].axes, drawn[0].legends
+    labels = [label.get_text() for label in axes.get_yticklabels()]
+    assert labels == [*["a − b  (on average)"] * len(halves), "b − a  (at lr=1)"]
     assert [text.get_text() for text in legend.get_texts()] == expected
     assert axes.get_xlabel().startswith("difference in validation accuracy, percentage points")
+    dots = [line for line in axes.lines if line.get_marker() == "o" and len(line.get_xdata())]
+    assert [line.get_markerfacecolor() for line in dots] == [forest.SURE, "white", forest.SURE][: len(dots)]
     assert -100 <= axes.get_xlim()[0] < axes.get_xlim()[1] <= 100
 
 
@@ -251,7 +293,10 @@ def test_configurations_of_which_no_two_can_be_compared():
         (Summary(0.00123456, None, 1), "0.001235"),
         (Summary(0.0, 0.0, 2), "0.0000 ± 0.0000"),
         (Summary(0.5, 1e-6, 2), "0.5000 ± 0.0000"),
-        (Summary(12345.6, None, 1), "1.235e+04"),
+        (Summary(12345.6, None, 1), "12,346"),
+        (Summary(12345.6, 12.34, 3), "12,346 ± 12"),
+        (Summary(716.328, 0.0, 3), "716 ± 0"),
+        (Summary(716.328, 0.256, 3), "716.33 ± 0.26"),
     ],
 )
 def test_means(summary, text):

@@ -14,6 +14,7 @@ import matplotlib
 import optuna
 import pytest
 from matplotlib import pyplot
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from optuna.trial import TrialState, create_trial
 from PIL import Image
@@ -21,9 +22,10 @@ from plotly.offline import get_plotlyjs
 
 from cifar_tuning.reporting import optuna_plots
 from cifar_tuning.reporting import study as reporting
+from cifar_tuning.reporting.drawing import COLOURS
 from cifar_tuning.reporting.importances import Importances, find_importances, importances_in_words
 from cifar_tuning.reporting.study import best_values, write_plots
-from cifar_tuning.reporting.study_axes import few_ticks, mark_chance
+from cifar_tuning.reporting.study_axes import PRUNED, few_ticks, mark_chance
 
 SHARES = {"importances"}
 PARAMETERS = SHARES | {"slice", "parallel_coordinates"}
@@ -210,7 +212,11 @@ def test_what_optuna_s_pictures_leave_to_guess(drawn: Callable) -> None:
     ticks = (*wholes.get_xticks(), *colours.get_yticks(), *axes["lines"][0].figure.axes[-1].get_yticks())
     assert all(tick == round(tick) for tick in ticks)
     assert axes["timeline"][0].get_xlabel() == "time"
-    assert all(bar.get_edgecolor() == bar.get_facecolor() for bar in axes["timeline"][0].patches)
+    bars = axes["timeline"][0].patches
+    assert all(bar.get_edgecolor() == bar.get_facecolor() for bar in bars)
+    assert [to_hex(bar.get_facecolor()) for bar in bars] == [c.lower() for c in (COLOURS[0], PRUNED, COLOURS[0])]
+    shades = axes["lines"][0].collections[0].get_cmap()
+    assert sum(shades(0.0)) < sum(shades(1.0))  # the smallest value is the best, and the darkest
 
 
 def test_the_end_of_chance_is_seen() -> None:
@@ -250,9 +256,13 @@ def test_many_trials_get_a_scale_instead_of_a_legend(
     monkeypatch.setattr(
         optuna_plots, "tidy_intermediate", lambda drawn, study: (tidy(drawn, study), seen.append(drawn[0]))
     )
-    write_plots(_study(_pruned, trials), tmp_path)
+    write_plots(_study(_pruned, trials, direction="maximize"), tmp_path)
     assert (seen[0].get_legend() is not None) == legend
     assert len({line.get_color() for line in seen[0].lines}) == colours
+    if not legend:
+        complete = [line for line in seen[0].lines if line.get_color() != "0.55"]
+        best = max(complete, key=lambda line: line.get_ydata()[-1])
+        assert best.get_color() == min((line.get_color() for line in complete), key=sum)
 
 
 @pytest.mark.slow

@@ -194,8 +194,14 @@ BOTH = {"val/acc_best": 1, "val/loss": 1, "model/macs": 1}
         # What the runs were optimised for.
         (None, "val/loss", [BOTH, BOTH, {}], "val/loss", ""),
         ("val/acc_best", "val/loss", [BOTH], "val/acc_best", ""),
-        (None, '["model/macs", "val/acc_best"]', [BOTH], "val/acc_best", "`model/macs`, `val/acc_best` `val/acc_best`"),
-        (None, '["model/macs", "val/loss"]', [BOTH], "model/macs", "Of the objectives"),
+        (
+            None,
+            '["model/macs", "val/acc_best"]',
+            [BOTH],
+            "val/acc_best",
+            "`val/acc_best` is reported, of the objectives `model/macs`, `val/acc_best`",
+        ),
+        (None, '["model/macs", "val/loss"]', [BOTH], "model/macs", "of the objectives"),
         (None, "val/loss", [{"val/acc_best": 1}], "val/acc_best", "No run has `val/loss`, so"),
         (None, "[broken", [BOTH], "val/acc_best", ""),
     ],
