@@ -255,7 +255,7 @@ class Trainer:
             return math.isfinite(val_loss)
         # One answer for all of them: a GPU is waited for once. What is not trained may hold infinities, a mask say.
         values = [value for value in self.model.parameters() if value.requires_grad]
-        return bool(torch.stack([value.isfinite().all().to(self.device) for value in values]).all())
+        return not values or bool(torch.stack([value.isfinite().all().to(self.device) for value in values]).all())
 
     def _keep_if_best(self, epoch: int, val: Evaluation | None) -> None:
         best = self.progress.best_acc
