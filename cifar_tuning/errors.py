@@ -58,13 +58,14 @@ def full_disk(error: BaseException, what: str = "the same command goes on") -> D
 
     Args:
         error: that was raised.
-        what: happens once there is room.
+        what: happens once it takes more.
     """
     if isinstance(error, DiskError):
         return error
     if not isinstance(error, OSError) or error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
         return None
-    return DiskError(f"{error}. Make room; {what}.")
+    way_out = "Make it writable" if error.errno == errno.EROFS else "Make room"
+    return DiskError(f"{error}. {way_out}; {what}.")
 
 
 def full_errors() -> bool:

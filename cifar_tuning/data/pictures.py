@@ -32,6 +32,8 @@ def read_image(file: Path, height: int, width: int, white: int) -> tuple[np.ndar
         image.draft(None, (2 * max(height, width),) * 2)
         ImageOps.exif_transpose(image, in_place=True)
         shallow, brightest = _eight_bits(image, white) if image.mode in (*_DEEP, "F") else (image, 0)
+        if shallow.mode == "P":  # Pillow warns where a palette's colours lose their transparency
+            shallow = shallow.convert("RGBA")
         fitted = ImageOps.fit(shallow.convert("RGB"), (width, height), Image.Resampling.BICUBIC)
     return np.asarray(fitted), brightest
 

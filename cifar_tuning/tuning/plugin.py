@@ -104,7 +104,7 @@ class StudySweeper(Sweeper):
     def sweep(self, arguments: list[str]) -> None:
         """Runs the study to its end."""
         from cifar_tuning.tuning.command import run_study
-        from cifar_tuning.tuning.storage import STORAGE_ERRORS
+        from cifar_tuning.tuning.storage import STORAGE_ERRORS, lost
         from cifar_tuning.tuning.workers import report
 
         assert self.config is not None
@@ -112,8 +112,7 @@ class StudySweeper(Sweeper):
             with terminable():
                 run_study(self.config, self.context, self.task, arguments)
         except STORAGE_ERRORS as error:
-            reason = f"error: the study's storage does not answer any more: {error}"
-            raise CompactHydraException(f"{reason}\nThe same command goes on with the study.") from error
+            raise CompactHydraException(f"error: {lost(error)}") from error
         except UserError as error:  # Hydra prints its own kind without a traceback, in every application
             report(error)
             raise CompactHydraException(f"error: {error}") from None

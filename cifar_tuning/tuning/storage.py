@@ -20,7 +20,7 @@ from optuna.storages import BaseStorage, RDBStorage
 from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError, SQLAlchemyError
 
 from cifar_tuning.databases import close_databases_at_exit, sqlite_file, with_driver
-from cifar_tuning.errors import UserError
+from cifar_tuning.errors import DiskError, UserError, root_cause
 from cifar_tuning.processes import deferred_signals
 from cifar_tuning.text import first_line, without_password
 
@@ -214,6 +214,15 @@ def patiently(call: Callable[[], object]) -> None:
     call()
 
 
+def lost(error: Exception) -> UserError:
+    """Returns what to say of an opened storage that has raised one of `STORAGE_ERRORS`."""
+    cause = root_cause(error)  # Optuna says the same of each: that the data may be at fault
+    why, again = without_password(first_line(cause).rstrip(".")), "the same command goes on with the study."
+    if getattr(cause, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
+        return DiskError(f"the study's storage: {why}. Make room; {again}")
+    return UserError(f"the study's storage does not answer any more: {why}. Once it does, {again}")
+
+
 def quiet_optuna() -> None:
     """Leaves Optuna's own lines to warnings: the display and the log of the trials say the same."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -251,6 +260,8 @@ def _advice(error: Exception) -> str:
         return f"{message}. This disk has no locks, as many network disks: give sqlite:////FILE on a local one."
     if "locked" in lowered:
         return f"{message}. Another program keeps it locked; close that, or give another storage."
+    if "disk i/o" in lowered or "is full" in lowered or getattr(error, "errno", None) == errno.ENOSPC:
+        return f"{message}. Is there room on the disk? Another one is given as sqlite:////FILE."
     if isinstance(error, ModuleNotFoundError | ImportError):
         return f"{message}. Install the database's driver, such as psycopg2-binary for PostgreSQL or pymysql for MySQL."
     return f"{message}. Is the server up, the address right, the folder writable? null puts it in the sweep's folder."

@@ -229,6 +229,16 @@ def test_sixteen_bits_become_eight(tmp_path, values, white, expected):
     assert brightest == values.max()
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_palette_with_transparency_is_no_reason_to_warn(tmp_path):
+    """Pillow does so in the midst of the progress bar, without the file's name; the colours are right."""
+    image = Image.new("P", (8, 8), 1)
+    image.putpalette([0, 0, 0, 200, 100, 50])
+    image.save(tmp_path / "1.png", transparency=bytes([0, 128]))
+    square, _ = pictures.read_image(tmp_path / "1.png", 8, 8, 65535)
+    assert (square == [200, 100, 50]).all()
+
+
 def test_what_has_thirty_two_bits_is_refused(tmp_path):
     for number, values in enumerate((np.zeros((8, 8), np.float32), np.full((8, 8), -1, np.int32))):
         Image.fromarray(values).save(tmp_path / f"{number}.tif")

@@ -392,6 +392,7 @@ CPP = "[enforce fail at x.cpp:1] . DefaultCPUAllocator: can't allocate memory: 9
             OSError(28, "No space"),
             r"\[Errno 28\] No space\. Make room; the same command goes on, in .*/run\.",
         ),
+        (OSError(30, "Read-only"), r"\[Errno 30\] Read-only\. Make it writable; the same command goes on, in"),
     ],
 )
 def test_what_the_machine_lacks_is_said_without_a_traceback(tiny, monkeypatch, error, said):

@@ -1,20 +1,23 @@
 import errno
 import fcntl
+import sqlite3
 import time
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from multiprocessing import get_context
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
+from unittest.mock import Mock
 
 import optuna
 import pytest
+from sqlalchemy import text
 
 from cifar_tuning import databases
 from cifar_tuning.databases import sqlite_file, sqlite_url
 from cifar_tuning.errors import UserError
 from cifar_tuning.tuning import storage
-from cifar_tuning.tuning.storage import open_storage
+from cifar_tuning.tuning.storage import lost, open_storage
 
 PROCESSES = 4
 
@@ -56,6 +59,24 @@ def test_a_disk_without_locks(tmp_path, monkeypatch):
 
     monkeypatch.setattr(fcntl, "flock", flock)
     with pytest.raises(UserError, match=r"No locks available\. This disk has no locks, .* on a local one"):
+        open_storage(f"sqlite:///{tmp_path}/a.db")
+
+
+def test_a_database_whose_disk_is_full(tmp_path):
+    """SQLite says so far down, below a guess of Optuna's at what is wrong with the data."""
+    opened = open_storage(f"sqlite:///{tmp_path}/a.db")
+    study = optuna.create_study(storage=opened)
+    with opened.engine.connect() as connection:
+        connection.execute(text("PRAGMA max_page_count=1"))  # no more than it has
+    with pytest.raises(storage.STORAGE_ERRORS) as refused:
+        study.set_user_attr("key", list(range(2000)))
+    assert str(lost(refused.value)).startswith("the study's storage: database or disk is full. Make room; the same")
+
+
+def test_a_disk_that_is_full_when_the_database_is_opened(tmp_path, monkeypatch):
+    """In WAL mode SQLite makes a file beside it before anything else, and calls what comes of that an I/O error."""
+    monkeypatch.setattr(storage, "_use_wal", Mock(side_effect=sqlite3.OperationalError("disk I/O error")))
+    with pytest.raises(UserError, match=r"disk I/O error\. Is there room on the disk"):
         open_storage(f"sqlite:///{tmp_path}/a.db")
 
 
