@@ -139,7 +139,8 @@ def _about_length(key: str, before: Any) -> str:
         return ""
     if key in ENDING:
         return ". It is the run's whole length, and this schedule goes no further: train anew for longer"
-    return f". It follows trainer.epochs; with {key}={before} the run goes on for longer"
+    then = ", while the cosine takes the learning rate up again" if key == "schedule.T_max" else ""
+    return f". It follows trainer.epochs; with {key}={before} the run goes on for longer{then}"
 
 
 def _of_trainer(config: dict[str, Any]) -> dict[str, Any]:

@@ -66,7 +66,7 @@ def ask(configure, tmp_path):
         (
             ["schedule=cosine"],
             ["schedule=cosine"],
-            [f"schedule.T_max=3: RUN was trained with 2; {KEEP}. It follows .*; with schedule.T_max=2 the run goes on"],
+            [f"schedule.T_max=3: RUN was trained with 2; {KEEP}. It follows .*; with schedule.T_max=2 .* up again"],
         ),
         (["schedule=cosine"], ["schedule=cosine", "schedule.T_max=2"], []),
         (["schedule=onecycle"], ["schedule=onecycle"], [f"schedule.epochs=3: .*{KEEP}. It is the run's whole length"]),
