@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from cifar_tuning.data.split import stratified_split, stratified_subset
-from cifar_tuning.errors import DataError
+from cifar_tuning.errors import ConfigError, DataError
 from cifar_tuning.numeric import is_whole
 
 MAX_SEED = 2**32 - 1
@@ -103,9 +103,19 @@ class ImageData(ABC):
 
         Raises:
             DataError: the dataset can't be had; says what to do. Or the arrays are not what they should be.
+            ConfigError: there are too few images for the settings.
         """
         images, labels = self._arrays("train")
         self._check_classes(labels)
+        problems = check_settings(  # a class of the user's may have no `check`
+            images=len(labels),
+            val_size=self.val_size,
+            train_limit=self.train_limit,
+            batch_size=self.batch_size,
+            split_seed=self.split_seed,
+        )
+        if problems:
+            raise ConfigError(problems)
         train, val = stratified_split(labels, self.val_size, self.split_seed)
         if self.train_limit is not None:
             train = train[stratified_subset(labels[train], self.train_limit, self.split_seed)]
@@ -155,6 +165,29 @@ class ImageData(ABC):
 def array_set(stored: Tensor, labels: np.ndarray, rows: np.ndarray) -> ArraySet:
     """Returns some of the stored images; labels are those of all that are stored."""
     return ArraySet(stored, torch.from_numpy(rows), torch.from_numpy(labels[rows].astype(np.int64)))
+
+
+def check_settings(
+    *, images: int, val_size: object, train_limit: object, batch_size: object, split_seed: object
+) -> list[str]:
+    """Problems of the settings of a dataset that sets validation images apart, one line each.
+
+    Args:
+        images: of training, with those that validate.
+        val_size, train_limit, batch_size, split_seed: as configured.
+    """
+    problems, held_back, reason = [], 0, f"{images:,} images"
+    if not is_whole(val_size, 0, images - 1):
+        problems.append(f"data.val_size={val_size}: must be between 0 and {images - 1} ({reason})")
+    elif isinstance(val_size, int):
+        held_back, reason = val_size, f"{reason} minus data.val_size={val_size}"
+    return problems + check_shared(
+        available=images - held_back,
+        reason=reason,
+        train_limit=train_limit,
+        batch_size=batch_size,
+        split_seed=split_seed,
+    )
 
 
 def check_shared(

@@ -15,7 +15,7 @@ from cifar_tuning.data import CIFAR10, CropFlip, Synthetic, TrainBatches
 from cifar_tuning.data.__main__ import main
 from cifar_tuning.data.base import ImageData
 from cifar_tuning.data.spec import CIFAR10_SPEC, array_sha256
-from cifar_tuning.errors import DataError
+from cifar_tuning.errors import ConfigError, DataError
 from cifar_tuning.jobs.checks import problems_with
 
 MAX_SEED = 2**32 - 1
@@ -170,6 +170,22 @@ def test_labels_may_be_of_any_type(labels):
 def test_arrays_that_are_not_what_they_should_be(images, labels, said):
     with pytest.raises(DataError, match=re.escape(said)):
         Own(images, labels).load()
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("val_size", 0.2, "data.val_size=0.2: must be between 0 and 5 (6 images)"),
+        ("val_size", 6, "data.val_size=6: must be between 0 and 5"),
+        ("train_limit", 5, "data.train_limit=5: must be between 1 and 4 (6 images minus data.val_size=2), or null"),
+        ("batch_size", 0, "data.batch_size=0: must be between 1 and 4 (6 images minus data.val_size=2)"),
+    ],
+)
+def test_settings_that_do_not_fit_the_arrays(key, value, said):
+    data = Own(IMAGES, LABELS)
+    setattr(data, key, value)
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        data.load()
 
 
 def test_synthetic_is_learnt_within_a_few_epochs():
