@@ -135,6 +135,8 @@ def _command(folder: Path) -> str | None:
 
 def _about_length(key: str, before: Any) -> str:
     """Returns what to do about an option that has followed the number of epochs; nobody may have typed it."""
+    if key == "trainer.epochs":
+        return ". Its schedule, or the size of its images, follows the run's length: train anew for longer"
     if not key.startswith("schedule."):
         return ""
     if key in ENDING:
