@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from cifar_tuning.data.split import stratified_split, stratified_subset
+from cifar_tuning.errors import ConfigError, DataError
 from cifar_tuning.numeric import is_whole
 
 MAX_SEED = 2**32 - 1
@@ -76,7 +77,7 @@ class ImageData(ABC):
         """Everything of one part ("train", still with the validation images, or "test").
 
         Returns:
-            uint8 N×H×W×3 and uint8 N.
+            images, uint8 N×H×W×3 of `image_shape`, and labels N: whole numbers from 0, in the order of `classes`.
 
         Raises:
             DataError: the dataset can't be had; says what to do.
@@ -101,9 +102,20 @@ class ImageData(ABC):
         """The training and validation images; fetches them when needed and doesn't open the test set.
 
         Raises:
-            DataError: the dataset can't be had; says what to do.
+            DataError: the dataset can't be had; says what to do. Or the arrays are not what they should be.
+            ConfigError: there are too few images for the settings.
         """
-        images, labels = self.arrays("train")
+        images, labels = self._arrays("train")
+        self._check_classes(labels)
+        problems = check_settings(  # a class of the user's may have no `check`
+            images=len(labels),
+            val_size=self.val_size,
+            train_limit=self.train_limit,
+            batch_size=self.batch_size,
+            split_seed=self.split_seed,
+        )
+        if problems:
+            raise ConfigError(problems)
         train, val = stratified_split(labels, self.val_size, self.split_seed)
         if self.train_limit is not None:
             train = train[stratified_subset(labels[train], self.train_limit, self.split_seed)]
@@ -114,15 +126,68 @@ class ImageData(ABC):
         """The test images, for the very end; fetches them when needed.
 
         Raises:
-            DataError: the dataset can't be had; says what to do.
+            DataError: the dataset can't be had; says what to do. Or the arrays are not what they should be.
         """
-        images, labels = self.arrays("test")
+        images, labels = self._arrays("test")
         return array_set(torch.from_numpy(images), labels, np.arange(len(labels)))
+
+    def _arrays(self, part: str) -> tuple[np.ndarray, np.ndarray]:
+        """Returns `arrays` after a look at their shapes."""
+        images, labels = self.arrays(part)
+        labels = np.asarray(labels)
+        if images.dtype != np.uint8 or images.shape[1:] != tuple(self.image_shape):
+            wanted, found = ("×".join(map(str, shape)) for shape in (("N", *self.image_shape), images.shape))
+            raise DataError(
+                f"{self.name}: the images of {part} must be uint8 {wanted}, as image_shape says; "
+                f"they are {images.dtype} {found}"
+            )
+        if labels.shape != (len(images),):
+            raise DataError(
+                f"{self.name}: the labels must be one for each of the {len(images)} images; "
+                f"their shape is {labels.shape}"
+            )
+        return images, labels
+
+    def _check_classes(self, labels: np.ndarray) -> None:
+        """Looks whether labels name classes; a GPU would meet one that does not with an error that ends the process."""
+        is_number = labels.dtype.kind in "iufb"
+        if is_number and not len(labels):
+            return
+        if is_number and (labels == labels.astype(int)).all() and 0 <= labels.min() <= labels.max() < len(self.classes):
+            return
+        found = f"they go from {labels.min()} to {labels.max()}" if is_number else f"they are of type {labels.dtype}"
+        raise DataError(
+            f"{self.name}: the labels must be whole numbers from 0 to {len(self.classes) - 1}, for the "
+            f"{len(self.classes)} classes; {found}"
+        )
 
 
 def array_set(stored: Tensor, labels: np.ndarray, rows: np.ndarray) -> ArraySet:
     """Returns some of the stored images; labels are those of all that are stored."""
     return ArraySet(stored, torch.from_numpy(rows), torch.from_numpy(labels[rows].astype(np.int64)))
+
+
+def check_settings(
+    *, images: int, val_size: object, train_limit: object, batch_size: object, split_seed: object
+) -> list[str]:
+    """Problems of the settings of a dataset that sets validation images apart, one line each.
+
+    Args:
+        images: of training, with those that validate.
+        val_size, train_limit, batch_size, split_seed: as configured.
+    """
+    problems, held_back, reason = [], 0, f"{images:,} images"
+    if not is_whole(val_size, 0, images - 1):
+        problems.append(f"data.val_size={val_size}: must be between 0 and {images - 1} ({reason})")
+    elif isinstance(val_size, int):
+        held_back, reason = val_size, f"{reason} minus data.val_size={val_size}"
+    return problems + check_shared(
+        available=images - held_back,
+        reason=reason,
+        train_limit=train_limit,
+        batch_size=batch_size,
+        split_seed=split_seed,
+    )
 
 
 def check_shared(

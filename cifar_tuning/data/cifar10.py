@@ -6,11 +6,10 @@ from pathlib import Path
 import numpy as np
 
 from cifar_tuning import PROJECT_ROOT
-from cifar_tuning.data.base import ImageData, check_shared
+from cifar_tuning.data.base import ImageData, check_settings
 from cifar_tuning.data.sources import Source, default_sources
 from cifar_tuning.data.spec import CIFAR10_SPEC, Spec
 from cifar_tuning.data.store import Store
-from cifar_tuning.numeric import is_whole
 from cifar_tuning.option_rules import raise_all
 
 TRAIN_IMAGES = 50_000
@@ -67,14 +66,9 @@ class CIFAR10(ImageData):
         problems = []
         if not isinstance(root, str | Path) or not str(root).strip():
             problems.append(f"data.root={root}: must be the path of a folder")
-        held_back, reason = 0, f"{TRAIN_IMAGES:,} images"
-        if not is_whole(val_size, 0, TRAIN_IMAGES - 1):
-            problems.append(f"data.val_size={val_size}: must be between 0 and {TRAIN_IMAGES - 1} ({reason})")
-        elif isinstance(val_size, int):
-            held_back, reason = val_size, f"{reason} minus data.val_size={val_size}"
-        return problems + check_shared(
-            available=TRAIN_IMAGES - held_back,
-            reason=reason,
+        return problems + check_settings(
+            images=TRAIN_IMAGES,
+            val_size=val_size,
             train_limit=train_limit,
             batch_size=batch_size,
             split_seed=split_seed,

@@ -57,6 +57,8 @@ def _wrong_kind(parts: Parts) -> str | None:
 def _unfit_optimizer(optimizer: Optimizer) -> str | None:
     """Returns why an optimizer can't train here; None if it can."""
     name = type(optimizer).__name__
+    if not isinstance(optimizer, Optimizer) or not hasattr(optimizer, "defaults"):
+        return f"optimizer: {name} is no torch.optim.Optimizer, or its constructor does not call super().__init__"
     closure = inspect.signature(type(optimizer).step).parameters.get("closure")
     if closure is not None and closure.default is inspect.Parameter.empty:
         return (

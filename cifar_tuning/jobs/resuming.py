@@ -135,11 +135,14 @@ def _command(folder: Path) -> str | None:
 
 def _about_length(key: str, before: Any) -> str:
     """Returns what to do about an option that has followed the number of epochs; nobody may have typed it."""
+    if key == "trainer.epochs":
+        return ". Its schedule, or the size of its images, follows the run's length: train anew for longer"
     if not key.startswith("schedule."):
         return ""
     if key in ENDING:
         return ". It is the run's whole length, and this schedule goes no further: train anew for longer"
-    return f". It follows trainer.epochs; with {key}={before} the run goes on for longer"
+    then = ", while the cosine takes the learning rate up again" if key == "schedule.T_max" else ""
+    return f". It follows trainer.epochs; with {key}={before} the run goes on for longer{then}"
 
 
 def _of_trainer(config: dict[str, Any]) -> dict[str, Any]:

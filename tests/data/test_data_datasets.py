@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 from omegaconf import OmegaConf
@@ -12,7 +13,9 @@ from omegaconf import OmegaConf
 from cifar_tuning import PROJECT_ROOT
 from cifar_tuning.data import CIFAR10, CropFlip, Synthetic, TrainBatches
 from cifar_tuning.data.__main__ import main
+from cifar_tuning.data.base import ImageData
 from cifar_tuning.data.spec import CIFAR10_SPEC, array_sha256
+from cifar_tuning.errors import ConfigError, DataError
 from cifar_tuning.jobs.checks import problems_with
 
 MAX_SEED = 2**32 - 1
@@ -119,6 +122,70 @@ def test_train_limit_is_stratified_and_leaves_validation_alone(synthetic, limit)
     assert counts.max() - counts.min() <= 2
     assert set(limited.train.rows.tolist()) <= set(synthetic.train.rows.tolist())
     assert torch.equal(limited.val.rows, synthetic.val.rows)
+
+
+class Own(ImageData):
+    """A dataset of the user's."""
+
+    name, classes, mean, std = "own", ("a", "b", "c"), (0.5,) * 3, (0.25,) * 3
+    val_size, split_seed, train_limit, batch_size = 2, 0, None, 4
+    image_shape = (4, 4, 3)
+
+    def __init__(self, images: np.ndarray, labels: object) -> None:
+        self.given = images, labels
+
+    def arrays(self, part: str) -> tuple[np.ndarray, np.ndarray]:
+        return self.given
+
+    def prepare(self) -> str:
+        return "here"
+
+
+IMAGES, LABELS = np.zeros((6, 4, 4, 3), np.uint8), np.array([0, 1, 2, 0, 1, 2])
+
+
+@pytest.mark.parametrize("labels", [LABELS, list(LABELS), LABELS.astype(float)])
+def test_labels_may_be_of_any_type(labels):
+    splits = Own(IMAGES, labels).load()
+    assert sorted([*splits.train.labels.tolist(), *splits.val.labels.tolist()]) == sorted(LABELS.tolist())
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "said"),
+    [
+        (IMAGES, LABELS + 1, "labels must be whole numbers from 0 to 2, for the 3 classes; they go from 1 to 3"),
+        (IMAGES, LABELS - 100, "they go from -100 to -98"),
+        (IMAGES, LABELS / 2, "labels must be whole numbers"),
+        (
+            IMAGES,
+            LABELS.astype(str),
+            "labels must be whole numbers from 0 to 2, for the 3 classes; they are of type <U",
+        ),
+        (IMAGES, LABELS[:5], "labels must be one for each of the 6 images; their shape is (5,)"),
+        (IMAGES, np.eye(3, dtype=int)[LABELS], "one for each of the 6 images; their shape is (6, 3)"),
+        (IMAGES.transpose(0, 3, 1, 2), LABELS, "must be uint8 N×4×4×3, as image_shape says; they are uint8 6×3×4×4"),
+        (IMAGES / 255, LABELS, "they are float64 6×4×4×3"),
+    ],
+)
+def test_arrays_that_are_not_what_they_should_be(images, labels, said):
+    with pytest.raises(DataError, match=re.escape(said)):
+        Own(images, labels).load()
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("val_size", 0.2, "data.val_size=0.2: must be between 0 and 5 (6 images)"),
+        ("val_size", 6, "data.val_size=6: must be between 0 and 5"),
+        ("train_limit", 5, "data.train_limit=5: must be between 1 and 4 (6 images minus data.val_size=2), or null"),
+        ("batch_size", 0, "data.batch_size=0: must be between 1 and 4 (6 images minus data.val_size=2)"),
+    ],
+)
+def test_settings_that_do_not_fit_the_arrays(key, value, said):
+    data = Own(IMAGES, LABELS)
+    setattr(data, key, value)
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        data.load()
 
 
 def test_synthetic_is_learnt_within_a_few_epochs():

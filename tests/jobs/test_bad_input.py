@@ -92,6 +92,11 @@ def transforms(one: str) -> list[str]:
         (own("model", "Head", "end: cfloat"), "model: Head returns complex64, not real numbers"),
         (own("model", "Head", "end: long"), "model: Head returns int64, not real numbers"),
         (own("model", "Head", "end: detach"), "model: what Head returns in training has no gradient"),
+        (own("optimizer", "ByNumber", "_partial_: true"), "optimizer: ByNumber is no torch.optim.Optimizer, or its"),
+        (
+            own("optimizer", "Unfinished", "_partial_: true"),
+            "Unfinished is no torch.optim.Optimizer, or its constructor",
+        ),
         (own("schedule", "ByNumber", "_partial_: true"), "schedule: ByNumber.step wants epoch, which it is not given"),
         (own("schedule", "Stateless", "_partial_: true"), "schedule: Stateless has no state_dict; it must be one of"),
         (transforms(f"{V2}.Resize, size: 16"), "must keep its shape 3×H×W, but became (3, 16, 16)"),

@@ -1,8 +1,11 @@
 """Training from Python, without a command."""
 
 import logging
+import random
 
+import numpy as np
 import pytest
+import torch
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 
@@ -15,17 +18,29 @@ from tests.conftest import TINY
 
 @pytest.fixture(autouse=True)
 def _as_in_a_new_process(monkeypatch):
-    """No job's configuration from another test; and Hydra's handlers, whose streams end with the test, go with it."""
+    """No job's configuration from another test."""
     monkeypatch.setattr(HydraConfig.instance(), "cfg", None)
-    before = logging.root.handlers[:]
+
+
+def settings():
+    """What of a notebook's own a run uses."""
+    flags = torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark
+    draws = torch.get_rng_state().tolist(), random.getstate(), repr(np.random.get_state(legacy=False))
+    return torch.get_deterministic_debug_mode(), flags, draws, logging.root.level, logging.root.handlers[:]
+
+
+@pytest.fixture
+def deterministic():
+    """As a notebook's first cell may have it."""
+    torch.set_deterministic_debug_mode("warn")
     yield
-    for handler in [one for one in logging.root.handlers if one not in before]:
-        logging.root.removeHandler(handler)
-        handler.close()
+    torch.set_deterministic_debug_mode("default")
 
 
-def test_a_run_is_the_commands(tmp_path, capsys):
+def test_a_run_is_the_commands(tmp_path, capsys, deterministic):
+    before = settings()
     value = train(*TINY, "trainer.epochs=1", f"hydra.run.dir={tmp_path}/run")
+    assert settings() == before
     result = JobResult.read(tmp_path / "run")
     assert (result.state, result.value, "trainer.epochs=1" in result.overrides) == ("complete", value, True)
     assert (tmp_path / "run" / ".hydra" / "overrides.yaml").is_file()
@@ -38,6 +53,8 @@ def test_a_run_is_the_commands(tmp_path, capsys):
 def test_a_mistake_is_an_exception(tmp_path):
     with pytest.raises(ConfigError, match=r"optimizer\.lr=-1: must be a number above 0"):
         train(*TINY, "optimizer.lr=-1", f"hydra.run.dir={tmp_path}/run")
+    logging.getLogger("mine").warning("said in another cell")
+    assert "another cell" not in (tmp_path / "run" / "train.log").read_text()
 
 
 def test_a_configuration_alone_is_not_trained(configure):

@@ -66,13 +66,13 @@ def ask(configure, tmp_path):
         (
             ["schedule=cosine"],
             ["schedule=cosine"],
-            [f"schedule.T_max=3: RUN was trained with 2; {KEEP}. It follows .*; with schedule.T_max=2 the run goes on"],
+            [f"schedule.T_max=3: RUN was trained with 2; {KEEP}. It follows .*; with schedule.T_max=2 .* up again"],
         ),
         (["schedule=cosine"], ["schedule=cosine", "schedule.T_max=2"], []),
         (["schedule=onecycle"], ["schedule=onecycle"], [f"schedule.epochs=3: .*{KEEP}. It is the run's whole length"]),
         # What was typed is no word about the length.
         (["schedule=cosine"], ["schedule=cosine", "schedule.T_max=7"], [f"schedule.T_max=7: .*; {KEEP}$"]),
-        (ONE_CYCLE, ONE_CYCLE, [f"trainer.epochs=3: RUN was trained with 2; {KEEP}"]),
+        (ONE_CYCLE, ONE_CYCLE, [f"trainer.epochs=3: RUN was trained with 2; {KEEP}. Its schedule, or .* train anew"]),
         (["trainer.initial_scale=0.5"], ["trainer.initial_scale=0.5"], ["trainer.epochs=3: RUN was trained with 2"]),
         # Where the run is kept, and how it is watched, is no part of it.
         ([], ["tracking=mlflow", "trainer.device=auto", "trainer.precision=auto"], []),
