@@ -71,15 +71,15 @@ def find_interactions(table: Table, factors: Sequence[Factor]) -> list[Interacti
     ]
     both = {(a.place, b.place): _products(main[a.place], main[b.place]) for a, b in pairs}
     shared = [np.ones((len(y), 1)), block, *main.values(), *others]
-    full = _basis([*shared, *both.values()])
-    noise, left = _rest(y, _basis([np.ones((len(y), 1)), block, _levels(where)]))
+    full = basis_of([*shared, *both.values()])
+    noise, left = _rest(y, basis_of([np.ones((len(y), 1)), block, _levels(where)]))
     if left < FEWEST_LEFT:
         noise, left = _rest(y, full)
     if left < FEWEST_LEFT or noise <= NOTHING_LEFT * float(((y - y.mean()) ** 2).sum()):
         return []
     found = []
     for a, b in pairs:
-        reduced = _basis([*shared, *(product for pair, product in both.items() if pair != (a.place, b.place))])
+        reduced = basis_of([*shared, *(product for pair, product in both.items() if pair != (a.place, b.place))])
         p = _f_test(y, full, reduced, noise / left, left)
         if p is not None:
             options = a.option(table), b.option(table)
@@ -107,7 +107,8 @@ def _products(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.asarray((a[:, :, None] * b[:, None, :]).reshape(len(a), -1))
 
 
-def _basis(parts: Sequence[np.ndarray]) -> np.ndarray:
+def basis_of(parts: Sequence[np.ndarray]) -> np.ndarray:
+    """Returns an orthonormal basis of the columns of all parts, each n × k."""
     left, sizes, _ = np.linalg.svd(np.column_stack(parts), full_matrices=False)
     return np.asarray(left[:, sizes > NOTHING_LEFT * sizes[0]])
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cifar_tuning.reporting.factors import Factor, numbers_in
+from cifar_tuning.reporting.interactions import NOTHING_LEFT, basis_of
 from cifar_tuning.reporting.shapes import Fit, Term, shape_in_words
 from cifar_tuning.reporting.statistics import CONFIDENCE
 from cifar_tuning.reporting.table import Configuration, Table, value_in_words
@@ -28,8 +29,6 @@ AT_ONCE = 500_000
 FEWEST_LEFT = 6
 # Outliers: so many interquartile ranges worse than the worse quartile. They would dominate the fit.
 FAR_BEHIND = 3.0
-# Relative size of singular values and sums of squares that are rounding errors.
-NOTHING_LEFT = 1e-9
 # Least ratio of the largest to the smallest number for a logarithmic scale.
 DECADE = 10.0
 
@@ -120,15 +119,15 @@ class _Model:
 
     def __init__(self, y: np.ndarray, base: np.ndarray, terms: Sequence[Term]) -> None:
         self.y, self._base, self.terms = y, base, list(terms)
-        self._basis = _basis(self._columns())
+        self._basis = basis_of(self._columns())
         self._enough = len(y) - self._basis.shape[1] >= FEWEST_LEFT
 
-    def _columns(self, without: int | None = None) -> np.ndarray:
-        return np.column_stack([self._base, *(t.columns for t in self.terms if t.place != without)])
+    def _columns(self, without: int | None = None) -> list[np.ndarray]:
+        return [self._base, *(t.columns for t in self.terms if t.place != without)]
 
     def p(self, place: int) -> float | None:
         """Returns the p value of a hyperparameter; None where it can't be told apart from others, or there are few."""
-        reduced = _basis(self._columns(without=place))
+        reduced = basis_of(self._columns(without=place))
         if not self._enough or reduced.shape[1] == self._basis.shape[1]:
             return None
         residuals = self.y - reduced @ (reduced.T @ self.y)
@@ -152,7 +151,7 @@ class _Model:
 
     def fit(self, place: int) -> Fit:
         """Returns a hyperparameter's coefficients and their covariance."""
-        columns = self._columns()
+        columns = np.column_stack(self._columns())
         inverse = np.linalg.pinv(columns)
         coefficients = inverse @ self.y
         left = len(self.y) - self._basis.shape[1]
@@ -227,11 +226,6 @@ def _scores(y: np.ndarray) -> np.ndarray:
     from scipy.stats import norm, rankdata
 
     return np.asarray(norm.ppf((rankdata(y) - 0.5) / len(y)))
-
-
-def _basis(columns: np.ndarray) -> np.ndarray:
-    left, sizes, _ = np.linalg.svd(columns, full_matrices=False)
-    return np.asarray(left[:, sizes > NOTHING_LEFT * sizes[0]])
 
 
 def _shape(table: Table, term: Term, model: _Model, of_values: bool, left_out: int) -> str:

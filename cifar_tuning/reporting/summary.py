@@ -115,6 +115,13 @@ def report_command(sweep: Path, uri: str | None) -> str:
     return command_line("report.py", override("sweep", sweep), *store)
 
 
+def open_console() -> Any:
+    """Returns Rich's console for texts as they are; lines cut at 80 columns would be useless in a log file."""
+    from rich.console import Console
+
+    return Console(width=None if sys.stdout.isatty() else WIDE, highlight=False, markup=False)
+
+
 def print_summary(sweep: Path, since: float = 0.0, tracked: bool = True, uri: str | None = None) -> None:
     """Prints the best configurations of a sweep as a table, and where to look next.
 
@@ -124,15 +131,12 @@ def print_summary(sweep: Path, since: float = 0.0, tracked: bool = True, uri: st
         tracked: whether its runs are in MLflow.
         uri: the store, if it is not the project's; None asks the jobs' command lines.
     """
-    from rich.console import Console
-    from rich.markup import escape
     from rich.table import Table
 
-    # Lines cut at 80 columns would be useless in a log file, which has no width.
-    console = Console(soft_wrap=False) if sys.stdout.isatty() else Console(width=WIDE)
+    console = open_console()
     results = read_results(sweep, since)
     if not results:
-        console.print(f"No finished job in {sweep}.", highlight=False, markup=False)
+        console.print(f"No finished job in {sweep}.")
         return
     swept, common = split_overrides([result["overrides"] for result in results])
     best = best_job(results)
@@ -147,16 +151,16 @@ def print_summary(sweep: Path, since: float = 0.0, tracked: bool = True, uri: st
         whole = name in (*own, "val acc")  # which a narrow terminal leaves whole
         table.add_column(name, justify="left" if name == "state" else "right", no_wrap=whole)
     for name in swept:
-        table.add_column(escape(name), justify="right", overflow="fold")  # a value cut short says nothing
+        table.add_column(name, justify="right", overflow="fold")  # a value cut short says nothing
     for result in results[:TOP]:
-        table.add_row(*map(escape, _row(result, swept, several, objective)), style="bold" if result is best else None)
+        table.add_row(*_row(result, swept, several, objective), style="bold" if result is best else None)
     console.print(table)
     names = next((list(found) for result in results if len(found := result.get("objective") or {}) > 1), None)
     if names:
         said = f"several objectives ({', '.join(names)}): ordered by the validation accuracy alone"
-        console.print(said, highlight=False, markup=False)
+        console.print(said)
     if common and len(results) > 1:  # one alone does not say what the others would have been
-        console.print("the same in every job: " + " ".join(common), highlight=False, markup=False)
+        console.print("the same in every job: " + " ".join(common))
     _print_next(console, sweep, results, tracked, uri)
 
 
@@ -188,17 +192,17 @@ def _print_next(console: Any, sweep: Path, results: list[dict[str, Any]], tracke
     best = best_job(results)
     failed = [result for result in results if result["state"] == "failed"]
     for result in failed[:3]:
-        console.print(f"job {result['job']} failed: {result['error']}", highlight=False, markup=False)
+        console.print(f"job {result['job']} failed: {result['error']}")
     if best is None:
         ended = any(result["state"] in ENDED for result in results)
         lacking = _asked(results[0])
         what = "a validation accuracy" if lacking is None else lacking[0]
         why = f"No job has {what}, so none is the best." if ended else "No job finished."
-        console.print(f"{why} Each job's log is in {sweep}/<job>/.", highlight=False, markup=False)
+        console.print(f"{why} Each job's log is in {sweep}/<job>/.")
         return
     console.print("\nThe best configuration once more, in full:", style="bold")
     again = command_line(training_program(), *_once_more(best))
-    console.print(f"  {again}", highlight=False, markup=False, soft_wrap=True)
+    console.print(f"  {again}", soft_wrap=True)
     console.print("Where to look next:", style="bold")
     asked = {key_of(one): meant_by(one) for one in best["overrides"] if key_of(one) in ("tracking", "tracking.uri")}
     uri, lines = uri or asked.get("tracking.uri"), list[str]()
@@ -210,7 +214,7 @@ def _print_next(console: Any, sweep: Path, results: list[dict[str, Any]], tracke
     lines.append(with_comment(sweep / best["job"], "its checkpoint, curves and log"))
     lines.append(with_comment(command_line("predict.py", override("run", sweep / best["job"])), "its test accuracy"))
     for line in lines:
-        console.print(f"  {line}", highlight=False, markup=False, soft_wrap=True)
+        console.print(f"  {line}", soft_wrap=True)
 
 
 def _once_more(best: dict[str, Any]) -> list[str]:

@@ -72,30 +72,16 @@ def leaves(client: MlflowClient, parent: Run) -> list[tuple[Run, Run | None]]:
     Each comes with the run that it is nested in, if that is not the one asked for: the trial whose seed it is.
     """
     # One search for the whole experiment: a search for each of 300 jobs would take a minute.
-    return _below(search(client, [parent.info.experiment_id]), parent)
+    return _below(sweeps.search(client, [parent.info.experiment_id]), parent)
 
 
 def leaves_of_experiment(client: MlflowClient, experiment: str) -> list[tuple[Run, Run | None]]:
     """Returns an experiment's runs that have none below them, each with the run that it is nested in."""
-    everything = search(client, [experiment])
+    everything = sweeps.search(client, [experiment])
     known = {run.info.run_id: run for run in everything}
     within = {run.info.run_id: known.get(run.data.tags.get(facts.PARENT, "")) for run in everything}
     parents = {run.info.run_id for run in within.values() if run is not None}
     return [(run, within[run.info.run_id]) for run in everything if run.info.run_id not in parents]
-
-
-def search(client: MlflowClient, experiments: list[str], query: str = "") -> list[Run]:
-    """Returns all runs that a query finds, oldest first."""
-    runs: list[Run] = []
-    token = None
-    while True:
-        page = client.search_runs(
-            experiments, query, max_results=1000, order_by=["attributes.start_time ASC"], page_token=token
-        )
-        runs += page
-        token = page.token
-        if not token:
-            return runs
 
 
 def unknown(client: MlflowClient, name: str, root: Path, shown: str) -> str:

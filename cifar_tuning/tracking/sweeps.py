@@ -17,6 +17,7 @@ from cifar_tuning.tracking.outbox import Outbox
 from cifar_tuning.tracking.reachable import may_pass
 
 if TYPE_CHECKING:
+    from mlflow import MlflowClient
     from mlflow.entities import Run
 
     from cifar_tuning.tracking.store import Store
@@ -170,11 +171,18 @@ def find_job(store: Store, parent: str, job_num: int | None, seed: int) -> str |
 
 
 def children_of(store: Store, parent: str) -> list[Run]:
-    """List a multirun's jobs."""
+    """List a multirun's jobs, newest first."""
+    return search(store.client, [store.experiment_id], f"tags.`{facts.PARENT}` = '{parent}'", "DESC")
+
+
+def search(client: MlflowClient, experiments: list[str], query: str = "", order: str = "ASC") -> list[Run]:
+    """Find all runs of a query, oldest first, or newest with `DESC`."""
     runs: list[Run] = []
     token = None
     while True:
-        page = store.client.search_runs([store.experiment_id], f"tags.`{facts.PARENT}` = '{parent}'", page_token=token)
+        page = client.search_runs(
+            experiments, query, max_results=1000, order_by=[f"attributes.start_time {order}"], page_token=token
+        )
         runs += page
         token = page.token
         if not token:

@@ -9,8 +9,6 @@ from pathlib import Path
 import optuna
 from omegaconf import OmegaConf
 from optuna.trial import FrozenTrial, TrialState
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from cifar_tuning.databases import with_driver
@@ -59,9 +57,9 @@ def print_end(
         timed_out: whether `timeout` kept trials from being started.
         stopped_by: the sampler that called `study.stop()`, if one has.
     """
-    from cifar_tuning.reporting.summary import WIDE
+    from cifar_tuning.reporting.summary import open_console
 
-    console = Console() if sys.stdout.isatty() else Console(width=WIDE)
+    console = open_console()
     ended, several = finished(study), len(options.directions) > 1
     complete = [trial for trial in ended if trial.state == TrialState.COMPLETE]
     shown_trials = study.best_trials if several and complete else _ranked(complete, options)[:5]
@@ -89,7 +87,7 @@ def print_end(
         why = "all complete trials violate constraints" if finite else "no complete trial has a finite value"
         lines.append(f"None is the best: {why}.")
     for line in lines:
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+        console.print(line, soft_wrap=True)
 
 
 def _ranked(complete: list[FrozenTrial], options: StudyOptions) -> list[FrozenTrial]:
@@ -106,14 +104,14 @@ def _table(trials: list[FrozenTrial], title: str, objectives: list[str]) -> Tabl
     table = Table(title=title)
     violated = any(_violates(trial) for trial in trials)  # most studies have no constraints
     for name in ("trial", *(objectives or ["value"]), *names.values(), *(["constraints"] if violated else [])):
-        table.add_column(escape(name), justify="right", overflow="fold")
+        table.add_column(name, justify="right", overflow="fold")
     for index, trial in enumerate(trials):
         values = [f"{value:.4f}" if abs(value) < 1000 else f"{value:,.0f}" for value in trial.values or ()]
         params = [trial.params.get(name, "") for name in names]
         cells = values if objectives else [", ".join(values)]
         cells += [number(p) if isinstance(p, float) else str(p) for p in params]
         cells += [("violated" if _violates(trial) else "kept")] if violated else []
-        table.add_row(str(trial.number), *map(escape, cells), style="bold" if index == 0 and eligible(trial) else None)
+        table.add_row(str(trial.number), *cells, style="bold" if index == 0 and eligible(trial) else None)
     return table
 
 

@@ -131,7 +131,7 @@ def transforms(one: str) -> list[str]:
         (["+model.foo=1"], "model.foo: is no option of cifar_tuning.models.SimpleNN; it has activation"),
         (
             ["model._target_=cifar_tuning.models.Nothing"],
-            "model._target_=cifar_tuning.models.Nothing: can't be imported",
+            "models.Nothing: can't be imported: cifar_tuning.models has no Nothing",
         ),
         (["model._target_=os.system"], "model: configurations may not call os.system"),
         (["model._target_=torch.nn.Linear"], "model.activation: is no option of torch.nn.Linear; it has in_features"),
@@ -144,6 +144,7 @@ def transforms(one: str) -> list[str]:
         (["data=cifar10", "data.batch_size=46000"], "data.batch_size=46000: must be between 1 and 45000"),
         (["augmentation=crop_flip", "augmentation.padding=-1"], "augmentation.padding=-1: must be"),
         (["augmentation=crop_flip", "augmentation.cutout=x"], "augmentation.cutout=x: must be a whole number"),
+        (["augmentation=crop_flip", "augmentation.cutout=33"], "must be at most 32, the side of the images in pixels"),
         (["+schedule.interval=batch"], "interval=batch: must be step, epoch or null"),
         (["trainer.mixup=-1"], "trainer.mixup=-1: must be a number from 0 to 100"),
         (["trainer.ema_decay=1"], "trainer.ema_decay=1: must be a number from 0 up to, not including, 1"),
@@ -152,6 +153,10 @@ def transforms(one: str) -> list[str]:
         (
             ["trainer.delay_fraction=0.9"],
             "trainer.finetune_fraction=0.2: and delay_fraction=0.9 must not be more than 1",
+        ),
+        *(
+            (["model=resnet20", f"trainer.initial_scale={scale}"], f"initial_scale={scale}: makes no smaller images")
+            for scale in (0.95, 0.94)
         ),
         (["trainer.initial_scale=0.5"], "trainer.initial_scale=0.5: SimpleNN does not take images of 16×16 pixels"),
         (["+model.num_classes=12"], "model: SimpleNN returns N×12, not a number for each of the 10 classes (N×10)"),
@@ -181,15 +186,11 @@ def test_probabilities_in_the_place_of_logits_do_not_go_unnoticed(configure, cap
     ("override", "expected"),
     [
         (["optimizer.lr=0"], "optimizer.lr=0: must be a number above 0"),
-        (["optimizer.lr=${oc.env:MYLR,0.1}"], "write ${oc.decode:${oc.env:NAME}}"),
-        (["~optimizer"], "optimizer: is missing; choose one in conf/optimizer/, or give +optimizer={_target_: …}"),
         (["-m", "optimizer.lr=interval(0.1,0.2)"], "for an interval add hydra/sweeper=study"),
-        (["model._target_=os.system"], "model: configurations may not call os.system"),
         (
             ["data.train_limit=65", "~model", "+model={_target_: torchvision.models.resnet18, num_classes: 10}"],
             "data.batch_size=64: the last of 65 images is a batch by itself, and ResNet can't be trained on one",
         ),
-        (["resume=/nowhere/last.pt"], "No checkpoint at /nowhere/last.pt"),
     ],
 )
 def test_one_screen_and_no_training(tiny, tmp_path, override, expected):
@@ -252,25 +253,6 @@ def test_a_tracking_server_that_is_down(tiny):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("options", "expected"),
-    [
-        (["model.batch_norm=true"], "last.pt was trained with false; a resumed run must keep it"),
-        (
-            ["~model", "+model={_target_: torch.nn.Linear, in_features: 3, out_features: 3}"],
-            "model._target_=torch.nn.L",
-        ),
-    ],
-)
-def test_resuming_from_another_model(tiny, tmp_path, options, expected):
-    assert tiny("trainer.epochs=1").code == 0
-    outcome = tiny(*options, f"resume={tmp_path}/run/last.pt")
-    assert outcome.code != 0
-    assert expected in outcome.err
-    assert "Traceback" not in outcome.err
-
-
-@pytest.mark.slow
 def test_resuming_with_other_options_shows_the_command_that_goes_on(tiny, command, tmp_path):
     first = ["augmentation=crop_flip", "augmentation.cutout=8", "model.batch_norm=true", "~optimizer.nesterov"]
     assert tiny(*first, "trainer.epochs=1").code == 0
@@ -293,19 +275,6 @@ def test_a_schedule_that_follows_the_epochs_says_how_to_go_on_for_longer(tiny, t
     assert "a resumed run must keep it. It follows trainer.epochs; with schedule.T_max=1 the run" in outcome.err
     assert "was begun with" not in outcome.err
     assert tiny(*run, "schedule.T_max=1").code == 0
-
-
-@pytest.mark.parametrize("scale", [0.95, 0.94])
-def test_a_scale_that_makes_no_smaller_images(tiny, scale):
-    outcome = tiny("model=resnet20", "model.depth=8", f"trainer.initial_scale={scale}")
-    assert outcome.code == 1
-    assert f"trainer.initial_scale={scale}: makes no smaller images" in outcome.err
-
-
-def test_cutout_of_more_than_the_image(tiny):
-    outcome = tiny("augmentation=crop_flip", "augmentation.cutout=33")
-    assert outcome.code == 1
-    assert "augmentation.cutout=33: must be at most 32, the side of the images in pixels" in outcome.err
 
 
 @pytest.mark.slow
@@ -360,11 +329,6 @@ def test_every_rule_belongs_to_an_option_that_exists(configure):
     ]
     for key in RULES:
         assert any(OmegaConf.select(cfg, key) is not None for cfg in composed), key
-
-
-def test_a_class_that_does_not_exist_is_named(tiny):
-    outcome = tiny("~model", "+model={_target_: cifar_tuning.models.Missing}")
-    assert "can't be imported: cifar_tuning.models has no Missing" in outcome.err
 
 
 def test_a_mistake_in_the_users_own_model_is_placed(tiny, tmp_path, monkeypatch, capsys):

@@ -272,19 +272,22 @@ def test_jobs_that_would_share_a_folder_are_refused(tiny, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("subdir", "said"),
+    ("grid", "subdir", "said"),
     [
-        ("${nope}", "hydra.sweep.subdir=${nope}: Interpolation key 'nope' not found"),
+        (["seed=0,1"], "${nope}", "hydra.sweep.subdir=${nope}: Interpolation key 'nope' not found"),
         (
+            ["seed=0"],
             "x/" + "y" * 256 + "/${seed}",
             "names a folder yyyyyyyyyyyyyyyyyyyy… of 256 bytes, and a name has at most 255",
         ),
-        ("ü" * 128 + "${seed}", "… of 257 bytes"),
-        ("a/file/${seed}", "a/file is a file, so there can't be a folder"),
+        (["seed=0,1"], "ü" * 128 + "${seed}", "… of 257 bytes"),
+        *(
+            ([*grid, "seed=0,1"], "a/file/${seed}", "a/file is a file, so there can't be a folder")
+            for grid in ([], ["hydra/launcher=fused"])
+        ),
     ],
 )
-@pytest.mark.parametrize("grid", [["seed=0"], ["seed=0,1"], ["seed=0,1", "hydra/launcher=fused"]])
-def test_folders_that_jobs_can_not_have(tiny, tmp_path, subdir, said, grid):
+def test_folders_that_jobs_can_not_have(tiny, tmp_path, grid, subdir, said):
     (tmp_path / "sweep" / "a").mkdir(parents=True)
     (tmp_path / "sweep" / "a" / "file").touch()
     refused = tiny("-m", *grid, f"hydra.sweep.subdir='{subdir}'")

@@ -176,12 +176,12 @@ def test_one_run(log, reporting, store, tmp_path):
     assert "so there is nothing to compare" in (tmp_path / "out/report.md").read_text()
 
 
-def begun_study(log, folder):
-    """Returns a study that maximises, its folder and its parent run."""
+def begun_study(log, folder, direction="maximize"):
+    """Returns a study, its folder and its parent run."""
     folder.mkdir()
     (folder / "study.yaml").write_text("study_name: mine\nstorage: sqlite:///optuna.db\n")
     parent = log("mine", tags={"cifar_tuning.folder": str(folder)})
-    study = optuna.create_study(study_name="mine", storage=f"sqlite:///{folder}/optuna.db", direction="maximize")
+    study = optuna.create_study(study_name="mine", storage=f"sqlite:///{folder}/optuna.db", direction=direction)
     return study, folder, parent
 
 
@@ -243,11 +243,7 @@ def test_a_study_s_draws_are_not_compared(log, reporting, store, tmp_path):
 )
 def test_a_study_is_judged_by_its_objective(log, reporting, store, tmp_path, objective, arguments, best, said):
     name, direction = objective
-    folder = tmp_path / "study"
-    folder.mkdir()
-    (folder / "study.yaml").write_text("study_name: mine\nstorage: sqlite:///optuna.db\n")
-    parent = log("mine", tags={"cifar_tuning.folder": str(folder)})
-    study = optuna.create_study(study_name="mine", storage=f"sqlite:///{folder}/optuna.db", direction=direction)
+    study, folder, parent = begun_study(log, tmp_path / "study", direction)
     for x in (0.2, 0.8):
         study.enqueue_trial({"x": x})
         trial = study.ask()

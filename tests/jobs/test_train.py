@@ -88,8 +88,9 @@ def check_that_it_goes_on(tiny, tmp_path, *options) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-@pytest.mark.parametrize("memory_format", ["channels_last", "contiguous_format"])
+@pytest.mark.parametrize(
+    ("precision", "memory_format"), [("fp32", "contiguous_format"), ("bf16", "channels_last")], ids=["fp32", "bf16"]
+)
 def test_a_resumed_run_keeps_what_was_measured_when_it_began(tiny, tmp_path, monkeypatch, precision, memory_format):
     """Another measurement may come out another way, and so would the numbers."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
@@ -276,21 +277,21 @@ def spoil(tiny, *arguments):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("options", "expected"),
-    [
-        (["trainer.epochs=2"], "trainer.epochs=2: RUN has finished 2 epochs already"),
-        (["optimizer=adam"], "optimizer=adam: RUN was trained with optimizer=sgd"),
-    ],
-)
-def test_a_resumed_run_must_stay_the_same(tiny, tmp_path, options, expected):
+def test_a_resumed_run_must_stay_the_same(tiny, tmp_path):
     run = f"{tmp_path}/first"
     assert tiny("trainer.epochs=2", f"hydra.run.dir={run}").code == 0
-    outcome = tiny("trainer.epochs=3", *options, f"resume={run}")
-    assert outcome.code != 0
-    assert expected.replace("RUN", run) in outcome.err
-    assert "Traceback" not in outcome.err
-    assert "epoch 3" not in outcome.out
+    refused = {
+        f"trainer.epochs=2: {run} has finished 2 epochs already": ["trainer.epochs=2"],
+        f"optimizer=adam: {run} was trained with optimizer=sgd": ["optimizer=adam"],
+        f"{run} was trained with false; a resumed run must keep it": ["model.batch_norm=true"],
+        "model._target_=torch.nn.L": ["~model", "+model={_target_: torch.nn.Linear, in_features: 3, out_features: 3}"],
+    }
+    for expected, options in refused.items():
+        outcome = tiny("trainer.epochs=3", *options, f"resume={run}")
+        assert outcome.code != 0
+        assert expected in outcome.err
+        assert "Traceback" not in outcome.err
+        assert "epoch 3" not in outcome.out
 
 
 def test_trouble_with_a_picture_is_no_failure(tiny, tmp_path, monkeypatch):
@@ -438,7 +439,7 @@ def test_a_config_of_ones_own_on_top_of_ours(tiny, tmp_path):
     assert checkpoints.load(tmp_path / "run").config["seed"] == 7
 
 
-@pytest.mark.parametrize(("regularizer", "warned"), [("none", True), ("l1", True), ("l2", False)])
+@pytest.mark.parametrize(("regularizer", "warned"), [("l1", True), ("l2", False)])
 def test_an_optimizers_own_decay_does_not_go_unnoticed(tiny, regularizer, warned):
     own = ["~optimizer", "+optimizer={_target_: torch.optim.AdamW, _partial_: true, lr: 0.01}", "trainer.epochs=1"]
     outcome = tiny(f"regularizer={regularizer}", *own)

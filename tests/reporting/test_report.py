@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from matplotlib.figure import Figure
 
-from cifar_tuning.reporting import curves, document, forest, terminal
+from cifar_tuning.reporting import curves, document, forest, summary
 from cifar_tuning.reporting.comparisons import Effect
 from cifar_tuning.reporting.drawing import also_as, cut_off, save_figure
 from cifar_tuning.reporting.effects import find_effects
@@ -146,7 +146,7 @@ def test_on_the_terminal(material, tmp_path, capsys):
 
 
 def test_a_narrow_terminal_leaves_the_results_whole(material, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(terminal, "WIDE", 60)
+    monkeypatch.setattr(summary, "WIDE", 60)
     print_report(material, tmp_path)
     assert "0.7115 ± 0.0021" in capsys.readouterr().out
 
