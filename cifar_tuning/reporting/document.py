@@ -28,6 +28,7 @@ figcaption {{ font-size: .9rem; color: light-dark(#555, #aaa); }}
 @media screen and (max-width: 40rem) {{ .picture {{ overflow-x: auto; }} img {{ max-width: none; width: 42rem; }} }}
 @media print {{ body {{ max-width: none; margin: 0; font-size: 10pt; }} figure, tr, pre {{ break-inside: avoid; }} }}
 @media print {{ h2, h3 {{ break-after: avoid; }} .table {{ overflow: visible; }} }}
+@media print {{ table {{ font-size: .8rem; }} th, td {{ min-width: 3rem; padding: .2rem .4rem; }} }}
 </style></head>
 <body{kind}><main>
 {body}

@@ -309,6 +309,16 @@ def test_one_plot_that_breaks_costs_no_other(
     assert pyplot.get_fignums() == shown
 
 
+def test_a_full_disk_is_no_plot_that_breaks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def full(*args, **options) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(reporting, "save_figure", full)
+    monkeypatch.setattr(reporting, "_interactive", lambda *args: "")
+    with pytest.raises(OSError, match="No space"):
+        write_plots(STUDIES["one"][0](), tmp_path)
+
+
 @pytest.mark.parametrize("matters", [False, True])
 def test_importances_stand_beside_what_chance_gives(matters: bool) -> None:
     def objective(trial: optuna.Trial) -> float:
