@@ -20,6 +20,7 @@ from cifar_tuning.processes import asked_to_stop, deferred_signals
 from cifar_tuning.tuning.budget import failed_before, limit
 from cifar_tuning.tuning.claims import Claims
 from cifar_tuning.tuning.endings import Endings, error_of
+from cifar_tuning.tuning.examples import OVERRIDES
 from cifar_tuning.tuning.exits import JobExit, exited, reason, stops_process
 from cifar_tuning.tuning.options import StudyOptions
 from cifar_tuning.tuning.place import REPEAT, LostTrial
@@ -29,8 +30,6 @@ from cifar_tuning.tuning.trial import may_go_on, on_job_end
 
 log = logging.getLogger(__name__)
 
-# System attribute of a trial: the overrides of its jobs.
-OVERRIDES = "cifar_tuning:overrides"
 BASIC_LAUNCHER = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
 
 
