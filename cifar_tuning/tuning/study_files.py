@@ -20,7 +20,7 @@ from cifar_tuning.tuning.budget import limit
 from cifar_tuning.tuning.claims import exhausted
 from cifar_tuning.tuning.examples import OVERRIDES
 from cifar_tuning.tuning.options import StudyOptions
-from cifar_tuning.tuning.overlays import as_overlay
+from cifar_tuning.tuning.overlays import STUDIES, as_overlay
 from cifar_tuning.tuning.place import objectives_of
 from cifar_tuning.tuning.progress import best_trial
 
@@ -131,7 +131,15 @@ def overlay(best: FrozenTrial, options: StudyOptions) -> str:
 
 
 def experiment(options: StudyOptions) -> str | None:
-    """Returns the command that uses the overlay; None where the folder is not below the project's multirun/."""
+    """Returns the command that uses the overlay; None where the folder is not below the project's multirun/.
+
+    Nor where the command is another application's, which does not look for studies there.
+    """
+    from hydra.core.global_hydra import GlobalHydra
+
+    path = GlobalHydra.instance().config_loader().get_search_path().get_path()
+    if not any(element.provider == STUDIES for element in path):
+        return None
     try:
         below = options.place.folder.relative_to(PROJECT_ROOT / "multirun")
     except ValueError:
