@@ -173,6 +173,12 @@ class StudiesSearchPath(SearchPathPlugin):
         search_path.append(provider=STUDIES, path=f"{STUDIES}://{PROJECT_ROOT / 'multirun'}")
 
 
+def looks_for_studies() -> bool:
+    """Whether this command looks for `experiment=STUDY/best`: it is `train.py`, or starts as that does."""
+    path = GlobalHydra.instance().config_loader().get_search_path().get_path()
+    return any(element.provider == STUDIES for element in path)
+
+
 def register() -> None:
     """Makes `studies://FOLDER` a search path that Hydra understands, and looks in."""
     Plugins.instance().register(StudiesSource)

@@ -20,7 +20,7 @@ from cifar_tuning.tuning.budget import limit
 from cifar_tuning.tuning.claims import exhausted
 from cifar_tuning.tuning.examples import OVERRIDES
 from cifar_tuning.tuning.options import StudyOptions
-from cifar_tuning.tuning.overlays import STUDIES, as_overlay
+from cifar_tuning.tuning.overlays import as_overlay, looks_for_studies
 from cifar_tuning.tuning.place import objectives_of
 from cifar_tuning.tuning.progress import best_trial
 
@@ -135,10 +135,7 @@ def experiment(options: StudyOptions) -> str | None:
 
     Nor where the command is another application's, which does not look for studies there.
     """
-    from hydra.core.global_hydra import GlobalHydra
-
-    path = GlobalHydra.instance().config_loader().get_search_path().get_path()
-    if not any(element.provider == STUDIES for element in path):
+    if not looks_for_studies():
         return None
     try:
         below = options.place.folder.relative_to(PROJECT_ROOT / "multirun")

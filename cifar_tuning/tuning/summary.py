@@ -19,6 +19,7 @@ from cifar_tuning.text import command_line, counted, override, with_comment, wit
 from cifar_tuning.tuning.budget import forgiven, limit
 from cifar_tuning.tuning.claims import exhausted, is_foreign
 from cifar_tuning.tuning.options import StudyOptions
+from cifar_tuning.tuning.overlays import looks_for_studies
 from cifar_tuning.tuning.place import folder_of_model, more_to_type, objectives_of
 from cifar_tuning.tuning.progress import eligible, number, reason, short_keys
 from cifar_tuning.tuning.retrain import retrained, subfolder
@@ -198,6 +199,8 @@ def _retrained(best: FrozenTrial, options: StudyOptions) -> list[str]:
 def _model(best: FrozenTrial, options: StudyOptions) -> list[str]:
     """Returns the line that says what predicts with the winner: as it was retrained, if it was."""
     folder = options.place.folder
+    if not looks_for_studies():  # the checkpoints are another application's
+        return []
     # Of several the first: whoever takes the best of them has chosen on the test set.
     for seed in sorted(map(int, retrained(best, options))):
         if (run := folder_of_model(folder / subfolder(best, seed))) is not None:

@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 
 from cifar_tuning.processes import cores, free_gpu_memory, free_memory, is_worker
 from cifar_tuning.targets import is_fused
+from cifar_tuning.text import main_module
 from cifar_tuning.tuning.options import StudyOptions
 
 # Set in a worker's environment: how many workers there are.
@@ -27,9 +28,7 @@ def script() -> list[str] | None:
     """Returns the command of this process, to be repeated; None where it is no script (a notebook, say)."""
     # With the flags (-X, -W, -O) that this interpreter was given.
     python = [sys.executable, *subprocess._args_from_interpreter_flags()]  # type: ignore[attr-defined]
-    spec = getattr(sys.modules.get("__main__"), "__spec__", None)
-    if spec is not None and spec.name and not spec.name.startswith("pytest"):
-        module = spec.name.removesuffix(".__main__")
+    if (module := main_module()) is not None:
         return [*python, "-m", module, *sys.argv[1:]]
     return [*python, *sys.argv] if Path(sys.argv[0]).suffix == ".py" and Path(sys.argv[0]).is_file() else None
 

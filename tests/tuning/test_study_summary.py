@@ -171,8 +171,11 @@ def test_what_violates_constraints_follows_the_best_and_is_marked(violations):
 
 
 @pytest.mark.parametrize("looks", [True, False])
-def test_the_winner_is_an_experiment_where_hydra_looks_for_studies(monkeypatch, looks):
+def test_the_winner_is_an_experiment_to_predict_with_where_hydra_looks_for_studies(monkeypatch, tmp_path, looks):
     """Another application, which has this package installed, does not."""
+    monkeypatch.setattr(summary, "retrained", lambda best, options: {})
+    (tmp_path / "0").mkdir()
+    (tmp_path / "0" / "best.pt").touch()
     register()
     if not looks:
         monkeypatch.setattr(StudiesSearchPath, "manipulate_search_path", lambda self, path: None)
@@ -180,6 +183,8 @@ def test_the_winner_is_an_experiment_where_hydra_looks_for_studies(monkeypatch, 
     place = SimpleNamespace(folder=PROJECT_ROOT / "multirun" / "mine")
     with initialize(config_path=None):
         command = study_files.experiment(options(place=place))
+        predicts = summary._model(trial(), options(place=SimpleNamespace(folder=tmp_path)))
+    assert [line.partition("predict.py run=")[2].split()[0] for line in predicts] == [f"{tmp_path}/0"] * looks
     assert (command or "").endswith("experiment=mine/best") == looks
     assert (command is None) == (not looks)
 
