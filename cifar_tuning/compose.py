@@ -7,6 +7,7 @@ choose the same groups. It is more than half of the time that Hydra takes for a 
 import copy
 import os
 import pickle
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -90,6 +91,20 @@ def having(group: str, option: str) -> str:
     if not found:
         return ""
     return f"; {', '.join(override(group, name) for name in found)} {'has' if len(found) == 1 else 'have'} it"
+
+
+def way_out(error: Exception, config: DictConfig) -> str:
+    """Returns what to do about an option that could not be set, behind what Hydra says, which only knows of adding.
+
+    That is a choice of the group that has it, and to vary it no more where an overlay does.
+    """
+    found = re.search(r"Could not override '(\w+)\.(\w+)'", str(error))
+    if found is None:
+        return ""
+    group, option = found.groups()
+    declared = f"{group}.{option}" in (config.hydra.sweeper.get("params") or {})
+    dropped = rf"; '~hydra.sweeper.params.{group}\.{option}' leaves it out of the sweep" if declared else ""
+    return having(group, option) + dropped
 
 
 def choice_of(group: str, options: Any) -> str | None:

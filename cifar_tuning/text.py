@@ -108,6 +108,8 @@ def command_line(program: str, *arguments: str) -> str:
     typed = Path(sys.argv[0])
     if program == typed.name:
         arguments = (*config_flags(sys.argv[1:]), *arguments)
+        if (module := main_module()) is not None:
+            return shlex.join(["python", "-m", module, *arguments])
     file = None
     if typed.name in (program, *PROGRAMS):
         file = typed.with_name(program)
@@ -115,6 +117,17 @@ def command_line(program: str, *arguments: str) -> str:
         file = PROJECT_ROOT / program
     away = file is not None and file.parent.resolve() != Path.cwd()
     return shlex.join(["python", str(file) if away else program, *arguments])
+
+
+def main_module() -> str | None:
+    """Returns the module that this process was started with (`python -m`), if it was.
+
+    A profiler's (`python -m cProfile train.py`) is another file than the one that was typed, and not meant.
+    """
+    spec, typed = getattr(sys.modules.get("__main__"), "__spec__", None), Path(sys.argv[0])
+    if spec is None or not spec.origin or not typed.is_file() or not typed.samefile(spec.origin):
+        return None
+    return str(spec.name.removesuffix(".__main__"))
 
 
 def training_program() -> str:

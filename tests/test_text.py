@@ -4,6 +4,7 @@ import shlex
 import sys
 import time
 import timeit
+from types import SimpleNamespace
 
 import pytest
 
@@ -114,6 +115,12 @@ def test_a_script_of_ones_own_trains_in_place_of_the_projects(monkeypatch, tmp_p
     monkeypatch.setattr(sys, "argv", ["my_train.py", "--config-dir=x"])
     assert command_line(training_program(), "a=2") == "python my_train.py --config-dir=x a=2"
     assert command_line("predict.py", "run=x") == f"python {PROJECT_ROOT}/predict.py run=x"
+    module = tmp_path / "my_train.py"
+    module.touch()
+    with monkeypatch.context() as patch:
+        patch.setattr(sys.modules["__main__"], "__spec__", SimpleNamespace(name="mine.my_train", origin=module))
+        assert command_line(training_program(), "a=2") == "python -m mine.my_train --config-dir=x a=2"
+        assert command_line("predict.py", "run=x") == f"python {PROJECT_ROOT}/predict.py run=x"
     for ours in ("report.py", text.__file__, "/usr/bin/pytest", ""):
         monkeypatch.setattr(sys, "argv", [ours])
         assert training_program() == "train.py"

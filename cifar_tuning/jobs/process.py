@@ -8,11 +8,12 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from hydra._internal.utils import get_args
 from omegaconf import OmegaConf
 
 from cifar_tuning import PROJECT_ROOT
@@ -102,6 +103,7 @@ def start() -> None:
     print_whatever_comes()
     sys.excepthook = _short_for_users(sys.excepthook)
     check_machine()
+    check_overrides(sys.argv)
     for name in _TALKATIVE:
         logging.getLogger(name).setLevel(logging.WARNING)
     # The default would end the process at once and leave its MLflow run RUNNING.
@@ -212,6 +214,23 @@ def check_machine() -> None:
             "This user has no home directory: set HOME to a folder of yours that can be written to, such as "
             'export HOME="$PWD".'
         ) from error
+
+
+def check_overrides(command: Sequence[str]) -> None:
+    """Says which words of a command are no overrides, before Hydra speaks of tokens.
+
+    Args:
+        command: its program and what follows.
+
+    Raises:
+        UserError: some have no equals sign: they were typed with spaces around it, or as values alone.
+    """
+    given = get_args(command[1:]).overrides
+    wrong = [one for one in given if "=" not in one and not one.startswith("~")]
+    if wrong:
+        usual = {"predict.py": "run=outputs/demo", "report.py": "sweep=multirun/tune"}
+        example = usual.get(Path(command[0]).name, "optimizer.lr=0.1")
+        raise UserError(f"{' '.join(wrong)}: no option; write OPTION=VALUE, without spaces, such as {example}")
 
 
 def _short_for_users(

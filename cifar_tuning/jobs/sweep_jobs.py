@@ -1,15 +1,13 @@
 """The jobs of a sweep, composed before the first of them starts."""
 
 import copy
-import re
 from collections.abc import Iterator
 from typing import Any
 
 from hydra.core.global_hydra import GlobalHydra
-from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
-from cifar_tuning.compose import having, numbered, sweep_loader
+from cifar_tuning.compose import numbered, sweep_loader, way_out
 from cifar_tuning.errors import ConfigError
 from cifar_tuning.overrides import key_of, parse_overrides, task_overrides
 from cifar_tuning.text import in_lines
@@ -37,7 +35,11 @@ def jobs_to_check(config: DictConfig, options: Any = None) -> Iterator[tuple[str
         ConfigError: one can't be composed.
     """
     if options is not None:
-        yield from _study_jobs(config, options)
+        from cifar_tuning.tuning.examples import examples
+
+        for params, composed in examples(options):
+            shown = ", ".join(f"{name}={value}" for name, value in params.items())
+            yield f"in the search space: {shown}", numbered(composed, 0)
     elif is_grid(config):
         yield from _grids_jobs(config)
     else:
@@ -74,46 +76,7 @@ def _grids_jobs(config: DictConfig) -> Iterator[tuple[str, Any]]:
             composed = loader.load_sweep_config(config, list(job))
         except Exception as error:
             own = " ".join(override for override in job if key_of(override) in swept)
-            reason = in_lines(error) + _way_out(error, config)
+            reason = in_lines(error) + way_out(error, config)
             raise ConfigError([f"job {number} ({own}) can't be composed: {reason}"]) from error
         label = f"job {number}" if len(batches[0]) > 1 else ""
         yield label, numbered(composed, number)
-
-
-def _study_jobs(config: DictConfig, options: Any) -> Iterator[tuple[str, Any]]:
-    """The configurations at the ends of a study's ranges.
-
-    Raises:
-        ConfigError: a swept key does not exist, or the user's function raised.
-    """
-    from cifar_tuning.tuning.dry_run import NeedsTrialError, example_params
-    from cifar_tuning.tuning.space import ends
-
-    loader = sweep_loader(GlobalHydra.instance().config_loader())
-    try:
-        example = example_params(options.space, config)
-    except NeedsTrialError:
-        return
-    for params in ends(options.space, example):
-        overrides = options.space.overrides(params)
-        try:
-            composed = loader.load_sweep_config(config, overrides)
-        except Exception as error:
-            kind = "" if isinstance(error, HydraException) else f"{', '.join(overrides)}: {type(error).__name__}: "
-            raise ConfigError([kind + in_lines(error) + _way_out(error, config)]) from error
-        shown = ", ".join(f"{name}={value}" for name, value in params.items())
-        yield f"in the search space: {shown}", numbered(composed, 0)
-
-
-def _way_out(error: Exception, config: DictConfig) -> str:
-    """Returns what to do about an option that could not be set; Hydra only knows how to add one.
-
-    That is a choice of the group that has it, and to vary it no more where an overlay does.
-    """
-    found = re.search(r"Could not override '(\w+)\.(\w+)'", str(error))
-    if found is None:
-        return ""
-    group, option = found.groups()
-    declared = f"{group}.{option}" in (config.hydra.sweeper.get("params") or {})
-    dropped = rf"; '~hydra.sweeper.params.{group}\.{option}' leaves it out of the sweep" if declared else ""
-    return having(group, option) + dropped

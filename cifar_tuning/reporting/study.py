@@ -129,12 +129,16 @@ def _own_pyplot() -> Iterator[None]:
 
     before = matplotlib.get_backend(auto_select=False)
     pyplot.switch_backend("agg")
+    log = logging.getLogger("matplotlib.category")
+    level = log.level
+    log.setLevel(logging.WARNING)  # in an application that logs all, it has advice for whoever wrote the plot
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)
             warnings.simplefilter("ignore", UserWarning)  # Optuna's on small studies, matplotlib's on narrow axes
             yield
     finally:
+        log.setLevel(level)
         with suppress(ImportError):  # a display that is asked for but not there was no use before either
             if before:
                 pyplot.switch_backend(before)

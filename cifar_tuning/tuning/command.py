@@ -58,7 +58,7 @@ def run_study(config: DictConfig, context: HydraContext, task: TaskFunction, arg
             # Who pressed Ctrl-C does not want to wait for pictures; the next command draws them.
             study_files.write(study, options, plots=options.sweeper.plots and not stopped)
         except OSError as error:
-            if (full := full_disk(error)) is None:
+            if (full := full_disk(error, f"{options.same_command} goes on")) is None:
                 raise
             if not stopped:
                 raise full from error
@@ -71,7 +71,7 @@ def run_study(config: DictConfig, context: HydraContext, task: TaskFunction, arg
     summary.print_end(study, options, timed_out, stopped_by(study, storage_of(options), options.begin))
     if failures:
         shown = "\n".join(f"  - {failure}" for failure in failures)
-        again = "The study itself is whole; the same command trains what is missing."
+        again = f"The study itself is whole; {options.same_command} trains what is missing."
         raise UserError(f"hydra.sweeper.retrain_best: the winner could not be retrained:\n{shown}\n{again}")
 
 

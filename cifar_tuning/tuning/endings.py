@@ -4,7 +4,7 @@ import logging
 import math
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -180,7 +180,9 @@ def objective(value: Any, count: int) -> Any:
     try:
         floats = [float(v) for v in values]
     except (TypeError, ValueError):
-        raise ValueError(f"The job returned {value!r}, which is no number.") from None
+        several = isinstance(value, Sequence) and not isinstance(value, str) and count == 1 < len(value)
+        more = f"; {len(value)} objectives need as many in hydra.sweeper.direction=[…]" if several else ""
+        raise ValueError(f"The job returned {value!r}, which is no number{more}.") from None
     if any(math.isnan(v) for v in floats):
         raise ValueError(f"The job returned {value!r}, which can't be compared.")
     return floats if count > 1 else floats[0]

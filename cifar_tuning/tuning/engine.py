@@ -20,6 +20,7 @@ from cifar_tuning.processes import asked_to_stop, deferred_signals
 from cifar_tuning.tuning.budget import failed_before, limit
 from cifar_tuning.tuning.claims import Claims
 from cifar_tuning.tuning.endings import Endings, error_of
+from cifar_tuning.tuning.examples import OVERRIDES
 from cifar_tuning.tuning.exits import JobExit, exited, reason, stops_process
 from cifar_tuning.tuning.options import StudyOptions
 from cifar_tuning.tuning.place import REPEAT, LostTrial
@@ -29,8 +30,6 @@ from cifar_tuning.tuning.trial import may_go_on, on_job_end
 
 log = logging.getLogger(__name__)
 
-# System attribute of a trial: the overrides of its jobs.
-OVERRIDES = "cifar_tuning:overrides"
 BASIC_LAUNCHER = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
 
 
@@ -97,7 +96,8 @@ class Engine:
                 except Exception as error:
                     if asked_to_stop():  # the signal's exit, which Hydra made an error of its own
                         break
-                    if (full := full_disk(error)) is not None:  # the next trial would fail of it too
+                    full = full_disk(error, f"{self.options.same_command} goes on")
+                    if full is not None:  # the next trial would fail of it too
                         self._give_back()
                         raise full from error
                     self._after_launcher_error(trials, error)
@@ -230,8 +230,8 @@ class Engine:
             raise UserError(
                 f"{len(failed)} of {self.options.n_trials} trials failed, more than "
                 f"hydra.sweeper.max_failure_rate={rate} allows:\n{shown}\nTheir tracebacks are in "
-                f"{self.options.place.folder}/<trial>/traceback.txt. The same command goes on with the study, and "
-                "trains as many more in place of those that failed."
+                f"{self.options.place.folder}/<trial>/traceback.txt. To go on with the study, type "
+                f"{self.options.same_command}: it trains as many more in place of those that failed."
             )
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from hydra.types import TaskFunction
 
+from cifar_tuning.errors import ConfigError
 from cifar_tuning.processes import asked_to_stop
 from cifar_tuning.text import without_password
 from cifar_tuning.tuning.place import LostTrial
@@ -57,6 +58,6 @@ def exited(error: SystemExit) -> str:
 
 
 def reason(error: BaseException) -> str:
-    """Returns why a trial failed; an exit says it in words of its own."""
-    said = without_password(str(error))
+    """Returns why a trial failed; an exit says it in words of its own, and mistakes of a configuration are one line."""
+    said = without_password("; ".join(error.problems) if isinstance(error, ConfigError) else str(error))
     return said if isinstance(error, JobExit) else f"{type(error).__name__}: {said}"

@@ -1,6 +1,8 @@
 """Finds all mistakes in a study's options before anything is written."""
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
@@ -39,8 +41,9 @@ def option_problems(options: StudyOptions) -> list[str]:
         lines.append(f"hydra.sweeper.max_failure_rate={rate}: must be a number from 0 to 1")
     if bad := [d for d in options.directions or ["[]"] if d not in ("minimize", "maximize")]:
         lines.append(f"hydra.sweeper.direction={bad[0]}: must be minimize or maximize, or a list of them")
-    lines += _problems_with_space(options) + _problems_with_function(options)
-    lines += _problems_with_folder(options) + _problems_with_parts(options) + _problems_with_repeats(options)
+    lines += (space := _problems_with_space(options)) + _problems_with_function(options)
+    lines += _problems_with_folder(options) + _problems_with_repeats(options)
+    lines += _problems_with_parts(options, ("pruner",) if space else ("sampler", "pruner"))  # a grid is of the space
     return lines + _problems_with_objective(options) + _problems_with_retraining(options)
 
 
@@ -60,11 +63,12 @@ def _problems_with_space(options: StudyOptions) -> list[str]:
             f"hydra.sweeper.custom_search_space={custom}; BruteForceSampler tries every point of a function's space too"
         ]
     endless = [n for n, d in ranges.items() if isinstance(d, FloatDistribution) and d.step is None]
-    if not options.brute_force or not endless:
+    if not (options.grid or options.brute_force) or not endless:
         return []
+    sampler = "GridSampler" if options.grid else "BruteForceSampler"
     shown = ", ".join(f"{name} ({describe(ranges[name])})" for name in endless)
     return [
-        f"hydra/sweeper/sampler: BruteForceSampler tries every point, and there is no end of them in {shown}: give "
+        f"hydra/sweeper/sampler: {sampler} tries every point, and there is no end of them in {shown}: give "
         "choices or range(low,high,step=…), or take another sampler"
     ]
 
@@ -111,12 +115,16 @@ def _problems_with_objective(options: StudyOptions) -> list[str]:
     return [f"hydra.sweeper.direction={directions}: objective={','.join(names)} needs {len(names)} of them"]
 
 
-def _problems_with_parts(options: StudyOptions) -> list[str]:
-    """Builds sampler and pruner once, so that a wrong option shows now."""
+def _problems_with_parts(options: StudyOptions, names: Sequence[str]) -> list[str]:
+    """Builds sampler and pruner once, or the one of them that is named, so that a wrong option shows now."""
     lines = []
-    for name, build in (("sampler", options.sampler), ("pruner", lambda: make_pruner(options.pruner_config()))):
+    builders: dict[str, Callable[[], Any]] = {
+        "sampler": options.sampler,
+        "pruner": lambda: make_pruner(options.pruner_config()),
+    }
+    for name in names:
         try:
-            build()
+            builders[name]()
         except Exception as error:
             said = given_options(options.config.hydra)
             given = sorted(option for option in said if option.startswith(f"hydra.sweeper.{name}."))

@@ -19,7 +19,7 @@ from cifar_tuning.errors import ConfigError
 from cifar_tuning.overrides import parse_overrides
 from cifar_tuning.targets import PRUNERS, SAMPLERS, trusted_by_user
 from cifar_tuning.tuning import dry_run
-from cifar_tuning.tuning.place import StudyPlace, study_place
+from cifar_tuning.tuning.place import StudyPlace, more_to_type, study_place
 from cifar_tuning.tuning.space import SearchSpace, fixed_part
 
 # These cover one space together: their processes must agree on its order.
@@ -77,6 +77,11 @@ class StudyOptions:
         except ValueError as error:
             raise ConfigError(str(error).splitlines()) from error
         return cls(study_place(config.hydra), space, config, sweeper)
+
+    @property
+    def same_command(self) -> str:
+        """What goes on with the study, in words: the same command, or what it lacks for that."""
+        return f"the same command{more_to_type(self.config)}"
 
     @property
     def directions(self) -> list[str]:

@@ -21,6 +21,8 @@ from cifar_tuning.overrides import deletes, key_of, task_overrides, unresolved
 from cifar_tuning.text import SEARCHPATH, flatten, is_elsewhere, override
 
 GROUP = "experiment/"
+# The word before `://` in a search path, and who puts it there.
+STUDIES = "studies"
 # What a study's winner is called in its folder.
 BEST = "best"
 # What a group's file says of an option that has to be given.
@@ -122,7 +124,7 @@ class StudiesSource(FileConfigSource):
     @staticmethod
     def scheme() -> str:
         """The word before `://` in a search path."""
-        return "studies"
+        return STUDIES
 
     def available(self) -> bool:
         """Always: before the first study there is just nothing in it."""
@@ -168,7 +170,13 @@ class StudiesSearchPath(SearchPathPlugin):
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
         """Adds the folder of the studies, behind all others."""
-        search_path.append(provider="studies", path=f"studies://{PROJECT_ROOT / 'multirun'}")
+        search_path.append(provider=STUDIES, path=f"{STUDIES}://{PROJECT_ROOT / 'multirun'}")
+
+
+def looks_for_studies() -> bool:
+    """Whether this command looks for `experiment=STUDY/best`: it is `train.py`, or starts as that does."""
+    path = GlobalHydra.instance().config_loader().get_search_path().get_path()
+    return any(element.provider == STUDIES for element in path)
 
 
 def register() -> None:

@@ -11,7 +11,7 @@ from cifar_tuning.databases import in_folder, sqlite_url
 from cifar_tuning.errors import ConfigError
 from cifar_tuning.overrides import key_of, parse_overrides, task_overrides, value_of
 from cifar_tuning.targets import is_study
-from cifar_tuning.text import flatten, without_password
+from cifar_tuning.text import flatten, typed, without_password
 
 STORAGE_FILE = "optuna.db"
 # What a job is to its study, where Hydra lets a sweep say so: which of a trial's seeds it trains, or that it trains
@@ -95,6 +95,26 @@ def study_place(hydra: Any) -> StudyPlace:
     return StudyPlace(storage, str(hydra.sweeper.study_name or OmegaConf.select(hydra, "job.name") or "study"), folder)
 
 
+def more_to_type(config: Any) -> str:
+    """Returns what the same command lacks to go on with a study: ` with hydra.sweep.dir=…` where that has the time.
+
+    Hydra's own default has it, so that the same command would begin another study. In a database it is found by name.
+
+    Args:
+        config: of the sweep, Hydra's part included.
+    """
+    place = study_place(config.hydra)
+    times = {str(time) for time in (OmegaConf.get_cache(config).get("now") or {}).values()}
+    if config.hydra.sweeper.storage is not None or not any(time in str(place.folder) for time in times):
+        return ""
+    folder = (
+        place.folder.relative_to(_cwd(config.hydra))
+        if place.folder.is_relative_to(_cwd(config.hydra))
+        else place.folder
+    )
+    return f" with {typed('hydra.sweep.dir', folder)}"
+
+
 def sweep_key(hydra: Any) -> str | None:
     """Returns what names a sweep in a tracking store where its folder may differ between machines.
 
@@ -110,9 +130,9 @@ def sweeper_options(hydra: Any) -> dict[str, Any]:
     """Returns a sweeper's options as they are used: what is swept on the command line is in `params`, as typed."""
     options = OmegaConf.to_container(hydra.sweeper, resolve=True)
     assert isinstance(options, dict)
-    typed = task_overrides(hydra)
+    given = task_overrides(hydra)
     params = {key_of(key): value for key, value in flatten(options.get("params") or {})}
-    for override, parsed in zip(typed, parse_overrides(typed), strict=True):
+    for override, parsed in zip(given, parse_overrides(given), strict=True):
         params.pop(key_of(override), None)
         if parsed.is_sweep_override():
             params[key_of(override)] = value_of(override)

@@ -104,24 +104,30 @@ class StudySweeper(Sweeper):
     def sweep(self, arguments: list[str]) -> None:
         """Runs the study to its end."""
         from cifar_tuning.tuning.command import run_study
+        from cifar_tuning.tuning.place import more_to_type
         from cifar_tuning.tuning.storage import STORAGE_ERRORS, lost
         from cifar_tuning.tuning.workers import report
 
         assert self.config is not None
+        config = self.config
+
+        def again() -> str:
+            return f"the same command{more_to_type(config)} goes on with the study."
+
         try:
             with terminable():
-                run_study(self.config, self.context, self.task, arguments)
+                run_study(config, self.context, self.task, arguments)
         except STORAGE_ERRORS as error:
-            raise CompactHydraException(f"error: {lost(error)}") from error
+            raise CompactHydraException(f"error: {lost(error, again())}") from error
         except UserError as error:  # Hydra prints its own kind without a traceback, in every application
             report(error)
             raise CompactHydraException(f"error: {error}") from None
         except KeyboardInterrupt:
-            print("Interrupted; the same command goes on with the study.", file=sys.stderr)
+            print(f"Interrupted; {again()}", file=sys.stderr)
             raise SystemExit(130) from None
         except SystemExit as stop:
             if stop.code == 128 + signal.SIGTERM and not is_worker():  # as a cluster's scheduler asks
-                print("Terminated; the same command goes on with the study.", file=sys.stderr)
+                print(f"Terminated; {again()}", file=sys.stderr)
             raise
 
 

@@ -136,18 +136,18 @@ def describe(distribution: BaseDistribution) -> str:
     return text + (", log" if distribution.log else "")  # type: ignore[attr-defined]
 
 
-def ends(space: SearchSpace, params: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Returns `params` with all declared ranges at their ends, and with each choice, to be checked."""
+def ends(space: SearchSpace) -> list[dict[str, Any]]:
+    """Returns the declared ranges at their lower and at their upper ends, and each declared choice, to be checked."""
     ranges = {n: d for n, d in space.distributions.items() if not isinstance(d, CategoricalDistribution)}
     low = {name: d.low for name, d in ranges.items()}  # type: ignore[attr-defined]
     high = {name: d.high for name, d in ranges.items()}  # type: ignore[attr-defined]
     choices = [
-        {**params, name: choice}
+        {name: choice}
         for name, d in space.distributions.items()
         if isinstance(d, CategoricalDistribution)
         for choice in d.choices
     ]
-    return ([{**params, **low}, {**params, **high}] if ranges else [dict(params)]) + choices[:CHECKED_CHOICES]
+    return ([low, high] if ranges else [{}]) + choices[:CHECKED_CHOICES]
 
 
 def fixed_part(config: DictConfig, space: SearchSpace) -> dict[str, str]:

@@ -214,10 +214,15 @@ def patiently(call: Callable[[], object]) -> None:
     call()
 
 
-def lost(error: Exception) -> UserError:
-    """Returns what to say of an opened storage that has raised one of `STORAGE_ERRORS`."""
+def lost(error: Exception, again: str) -> UserError:
+    """Returns what to say of an opened storage that has raised one of `STORAGE_ERRORS`.
+
+    Args:
+        error: one of them.
+        again: how to go on, as a sentence that begins in the midst of one.
+    """
     cause = root_cause(error)  # Optuna says the same of each: that the data may be at fault
-    why, again = without_password(first_line(cause).rstrip(".")), "the same command goes on with the study."
+    why = without_password(first_line(cause).rstrip("."))
     if getattr(cause, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
         return DiskError(f"the study's storage: {why}. Make room; {again}")
     return UserError(f"the study's storage does not answer any more: {why}. Once it does, {again}")

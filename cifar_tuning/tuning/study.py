@@ -15,9 +15,10 @@ from cifar_tuning.databases import sqlite_file, sqlite_url
 from cifar_tuning.errors import ConfigError
 from cifar_tuning.files import write_text
 from cifar_tuning.job_folders import STUDY_FILE, study_in
-from cifar_tuning.processes import WORKER_VARIABLE, host, lives, started
+from cifar_tuning.processes import WORKER_VARIABLE, host, is_worker, lives, started
 from cifar_tuning.text import counted, without_password
 from cifar_tuning.tuning.budget import forgiven, to_enqueue
+from cifar_tuning.tuning.examples import examples, uncomposable
 from cifar_tuning.tuning.option_checks import option_problems
 from cifar_tuning.tuning.options import StudyOptions, make_pruner
 from cifar_tuning.tuning.place import StudyPlace, objectives_of
@@ -103,6 +104,13 @@ def _continuation_problems(options: StudyOptions, study: optuna.Study) -> list[s
             f"the study {name} has trials whose parameters Optuna can't mix with these:\n{shown}\n    {_anew(options)}"
         )
         return lines
+    if (strange := uncomposable(options, study)) is not None and not options.sweeper.allow_changed_space:
+        accept = "or accept with hydra.sweeper.allow_changed_space=true"
+        return [
+            *lines,
+            f"the study {name} has trials of another program that can't be trained here: {strange}; "
+            f"parameters are named after options. Give another hydra.sweeper.study_name, {accept}",
+        ]
     changed = _changed(study, SPACE, options.space.described())
     if changed and options.exhaustive:
         accept = ". (A sampler that tries every point can't go on in another space.)"
@@ -159,6 +167,9 @@ def open_study(options: StudyOptions) -> optuna.Study:
     """
     if problems := study_problems(options):
         raise ConfigError(problems)
+    if not is_worker():  # its supervisor has looked
+        for _ in examples(options):
+            pass
     place = options.place
     place.folder.mkdir(parents=True, exist_ok=True)
     storage = storage_of(options)

@@ -18,9 +18,9 @@ from cifar_tuning.overrides import of_job
 from cifar_tuning.text import command_line, counted, override, without_password
 from cifar_tuning.tuning.budget import limit
 from cifar_tuning.tuning.claims import exhausted
-from cifar_tuning.tuning.engine import OVERRIDES
+from cifar_tuning.tuning.examples import OVERRIDES
 from cifar_tuning.tuning.options import StudyOptions
-from cifar_tuning.tuning.overlays import as_overlay
+from cifar_tuning.tuning.overlays import as_overlay, looks_for_studies
 from cifar_tuning.tuning.place import objectives_of
 from cifar_tuning.tuning.progress import best_trial
 
@@ -131,7 +131,12 @@ def overlay(best: FrozenTrial, options: StudyOptions) -> str:
 
 
 def experiment(options: StudyOptions) -> str | None:
-    """Returns the command that uses the overlay; None where the folder is not below the project's multirun/."""
+    """Returns the command that uses the overlay; None where the folder is not below the project's multirun/.
+
+    Nor where the command is another application's, which does not look for studies there.
+    """
+    if not looks_for_studies():
+        return None
     try:
         below = options.place.folder.relative_to(PROJECT_ROOT / "multirun")
     except ValueError:

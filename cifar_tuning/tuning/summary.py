@@ -17,7 +17,8 @@ from cifar_tuning.text import command_line, counted, override, with_comment, wit
 from cifar_tuning.tuning.budget import forgiven, limit
 from cifar_tuning.tuning.claims import exhausted, is_foreign
 from cifar_tuning.tuning.options import StudyOptions
-from cifar_tuning.tuning.place import folder_of_model, objectives_of
+from cifar_tuning.tuning.overlays import looks_for_studies
+from cifar_tuning.tuning.place import folder_of_model, more_to_type, objectives_of
 from cifar_tuning.tuning.progress import eligible, number, reason, short_keys
 from cifar_tuning.tuning.retrain import retrained, subfolder
 from cifar_tuning.tuning.study_files import PLOTS, experiment, finished, is_over, objective_name, overrides_of, winner
@@ -34,6 +35,10 @@ def print_start(study: optuna.Study, options: StudyOptions) -> None:
     done = len(finished(study)) - before
     apart = f"; {before} failed before and don't count" if before else ""
     print(f"Study {study.study_name} in {without_password(options.place.storage)}, folder {options.place.folder}")
+    if more := more_to_type(options.config):
+        print(
+            f"The time is in the folder's name: the same command begins another study;{more} it goes on with this one."
+        )
     if len(options.directions) > 1:
         print(f"{len(options.directions)} objectives: there is no pruning (a curve has only one).")
     if exhausted(study) and is_over(study, options):
@@ -72,7 +77,9 @@ def print_end(
         f"{len(ended)} of {counted(limit(study, options), 'trial')} finished: {len(complete)} complete, "
         f"{counts[TrialState.PRUNED]} pruned, {counts[TrialState.FAIL]} failed{saved(ended, options.sweeper.repeats)}",
         *failures(ended),
-        *made_up_for(0 if exhausted(study) and not options.exhaustive else counts[TrialState.FAIL] - before),
+        *made_up_for(
+            0 if exhausted(study) and not options.exhaustive else counts[TrialState.FAIL] - before, options.same_command
+        ),
         *([] if complete or not ended else [f"None is complete; their logs are in {options.place.folder}/<trial>/"]),
         *([EXHAUSTED] if exhausted(study) else []),
     ]
@@ -151,9 +158,9 @@ def failures(ended: list[FrozenTrial]) -> list[str]:
     return [*([f"  {counted(more, 'earlier trial')} failed too"] if more else []), *lines]
 
 
-def made_up_for(failed: int) -> list[str]:
+def made_up_for(failed: int, same_command: str) -> list[str]:
     """Returns a line on the trials that failed since the command began, which count for it."""
-    return [f"the same command trains {failed} more in place of those that failed"] if failed else []
+    return [f"{same_command} trains {failed} more in place of those that failed"] if failed else []
 
 
 def unfinished(options: StudyOptions, done: int, timed_out: bool, stopped_by: str | None) -> list[str]:
@@ -161,9 +168,9 @@ def unfinished(options: StudyOptions, done: int, timed_out: bool, stopped_by: st
     lines, timeout = [], options.sweeper.timeout
     if timed_out:
         shown = int(timeout) if timeout == int(timeout) else timeout
-        lines.append(f"stopped by hydra.sweeper.timeout={shown}; the same command goes on")
+        lines.append(f"stopped by hydra.sweeper.timeout={shown}; {options.same_command} goes on")
     elif stopped_by is not None:
-        lines.append(f"stopped by the sampler: {stopped_by} has called study.stop(); the same command goes on")
+        lines.append(f"stopped by the sampler: {stopped_by} has called study.stop(); {options.same_command} goes on")
     if options.sweeper.retrain_best and done < options.n_trials:
         lines.append(f"the winner is retrained once all n_trials={options.n_trials} are finished")
     return lines
@@ -190,6 +197,8 @@ def _retrained(best: FrozenTrial, options: StudyOptions) -> list[str]:
 def _model(best: FrozenTrial, options: StudyOptions) -> list[str]:
     """Returns the line that says what predicts with the winner: as it was retrained, if it was."""
     folder = options.place.folder
+    if not looks_for_studies():  # the checkpoints are another application's
+        return []
     # Of several the first: whoever takes the best of them has chosen on the test set.
     for seed in sorted(map(int, retrained(best, options))):
         if (run := folder_of_model(folder / subfolder(best, seed))) is not None:

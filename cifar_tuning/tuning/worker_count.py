@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 
 from cifar_tuning.processes import cores, free_gpu_memory, free_memory, is_worker
 from cifar_tuning.targets import is_fused
+from cifar_tuning.text import main_module
 from cifar_tuning.tuning.options import StudyOptions
 
 # Set in a worker's environment: how many workers there are.
@@ -27,13 +28,11 @@ def script() -> list[str] | None:
     """Returns the command of this process, to be repeated; None where it is no script (a notebook, say)."""
     # With the flags (-X, -W, -O) that this interpreter was given.
     python = [sys.executable, *subprocess._args_from_interpreter_flags()]  # type: ignore[attr-defined]
-    typed = Path(sys.argv[0])
-    spec = getattr(sys.modules.get("__main__"), "__spec__", None)
-    # A profiler's (`python -m cProfile train.py`) is another file than the one that it runs.
-    if spec is not None and spec.origin and typed.is_file() and typed.samefile(spec.origin):
-        if spec.name.startswith("pytest"):
-            return None
-        return [*python, "-m", spec.name.removesuffix(".__main__"), *sys.argv[1:]]
+    module, typed = main_module(), Path(sys.argv[0])
+    if module == "pytest":
+        return None
+    if module is not None:
+        return [*python, "-m", module, *sys.argv[1:]]
     return [*python, *sys.argv] if typed.suffix == ".py" and typed.is_file() else None
 
 

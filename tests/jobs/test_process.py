@@ -3,12 +3,13 @@ import os
 import pwd
 import subprocess
 import sys
+from contextlib import nullcontext
 
 import pytest
 
 from cifar_tuning.errors import UserError
 from cifar_tuning.jobs import process
-from cifar_tuning.jobs.process import check_machine, print_whatever_comes, trusted_targets
+from cifar_tuning.jobs.process import check_machine, check_overrides, print_whatever_comes, trusted_targets
 from cifar_tuning.targets import TRUST_VARIABLE
 
 
@@ -193,6 +194,20 @@ def test_a_user_without_a_home_directory_is_told(monkeypatch):
     monkeypatch.setattr(pwd, "getpwuid", lambda number: {}[number])
     with pytest.raises(UserError, match="set HOME"):
         check_machine()
+
+
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        ("train.py optimizer.lr 0.1", "optimizer.lr 0.1: no option; write OPTION=VALUE, .* such as optimizer.lr=0.1"),
+        ("train.py -m optimizer.lr = 0.1 seed=1", "optimizer.lr =? ?0.1: no option"),
+        ("train.py -m a=1 -cn mine ~model --config-dir conf x= --cfg job -p model ++b=2", None),
+        ("predict.py outputs/demo", "outputs/demo: no option; .* such as run=outputs/demo"),
+    ],
+)
+def test_what_has_no_equals_sign_is_no_option(typed, said):
+    with pytest.raises(UserError, match=said) if said else nullcontext():
+        check_overrides(typed.split())
 
 
 @pytest.mark.parametrize(

@@ -320,6 +320,10 @@ def test_brute_force_with_several_workers(start, trials, brute_force):
             ["hydra.sweeper.custom_search_space=sphere.tree", "hydra/sweeper/sampler=grid"],
             "does not know x, y, suggested",
         ),
+        (
+            [*SPACE, "hydra/sweeper/sampler=grid"],
+            "GridSampler tries every point, and there is no end of them in x (interval -5.0 to 5.0)",
+        ),
         ([], "the search space is empty: no key has a range"),
     ],
 )

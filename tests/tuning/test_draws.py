@@ -28,20 +28,21 @@ STUDY = "# @package _global_\ndefaults:\n  - override /hydra/sweeper: study\n"
 def opened(configure, tmp_path, monkeypatch) -> Callable[..., optuna.Study]:
     """Opens the study as a command does that has this process's number, or the one given."""
 
-    def open_as(command: int | None = None, sampler: dict | None = None) -> optuna.Study:
+    def open_as(
+        command: int | None = None, sampler: dict | None = None, space: str = "optimizer.lr=interval(0.001,0.1)"
+    ) -> optuna.Study:
         if command is not None:
             monkeypatch.setenv(WORKER_VARIABLE, str(command))
             monkeypatch.setenv(COUNT_VARIABLE, "1")
-        given = [f"hydra.sweep.dir={tmp_path}", "hydra.sweeper.workers=1"]
-        if sampler is None:
-            given.append("study=simplenn")
-        else:
+        given = [f"hydra.sweep.dir={tmp_path}", "hydra.sweeper.workers=1", "hydra.sweeper.allow_changed_space=true"]
+        study = ["study=simplenn"] if sampler is None else []
+        if sampler is not None:
             file = tmp_path / "own" / "hydra" / "sweeper" / "sampler" / "own.yaml"
             file.parent.mkdir(parents=True, exist_ok=True)
             OmegaConf.save(OmegaConf.create(sampler), file)
             given += [f"hydra.searchpath=[file://{tmp_path}/own]", "hydra/sweeper=study", "hydra/sweeper/sampler=own"]
-        config = compose("config", given, return_hydra_config=True)
-        return open_study(StudyOptions.parse(config, ["optimizer.lr=interval(0.001,0.1)"]))
+        config = compose("config", [*given, *study], return_hydra_config=True)
+        return open_study(StudyOptions.parse(config, [*study, *space.split()]))
 
     return open_as
 
@@ -141,15 +142,12 @@ def test_a_fixed_parameter_called_seed_is_no_seed(opened):
 
 
 @pytest.mark.parametrize("sampler", ["Grid", "BruteForce"])
-def test_who_tries_every_point_does_not_go_on_in_another_space(configure, tmp_path, sampler):
+def test_who_tries_every_point_does_not_go_on_in_another_space(opened, sampler):
     """Optuna's grid would try the old points again, in place of the new ones; its brute force would be at its end."""
-    target = f"optuna.samplers.{sampler}Sampler"
-    given = [f"hydra.sweep.dir={tmp_path}", "hydra/sweeper=study", "hydra.sweeper.allow_changed_space=true"]
-    config = compose("config", [*given, "hydra/sweeper/sampler=grid"], return_hydra_config=True)
-    config.hydra.sweeper.sampler = {"_target_": target, **({"_partial_": True} if sampler == "Grid" else {})}
-    open_study(StudyOptions.parse(config, ["schedule.decay_epochs=range(1,3)", "schedule=step"]))
+    node = {"_target_": f"optuna.samplers.{sampler}Sampler", **({"_partial_": True} if sampler == "Grid" else {})}
+    opened(sampler=node, space="schedule=step schedule.decay_epochs=range(1,3)")
     with pytest.raises(ConfigError, match="integers 1 to 2 before, integers 1 to 4 now"):
-        open_study(StudyOptions.parse(config, ["schedule.decay_epochs=range(1,5)", "schedule=step"]))
+        opened(sampler=node, space="schedule=step schedule.decay_epochs=range(1,5)")
 
 
 def test_a_process_reads_an_ended_trial_once(opened, tmp_path, monkeypatch):

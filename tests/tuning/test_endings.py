@@ -8,6 +8,7 @@ import pytest
 from hydra.core.utils import JobReturn, JobStatus
 from optuna.trial import TrialState
 
+from cifar_tuning.errors import ConfigError
 from cifar_tuning.tuning.endings import Endings, objective
 from cifar_tuning.tuning.storage import open_storage
 from cifar_tuning.tuning.trial import Outcome, outcome_key
@@ -76,6 +77,7 @@ def test_a_trial_of_two_seeds(make, tmp_path, ended, state, values, attributes):
         (None, Outcome("failed", "The job returned None, which is no number.")),
         (optuna.TrialPruned(), Outcome("pruned", None)),
         (ValueError("no http://me:secret@host"), Outcome("failed", "ValueError: no http://me:***@host")),
+        (ConfigError(["x=1: too much", "y: odd"]), Outcome("failed", "ConfigError: x=1: too much; y: odd")),
     ],
 )
 def test_what_a_job_returned(make, tmp_path, returned, expected):
@@ -84,7 +86,7 @@ def test_what_a_job_returned(make, tmp_path, returned, expected):
     endings = make()
     assert endings.outcome(0, result, 0) == expected
     traceback = tmp_path / "0/traceback.txt"
-    assert traceback.exists() == isinstance(returned, ValueError)
+    assert traceback.exists() == isinstance(returned, ValueError | ConfigError)
     assert not traceback.exists() or "secret" not in traceback.read_text()
 
 
@@ -112,7 +114,8 @@ def test_a_jobs_own_traceback_stays(make, tmp_path):
         ([0.5, 1], 2, [0.5, 1.0]),
         (np.array([0.5, 1]), 2, [0.5, 1.0]),
         (math.inf, 1, math.inf),
-        ([0.5], 1, r"returned \[0.5\], which is no number"),
+        ([0.5], 1, r"returned \[0.5\], which is no number\."),
+        ((0.5, 8), 1, r"which is no number; 2 objectives need as many in hydra.sweeper.direction=\[…\]"),
         (0.5, 2, "has 2 objectives, so it needs 2 numbers"),
         ([0.5, 1, 2], 2, "has 2 objectives, so it needs 2 numbers"),
         ("ab", 2, "has 2 objectives, so it needs 2 numbers"),

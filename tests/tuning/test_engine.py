@@ -61,6 +61,7 @@ def make(storage, tmp_path):
             config=OmegaConf.create({"seed": 7}),
             sweeper=SimpleNamespace(max_failure_rate=max_failure_rate),
             place=SimpleNamespace(folder=tmp_path),
+            same_command="the same command",
             n_trials=n_trials,
             begin=0.0,
         )

@@ -70,7 +70,9 @@ def test_a_database_whose_disk_is_full(tmp_path):
         connection.execute(text("PRAGMA max_page_count=1"))  # no more than it has
     with pytest.raises(storage.STORAGE_ERRORS) as refused:
         study.set_user_attr("key", list(range(2000)))
-    assert str(lost(refused.value)).startswith("the study's storage: database or disk is full. Make room; the same")
+    assert str(lost(refused.value, "the same command goes on.")).startswith(
+        "the study's storage: database or disk is full. Make room; the same"
+    )
 
 
 def test_a_disk_that_is_full_when_the_database_is_opened(tmp_path, monkeypatch):

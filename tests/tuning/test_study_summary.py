@@ -6,10 +6,16 @@ from types import SimpleNamespace
 
 import optuna
 import pytest
+from hydra import initialize
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.utils import setup_globals
 from omegaconf import OmegaConf
 from optuna.trial import TrialState
 
+from cifar_tuning import PROJECT_ROOT
 from cifar_tuning.tuning import study_files, summary
+from cifar_tuning.tuning.overlays import StudiesSearchPath, register
+from cifar_tuning.tuning.place import more_to_type
 from cifar_tuning.tuning.trial import outcome_key
 
 COMPLETE, PRUNED, FAIL = TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL
@@ -33,6 +39,7 @@ def options(**facts):
     config = OmegaConf.create({"objective": facts.pop("objective", None)})
     sweeper = SimpleNamespace(**{"timeout": None, "retrain_best": 0, "repeats": 1, **facts.pop("sweeper", {})})
     known = {"config": config, "sweeper": sweeper, "n_trials": 50, "directions": ["maximize"]}
+    known["same_command"] = "the same command"
     return SimpleNamespace(**{**known, **facts})
 
 
@@ -161,3 +168,41 @@ def test_what_violates_constraints_follows_the_best_and_is_marked(violations):
     else:
         assert (cells[0], cells[-1]) == (["1", "0"], ["kept", "violated"])
     assert table.rows[0].style == (None if min(violations, default=0) > 0 else "bold")
+
+
+@pytest.mark.parametrize("looks", [True, False])
+def test_the_winner_is_an_experiment_to_predict_with_where_hydra_looks_for_studies(monkeypatch, tmp_path, looks):
+    """Another application, which has this package installed, does not."""
+    monkeypatch.setattr(summary, "retrained", lambda best, options: {})
+    (tmp_path / "0").mkdir()
+    (tmp_path / "0" / "best.pt").touch()
+    register()
+    if not looks:
+        monkeypatch.setattr(StudiesSearchPath, "manipulate_search_path", lambda self, path: None)
+    GlobalHydra.instance().clear()
+    place = SimpleNamespace(folder=PROJECT_ROOT / "multirun" / "mine")
+    with initialize(config_path=None):
+        command = study_files.experiment(options(place=place))
+        predicts = summary._model(trial(), options(place=SimpleNamespace(folder=tmp_path)))
+    assert [line.partition("predict.py run=")[2].split()[0] for line in predicts] == [f"{tmp_path}/0"] * looks
+    assert (command or "").endswith("experiment=mine/best") == looks
+    assert (command is None) == (not looks)
+
+
+@pytest.mark.parametrize(
+    ("folder", "storage", "more"),
+    [
+        ("multirun/${now:%Y}", None, " with hydra.sweep.dir=multirun/{now:%Y}"),
+        ("/tmp/${now:%Y}", None, " with hydra.sweep.dir=/tmp/{now:%Y}"),
+        ("multirun/mine", None, ""),
+        ("multirun/${now:%Y}", "sqlite:////tmp/studies.db", ""),
+    ],
+)
+def test_the_same_command_goes_on_where_the_folder_is_the_same(folder, storage, more):
+    setup_globals()
+    hydra = {
+        "sweep": {"dir": folder},
+        "sweeper": {"storage": storage, "study_name": "s"},
+        "runtime": {"cwd": "/home/me"},
+    }
+    assert more_to_type(OmegaConf.create({"hydra": hydra})) == more.format(now=datetime.now())

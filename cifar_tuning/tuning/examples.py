@@ -1,0 +1,64 @@
+"""Examples of what a study's trials will be, composed before the first: the ends of its ranges, and each choice."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import optuna
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
+from omegaconf import DictConfig
+from optuna.trial import TrialState
+
+from cifar_tuning.compose import sweep_loader, way_out
+from cifar_tuning.errors import ConfigError
+from cifar_tuning.overrides import written
+from cifar_tuning.text import first_line, in_lines, in_short
+from cifar_tuning.tuning.dry_run import NeedsTrialError, dry_run
+from cifar_tuning.tuning.options import StudyOptions
+from cifar_tuning.tuning.space import ends
+
+# System attribute of a trial: the overrides of its jobs.
+OVERRIDES = "cifar_tuning:overrides"
+
+
+def examples(options: StudyOptions) -> Iterator[tuple[dict[str, Any], DictConfig]]:
+    """Yields points of a study's search space, each with the configuration of its job.
+
+    A function of the user's is asked anew at each end of a declared range and for each declared choice, as what it
+    suggests may follow from them.
+
+    Raises:
+        ConfigError: one can't be composed, as a swept key does not exist, or the user's function raised.
+    """
+    loader = sweep_loader(GlobalHydra.instance().config_loader())
+    for given in ends(options.space):
+        try:
+            trial = dry_run(options.space, options.config, given)
+        except NeedsTrialError:
+            return
+        if trial.pruned:
+            continue
+        overrides = options.space.overrides(trial.params)
+        try:
+            composed = loader.load_sweep_config(options.config, overrides)
+        except Exception as error:
+            kind = "" if isinstance(error, HydraException) else f"{', '.join(overrides)}: {type(error).__name__}: "
+            raise ConfigError([kind + in_lines(error) + way_out(error, options.config)]) from error
+        yield trial.params, composed
+
+
+def uncomposable(options: StudyOptions, study: optuna.Study) -> str | None:
+    """Describes a complete trial of another program that is no job here, so that nobody could train it if it won.
+
+    One of each set of parameters is composed.
+    """
+    complete = [trial for trial in study.get_trials(deepcopy=False) if trial.state == TrialState.COMPLETE]
+    others = {tuple(trial.params): trial for trial in complete if trial.params and OVERRIDES not in trial.system_attrs}
+    loader = sweep_loader(GlobalHydra.instance().config_loader())
+    for trial in others.values():
+        try:
+            loader.load_sweep_config(options.config, options.space.overrides(trial.params))
+        except Exception as error:
+            shown = " ".join(f"{name}={in_short(written(value))}" for name, value in trial.params.items())
+            return f"trial {trial.number} ({shown}): {first_line(error)}"
+    return None

@@ -1,0 +1,74 @@
+"""What a study's trials will be is composed before the first of them."""
+
+import optuna
+import pytest
+from hydra import compose
+from optuna.distributions import CategoricalDistribution
+from optuna.trial import create_trial
+
+from cifar_tuning.databases import sqlite_url
+from cifar_tuning.errors import ConfigError
+from cifar_tuning.tuning.dry_run import DryRunTrial
+from cifar_tuning.tuning.examples import examples
+from cifar_tuning.tuning.options import StudyOptions
+from cifar_tuning.tuning.space import SearchSpace
+from cifar_tuning.tuning.study import open_study
+
+
+def optimizers_own(config, trial) -> None:
+    """Only one of the declared optimizers has a momentum."""
+    if trial.params["optimizer"] == "sgd":
+        trial.suggest_float("optimizer.momentum", 0.0, 0.9)
+
+
+@pytest.fixture
+def space(configure, tmp_path):
+    """A study's options with a search space from the command line."""
+
+    def make(*overrides: str) -> StudyOptions:
+        own = [one for one in overrides if one.startswith("hydra.")]
+        given = [f"hydra.sweep.dir={tmp_path}/sweep", "hydra/sweeper=study", "hydra.sweeper.workers=1", *own]
+        swept = [one for one in overrides if one not in own]
+        return StudyOptions.parse(compose("config", given, return_hydra_config=True), swept)
+
+    return make
+
+
+def test_a_study_of_another_program_is_refused_if_its_trials_are_no_jobs_here(space, tmp_path):
+    (tmp_path / "sweep").mkdir()
+    storage = sqlite_url(tmp_path / "sweep" / "optuna.db")
+    study = optuna.create_study(study_name="other", storage=storage, direction="maximize")
+    named = [{"optimizer.lr": 0.1}, {"lr": 0.1, "activation": "relu"}]
+    for params in named:
+        choices = {name: CategoricalDistribution([value]) for name, value in params.items()}
+        study.add_trial(create_trial(value=0.5, params=params, distributions=choices))
+    given = "model.dropout=0,0.1", "hydra.sweeper.study_name=other"
+    with pytest.raises(ConfigError, match=r"trial 1 \(lr=0.1 activation=relu\): Could not override 'lr'"):
+        open_study(space(*given))
+
+
+def test_a_function_is_asked_anew_for_each_declared_choice(space, monkeypatch):
+    def suggest(self: SearchSpace, trial: DryRunTrial, config) -> None:
+        for name, distribution in self.distributions.items():
+            trial._suggest(name, distribution)
+        optimizers_own(config, trial)
+
+    monkeypatch.setattr(SearchSpace, "suggest", suggest)
+    found = {
+        (params["optimizer"], composed.optimizer.get("momentum"))
+        for params, composed in examples(space("optimizer=sgd,adam"))
+    }
+    assert found == {("sgd", 0.9), ("adam", None)}
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("optimizer.lrr=0.1,0.2", "Could not override 'optimizer.lrr'"),
+        ("optimizer=sgd,adma", "Could not find 'optimizer/adma'"),
+    ],
+)
+def test_what_no_application_can_compose_is_refused_before_anything_is_written(space, tmp_path, override, message):
+    with pytest.raises(ConfigError, match=message):
+        open_study(space(override))
+    assert not (tmp_path / "sweep").exists()
