@@ -7,6 +7,7 @@ import re
 import sys
 
 import pytest
+from packaging.requirements import Requirement
 from setuptools import find_packages
 
 from cifar_tuning import PROJECT_ROOT
@@ -36,6 +37,18 @@ def test_the_plugins_entry_points_can_be_loaded(name: str) -> None:
 
     (point,) = entry_points(group="hydra.plugins", name=name)
     assert isinstance(point.load(), type)
+
+
+def test_what_is_asked_for_is_pinned_within_its_bounds() -> None:
+    lines = [line for line in (PROJECT_ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("#")]
+    pinned = {canonical(name): version for name, _, version in (line.partition("==") for line in lines)}
+    options = configparser.ConfigParser()
+    options.read(PROJECT_ROOT / "setup.cfg")
+    named = "\n".join([options["options"]["install_requires"], *options["options.extras_require"].values()])
+    asked = [Requirement(line) for line in named.split("\n") if line.strip()]
+    assert len(asked) > 20
+    assert [one for one in asked if canonical(one.name) not in pinned] == []
+    assert [one for one in asked if not one.specifier.contains(pinned[canonical(one.name)], prereleases=True)] == []
 
 
 @pytest.mark.slow

@@ -1,10 +1,11 @@
-"""The SQLite file behind the default store: created once, whole, and in WAL mode."""
+"""The SQLite file behind the default store: created and migrated by one process, whole, and in WAL mode."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import sqlite3
+from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from cifar_tuning.errors import TrackingError
 # Journalling per file. NORMAL is safe in WAL mode (a power cut may cost the last metrics, never the
 # database) and saves a disk flush per commit, of which one batch of metrics makes three.
 _synchronous: dict[str, str] = {}
+# Seconds that a process waits for another one that creates or migrates the same file.
+WAIT = 300.0
 
 
 def prepare(file: Path, artifacts: Path) -> bool:
@@ -37,11 +40,9 @@ def prepare(file: Path, artifacts: Path) -> bool:
     if _complete(file):
         _use_wal(file)
         return False
-    from filelock import FileLock, Timeout
-
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{file}.lock", timeout=300):
+        with alone(file):
             if _complete(file):
                 return False
             _build(file, artifacts)
@@ -51,10 +52,25 @@ def prepare(file: Path, artifacts: Path) -> bool:
             f"tracking.uri=sqlite:///{file}: can't write there ({error.strerror or error}). "
             "Give another file (tracking.uri=sqlite:///path/to/mlflow.db) or tracking=none."
         ) from error
+
+
+@contextlib.contextmanager
+def alone(file: Path) -> Iterator[None]:
+    """Keeps other processes from creating a database, and from migrating it; MLflow itself does not.
+
+    Raises:
+        TrackingError: another process has been at it for `WAIT` seconds.
+    """
+    from filelock import FileLock, Timeout
+
+    try:
+        lock = FileLock(f"{file}.lock", timeout=WAIT).acquire()
     except Timeout as error:
         raise TrackingError(
-            f"{file}.lock is held by another process for five minutes. If none is running, delete it."
+            f"{file}.lock is held by another process for {WAIT:.0f} s. If none is running, delete it."
         ) from error
+    with lock:
+        yield
 
 
 def _build(file: Path, artifacts: Path) -> None:

@@ -7,7 +7,7 @@ import os
 import re
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -212,7 +212,9 @@ def connect(location: Location) -> MlflowClient:
         _quieten_loggers()
         # urllib3 says it of each request where MLFLOW_TRACKING_INSECURE_TLS is set.
         warnings.filterwarnings("once", message="Unverified HTTPS request")
-        return MlflowClient(tracking_uri=location.uri, registry_uri=location.uri)
+        # It opens the store, and migrates a database of an earlier MLflow as it does so.
+        with nullcontext() if location.file is None else database.alone(location.file):
+            return MlflowClient(tracking_uri=location.uri, registry_uri=location.uri)
 
 
 def quieten() -> None:

@@ -14,7 +14,7 @@ import pytest
 from cifar_tuning import databases
 from cifar_tuning.errors import TrackingError
 from cifar_tuning.tracking import MLflowTracker, database, download_artifact
-from cifar_tuning.tracking.store import locate
+from cifar_tuning.tracking.store import connect, locate
 
 
 def journal_mode(file):
@@ -109,6 +109,12 @@ def test_a_files_address_may_be_quoted_and_have_options(context, tmp_path):
     assert [file.name for file in tmp_path.glob("*.db*") if file.suffix == ".db"] == ["a b?.db"]
 
 
+def test_a_database_that_another_process_makes_for_too_long_is_an_error(context, tmp_path, monkeypatch):
+    monkeypatch.setattr(database, "WAIT", 0.0)
+    with database.alone(tmp_path / "mlflow.db"), pytest.raises(TrackingError, match="If none is running, delete it"):
+        MLflowTracker(uri=f"sqlite:///{tmp_path}/mlflow.db").start(context())
+
+
 def test_an_unwritable_place_is_an_error(context, tmp_path):
     (tmp_path / "file").write_text("not a folder")
     with pytest.raises(TrackingError, match="can't write there"):
@@ -161,6 +167,14 @@ def test_two_jobs_create_one_database(tmp_path):
     assert sorted(created) == [False, True]
     assert journal_mode(file) == "wal"
     assert {path.name for path in file.parent.iterdir()} <= {"mlflow.db", "mlflow.db.lock"}
+
+
+def test_a_database_is_opened_by_one_process_at_a_time(root, monkeypatch):
+    """MLflow migrates an older one as it opens it, and two that did so at once would break it."""
+    monkeypatch.setattr(database, "WAIT", 0.0)
+    with database.alone(root / "mlflow.db"), pytest.raises(TrackingError, match="held by another process"):
+        connect(locate(None, root))
+    connect(locate(None, root))
 
 
 def test_the_command_is_quick_where_the_store_exists(root):
