@@ -61,7 +61,7 @@ def test_a_report_knows_where_the_configuration_was(tiny, command, reporting, tm
     (mine / "mine.yaml").write_text("defaults:\n  - config\n  - _self_\n\ndata:\n  split_seed: 5\n")
     name = "mine" if "--" in way else "config"  # Hydra does not look for the first one in hydra.searchpath
     flags = [way.format(mine), *(["--config-name=mine"] if name == "mine" else [])]
-    trained = tiny("-m", *flags, "seed=0,1", "+mygroup=a", *store, "tracking.log_model=false", "trainer.epochs=1")
+    trained = tiny("-m", *flags, "seed=0,1", "+mygroup=a", *store, "trainer.epochs=1")
     assert trained.code == 0, trained.err
     outcome = reporting(f"sweep={tmp_path}/sweep", store[1], f"export={mine}/best.yaml")
     assert outcome.code == 0, outcome.text

@@ -188,7 +188,7 @@ def test_a_failed_job_does_not_stop_a_sweep(tiny, tmp_path, store, monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("objective", ["epoch_seconds", "[val/acc_best,images_per_second]"])
-def test_a_run_that_diverges_at_once_has_its_figures(tiny, tmp_path, store, objective):
+def test_a_run_that_diverges_at_once_has_its_figures(tiny, tmp_path, objective):
     """Before training there is no speed to report."""
     outcome = tiny("-m", f"objective={objective}", "optimizer.lr=1e30", "trainer.epochs=2")
     assert outcome.code == 0, outcome.err

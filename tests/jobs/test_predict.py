@@ -131,7 +131,7 @@ def test_names_of_files_are_written_whatever_they_are(tmp_path):
 
 @pytest.mark.slow
 def test_an_mlflow_run_id(tiny, predicting, tmp_path, store):
-    assert tiny(*store, "tracking.log_model=false").code == 0
+    assert tiny(*store).code == 0
     run_id = json.loads((tmp_path / "run/result.json").read_text())["run_id"]
     assert predicting(f"run={tmp_path}/run", f"output={tmp_path}/folder.csv").code == 0
     shutil.rmtree(tmp_path / "run")
@@ -141,7 +141,7 @@ def test_an_mlflow_run_id(tiny, predicting, tmp_path, store):
 
 
 def test_a_sweep_means_its_best_job(tiny, predicting, tmp_path, store):
-    assert tiny("-m", "optimizer.lr=0.00001,0.05", "tracking.log_model=false", *store).code == 0
+    assert tiny("-m", "optimizer.lr=0.00001,0.05", *store).code == 0
     with sqlite3.connect(tmp_path / "mlflow.db") as db:
         children = {run for (run,) in db.execute("select run_uuid from tags where key='mlflow.parentRunId'")}
         parent = next(run for (run,) in db.execute("select run_uuid from runs") if run not in children)

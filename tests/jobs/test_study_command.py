@@ -197,6 +197,7 @@ def test_the_overlay_of_the_winner_is_its_configuration_and_can_be_changed(tiny,
 @pytest.mark.slow
 def test_repeats_and_the_retrained_winner(tiny, folder, study, tracked):
     options = ["hydra.sweeper.n_trials=2", "hydra.sweeper.repeats=2", "hydra.sweeper.retrain_best=2"]
+    options += ["tracking.log_model=auto"]
     outcome = tiny(*STUDY, *tracked.overrides, *options, "trainer.epochs=1", "seed=3")
     assert outcome.code == 0, outcome.text
     for trial in study().get_trials():
