@@ -21,7 +21,7 @@ import torch
 from filelock import FileLock, Timeout
 from torch import nn
 
-from cifar_tuning.files import cache_folder, write_text
+from cifar_tuning.files import cache_folder, read_json, write_text
 from cifar_tuning.training.precision import bf16_units
 
 log = logging.getLogger(__name__)
@@ -134,10 +134,8 @@ def recall(kind: str) -> dict[str, Any]:
 
 
 def _read(file: Path) -> dict[str, Any]:
-    try:
-        return dict(json.loads(file.read_text()))
-    except (OSError, ValueError, TypeError):
-        return {}  # absent or damaged: measure again
+    known = read_json(file)
+    return known if isinstance(known, dict) else {}  # absent or damaged: measure again
 
 
 def remember(kind: str, key: str, value: Any, beside: Neighbours | None = None) -> None:

@@ -9,7 +9,7 @@ the first could be compared with complete ones.
 """
 
 from types import SimpleNamespace
-from typing import cast
+from typing import Any, cast
 
 import optuna
 from optuna.study import Study
@@ -95,26 +95,9 @@ class MedianPruner(PercentilePruner):
     """
 
     def __init__(
-        self,
-        n_startup_trials: int = 5,
-        n_warmup_steps: int = 0,
-        interval_steps: int = 1,
-        *,
-        n_min_trials: int = 1,
-        n_last_steps: int | None = None,
-        n_seed_steps: int | None = None,
-        count_incomplete: bool = False,
+        self, n_startup_trials: int = 5, n_warmup_steps: int = 0, interval_steps: int = 1, **options: Any
     ) -> None:
-        super().__init__(
-            50.0,
-            n_startup_trials,
-            n_warmup_steps,
-            interval_steps,
-            n_min_trials=n_min_trials,
-            n_last_steps=n_last_steps,
-            n_seed_steps=n_seed_steps,
-            count_incomplete=count_incomplete,
-        )
+        super().__init__(50.0, n_startup_trials, n_warmup_steps, interval_steps, **options)
 
 
 def learn_brackets(study: Study) -> None:

@@ -140,12 +140,10 @@ def test_a_stack_that_fails_costs_no_trial(tiny, tmp_path, monkeypatch, error, s
 
 
 @pytest.mark.slow
-def test_it_goes_on_after_ctrl_c(study, tmp_path, monkeypatch, pristine_database):
+def test_it_goes_on_after_ctrl_c(study, tmp_path, monkeypatch, store):
     """Every trial that was begun keeps its number, its epochs and its MLflow run."""
-    (tmp_path / "mlflow.db").write_bytes(pristine_database.read_bytes())
-    tracked = ["tracking=mlflow", f"tracking.uri=sqlite:///{tmp_path}/mlflow.db"]
     budget = ["hydra.sweeper.n_trials=4", "hydra.sweeper.n_jobs=2", "hydra.launcher.stack=2"]
-    command = ["optimizer.lr=interval(0.01,0.1)", "trainer.epochs=choice(2,3)", *budget, *tracked]
+    command = ["optimizer.lr=interval(0.01,0.1)", "trainer.epochs=choice(2,3)", *budget, *store]
     interrupt(monkeypatch)
     assert study(*command).code == 130
     assert TrialState.RUNNING not in {trial.state for trial in trials(tmp_path / "sweep")}

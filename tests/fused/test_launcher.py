@@ -64,11 +64,9 @@ def test_an_ended_jobs_memory_is_not_left_to_the_garbage_collector(tiny, monkeyp
     assert alive == [0, 1] * 3  # the first of a stack, when its second begins
 
 
-def test_the_same_as_the_basic_launcher(tiny, tmp_path, pristine_database):
+def test_the_same_as_the_basic_launcher(tiny, tmp_path, store):
     """One folder, configuration, log, checkpoint, MLflow run and value for each job, in job order."""
-    shutil.copy(pristine_database, tmp_path / "mlflow.db")
-    tracked = ["tracking=mlflow", f"tracking.uri=sqlite:///{tmp_path}/mlflow.db", "model.dropout=0.2"]
-    grid = ["optimizer.lr=0.1,0.01", "seed=0,1", "model.batch_norm=true", *tracked]
+    grid = ["optimizer.lr=0.1,0.01", "seed=0,1", "model.batch_norm=true", "model.dropout=0.2", *store]
     basic = tiny("-m", *grid, f"hydra.sweep.dir={tmp_path}/basic")
     fused = tiny(*FUSED, "hydra.launcher.stack=4", *grid, f"hydra.sweep.dir={tmp_path}/fused")
     assert (basic.code, fused.code) == (0, 0), fused.err
@@ -254,10 +252,8 @@ def curves_agree(ours, theirs) -> bool:
 
 
 @pytest.mark.slow
-def test_ctrl_c_leaves_no_job_open_nor_one_that_waits_for_another_stack(tiny, tmp_path, monkeypatch, pristine_database):
+def test_ctrl_c_leaves_no_job_open_nor_one_that_waits_for_another_stack(tiny, tmp_path, monkeypatch, store):
     """Two can be stacked, and one that began between them is ready for a stack of another kind."""
-    shutil.copy(pristine_database, tmp_path / "mlflow.db")
-    tracked = ["tracking=mlflow", f"tracking.uri=sqlite:///{tmp_path}/mlflow.db"]
     train = Stack.train
 
     def interrupted(self, epochs, *given):
@@ -269,7 +265,7 @@ def test_ctrl_c_leaves_no_job_open_nor_one_that_waits_for_another_stack(tiny, tm
     monkeypatch.setattr(plan, "stack_key", lambda run: (f"decays {run.optimizer.param_groups[0]['weight_decay']}",))
     varied = ["optimizer.lr=0.1,0.01", "regularizer.strength=1e-4,1e-3"]
     with pytest.raises(KeyboardInterrupt):
-        tiny(*FUSED, "hydra.launcher.stack=2", *varied, *tracked)
+        tiny(*FUSED, "hydra.launcher.stack=2", *varied, *store)
     # The fourth has not begun.
     assert [r["state"] for r in results(tmp_path / "sweep").values()] == ["killed", "killed", "killed"]
     with sqlite3.connect(tmp_path / "mlflow.db") as database:

@@ -1,5 +1,6 @@
 """The commands themselves, run in this process: what a user types, what a user sees."""
 
+import shutil
 from collections.abc import Callable
 
 import pytest
@@ -17,6 +18,13 @@ def tiny(command, tmp_path) -> Callable[..., Outcome]:
         return command(*TINY, folder, *arguments)
 
     return run
+
+
+@pytest.fixture
+def store(pristine_database, tmp_path) -> list[str]:
+    """Overrides for a store of the test's own, tmp_path/mlflow.db, without models: to export one takes seconds."""
+    shutil.copy(pristine_database, tmp_path / "mlflow.db")
+    return ["tracking=mlflow", f"tracking.uri=sqlite:///{tmp_path}/mlflow.db", "tracking.log_model=false"]
 
 
 @pytest.fixture

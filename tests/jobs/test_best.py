@@ -1,7 +1,6 @@
 """The best configuration as something to type."""
 
 import shlex
-import shutil
 
 import pytest
 from omegaconf import OmegaConf
@@ -55,19 +54,16 @@ def test_a_configuration_of_ones_own_is_looked_for_where_it_was():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("way", ["--config-dir={}", "hydra.searchpath=['{}']"])
-def test_a_report_knows_where_the_configuration_was(tiny, command, reporting, tmp_path, pristine_database, way):
-    shutil.copy(pristine_database, tmp_path / "mlflow.db")
+def test_a_report_knows_where_the_configuration_was(tiny, command, reporting, tmp_path, store, way):
     mine = tmp_path / "my conf"
     (mine / "mygroup").mkdir(parents=True)
     (mine / "mygroup" / "a.yaml").write_text("x: 1\n")
     (mine / "mine.yaml").write_text("defaults:\n  - config\n  - _self_\n\ndata:\n  split_seed: 5\n")
     name = "mine" if "--" in way else "config"  # Hydra does not look for the first one in hydra.searchpath
     flags = [way.format(mine), *(["--config-name=mine"] if name == "mine" else [])]
-    store = f"tracking.uri=sqlite:///{tmp_path}/mlflow.db"
-    tracked = ["tracking=mlflow", "tracking.log_model=false", store, "trainer.epochs=1"]
-    trained = tiny("-m", *flags, "seed=0,1", "+mygroup=a", *tracked)
+    trained = tiny("-m", *flags, "seed=0,1", "+mygroup=a", *store, "trainer.epochs=1")
     assert trained.code == 0, trained.err
-    outcome = reporting(f"sweep={tmp_path}/sweep", store, f"export={mine}/best.yaml")
+    outcome = reporting(f"sweep={tmp_path}/sweep", store[1], f"export={mine}/best.yaml")
     assert outcome.code == 0, outcome.text
     line = next(line for line in outcome.text.splitlines() if "python train.py" in line)
     typed = shlex.split(line.partition("python train.py")[2])
@@ -83,9 +79,9 @@ def test_a_report_knows_where_the_configuration_was(tiny, command, reporting, tm
     (moved / "mygroup").mkdir(parents=True)
     (moved / "mygroup" / "a.yaml").write_text("x: 1\n")
     (moved / "mine.yaml").write_text((mine / "mine.yaml").read_text())
-    found = reporting(f"--config-dir={moved}", f"sweep={tmp_path}/sweep", store, f"export={tmp_path}/found.yaml")
+    found = reporting(f"--config-dir={moved}", f"sweep={tmp_path}/sweep", store[1], f"export={tmp_path}/found.yaml")
     assert found.code == 0, found.text
-    lost = reporting(f"sweep={tmp_path}/sweep", store, f"export={tmp_path}/lost.yaml")
+    lost = reporting(f"sweep={tmp_path}/sweep", store[1], f"export={tmp_path}/lost.yaml")
     assert lost.code == 1
     assert "can't be composed any more" in lost.err
     assert "give --config-dir=… with that" in lost.err

@@ -1,6 +1,5 @@
 import json
 import os
-import shutil
 import signal
 import sqlite3
 import subprocess
@@ -20,12 +19,6 @@ from cifar_tuning import PROJECT_ROOT, processes
 from cifar_tuning.jobs.context import name_alone
 from cifar_tuning.training import Trainer
 from tests.conftest import TINY
-
-
-@pytest.fixture
-def store(pristine_database, tmp_path):
-    shutil.copy(pristine_database, tmp_path / "mlflow.db")
-    return ["tracking=mlflow", f"tracking.uri=sqlite:///{tmp_path}/mlflow.db"]
 
 
 @pytest.fixture
@@ -195,7 +188,7 @@ def test_a_failed_job_does_not_stop_a_sweep(tiny, tmp_path, store, monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("objective", ["epoch_seconds", "[val/acc_best,images_per_second]"])
-def test_a_run_that_diverges_at_once_has_its_figures(tiny, tmp_path, store, objective):
+def test_a_run_that_diverges_at_once_has_its_figures(tiny, tmp_path, objective):
     """Before training there is no speed to report."""
     outcome = tiny("-m", f"objective={objective}", "optimizer.lr=1e30", "trainer.epochs=2")
     assert outcome.code == 0, outcome.err
@@ -307,12 +300,10 @@ def test_a_sweep_of_no_job_is_refused(tiny, tmp_path, nothing):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("objective", "best"), [("model/parameters", 1), ("train/loss", None), ("val/acc_best", None)])
-def test_a_grid_is_ranked_by_its_objective(tiny, predicting, tmp_path, pristine_database, objective, best):
+def test_a_grid_is_ranked_by_its_objective(tiny, predicting, tmp_path, store, objective, best):
     """In its table, in MLflow and for predict.py alike."""
-    shutil.copy(pristine_database, tmp_path / "mlflow.db")
-    tracked = ["tracking=mlflow", f"tracking.uri=sqlite:///{tmp_path}/mlflow.db"]
     grid = ["-m", "model.batch_norm=true,false", "model.separable=true", "trainer.epochs=2", f"objective={objective}"]
-    outcome = tiny(*grid, *tracked)
+    outcome = tiny(*grid, *store)
     assert outcome.code == 0, outcome.err
     values = {int(job): result["objective"][objective] for job, result in results(tmp_path).items()}
     if best is None:
@@ -415,11 +406,10 @@ def test_a_sweep_that_was_stopped_in_other_processes_says_so_once(tmp_path, numb
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("signal_number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, -signal.SIGINT)])
-def test_a_stopped_run_is_not_left_running(tmp_path, pristine_database, signal_number, code):
+def test_a_stopped_run_is_not_left_running(tmp_path, store, signal_number, code):
     """SIGTERM, as schedulers send it, and Ctrl-C end the run as killed, without a screenful of traceback."""
-    shutil.copy(pristine_database, tmp_path / "mlflow.db")
-    command = [sys.executable, str(PROJECT_ROOT / "train.py"), *TINY, "trainer.epochs=100000", "tracking=mlflow"]
-    command += [f"tracking.uri=sqlite:///{tmp_path}/mlflow.db", f"hydra.run.dir={tmp_path}/run"]
+    command = [sys.executable, str(PROJECT_ROOT / "train.py"), *TINY, "trainer.epochs=100000", *store]
+    command += [f"hydra.run.dir={tmp_path}/run"]
     process = begun(command, tmp_path)
     assert process.stdout is not None
     for line in process.stdout:

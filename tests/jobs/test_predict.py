@@ -130,27 +130,23 @@ def test_names_of_files_are_written_whatever_they_are(tmp_path):
 
 
 @pytest.mark.slow
-def test_an_mlflow_run_id(tiny, predicting, tmp_path, pristine_database):
-    shutil.copy(pristine_database, tmp_path / "mlflow.db")
-    uri = f"sqlite:///{tmp_path}/mlflow.db"
-    assert tiny("tracking=mlflow", f"tracking.uri={uri}", "tracking.log_model=false").code == 0
+def test_an_mlflow_run_id(tiny, predicting, tmp_path, store):
+    assert tiny(*store).code == 0
     run_id = json.loads((tmp_path / "run/result.json").read_text())["run_id"]
     assert predicting(f"run={tmp_path}/run", f"output={tmp_path}/folder.csv").code == 0
     shutil.rmtree(tmp_path / "run")
-    outcome = predicting(f"run={run_id}", f"tracking.uri={uri}", f"output={tmp_path}/id.csv")
+    outcome = predicting(f"run={run_id}", store[1], f"output={tmp_path}/id.csv")
     assert outcome.code == 0, outcome.err
     assert read(tmp_path / "id.csv") == read(tmp_path / "folder.csv")
 
 
-def test_a_sweep_means_its_best_job(tiny, predicting, tmp_path, pristine_database):
-    shutil.copy(pristine_database, tmp_path / "mlflow.db")
-    store = f"tracking.uri=sqlite:///{tmp_path}/mlflow.db"
-    assert tiny("-m", "optimizer.lr=0.00001,0.05", "tracking=mlflow", "tracking.log_model=false", store).code == 0
+def test_a_sweep_means_its_best_job(tiny, predicting, tmp_path, store):
+    assert tiny("-m", "optimizer.lr=0.00001,0.05", *store).code == 0
     with sqlite3.connect(tmp_path / "mlflow.db") as db:
         children = {run for (run,) in db.execute("select run_uuid from tags where key='mlflow.parentRunId'")}
         parent = next(run for (run,) in db.execute("select run_uuid from runs") if run not in children)
     for name, run in (("job", f"{tmp_path}/sweep/1"), ("sweep", f"{tmp_path}/sweep"), ("parent", parent)):
-        outcome = predicting(f"run={run}", store, f"output={tmp_path}/{name}.csv")
+        outcome = predicting(f"run={run}", store[1], f"output={tmp_path}/{name}.csv")
         assert outcome.code == 0, outcome.err
         assert read(tmp_path / f"{name}.csv") == read(tmp_path / "job.csv")
 

@@ -85,13 +85,11 @@ def study(folder):
 
 
 @pytest.fixture
-def tracked(tmp_path, pristine_database):
+def tracked(store):
     """Overrides for a store of its own, and the runs in it by job number."""
-    file = tmp_path / "mlflow.db"
-    file.write_bytes(pristine_database.read_bytes())
 
     def client() -> MlflowClient:
-        return MlflowClient(f"sqlite:///{file}")
+        return MlflowClient(store[1].removeprefix("tracking.uri="))
 
     def all_runs() -> list:
         known = client().search_experiments()
@@ -102,7 +100,7 @@ def tracked(tmp_path, pristine_database):
         jobs = {int(r.data.tags["cifar_tuning.job_num"]): r for r in found if "cifar_tuning.job_num" in r.data.tags}
         return jobs, {r.info.run_id: r for r in found if "cifar_tuning.job_num" not in r.data.tags}
 
-    runs.overrides = ["tracking=mlflow", f"tracking.uri=sqlite:///{file}"]
+    runs.overrides = store
     runs.client, runs.all = client, all_runs
     return runs
 
@@ -199,6 +197,7 @@ def test_the_overlay_of_the_winner_is_its_configuration_and_can_be_changed(tiny,
 @pytest.mark.slow
 def test_repeats_and_the_retrained_winner(tiny, folder, study, tracked):
     options = ["hydra.sweeper.n_trials=2", "hydra.sweeper.repeats=2", "hydra.sweeper.retrain_best=2"]
+    options += ["tracking.log_model=auto"]
     outcome = tiny(*STUDY, *tracked.overrides, *options, "trainer.epochs=1", "seed=3")
     assert outcome.code == 0, outcome.text
     for trial in study().get_trials():

@@ -1,7 +1,6 @@
 """`data.val_size=0`: all images are trained on, and whatever would need validation says so or is left out."""
 
 import json
-import shutil
 
 import pytest
 import torch
@@ -17,16 +16,15 @@ PLATEAU = ["~schedule", "+schedule={_target_: torch.optim.lr_scheduler.ReduceLRO
 
 
 @pytest.fixture
-def tracked(tmp_path, pristine_database):
+def tracked(store):
     """Overrides for a store of its own, and what reads its runs."""
-    shutil.copy(pristine_database, tmp_path / "mlflow.db")
-    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    uri = store[1].removeprefix("tracking.uri=")
 
     def runs() -> list:
         client = MlflowClient(uri)
         return client.search_runs([e.experiment_id for e in client.search_experiments()])
 
-    runs.overrides = ["tracking=mlflow", f"tracking.uri={uri}"]
+    runs.overrides = store
     return runs
 
 
