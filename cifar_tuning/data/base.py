@@ -107,6 +107,7 @@ class ImageData(ABC):
         """
         images, labels = self._arrays("train")
         self._check_classes(labels)
+        self._check_scale()
         problems = check_settings(  # a class of the user's may have no `check`
             images=len(labels),
             val_size=self.val_size,
@@ -160,6 +161,16 @@ class ImageData(ABC):
             f"{self.name}: the labels must be whole numbers from 0 to {len(self.classes) - 1}, for the "
             f"{len(self.classes)} classes; {found}"
         )
+
+    def _check_scale(self) -> None:
+        """Looks whether mean and std can be those of pixels from 0 to 1; elsewhere they are given from 0 to 255."""
+        channels = self.image_shape[2]
+        for name, values, least in (("mean", self.mean, 0.0), ("std", self.std, 1e-6)):
+            if len(values) != channels or not all(least <= one <= 1 for one in values):
+                raise DataError(
+                    f"{self.name}: {name} must be {channels} numbers, of pixels from 0 to 1 "
+                    f"(and no std be 0); it is {values}"
+                )
 
 
 def array_set(stored: Tensor, labels: np.ndarray, rows: np.ndarray) -> ArraySet:

@@ -61,7 +61,7 @@ class TransformsV2(Augmentation):
         """
         with torch.random.fork_rng(devices=[]):
             made = self._one(torch.full(image_shape, 255, dtype=torch.uint8), 0, torch.device("cpu"))
-        if made.max() > 10 * 255:  # what adds noise may go a little beyond
+        if made.is_floating_point() and made.max() > 10 * 255:  # what adds noise may go a little beyond
             raise ValueError(
                 "augmentation.transforms: the numbers of a float image are from 0 to 1, not up to 255; "
                 "torchvision.transforms.v2.ToDtype needs scale: true"

@@ -89,7 +89,8 @@ def seed_everything(seed: int, deterministic: bool = False) -> None:
     torch.manual_seed(seed)
     np.random.seed(seed)
     random.seed(seed)
-    if torch.are_deterministic_algorithms_enabled() != (deterministic is True):  # it imports the compiler: a second
+    # Only where it changes anything, for it imports the compiler, which takes a second. 2: errors; 1 would only warn.
+    if torch.get_deterministic_debug_mode() != (2 if deterministic is True else 0):
         torch.use_deterministic_algorithms(deterministic is True)
     torch.backends.cudnn.deterministic = deterministic
     torch.backends.cudnn.benchmark = not deterministic

@@ -91,6 +91,8 @@ class Block(nn.Module):
 class ResNet(nn.Module):
     """Residual network for 32×32 images: 6n+2 layers, widths 16, 32, 64 (269,722 parameters at depth 20).
 
+    Convolutions begin with the normal distribution of He et al. 2015 (variance 2/fan-in), all else as in PyTorch.
+
     Args:
         depth: number of weighted layers, 6n+2: 20, 32, 44, 56, 110, …
         shortcut: what joins blocks of different shape: `A` pads with zeros, `B` projects by a 1×1

@@ -22,7 +22,7 @@ class SimpleNN(nn.Module):
     """SimpleNN of the lab report's Table 1, for images of 32×32 pixels.
 
     Convolution 5×5 to 8 channels, max-pooling, convolution 3×3 to 16 channels, max-pooling, fully
-    connected 120, 84, `num_classes`; no padding. Weights: 600, 1152, 69120, 10080, 840.
+    connected 120, 84, `num_classes`; no padding. Weights: 600, 1152, 69120, 10080, 840; they begin as in PyTorch.
 
     Args:
         activation: name of the non-linearity after every layer but the last.

@@ -112,6 +112,20 @@ def test_float_results_count_as_0_to_1(images):
     torch.testing.assert_close(x, images[y].permute(0, 3, 1, 2).float(), rtol=0, atol=1e-4)
 
 
+@pytest.mark.parametrize(
+    "transforms",
+    [
+        [v2.RandomCrop(32, padding=4), v2.TrivialAugmentWide()],
+        [v2.ToDtype(torch.float32, scale=True), v2.GaussianNoise(sigma=0.5, clip=False)],
+        [v2.ToDtype(torch.float32, scale=True), v2.RandomErasing(p=1.0, value="random")],
+    ],
+)
+def test_a_trial_of_transforms_leaves_right_ones_alone(transforms):
+    before = torch.get_rng_state()
+    TransformsV2(transforms).try_out((32, 32, 3))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_transforms_draw_for_each_image_by_itself(images):
     same = images[:1].expand(20, -1, -1, -1)
     x, _ = epoch_of(TransformsV2([v2.RandomCrop(32, padding=4)]), same, batch_size=20)

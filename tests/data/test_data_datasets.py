@@ -173,6 +173,19 @@ def test_arrays_that_are_not_what_they_should_be(images, labels, said):
 
 
 @pytest.mark.parametrize(
+    ("key", "value"),
+    [("mean", (125.0, 123.0, 114.0)), ("mean", (0.5,)), ("std", (0.2, 0.0, 0.2)), ("std", (63, 62, 67))],
+)
+def test_mean_and_std_are_those_of_pixels_from_0_to_1(key, value):
+    data = Own(IMAGES, LABELS)
+    setattr(data, key, value)
+    with pytest.raises(
+        DataError, match=f"own: {key} must be 3 numbers, .* from 0 to 1.*; it is {re.escape(str(value))}"
+    ):
+        data.load()
+
+
+@pytest.mark.parametrize(
     ("key", "value", "said"),
     [
         ("val_size", 0.2, "data.val_size=0.2: must be between 0 and 5 (6 images)"),

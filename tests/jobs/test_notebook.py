@@ -10,6 +10,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 
 from cifar_tuning.errors import ConfigError, UserError
+from cifar_tuning.jobs.build import seed_everything
 from cifar_tuning.jobs.notebook import train
 from cifar_tuning.jobs.result import JobResult
 from cifar_tuning.jobs.run import run
@@ -48,6 +49,13 @@ def test_a_run_is_the_commands(tmp_path, capsys, deterministic):
     # The next cell may compose what it likes.
     assert not GlobalHydra.instance().is_initialized()
     assert not HydraConfig.initialized()
+
+
+@pytest.mark.parametrize("exactly", [True, False])
+def test_a_cell_that_had_pytorch_warn_is_no_half_measure(deterministic, exactly):
+    seed_everything(0, deterministic=exactly)
+    assert torch.get_deterministic_debug_mode() == (2 if exactly else 0)
+    seed_everything(0)
 
 
 def test_a_mistake_is_an_exception(tmp_path):
