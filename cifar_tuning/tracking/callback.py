@@ -114,7 +114,9 @@ class SweepRun(Callback):
         sweeps.summarise(outbox, children, best)
         outbox.add_metrics(sweeps.tested(Path(config.hydra.sweep.dir), number), step=0)
         history = store.client.get_metric_history(self._parent, "best_value") if children else []
-        _add_study(outbox, Path(config.hydra.sweep.dir), (curve or [])[len(history) :], len(history))
+        told = {metric.timestamp for metric in history}  # maybe of a study whose database was lost
+        untold = [entry for entry in curve or [] if entry[2] not in told]
+        _add_study(outbox, Path(config.hydra.sweep.dir), untold, len(history))
         state = sweeps.judge(children, error)
         if best is not None and state == "complete" and tracker.model_policy == "auto":
             self._log_winner(store, best, of_study=is_study(config.hydra))
@@ -150,7 +152,7 @@ def _add_study(outbox: Outbox, folder: Path, curve: list[tuple[int, float, int]]
         outbox: of the parent.
         folder: the study's.
         curve: of the best value, as far as it is not on the run.
-        begin: how many of its entries are; trials count in the order of their ends.
+        begin: how many entries are; trials count in the order of their ends.
     """
     files = {file.name: file for name in STUDY_FILES for file in folder.glob(name)}
     if plots := sorted((folder / "plots").glob("*.*")):
