@@ -11,6 +11,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
 from cifar_tuning.errors import TrackingError, wants_traces
+from cifar_tuning.files import read_json
 from cifar_tuning.overrides import key_of, task_overrides, value_of
 from cifar_tuning.processes import is_worker
 from cifar_tuning.targets import is_study, is_tracked
@@ -130,8 +131,13 @@ class SweepRun(Callback):
             return
         from cifar_tuning.tracking.logged_model import log_classifier
 
+        folder = Path(best.data.tags.get(facts.FOLDER, ""))
+        left = read_json(folder / "result.json")  # a trial of several seeds has none of its own
+        if isinstance(left, dict) and left.get("run_id", best.info.run_id) != best.info.run_id:
+            log.warning("The best run's model was not logged: another job was trained in %s since.", folder)
+            return
         try:
-            loaded = self.load_classifier(Path(best.data.tags[facts.FOLDER]))
+            loaded = self.load_classifier(folder)
             if loaded is None:
                 return
             model_id = log_classifier(store.client, best.info.run_id, *loaded)

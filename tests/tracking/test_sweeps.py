@@ -289,6 +289,18 @@ def test_only_the_winner_becomes_a_model(started, client, root, sweep_dir, capsy
     assert capsys.readouterr().out == f"  models:/{models[1][0].model_id}  # the best trial's model, in MLflow\n"
 
 
+def test_a_model_of_another_job_in_the_winners_folder_is_not_the_winners(started, client, root, sweep_dir):
+    """An interrupted grid logged none; another grid in its folder puts aside what the winner left."""
+    callback, config = Loading(), config_of(root, sweep_dir, log_model="auto")
+    callback.on_multirun_start(config)
+    (winner,) = run_jobs(started, sweep_dir, [("complete", 0.8)])
+    (later,) = run_jobs(started, sweep_dir, [("complete", 0.5)])
+    (sweep_dir / "0" / "result.json").write_text(json.dumps({"run_id": later.run_id}))
+    callback.on_multirun_end(config)
+    assert parents(client)[0].data.tags["best.run_id"] == winner.run_id
+    assert not client.get_run(winner.run_id).outputs.model_outputs
+
+
 def test_a_broken_loader_costs_a_warning(started, client, root, sweep_dir, caplog):
     callback = Broken()
     config = config_of(root, sweep_dir, log_model="auto")
