@@ -84,12 +84,14 @@ def test_mlflow_has_the_same_best():
 
 
 def test_of_two_runs_of_a_trial_the_one_that_ended_is_meant():
-    """It was interrupted, and then repeated with several seeds."""
-    killed, ended, other = (
-        SimpleNamespace(data=SimpleNamespace(tags={facts.STATE: state, facts.JOB_NUM: job}))
-        for state, job in (("killed", "3"), ("complete", "3"), ("complete", "4"))
+    """It was interrupted, and then repeated with several seeds; or it is of a study whose database was lost."""
+    killed, earlier, ended, other = (
+        SimpleNamespace(
+            data=SimpleNamespace(tags={facts.STATE: state, facts.JOB_NUM: job}), info=SimpleNamespace(start_time=start)
+        )
+        for start, (state, job) in enumerate((("killed", "3"), ("complete", "3"), ("complete", "3"), ("complete", "4")))
     )
-    for children in ([killed, ended, other], [other, ended, killed]):
+    for children in ([killed, earlier, ended, other], [other, ended, earlier, killed]):
         assert sweeps.of_number(children, 3) is ended
     assert sweeps.of_number([killed, other], 3) is killed
     assert sweeps.of_number([other], 3) is None

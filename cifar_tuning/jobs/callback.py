@@ -27,6 +27,9 @@ from cifar_tuning.text import typed, with_comment
 from cifar_tuning.tracking.callback import SweepRun
 from cifar_tuning.tuning import place
 
+# Bytes that Hydra writes into an output folder before a job begins, at most; a full disk may take an empty file.
+FIRST_FILES = 1 << 16
+
 
 class Sweep(Callback):
     """Before anything starts: is the output folder writable, the sweep free of mistakes? In the end: a table.
@@ -158,8 +161,10 @@ def make_folder(folder: str, option: str) -> Path:
     try:
         path.mkdir(parents=True, exist_ok=True)
         probe = path / ".writable"
-        probe.touch()
-        probe.unlink()
+        try:
+            probe.write_bytes(bytes(FIRST_FILES))
+        finally:
+            probe.unlink(missing_ok=True)  # another command may have looked at the same moment
     except OSError as error:
         print(f"error: {option}={folder} can't be written to: {error}. Choose another folder.", file=sys.stderr)
         raise SystemExit(1) from error

@@ -11,6 +11,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
 from cifar_tuning.errors import TrackingError, wants_traces
+from cifar_tuning.files import read_json
 from cifar_tuning.overrides import key_of, task_overrides, value_of
 from cifar_tuning.processes import is_worker
 from cifar_tuning.targets import is_study, is_tracked
@@ -114,7 +115,9 @@ class SweepRun(Callback):
         sweeps.summarise(outbox, children, best)
         outbox.add_metrics(sweeps.tested(Path(config.hydra.sweep.dir), number), step=0)
         history = store.client.get_metric_history(self._parent, "best_value") if children else []
-        _add_study(outbox, Path(config.hydra.sweep.dir), (curve or [])[len(history) :], len(history))
+        told = {metric.timestamp for metric in history}  # maybe of a study whose database was lost
+        untold = [entry for entry in curve or [] if entry[2] not in told]
+        _add_study(outbox, Path(config.hydra.sweep.dir), untold, len(history))
         state = sweeps.judge(children, error)
         if best is not None and state == "complete" and tracker.model_policy == "auto":
             self._log_winner(store, best, of_study=is_study(config.hydra))
@@ -128,8 +131,13 @@ class SweepRun(Callback):
             return
         from cifar_tuning.tracking.logged_model import log_classifier
 
+        folder = Path(best.data.tags.get(facts.FOLDER, ""))
+        left = read_json(folder / "result.json")  # a trial of several seeds has none of its own
+        if isinstance(left, dict) and left.get("run_id", best.info.run_id) != best.info.run_id:
+            log.warning("The best run's model was not logged: another job was trained in %s since.", folder)
+            return
         try:
-            loaded = self.load_classifier(Path(best.data.tags[facts.FOLDER]))
+            loaded = self.load_classifier(folder)
             if loaded is None:
                 return
             model_id = log_classifier(store.client, best.info.run_id, *loaded)
@@ -150,7 +158,7 @@ def _add_study(outbox: Outbox, folder: Path, curve: list[tuple[int, float, int]]
         outbox: of the parent.
         folder: the study's.
         curve: of the best value, as far as it is not on the run.
-        begin: how many of its entries are; trials count in the order of their ends.
+        begin: how many entries are; trials count in the order of their ends.
     """
     files = {file.name: file for name in STUDY_FILES for file in folder.glob(name)}
     if plots := sorted((folder / "plots").glob("*.*")):

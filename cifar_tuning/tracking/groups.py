@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cifar_tuning.overrides import key_of, split_list
+from cifar_tuning.overrides import key_of, split_list, value_of
 from cifar_tuning.ranking import BEST_ACCURACY
+from cifar_tuning.text import is_elsewhere
 from cifar_tuning.tracking import facts
 from cifar_tuning.tracking.base import STATUS_OF_STATE
 from cifar_tuning.tracking.sweeps import children_of, log_new, search_parent
@@ -25,11 +26,22 @@ def open_group(
     parent: str | None,
     name: str,
     job_num: int | None,
+    overrides: Sequence[str],
     own_tags: Mapping[str, str] | None = None,
 ) -> str:
-    """Create the run of a trial that is several jobs, or open it again for the next of them."""
+    """Create the run of a trial that is several jobs, or open it again for the next of them.
+
+    Args:
+        store: where.
+        folder: the trial's.
+        parent: the sweep's run, if there is one.
+        name: of the trial's run.
+        job_num: the trial's.
+        overrides: of the job that is to be nested in it.
+        own_tags: the user's.
+    """
     group = search_parent(store, facts.absolute(folder), within=parent)
-    if group is not None and group.data.tags.get(facts.PARENT) == parent:
+    if group is not None and group.data.tags.get(facts.PARENT) == parent and _is_of(group, overrides):
         store.reopen(group.info.run_id, {**facts.process_tags(), facts.STATE: "running"})
         return str(group.info.run_id)
     tags = {
@@ -42,6 +54,20 @@ def open_group(
         **({facts.JOB_NUM: str(job_num)} if job_num is not None else {}),
     }
     return str(store.client.create_run(store.experiment_id, tags=tags, run_name=name).info.run_id)
+
+
+def _is_of(group: Run, overrides: Sequence[str]) -> bool:
+    """Whether a job is one of a trial's, as far as those that ended have said what they are called with.
+
+    It is another trial's where a study began anew in its folder, because its database was lost.
+    """
+    known = _by_key(split_list(group.data.tags.get(facts.OVERRIDES, "")))
+    return all(known.get(key, value) == value for key, value in _by_key(overrides).items())
+
+
+def _by_key(overrides: Iterable[str]) -> dict[str, str]:
+    asked = {key_of(one): value_of(one) for one in overrides}
+    return {key: value for key, value in asked.items() if key != "seed" and not is_elsewhere(key)}
 
 
 def close_group(store: Store, group: str, state: str) -> None:

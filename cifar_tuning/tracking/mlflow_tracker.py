@@ -257,7 +257,7 @@ class MLflowTracker:
         if context.group_dir is not None:
             name, number = f"trial {context.job_num}", context.job_num
             own = {key: value for key, value in self.tags.items() if key != facts.RUN_NAME}
-            parent = self._group = open_group(store, context.group_dir, parent, name, number, own)
+            parent = self._group = open_group(store, context.group_dir, parent, name, number, context.overrides, own)
         return parent
 
 

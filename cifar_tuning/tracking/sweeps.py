@@ -205,11 +205,12 @@ def _end(run: Run) -> tuple[str | None, float | None]:
 def of_number(children: list[Run], number: int | None) -> Run | None:
     """Find the run of a job, or of a trial of several.
 
-    A trial that was interrupted and then repeated with several seeds has two: the one that ended is meant.
+    A trial that was interrupted and then repeated with several seeds has two: the one that ended is meant. So does one
+    of a study that began anew in its folder, because its database was lost: the later one is meant.
     """
     same = [run for run in children if run.data.tags.get(facts.JOB_NUM) == str(number) and not _is_retrained(run)]
     ended = [run for run in same if run.data.tags.get(facts.STATE) in ENDED]
-    return next(reversed(ended or same), None)
+    return max(ended or same, key=lambda run: run.info.start_time, default=None)
 
 
 def _is_retrained(run: Run) -> bool:

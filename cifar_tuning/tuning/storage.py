@@ -257,7 +257,8 @@ def _listen(storage: RDBStorage) -> None:
 
 
 def _advice(error: Exception) -> str:
-    message = first_line(error).rstrip(".")
+    said = root_cause(error) if isinstance(error, StorageInternalError) else error  # it says the same of everything
+    message = first_line(said).rstrip(".")
     lowered = message.lower()
     if "no longer compatible" in lowered or "storage upgrade" in lowered:
         return f"{message}. Upgrade a copy of it, or give another storage."
@@ -265,6 +266,8 @@ def _advice(error: Exception) -> str:
         return f"{message}. This disk has no locks, as many network disks: give sqlite:////FILE on a local one."
     if "locked" in lowered:
         return f"{message}. Another program keeps it locked; close that, or give another storage."
+    if "not a database" in lowered or "malformed" in lowered:
+        return f"{message}. Restore the file, or move it away: then the study begins anew, beside what its trials left."
     if "disk i/o" in lowered or "is full" in lowered or getattr(error, "errno", None) == errno.ENOSPC:
         return f"{message}. Is there room on the disk? Another one is given as sqlite:////FILE."
     if isinstance(error, ModuleNotFoundError | ImportError):

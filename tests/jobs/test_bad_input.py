@@ -1,9 +1,11 @@
 import re
 import shlex
+from pathlib import Path
 
 import pytest
 
 from cifar_tuning.errors import ConfigError
+from cifar_tuning.jobs.callback import make_folder
 from cifar_tuning.jobs.checks import RULES
 from cifar_tuning.jobs.prepare import prepare
 
@@ -242,6 +244,20 @@ def test_an_output_folder_that_cannot_be_written(tiny, arguments):
     assert outcome.code == 1
     assert "/proc/nothing can't be written to" in outcome.err
     assert "Traceback" not in outcome.err
+
+
+def test_an_output_folder_on_a_full_disk(tmp_path, monkeypatch, capsys):
+    """It takes an empty file; then Hydra would end with a traceback when it writes the configuration."""
+
+    def full(file: Path, data: bytes) -> int:
+        file.touch()
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(SystemExit):
+        make_folder(str(tmp_path), "hydra.run.dir")
+    assert f"hydra.run.dir={tmp_path} can't be written to: [Errno 28] No space left on" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_tracking_server_that_is_down(tiny):

@@ -124,6 +124,19 @@ def test_what_the_winner_reached_on_the_test_set(client, root, sweep_dir, winner
     assert {k: v for k, v in parent.data.metrics.items() if k.startswith("test/")} == pytest.approx(expected)
 
 
+def test_the_best_value_of_a_study_that_began_anew_follows_that_of_the_lost_one(started, client, root, sweep_dir):
+    config, jobs = config_of(root, sweep_dir), [("complete", 0.5)]
+    for curve in ([[0, 0.5, 1000], [1, 0.7, 2000]], [[0, 0.2, 3000]], [[0, 0.2, 3000], [2, 0.6, 4000]]):
+        callback = SweepRun()
+        callback.on_multirun_start(config)
+        run_jobs(started, sweep_dir, jobs)
+        (sweep_dir / "best_values.json").write_text(json.dumps(curve))
+        callback.on_multirun_end(config)
+    (parent,) = parents(client)
+    history = client.get_metric_history(parent.info.run_id, "best_value")
+    assert sorted((one.step, one.value) for one in history) == [(0, 0.5), (1, 0.7), (2, 0.2), (3, 0.6)]
+
+
 def test_another_machines_sweep_in_a_folder_of_the_same_name_is_another(started, client, root, sweep_dir):
     SweepRun().on_multirun_start(config_of(root, sweep_dir))
     (own,) = parents(client)
@@ -276,6 +289,18 @@ def test_only_the_winner_becomes_a_model(started, client, root, sweep_dir, capsy
     assert capsys.readouterr().out == f"  models:/{models[1][0].model_id}  # the best trial's model, in MLflow\n"
 
 
+def test_a_model_of_another_job_in_the_winners_folder_is_not_the_winners(started, client, root, sweep_dir):
+    """An interrupted grid logged none; another grid in its folder puts aside what the winner left."""
+    callback, config = Loading(), config_of(root, sweep_dir, log_model="auto")
+    callback.on_multirun_start(config)
+    (winner,) = run_jobs(started, sweep_dir, [("complete", 0.8)])
+    (later,) = run_jobs(started, sweep_dir, [("complete", 0.5)])
+    (sweep_dir / "0" / "result.json").write_text(json.dumps({"run_id": later.run_id}))
+    callback.on_multirun_end(config)
+    assert parents(client)[0].data.tags["best.run_id"] == winner.run_id
+    assert not client.get_run(winner.run_id).outputs.model_outputs
+
+
 def test_a_broken_loader_costs_a_warning(started, client, root, sweep_dir, caplog):
     callback = Broken()
     config = config_of(root, sweep_dir, log_model="auto")
@@ -371,9 +396,22 @@ def test_parameters_that_the_store_refuses_are_an_error(root, sweep_dir):
 @pytest.mark.parametrize(("accuracies", "spread"), [([0.5], None), ([0.5, 0.7], pytest.approx(0.02**0.5))])
 def test_the_spread_of_a_trial_s_seeds_is_there_if_there_are_several(root, client, sweep_dir, accuracies, spread):
     store = open_store(locate(f"sqlite:///{root / 'mlflow.db'}", root), "cifar10")
-    group = groups.open_group(store, sweep_dir / "0", None, "0", 0)
+    group = groups.open_group(store, sweep_dir / "0", None, "0", 0, [])
     for accuracy in accuracies:
         run = client.create_run(store.experiment_id, tags={"mlflow.parentRunId": group}).info.run_id
         client.log_metric(run, "val/acc_best", accuracy)
     groups.close_group(store, group, "complete")
     assert client.get_run(group).data.metrics.get("val/acc_best_std") == spread
+
+
+def test_a_trial_of_another_configuration_is_another(root, client, sweep_dir):
+    """A study's database was lost, or its study deleted: its trials begin anew with the same numbers."""
+    store = open_store(locate(f"sqlite:///{root / 'mlflow.db'}", root), "cifar10")
+    found = []
+    for lr, seed in ((0.1, 0), (0.1, 1), (0.2, 0), (0.2, 1)):
+        overrides = [f"optimizer.lr={lr}", "objective=[val/acc_best,model/macs]", f"seed={seed}", f"data.root={seed}"]
+        found.append(groups.open_group(store, sweep_dir / "0", None, "0", 0, overrides))
+        tags = {"mlflow.parentRunId": found[-1], "cifar_tuning.overrides": ",".join(overrides)}
+        client.create_run(store.experiment_id, tags=tags)
+        groups.close_group(store, found[-1], "complete")
+    assert found[0] == found[1] != found[2] == found[3]

@@ -82,6 +82,19 @@ def test_a_disk_that_is_full_when_the_database_is_opened(tmp_path, monkeypatch):
         open_storage(f"sqlite:///{tmp_path}/a.db")
 
 
+@pytest.mark.parametrize("whole", [0, 4096], ids=["no database", "malformed"])
+def test_a_damaged_database(tmp_path, whole):
+    """As a power cut may leave it; its study can begin anew beside what its trials left."""
+    file = tmp_path / "a.db"
+    open_storage(f"sqlite:///{file}").engine.dispose()
+    open_storage.cache_clear()
+    file.write_bytes(file.read_bytes()[:whole] + bytes(file.stat().st_size - whole))
+    for beside in tmp_path.glob("a.db-*"):
+        beside.unlink()
+    with pytest.raises(UserError, match=r"(not a database|malformed)\. Restore the file, or move it away"):
+        open_storage(f"sqlite:///{file}")
+
+
 def _barrier(barrier: Barrier) -> None:
     global together
     together = barrier
