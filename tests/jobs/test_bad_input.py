@@ -2,10 +2,12 @@ import re
 import shlex
 
 import pytest
+from omegaconf import OmegaConf
 
 from cifar_tuning.errors import ConfigError
 from cifar_tuning.jobs.checks import RULES
 from cifar_tuning.jobs.prepare import prepare
+from cifar_tuning.jobs.sweep_checks import storage_problems
 
 NARROW = """
 from torch import nn
@@ -204,6 +206,19 @@ def test_an_output_folder_that_cannot_be_written(tiny, arguments):
     assert outcome.code == 1
     assert "/proc/nothing can't be written to" in outcome.err
     assert "Traceback" not in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("storage", "said"),
+    [
+        ("optuna.db", ["hydra.sweeper.storage=optuna.db: must be the address of an SQL database"]),
+        ("sqlite:///optuna.db", []),
+        (None, []),
+    ],
+)
+def test_the_stock_sweepers_storage_is_an_address(storage, said):
+    found = storage_problems(OmegaConf.create({"hydra": {"sweeper": {"storage": storage}}}))
+    assert [line.partition(", such as")[0] for line in found] == said
 
 
 def test_a_tracking_server_that_is_down(tiny):
