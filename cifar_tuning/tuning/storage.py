@@ -17,7 +17,7 @@ import optuna
 from filelock import FileLock
 from optuna.exceptions import ExperimentalWarning, StorageInternalError
 from optuna.storages import BaseStorage, RDBStorage
-from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError, SQLAlchemyError
+from sqlalchemy.exc import IntegrityError, NoSuchModuleError, OperationalError, ProgrammingError, SQLAlchemyError
 
 from cifar_tuning.databases import close_databases_at_exit, sqlite_file, with_driver
 from cifar_tuning.errors import UserError
@@ -251,6 +251,8 @@ def _advice(error: Exception) -> str:
         return f"{message}. This disk has no locks, as many network disks: give sqlite:////FILE on a local one."
     if "locked" in lowered:
         return f"{message}. Another program keeps it locked; close that, or give another storage."
+    if isinstance(error, NoSuchModuleError):
+        return f"{message}. An address begins with the kind of database: sqlite:///, postgresql:// or mysql://."
     if isinstance(error, ModuleNotFoundError | ImportError):
         return f"{message}. Install the database's driver, such as psycopg2-binary for PostgreSQL or pymysql for MySQL."
     return f"{message}. Is the server up, the address right, the folder writable? null puts it in the sweep's folder."
