@@ -42,7 +42,8 @@ def sweep_problems(config: DictConfig) -> list[str]:
         jobs = list(jobs_to_check(config, options))
     except ConfigError as error:
         return list(dict.fromkeys([*problems, *error.problems]))
-    problems |= {problem: [] for problem in _direction_problems(config)}
+    of_sweeper = [*_direction_problems(config), *([] if is_study(config.hydra) else storage_problems(config))]
+    problems |= {problem: [] for problem in of_sweeper}
     folders = folder_problems(jobs) if basic else {}
     problems |= folders
     warn_of_keys([job for _, job in jobs])
@@ -122,6 +123,14 @@ def _direction_problems(config: DictConfig) -> list[str]:
     if direction is None or "hydra.sweeper.direction" in given_options(config.hydra):
         return []
     return direction_problems(objectives_of(config), direction)
+
+
+def storage_problems(config: DictConfig) -> list[str]:
+    """Returns what is wrong with the stock sweeper's storage, which would end in SQLAlchemy's traceback."""
+    storage = OmegaConf.select(config, "hydra.sweeper.storage")
+    if not isinstance(storage, str) or "://" in storage:
+        return []
+    return [f"hydra.sweeper.storage={storage}: must be the address of an SQL database, such as sqlite:///optuna.db"]
 
 
 def _study(config: DictConfig) -> tuple[Any, list[str]]:

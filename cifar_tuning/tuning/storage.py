@@ -17,7 +17,7 @@ import optuna
 from filelock import FileLock
 from optuna.exceptions import ExperimentalWarning, StorageInternalError
 from optuna.storages import BaseStorage, RDBStorage
-from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError, SQLAlchemyError
+from sqlalchemy.exc import IntegrityError, NoSuchModuleError, OperationalError, ProgrammingError, SQLAlchemyError
 
 from cifar_tuning.databases import close_databases_at_exit, sqlite_file, with_driver
 from cifar_tuning.errors import DiskError, UserError, root_cause
@@ -270,6 +270,8 @@ def _advice(error: Exception) -> str:
         return f"{message}. Restore the file, or move it away: then the study begins anew, beside what its trials left."
     if "disk i/o" in lowered or "is full" in lowered or getattr(error, "errno", None) == errno.ENOSPC:
         return f"{message}. Is there room on the disk? Another one is given as sqlite:////FILE."
+    if isinstance(error, NoSuchModuleError):
+        return f"{message}. An address begins with the kind of database: sqlite:///, postgresql:// or mysql://."
     if isinstance(error, ModuleNotFoundError | ImportError):
         return f"{message}. Install the database's driver, such as psycopg2-binary for PostgreSQL or pymysql for MySQL."
     return f"{message}. Is the server up, the address right, the folder writable? null puts it in the sweep's folder."

@@ -3,11 +3,13 @@ import shlex
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 
 from cifar_tuning.errors import ConfigError
 from cifar_tuning.jobs.callback import make_folder
 from cifar_tuning.jobs.checks import RULES
 from cifar_tuning.jobs.prepare import prepare
+from cifar_tuning.jobs.sweep_checks import storage_problems
 
 NARROW = """
 from torch import nn
@@ -258,6 +260,19 @@ def test_an_output_folder_on_a_full_disk(tmp_path, monkeypatch, capsys):
         make_folder(str(tmp_path), "hydra.run.dir")
     assert f"hydra.run.dir={tmp_path} can't be written to: [Errno 28] No space left on" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("storage", "said"),
+    [
+        ("optuna.db", ["hydra.sweeper.storage=optuna.db: must be the address of an SQL database"]),
+        ("sqlite:///optuna.db", []),
+        (None, []),
+    ],
+)
+def test_the_stock_sweepers_storage_is_an_address(storage, said):
+    found = storage_problems(OmegaConf.create({"hydra": {"sweeper": {"storage": storage}}}))
+    assert [line.partition(", such as")[0] for line in found] == said
 
 
 def test_a_tracking_server_that_is_down(tiny):

@@ -202,10 +202,17 @@ def test_a_user_without_a_home_directory_is_told(monkeypatch):
         ("train.py optimizer.lr 0.1", "optimizer.lr 0.1: no option; write OPTION=VALUE, .* such as optimizer.lr=0.1"),
         ("train.py -m optimizer.lr = 0.1 seed=1", "optimizer.lr =? ?0.1: no option"),
         ("train.py -m a=1 -cn mine ~model --config-dir conf x= --cfg job -p model ++b=2", None),
+        ("train.py -m seed=1,2 hydra.sweeper.n_trials=3", "n_trials: of an Optuna study; add hydra/sweeper=study"),
+        ("train.py -m a=1,2 hydra.sweeper.n_trials=3 hydra/sweeper=optuna hydra.sweeper.max_batch_size=2", None),
+        ("my_train.py -m seed=1,2 hydra.sweeper.n_trials=3", None),
+        ("train.py -m seed=1,2 hydra.sweeper.n_trials=3 experiment=mine", None),
+        ("train.py -m seed=1,2 hydra.sweeper.n_trials=3 +mygroup=mine", None),
+        ("train.py -m seed=1,2 hydra.sweeper.n_trials=3 --config-name=mine", None),
+        ("train.py -m a=1,2 ~hydra.sweeper.params.a hydra.sweeper.max_batch_size=2", None),
         ("predict.py outputs/demo", "outputs/demo: no option; .* such as run=outputs/demo"),
     ],
 )
-def test_what_has_no_equals_sign_is_no_option(typed, said):
+def test_what_is_no_option_is_told_before_hydra_reads_it(typed, said):
     with pytest.raises(UserError, match=said) if said else nullcontext():
         check_overrides(typed.split())
 

@@ -46,6 +46,11 @@ def test_a_server_is_reached_by_the_driver_that_is_installed(scheme):
     assert f"storage={scheme}://me:***@127.0.0.1:9/x" in str(error.value)
 
 
+def test_a_kind_of_database_that_there_is_not():
+    with pytest.raises(UserError, match=r"storage=postgres://me:\*\*\*@db/x: .* sqlite:///, postgresql:// or mysql://"):
+        open_storage("postgres://me:hidden@db/x")
+
+
 @pytest.mark.parametrize("name", ["a.db", "50%.db", "a?b.db", "a%20b.db", "ä b.db"])
 def test_a_file_has_its_name_in_its_address(tmp_path, name):
     assert sqlite_file(sqlite_url(tmp_path / name)) == tmp_path / name
