@@ -11,4 +11,5 @@ __version__ = "0.1.0"
 _above = Path(__file__).resolve().parent.parent
 # Outputs (mlflow.db, mlruns/, multirun/, outputs/, data/) live here wherever a command was typed. Of a package that is
 # installed into an environment, for another application to use, they are that application's: where it was started.
-PROJECT_ROOT = _above if (_above / "conf").is_dir() else Path.cwd()
+# (Among installed packages some application's own conf/ may lie.)
+PROJECT_ROOT = _above if (_above / "conf" / "config.yaml").is_file() and (_above / "train.py").is_file() else Path.cwd()

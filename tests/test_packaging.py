@@ -4,6 +4,8 @@ import ast
 import configparser
 import importlib.metadata
 import re
+import runpy
+import shutil
 import sys
 
 import pytest
@@ -29,6 +31,20 @@ def test_the_metadata_name_the_pythons_that_the_readme_names() -> None:
     (first, last) = re.search(r"Python 3\.(\d+) to 3\.(\d+)", (PROJECT_ROOT / "README.md").read_text()).groups()
     assert named == [str(minor) for minor in range(int(first), int(last) + 1)]
     assert options["options"]["python_requires"] == f">=3.{first}"
+
+
+@pytest.mark.parametrize(
+    ("beside", "ours"), [([], False), (["conf/config.yaml"], False), (["conf/config.yaml", "train.py"], True)]
+)
+def test_outputs_go_to_the_project_or_where_an_application_was_started(tmp_path, monkeypatch, beside, ours) -> None:
+    """Another application may have installed a package `conf` of its own."""
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    for name in (*beside, "cifar_tuning/__init__.py"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(PROJECT_ROOT / name, tmp_path / name)
+    found = runpy.run_path(str(tmp_path / "cifar_tuning" / "__init__.py"))["PROJECT_ROOT"]
+    assert found == (tmp_path if ours else tmp_path / "here")
 
 
 @pytest.mark.parametrize("name", ["study", "fused"])

@@ -178,7 +178,7 @@ class Claims:
         if self.max_retry is not None and retries > self.max_retry:
             self.fail(trial.number, f"its process died {counted(retries, 'time')}")
             return
-        log.warning("Trial %d: its process died; it goes on from its last checkpoint.", trial.number)
+        log.warning("Trial %d: its process died; it goes on from its last checkpoint, if there is one.", trial.number)
         self.storage.record_heartbeat(trial._trial_id)  # so that no other machine takes it up at the same time
         self.storage.set_trial_system_attr(trial._trial_id, RETRIES, retries)
         self._set_state(trial._trial_id, TrialState.WAITING)
