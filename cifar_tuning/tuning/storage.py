@@ -133,13 +133,16 @@ def _open_and_create(url: str, arguments: dict[str, Any]) -> Storage:
     """Opens a storage while others may do the same.
 
     Whoever opens a new one makes its tables, Optuna's dashboard too, which knows nothing of our lock; of two at once
-    each finds tables that were not there a moment ago. Once more, and they are all there.
+    each finds tables that were not there a moment ago, or is told "locked" without any wait. Once more, and they are
+    all there.
     """
+    patience = time.monotonic() + LOCK_SECONDS
     for _ in range(TABLE_ATTEMPTS):
         try:
             return Storage(url, **arguments)
         except (IntegrityError, OperationalError, ProgrammingError) as error:
-            if not isinstance(error, IntegrityError) and "already exists" not in str(error):
+            locked = "database is locked" in str(error) and time.monotonic() < patience
+            if not isinstance(error, IntegrityError) and "already exists" not in str(error) and not locked:
                 raise
             time.sleep(TABLE_WAIT)
     return Storage(url, **arguments)

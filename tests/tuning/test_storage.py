@@ -12,12 +12,13 @@ from unittest.mock import Mock
 import optuna
 import pytest
 from sqlalchemy import text
+from sqlalchemy.exc import IntegrityError, OperationalError
 
 from cifar_tuning import databases
 from cifar_tuning.databases import sqlite_file, sqlite_url
 from cifar_tuning.errors import UserError
 from cifar_tuning.tuning import storage
-from cifar_tuning.tuning.storage import lost, open_storage
+from cifar_tuning.tuning.storage import Storage, lost, open_storage
 
 PROCESSES = 4
 
@@ -128,6 +129,28 @@ def _open_as_a_dashboard_does(folder: Path, files: int) -> None:
                     optuna.storages.RDBStorage(f"sqlite:///{file}")
                 except Exception:  # it has no lock: what it runs into is its own
                     time.sleep(0.001)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        IntegrityError("INSERT INTO version_info", None, Exception("UNIQUE constraint failed")),
+        OperationalError("CREATE TABLE studies", None, Exception("table studies already exists")),
+        OperationalError("CREATE TABLE studies", None, Exception("database is locked")),
+    ],
+)
+def test_tables_that_another_program_makes_are_found_at_the_next_attempt(tmp_path, monkeypatch, error):
+    errors = [error, error]
+
+    class Contended(Storage):
+        def __init__(self, *args, **kwargs):
+            if errors:
+                raise errors.pop()
+            super().__init__(*args, **kwargs)
+
+    monkeypatch.setattr(storage, "Storage", Contended)
+    monkeypatch.setattr(storage, "TABLE_WAIT", 0)
+    assert open_storage(f"sqlite:///{tmp_path}/optuna.db").get_all_studies() == []
 
 
 @pytest.mark.slow
