@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import OneCycleLR
 
 from cifar_tuning.data.batches import EvalBatches, TrainBatches
 from cifar_tuning.errors import ConfigError
@@ -59,7 +60,7 @@ def make_trainer(prepared: Prepared, folder: Path, listeners: Sequence[Listener]
         listeners: hear of each epoch before the tracker does, of those in the checkpoint as well.
 
     Raises:
-        ConfigError: the last batch of an epoch is too small for the model.
+        ConfigError: the last batch of an epoch is too small for the model, or its schedule too short for the run.
         DataError: the dataset can't be had.
     """
     parts = prepared.parts
@@ -79,10 +80,12 @@ def make_trainer(prepared: Prepared, folder: Path, listeners: Sequence[Listener]
     compile = choose_compile(prepared, work, formats, parts.trainer.epochs * len(train))
     optimizer = make_optimizer(parts)
     _warn_of_decay(optimizer, parts, prepared.config)
+    schedule = Schedule(parts.schedule, optimizer, parts.trainer.epochs, len(train))
+    _refuse_short_cycle(schedule, parts.trainer.epochs * (len(train) if schedule.every_step else 1))
     trainer = Trainer(
         model,
         optimizer,
-        Schedule(parts.schedule, optimizer, parts.trainer.epochs, len(train)),
+        schedule,
         parts.regularizer,
         train,
         val,
@@ -110,6 +113,12 @@ def _make_batches(prepared: Prepared, device: torch.device) -> tuple[TrainBatche
     if (problem := last_batch_problem(prepared.parts, train.count)) is not None:
         raise ConfigError([problem])
     return train, val
+
+
+def _refuse_short_cycle(schedule: Schedule, steps: int) -> None:
+    """Refuses a cycle of a given number of steps that is shorter than the run: beyond its end it raises an error."""
+    if isinstance(schedule.scheduler, OneCycleLR) and (end := schedule.scheduler.total_steps) < steps:
+        raise ConfigError([f"schedule.total_steps={end}: OneCycleLR ends before the run, which steps it {steps} times"])
 
 
 def _warn_of_decay(optimizer: Optimizer, parts: Parts, config: dict[str, Any]) -> None:

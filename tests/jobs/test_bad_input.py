@@ -23,7 +23,7 @@ class Narrow(nn.Module):
         return self.head(x.flatten(1))
 """
 
-V2 = "torchvision.transforms.v2"
+V2, ONE_CYCLE = "torchvision.transforms.v2", "torch.optim.lr_scheduler.OneCycleLR"
 
 
 @pytest.fixture(autouse=True)
@@ -194,6 +194,10 @@ def test_probabilities_in_the_place_of_logits_do_not_go_unnoticed(configure, cap
         (
             ["data.train_limit=65", "~model", "+model={_target_: torchvision.models.resnet18, num_classes: 10}"],
             "data.batch_size=64: the last of 65 images is a batch by itself, and ResNet can't be trained on one",
+        ),
+        (
+            ["~schedule", f"+schedule={{_target_: {ONE_CYCLE}, _partial_: true, max_lr: 0.1, total_steps: 15}}"],
+            "schedule.total_steps=15: OneCycleLR ends before the run, which steps it 16 times",
         ),
     ],
 )
