@@ -34,14 +34,16 @@ def write_page(results: Results, pictures: Mapping[str, list[Picture]]) -> None:
         *([] if results.scale.quick else [NOT_JUDGED]),
         *_picture_lines(results, pictures.get("", [])),
         *([" ".join(together), ""] if not results.scale.quick and (together := offsets(results)) else []),
-        *_order(results, found),
+        "## The order of the published tables",
+        "",
+        *_statements(results, [one for one in found if one.verdict.ordered], named=False),
         "## The report's tables",
         "",
     ]
     verdicts = _by_experiment([*found, *statements])
     for section in SECTIONS:
         if section.experiment == CLAIMS[0]:
-            lines += ["## The ten statements", "", *_statements(results, statements)]
+            lines += ["## The ten statements", "", *_statements(results, statements, named=True)]
         lines += _section(results, section, pictures.get(section.experiment, []), verdicts)
     lines += _commands(results)
     notes = results.scale.data / NOTES
@@ -90,19 +92,12 @@ def _to_train(results: Results, verdict: Verdict) -> str:
     return f"`{results.scale.make} ONLY={','.join(verdict.experiments)}`"
 
 
-def _order(results: Results, verdicts: Sequence[Checked]) -> list[str]:
-    lines = ["## The order of the published tables", ""]
-    for one in (one for one in verdicts if one.verdict.ordered):
-        evidence = ". ".join(one.verdict.sentences) or _to_train(results, one.verdict)
-        lines.append(f"- {one.verdict.says}: **{one.outcome}**. {evidence}.")
-    return [*lines, ""]
-
-
-def _statements(results: Results, verdicts: Sequence[Checked]) -> list[str]:
+def _statements(results: Results, verdicts: Sequence[Checked], named: bool) -> list[str]:
     lines = []
     for one in verdicts:
+        name = f"**{one.verdict.name}.** " if named else ""
         evidence = ". ".join(one.verdict.sentences) or _to_train(results, one.verdict)
-        lines.append(f"- **{one.verdict.name}.** {one.verdict.says}: **{one.outcome}**. {evidence}.")
+        lines.append(f"- {name}{one.verdict.says}: **{one.outcome}**. {evidence}.")
     return [*lines, ""]
 
 

@@ -31,13 +31,6 @@ VALUES = {
     "crop_flip": "crop and flip",
     "leaky_relu": "leaky ReLU",
     "0.0001": "1e-4",
-}
-VALUES |= {"relu": "ReLU", "swish": "Swish", "trivial_augment": "TrivialAugment", "l1": "L1", "l2": "L2"}
-
-
-# Values that need no name before them.
-SELF_EVIDENT = ("augmentation", "model.activation", "regularizer", "variant")
-VALUES |= {
     "decay_0.1_50": "0.1 every 50",
     "decay_0.1_40": "0.1 every 40",
     "decay_0.2_40": "0.2 every 40",
@@ -49,6 +42,9 @@ VALUES |= {
     "momentum_0.5": "momentum 0.5",
     "momentum_0.95": "momentum 0.95",
 }
+VALUES |= {"relu": "ReLU", "swish": "Swish", "trivial_augment": "TrivialAugment", "l1": "L1", "l2": "L2"}
+# Values that need no name before them.
+SELF_EVIDENT = ("augmentation", "model.activation", "regularizer", "variant")
 
 
 @dataclass(frozen=True)
