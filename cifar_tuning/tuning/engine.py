@@ -99,7 +99,7 @@ class Engine:
                     full = full_disk(error, f"{self.options.same_command} goes on")
                     if full is not None:  # the next trial would fail of it too
                         self._give_back()
-                        raise full from error
+                        raise full from (error.__cause__ if full is error else error)
                     self._after_launcher_error(trials, error)
             if asked_to_stop():
                 raise SystemExit(128 + signal.SIGTERM)

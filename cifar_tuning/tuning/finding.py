@@ -1,8 +1,12 @@
 """Opens the study of a finished sweep, read-only, from what the sweep left."""
 
 import json
+import os
+import sqlite3
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
+from urllib.parse import quote
 
 import optuna
 from optuna.distributions import BaseDistribution, FloatDistribution
@@ -10,7 +14,7 @@ from optuna.storages import RDBStorage
 from sqlalchemy.engine import make_url
 
 from cifar_tuning.databases import in_folder, sqlite_file, sqlite_url, with_driver
-from cifar_tuning.errors import UserError
+from cifar_tuning.errors import UserError, root_cause
 from cifar_tuning.job_folders import study_in
 from cifar_tuning.overrides import key_of
 from cifar_tuning.text import first_line, without_password
@@ -52,13 +56,24 @@ def find_study(folder: Path | None, params: Mapping[str, str], storage: str | No
     try:
         make_url(url)
         # Opened the usual way Optuna would make its tables, in whatever database was named by mistake.
-        opened = RDBStorage(with_driver(url), skip_table_creation=True)
+        opened = RDBStorage(with_driver(url), _unwritable(file), skip_table_creation=True)
         return optuna.load_study(study_name=name, storage=opened)
     except Exception as error:  # every database has its own way to say no
-        reason = first_line(error).rstrip(".")
+        reason = first_line(root_cause(error)).rstrip(".")
         raise UserError(
             f"The study {name} can't be read from {shown} ({reason}): start the server, or give storage=…"
         ) from error
+
+
+def _unwritable(file: Path | None) -> dict[str, Any]:
+    """Returns how SQLAlchemy is to open a file in a folder that is read only.
+
+    SQLite makes files beside a database in WAL mode even to read it, unless it is told that nobody writes there.
+    """
+    if file is None or os.access(file.parent, os.W_OK) or file.with_name(f"{file.name}-wal").exists():
+        return {}
+    address = f"file:{quote(str(file.absolute()))}?immutable=1"
+    return {"creator": lambda: sqlite3.connect(address, uri=True)}
 
 
 def maximized(study: optuna.Study | None, params: Mapping[str, str]) -> list[bool]:

@@ -1,5 +1,6 @@
 """A batch of trials from the launcher's answers to the study, without anything that trains."""
 
+import math
 from contextlib import nullcontext
 from types import SimpleNamespace
 
@@ -10,7 +11,7 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from optuna.trial import TrialState
 
-from cifar_tuning.errors import UserError
+from cifar_tuning.errors import DiskError, UserError
 from cifar_tuning.tuning.claims import RETRIES, Claims
 from cifar_tuning.tuning.endings import Endings
 from cifar_tuning.tuning.engine import Engine, consecutive
@@ -101,6 +102,17 @@ def test_seed_by_seed_those_that_go_on(make):
     assert states(engine) == [COMPLETE, PRUNED, FAIL, RUNNING, COMPLETE]
     assert [trial.value for trial in engine.study.get_trials()] == [0.5, None, None, None, 0.5]
     assert engine.study.get_trials()[2].user_attrs["error"] == "ValueError: no memory"
+
+
+def test_a_full_disk_gives_its_trial_back_and_is_no_cause_of_itself(make):
+    """Whoever looked for the last cause of one that is would never come to an end."""
+    engine, _ = make(0, answers={(0, None): DiskError("full")})
+    engine.deadline, engine.batch = math.inf, 1
+    engine.suggest = lambda trial: bool(trial.suggest_int("x", 1, 8))
+    with pytest.raises(DiskError) as full:
+        engine.run()
+    assert full.value.__cause__ is None
+    assert states(engine) == [WAITING]
 
 
 @pytest.mark.parametrize(

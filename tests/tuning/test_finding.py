@@ -1,5 +1,6 @@
 """A sweep's study, found again from what the sweep left."""
 
+import os
 import sqlite3
 from contextlib import closing
 
@@ -9,6 +10,7 @@ from omegaconf import OmegaConf
 
 from cifar_tuning.errors import UserError
 from cifar_tuning.tuning.finding import find_study, maximized, searched
+from cifar_tuning.tuning.storage import open_storage
 
 OURS = {"hydra.sweeper._target_": "cifar_tuning.tuning.plugin.StudySweeper", "hydra.sweeper.study_name": "mine"}
 STOCK = {
@@ -46,6 +48,20 @@ def test_found(url, tmp_path, marker, params, storage):
     study = find_study(tmp_path, given, storage and url)
     assert study is not None
     assert len(study.trials) == 1
+
+
+def test_in_a_folder_that_is_read_only(tmp_path, monkeypatch):
+    """There SQLite can't make the files that its WAL mode has beside the database."""
+    address = f"sqlite:///{tmp_path}/50%25 a%3Fb.db"
+    opened = open_storage(address)
+    optuna.create_study(study_name="mine", storage=opened)
+    opened.engine.dispose()
+    access = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: path != tmp_path and access(path, mode))
+    study = find_study(tmp_path, OURS, address)
+    assert study is not None
+    assert study.trials == []
+    assert list(tmp_path.glob("*.db-*")) == []
 
 
 @pytest.mark.parametrize("params", [{}, {"hydra.sweeper._target_": "BasicSweeper"}])
