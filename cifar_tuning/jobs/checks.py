@@ -56,6 +56,7 @@ RULES = {
     ),
     "schedule.decay": number(lambda v: 0 < v <= 1, "a number above 0 and at most 1, such as 0.1"),
     "schedule.pct_start": number(lambda v: 0 < v < 1, "a number between 0 and 1, such as 0.3"),
+    "schedule.warmup_ratio": BELOW_ONE,
     "schedule.eta_min": number(lambda v: v >= 0, "a number, 0 or above"),
     "schedule.max_lr": number(lambda v: v > 0, "a number above 0"),
 }

@@ -12,10 +12,22 @@ from collections.abc import Callable
 from typing import Any
 
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import CyclicLR, LambdaLR, LRScheduler, OneCycleLR, ReduceLROnPlateau, StepLR
+from torch.optim.lr_scheduler import (
+    CosineAnnealingLR,
+    CyclicLR,
+    LambdaLR,
+    LinearLR,
+    LRScheduler,
+    OneCycleLR,
+    ReduceLROnPlateau,
+    SequentialLR,
+    StepLR,
+)
 
 # Count batches.
 BY_STEP = (OneCycleLR, CyclicLR)
+# Share of the learning rate with which a warm-up begins.
+COLD = 0.01
 
 
 def constant(optimizer: Optimizer) -> LRScheduler:
@@ -28,6 +40,28 @@ def step(optimizer: Optimizer, decay_epochs: int | None, decay: float) -> LRSche
     if decay_epochs is None:
         return constant(optimizer)
     return StepLR(optimizer, step_size=decay_epochs, gamma=decay)
+
+
+def warmup_cosine(
+    optimizer: Optimizer, epochs: int, steps_per_epoch: int, warmup_ratio: float, eta_min: float
+) -> LRScheduler:
+    """Rises linearly to the learning rate, then falls by half a cosine, batch by batch.
+
+    Goyal et al. 2017, "Accurate, Large Minibatch SGD", section 2.2; Loshchilov and Hutter 2017, "SGDR", equation 5.
+
+    Args:
+        optimizer: its learning rate is the highest.
+        epochs: the run's length.
+        steps_per_epoch: batches in an epoch.
+        warmup_ratio: share of all batches in which it rises, from a hundredth; below 1.
+        eta_min: the learning rate after the last batch.
+    """
+    steps = epochs * steps_per_epoch
+    rise = min(round(warmup_ratio * steps), steps - 1)
+    fall = CosineAnnealingLR(optimizer, steps - rise, eta_min)
+    if rise == 0:  # LinearLR would never leave its beginning
+        return fall
+    return SequentialLR(optimizer, [LinearLR(optimizer, COLD, total_iters=rise), fall], [rise])
 
 
 def _unchanged(epoch: int) -> float:

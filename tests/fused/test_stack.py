@@ -14,10 +14,11 @@ from cifar_tuning.models import ResNet, SimpleNN
 from cifar_tuning.training import L1, L2, ElasticNet, Regularizer
 from cifar_tuning.training.display import Display
 from cifar_tuning.training.loop import run_epochs
-from cifar_tuning.training.schedules import constant, step
+from cifar_tuning.training.schedules import constant, step, warmup_cosine
 
 SGD, ADAM, ADAMW = torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW
 COSINE = partial(torch.optim.lr_scheduler.CosineAnnealingLR, T_max=4)
+WARM_UP = partial(warmup_cosine, warmup_ratio=0.3, eta_min=0.0)
 ONE_CYCLE = partial(torch.optim.lr_scheduler.OneCycleLR, max_lr=0.02)
 PLATEAU = partial(torch.optim.lr_scheduler.ReduceLROnPlateau, patience=0)
 NET = partial(SimpleNN, batch_norm=True)
@@ -49,7 +50,7 @@ CASES = {
     "schedules": [
         {"schedule": s, "epochs": 7} for s in (constant, partial(step, decay_epochs=1, decay=0.1), COSINE, PLATEAU)
     ],
-    "onecycle": [{"schedule": s, "epochs": 7} for s in (ONE_CYCLE, partial(ONE_CYCLE, pct_start=0.6))],
+    "onecycle": [{"schedule": s, "epochs": 7} for s in (ONE_CYCLE, partial(ONE_CYCLE, pct_start=0.6), WARM_UP)],
     "epochs": [{"epochs": e} for e in (1, 7, 2)],
     "label_smoothing": [{"label_smoothing": s} for s in (0.0, 0.1, 0.3)],
     "label_smoothing_alike": same(2, label_smoothing=0.1),

@@ -70,6 +70,11 @@ def ask(configure, tmp_path):
         ),
         (["schedule=cosine"], ["schedule=cosine", "schedule.T_max=2"], []),
         (["schedule=onecycle"], ["schedule=onecycle"], [f"schedule.epochs=3: .*{KEEP}. It is the run's whole length"]),
+        (
+            ["schedule=warmup_cosine"],
+            ["schedule=warmup_cosine"],
+            [f"schedule.epochs=3: .*{KEEP}. It is the run's whole length"],
+        ),
         # What was typed is no word about the length.
         (["schedule=cosine"], ["schedule=cosine", "schedule.T_max=7"], [f"schedule.T_max=7: .*; {KEEP}$"]),
         (ONE_CYCLE, ONE_CYCLE, [f"trainer.epochs=3: RUN was trained with 2; {KEEP}. Its schedule, or .* train anew"]),

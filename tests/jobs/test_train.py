@@ -69,7 +69,7 @@ def test_the_same_seed_gives_the_same_run(tiny, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("options", [[], ["model.dropout=0.3", "schedule=onecycle", "augmentation=crop_flip"]])
+@pytest.mark.parametrize("options", [[], ["model.dropout=0.3", "schedule=warmup_cosine", "augmentation=crop_flip"]])
 def test_resume_is_bitwise_the_uninterrupted_run(tiny, tmp_path, options):
     check_that_it_goes_on(tiny, tmp_path, *options)
 
@@ -319,6 +319,7 @@ def test_a_diverged_run_returns_its_best(tiny, tmp_path):
         ["model=resnet20", "model.depth=8", "model.shortcut=B"],
         ["model=resnet20", "model.depth=8", "model.separable=true", "model.activation=swish"],
         ["optimizer=adam", "schedule=cosine"],
+        ["optimizer=adam", "schedule=warmup_cosine", "schedule.warmup_ratio=0.5"],
         ["optimizer=adamw", "schedule=onecycle", "regularizer.strength=0.01"],
         ["schedule=step", "schedule.decay_epochs=1", "regularizer=l1"],
         ["regularizer=elastic_net", "augmentation=crop_flip", "augmentation.flip=false"],

@@ -9,7 +9,7 @@ import torch
 
 from cifar_tuning.training import Schedule
 from cifar_tuning.training import checkpoint as checkpoints
-from cifar_tuning.training.schedules import constant, step
+from cifar_tuning.training.schedules import constant, step, warmup_cosine
 
 ONE_CYCLE = partial(torch.optim.lr_scheduler.OneCycleLR, max_lr=0.1)
 COSINE = partial(torch.optim.lr_scheduler.CosineAnnealingLR, T_max=4)
@@ -40,6 +40,25 @@ def test_one_cycle_goes_up_and_down_by_the_batch(make_trainer):
     assert rates[0] < rates[1] < rates[2]
     assert rates[2] > rates[3] > rates[4] > rates[5]
     assert trainer.schedule.scheduler.last_epoch == 5 * len(trainer.train)
+
+
+@pytest.mark.parametrize(
+    ("warmup_ratio", "risen"),
+    [(0.25, 10), (0.0, 0), (0.001, 0), (0.999, 39)],
+)
+def test_a_warm_up_then_a_cosine(warmup_ratio, risen):
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.2)
+    options = {"warmup_ratio": warmup_ratio, "eta_min": 0.02}
+    schedule = Schedule(partial(warmup_cosine, **options), optimizer, epochs=4, steps_per_epoch=10)
+    assert schedule.every_step
+    rates = []
+    for _ in range(41):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.after_step()
+    rise = [0.2 * (0.01 + 0.99 * step / risen) for step in range(risen)]
+    fall = [0.02 + 0.09 * (1 + math.cos(math.pi * step / (40 - risen))) for step in range(41 - risen)]
+    assert rates == pytest.approx(rise + fall)
 
 
 def own(optimizer, interval=2):

@@ -369,11 +369,11 @@ def test_the_stock_plugin_stands_beside(run, tmp_path):
 
 @pytest.mark.slow
 def test_a_timeout_starts_no_further_trial(start, trials):
-    out = finish(start(*SPACE, "wait=0.6", "hydra.sweeper.timeout=2", "hydra.sweeper.n_trials=50"))
+    out = finish(start(*SPACE, "wait=1", "hydra.sweeper.timeout=5", "hydra.sweeper.n_trials=50"))
     done = trials()
     assert 1 <= len(done) < 12, out
     assert {t.state for t in done} == {TrialState.COMPLETE}
-    assert "stopped by hydra.sweeper.timeout=2; the same command goes on" in out
+    assert "stopped by hydra.sweeper.timeout=5; the same command goes on" in out
 
 
 def test_a_trial_that_its_own_search_space_prunes_is_no_failure(run, trials):
