@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 FREE_GROUPS = ("optimizer", "schedule", "regularizer", "tracking")
 FREE_KEYS = (
     *("seed", "resume", "objective", "trainer.epochs", "trainer.label_smoothing", "trainer.ema_decay"),
-    *("model.dropout", "model.batch_norm_momentum"),
+    *("trainer.max_grad_norm", "model.dropout", "model.batch_norm_momentum"),
 )
 
 

@@ -21,7 +21,7 @@ from cifar_tuning.training.settings import TrainerSettings
 SAME = ("model", "optimizer", "schedule", "regularizer", "augmentation", "data", "seed")
 # And these of the trainer.
 SAME_OF_TRAINER = (
-    *("label_smoothing", "mixup", "ema_decay"),
+    *("label_smoothing", "mixup", "ema_decay", "max_grad_norm"),
     *("initial_scale", "delay_fraction", "finetune_fraction"),
 )
 # Options of schedules that end after a number of epochs or steps.

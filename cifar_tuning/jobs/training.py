@@ -96,6 +96,7 @@ def make_trainer(prepared: Prepared, folder: Path, listeners: Sequence[Listener]
         compile=compile,
         record=record,
         label_smoothing=parts.trainer.label_smoothing,
+        max_grad_norm=parts.trainer.max_grad_norm,
         ema_decay=parts.trainer.ema_decay,
         folder=folder,
         config=prepared.config,

@@ -215,6 +215,8 @@ class Computation:
         self.zero_grad()
         # Each weight belongs to one run, so the gradient of the sum is every run's own.
         sum((penalty for penalty in penalties if penalty is not None), losses.sum()).backward()
+        for run in self.runs:
+            run.clip_gradients()
         with torch.no_grad():
             self.sums[0].add_(losses, alpha=len(images))
             self.sums[1].add_((logits.argmax(2) == class_of(labels)).sum(0))

@@ -30,6 +30,7 @@ RULES = {
     "label_smoothing": BELOW_ONE,
     "mixup": number(lambda value: 0 <= value <= MAX_MIXUP, f"a number from 0 to {MAX_MIXUP}"),
     "ema_decay": BELOW_ONE,
+    "max_grad_norm": Rule(lambda value: value is None or (is_number(value) and value > 0), "a number above 0, or null"),
     "initial_scale": number(lambda value: 0 < value <= 1, "a number above 0 and at most 1"),
     "delay_fraction": UP_TO_ONE,
     "finetune_fraction": UP_TO_ONE,
@@ -61,6 +62,8 @@ class TrainerSettings:
         ema_decay: what the exponential moving average of the weights keeps of itself at each step (Polyak and Juditsky
             1992); such as 0.995. Validation and `best.pt` take the average, which
             keeps less of itself in the first steps. 0: there is none.
+        max_grad_norm: longer gradients, all weights' taken as one vector, are shortened to this norm before each update
+            (Pascanu et al. 2013); None: they are not.
         initial_scale: progressive resizing: the training images' side at the beginning, as a share of the whole;
             1: they are whole from the beginning.
         delay_fraction: share of the epochs with the initial size.
@@ -80,6 +83,7 @@ class TrainerSettings:
     label_smoothing: float = 0.0
     mixup: float = 0.0
     ema_decay: float = 0.0
+    max_grad_norm: float | None = None
     initial_scale: float = 1.0
     delay_fraction: float = 0.5
     finetune_fraction: float = 0.2

@@ -76,6 +76,7 @@ class Trainer:
         label_smoothing: share of each label that is spread over all classes, in training.
         ema_decay: what the exponential moving average of weights and statistics keeps of itself at each step; it is
             what is validated and predicts then. 0: there is none.
+        max_grad_norm: norm to which longer gradients, of all weights together, are shortened; None: as they are.
         folder: where `best.pt` and `last.pt` go; None writes no checkpoints.
         config: the resolved configuration, kept in the checkpoints.
         run_id: the tracking run, kept in the checkpoints.
@@ -99,6 +100,7 @@ class Trainer:
         record: bool = False,
         label_smoothing: float = 0.0,
         ema_decay: float = 0.0,
+        max_grad_norm: float | None = None,
         folder: Path | None = None,
         config: dict[str, Any] | None = None,
         run_id: str | None = None,
@@ -111,6 +113,7 @@ class Trainer:
         self.listeners = list(listeners)
         self.progress = Progress()
         self.compile, self.record, self.label_smoothing = compile, record, label_smoothing
+        self.max_grad_norm = max_grad_norm
         self.average = WeightAverage(model, ema_decay) if ema_decay else None
         # Random numbers of its own, where several runs share the process's generators.
         self.generator: torch.Generator | None = None
@@ -228,6 +231,11 @@ class Trainer:
         for listener in self.listeners:
             listener.on_end(result)
         return result
+
+    def clip_gradients(self) -> None:
+        """Shortens the gradients of a step, if the run has a largest norm for them; nothing waits for the device."""
+        if self.max_grad_norm is not None:
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.max_grad_norm)
 
     def update_average(self) -> None:
         """Takes the weights of the step that was just done into their average, if the run keeps one."""

@@ -53,6 +53,7 @@ CASES = {
     "onecycle": [{"schedule": s, "epochs": 7} for s in (ONE_CYCLE, partial(ONE_CYCLE, pct_start=0.6), WARM_UP)],
     "epochs": [{"epochs": e} for e in (1, 7, 2)],
     "label_smoothing": [{"label_smoothing": s} for s in (0.0, 0.1, 0.3)],
+    "clipped": [{"max_grad_norm": norm} for norm in (None, 0.5, 0.1)],
     "label_smoothing_alike": same(2, label_smoothing=0.1),
     "ema_decay": [{"ema_decay": d, "seed": s} for s, d in enumerate((0.0, 0.5, 0.99))],
     "no_validation": [{"validate": False, "epochs": e, **rate} for e, rate in zip((2, 7, 3), RATES, strict=True)],

@@ -62,6 +62,7 @@ def ask(configure, tmp_path):
         ),
         ([], ["trainer.mixup=0.4"], ["trainer.mixup=0.4: RUN was trained with 0.0"]),
         ([], ["trainer.ema_decay=0.9"], ["trainer.ema_decay=0.9: "]),
+        ([], ["trainer.max_grad_norm=1.0"], ["trainer.max_grad_norm=1.0: RUN was trained with null"]),
         ([], ["trainer.label_smoothing=0.1"], ["trainer.label_smoothing=0.1: "]),
         (
             ["schedule=cosine"],

@@ -200,6 +200,7 @@ CASES = {
     "dropout": {"dropout": 0.4},
     "mixup": {"mixup": 0.3},
     "smoothing": {"label_smoothing": 0.1},
+    "clipped": {"max_grad_norm": 0.5},
     "l1": {"regularizer": L1(1e-4)},
     "average": {"ema_decay": 0.9},
     "adam": {"optimizer": torch.optim.Adam},

@@ -39,6 +39,23 @@ class Recorder(Listener):
         self.ended = result
 
 
+class Watched(torch.optim.SGD):
+    """Keeps the norms of the gradients that it is given."""
+
+    def step(self, closure=None):
+        norms = [p.grad.norm() for group in self.param_groups for p in group["params"]]
+        vars(self).setdefault("norms", []).append(torch.stack(norms).norm().item())
+        return super().step(closure)
+
+
+def test_gradients_are_clipped(make_trainer):
+    free, clipped = (make_trainer(optimizer=Watched, epochs=1, max_grad_norm=norm) for norm in (None, 0.5))
+    for trainer in (free, clipped):
+        trainer.fit()
+    assert min(free.optimizer.norms) > 0.5
+    assert clipped.optimizer.norms == pytest.approx([0.5] * len(free.optimizer.norms), rel=1e-4)
+
+
 @pytest.mark.parametrize("val", [None, 0.7038])
 def test_the_bar_and_what_stands_beside_it_fit_into_80_columns(monkeypatch, val):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
