@@ -340,6 +340,7 @@ def test_a_sweep_does_not_go_on_with_one_run(tiny, tmp_path):
         ("schedule.decay_epochs", [1, None], [0, 1.5]),
         ("schedule.decay", [1e-9, 1], [0, 1.1, "x"]),
         ("schedule.pct_start", [0.01, 0.99], [0, 1, "x"]),
+        ("schedule.warmup_ratio", [0, 0.5], [-0.1, 1, "x"]),
         ("schedule.eta_min", [0, 0.1], [-0.1, "x"]),
         ("schedule.max_lr", [0.1], [0, -1, "x"]),
     ],
@@ -362,6 +363,7 @@ def test_every_rule_belongs_to_an_option_that_exists(configure):
         configure("optimizer=adamw", "schedule=onecycle"),
         configure("schedule=step"),
         configure("schedule=cosine"),
+        configure("schedule=warmup_cosine"),
     ]
     for key in RULES:
         assert any(OmegaConf.select(cfg, key) is not None for cfg in composed), key
