@@ -168,7 +168,8 @@ def _param(key: str) -> Callable[[Run], str]:
 
 
 def _varies(runs: Sequence[Run], read: Callable[[Run], str]) -> bool:
-    return len({read(run) for run in runs}) > 1
+    # An option that is null changes nothing: a run of before there was such an option is like it.
+    return len({"null" if (value := read(run)) == MISSING else value for run in runs}) > 1
 
 
 def _elsewhere(runs: Sequence[Run], key: str) -> bool:

@@ -1,12 +1,14 @@
 """Creates a study in its storage or continues it, after checking that it can be run as asked."""
 
+import inspect
 import os
 import warnings
 from collections.abc import Mapping
 from typing import Any
 
 import optuna
-from omegaconf import OmegaConf
+from hydra.utils import get_object
+from omegaconf import DictConfig, OmegaConf
 from optuna.distributions import BaseDistribution, check_distribution_compatibility
 from optuna.exceptions import ExperimentalWarning
 from optuna.trial import TrialState
@@ -117,7 +119,7 @@ def _continuation_problems(options: StudyOptions, study: optuna.Study) -> list[s
     elif options.sweeper.allow_changed_space:
         return lines
     else:
-        changed += _changed(study, FIXED, options.fixed())
+        changed += _changed(study, FIXED, _without_new(study, options))
         accept = ", or accept with hydra.sweeper.allow_changed_space=true"
     if changed:
         shown = "\n".join(f"      {line}" for line in changed[:10])
@@ -132,6 +134,25 @@ def _changed(study: optuna.Study, attribute: str, now: Mapping[str, str]) -> lis
     """Returns a line for each key that a study was begun with otherwise; none if another program began it."""
     before = study.user_attrs.get(attribute)
     return [] if before is None else changes(before, now)
+
+
+def _without_new(study: optuna.Study, options: StudyOptions) -> dict[str, str]:
+    """Returns what all trials share, without options that a part has got since the study was begun and that do nothing.
+
+    They have the default of the part's signature: what was done before.
+    """
+    known = study.user_attrs.get(FIXED, {})
+    shared = options.fixed().items()
+    return {key: value for key, value in shared if key in known or value != _default_of(key, options.config)}
+
+
+def _default_of(key: str, config: DictConfig) -> str | None:
+    part, _, option = key.rpartition(".")
+    try:
+        built = get_object(OmegaConf.select(config, f"{part}._target_"))
+        return str(inspect.signature(built).parameters[option].default)
+    except Exception:  # no part, or none that can be found: its jobs say so
+        return None
 
 
 def _anew(options: StudyOptions) -> str:

@@ -22,6 +22,7 @@ from cifar_tuning.tracking.reading import read_sweep
 from cifar_tuning.training.checkpoint import Taken
 from cifar_tuning.tuning.claims import OWNER, RETRIES
 from cifar_tuning.tuning.storage import open_storage
+from cifar_tuning.tuning.study import FIXED
 from cifar_tuning.tuning.trial import TrialReporter
 from tests.conftest import STUDY
 
@@ -578,6 +579,21 @@ def test_another_study_is_not_continued(tiny, folder, study):
     accepted = ["hydra.sweeper.allow_changed_space=true", "model.dropout=0.5", "hydra.sweeper.n_trials=3"]
     assert tiny(*STUDY, "trainer.epochs=1", *accepted).code == 0
     assert len(study().get_trials()) == 3
+
+
+@pytest.mark.slow
+def test_a_study_goes_on_where_an_option_has_come_since(tiny, study):
+    """With a newer version of the project, whose default is what the older one did."""
+    command = [*STUDY, "trainer.epochs=1"]
+    assert tiny(*command, "hydra.sweeper.n_trials=1").code == 0
+    known = study().user_attrs[FIXED]
+    study().set_user_attr(FIXED, {key: value for key, value in known.items() if key != "trainer.ema_decay"})
+    outcome = tiny(*command, "hydra.sweeper.n_trials=2", "trainer.ema_decay=0.9")
+    assert outcome.code == 1
+    assert "trainer.ema_decay: (absent) before, 0.9 now" in outcome.err
+    outcome = tiny(*command, "hydra.sweeper.n_trials=2")
+    assert outcome.code == 0, outcome.err
+    assert len(study().get_trials()) == 2
 
 
 @pytest.mark.slow

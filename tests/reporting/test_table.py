@@ -23,6 +23,8 @@ CROP = {"augmentation._target_": "a.CropFlip", "augmentation.padding": 4}
         ([{"lr": "1e-4"}, {"lr": "0.0001"}], {}),
         ([{"bn": "True"}, {"bn": "true"}], {}),
         ([{"lr": 0.1}, {}], {"lr": ["0.1", "–"]}),
+        ([{"lr": 0.1, "clip": None}, {"lr": 0.2}], {"lr": ["0.1", "0.2"]}),
+        ([{"clip": None}, {"clip": 1}, {}], {"clip": ["null", "1", "–"]}),
         ([{"lr": 0.1, "seed": 0}, {"lr": 0.1, "seed": 1}], {}),
         ([{"split_seed": 0, "log_dir": "/a", "x": 1}, {"split_seed": 1, "log_dir": "/b", "x": 2}], {"x": ["1", "2"]}),
         ([{"weights": "/a/b.pt", "x": 1}, {"weights": "/c.pt", "x": 2}], {"x": ["1", "2"]}),
