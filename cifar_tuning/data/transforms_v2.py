@@ -50,7 +50,7 @@ class TransformsV2(Augmentation):
         return []
 
     def try_out(self, image_shape: tuple[int, int, int]) -> None:
-        """Transforms a white image; for before the training.
+        """Transforms an image of noise; for before the training.
 
         Args:
             image_shape: height, width, channels.
@@ -59,8 +59,10 @@ class TransformsV2(Augmentation):
             ValueError: the image changes its shape, or becomes float without being scaled to 0..1.
             Exception: whatever a transform raises.
         """
+        # No even colour: by its spread, 0, a transform may divide.
+        noise = torch.randint(256, image_shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
         with torch.random.fork_rng(devices=[]):
-            made = self._one(torch.full(image_shape, 255, dtype=torch.uint8), 0, torch.device("cpu"))
+            made = self._one(noise, 0, torch.device("cpu"))
         if made.is_floating_point() and made.max() > 10 * 255:  # what adds noise may go a little beyond
             raise ValueError(
                 "augmentation.transforms: the numbers of a float image are from 0 to 1, not up to 255; "
