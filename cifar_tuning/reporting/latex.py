@@ -1,13 +1,14 @@
 """A report's table as a paper has it: in LaTeX."""
 
+import re
 from pathlib import Path
 
 from cifar_tuning.files import write_text
 from cifar_tuning.reporting.report import TOP, header, row, what_is_shown
 from cifar_tuning.reporting.table import Table
 
-# What pdfLaTeX does not know by itself, or sets narrower.
-SIGNS = str.maketrans({"−": "$-$", "±": r"$\pm$"})
+# What pdfLaTeX does not know by itself, or sets narrower or, in its oldest encoding, as another sign.
+SIGNS = str.maketrans({"−": "$-$", "±": r"$\pm$", "<": "$<$", ">": "$>$", "|": "$|$"})
 
 
 def write_latex(table: Table, file: Path) -> Path:
@@ -19,8 +20,11 @@ def write_latex(table: Table, file: Path) -> Path:
     """
     from pandas import DataFrame
 
-    rows = DataFrame([row(c, table) for c in table.configurations[:TOP]], columns=header(table))
+    shown = table.configurations[:TOP]
+    rows = DataFrame([[" ".join(cell.split()) for cell in row(c, table)] for c in shown], columns=header(table))
     names = len(table.names)
     aligned = "l" * names + "r" * (len(rows.columns) - names)
     tabular = rows.to_latex(index=False, escape=True, column_format=aligned).translate(SIGNS)
+    # Behind the end of a row, \\[…] would be a distance, and \\* one that breaks no page.
+    tabular = re.sub(r"^(?=[\[*])", "{}", tabular, flags=re.MULTILINE)
     return write_text(file, f"% {what_is_shown(table)} Needs \\usepackage{{booktabs}}.\n{tabular}")
