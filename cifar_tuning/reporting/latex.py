@@ -20,8 +20,7 @@ def write_latex(table: Table, file: Path) -> Path:
     """
     from pandas import DataFrame
 
-    shown = table.configurations[:TOP]
-    rows = DataFrame([[" ".join(cell.split()) for cell in row(c, table)] for c in shown], columns=header(table))
+    rows = DataFrame([row(c, table) for c in table.configurations[:TOP]], columns=header(table))
     names = len(table.names)
     aligned = "l" * names + "r" * (len(rows.columns) - names)
     tabular = rows.to_latex(index=False, escape=True, column_format=aligned).translate(SIGNS)
