@@ -310,6 +310,7 @@ def test_configurations_of_which_no_two_can_be_compared():
         (Summary(12345.6, None, 1), "12,346"),
         (Summary(9999.7, None, 1), "10,000"),
         (Summary(3.2e30, 1e30, 3), "3.2e+30 ± 1e+30"),
+        (Summary(5e15, 3e13, 3), "5e+15 ± 3e+13"),
         (Summary(12345.6, 12.34, 3), "12,346 ± 12"),
         (Summary(716.328, 0.0, 3), "716 ± 0"),
         (Summary(716.328, 0.256, 3), "716.33 ± 0.26"),
