@@ -26,4 +26,6 @@ def write_latex(table: Table, file: Path) -> Path:
     tabular = rows.to_latex(index=False, escape=True, column_format=aligned).translate(SIGNS)
     # Behind the end of a row, \\[…] would be a distance, and \\* one that breaks no page.
     tabular = re.sub(r"^(?=[\[*])", "{}", tabular, flags=re.MULTILINE)
-    return write_text(file, f"% {what_is_shown(table)} Needs \\usepackage{{booktabs}}.\n{tabular}")
+    count = len(table.configurations)
+    which = f"The {table.leading} {TOP} of {count} configurations. " if count > TOP else ""
+    return write_text(file, f"% {which}{what_is_shown(table)} Needs \\usepackage{{booktabs}}.\n{tabular}")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from matplotlib.figure import Figure
 
-from cifar_tuning.reporting import curves, document, forest, summary
+from cifar_tuning.reporting import curves, document, forest, latex, summary
 from cifar_tuning.reporting.comparisons import Effect
 from cifar_tuning.reporting.drawing import also_as, cut_off, save_figure
 from cifar_tuning.reporting.effects import find_effects
@@ -70,6 +70,13 @@ def test_the_table_in_latex(table, tmp_path):
     rows = [line.removesuffix(r" \\").split(" & ") for line in lines if "&" in line]
     assert rows[0] == [r"act\_100\%", r"top\_1", "n", "best epoch", "time", "published", "difference"]
     assert rows[2] == ["relu", r"0.7015 $\pm$ 0.0021", "2", "3", "1 min 00 s", "0.7100", "$-$0.8 points"]
+
+
+def test_a_table_that_ends_before_the_last_configuration_says_so(table, tmp_path, monkeypatch):
+    monkeypatch.setattr(latex, "TOP", 1)
+    first, *lines = write_latex(table, tmp_path / "table.tex").read_text().splitlines()
+    assert first.startswith("% The best 1 of 2 configurations. `val/acc_best`: mean")
+    assert len([line for line in lines if "&" in line]) == 2
 
 
 def test_values_that_latex_would_take_for_something_else(tmp_path):
