@@ -1,5 +1,6 @@
 """What every dataset offers, and the checks of the settings that all of them share."""
 
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -78,6 +79,7 @@ class ImageData(ABC):
 
         Returns:
             images, uint8 N×H×W×3 of `image_shape`, and labels N: whole numbers from 0, in the order of `classes`.
+            What NumPy takes for an array will do: tensors, lists.
 
         Raises:
             DataError: the dataset can't be had; says what to do.
@@ -105,7 +107,7 @@ class ImageData(ABC):
             DataError: the dataset can't be had; says what to do. Or the arrays are not what they should be.
             ConfigError: there are too few images for the settings.
         """
-        images, labels = self._arrays("train")
+        stored, labels = self._arrays("train")
         self._check_classes(labels)
         self._check_scale()
         problems = check_settings(  # a class of the user's may have no `check`
@@ -120,22 +122,25 @@ class ImageData(ABC):
         train, val = stratified_split(labels, self.val_size, self.split_seed)
         if self.train_limit is not None:
             train = train[stratified_subset(labels[train], self.train_limit, self.split_seed)]
-        stored = torch.from_numpy(images)
         return Splits(array_set(stored, labels, train), array_set(stored, labels, val))
 
     def load_test(self) -> ArraySet:
         """The test images, for the very end; fetches them when needed.
 
         Raises:
-            DataError: the dataset can't be had; says what to do. Or the arrays are not what they should be.
+            DataError: the dataset can't be had; says what to do. Or the arrays are not what they should be, or empty.
         """
-        images, labels = self._arrays("test")
-        return array_set(torch.from_numpy(images), labels, np.arange(len(labels)))
+        stored, labels = self._arrays("test")
+        if not len(labels):
+            raise DataError(f"{self.name}: there are no test images")
+        return array_set(stored, labels, np.arange(len(labels)))
 
-    def _arrays(self, part: str) -> tuple[np.ndarray, np.ndarray]:
-        """Returns `arrays` after a look at their shapes."""
-        images, labels = self.arrays(part)
-        labels = np.asarray(labels)
+    def _arrays(self, part: str) -> tuple[Tensor, np.ndarray]:
+        """Returns `arrays` after a look at their shapes, the images as a tensor that nobody writes to."""
+        given, named = self.arrays(part)
+        images, labels = np.asarray(given), np.asarray(named)
+        if labels.dtype == object:  # as pandas has them
+            labels = np.asarray(labels.tolist())
         if images.dtype != np.uint8 or images.shape[1:] != tuple(self.image_shape):
             wanted, found = ("×".join(map(str, shape)) for shape in (("N", *self.image_shape), images.shape))
             raise DataError(
@@ -147,14 +152,18 @@ class ImageData(ABC):
                 f"{self.name}: the labels must be one for each of the {len(images)} images; "
                 f"their shape is {labels.shape}"
             )
-        return images, labels
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "The given NumPy array is not writable")  # a file that is read only
+            return torch.from_numpy(np.ascontiguousarray(images)), labels
 
     def _check_classes(self, labels: np.ndarray) -> None:
         """Looks whether labels name classes; a GPU would meet one that does not with an error that ends the process."""
         is_number = labels.dtype.kind in "iufb"
         if is_number and not len(labels):
             return
-        if is_number and (labels == labels.astype(int)).all() and 0 <= labels.min() <= labels.max() < len(self.classes):
+        with np.errstate(invalid="ignore"):  # of what is not finite
+            whole = is_number and (labels == labels.astype(int)).all()
+        if whole and 0 <= labels.min() <= labels.max() < len(self.classes):
             return
         found = f"they go from {labels.min()} to {labels.max()}" if is_number else f"they are of type {labels.dtype}"
         raise DataError(
@@ -166,7 +175,9 @@ class ImageData(ABC):
         """Looks whether mean and std can be those of pixels from 0 to 1; elsewhere they are given from 0 to 255."""
         channels = self.image_shape[2]
         for name, values, least in (("mean", self.mean, 0.0), ("std", self.std, 1e-6)):
-            if len(values) != channels or not all(least <= one <= 1 for one in values):
+            given = np.asarray(values)
+            right = given.shape == (channels,) and given.dtype.kind in "iuf"
+            if not right or not ((given >= least) & (given <= 1)).all():
                 raise DataError(
                     f"{self.name}: {name} must be {channels} numbers, of pixels from 0 to 1 "
                     f"(and no std be 0); it is {values}"
@@ -190,7 +201,7 @@ def check_settings(
     problems, held_back, reason = [], 0, f"{images:,} images"
     if not is_whole(val_size, 0, images - 1):
         problems.append(f"data.val_size={val_size}: must be between 0 and {images - 1} ({reason})")
-    elif isinstance(val_size, int):
+    else:
         held_back, reason = val_size, f"{reason} minus data.val_size={val_size}"
     return problems + check_shared(
         available=images - held_back,

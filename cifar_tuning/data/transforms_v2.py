@@ -49,18 +49,22 @@ class TransformsV2(Augmentation):
             return [f"augmentation.transforms={transforms}: must be a list of at least one transform"]
         return []
 
-    def try_out(self, image_shape: tuple[int, int, int]) -> None:
-        """Transforms a white image; for before the training.
+    def try_out(self, image_shape: tuple[int, int, int], device: torch.device | str = "cpu") -> None:
+        """Transforms an image of noise; for before the training.
 
         Args:
             image_shape: height, width, channels.
+            device: where the image is.
 
         Raises:
             ValueError: the image changes its shape, or becomes float without being scaled to 0..1.
             Exception: whatever a transform raises.
         """
-        with torch.random.fork_rng(devices=[]):
-            made = self._one(torch.full(image_shape, 255, dtype=torch.uint8), 0, torch.device("cpu"))
+        # No even colour: by its spread, 0, a transform may divide.
+        noise = torch.randint(256, image_shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+        place = torch.device(device)
+        with torch.random.fork_rng(devices=[place] if place.type == "cuda" else []):
+            made = self._one(noise.to(place), 0, place)
         if made.is_floating_point() and made.max() > 10 * 255:  # what adds noise may go a little beyond
             raise ValueError(
                 "augmentation.transforms: the numbers of a float image are from 0 to 1, not up to 255; "

@@ -3,6 +3,7 @@
 import copy
 import inspect
 import logging
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from torch.optim import Optimizer
 
 from cifar_tuning.jobs.parts import Parts, innermost, make_optimizer
 from cifar_tuning.training.resizing import STEP, sides
+from cifar_tuning.training.settings import resolve_device
 
 log = logging.getLogger(__name__)
 
@@ -125,13 +127,23 @@ def _augmentation_problems(parts: Parts) -> list[str]:
     """Looks whether the augmentation leaves images that can be trained on."""
     if (try_out := getattr(parts.augmentation, "try_out", None)) is not None:  # transforms of torchvision's
         try:
-            try_out(parts.data.image_shape)
+            _try_out(parts, try_out)
         except Exception as error:
             return [f"augmentation: {innermost(error)}"]
     side, cutout = min(parts.data.image_shape[:2]), getattr(parts.augmentation, "cutout", 0)
     if isinstance(cutout, int) and cutout > side:
         return [f"augmentation.cutout={cutout}: must be at most {side}, the side of the images in pixels"]
     return []
+
+
+def _try_out(parts: Parts, try_out: Callable[..., None]) -> None:
+    """Tries transforms on the CPU, which takes no GPU's memory; those that can't do without a GPU on the run's."""
+    try:
+        try_out(parts.data.image_shape)
+    except Exception:
+        if not torch.cuda.is_available() or (device := resolve_device(parts.trainer.device)).type == "cpu":
+            raise
+        try_out(parts.data.image_shape, device)
 
 
 def _try_images(parts: Parts) -> list[str]:

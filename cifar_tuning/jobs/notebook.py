@@ -42,14 +42,16 @@ def train(*overrides: str) -> Any:
 
 @contextmanager
 def _put_back() -> Iterator[None]:
-    """Puts back what a run takes for itself: random generators, how exactly PyTorch repeats itself, the log's handlers.
+    """Puts back what a run takes for itself: random generators, how exactly PyTorch repeats itself, the log.
 
     Without it, another cell's log would go to the run's file, and its draws would be the run's seed's.
     """
     import numpy as np
     import torch
 
-    level, handlers = logging.root.level, logging.root.handlers[:]
+    named = (one for one in logging.root.manager.loggerDict.values() if isinstance(one, logging.Logger))
+    logs = [(one, one.level, one.disabled, one.handlers[:]) for one in (logging.root, *named)]
+    writing = [h for *_, handlers in logs for h in handlers if isinstance(h, logging.FileHandler) and h.stream]
     draws = random.getstate(), np.random.get_state(legacy=False)
     cudnn = torch.backends.cudnn
     exactly = torch.get_deterministic_debug_mode(), cudnn.deterministic, cudnn.benchmark
@@ -63,8 +65,12 @@ def _put_back() -> Iterator[None]:
             torch.use_deterministic_algorithms(mode > 0, warn_only=mode == 1)
         random.setstate(draws[0])
         np.random.set_state(draws[1])
-        for handler in logging.root.handlers:
-            if handler not in handlers:
-                handler.close()
-        logging.root.setLevel(level)
-        logging.root.handlers[:] = handlers
+        for logger, level, disabled, handlers in logs:
+            for handler in logger.handlers:
+                if handler not in handlers:
+                    handler.close()
+            logger.setLevel(level)
+            logger.disabled = disabled
+            logger.handlers[:] = handlers
+        for file in writing:  # closed by Hydra's configuration of the log; only these open it again, at its end
+            file.mode = "a"

@@ -3,7 +3,7 @@
 import logging
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -120,10 +120,20 @@ def written_at_once(folder: Path) -> Iterator[Path]:
         yield Path(scratch)
         try:
             folder.mkdir(exist_ok=True)
+            names = {file.name for file in Path(scratch).iterdir()}
             for file in sorted(Path(scratch).iterdir()):
                 file.replace(folder / file.name)
+            _say_outdated(folder, names)
         except OSError as error:
             raise UserError(f"output={folder} can't be written: {error}. Choose another folder.") from error
+
+
+def _say_outdated(folder: Path, names: Set[str]) -> None:
+    """Warns of vector pictures beside new PNGs that an earlier report left: they may show fewer runs."""
+    for kind in VECTOR:
+        others = [str(Path(name).with_suffix(f".{kind}")) for name in names if name.endswith(".png")]
+        if old := sorted(name for name in others if name not in names and (folder / name).exists()):
+            log.warning("%s: not of this report, but of an earlier one; figures=%s renews it", ", ".join(old), kind)
 
 
 def _keep(sweep: "SweepRecord", files: list[Path], folder: str) -> None:

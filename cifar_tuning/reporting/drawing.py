@@ -1,5 +1,6 @@
 """How our pictures look, in one place. No pyplot, whose global state two runs in one process would share."""
 
+import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -20,6 +21,10 @@ R = TypeVar("R")
 
 # Formats of `also_as`.
 VECTOR = ("pdf", "svg")
+# The same figures make the same file again: without the time, which the formats call differently, and random names.
+METADATA = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}
+# Publishers refuse the fonts that Matplotlib puts into a PDF by itself, Type 3.
+SETTINGS: Any = {"pdf.fonttype": 42, "svg.hashsalt": "cifar_tuning"}
 _vector: ContextVar[str | None] = ContextVar("vector", default=None)
 # Matplotlib's settings belong to the whole process.
 LOCK = RLock()
@@ -79,10 +84,22 @@ def save_figure(figure: "Figure", file: Path, **options: Any) -> Path:
 
     vector = _vector.get()
     for target, kind in [(file, "png"), *([(file.with_suffix(f".{vector}"), vector)] if vector else [])]:
-        # Publishers refuse the fonts that Matplotlib puts into a PDF by itself, Type 3.
-        with written(target) as partial, LOCK, rc_context({"pdf.fonttype": 42}):
-            figure.savefig(partial, format=kind, **options)
+        # What becomes of each table of a font is told at INFO.
+        with written(target) as partial, LOCK, rc_context(SETTINGS), quiet("fontTools"):
+            figure.savefig(partial, format=kind, metadata=METADATA.get(kind), **options)
     return file
+
+
+@contextmanager
+def quiet(logger: str) -> Iterator[None]:
+    """Has a logger say warnings and worse alone, in an application that logs all."""
+    log = logging.getLogger(logger)
+    level = log.level
+    log.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
 
 
 def cut_off(axes: "Axes", curves: Sequence[Any]) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from cifar_tuning.files import write_text
 from cifar_tuning.ranking import can_win
-from cifar_tuning.reporting.drawing import LOCK, STYLE, save_figure
+from cifar_tuning.reporting.drawing import LOCK, STYLE, quiet, save_figure
 from cifar_tuning.reporting.importances import Importances, complete_trials, find_importances
 from cifar_tuning.reporting.metric_names import in_words
 from cifar_tuning.reporting.optuna_plots import Plot, sensible
@@ -129,16 +129,13 @@ def _own_pyplot() -> Iterator[None]:
 
     before = matplotlib.get_backend(auto_select=False)
     pyplot.switch_backend("agg")
-    log = logging.getLogger("matplotlib.category")
-    level = log.level
-    log.setLevel(logging.WARNING)  # in an application that logs all, it has advice for whoever wrote the plot
     try:
-        with warnings.catch_warnings():
+        # Which has advice for whoever wrote the plot.
+        with quiet("matplotlib.category"), warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)
             warnings.simplefilter("ignore", UserWarning)  # Optuna's on small studies, matplotlib's on narrow axes
             yield
     finally:
-        log.setLevel(level)
         with suppress(ImportError):  # a display that is asked for but not there was no use before either
             if before:
                 pyplot.switch_backend(before)

@@ -92,7 +92,8 @@ def as_number(text: str) -> float | None:
 
 
 def short(value: str) -> str:
-    """Returns a value as a table shows it: four digits that count, a class without its module."""
+    """Returns a value as a table shows it: in one line, four digits that count, a class without its module."""
+    value = " ".join(value.split())
     number = as_number(value)
     if number is None:
         return value.rpartition(".")[2] if re.fullmatch(r"[A-Za-z_][\w]*(\.[A-Za-z_]\w*)+", value) else value

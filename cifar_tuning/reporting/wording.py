@@ -6,6 +6,8 @@ from cifar_tuning.reporting.statistics import CONFIDENCE, Comparison, Summary
 
 # From here on four decimals would be more than anybody reads.
 LARGE = 100
+# From here on digits are not counted at a glance.
+HUGE = 1e15
 
 
 def in_words(
@@ -57,7 +59,10 @@ def mean_and_std(summary: Summary) -> str:
     """Returns `0.7056 ± 0.0072`, or the mean alone of a single run."""
     if summary.std is None:
         return number(summary.mean)
-    if abs(summary.mean) >= LARGE:  # to the place of the spread's second digit
+    if max(abs(summary.mean), summary.std) >= HUGE:
+        return f"{summary.mean:.4g} ± {summary.std:.4g}"
+    if abs(summary.mean) >= LARGE:
+        # To the place of the spread's second digit.
         decimals = max(0, 1 - math.floor(math.log10(summary.std))) if summary.std else 0
         return f"{summary.mean:,.{min(4, decimals)}f} ± {summary.std:,.{min(4, decimals)}f}"
     return f"{number(summary.mean)} ± {number(summary.std, beside=summary.mean)}"
@@ -74,7 +79,7 @@ def number(value: float, beside: float | None = None) -> str:
         return f"{value:.4g}"
     if abs(value) < LARGE:
         return f"{value:.4f}"
-    return f"{value:,.0f}" if 1e4 <= abs(value) < 1e15 else f"{value:,.4g}"
+    return f"{value:,.0f}" if 9999.5 <= abs(value) < HUGE else f"{value:,.4g}"  # which writes 9,999.5 as 1e+04
 
 
 def signed(value: float, form: str) -> str:
@@ -107,5 +112,6 @@ def size_in_words(difference: float, half: float | None, unit: str) -> str:
         decimals = 1 if leading >= 0.1 else 2
     else:
         decimals = min(6, max(0, 1 - math.floor(math.log10(leading)))) if leading > 0 else 0
-    numbers = f"{difference * scale:.{decimals}f}" + (f" ± {half * scale:.{decimals}f}" if half else "")
+    form = f".{decimals}f" if max(difference, half or 0) < HUGE else ".3g"
+    numbers = f"{difference * scale:{form}}" + (f" ± {half * scale:{form}}" if half else "")
     return f"{numbers} {unit}".strip()

@@ -13,7 +13,7 @@ class WeightAverage:
 
     Its beginning counts less than a fixed decay would have it: after n steps the average keeps at most (1+n)/(10+n) of
     itself, as in TensorFlow's `ExponentialMovingAverage`. What is no number to average is the model's own: batch norm's
-    counter, and what nobody trains and holds infinities (an attention's mask, of which ∞ - ∞ would come).
+    counter, and what nobody trains and holds infinities (an attention's mask, of which ∞ - ∞ would come) or has 8 bits.
 
     Args:
         model: whose weights are averaged; its present ones begin.
@@ -58,7 +58,9 @@ class WeightAverage:
 
 
 def _can_be_averaged(value: Tensor) -> bool:
-    return value.is_floating_point() and (value.requires_grad or bool(value.isfinite().all()))
+    return (
+        value.is_floating_point() and value.dtype.itemsize > 1 and (value.requires_grad or bool(value.isfinite().all()))
+    )
 
 
 def _state(model: nn.Module) -> list[Tensor]:

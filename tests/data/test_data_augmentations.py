@@ -118,6 +118,7 @@ def test_float_results_count_as_0_to_1(images):
         [v2.RandomCrop(32, padding=4), v2.TrivialAugmentWide()],
         [v2.ToDtype(torch.float32, scale=True), v2.GaussianNoise(sigma=0.5, clip=False)],
         [v2.ToDtype(torch.float32, scale=True), v2.RandomErasing(p=1.0, value="random")],
+        [v2.ToDtype(torch.float32, scale=True), lambda image: image / image.std()],
     ],
 )
 def test_a_trial_of_transforms_leaves_right_ones_alone(transforms):

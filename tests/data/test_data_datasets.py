@@ -144,9 +144,27 @@ class Own(ImageData):
 IMAGES, LABELS = np.zeros((6, 4, 4, 3), np.uint8), np.array([0, 1, 2, 0, 1, 2])
 
 
-@pytest.mark.parametrize("labels", [LABELS, list(LABELS), LABELS.astype(float)])
+@pytest.fixture
+def read_only():
+    images = IMAGES.copy()
+    images.flags.writeable = False
+    return images
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("images", [list, torch.from_numpy, "read_only", lambda images: images[..., ::-1]])
+def test_images_may_be_of_any_type(images, read_only):
+    splits = Own(read_only if images == "read_only" else images(IMAGES), LABELS).load()
+    assert splits.train.images.shape == (4, 4, 4, 3)
+
+
+@pytest.mark.parametrize(
+    "labels", [LABELS, list(LABELS), LABELS.astype(float), LABELS.astype(object), torch.from_numpy(LABELS)]
+)
 def test_labels_may_be_of_any_type(labels):
-    splits = Own(IMAGES, labels).load()
+    data = Own(IMAGES, labels)
+    data.val_size = np.int64(2)
+    splits = data.load()
     assert sorted([*splits.train.labels.tolist(), *splits.val.labels.tolist()]) == sorted(LABELS.tolist())
 
 
@@ -165,6 +183,7 @@ def test_labels_may_be_of_any_type(labels):
         (IMAGES, np.eye(3, dtype=int)[LABELS], "one for each of the 6 images; their shape is (6, 3)"),
         (IMAGES.transpose(0, 3, 1, 2), LABELS, "must be uint8 N×4×4×3, as image_shape says; they are uint8 6×3×4×4"),
         (IMAGES / 255, LABELS, "they are float64 6×4×4×3"),
+        (IMAGES, np.where(LABELS, LABELS, np.nan), "they go from nan to nan"),
     ],
 )
 def test_arrays_that_are_not_what_they_should_be(images, labels, said):
@@ -172,9 +191,14 @@ def test_arrays_that_are_not_what_they_should_be(images, labels, said):
         Own(images, labels).load()
 
 
+def test_an_empty_test_set_is_said_to_be_one():
+    with pytest.raises(DataError, match="own: there are no test images"):
+        Own(IMAGES[:0], LABELS[:0]).load_test()
+
+
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("mean", (125.0, 123.0, 114.0)), ("mean", (0.5,)), ("std", (0.2, 0.0, 0.2)), ("std", (63, 62, 67))],
+    [("mean", (125.0, 123.0, 114.0)), ("mean", (0.5,)), ("mean", 0.5), ("std", (0.2, 0.0, 0.2)), ("std", (63, 62, 67))],
 )
 def test_mean_and_std_are_those_of_pixels_from_0_to_1(key, value):
     data = Own(IMAGES, LABELS)

@@ -1,11 +1,16 @@
 import re
 import shlex
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 from omegaconf import OmegaConf
+from torch import Tensor
 
+from cifar_tuning.data import TransformsV2
 from cifar_tuning.errors import ConfigError
+from cifar_tuning.jobs import fitting
 from cifar_tuning.jobs.callback import make_folder
 from cifar_tuning.jobs.checks import RULES
 from cifar_tuning.jobs.prepare import prepare
@@ -411,3 +416,17 @@ def test_what_the_machine_lacks_is_said_without_a_traceback(tiny, monkeypatch, e
     assert outcome.code == 1
     assert re.search("error: " + said, outcome.err)
     assert "Traceback" not in outcome.err
+
+
+@pytest.mark.parametrize(("gpu", "refused"), [(False, True), (True, False)])
+def test_transforms_that_only_a_gpu_has_are_tried_there(monkeypatch, gpu, refused):
+    def on_the_gpu(image: Tensor) -> Tensor:
+        if image.is_cpu:
+            raise TypeError("must be on the GPU")
+        return image
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+    monkeypatch.setattr(fitting, "resolve_device", lambda device: torch.device("meta"))
+    data, trainer = SimpleNamespace(image_shape=(32, 32, 3)), SimpleNamespace(device="auto")
+    parts = SimpleNamespace(augmentation=TransformsV2([on_the_gpu]), data=data, trainer=trainer)
+    assert bool(fitting._augmentation_problems(parts)) == refused

@@ -58,11 +58,18 @@ def test_a_cell_that_had_pytorch_warn_is_no_half_measure(deterministic, exactly)
     seed_everything(0)
 
 
-def test_a_mistake_is_an_exception(tmp_path):
+@pytest.mark.parametrize("options", [[], ["hydra/job_logging=disabled"]])
+def test_a_mistake_is_an_exception(tmp_path, options):
+    mine, own = logging.getLogger("mine"), logging.FileHandler(tmp_path / "mine.log", mode="w")
+    mine.addHandler(own)
+    mine.warning("before")
     with pytest.raises(ConfigError, match=r"optimizer\.lr=-1: must be a number above 0"):
-        train(*TINY, "optimizer.lr=-1", f"hydra.run.dir={tmp_path}/run")
-    logging.getLogger("mine").warning("said in another cell")
-    assert "another cell" not in (tmp_path / "run" / "train.log").read_text()
+        train(*TINY, "optimizer.lr=-1", f"hydra.run.dir={tmp_path}/run", *options)
+    mine.warning("said in another cell")
+    mine.removeHandler(own)
+    own.close()
+    assert (tmp_path / "mine.log").read_text() == "before\nsaid in another cell\n"
+    assert options or "another cell" not in (tmp_path / "run" / "train.log").read_text()
 
 
 def test_a_configuration_alone_is_not_trained(configure):

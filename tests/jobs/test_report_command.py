@@ -10,6 +10,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric, Param
 from omegaconf import OmegaConf
 
+from cifar_tuning.jobs.report import written_at_once
 from cifar_tuning.reporting.metric_names import in_words
 
 FILES = {"report.md", "report.html", "table.csv", "table.tex"}
@@ -319,3 +320,12 @@ def test_bad_input(reporting, others, tmp_path, arguments, expected):
     assert expected in outcome.err
     assert "Traceback" not in outcome.err
     assert [file.name for file in tmp_path.iterdir()] == ["mine.yaml"]
+
+
+def test_a_picture_of_an_earlier_report_is_said_to_be_old(tmp_path, caplog):
+    for names in (["a.png", "a.pdf"], ["a.png"]):
+        assert not caplog.messages
+        with written_at_once(tmp_path / "report") as scratch:
+            for name in names:
+                (scratch / name).touch()
+    assert caplog.messages == ["a.pdf: not of this report, but of an earlier one; figures=pdf renews it"]

@@ -1,5 +1,6 @@
 """The report's sections, the files they become, learning curves with bands."""
 
+import logging
 import math
 import re
 from dataclasses import replace
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 from matplotlib.figure import Figure
 
-from cifar_tuning.reporting import curves, document, forest, summary
+from cifar_tuning.reporting import curves, document, forest, latex, summary
 from cifar_tuning.reporting.comparisons import Effect
 from cifar_tuning.reporting.drawing import also_as, cut_off, save_figure
 from cifar_tuning.reporting.effects import find_effects
@@ -71,16 +72,36 @@ def test_the_table_in_latex(table, tmp_path):
     assert rows[2] == ["relu", r"0.7015 $\pm$ 0.0021", "2", "3", "1 min 00 s", "0.7100", "$-$0.8 points"]
 
 
+def test_a_table_that_ends_before_the_last_configuration_says_so(table, tmp_path, monkeypatch):
+    monkeypatch.setattr(latex, "TOP", 1)
+    first, *lines = write_latex(table, tmp_path / "table.tex").read_text().splitlines()
+    assert first.startswith("% The best 1 of 2 configurations. `val/acc_best`: mean")
+    assert len([line for line in lines if "&" in line]) == 2
+
+
+def test_values_that_latex_would_take_for_something_else(tmp_path):
+    values = ["[0.8, 0.9]", "*", "a\n\nb", "<x|y>", "~^"]
+    table = build_table(make_runs(*(({"betas": one}, -place) for place, one in enumerate(values))), "val/acc_best")
+    text = write_latex(table, tmp_path / "table.tex").read_text()
+    first = [line.partition(" & ")[0] for line in text.splitlines() if "&" in line][1:]
+    assert first == ["{}[0.8, 0.9]", "{}*", "a b", "$<$x$|$y$>$", r"\textasciitilde \textasciicircum "]
+
+
 @pytest.mark.parametrize(("kind", "begins"), [("pdf", b"%PDF"), ("svg", b"<?xml"), (None, None)])
-def test_pictures_for_a_paper(kind, begins, tmp_path):
-    figure = Figure()
-    figure.text(0, 0, "loss")
-    with also_as(kind):
-        save_figure(figure, tmp_path / "a.png")
+def test_pictures_for_a_paper(kind, begins, tmp_path, monkeypatch, caplog):
+    contents = []
+    for seconds in ("0", "86400"):
+        monkeypatch.setenv("SOURCE_DATE_EPOCH", seconds)  # what Matplotlib takes for now
+        figure = Figure()
+        figure.subplots().plot([1, 2])
+        with also_as(kind), caplog.at_level(logging.INFO):
+            save_figure(figure, tmp_path / "a.png")
+        contents.append((tmp_path / f"a.{kind or 'png'}").read_bytes())
     assert {file.name for file in tmp_path.iterdir()} == {"a.png"} | ({f"a.{kind}"} if kind else set())
-    content = (tmp_path / f"a.{kind or 'png'}").read_bytes()
-    assert content.startswith(begins or b"\x89PNG")
-    assert b"/Type3" not in content
+    assert contents[0].startswith(begins or b"\x89PNG")
+    assert b"/Type3" not in contents[0]
+    assert contents[0] == contents[1]
+    assert not caplog.messages
 
 
 def test_markdown(material, tmp_path):
@@ -294,6 +315,9 @@ def test_configurations_of_which_no_two_can_be_compared():
         (Summary(0.0, 0.0, 2), "0.0000 ± 0.0000"),
         (Summary(0.5, 1e-6, 2), "0.5000 ± 0.0000"),
         (Summary(12345.6, None, 1), "12,346"),
+        (Summary(9999.7, None, 1), "10,000"),
+        (Summary(3.2e30, 1e30, 3), "3.2e+30 ± 1e+30"),
+        (Summary(5e15, 3e13, 3), "5e+15 ± 3e+13"),
         (Summary(12345.6, 12.34, 3), "12,346 ± 12"),
         (Summary(716.328, 0.0, 3), "716 ± 0"),
         (Summary(716.328, 0.256, 3), "716.33 ± 0.26"),

@@ -163,6 +163,11 @@ def test_holm_counts_what_the_shown_ones_were_picked_from():
             {"unit": "images/s"},
             "Swish beats ReLU by 1234 ± 222 images/s (p = 0.01, n = 5)",
         ),
+        (
+            Comparison(1.005e30, 6.35e28, 0.01, 5, True),
+            {"unit": ""},
+            "Swish beats ReLU by 1.01e+30 ± 6.35e+28 (p = 0.01, n = 5)",
+        ),
     ],
 )
 def test_in_words(comparison, options, expected):

@@ -301,11 +301,12 @@ def test_spelling(value, expected):
 
 
 def test_short():
-    assert [short(value) for value in ("30", "0.1234567", "lab3/adam", "1e-05")] == [
+    assert [short(value) for value in ("30", "0.1234567", "lab3/adam", "1e-05", "a: 1\nb: 2\n")] == [
         "30",
         "0.1235",
         "lab3/adam",
         "1e-05",
+        "a: 1 b: 2",
     ]
 
 
