@@ -2,8 +2,10 @@
 
 from collections.abc import Iterator
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import optuna
+from hydra.core.config_loader import ConfigLoader
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
 from omegaconf import DictConfig
@@ -15,10 +17,12 @@ from cifar_tuning.overrides import written
 from cifar_tuning.text import first_line, in_lines, in_short
 from cifar_tuning.tuning.dry_run import NeedsTrialError, dry_run
 from cifar_tuning.tuning.options import StudyOptions
-from cifar_tuning.tuning.space import ends
+from cifar_tuning.tuning.space import SearchSpace, ends
 
 # System attribute of a trial: the overrides of its jobs.
 OVERRIDES = "cifar_tuning:overrides"
+# Whose examples were all composed, for each loader: a large space takes a second, and a user's function may be slow.
+_composed: WeakKeyDictionary[ConfigLoader, list[tuple[SearchSpace, list[str]]]] = WeakKeyDictionary()
 
 
 def examples(options: StudyOptions) -> Iterator[tuple[dict[str, Any], DictConfig]]:
@@ -36,6 +40,9 @@ def examples(options: StudyOptions) -> Iterator[tuple[dict[str, Any], DictConfig
             trial = dry_run(options.space, options.config, given)
         except NeedsTrialError:
             return
+        except ConfigError as error:
+            shown = ", ".join(f"{name}={written(value)}" for name, value in given.items())
+            raise ConfigError([f"{one}  (with {shown})" if given else one for one in error.problems]) from error
         if trial.pruned:
             continue
         overrides = options.space.overrides(trial.params)
@@ -45,6 +52,24 @@ def examples(options: StudyOptions) -> Iterator[tuple[dict[str, Any], DictConfig
             kind = "" if isinstance(error, HydraException) else f"{', '.join(overrides)}: {type(error).__name__}: "
             raise ConfigError([kind + in_lines(error) + way_out(error, options.config)]) from error
         yield trial.params, composed
+    _composed.setdefault(loader, []).append(_key(options))
+
+
+def try_out(options: StudyOptions) -> None:
+    """Composes all examples, unless this command has composed them before, as the checks of `train.py` do.
+
+    Raises:
+        ConfigError: one can't be composed.
+    """
+    loader = sweep_loader(GlobalHydra.instance().config_loader())
+    if _key(options) not in _composed.get(loader, []):
+        for _ in examples(options):
+            pass
+
+
+def _key(options: StudyOptions) -> tuple[SearchSpace, list[str]]:
+    """Returns what decides a study's examples, under one loader."""
+    return options.space, [*options.config.hydra.overrides.task, *options.config.hydra.overrides.hydra]
 
 
 def uncomposable(options: StudyOptions, study: optuna.Study) -> str | None:

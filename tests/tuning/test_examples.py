@@ -8,8 +8,8 @@ from optuna.trial import create_trial
 
 from cifar_tuning.databases import sqlite_url
 from cifar_tuning.errors import ConfigError
-from cifar_tuning.tuning.dry_run import DryRunTrial
-from cifar_tuning.tuning.examples import examples
+from cifar_tuning.tuning.dry_run import DryRunTrial, dry_run
+from cifar_tuning.tuning.examples import examples, try_out
 from cifar_tuning.tuning.options import StudyOptions
 from cifar_tuning.tuning.space import SearchSpace
 from cifar_tuning.tuning.study import open_study
@@ -72,3 +72,24 @@ def test_what_no_application_can_compose_is_refused_before_anything_is_written(s
     with pytest.raises(ConfigError, match=message):
         open_study(space(override))
     assert not (tmp_path / "sweep").exists()
+
+
+def test_a_command_composes_its_examples_once(space, monkeypatch):
+    asked = []
+    monkeypatch.setattr("cifar_tuning.tuning.examples.dry_run", lambda *given: asked.append(given) or dry_run(*given))
+    for override in ("optimizer=sgd,adam", "optimizer=sgd,adam", "optimizer=sgd,adamw"):
+        options = space(override)
+        for _ in examples(options) if not asked else ():
+            pass
+        try_out(options)
+    assert [given.get("optimizer") for _, _, given in asked] == [None, "sgd", "adam", None, "sgd", "adamw"]
+
+
+def test_a_mistake_of_a_function_is_shown_with_the_end_of_the_range_that_it_was_asked_at(space, monkeypatch):
+    def suggest(self: SearchSpace, trial: DryRunTrial, config) -> None:
+        trial._suggest("optimizer.lr", self.distributions["optimizer.lr"])
+        trial.suggest_float("optimizer.momentum", trial.params["optimizer.lr"], 0.9)
+
+    monkeypatch.setattr(SearchSpace, "suggest", suggest)
+    with pytest.raises(ConfigError, match=r"ValueError: .*\(with optimizer.lr=1.0\)"):
+        list(examples(space("optimizer.lr=interval(0.1,1.0)")))
