@@ -35,24 +35,34 @@ def examples(options: StudyOptions) -> Iterator[tuple[dict[str, Any], DictConfig
         ConfigError: one can't be composed, as a swept key does not exist, or the user's function raised.
     """
     loader = sweep_loader(GlobalHydra.instance().config_loader())
-    for given in ends(options.space):
-        try:
-            trial = dry_run(options.space, options.config, given)
-        except NeedsTrialError:
-            return
-        except ConfigError as error:
-            shown = ", ".join(f"{name}={written(value)}" for name, value in given.items())
-            raise ConfigError([f"{one}  (with {shown})" if given else one for one in error.problems]) from error
-        if trial.pruned:
-            continue
-        overrides = options.space.overrides(trial.params)
+    points = [params for given in ends(options.space) if (params := _asked(options, given)) is not None]
+    if not points and (params := _asked(options, {})) is not None:  # the present one is wanted, mostly
+        points = [params]
+    for params in points:
+        overrides = options.space.overrides(params)
         try:
             composed = loader.load_sweep_config(options.config, overrides)
         except Exception as error:
             kind = "" if isinstance(error, HydraException) else f"{', '.join(overrides)}: {type(error).__name__}: "
             raise ConfigError([kind + in_lines(error) + way_out(error, options.config)]) from error
-        yield trial.params, composed
+        yield params, composed
     _composed.setdefault(loader, []).append(_key(options))
+
+
+def _asked(options: StudyOptions, given: dict[str, Any]) -> dict[str, Any] | None:
+    """Returns the point of the space with these values; None where the function does not want it, or can't be tried.
+
+    Raises:
+        ConfigError: the function raised.
+    """
+    try:
+        trial = dry_run(options.space, options.config, given)
+    except NeedsTrialError:
+        return None
+    except ConfigError as error:
+        shown = ", ".join(f"{name}={written(value)}" for name, value in given.items())
+        raise ConfigError([f"{one}  (with {shown})" if given else one for one in error.problems]) from error
+    return None if trial.pruned else trial.params
 
 
 def try_out(options: StudyOptions) -> None:

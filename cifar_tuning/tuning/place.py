@@ -119,7 +119,7 @@ def _has_the_time(config: Any) -> bool:
     """Whether a sweep's folder is another at another time, and not only called after a day as it was typed."""
     later = copy.deepcopy(config)
     cache = OmegaConf.get_cache(later)
-    cache["now"] = {form: "later" for form in cache.get("now") or {}}
+    cache["now"] = dict.fromkeys(cache.get("now") or {}, "later")
     return sweep_folder(later.hydra) != sweep_folder(config.hydra)
 
 

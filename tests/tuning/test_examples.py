@@ -93,3 +93,14 @@ def test_a_mistake_of_a_function_is_shown_with_the_end_of_the_range_that_it_was_
     monkeypatch.setattr(SearchSpace, "suggest", suggest)
     with pytest.raises(ConfigError, match=r"ValueError: .*\(with optimizer.lr=1.0\)"):
         list(examples(space("optimizer.lr=interval(0.1,1.0)")))
+
+
+def test_where_the_ends_of_the_ranges_are_no_trials_the_present_configuration_is_looked_at(space, monkeypatch):
+    def suggest(self: SearchSpace, trial: DryRunTrial, config) -> None:
+        rate = trial._suggest("optimizer.lr", self.distributions["optimizer.lr"])
+        if rate != config.optimizer.lr:
+            raise optuna.TrialPruned
+
+    monkeypatch.setattr(SearchSpace, "suggest", suggest)
+    options = space("optimizer.lr=interval(0.001,1.0)", "model.dropout=0.5")
+    assert [composed.model.dropout for _, composed in examples(options)] == [0.5]
