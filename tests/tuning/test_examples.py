@@ -1,11 +1,15 @@
 """What a study's trials will be is composed before the first of them."""
 
+from contextlib import nullcontext
+
 import optuna
 import pytest
 from hydra import compose
+from hydra.errors import ConfigCompositionException
 from optuna.distributions import CategoricalDistribution
 from optuna.trial import create_trial
 
+from cifar_tuning.compose import SweepLoader
 from cifar_tuning.databases import sqlite_url
 from cifar_tuning.errors import ConfigError
 from cifar_tuning.tuning.dry_run import DryRunTrial, dry_run
@@ -104,3 +108,22 @@ def test_where_the_ends_of_the_ranges_are_no_trials_the_present_configuration_is
     monkeypatch.setattr(SearchSpace, "suggest", suggest)
     options = space("optimizer.lr=interval(0.001,1.0)", "model.dropout=0.5")
     assert [composed.model.dropout for _, composed in examples(options)] == [0.5]
+
+
+@pytest.mark.parametrize(
+    ("combination", "refused"), [({"optimizer=adam", "model=simplenn"}, False), ({"optimizer=adam"}, True)]
+)
+def test_a_choice_that_goes_with_some_of_the_others_is_not_refused(space, monkeypatch, caplog, combination, refused):
+    composing = SweepLoader.load_sweep_config
+
+    def load(self, config, overrides):
+        if combination <= set(overrides):
+            raise ConfigCompositionException("no such file")
+        return composing(self, config, overrides)
+
+    monkeypatch.setattr(SweepLoader, "load_sweep_config", load)
+    options = space("optimizer=sgd,adam", "model=simplenn,resnet20", "model.activation=relu,swish")
+    with pytest.raises(ConfigError, match="no such file") if refused else nullcontext():
+        found = {params["optimizer"] for params, _ in examples(options)}
+        assert found == {"sgd"}
+        assert "optimizer=adam model=simplenn model.activation=relu can't be composed: no such file" in caplog.text
