@@ -41,7 +41,8 @@ def sweep_problems(config: DictConfig) -> list[str]:
     try:
         jobs = list(jobs_to_check(config, options))
     except ConfigError as error:
-        return list(dict.fromkeys([*problems, *error.problems]))
+        known = {_mistake(problem) for problem in problems}
+        return [*problems, *(problem for problem in error.problems if _mistake(problem) not in known)]
     of_sweeper = [*_direction_problems(config), *([] if is_study(config.hydra) else storage_problems(config))]
     problems |= {problem: [] for problem in of_sweeper}
     folders = folder_problems(jobs) if basic else {}
@@ -75,6 +76,11 @@ def warn_of_keys(jobs: list[DictConfig]) -> None:
     """
     for line in dict.fromkeys(line for job in jobs for line in key_warnings(job)):
         print(f"warning: {line}", file=sys.stderr)
+
+
+def _mistake(problem: str) -> str:
+    """Returns a problem without the parameters that a search space's function was asked with, as it has the same."""
+    return problem.partition("  (with ")[0]
 
 
 def _where(labels: list[str]) -> str:

@@ -1,5 +1,6 @@
 """Where a study lives and what a job is to it, told from Hydra's configuration alone, without Optuna."""
 
+import copy
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -104,8 +105,7 @@ def more_to_type(config: Any) -> str:
         config: of the sweep, Hydra's part included.
     """
     place = study_place(config.hydra)
-    times = {str(time) for time in (OmegaConf.get_cache(config).get("now") or {}).values()}
-    if config.hydra.sweeper.storage is not None or not any(time in str(place.folder) for time in times):
+    if config.hydra.sweeper.storage is not None or not _has_the_time(config):
         return ""
     folder = (
         place.folder.relative_to(_cwd(config.hydra))
@@ -113,6 +113,14 @@ def more_to_type(config: Any) -> str:
         else place.folder
     )
     return f" with {typed('hydra.sweep.dir', folder)}"
+
+
+def _has_the_time(config: Any) -> bool:
+    """Whether a sweep's folder is another at another time, and not only called after a day as it was typed."""
+    later = copy.deepcopy(config)
+    cache = OmegaConf.get_cache(later)
+    cache["now"] = dict.fromkeys(cache.get("now") or {}, "later")
+    return sweep_folder(later.hydra) != sweep_folder(config.hydra)
 
 
 def sweep_key(hydra: Any) -> str | None:

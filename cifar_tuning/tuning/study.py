@@ -20,7 +20,7 @@ from cifar_tuning.job_folders import STUDY_FILE, study_in
 from cifar_tuning.processes import WORKER_VARIABLE, host, is_worker, lives, started
 from cifar_tuning.text import counted, without_password
 from cifar_tuning.tuning.budget import forgiven, to_enqueue
-from cifar_tuning.tuning.examples import examples, uncomposable
+from cifar_tuning.tuning.examples import try_out, uncomposable
 from cifar_tuning.tuning.option_checks import option_problems
 from cifar_tuning.tuning.options import StudyOptions, make_pruner
 from cifar_tuning.tuning.place import StudyPlace, objectives_of
@@ -189,8 +189,7 @@ def open_study(options: StudyOptions) -> optuna.Study:
     if problems := study_problems(options):
         raise ConfigError(problems)
     if not is_worker():  # its supervisor has looked
-        for _ in examples(options):
-            pass
+        try_out(options)
     place = options.place
     place.folder.mkdir(parents=True, exist_ok=True)
     storage = storage_of(options)

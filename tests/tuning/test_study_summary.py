@@ -195,14 +195,20 @@ def test_the_winner_is_an_experiment_to_predict_with_where_hydra_looks_for_studi
         ("multirun/${now:%Y}", None, " with hydra.sweep.dir=multirun/{now:%Y}"),
         ("/tmp/${now:%Y}", None, " with hydra.sweep.dir=/tmp/{now:%Y}"),
         ("multirun/mine", None, ""),
+        (f"multirun/since_{datetime.now():%Y}", None, ""),
         ("multirun/${now:%Y}", "sqlite:////tmp/studies.db", ""),
     ],
 )
 def test_the_same_command_goes_on_where_the_folder_is_the_same(folder, storage, more):
     setup_globals()
+    now = datetime.now()
     hydra = {
         "sweep": {"dir": folder},
+        "run": {"dir": "outputs/${now:%Y}"},
         "sweeper": {"storage": storage, "study_name": "s"},
         "runtime": {"cwd": "/home/me"},
     }
-    assert more_to_type(OmegaConf.create({"hydra": hydra})) == more.format(now=datetime.now())
+    config = OmegaConf.create({"hydra": hydra})
+    assert config.hydra.run.dir == f"outputs/{now:%Y}"
+    assert more_to_type(config) == more.format(now=now)
+    assert OmegaConf.get_cache(config)["now"] == {("%Y",): f"{now:%Y}"}
