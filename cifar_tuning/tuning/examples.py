@@ -14,7 +14,7 @@ from optuna.trial import TrialState
 
 from cifar_tuning.compose import sweep_loader, way_out
 from cifar_tuning.errors import ConfigError
-from cifar_tuning.overrides import written
+from cifar_tuning.overrides import unresolved, written
 from cifar_tuning.text import first_line, in_lines, in_short
 from cifar_tuning.tuning.dry_run import NeedsTrialError, dry_run
 from cifar_tuning.tuning.options import StudyOptions
@@ -103,7 +103,8 @@ def try_out(options: StudyOptions) -> None:
 
 def _key(options: StudyOptions) -> tuple[SearchSpace, list[str]]:
     """Returns what decides a study's examples, under one loader."""
-    return options.space, [*options.config.hydra.overrides.task, *options.config.hydra.overrides.hydra]
+    overrides = options.config.hydra.overrides
+    return options.space, [*unresolved(overrides.task), *unresolved(overrides.hydra)]
 
 
 def uncomposable(options: StudyOptions, study: optuna.Study) -> str | None:
