@@ -20,7 +20,7 @@ from cifar_tuning.files import write_text
 from cifar_tuning.job_folders import FIXED_FILE
 from cifar_tuning.jobs.sweep_checks import job_problems, sweep_problems, warn_of_keys
 from cifar_tuning.jobs.used_folder import has_trained, only_here
-from cifar_tuning.overrides import key_of, parse_overrides, task_overrides
+from cifar_tuning.overrides import key_of, parse_overrides, task_overrides, unresolved
 from cifar_tuning.processes import is_worker
 from cifar_tuning.targets import is_study, is_tracked, refused
 from cifar_tuning.text import typed, with_comment
@@ -79,7 +79,9 @@ class Sweep(Callback):
         if problems := sweep_problems(config):
             print(f"error: {ConfigError(problems)}", file=sys.stderr)
             raise SystemExit(1)
-        for ignored in (one for one in config.hydra.overrides.hydra if key_of(one).startswith("hydra.run.")):
+        for ignored in (
+            one for one in unresolved(config.hydra.overrides.hydra) if key_of(one).startswith("hydra.run.")
+        ):
             print(f"{ignored}: of no effect on a sweep, which goes to hydra.sweep.dir={config.hydra.sweep.dir}")
         folder = make_folder(config.hydra.sweep.dir, "hydra.sweep.dir")
         self._start = time.time()  # what was refused has no end to tell of

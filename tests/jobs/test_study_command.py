@@ -549,11 +549,12 @@ def test_a_refused_study_ends_with_its_error(tiny, tracked):
 
 
 @pytest.mark.slow
-def test_an_option_of_hydras_may_refer_to_what_only_a_job_has(tiny):
+def test_an_option_of_hydras_may_refer_to_what_only_a_job_has(tiny, recwarn):
     command = ["-m", "hydra/sweeper=study", "hydra.sweeper.workers=1", "hydra.sweeper.plots=false"]
     command += ["optimizer.lr=0.1,0.01", "hydra.sweeper.n_trials=1", "trainer.epochs=1"]
     outcome = tiny(*command, "+hydra.job.env_set.NUMBER=${hydra.job.num}")
     assert outcome.code == 0, outcome.text
+    assert [str(one.message) for one in recwarn if "on_multirun_start" in str(one.message)] == []
 
 
 @pytest.mark.slow
