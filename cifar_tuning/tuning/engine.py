@@ -20,10 +20,9 @@ from cifar_tuning.processes import asked_to_stop, deferred_signals
 from cifar_tuning.tuning.budget import failed_before, limit
 from cifar_tuning.tuning.claims import Claims
 from cifar_tuning.tuning.endings import Endings, error_of
-from cifar_tuning.tuning.examples import OVERRIDES
 from cifar_tuning.tuning.exits import JobExit, exited, reason, stops_process
 from cifar_tuning.tuning.options import StudyOptions
-from cifar_tuning.tuning.place import REPEAT, LostTrial
+from cifar_tuning.tuning.place import OVERRIDES, REPEAT, LostTrial
 from cifar_tuning.tuning.stream import Stream, TrainInTurn
 from cifar_tuning.tuning.study import storage_of
 from cifar_tuning.tuning.trial import may_go_on, on_job_end

@@ -18,12 +18,11 @@ from cifar_tuning.overrides import unresolved, written
 from cifar_tuning.text import first_line, in_lines, in_short
 from cifar_tuning.tuning.dry_run import NeedsTrialError, dry_run
 from cifar_tuning.tuning.options import StudyOptions
+from cifar_tuning.tuning.place import OVERRIDES
 from cifar_tuning.tuning.space import SearchSpace, ends
 
 log = logging.getLogger(__name__)
 
-# System attribute of a trial: the overrides of its jobs.
-OVERRIDES = "cifar_tuning:overrides"
 # Whose examples were all composed, for each loader: a large space takes a second, and a user's function may be slow.
 _composed: WeakKeyDictionary[ConfigLoader, list[tuple[SearchSpace, list[str]]]] = WeakKeyDictionary()
 

@@ -18,10 +18,9 @@ from cifar_tuning.overrides import of_job
 from cifar_tuning.text import command_line, counted, override, without_password
 from cifar_tuning.tuning.budget import limit
 from cifar_tuning.tuning.claims import exhausted
-from cifar_tuning.tuning.examples import OVERRIDES
 from cifar_tuning.tuning.options import StudyOptions
 from cifar_tuning.tuning.overlays import as_overlay, looks_for_studies
-from cifar_tuning.tuning.place import objectives_of
+from cifar_tuning.tuning.place import OVERRIDES, objectives_of
 from cifar_tuning.tuning.progress import best_trial
 
 log = logging.getLogger(__name__)
