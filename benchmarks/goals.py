@@ -184,8 +184,8 @@ GOALS: tuple[Goal | Told, ...] = (
     Told(
         "a study of 40 trials in stacks",
         "7 min",
-        "5 min 53 s, 6 min 17 s, 6 min 41 s, 7 min 47 s; another was at 26 trials after 9 min",
-        "in three studies of five",
+        "5 min 53 s, 6:17, 6:20, 6:41, 7:47; another was at 26 trials after 9 min",
+        "in four studies of six",
         "AMD EPYC",
         "[below](#a-study-in-stacks)",
     ),
