@@ -1,44 +1,39 @@
-"""The predict command: finds a run's best checkpoint, builds its model, labels the test images or the user's own."""
+"""The predict command: finds the best checkpoints of one run or several, labels the test images or the user's own."""
 
 import itertools
 import logging
-import re
 import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
+from statistics import mean, stdev
 from typing import Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf
-from torch import Tensor
+from torch import Tensor, nn
 
-from cifar_tuning import PROJECT_ROOT
 from cifar_tuning.data.image_folder import MOST_WHITE
 from cifar_tuning.data.unlabelled import Unlabelled
 from cifar_tuning.errors import ConfigError, UserError
-from cifar_tuning.job_folders import files_of_jobs, is_study, is_sweep
 from cifar_tuning.jobs.export import model_from_checkpoint
-from cifar_tuning.jobs.testing import accuracy, label_images
-from cifar_tuning.ranking import ENDED
+from cifar_tuning.jobs.named_runs import find_checkpoint, run_names
+from cifar_tuning.jobs.testing import accuracy, probabilities_of
 from cifar_tuning.reporting.predictions import write_csv
-from cifar_tuning.reporting.summary import best_job, read_results
-from cifar_tuning.text import counted, typed
-from cifar_tuning.tracking.sweeps import best_values, winner
+from cifar_tuning.text import counted
 from cifar_tuning.training.settings import check_device, resolve_device
-from cifar_tuning.tuning.place import folder_of_model
 
 log = logging.getLogger(__name__)
 
-RUN_ID = re.compile(r"[0-9a-f]{32}")
 # What null means: for the test set, and for images of the user's own.
 DEFAULTS = {"labels": ("numbers", "names"), "ids": ("numbers", "files"), "probability": (False, True)}
 FIRST_ID = 1  # as in conf/predict.yaml
-# Runs that are proposed in place of the folder around them.
-SHOWN = 5
 
 
 def run(cfg: DictConfig) -> float | None:
     """Writes the predictions and returns the test accuracy; None for `images=`, whose classes nobody has said.
+
+    Several runs predict together, by the mean of their probabilities (Lakshminarayanan et al. 2017, "Simple and
+    Scalable Predictive Uncertainty Estimation using Deep Ensembles").
 
     Raises:
         ConfigError: an option is wrong, or there are no images.
@@ -52,22 +47,72 @@ def run(cfg: DictConfig) -> float | None:
             problems.append(f"images={cfg.images}: {error}")
     if problems:
         raise ConfigError(problems)
-    with tempfile.TemporaryDirectory() as scratch:
-        file = find_checkpoint(str(cfg.run), cfg.tracking.uri, Path(scratch))
-        model, data = model_from_checkpoint(file, cfg.data_root, with_images=own is None)
+    names = run_names(cfg.run)
+    models = [_model(name, cfg, with_images=own is None) for name in names]
+    data = models[0][1]
+    _check_alike(names, [its_data for _, its_data in models])
     ids = _ids(cfg, own.names if own is not None else data.files("test"), data.name)
-    images, labels = _own_images(own, data) if own is not None else _test_images(data)
-    predicted, probabilities = label_images(model, data, images, resolve_device(cfg.device))
-    names = data.classes if _chosen(cfg, "labels") == "names" else None
+    probabilities, labels, accuracies = _predicted(names, models, own, resolve_device(cfg.device))
+    likeliest, predicted = probabilities.max(1)
+    classes = data.classes if _chosen(cfg, "labels") == "names" else None
     output = Path(cfg.output)
     replaced = " (what was there is replaced)" if output.exists() else ""
-    write_csv(output, predicted, ids, names, probabilities if _chosen(cfg, "probability") else None)
-    log.info("%s in %s%s", counted(len(predicted), "prediction"), output, replaced)
+    write_csv(output, predicted, ids, classes, likeliest if _chosen(cfg, "probability") else None)
+    together = f" by the mean of the probabilities of {len(names)} runs" if len(names) > 1 else ""
+    log.info("%s%s in %s%s", counted(len(predicted), "prediction"), together, output, replaced)
     if labels is None:
         return None
-    right = accuracy(predicted, labels)
-    log.info("test accuracy %.4f", right)
-    return right
+    if len(names) > 1:
+        log.info("test accuracy of one %.4f ± %.4f (mean ± standard deviation)", mean(accuracies), stdev(accuracies))
+    log.info("test accuracy%s %.4f", " of all together" if len(names) > 1 else "", accuracy(predicted, labels))
+    return accuracy(predicted, labels)
+
+
+def _model(name: str, cfg: DictConfig, with_images: bool) -> tuple[nn.Module, Any]:
+    """Returns the best model of a run, and the data group that it was trained with."""
+    with tempfile.TemporaryDirectory() as scratch:
+        file = find_checkpoint(name, cfg.tracking.uri, Path(scratch))
+        return model_from_checkpoint(file, cfg.data_root, with_images=with_images)
+
+
+def _predicted(
+    names: Sequence[str], models: Sequence[tuple[nn.Module, Any]], own: Unlabelled | None, device: torch.device
+) -> tuple[Tensor, Tensor | None, list[float]]:
+    """Has every run predict the test set, or the user's own images.
+
+    Returns:
+        The mean of their probabilities, N×classes; the true classes, N; the accuracy of each. Of images of the user's
+        own there are no classes and no accuracies.
+
+    Raises:
+        UserError: the runs have different test images.
+    """
+    total, truth, accuracies = torch.zeros(()), None, []
+    for name, (model, data) in zip(names, models, strict=True):
+        images, labels = _own_images(own, data) if own is not None else _test_images(data)
+        probabilities = probabilities_of(model, data, images, device)
+        if labels is not None:
+            if truth is not None and not torch.equal(labels, truth):
+                raise UserError(f"run={name}: has other test images than {names[0]}, so they can't predict together.")
+            accuracies.append(accuracy(probabilities.argmax(1), labels))
+            if len(names) > 1:
+                log.info("%s: test accuracy %.4f", name, accuracies[-1])
+        total, truth = total + probabilities, labels
+    return total / len(names), truth, accuracies
+
+
+def _check_alike(names: Sequence[str], groups: Sequence[Any]) -> None:
+    """Looks whether runs that are to predict together were trained on the same classes of the same data.
+
+    Raises:
+        UserError: they were not.
+    """
+    for name, data in zip(names, groups, strict=True):
+        if (data.name, tuple(data.classes)) != (groups[0].name, tuple(groups[0].classes)):
+            raise UserError(
+                f"run={name}: was trained on other data or classes ({data.name}) than {names[0]} ({groups[0].name}), "
+                "so they can't predict together."
+            )
 
 
 def _chosen(cfg: DictConfig, option: str) -> Any:
@@ -99,7 +144,7 @@ def _own_images(own: Unlabelled, data: Any) -> tuple[Tensor, None]:
 
 def find_problems(cfg: DictConfig) -> list[str]:
     """Returns a line for each option that is wrong; empty if all are right."""
-    if OmegaConf.is_missing(cfg, "run"):
+    if OmegaConf.is_missing(cfg, "run") or cfg.run == []:
         return ["run: is missing; give a run's folder, a checkpoint or an MLflow run id, such as run=multirun/tune/0"]
     problems = check_device(cfg.device, "device")
     if cfg.labels not in (None, "numbers", "names"):
@@ -118,87 +163,3 @@ def find_problems(cfg: DictConfig) -> list[str]:
     if not folder.is_dir() or Path(cfg.output).is_dir():
         problems.append(f"output={cfg.output}: must be a file in a folder that exists")
     return problems
-
-
-def find_checkpoint(name: str, uri: Any, scratch: Path, option: str = "run") -> Path:
-    """Returns the checkpoint that a folder, a file or an MLflow run id means; an id's is fetched to `scratch`.
-
-    Args:
-        name: what the user gave; of a folder below multirun/ its name will do.
-        uri: the store of a run id; None for the default.
-        scratch: a folder.
-        option: that the user gave it with, for messages.
-
-    Raises:
-        UserError: there is none.
-    """
-    path = Path(name).expanduser()
-    if not path.exists() and (PROJECT_ROOT / "multirun" / path).is_dir():  # as report.py has it
-        path = PROJECT_ROOT / "multirun" / path
-    if path.is_file():
-        return path
-    if path.is_dir():
-        # Of what is no trial's, folders called seed_3 are jobs among others.
-        single = path if (path / "best.pt").is_file() else None
-        if (folder := folder_of_model(path) if is_study(path.absolute().parent) else single) is not None:
-            _say_seed(folder, path)
-            return folder / "best.pt"
-        if not is_sweep(path):
-            raise UserError(f"{option}={name}: {_without_sweep(path, option)}")
-        job = _best_job(path)
-        if job is None:
-            raise UserError(f"{option}={name}: is {_without_best(path)}.")
-        if (folder := folder_of_model(path / job)) is None:
-            raise UserError(f"{option}={name}: {_without_model(path, job)}.")
-        log.info("%s is a sweep; taking its best job, %s", path, job)
-        _say_seed(folder, path / job)
-        return folder / "best.pt"
-    if RUN_ID.fullmatch(name):
-        from cifar_tuning.tracking import download_artifact
-
-        return download_artifact(uri, name, "checkpoints/best.pt", scratch)
-    raise UserError(
-        f"{option}={name}: is neither a run's folder, nor a checkpoint file, "
-        "nor an MLflow run id (32 hexadecimal digits)."
-    )
-
-
-def _say_seed(folder: Path, trial: Path) -> None:
-    """Says which of a trial's seeds is taken, where it has several: another one may predict otherwise."""
-    if folder != trial and len(seeds := list(trial.glob("*/best.pt"))) > 1:
-        log.info("%s has %d seeds; taking the first, %s", trial, len(seeds), folder.name)
-
-
-def _best_job(sweep: Path) -> str | None:
-    """Returns which of a sweep's jobs is its best: the study's winner, or the highest accuracy of those that ended."""
-    curve = best_values(sweep)
-    if curve is not None:
-        number = winner(curve)
-        return None if number is None else str(number)
-    best = best_job(read_results(sweep))
-    return None if best is None else str(best["job"])
-
-
-def _without_sweep(folder: Path, option: str) -> str:
-    """Returns what to give instead of a folder that is neither a run's nor a sweep's: none of its runs is the best."""
-    runs = sorted((file.parent for file in files_of_jobs(folder, "best.pt")), key=lambda run: -run.stat().st_mtime)
-    if not runs:
-        return "the folder has no best.pt; give the folder of a run or of a sweep."
-    shown = [typed(option, run) for run in runs[:SHOWN]] + (["…"] if len(runs) > SHOWN else [])
-    return f"holds {counted(len(runs), 'run')} and is no sweep; name one: {', '.join(shown)}"
-
-
-def _without_model(sweep: Path, job: str) -> str:
-    """Returns what to do where a sweep's best job left no model in it."""
-    why = "trained on another machine, deleted, or added to a study by hand"
-    return f"its best job, {job}, has no best.pt in {sweep / job} ({why}?); give its MLflow run id, or another job"
-
-
-def _without_best(sweep: Path) -> str:
-    """Returns what a sweep is none of whose jobs is the best."""
-    if best_values(sweep) == []:
-        return "a study of several objectives, so no trial is the best; give a trial's folder, of its Pareto front say"
-    results = [result for result in read_results(sweep) if (sweep / result["job"] / "best.pt").is_file()]
-    if any(result["state"] in ENDED for result in results):
-        return "a sweep without validation, so no job is the best; give a job's folder"
-    return "a sweep of which no job ended; give a job's folder"

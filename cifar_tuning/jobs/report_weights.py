@@ -35,7 +35,7 @@ def named_histograms(cfg: DictConfig, folder: Path) -> tuple[list[LayerWeights],
     Raises:
         UserError: there is no such checkpoint.
     """
-    from cifar_tuning.jobs.predict import find_checkpoint
+    from cifar_tuning.jobs.named_runs import find_checkpoint
 
     names = [str(name) for name in (cfg.checkpoint if isinstance(cfg.checkpoint, ListConfig) else [cfg.checkpoint])]
     with tempfile.TemporaryDirectory() as scratch:
@@ -71,7 +71,7 @@ def best_histograms(table: Table, uri: Any, folder: Path) -> tuple[list[LayerWei
 
 
 def _checkpoint(run: Run, uri: Any, scratch: Path) -> Path:
-    from cifar_tuning.jobs.predict import find_checkpoint
+    from cifar_tuning.jobs.named_runs import find_checkpoint
 
     folder: Path | None = getattr(run, "folder", None)
     if folder is not None and (folder / "best.pt").is_file():

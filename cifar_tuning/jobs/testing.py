@@ -19,11 +19,11 @@ def label_test_images(model: nn.Module, data: Any, device: torch.device) -> tupl
         device: where to compute.
     """
     test = data.load_test()
-    return label_images(model, data, test.images, device)[0], test.labels
+    return probabilities_of(model, data, test.images, device).argmax(1), test.labels
 
 
-def label_images(model: nn.Module, data: Any, images: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Returns the model's classes of images and their probabilities, int64 N and float32 N, on the CPU.
+def probabilities_of(model: nn.Module, data: Any, images: Tensor, device: torch.device) -> Tensor:
+    """Returns how likely the model holds each class of images, float32 N×classes, on the CPU.
 
     Args:
         model: in evaluation mode; moved to the device.

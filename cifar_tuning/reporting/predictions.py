@@ -14,8 +14,8 @@ from cifar_tuning.files import written
 
 
 @torch.inference_mode()
-def predict(model: nn.Module, batches: Any) -> tuple[Tensor, Tensor]:
-    """Returns the most likely class of every image and its probability (softmax), int64 N and float32 N on the CPU.
+def predict(model: nn.Module, batches: Any) -> Tensor:
+    """Returns how likely each class of every image is (softmax), float32 N×classes on the CPU.
 
     A progress bar shows how many are done.
 
@@ -23,14 +23,12 @@ def predict(model: nn.Module, batches: Any) -> tuple[Tensor, Tensor]:
         model: on the batches' device, in evaluation mode.
         batches: pairs of images N×C×H×W and labels, in order; has `count` and a length.
     """
-    predicted, probabilities = [], []
+    probabilities = []
     with tqdm(total=batches.count, unit=" images", desc="predicting", disable=None) as bar:  # on a terminal only
         for images, labels in batches:
-            logits = model(images)
-            predicted.append(logits.argmax(1))
-            probabilities.append(logits.float().softmax(1).amax(1))
+            probabilities.append(model(images).float().softmax(1))
             bar.update(len(labels))
-    return torch.cat(predicted).cpu(), torch.cat(probabilities).cpu()
+    return torch.cat(probabilities).cpu()
 
 
 def write_csv(

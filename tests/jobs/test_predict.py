@@ -60,7 +60,7 @@ def test_predictions_in_kaggles_form(trained, predicting, tmp_path, kind):
 
 
 def test_the_name_of_a_folder_below_multirun_will_do(trained, predicting, tmp_path, monkeypatch):
-    monkeypatch.setattr("cifar_tuning.jobs.predict.PROJECT_ROOT", tmp_path)
+    monkeypatch.setattr("cifar_tuning.jobs.named_runs.MULTIRUN", tmp_path / "multirun")
     trained.rename(tmp_path / "mine")
     (tmp_path / "multirun").mkdir()
     (tmp_path / "mine").rename(tmp_path / "multirun" / "mine")
@@ -170,6 +170,51 @@ def test_a_grid_whose_jobs_are_in_folders_of_their_own_names(tiny, predicting, t
     assert "is a sweep of which no job ended" in lost.err
 
 
+def test_several_runs_predict_together(trained, tiny, predicting, tmp_path):
+    """By the mean of their probabilities; patterns are in the order of the jobs' numbers."""
+    trained.rename(tmp_path / "2")
+    assert tiny("seed=1", "trainer.epochs=2", f"hydra.run.dir={tmp_path}/10").code == 0
+    outcome = predicting(f"run={tmp_path}/*", "probability=true", f"output={tmp_path}/p.csv")
+    assert outcome.code == 0, outcome.err
+    with execution_whitelist(trusted_targets()):
+        models = [load_classifier(tmp_path / name)[0] for name in ("2", "10")]
+    test = Synthetic().load_test()
+    with torch.no_grad():
+        each = torch.stack([model(test.images).softmax(1) for model in models])
+    shares, classes = each.mean(0).max(1)
+    _, *rows = read(tmp_path / "p.csv")
+    assert [int(label) for _, label, _ in rows] == classes.tolist()
+    assert [float(share) for *_, share in rows] == pytest.approx(shares.tolist(), abs=1e-3)
+    single = [(one.argmax(1) == test.labels).float().mean().item() for one in each]
+    lines = [f"{tmp_path}/{name}: test accuracy {value:.4f}" for name, value in zip(("2", "10"), single, strict=True)]
+    lines += ["128 predictions by the mean of the probabilities of 2 runs in "]
+    lines += [f"test accuracy of one {np.mean(single):.4f} ± {np.std(single, ddof=1):.4f} (mean ± standard deviation)"]
+    lines += [f"test accuracy of all together {(classes == test.labels).float().mean():.4f}"]
+    places = [outcome.out.index(line) for line in lines]
+    assert places == sorted(places)
+    listed = predicting(f"run=[{tmp_path}/2,{tmp_path}/10]", "probability=true", f"output={tmp_path}/again.csv")
+    assert listed.code == 0, listed.err
+    assert (tmp_path / "again.csv").read_text() == (tmp_path / "p.csv").read_text()
+
+
+@pytest.mark.parametrize(
+    ("other", "expected"),
+    [
+        ({"test_size": 64}, "/1: has other test images than "),
+        ({"data_seed": 1}, "/1: has other test images than "),
+    ],
+)
+def test_runs_of_other_images_do_not_predict_together(trained, predicting, tmp_path, other, expected):
+    shutil.copytree(trained, tmp_path / "1")
+    checkpoint = torch.load(tmp_path / "1" / "best.pt", weights_only=True)
+    checkpoint["config"]["data"] |= other
+    torch.save(checkpoint, tmp_path / "1" / "best.pt")
+    outcome = predicting(f"run=[{trained},{tmp_path}/1]", f"output={tmp_path}/p.csv")
+    assert outcome.code == 1
+    assert expected in outcome.err
+    assert not (tmp_path / "p.csv").exists()
+
+
 @pytest.mark.slow
 def test_a_study_means_its_winner(tiny, predicting, tmp_path):
     """By what it looks for, and where its trials have a folder for each seed."""
@@ -218,6 +263,8 @@ def test_a_sweep_without_a_best_job(predicting, tmp_path, state, value, curve, e
     ("arguments", "expected"),
     [
         ([], "run: is missing"),
+        (["run=[]"], "run: is missing"),
+        (["run='TMP/x/*'"], "run=TMP/x/*: no folder of a run and no checkpoint fits this pattern"),
         (["run=/nowhere"], "is neither a run's folder, nor a checkpoint file, nor an MLflow run id"),
         (["run=TMP"], "the folder has no best.pt"),
         (["run=TMP/bad.pt"], "can't be read as a checkpoint"),

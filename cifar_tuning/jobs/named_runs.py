@@ -1,0 +1,134 @@
+"""Which checkpoints a user's names mean: folders of runs and of sweeps, files, patterns, MLflow run ids."""
+
+import logging
+import re
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from cifar_tuning import PROJECT_ROOT
+from cifar_tuning.errors import UserError
+from cifar_tuning.job_folders import files_of_jobs, is_study, is_sweep
+from cifar_tuning.ranking import ENDED
+from cifar_tuning.reporting.summary import best_job, read_results
+from cifar_tuning.text import counted, typed
+from cifar_tuning.tracking.sweeps import best_values, winner
+from cifar_tuning.tuning.place import folder_of_model
+
+log = logging.getLogger(__name__)
+
+MULTIRUN = PROJECT_ROOT / "multirun"
+RUN_ID = re.compile(r"[0-9a-f]{32}")
+# Runs that are proposed in place of the folder around them.
+SHOWN = 5
+
+
+def run_names(given: Any) -> list[str]:
+    """Returns the runs that `run=` names: one, those of a list, or those that fit a pattern such as multirun/tune/*.
+
+    Raises:
+        UserError: nothing that has a model fits a pattern.
+    """
+    names = []
+    for name in map(str, given if OmegaConf.is_list(given) else [given]):
+        path = Path(name).expanduser()
+        if not any(sign in name for sign in "*?[") or path.exists():
+            names.append(name)
+            continue
+        fitting = _fitting(Path.cwd() / path) or _fitting(MULTIRUN / path)
+        if not fitting:
+            raise UserError(f"run={name}: no folder of a run and no checkpoint fits this pattern.")
+        names += fitting
+    return names
+
+
+def _fitting(pattern: Path) -> list[str]:
+    """Returns what has a model and fits an absolute pattern, job 10 behind job 9."""
+    found = Path(pattern.anchor).glob(str(pattern.relative_to(pattern.anchor)))
+    having = [str(path) for path in found if (path.suffix == ".pt" if path.is_file() else folder_of_model(path))]
+    return sorted(having, key=lambda name: [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)])
+
+
+def find_checkpoint(name: str, uri: Any, scratch: Path, option: str = "run") -> Path:
+    """Returns the checkpoint that a folder, a file or an MLflow run id means; an id's is fetched to `scratch`.
+
+    Args:
+        name: what the user gave; of a folder below multirun/ its name will do.
+        uri: the store of a run id; None for the default.
+        scratch: a folder.
+        option: that the user gave it with, for messages.
+
+    Raises:
+        UserError: there is none.
+    """
+    path = Path(name).expanduser()
+    if not path.exists() and (MULTIRUN / path).is_dir():  # as report.py has it
+        path = MULTIRUN / path
+    if path.is_file():
+        return path
+    if path.is_dir():
+        # Of what is no trial's, folders called seed_3 are jobs among others.
+        single = path if (path / "best.pt").is_file() else None
+        if (folder := folder_of_model(path) if is_study(path.absolute().parent) else single) is not None:
+            _say_seed(folder, path)
+            return folder / "best.pt"
+        if not is_sweep(path):
+            raise UserError(f"{option}={name}: {_without_sweep(path, option)}")
+        job = _best_job(path)
+        if job is None:
+            raise UserError(f"{option}={name}: is {_without_best(path)}.")
+        if (folder := folder_of_model(path / job)) is None:
+            raise UserError(f"{option}={name}: {_without_model(path, job)}.")
+        log.info("%s is a sweep; taking its best job, %s", path, job)
+        _say_seed(folder, path / job)
+        return folder / "best.pt"
+    if RUN_ID.fullmatch(name):
+        from cifar_tuning.tracking import download_artifact
+
+        return download_artifact(uri, name, "checkpoints/best.pt", scratch)
+    raise UserError(
+        f"{option}={name}: is neither a run's folder, nor a checkpoint file, "
+        "nor an MLflow run id (32 hexadecimal digits)."
+    )
+
+
+def _say_seed(folder: Path, trial: Path) -> None:
+    """Says which of a trial's seeds is taken, where it has several: another one may predict otherwise."""
+    if folder != trial and len(seeds := list(trial.glob("*/best.pt"))) > 1:
+        log.info("%s has %d seeds; taking the first, %s", trial, len(seeds), folder.name)
+
+
+def _best_job(sweep: Path) -> str | None:
+    """Returns which of a sweep's jobs is its best: the study's winner, or the highest accuracy of those that ended."""
+    curve = best_values(sweep)
+    if curve is not None:
+        number = winner(curve)
+        return None if number is None else str(number)
+    best = best_job(read_results(sweep))
+    return None if best is None else str(best["job"])
+
+
+def _without_sweep(folder: Path, option: str) -> str:
+    """Returns what to give instead of a folder that is neither a run's nor a sweep's: none of its runs is the best."""
+    runs = sorted((file.parent for file in files_of_jobs(folder, "best.pt")), key=lambda run: -run.stat().st_mtime)
+    if not runs:
+        return "the folder has no best.pt; give the folder of a run or of a sweep."
+    shown = [typed(option, run) for run in runs[:SHOWN]] + (["…"] if len(runs) > SHOWN else [])
+    return f"holds {counted(len(runs), 'run')} and is no sweep; name one: {', '.join(shown)}"
+
+
+def _without_model(sweep: Path, job: str) -> str:
+    """Returns what to do where a sweep's best job left no model in it."""
+    why = "trained on another machine, deleted, or added to a study by hand"
+    return f"its best job, {job}, has no best.pt in {sweep / job} ({why}?); give its MLflow run id, or another job"
+
+
+def _without_best(sweep: Path) -> str:
+    """Returns what a sweep is none of whose jobs is the best."""
+    if best_values(sweep) == []:
+        return "a study of several objectives, so no trial is the best; give a trial's folder, of its Pareto front say"
+    results = [result for result in read_results(sweep) if (sweep / result["job"] / "best.pt").is_file()]
+    if any(result["state"] in ENDED for result in results):
+        return "a sweep without validation, so no job is the best; give a job's folder"
+    return "a sweep of which no job ended; give a job's folder"
