@@ -71,7 +71,7 @@ def find_checkpoint(name: str, uri: Any, scratch: Path, option: str = "run") -> 
         # Of what is no trial's, folders called seed_3 are jobs among others.
         single = path if (path / "best.pt").is_file() else None
         if (folder := folder_of_model(path) if is_study(path.absolute().parent) else single) is not None:
-            _say_seed(folder, path)
+            _say_seed(folder, path, option)
             return folder / "best.pt"
         if not is_sweep(path):
             raise UserError(f"{option}={name}: {_without_sweep(path, option)}")
@@ -81,7 +81,7 @@ def find_checkpoint(name: str, uri: Any, scratch: Path, option: str = "run") -> 
         if (folder := folder_of_model(path / job)) is None:
             raise UserError(f"{option}={name}: {_without_model(path, job)}.")
         log.info("%s is a sweep; taking its best job, %s", path, job)
-        _say_seed(folder, path / job)
+        _say_seed(folder, path / job, option)
         return folder / "best.pt"
     if RUN_ID.fullmatch(name):
         from cifar_tuning.tracking import download_artifact
@@ -93,10 +93,11 @@ def find_checkpoint(name: str, uri: Any, scratch: Path, option: str = "run") -> 
     )
 
 
-def _say_seed(folder: Path, trial: Path) -> None:
+def _say_seed(folder: Path, trial: Path, option: str) -> None:
     """Says which of a trial's seeds is taken, where it has several: another one may predict otherwise."""
     if folder != trial and len(seeds := list(trial.glob("*/best.pt"))) > 1:
-        log.info("%s has %d seeds; taking the first, %s", trial, len(seeds), folder.name)
+        together = f" ({typed(option, trial / '*')} takes all together)" if option == "run" else ""
+        log.info("%s has %d seeds; taking the first, %s%s", trial, len(seeds), folder.name, together)
 
 
 def _best_job(sweep: Path) -> str | None:

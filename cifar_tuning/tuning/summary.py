@@ -199,10 +199,12 @@ def _model(best: FrozenTrial, options: StudyOptions) -> list[str]:
     folder = options.place.folder
     if not looks_for_studies():  # the checkpoints are another application's
         return []
-    # Of several the first: whoever takes the best of them has chosen on the test set.
-    for seed in sorted(map(int, retrained(best, options))):
-        if (run := folder_of_model(folder / subfolder(best, seed))) is not None:
-            return [_predict(run, "predictions of the winner as it was retrained")]
+    # Not the best of several: whoever takes that one has chosen on the test set.
+    runs = [folder_of_model(folder / subfolder(best, seed)) for seed in sorted(map(int, retrained(best, options)))]
+    if kept := [run for run in runs if run is not None]:
+        lines = [_predict(kept[0], "predictions of the winner as it was retrained")]
+        together = [_predict(kept[0].parent / "*", f"of its {len(kept)} seeds together")] if len(kept) > 1 else []
+        return lines + together
     run = folder_of_model(folder / str(best.number))
     return [] if run is None else [_predict(run, "its test accuracy")]
 

@@ -1,3 +1,5 @@
+import shlex
+
 """What a study says of itself in the end, and which files it leaves."""
 
 import os
@@ -168,6 +170,18 @@ def test_what_violates_constraints_follows_the_best_and_is_marked(violations):
     else:
         assert (cells[0], cells[-1]) == (["1", "0"], ["kept", "violated"])
     assert table.rows[0].style == (None if min(violations, default=0) > 0 else "bold")
+
+
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_the_retrained_winner_predicts_by_its_first_seed_or_by_all(monkeypatch, tmp_path, seeds):
+    monkeypatch.setattr(summary, "retrained", lambda best, options: {f"{5 + seed}": {} for seed in range(seeds)})
+    monkeypatch.setattr(summary, "looks_for_studies", lambda: True)
+    for seed in range(seeds):
+        (tmp_path / f"best_0/seed_{5 + seed}").mkdir(parents=True)
+        (tmp_path / f"best_0/seed_{5 + seed}/best.pt").touch()
+    predicts = summary._model(trial(), options(place=SimpleNamespace(folder=tmp_path)))
+    runs = [shlex.split(line, comments=True)[2] for line in predicts]
+    assert runs == [f"run={tmp_path}/best_0/seed_5", f"run={tmp_path}/best_0/*"][:seeds]
 
 
 @pytest.mark.parametrize("looks", [True, False])
