@@ -1,8 +1,7 @@
-import shlex
-
 """What a study says of itself in the end, and which files it leaves."""
 
 import os
+import shlex
 from datetime import datetime
 from types import SimpleNamespace
 
