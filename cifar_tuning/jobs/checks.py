@@ -47,6 +47,7 @@ RULES = {
     "optimizer.nesterov": FLAG,
     "optimizer.weight_decay": number(lambda v: v >= 0, "a number, 0 or above"),
     "optimizer.eps": number(lambda v: v > 0, "a number above 0"),
+    "optimizer.alpha": BELOW_ONE,
     "optimizer.betas": Rule(
         lambda v: isinstance(v, list) and len(v) == 2 and all(map(BELOW_ONE.holds, v)),
         "two numbers from 0 up to, not including, 1, such as [0.9,0.999]",
@@ -57,6 +58,7 @@ RULES = {
     "schedule.decay": number(lambda v: 0 < v <= 1, "a number above 0 and at most 1, such as 0.1"),
     "schedule.pct_start": number(lambda v: 0 < v < 1, "a number between 0 and 1, such as 0.3"),
     "schedule.warmup_ratio": BELOW_ONE,
+    "schedule.patience": Rule(lambda v: is_whole(v, 0), "a whole number of epochs, 0 or above"),
     "schedule.eta_min": number(lambda v: v >= 0, "a number, 0 or above"),
     "schedule.max_lr": number(lambda v: v > 0, "a number above 0"),
 }

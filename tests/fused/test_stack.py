@@ -44,7 +44,9 @@ CASES = {
         {"optimizer": partial(ADAM, lr=1e-3, betas=b, eps=e)} for b, e in [((0.9, 0.999), 1e-8), ((0.8, 0.9), 1e-3)]
     ],
     "adamw": [{"optimizer": partial(ADAMW, lr=lr)} for lr in (1e-2, 1e-3)],
-    "optimizers": [{"optimizer": partial(kind, lr=1e-3)} for kind in (SGD, ADAM, ADAMW)],
+    "optimizers": [
+        {"optimizer": partial(kind, lr=1e-3)} for kind in (SGD, ADAM, ADAMW, torch.optim.NAdam, torch.optim.RMSprop)
+    ],
     "l2": [{"regularizer": L2(s, norm_and_bias=b)} for s, b in [(0.1, True), (1e-3, False)]],
     "l1": [{"regularizer": r} for r in (L1(1e-3), L1(1e-4), Regularizer(), ElasticNet(1e-2, 0.3))],
     "schedules": [

@@ -319,6 +319,8 @@ def test_a_diverged_run_returns_its_best(tiny, tmp_path):
         ["model=resnet20", "model.depth=8", "model.shortcut=B"],
         ["model=resnet20", "model.depth=8", "model.separable=true", "model.activation=swish"],
         ["optimizer=adam", "schedule=cosine"],
+        ["optimizer=rmsprop", "schedule=plateau"],
+        ["optimizer=nadam"],
         ["optimizer=adam", "schedule=warmup_cosine", "schedule.warmup_ratio=0.5"],
         ["optimizer=adamw", "schedule=onecycle", "regularizer.strength=0.01"],
         ["schedule=step", "schedule.decay_epochs=1", "regularizer=l1"],
