@@ -12,7 +12,7 @@ from cifar_tuning.user_code import missing_module
 STUDY_SWEEPER = "cifar_tuning.tuning.plugin.StudySweeper"
 FUSED_LAUNCHER = "cifar_tuning.fused.launcher.FusedLauncher"
 TRACKER = "MLflowTracker"
-# Datasets whose content is verified by its hash, ours or torchvision's, so that their folder does not matter.
+# Datasets whose content is known, by our hash or because torchvision fetches and checks it, wherever they lie.
 VERIFIED_DATA = ("cifar_tuning.data.CIFAR10", "cifar_tuning.data.TorchvisionData")
 IMAGE_FOLDER = "cifar_tuning.data.ImageFolder"
 # Environment variable: what configurations may name besides our parts and PyTorch's, in the commands at the root.
