@@ -12,8 +12,8 @@ from cifar_tuning.user_code import missing_module
 STUDY_SWEEPER = "cifar_tuning.tuning.plugin.StudySweeper"
 FUSED_LAUNCHER = "cifar_tuning.fused.launcher.FusedLauncher"
 TRACKER = "MLflowTracker"
-# Datasets whose content is verified by its hash, so that their folder does not matter.
-VERIFIED_DATA = ("cifar_tuning.data.CIFAR10",)
+# Datasets whose content is known, by our hash or because torchvision fetches and checks it, wherever they lie.
+VERIFIED_DATA = ("cifar_tuning.data.CIFAR10", "cifar_tuning.data.TorchvisionData")
 IMAGE_FOLDER = "cifar_tuning.data.ImageFolder"
 # Environment variable: what configurations may name besides our parts and PyTorch's, in the commands at the root.
 TRUST_VARIABLE = "CIFAR_TUNING_TRUST"

@@ -11,6 +11,7 @@ from cifar_tuning.data.batches import EvalBatches, Normalizer, TrainBatches
 from cifar_tuning.data.cifar10 import CIFAR10
 from cifar_tuning.data.image_folder import ImageFolder
 from cifar_tuning.data.synthetic import Synthetic
+from cifar_tuning.data.torchvision_data import TorchvisionData
 
 if TYPE_CHECKING:
     from cifar_tuning.data.transforms_v2 import TransformsV2
@@ -27,6 +28,7 @@ __all__ = [
     "Normalizer",
     "Splits",
     "Synthetic",
+    "TorchvisionData",
     "TrainBatches",
     "TransformsV2",
 ]

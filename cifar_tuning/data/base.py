@@ -5,6 +5,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -61,6 +62,7 @@ class ImageData(ABC):
         mean, std: of each channel of the training images, on the scale 0..1.
         batch_size, val_size, split_seed, train_limit: see `conf/data`.
         image_shape: height, width, channels.
+        border: black pixels on each side that are part of it.
     """
 
     name: str
@@ -72,6 +74,7 @@ class ImageData(ABC):
     split_seed: int
     train_limit: int | None
     image_shape: tuple[int, int, int] = (32, 32, 3)
+    border: int = 0
 
     @abstractmethod
     def arrays(self, part: str) -> tuple[np.ndarray, np.ndarray]:
@@ -187,6 +190,12 @@ class ImageData(ABC):
 def array_set(stored: Tensor, labels: np.ndarray, rows: np.ndarray) -> ArraySet:
     """Returns some of the stored images; labels are those of all that are stored."""
     return ArraySet(stored, torch.from_numpy(rows), torch.from_numpy(labels[rows].astype(np.int64)))
+
+
+def check_root(root: object) -> list[str]:
+    """Problems of the folder that holds a dataset or will hold it, one line each."""
+    right = isinstance(root, str | Path) and str(root).strip()
+    return [] if right else [f"data.root={root}: must be the path of a folder"]
 
 
 def check_settings(

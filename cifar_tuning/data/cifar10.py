@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from cifar_tuning import PROJECT_ROOT
-from cifar_tuning.data.base import ImageData, check_settings
+from cifar_tuning.data.base import ImageData, check_root, check_settings
 from cifar_tuning.data.sources import Source, default_sources
 from cifar_tuning.data.spec import CIFAR10_SPEC, Spec
 from cifar_tuning.data.store import Store
@@ -63,10 +63,7 @@ class CIFAR10(ImageData):
         *, root: object, val_size: object, split_seed: object, train_limit: object, batch_size: object
     ) -> list[str]:
         """Problems of the given settings, one line each; an empty list when the constructor takes them."""
-        problems = []
-        if not isinstance(root, str | Path) or not str(root).strip():
-            problems.append(f"data.root={root}: must be the path of a folder")
-        return problems + check_settings(
+        return check_root(root) + check_settings(
             images=TRAIN_IMAGES,
             val_size=val_size,
             train_limit=train_limit,

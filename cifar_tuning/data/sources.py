@@ -117,7 +117,7 @@ class CanonicalDownload:
         log.info("Downloading %s", url)
         try:
             lend_certificates()
-            with _socket_timeout(self.timeout):
+            with socket_timeout(self.timeout):
                 torchvision.datasets.utils.download_url(
                     url, scratch, filename=archive.name, md5=spec.pickle_archive_md5
                 )
@@ -179,7 +179,7 @@ def lend_certificates() -> None:
 
 
 @contextmanager
-def _socket_timeout(seconds: float) -> Iterator[None]:
+def socket_timeout(seconds: float) -> Iterator[None]:
     """torchvision's downloader sets none, and without one a black-holed network hangs for minutes."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(seconds)

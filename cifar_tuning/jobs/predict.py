@@ -9,6 +9,7 @@ from statistics import mean, stdev
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
@@ -139,7 +140,10 @@ def _own_images(own: Unlabelled, data: Any) -> tuple[Tensor, None]:
     if data.image_shape[2] != 3:
         raise UserError(f"images={own.place}: the run's images have {data.image_shape[2]} channels in place of three.")
     log.info("%s", own)
-    return torch.from_numpy(own.arrays(data.image_shape[:2], getattr(data, "white", MOST_WHITE))), None
+    height, width, _ = data.image_shape
+    size = height - 2 * data.border, width - 2 * data.border
+    images = torch.from_numpy(own.arrays(size, getattr(data, "white", MOST_WHITE)))
+    return (F.pad(images, (0, 0, *(data.border,) * 4)) if data.border else images), None
 
 
 def find_problems(cfg: DictConfig) -> list[str]:

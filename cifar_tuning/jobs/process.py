@@ -44,10 +44,8 @@ _TALKATIVE = ("matplotlib", "PIL", "filelock", "urllib3", "alembic")
 # checkpoint, can't run commands. Of ours it may call the parts alone: there is code here that starts processes, fetches
 # files and writes some.
 _TRUSTED = [
-    *(
-        f"cifar_tuning.data.{name}"
-        for name in ("CIFAR10", "ImageFolder", "Synthetic", "NoAugmentation", "CropFlip", "TransformsV2")
-    ),
+    *(f"cifar_tuning.data.{name}" for name in ("CIFAR10", "ImageFolder", "Synthetic", "TorchvisionData")),
+    *(f"cifar_tuning.data.{name}" for name in ("NoAugmentation", "CropFlip", "TransformsV2")),
     "cifar_tuning.models.*",
     *(f"cifar_tuning.training.{name}" for name in ("Regularizer", "L1", "L2", "ElasticNet", "TrainerSettings")),
     "cifar_tuning.training.regularizers.*",

@@ -7,7 +7,7 @@ from cifar_tuning.reporting.selection import Run
 from cifar_tuning.targets import VERIFIED_DATA
 
 # Options of a dataset that decide which images validate.
-DECIDE = ("_target_", "split_seed", "val_size", "data_seed")
+DECIDE = ("_target_", "dataset", "split_seed", "val_size", "data_seed")
 FOLDER = re.compile(r"(^|[._/-])(root|dir|directory|folder|path|file|url|uri)$", re.IGNORECASE)
 
 

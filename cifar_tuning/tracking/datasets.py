@@ -35,7 +35,7 @@ def dataset_input(config: Mapping[str, Any]) -> DatasetInput | None:
     chosen = {key: value for key, value in data.items() if key not in left_out}
     text = json.dumps(chosen, sort_keys=True, default=str)
     dataset = Dataset(
-        name=str(data["_target_"]).rpartition(".")[2],
+        name=str(data.get("dataset") or str(data["_target_"]).rpartition(".")[2]),
         digest=hashlib.sha256(text.encode()).hexdigest()[:DIGEST],
         source_type="code",
         source=json.dumps({"tags": {"mlflow.source.name": str(data["_target_"])}}),

@@ -11,7 +11,7 @@ import torch
 from omegaconf import OmegaConf
 
 from cifar_tuning import PROJECT_ROOT
-from cifar_tuning.data import CIFAR10, CropFlip, Synthetic, TrainBatches
+from cifar_tuning.data import CIFAR10, CropFlip, Synthetic, TorchvisionData, TrainBatches
 from cifar_tuning.data.__main__ import main
 from cifar_tuning.data.base import ImageData
 from cifar_tuning.data.spec import CIFAR10_SPEC, array_sha256
@@ -59,6 +59,30 @@ MAX_SEED = 2**32 - 1
         (Synthetic, {"val_size": 0}, []),
         (Synthetic, {"train_size": 0, "test_size": -1}, ["data.train_size=0", "data.test_size=-1"]),
         (Synthetic, {"val_size": -1}, ["data.val_size=-1: must be a whole number of at least 0"]),
+        (TorchvisionData, {"dataset": "SVHN", "train_limit": 68_257, "size": 34}, []),
+        (TorchvisionData, {"dataset": "MNIST", "val_size": 0, "batch_size": 60_000}, []),
+        (
+            TorchvisionData,
+            {"dataset": "EMNIST", "root": ""},
+            [
+                "data.dataset=EMNIST: must be one of CIFAR100, MNIST, FashionMNIST, SVHN",
+                "data.root=: must be the path of a folder",
+            ],
+        ),
+        (
+            TorchvisionData,
+            {"dataset": "MNIST", "root": 3, "size": 33, "val_size": 60_000, "split_seed": -1},
+            [
+                "data.root=3: must be",
+                "data.size=33: must be 28 (pixels), as the images are, or an even number more, for a black border, up "
+                "to 512",
+                "data.val_size=60000: must be between 0 and 59999 (60,000 images)",
+                "data.split_seed=-1",
+            ],
+        ),
+        (TorchvisionData, {"dataset": "CIFAR100", "size": 28}, ["data.size=28: must be 32 (pixels)"]),
+        (TorchvisionData, {"dataset": "CIFAR100", "size": 514}, ["data.size=514: must be 32 (pixels)"]),
+        (TorchvisionData, {"dataset": ["MNIST"]}, ["data.dataset=['MNIST']: must be one of"]),
         (Synthetic, {"data_seed": "x", "split_seed": 0.5}, ["data.data_seed=x", "data.split_seed=0.5"]),
     ],
 )
@@ -73,17 +97,28 @@ def test_every_problem_is_named(dataset, settings, problems):
         dataset(**settings)
 
 
-@pytest.mark.parametrize(("name", "dataset"), [("cifar10", CIFAR10), ("synthetic", Synthetic)])
-def test_a_yaml_is_its_constructor(name, dataset):
+@pytest.mark.parametrize(
+    ("name", "dataset", "own"),
+    [
+        ("cifar10", CIFAR10, {}),
+        ("synthetic", Synthetic, {}),
+        ("cifar100", TorchvisionData, {"dataset": "CIFAR100"}),
+        ("mnist", TorchvisionData, {"dataset": "MNIST", "size": 32}),
+        ("fashion_mnist", TorchvisionData, {"dataset": "FashionMNIST", "size": 32}),
+        ("svhn", TorchvisionData, {"dataset": "SVHN"}),
+    ],
+)
+def test_a_yaml_is_its_constructor(name, dataset, own):
     config = OmegaConf.to_container(OmegaConf.load(PROJECT_ROOT / "conf" / "data" / f"{name}.yaml"))
     assert config.pop("_target_") == f"cifar_tuning.data.{dataset.__name__}"
     defaults = {key: each.default for key, each in inspect.signature(dataset).parameters.items()}
-    if dataset is CIFAR10:
+    if dataset is not Synthetic:
         assert config.pop("root") == "${project_root:}/data"
         assert defaults.pop("root") == PROJECT_ROOT / "data"
+    if dataset is CIFAR10:
         assert defaults.pop("spec") is CIFAR10_SPEC
         assert defaults.pop("sources") is None
-    assert config == defaults
+    assert config == defaults | own
     assert set(inspect.signature(dataset.check).parameters) - {"root"} == set(defaults)
 
 

@@ -12,7 +12,7 @@ import pytest
 from filelock import FileLock
 from PIL import Image
 
-from cifar_tuning.data import ImageFolder, decoded, folders, pictures
+from cifar_tuning.data import ImageFolder, decoded, folders, kept, pictures
 from cifar_tuning.errors import DataError
 from cifar_tuning.jobs.checks import problems_with
 
@@ -304,7 +304,7 @@ def test_where_nothing_can_be_kept_a_process_decodes_once(flowers, monkeypatch, 
 
 
 def test_a_full_disk_is_noticed_before_decoding_and_too_little_memory_too(flowers, monkeypatch, caplog):
-    monkeypatch.setattr(decoded.shutil, "disk_usage", lambda folder: SimpleNamespace(free=9_999))
+    monkeypatch.setattr(kept.shutil, "disk_usage", lambda folder: SimpleNamespace(free=9_999))
     images, _ = ImageFolder(flowers, size=8, batch_size=4).arrays("train")
     assert "0.0 GB are needed, 0.0 GB are free" in caplog.text
     del images

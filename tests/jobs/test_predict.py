@@ -12,9 +12,11 @@ from hydra.utils import execution_whitelist
 from PIL import Image
 from torch import nn
 
-from cifar_tuning.data import Synthetic
+from cifar_tuning.data import Synthetic, TorchvisionData
+from cifar_tuning.data.unlabelled import Unlabelled
 from cifar_tuning.errors import UserError
 from cifar_tuning.jobs.export import load_classifier, model_from_checkpoint
+from cifar_tuning.jobs.predict import _own_images
 from cifar_tuning.jobs.process import trusted_targets
 from cifar_tuning.jobs.testing import label_test_images
 from cifar_tuning.reporting.predictions import write_csv
@@ -73,6 +75,14 @@ def test_images_without_files_have_numbers_alone(trained, predicting, tmp_path):
     assert outcome.code != 0
     assert "ids=files: the images of synthetic are no files of their own; take ids=numbers" in outcome.err
     assert not (tmp_path / "n.csv").exists()
+
+
+def test_images_of_ones_own_get_the_border_of_the_training_images(tmp_path):
+    Image.new("L", (56, 56), 255).save(tmp_path / "digit.png")
+    images, _ = _own_images(Unlabelled(tmp_path), TorchvisionData("MNIST", size=32))
+    assert images.shape == (1, 32, 32, 3)
+    assert (images[0, 2:30, 2:30] == 255).all()
+    assert images.sum() == 28 * 28 * 3 * 255
 
 
 def test_images_of_ones_own(trained, predicting, tmp_path):

@@ -396,6 +396,7 @@ CIFAR = {"data._target_": "cifar_tuning.data.CIFAR10", "data.val_size": 5000}
     [
         ([CIFAR, CIFAR], [], "All runs are judged on the same images"),
         ([CIFAR, CIFAR | {"data.val_size": 100}], ["data.val_size"], "different images (data.val_size)"),
+        ([{"data.dataset": "SVHN"}, {"data.dataset": "MNIST"}], ["data.dataset"], "different images (data.dataset)"),
         ([CIFAR, CIFAR | {"data._target_": "Other"}], ["data._target_"], "different images (data._target_)"),
         ([CIFAR | {"data.root": "/a"}, CIFAR | {"data.root": "/b"}], [], "All runs are judged on the same images"),
         ([{"data.root": "/a"}, {"data.root": "/b"}], ["data.root"], "is not known: they differ in data.root"),

@@ -335,11 +335,12 @@ def test_tags_of_ones_own(root, context, client, tmp_path, in_sweep, name):
 def test_a_run_says_what_images_it_was_trained_on(started, client):
     data = {"_target_": "cifar_tuning.data.CIFAR10", "root": "data", "batch_size": 128, "split_seed": 0}
     mine = {"_target_": "cifar_tuning.data.ImageFolder"}
-    changes = ({}, {"root": "/mnt", "batch_size": 1}, {"split_seed": 1}, mine, {**mine, "root": "/mnt"})
+    digits = {"_target_": "cifar_tuning.data.TorchvisionData", "dataset": "MNIST"}
+    changes = ({}, {"root": "/mnt", "batch_size": 1}, {"split_seed": 1}, mine, {**mine, "root": "/mnt"}, digits)
     trackers = [started(config={"data": data | more}) for more in changes]
     inputs = [client.get_run(one.run_id).inputs.dataset_inputs for one in trackers]
-    (first,), (elsewhere,), (split,), (own,), (other,) = [[one.dataset for one in of_run] for of_run in inputs]
-    assert (first.name, own.name) == ("CIFAR10", "ImageFolder")
+    first, elsewhere, split, own, other, mnist = [of_run[0].dataset for of_run in inputs]
+    assert (first.name, own.name, mnist.name) == ("CIFAR10", "ImageFolder", "MNIST")
     assert first.digest == elsewhere.digest != split.digest
     assert own.digest != other.digest  # two folders with the same classes
     assert [(tag.key, tag.value) for tag in inputs[0][0].tags] == [("mlflow.data.context", "training")]
