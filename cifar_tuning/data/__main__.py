@@ -1,4 +1,4 @@
-"""Brings CIFAR-10 to this machine: `python -m cifar_tuning.data [FOLDER]`."""
+"""Brings a dataset to this machine, CIFAR-10 or another: `python -m cifar_tuning.data [FOLDER] [--dataset MNIST]`."""
 
 import argparse
 import logging
@@ -6,6 +6,8 @@ import sys
 
 from cifar_tuning import PROJECT_ROOT
 from cifar_tuning.data.cifar10 import CIFAR10
+from cifar_tuning.data.standard_sets import STANDARD_SETS
+from cifar_tuning.data.torchvision_data import TorchvisionData
 from cifar_tuning.errors import DataError
 
 
@@ -13,9 +15,12 @@ def main() -> int:
     """Fetch and verify the dataset unless it is there; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m cifar_tuning.data", description=__doc__)
     parser.add_argument("root", nargs="?", default=PROJECT_ROOT / "data", help="data.root (%(default)s)")
+    parser.add_argument("--dataset", choices=["CIFAR10", *STANDARD_SETS], default="CIFAR10", help="(%(default)s)")
+    given = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
-        print(f"CIFAR-10, verified: {CIFAR10(parser.parse_args().root).prepare()}")
+        data = CIFAR10(given.root) if given.dataset == "CIFAR10" else TorchvisionData(given.dataset, given.root)
+        print(f"{given.dataset}, verified: {data.prepare()}")
     except (DataError, ValueError) as error:
         print(error, file=sys.stderr)
         return 1
