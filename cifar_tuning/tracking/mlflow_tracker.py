@@ -16,6 +16,7 @@ from cifar_tuning.tracking.base import (
     TRACEBACK,
     MetricsFile,
     RunContext,
+    Tracker,
     check_state,
     state_of_error,
     write_traceback,
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-class MLflowTracker:
+class MLflowTracker(Tracker):
     """Keeps a run in MLflow; several may be open at once in one process.
 
     Args:
@@ -53,16 +54,14 @@ class MLflowTracker:
         root: str | Path = PROJECT_ROOT,
         tags: Mapping[str, Any] | None = None,
     ) -> None:
+        super().__init__()
         raise_all(self.check(uri=uri, experiment=experiment, log_model=log_model, tags=tags))
         self.uri = uri
         self.experiment = str(experiment)
         self.model_policy = log_model
         self.root = Path(root)
         self.tags = facts.own_tags(tags or {})
-        self.run_id: str | None = None
-        self.continued = False
         self._outbox: Outbox | None = None
-        self._metrics: MetricsFile | None = None
         self._logged_through = -1
         self._group: str | None = None
         self._monitor: SystemMetricsMonitor | None = None
