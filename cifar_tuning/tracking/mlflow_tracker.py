@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import logging
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -10,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from cifar_tuning import PROJECT_ROOT
 from cifar_tuning.option_rules import raise_all
 from cifar_tuning.text import first_line, without_password
-from cifar_tuning.tracking import facts, open_runs
+from cifar_tuning.tracking import facts
 from cifar_tuning.tracking.base import (
     STATUS_OF_STATE,
     TRACEBACK,
@@ -111,7 +114,7 @@ class MLflowTracker(Tracker):
         except BaseException as error:
             self._leave(error)
             raise
-        open_runs.register(self)
+        atexit.register(self._close_at_exit, os.getpid())
         outbox, _ = self._running()
         location, run_id = outbox.store.location, outbox.run_id
         self._monitor = monitor(location.uri, run_id, self.continued)
@@ -206,8 +209,7 @@ class MLflowTracker(Tracker):
         if self._outbox is None:
             return
         outbox, self._outbox = self._outbox, None
-        self._stop_monitor()
-        open_runs.unregister(self)
+        self._let_go()
         outbox.close(STATUS_OF_STATE[state], {facts.STATE: state})
         if self._group is not None:
             from cifar_tuning.tracking.groups import close_group
@@ -220,8 +222,7 @@ class MLflowTracker(Tracker):
     def abandon(self) -> None:
         """Leave the run as it is: another process goes on with it."""
         self._outbox = None
-        self._stop_monitor()
-        open_runs.unregister(self)
+        self._let_go()
 
     def fail(self, error: BaseException) -> None:
         """Close the run after an error, with its traceback."""
@@ -233,10 +234,17 @@ class MLflowTracker(Tracker):
         self._outbox.add_tags({facts.ERROR: _in_a_line(error)})
         self.finish(state_of_error(error))
 
-    def _stop_monitor(self) -> None:
+    def _let_go(self) -> None:
+        atexit.unregister(self._close_at_exit)
         if self._monitor is not None:
             self._monitor.finish()
             self._monitor = None
+
+    def _close_at_exit(self, pid: int) -> None:
+        """Close the run that nobody closed before the interpreter ends."""
+        if os.getpid() == pid:  # a forked child inherits the call, not the run
+            with contextlib.suppress(Exception):
+                self.finish("killed")
 
     def _running(self) -> tuple[Outbox, MetricsFile]:
         if self._outbox is None or self._metrics is None:
