@@ -6,6 +6,7 @@ from pathlib import Path
 
 from cifar_tuning import PROJECT_ROOT
 from cifar_tuning.errors import TrackingError
+from cifar_tuning.tracking.store import connect, locate
 
 BEST_RUN = "best.run_id"
 
@@ -23,8 +24,6 @@ def download_artifact(uri: str | None, run_id: str, name: str, folder: Path, roo
     Raises:
         TrackingError: there is no such store, run or file.
     """
-    from cifar_tuning.tracking.store import connect, locate
-
     location = locate(uri, root)
     # Looking for a run must not leave an empty database behind.
     problem = location.problem(timeout=3)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from cifar_tuning import PROJECT_ROOT
 from cifar_tuning.option_rules import raise_all
 from cifar_tuning.text import first_line, without_password
-from cifar_tuning.tracking import facts
+from cifar_tuning.tracking import facts, groups, opening, reaper, sweeps
 from cifar_tuning.tracking.base import (
     STATUS_OF_STATE,
     TRACEBACK,
@@ -24,16 +24,16 @@ from cifar_tuning.tracking.base import (
     state_of_error,
     write_traceback,
 )
+from cifar_tuning.tracking.logged_model import log_classifier
+from cifar_tuning.tracking.outbox import Outbox
+from cifar_tuning.tracking.patience import patiently
 from cifar_tuning.tracking.reachable import said
-from cifar_tuning.tracking.system_metrics import monitor
+from cifar_tuning.tracking.store import Location, Store, locate, open_store, store_errors
 
 if TYPE_CHECKING:
     import numpy as np
     from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
     from torch import nn
-
-    from cifar_tuning.tracking.outbox import Outbox
-    from cifar_tuning.tracking.store import Location, Store
 
 log = logging.getLogger(__name__)
 
@@ -89,13 +89,10 @@ class MLflowTracker(Tracker):
 
     def location(self) -> Location:
         """Say where the store is, without opening it."""
-        from cifar_tuning.tracking.store import locate
-
         return locate(self.uri, self.root)
 
     def open_store(self, check: bool = True) -> Store:
         """Open the store; raises `TrackingError`, for a store that is down only where `check` is set."""
-        from cifar_tuning.tracking.store import open_store
 
         return open_store(self.location(), self.experiment, check)
 
@@ -108,8 +105,6 @@ class MLflowTracker(Tracker):
             if context.sweep_dir is None:
                 self._open(context)
             else:
-                from cifar_tuning.tracking.patience import patiently
-
                 patiently(lambda: self._open(context), self.location())
         except BaseException as error:
             self._leave(error)
@@ -117,14 +112,11 @@ class MLflowTracker(Tracker):
         atexit.register(self._close_at_exit, os.getpid())
         outbox, _ = self._running()
         location, run_id = outbox.store.location, outbox.run_id
-        self._monitor = monitor(location.uri, run_id, self.continued)
+        self._monitor = opening.monitor(location.uri, run_id, self.continued)
         if context.sweep_dir is None and (page := location.page(outbox.store.experiment_id, run_id)) is not None:
             log.info("MLflow: %s", page)
 
     def _open(self, context: RunContext) -> None:
-        from cifar_tuning.tracking import opening, reaper
-        from cifar_tuning.tracking.outbox import Outbox
-        from cifar_tuning.tracking.store import store_errors
 
         store = self.open_store()
         with store_errors(store.location):
@@ -139,9 +131,7 @@ class MLflowTracker(Tracker):
             parent = self._parent(store, context)
             known = context.run_id
             if context.again and parent is not None:
-                from cifar_tuning.tracking.sweeps import find_job
-
-                known = find_job(store, parent, context.job_num, context.seed) or known
+                known = sweeps.find_job(store, parent, context.job_num, context.seed) or known
             through = opening.go_on(store, known, context, tags, params) if known and self.run_id is None else None
             self.continued = through is not None
             if through is not None:
@@ -158,10 +148,12 @@ class MLflowTracker(Tracker):
         """Close the run that could not be opened whole."""
         if self.run_id is None:
             return
-        from cifar_tuning.tracking.opening import leave
-
         state = state_of_error(error)
-        leave(self.open_store(check=False), self.run_id, state, STATUS_OF_STATE[state], _in_a_line(error))
+        with contextlib.suppress(Exception):  # the store may be away
+            client = self.open_store(check=False).client
+            client.set_tag(self.run_id, facts.STATE, state)
+            client.set_tag(self.run_id, facts.ERROR, _in_a_line(error)[: facts.MAX_TAG])
+            client.set_terminated(self.run_id, STATUS_OF_STATE[state])
 
     def log_epoch(self, metrics: Mapping[str, float], step: int) -> None:
         """Write one line of `metrics.jsonl` and tell the store, where epochs are short about several at once."""
@@ -192,7 +184,6 @@ class MLflowTracker(Tracker):
 
     def log_model(self, model: nn.Module, input_example: np.ndarray) -> str | None:
         """Keep the classifier as a loadable model; a failure costs a warning."""
-        from cifar_tuning.tracking.logged_model import log_classifier
 
         outbox, _ = self._running()
         if not outbox.flush():
@@ -212,10 +203,8 @@ class MLflowTracker(Tracker):
         self._let_go()
         outbox.close(STATUS_OF_STATE[state], {facts.STATE: state})
         if self._group is not None:
-            from cifar_tuning.tracking.groups import close_group
-
             try:
-                close_group(outbox.store, self._group, of_trial or state)
+                groups.close_group(outbox.store, self._group, of_trial or state)
             except Exception as error:  # the seed's own run is closed; the reaper closes its trial's
                 log.warning("The trial's run was not closed: %s", said(error))
 
@@ -255,16 +244,13 @@ class MLflowTracker(Tracker):
         """Find the run that this one is nested in: its sweep's, or that of its trial of several jobs."""
         if context.sweep_dir is None:
             return None
-        from cifar_tuning.tracking.groups import open_group
-        from cifar_tuning.tracking.sweeps import find_parent
-
-        parent = find_parent(store, context.sweep_dir, context.sweep_key)
+        parent = sweeps.find_parent(store, context.sweep_dir, context.sweep_key)
         if parent is None:
             log.warning("No parent run for %s; this run stands alone.", context.sweep_dir)
         if context.group_dir is not None:
-            name, number = f"trial {context.job_num}", context.job_num
             own = {key: value for key, value in self.tags.items() if key != facts.RUN_NAME}
-            parent = self._group = open_group(store, context.group_dir, parent, name, number, context.overrides, own)
+            trial = context.group_dir, parent, context.job_num
+            parent = self._group = groups.open_group(store, *trial, context.overrides, own)
         return parent
 
 

@@ -18,11 +18,11 @@ from cifar_tuning.files import write_text
 from cifar_tuning.processes import deferred_signals
 from cifar_tuning.tracking import facts
 from cifar_tuning.tracking.reachable import may_pass, said
+from cifar_tuning.tracking.store import Store
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-    from cifar_tuning.tracking.store import Store
 
 log = logging.getLogger(__name__)
 

@@ -15,15 +15,14 @@ from cifar_tuning import PROJECT_ROOT
 from cifar_tuning.errors import TrackingError, UserError
 from cifar_tuning.overrides import split_list
 from cifar_tuning.ranking import ENDED
-from cifar_tuning.tracking import facts
+from cifar_tuning.tracking import facts, finding
 from cifar_tuning.tracking.base import STATUS_OF_STATE
-from cifar_tuning.tracking.store import connect, locate, store_errors
+from cifar_tuning.tracking.store import Location, connect, locate, store_errors
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
-    from cifar_tuning.tracking.store import Location
 
 STATE_OF_STATUS = {"FINISHED": "complete", "FAILED": "failed", "KILLED": "killed", "RUNNING": "running"}
 # Ends of a trial before all of its seeds were trained.
@@ -169,8 +168,6 @@ def read_sweep(name: str, uri: str | None = None, root: Path = PROJECT_ROOT) -> 
         TrackingError: the store can't be reached.
         UserError: there is no such sweep, or it has no runs.
     """
-    from cifar_tuning.tracking import finding
-
     location = locate(uri, root)
     # Looking for a sweep must not leave an empty database behind.
     problem = location.problem(timeout=3)

@@ -15,12 +15,12 @@ from cifar_tuning.ranking import BEST_ACCURACY, ENDED, competes, merit, rank
 from cifar_tuning.tracking import facts
 from cifar_tuning.tracking.outbox import Outbox
 from cifar_tuning.tracking.reachable import may_pass
+from cifar_tuning.tracking.store import Store
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
-    from cifar_tuning.tracking.store import Store
 
 # Seconds that a run may take from its start time into the store.
 ON_ITS_WAY = 0.5
