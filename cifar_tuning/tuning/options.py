@@ -158,7 +158,7 @@ class StudyOptions:
         if not self.sweeper.retrain_overrides:
             return None
         try:
-            example = dry_run.example_params(self.space, self.config)
+            example = dry_run.dry_run(self.space, self.config).params
         except dry_run.NeedsTrialError:
             return None
         overrides = self.retrain_overrides(self.space.overrides(example), self.config.seed)
