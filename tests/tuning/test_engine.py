@@ -1,7 +1,6 @@
 """A batch of trials from the launcher's answers to the study, without anything that trains."""
 
 import math
-from contextlib import nullcontext
 from types import SimpleNamespace
 
 import optuna
@@ -200,7 +199,7 @@ def test_the_end_of_a_job_does_not_cost_a_look_at_all_trials():
     endings = SimpleNamespace(
         left=lambda number: [], outcome=lambda *job: Outcome("complete", 0.5), settle=lambda number: True
     )
-    claims = SimpleNamespace(heartbeats=SimpleNamespace(of=lambda trials: nullcontext()))
+    claims = SimpleNamespace(heartbeats=SimpleNamespace(begin=lambda trials: None, end=lambda trials: None))
     engine = SimpleNamespace(endings=endings, claims=claims, repeats=1, overrides=lambda trial, repeat: [])
     stream = Stream(engine, [Numbered(number) for number in range(50)], lambda: False)
 
