@@ -77,6 +77,7 @@ def run_study(config: DictConfig, context: HydraContext, task: TaskFunction, arg
 
 def _monitor(study: optuna.Study, options: StudyOptions) -> AbstractContextManager[object]:
     from cifar_tuning.tuning.display import Monitor
+    from cifar_tuning.tuning.progress import Watched
 
     total = limit(study, options)
     if total <= sum(trial.state.is_finished() for trial in study.get_trials(deepcopy=False)):
@@ -85,11 +86,11 @@ def _monitor(study: optuna.Study, options: StudyOptions) -> AbstractContextManag
     watched = optuna.load_study(study_name=study.study_name, storage=storage_of(options).cached)
     epochs = OmegaConf.select(options.config, "trainer.epochs")
     timeout = options.sweeper.timeout
-    return Monitor(
-        lambda: watched.get_trials(deepcopy=False),
+    known = Watched(
         name=study.study_name,
         n_trials=total,
         maximize=options.directions[0] == "maximize",
         epochs=epochs if isinstance(epochs, int) else None,
         deadline=None if timeout is None else options.begin + timeout,
     )
+    return Monitor(lambda: watched.get_trials(deepcopy=False), known)
