@@ -13,7 +13,7 @@ from optuna.trial import TrialState
 from cifar_tuning.errors import DiskError, UserError
 from cifar_tuning.tuning.claims import RETRIES, Claims
 from cifar_tuning.tuning.endings import Endings
-from cifar_tuning.tuning.engine import Engine, consecutive
+from cifar_tuning.tuning.engine import Engine
 from cifar_tuning.tuning.place import LostTrial
 from cifar_tuning.tuning.space import SearchSpace
 from cifar_tuning.tuning.storage import open_storage
@@ -112,15 +112,6 @@ def test_a_full_disk_gives_its_trial_back_and_is_no_cause_of_itself(make):
         engine.run()
     assert full.value.__cause__ is None
     assert states(engine) == [WAITING]
-
-
-@pytest.mark.parametrize(
-    ("numbers", "groups"),
-    [([], []), ([4], [[4]]), ([0, 1, 2], [[0, 1, 2]]), ([0, 2, 3, 7], [[0], [2, 3], [7]]), ([3, 2], [[3], [2]])],
-)
-def test_numbers_that_follow_each_other(numbers, groups):
-    trials = [SimpleNamespace(number=number) for number in numbers]
-    assert [[trial.number for trial in group] for group in consecutive(trials)] == groups
 
 
 def test_what_a_job_is_called_with(make):
