@@ -221,7 +221,7 @@ def _is_retrained(run: Run) -> bool:
 def best_values(folder: Path) -> list[tuple[int, float, int]] | None:
     """Read how a study's best value grew (see `reporting.study.best_values`); None for a sweep that is no study."""
     known = read_json(folder / "best_values.json")
-    return None if known is None else [(number, value, ended) for number, value, ended in known]
+    return None if known is None else [tuple(entry) for entry in known]
 
 
 def winner(curve: list[tuple[int, float, int]]) -> int | None:
