@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 ON_ITS_WAY = 0.5
 # In the sweep's folder: the id of its run.
 MARKER = "mlflow_run_id"
+# Tag of a sweep's run: its best job's.
+BEST_RUN = "best.run_id"
 # In a study's folder: its winner's further seeds.
 RETRAINED = "retrained.json"
 
@@ -270,7 +272,7 @@ def summarise(outbox: Outbox, children: list[Run], best: Run | None) -> None:
             metrics[BEST_ACCURACY] = best.data.metrics[BEST_ACCURACY]
         outbox.add_tags(
             {
-                "best.run_id": best.info.run_id,
+                BEST_RUN: best.info.run_id,
                 "best.name": best.info.run_name,
                 "best.job_num": best.data.tags.get(facts.JOB_NUM, ""),
                 "best.overrides": best.data.tags.get(facts.OVERRIDES, ""),
