@@ -151,7 +151,6 @@ class Tracker:
             of_trial: how the trial ends that the job is one of several seeds of, if that is known; a whole seed may
                 be the last because its trial is pruned behind it.
         """
-        check_state(state)
 
     def fail(self, error: BaseException) -> None:
         """Close the run after an error; an interrupt counts as killed."""
@@ -164,12 +163,6 @@ class Tracker:
 
 class NoTracker(Tracker):
     """`tracking=none`."""
-
-
-def check_state(state: str) -> None:
-    """Raise ValueError for a state that isn't one of ours."""
-    if state not in STATUS_OF_STATE:
-        raise ValueError(f"state={state!r}: must be one of {', '.join(STATUS_OF_STATE)}")
 
 
 def state_of_error(error: BaseException) -> str:

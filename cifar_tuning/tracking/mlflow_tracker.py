@@ -17,10 +17,8 @@ from cifar_tuning.tracking import facts, groups, opening, reaper, sweeps
 from cifar_tuning.tracking.base import (
     STATUS_OF_STATE,
     TRACEBACK,
-    MetricsFile,
     RunContext,
     Tracker,
-    check_state,
     state_of_error,
     write_traceback,
 )
@@ -110,7 +108,8 @@ class MLflowTracker(Tracker):
             self._leave(error)
             raise
         atexit.register(self._close_at_exit, os.getpid())
-        outbox, _ = self._running()
+        super().start(context)
+        outbox = self._running()
         location, run_id = outbox.store.location, outbox.run_id
         self._monitor = opening.monitor(location.uri, run_id, self.continued)
         if context.sweep_dir is None and (page := location.page(outbox.store.experiment_id, run_id)) is not None:
@@ -141,7 +140,6 @@ class MLflowTracker(Tracker):
                     self.run_id = opening.create(store, context, tags, parent)
                 opening.describe(store, self.run_id, context, params)
         assert self.run_id is not None
-        self._metrics = MetricsFile(context.folder)
         self._outbox = Outbox(store, self.run_id, context.folder)
 
     def _leave(self, error: BaseException) -> None:
@@ -157,8 +155,8 @@ class MLflowTracker(Tracker):
 
     def log_epoch(self, metrics: Mapping[str, float], step: int) -> None:
         """Write one line of `metrics.jsonl` and tell the store, where epochs are short about several at once."""
-        outbox, file = self._running()
-        file.write(metrics, step)
+        super().log_epoch(metrics, step)
+        outbox = self._running()
         # Continuing repeats what lies between the checkpoint and the interruption.
         if step > self._logged_through:
             outbox.add_metrics(metrics, step)
@@ -166,26 +164,25 @@ class MLflowTracker(Tracker):
 
     def deliver(self) -> None:
         """Tell the store what waits; called while a GPU computes and the host would only wait."""
-        outbox, _ = self._running()
-        outbox.flush(idle=True)
+        self._running().flush(idle=True)
 
     def log_facts(self, facts: Mapping[str, float | str]) -> None:
         """Log numbers as metrics at step 0 (the UI sorts by them) and texts as tags, in one call."""
-        outbox, _ = self._running()
+        outbox = self._running()
         outbox.add_metrics({k: v for k, v in facts.items() if not isinstance(v, str | bool)}, step=0)
         outbox.add_tags({k: str(v) for k, v in facts.items() if isinstance(v, str | bool)})
         outbox.flush()
 
     def log_artifacts(self, files: Mapping[str, Path]) -> None:
         """Copy files to the store: path there to local file."""
-        outbox, _ = self._running()
+        outbox = self._running()
         outbox.add_artifacts(files)
         outbox.flush()
 
     def log_model(self, model: nn.Module, input_example: np.ndarray) -> str | None:
         """Keep the classifier as a loadable model; a failure costs a warning."""
 
-        outbox, _ = self._running()
+        outbox = self._running()
         if not outbox.flush():
             return None
         try:
@@ -196,7 +193,6 @@ class MLflowTracker(Tracker):
 
     def finish(self, state: str, of_trial: str | None = None) -> None:
         """Close the run; the second call does nothing."""
-        check_state(state)
         if self._outbox is None:
             return
         outbox, self._outbox = self._outbox, None
@@ -235,10 +231,10 @@ class MLflowTracker(Tracker):
             with contextlib.suppress(Exception):
                 self.finish("killed")
 
-    def _running(self) -> tuple[Outbox, MetricsFile]:
-        if self._outbox is None or self._metrics is None:
+    def _running(self) -> Outbox:
+        if self._outbox is None:
             raise RuntimeError("the tracker has no open run: call start() first")
-        return self._outbox, self._metrics
+        return self._outbox
 
     def _parent(self, store: Store, context: RunContext) -> str | None:
         """Find the run that this one is nested in: its sweep's, or that of its trial of several jobs."""
