@@ -20,7 +20,7 @@ def run() -> Path:
     times: dict[str, list[float]] = {"start": [], "log_epoch": [], "finish": []}
     with tempfile.TemporaryDirectory() as temporary:
         root = Path(temporary)
-        database.prepare(root / "mlflow.db", root / "mlruns")
+        database.prepare(root / "mlflow.db")
         for number in range(RUNS):
             folder = root / str(number)
             folder.mkdir()

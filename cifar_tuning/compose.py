@@ -58,6 +58,11 @@ def numbered(config: DictConfig, number: int) -> DictConfig:
     return config
 
 
+def without_hydra(config: DictConfig) -> DictConfig:
+    """Returns what of a job's or a sweep's configuration is the application's own."""
+    return OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+
+
 @contextmanager
 def as_job(config: DictConfig) -> Iterator[None]:
     """Sets Hydra's global configuration and the environment to a job's for a while: its values are as they will be.

@@ -198,7 +198,7 @@ def pristine_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from cifar_tuning.tracking import database
 
     file = tmp_path_factory.mktemp("store") / "mlflow.db"
-    assert database.prepare(file, file.parent / "mlruns")
+    assert database.prepare(file)
     return file
 
 

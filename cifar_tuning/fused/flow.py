@@ -15,7 +15,7 @@ from cifar_tuning.fused.launcher import Ended, More
 from cifar_tuning.fused.paused_jobs import PausedJob, stopped_on_error
 from cifar_tuning.fused.plan import Key, key_of, plan
 from cifar_tuning.fused.size import Stacking
-from cifar_tuning.fused.stack import Stack, own_generator, use_global_generator
+from cifar_tuning.fused.stack import Stack, computation_of, own_generator, use_global_generator
 from cifar_tuning.training.computation import Computation
 from cifar_tuning.training.display import Display
 from cifar_tuning.training.events import State
@@ -130,8 +130,7 @@ class Flow(Launch):
             return False
         job = PausedJob(number, partial(self._run_alone, config))
         self.going.append(job)
-        job.begin()
-        if job.run is None:
+        if job.begin() is not None:
             self._leave(job)
             return False
         key = tuple(sorted(grouping.structure(resolved[number]).items())), key_of(job)
@@ -147,7 +146,6 @@ class Flow(Launch):
         return True
 
     def _join(self, key: CrewKey, size: int, job: PausedJob) -> None:
-        assert job.run is not None
         crew = next((crew for crew in self.crews if crew.key == key and len(crew) < size), None)
         if crew is None:
             crew = Crew(key, size)
@@ -158,7 +156,7 @@ class Flow(Launch):
     def _leave(self, job: PausedJob) -> None:
         self.going.remove(job)
         assert job.result is not None
-        job.run = None  # frees the model now, not when the garbage collector finds the circle that it is in
+        vars(job).pop("run", None)  # frees the model now, not when the garbage collector finds its circle
         self.tell_ended(job.number, job.result)
 
     def _advance(self, crew: Crew) -> None:
@@ -170,7 +168,6 @@ class Flow(Launch):
                 self._dissolve(crew, error.with_traceback(None))
                 return
             for job, state in ended:
-                assert job.run is not None
                 self.display.leave(job.run)
                 job.end(state)
                 crew.jobs.remove(job)
@@ -184,7 +181,7 @@ class Flow(Launch):
         """Looks at those that join before they learn anything; returns those that have ended all the same."""
         if not crew.newcomers:
             return []
-        fresh = computation_of(crew.newcomers)
+        fresh = computation_of([job.run for job in crew.newcomers])
         with own_draws(fresh):
             ends = before_training(fresh, self.display, self._aside(crew.newcomers))
         fresh.release()
@@ -199,7 +196,7 @@ class Flow(Launch):
         if not crew.jobs:
             return []
         if crew.computation is None:
-            crew.computation = computation_of(crew.jobs)
+            crew.computation = computation_of([job.run for job in crew.jobs])
         with own_draws(crew.computation):
             ends = one_epoch(crew.computation, self.display, self._aside(crew.jobs))
         return _ended(crew.computation, ends, crew.jobs)
@@ -210,7 +207,6 @@ class Flow(Launch):
         crew.computation = None
         jobs = crew.jobs + crew.newcomers
         for job in jobs:
-            assert job.run is not None
             self.display.leave(job.run)
         fitting = self._train_apart(list(jobs), failure)
         if fitting is None:
@@ -223,12 +219,6 @@ class Flow(Launch):
     def _aside(jobs: Sequence[PausedJob]) -> Aside:
         of_run = {id(job.run): job for job in jobs}
         return lambda run: of_run[id(run)].aside()
-
-
-def computation_of(jobs: Sequence[PausedJob]) -> Computation:
-    """Returns what computes the jobs' runs: a stack, or the only run by itself."""
-    runs = [job.run for job in jobs if job.run is not None]
-    return Stack(runs) if len(runs) > 1 else Computation(runs, runs[0].model)
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from cifar_tuning.compose import as_job
+from cifar_tuning.compose import as_job, without_hydra
 from cifar_tuning.text import flatten
 
 log = logging.getLogger(__name__)
@@ -67,10 +67,9 @@ def resolve(composed: dict[int, DictConfig]) -> tuple[dict[int, dict[str, Any]],
     """Returns the jobs' plain configurations, and the jobs whose can't be had (they fail when they run)."""
     resolved, unresolved = {}, []
     for number, config in composed.items():
-        task = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
         try:
             with as_job(config):
-                resolved[number] = OmegaConf.to_container(task, resolve=True, throw_on_missing=True)
+                resolved[number] = OmegaConf.to_container(without_hydra(config), resolve=True, throw_on_missing=True)
         except Exception:
             unresolved.append(number)
     return resolved, unresolved  # type: ignore[return-value]

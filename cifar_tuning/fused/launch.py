@@ -170,11 +170,9 @@ class Launch:
     def _begin(self, number: int, config: DictConfig) -> PausedJob | None:
         """Begins a job; returns it if it is ready to train then, and has not ended."""
         job = PausedJob(number, partial(self._run_alone, config))
-        job.begin()
-        if job.run is not None:
+        if (result := job.begin()) is None:
             return job
-        assert job.result is not None
-        self.returns[number] = job.result
+        self.returns[number] = result
         return None
 
     def _train(self, jobs: list[PausedJob]) -> int | None:
@@ -205,7 +203,6 @@ class Launch:
             fitting = max(1, -(-len(left) // 2))
         with stopped_on_error(left):
             for job in list(left):
-                assert job.run is not None
                 try:
                     begin_again(job.run)
                 except Exception as error:  # its checkpoint can't be read, say: that is its own
@@ -230,7 +227,7 @@ class Launch:
     def _train_stack(self, left: list[PausedJob]) -> Exception | None:
         """Trains jobs, each taken out of `left` when its run has ended; returns what stopped the others."""
         of_run = {id(job.run): job for job in left}
-        runs = [job.run for job in left if job.run is not None]
+        runs = [job.run for job in left]
         try:
             with Display.of(runs) as display:
                 for run, state in run_epochs(Stack(runs), display, lambda run: of_run[id(run)].aside()):

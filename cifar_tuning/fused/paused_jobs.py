@@ -76,20 +76,25 @@ class PausedJob:
     Args:
         number: of the job.
         work: runs it as Hydra does.
+
+    Attributes:
+        run: what waits to be trained, once the job has paused.
     """
+
+    run: Trainer
 
     def __init__(self, number: int, work: Callable[[], JobReturn]) -> None:
         self.number = number
-        self.run: Trainer | None = None
         self.result: JobReturn | None = None
         self.error: BaseException | None = None
         self._work, self._globals, self._hub = work, ProcessGlobals(), getcurrent()
         self._greenlet = greenlet(self._whole)
         self._greenlet.gr_context = copy_context()
 
-    def begin(self) -> None:
-        """Runs the job until its training begins (`run` is set then) or it has ended (`result`)."""
+    def begin(self) -> JobReturn | None:
+        """Runs the job until its training begins; returns its result if it has ended before that."""
         self._go(self._greenlet.switch)
+        return self.result
 
     def end(self, state: State | object | None) -> JobReturn:
         """Goes on after the training, with how it ended, and returns the job's result.
@@ -125,7 +130,6 @@ class PausedJob:
         for handler in loud:  # an epoch's line of each run would bury the stack's own; a warning must be seen
             handler.setLevel(max(handler.level, logging.WARNING))
             handler.setFormatter(_Numbered(handler.formatter or logging.Formatter(), self.number))
-        assert self.run is not None
         try:
             with draws_of(self.run):
                 yield

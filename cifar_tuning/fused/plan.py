@@ -26,7 +26,6 @@ def plan(job: PausedJob, stack: int | None, jobs: int, of_a_seed: int) -> Stacki
         of_a_seed: how many of them have the same seed, at most.
     """
     run = job.run
-    assert run is not None
     if has_own_optimizer(job):
         kind = type(run.optimizer).__name__
         log.warning("#%d is trained by itself: %s is no optimizer of PyTorch's", job.number, kind)
@@ -62,7 +61,6 @@ def plan(job: PausedJob, stack: int | None, jobs: int, of_a_seed: int) -> Stacki
 
 def key_of(job: PausedJob) -> Key:
     """Returns what a job that is ready has in common with those that it can share a stack with."""
-    assert job.run is not None
     return stack_key(job.run), job.number if has_own_optimizer(job) else None
 
 
@@ -71,5 +69,4 @@ def has_own_optimizer(job: PausedJob) -> bool:
 
     PyTorch's don't, so that the parameters can be views of a stack's.
     """
-    assert job.run is not None
     return not type(job.run.optimizer).__module__.startswith("torch.optim")

@@ -30,14 +30,16 @@ class StackedSGD:
 
     def __init__(self, runs: Sequence[Trainer], stacked: nn.Module) -> None:
         named = {name: p for name, p in stacked.named_parameters() if p.requires_grad}
-        self.weights = _flat([p.data for p in named.values()])
+        # Each weight's memory behind the last one's, in the order that it has there.
+        self.weights = torch.cat([p.data.as_strided((p.numel(),), (1,)) for p in named.values()])
         self.gradients, self.buffers = torch.zeros_like(self.weights), torch.zeros_like(self.weights)
         self.groups = [group for run in runs for group in run.optimizer.param_groups]
         of_group = {id(p): index for index, group in enumerate(self.groups) for p in group["params"]}
         owners = [(run, dict(run.model.named_parameters())) for run in runs]
         indices, counts, begin = [], [], 0
         for name, p in named.items():
-            p.data, p.grad, buffer = (_like(p, v, begin) for v in (self.weights, self.gradients, self.buffers))
+            vectors = self.weights, self.gradients, self.buffers
+            p.data, p.grad, buffer = (vector.as_strided(p.shape, p.stride(), begin) for vector in vectors)
             begin += p.numel()
             for number, (run, parameters) in enumerate(owners):
                 own = parameters[name]
@@ -107,13 +109,3 @@ def _adopt_buffer(run: Trainer, own: nn.Parameter, part: Tensor, momentum: bool)
         part.copy_(known)
     if momentum:
         state[own]["momentum_buffer"] = part
-
-
-def _flat(tensors: Sequence[Tensor]) -> Tensor:
-    """Returns the tensors' memory one after the other, each in the order that it has there."""
-    return torch.cat([tensor.as_strided((tensor.numel(),), (1,)) for tensor in tensors])
-
-
-def _like(tensor: Tensor, vector: Tensor, begin: int) -> Tensor:
-    """Returns a part of a vector in the shape and memory order of a tensor."""
-    return vector.as_strided(tensor.shape, tensor.stride(), begin)

@@ -117,7 +117,11 @@ def _measured(
     neighbours = Neighbours() if run.device.type == "cpu" else None
     while left > 0:
         for size in _worth_looking(sizes, known):
-            if (rate := _rate_if_it_fits(run, size, same_seed, batch_shape)) is None:
+            try:
+                rate = _rate(run, size, same_seed, batch_shape)
+            except torch.cuda.OutOfMemoryError:
+                rate = None  # the error, which holds on to the activations, ends here
+            if rate is None:
                 give_back()
                 sizes = sizes[: sizes.index(size)]
                 break
@@ -194,13 +198,6 @@ def free_memory(device: torch.device) -> int:
         return processes.free_memory()
     kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     return int(torch.cuda.mem_get_info(device)[0]) + kept
-
-
-def _rate_if_it_fits(run: Trainer, size: int, same_seed: bool, batch_shape: tuple[int, int, int, int]) -> float | None:
-    try:
-        return _rate(run, size, same_seed, batch_shape)
-    except torch.cuda.OutOfMemoryError:
-        return None  # the error, which holds on to the activations, ends here
 
 
 def give_back() -> None:

@@ -161,7 +161,9 @@ class Stack(Computation):
         """Returns a smaller stack, or one run by itself, with the weights as they are now."""
         self.release()
         staying = [run for index, run in enumerate(self.runs) if index not in gone]
-        return Stack(staying) if len(staying) > 1 else alone(staying[0])
+        if len(staying) == 1:
+            use_global_generator(staying[0])
+        return computation_of(staying)
 
     def release(self) -> None:
         """Gives every run its own memory back."""
@@ -170,10 +172,9 @@ class Stack(Computation):
             own_memory(run)
 
 
-def alone(run: Trainer) -> Computation:
-    """Returns what computes a run that was in a stack by itself."""
-    use_global_generator(run)
-    return Computation([run], run.model)
+def computation_of(runs: Sequence[Trainer]) -> Computation:
+    """Returns what computes runs: a stack, or the only one by itself."""
+    return Stack(runs) if len(runs) > 1 else Computation(runs, runs[0].model)
 
 
 def begin_again(run: Trainer) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from cifar_tuning.compose import as_job
+from cifar_tuning.compose import as_job, without_hydra
 from cifar_tuning.errors import ConfigError, UserError
 from cifar_tuning.fused.launcher import stack_problem
 from cifar_tuning.jobs.checks import direction_problems, find_problems, objective_problems
@@ -98,8 +98,8 @@ def job_problems(job: DictConfig, of_sweeper: bool = False) -> list[str]:
 
     try:
         with as_job(job):
-            options = plain(_task(job))
-            problems = key_problems(job) + find_problems(options) or resume_problems(_task(job))
+            options = plain(without_hydra(job))
+            problems = key_problems(job) + find_problems(options) or resume_problems(without_hydra(job))
             return problems + (objective_problems(options) if of_sweeper else [])
     except ConfigError as error:
         return error.problems
@@ -153,9 +153,5 @@ def _retrain_problems(options: Any) -> list[str]:
 
     if (retrained := options.retrain_config()) is None:
         return []
-    task = _task(retrained)
+    task = without_hydra(retrained)
     return find_problems(plain(task)) or build_parts(task, without=set())[1]
-
-
-def _task(config: Any) -> Any:
-    return OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])

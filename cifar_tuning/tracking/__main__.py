@@ -15,9 +15,8 @@ def main() -> int:
     quieten()
     location = locate(None, PROJECT_ROOT)
     assert location.file is not None
-    assert location.artifacts is not None
     try:
-        created = database.prepare(location.file, location.artifacts)
+        created = database.prepare(location.file)
     except TrackingError as error:
         print(error, file=sys.stderr)
         return 1

@@ -1,4 +1,4 @@
-"""The contract between a training job and whatever keeps its record."""
+"""What a training job tells whatever keeps its record."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from cifar_tuning.files import write_text
 from cifar_tuning.text import without_password
@@ -64,64 +64,6 @@ class RunContext:
     group_dir: Path | None = None
 
 
-class Tracker(Protocol):
-    """What a job tells about itself; one tracker serves one run.
-
-    Attributes:
-        run_id: the run's name in the store; None before `start` and where there is no store.
-        continued: whether `start` went on with an earlier run instead of opening a new one.
-    """
-
-    run_id: str | None
-    continued: bool
-
-    def wants_model(self, worth_keeping: bool) -> bool:
-        """Tell whether the job should call `log_model` at its end, which decides by its worth under `auto`."""
-        ...
-
-    def start(self, context: RunContext) -> None:
-        """Open the run; raises `TrackingError` when the store can't be used."""
-        ...
-
-    def log_epoch(self, metrics: Mapping[str, float], step: int) -> None:
-        """Record one epoch's metrics."""
-        ...
-
-    def deliver(self) -> None:
-        """Tell the store what it was not told yet; called while a GPU computes and the host would only wait."""
-        ...
-
-    def log_facts(self, facts: Mapping[str, float | str]) -> None:
-        """Record what is known once: numbers become metrics at step 0, texts become tags."""
-        ...
-
-    def log_artifacts(self, files: Mapping[str, Path]) -> None:
-        """Keep files; maps the path in the store to the local file."""
-        ...
-
-    def log_model(self, model: nn.Module, input_example: np.ndarray) -> str | None:
-        """Keep a classifier of raw uint8 images as a loadable model; returns its id in the store."""
-        ...
-
-    def finish(self, state: str, of_trial: str | None = None) -> None:
-        """Close the run. Never raises because of the store.
-
-        Args:
-            state: complete, diverged, pruned, killed or failed.
-            of_trial: how the trial ends that the job is one of several seeds of, if that is known; a whole seed may
-                be the last because its trial is pruned behind it.
-        """
-        ...
-
-    def fail(self, error: BaseException) -> None:
-        """Close the run after an error; an interrupt counts as killed."""
-        ...
-
-    def abandon(self) -> None:
-        """Leave the run as it is: another process goes on with it."""
-        ...
-
-
 class MetricsFile:
     """`metrics.jsonl` in a run's folder: one line an epoch, whatever becomes of the store.
 
@@ -162,59 +104,65 @@ class MetricsFile:
         write_text(self.path, "".join(kept))
 
 
-class NoTracker:
-    """Keeps nothing but `metrics.jsonl` (`tracking=none`)."""
+class Tracker:
+    """What a job tells about itself; one tracker serves one run. This one keeps nothing but `metrics.jsonl`.
+
+    Attributes:
+        run_id: the run's name in the store; None before `start` and where there is no store.
+        continued: whether `start` went on with an earlier run instead of opening a new one.
+    """
 
     def __init__(self) -> None:
         self.run_id: str | None = None
         self.continued = False
         self._metrics: MetricsFile | None = None
-        self._folder: Path | None = None
 
     def wants_model(self, worth_keeping: bool) -> bool:
-        """Never."""
+        """Tell whether the job should call `log_model` at its end, which decides by its worth under `auto`."""
         return False
 
     def start(self, context: RunContext) -> None:
-        """Remember where the run's folder is."""
-        self._folder = context.folder
+        """Open the run; raises `TrackingError` when the store can't be used."""
         self._metrics = MetricsFile(context.folder)
 
     def log_epoch(self, metrics: Mapping[str, float], step: int) -> None:
-        """Write one line of `metrics.jsonl`."""
+        """Record one epoch's metrics."""
         if self._metrics is not None:
             self._metrics.write(metrics, step)
 
     def deliver(self) -> None:
-        """Do nothing: nothing waits."""
+        """Tell the store what it was not told yet; called while a GPU computes and the host would only wait."""
 
     def log_facts(self, facts: Mapping[str, float | str]) -> None:
-        """Do nothing."""
+        """Record what is known once: numbers become metrics at step 0, texts become tags."""
 
     def log_artifacts(self, files: Mapping[str, Path]) -> None:
-        """Do nothing: the files are in the run's folder already."""
+        """Keep files; maps the path in the store to the local file."""
 
     def log_model(self, model: nn.Module, input_example: np.ndarray) -> str | None:
-        """Do nothing."""
+        """Keep a classifier of raw uint8 images as a loadable model; returns its id in the store."""
         return None
 
     def finish(self, state: str, of_trial: str | None = None) -> None:
-        """Do nothing but check the word."""
-        check_state(state)
+        """Close the run. Never raises because of the store.
 
-    def abandon(self) -> None:
-        """Do nothing."""
+        Args:
+            state: complete, diverged, pruned, killed or failed.
+            of_trial: how the trial ends that the job is one of several seeds of, if that is known; a whole seed may
+                be the last because its trial is pruned behind it.
+        """
 
     def fail(self, error: BaseException) -> None:
-        """Leave the traceback in the run's folder."""
-        if self._folder is not None:
-            write_traceback(self._folder, error)
+        """Close the run after an error; an interrupt counts as killed."""
+        if self._metrics is not None:
+            write_traceback(self._metrics.path.parent, error)
+
+    def abandon(self) -> None:
+        """Leave the run as it is: another process goes on with it."""
 
 
-def check_state(state: str) -> None:
-    """Raise ValueError for a state that isn't one of ours."""
-    if state not in STATUS_OF_STATE:
-        raise ValueError(f"state={state!r}: must be one of {', '.join(STATUS_OF_STATE)}")
+class NoTracker(Tracker):
+    """`tracking=none`."""
 
 
 def state_of_error(error: BaseException) -> str:

@@ -16,18 +16,19 @@ from cifar_tuning.overrides import key_of, task_overrides, value_of
 from cifar_tuning.processes import is_worker
 from cifar_tuning.targets import is_study, is_tracked
 from cifar_tuning.text import with_comment, without_password
-from cifar_tuning.tracking import facts
+from cifar_tuning.tracking import facts, reaper, sweeps
 from cifar_tuning.tracking.base import STATUS_OF_STATE
+from cifar_tuning.tracking.logged_model import log_classifier
 from cifar_tuning.tracking.mlflow_tracker import MLflowTracker
+from cifar_tuning.tracking.outbox import Outbox
+from cifar_tuning.tracking.patience import is_back
 from cifar_tuning.tracking.reachable import said
+from cifar_tuning.tracking.store import Store, store_errors
 
 if TYPE_CHECKING:
     import numpy as np
     from mlflow.entities import Run
     from torch import nn
-
-    from cifar_tuning.tracking.outbox import Outbox
-    from cifar_tuning.tracking.store import Store
 
 log = logging.getLogger(__name__)
 
@@ -77,8 +78,6 @@ class SweepRun(Callback):
             raise SystemExit(1) from error
 
     def _open(self, tracker: MLflowTracker, config: DictConfig) -> str:
-        from cifar_tuning.tracking import reaper, sweeps
-        from cifar_tuning.tracking.store import store_errors
 
         store = tracker.open_store()
         sweep_dir = Path(config.hydra.sweep.dir)
@@ -97,9 +96,6 @@ class SweepRun(Callback):
         if self._tracking is None or self._parent is None:
             return
         error = sys.exc_info()[1]  # Hydra calls from a `finally`, where the exception is still on its way
-        from cifar_tuning.tracking import reaper, sweeps
-        from cifar_tuning.tracking.outbox import Outbox
-        from cifar_tuning.tracking.patience import is_back
 
         tracker = MLflowTracker(**self._tracking)
         store = tracker.open_store(check=False)
@@ -129,7 +125,6 @@ class SweepRun(Callback):
     def _log_winner(self, store: Store, best: Run, of_study: bool) -> None:
         if best.outputs and best.outputs.model_outputs:
             return
-        from cifar_tuning.tracking.logged_model import log_classifier
 
         folder = Path(best.data.tags.get(facts.FOLDER, ""))
         left = read_json(folder / "result.json")  # a trial of several seeds has none of its own

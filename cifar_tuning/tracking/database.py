@@ -19,8 +19,8 @@ _synchronous: dict[str, str] = {}
 WAIT = 300.0
 
 
-def prepare(file: Path, artifacts: Path) -> bool:
-    """Make sure an MLflow database is at `file`, in WAL mode.
+def prepare(file: Path) -> bool:
+    """Make sure an MLflow database is at `file`, in WAL mode; its default experiment keeps its files beside it.
 
     MLflow builds a new database in some thirty migrations. They run on a temporary file that takes its
     place only when complete, and under a lock, so that jobs starting together neither see half a
@@ -28,7 +28,6 @@ def prepare(file: Path, artifacts: Path) -> bool:
 
     Args:
         file: where the database is or will be.
-        artifacts: where MLflow's default experiment keeps its files.
 
     Returns:
         Whether it was created now.
@@ -36,7 +35,7 @@ def prepare(file: Path, artifacts: Path) -> bool:
     Raises:
         TrackingError: the place can't be written, or the file is something else.
     """
-    _set_synchronous(file, "NORMAL")
+    _synchronous[str(file.resolve())] = "NORMAL"
     if _complete(file):
         _use_wal(file)
         return False
@@ -45,13 +44,18 @@ def prepare(file: Path, artifacts: Path) -> bool:
         with alone(file):
             if _complete(file):
                 return False
-            _build(file, artifacts)
+            _build(file)
             return True
     except OSError as error:
         raise TrackingError(
             f"tracking.uri=sqlite:///{file}: can't write there ({error.strerror or error}). "
             "Give another file (tracking.uri=sqlite:///path/to/mlflow.db) or tracking=none."
         ) from error
+
+
+def artifacts_of(file: Path) -> Path:
+    """Returns where the files of a database's runs are, in MLflow's own layout."""
+    return file.parent / "mlruns"
 
 
 @contextlib.contextmanager
@@ -73,16 +77,16 @@ def alone(file: Path) -> Iterator[None]:
         yield
 
 
-def _build(file: Path, artifacts: Path) -> None:
+def _build(file: Path) -> None:
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
     temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
     _discard(temporary)
     listen()
     # Nothing to protect yet: a crash leaves a file nobody reads.
-    _set_synchronous(temporary, "OFF")
+    _synchronous[str(temporary.resolve())] = "OFF"
     try:
-        store = SqlAlchemyStore(sqlite_url(temporary), str(artifacts))
+        store = SqlAlchemyStore(sqlite_url(temporary), str(artifacts_of(file)))
         store.engine.dispose()
         _use_wal(temporary)
         temporary.replace(file)
@@ -125,10 +129,6 @@ def _use_wal(file: Path) -> None:
         contextlib.closing(sqlite3.connect(file, timeout=1)) as connection,
     ):
         connection.execute("PRAGMA journal_mode=WAL")
-
-
-def _set_synchronous(file: Path, mode: str) -> None:
-    _synchronous[str(file.resolve())] = mode
 
 
 @lru_cache(maxsize=1)

@@ -71,8 +71,19 @@ def leaves(client: MlflowClient, parent: Run) -> list[tuple[Run, Run | None]]:
 
     Each comes with the run that it is nested in, if that is not the one asked for: the trial whose seed it is.
     """
+    nested: dict[str, list[Run]] = {}
     # One search for the whole experiment: a search for each of 300 jobs would take a minute.
-    return _below(sweeps.search(client, [parent.info.experiment_id]), parent)
+    for run in sweeps.search(client, [parent.info.experiment_id]):
+        nested.setdefault(run.data.tags.get(facts.PARENT, ""), []).append(run)
+    found: list[tuple[Run, Run | None]] = []
+    open_: list[tuple[Run, Run | None]] = [(parent, None)]
+    while open_:
+        run, within = open_.pop()
+        children = nested.get(run.info.run_id, [])
+        open_ += [(child, None if run is parent else run) for child in reversed(children)]
+        if not children:
+            found.append((run, within))
+    return found
 
 
 def leaves_of_experiment(client: MlflowClient, experiment: str) -> list[tuple[Run, Run | None]]:
@@ -157,18 +168,3 @@ def _nesting(client: MlflowClient, query: str) -> list[Run]:
 def _has_nested(client: MlflowClient, run: Run) -> bool:
     query = f"tags.`{facts.PARENT}` = '{run.info.run_id}'"
     return bool(client.search_runs([run.info.experiment_id], query, max_results=1))
-
-
-def _below(everything: list[Run], parent: Run) -> list[tuple[Run, Run | None]]:
-    nested: dict[str, list[Run]] = {}
-    for run in everything:
-        nested.setdefault(run.data.tags.get(facts.PARENT, ""), []).append(run)
-    found: list[tuple[Run, Run | None]] = []
-    open_: list[tuple[Run, Run | None]] = [(parent, None)]
-    while open_:
-        run, within = open_.pop()
-        children = nested.get(run.info.run_id, [])
-        open_ += [(child, None if run is parent else run) for child in reversed(children)]
-        if not children:
-            found.append((run, within))
-    return found

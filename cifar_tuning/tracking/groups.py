@@ -12,19 +12,17 @@ from cifar_tuning.ranking import BEST_ACCURACY
 from cifar_tuning.text import is_elsewhere
 from cifar_tuning.tracking import facts
 from cifar_tuning.tracking.base import STATUS_OF_STATE
+from cifar_tuning.tracking.store import Store
 from cifar_tuning.tracking.sweeps import children_of, log_new, search_parent
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
-
-    from cifar_tuning.tracking.store import Store
 
 
 def open_group(
     store: Store,
     folder: Path,
     parent: str | None,
-    name: str,
     job_num: int | None,
     overrides: Sequence[str],
     own_tags: Mapping[str, str] | None = None,
@@ -35,7 +33,6 @@ def open_group(
         store: where.
         folder: the trial's.
         parent: the sweep's run, if there is one.
-        name: of the trial's run.
         job_num: the trial's.
         overrides: of the job that is to be nested in it.
         own_tags: the user's.
@@ -53,7 +50,7 @@ def open_group(
         **({facts.PARENT: parent} if parent else {}),
         **({facts.JOB_NUM: str(job_num)} if job_num is not None else {}),
     }
-    return str(store.client.create_run(store.experiment_id, tags=tags, run_name=name).info.run_id)
+    return str(store.client.create_run(store.experiment_id, tags=tags, run_name=f"trial {job_num}").info.run_id)
 
 
 def _is_of(group: Run, overrides: Sequence[str]) -> bool:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import logging
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -10,31 +13,30 @@ from typing import TYPE_CHECKING, Any, Literal
 from cifar_tuning import PROJECT_ROOT
 from cifar_tuning.option_rules import raise_all
 from cifar_tuning.text import first_line, without_password
-from cifar_tuning.tracking import facts, open_runs
+from cifar_tuning.tracking import facts, groups, opening, reaper, sweeps
 from cifar_tuning.tracking.base import (
     STATUS_OF_STATE,
     TRACEBACK,
-    MetricsFile,
     RunContext,
-    check_state,
+    Tracker,
     state_of_error,
     write_traceback,
 )
+from cifar_tuning.tracking.logged_model import log_classifier
+from cifar_tuning.tracking.outbox import Outbox
+from cifar_tuning.tracking.patience import patiently
 from cifar_tuning.tracking.reachable import said
-from cifar_tuning.tracking.system_metrics import monitor
+from cifar_tuning.tracking.store import Location, Store, locate, open_store, store_errors
 
 if TYPE_CHECKING:
     import numpy as np
     from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
     from torch import nn
 
-    from cifar_tuning.tracking.outbox import Outbox
-    from cifar_tuning.tracking.store import Location, Store
-
 log = logging.getLogger(__name__)
 
 
-class MLflowTracker:
+class MLflowTracker(Tracker):
     """Keeps a run in MLflow; several may be open at once in one process.
 
     Args:
@@ -53,16 +55,14 @@ class MLflowTracker:
         root: str | Path = PROJECT_ROOT,
         tags: Mapping[str, Any] | None = None,
     ) -> None:
+        super().__init__()
         raise_all(self.check(uri=uri, experiment=experiment, log_model=log_model, tags=tags))
         self.uri = uri
         self.experiment = str(experiment)
         self.model_policy = log_model
         self.root = Path(root)
         self.tags = facts.own_tags(tags or {})
-        self.run_id: str | None = None
-        self.continued = False
         self._outbox: Outbox | None = None
-        self._metrics: MetricsFile | None = None
         self._logged_through = -1
         self._group: str | None = None
         self._monitor: SystemMetricsMonitor | None = None
@@ -87,13 +87,10 @@ class MLflowTracker:
 
     def location(self) -> Location:
         """Say where the store is, without opening it."""
-        from cifar_tuning.tracking.store import locate
-
         return locate(self.uri, self.root)
 
     def open_store(self, check: bool = True) -> Store:
         """Open the store; raises `TrackingError`, for a store that is down only where `check` is set."""
-        from cifar_tuning.tracking.store import open_store
 
         return open_store(self.location(), self.experiment, check)
 
@@ -106,23 +103,19 @@ class MLflowTracker:
             if context.sweep_dir is None:
                 self._open(context)
             else:
-                from cifar_tuning.tracking.patience import patiently
-
                 patiently(lambda: self._open(context), self.location())
         except BaseException as error:
             self._leave(error)
             raise
-        open_runs.register(self)
-        outbox, _ = self._running()
+        atexit.register(self._close_at_exit, os.getpid())
+        super().start(context)
+        outbox = self._running()
         location, run_id = outbox.store.location, outbox.run_id
-        self._monitor = monitor(location.uri, run_id, self.continued)
+        self._monitor = opening.monitor(location.uri, run_id, self.continued)
         if context.sweep_dir is None and (page := location.page(outbox.store.experiment_id, run_id)) is not None:
             log.info("MLflow: %s", page)
 
     def _open(self, context: RunContext) -> None:
-        from cifar_tuning.tracking import opening, reaper
-        from cifar_tuning.tracking.outbox import Outbox
-        from cifar_tuning.tracking.store import store_errors
 
         store = self.open_store()
         with store_errors(store.location):
@@ -137,9 +130,7 @@ class MLflowTracker:
             parent = self._parent(store, context)
             known = context.run_id
             if context.again and parent is not None:
-                from cifar_tuning.tracking.sweeps import find_job
-
-                known = find_job(store, parent, context.job_num, context.seed) or known
+                known = sweeps.find_job(store, parent, context.job_num, context.seed) or known
             through = opening.go_on(store, known, context, tags, params) if known and self.run_id is None else None
             self.continued = through is not None
             if through is not None:
@@ -149,22 +140,23 @@ class MLflowTracker:
                     self.run_id = opening.create(store, context, tags, parent)
                 opening.describe(store, self.run_id, context, params)
         assert self.run_id is not None
-        self._metrics = MetricsFile(context.folder)
         self._outbox = Outbox(store, self.run_id, context.folder)
 
     def _leave(self, error: BaseException) -> None:
         """Close the run that could not be opened whole."""
         if self.run_id is None:
             return
-        from cifar_tuning.tracking.opening import leave
-
         state = state_of_error(error)
-        leave(self.open_store(check=False), self.run_id, state, STATUS_OF_STATE[state], _in_a_line(error))
+        with contextlib.suppress(Exception):  # the store may be away
+            client = self.open_store(check=False).client
+            client.set_tag(self.run_id, facts.STATE, state)
+            client.set_tag(self.run_id, facts.ERROR, _in_a_line(error)[: facts.MAX_TAG])
+            client.set_terminated(self.run_id, STATUS_OF_STATE[state])
 
     def log_epoch(self, metrics: Mapping[str, float], step: int) -> None:
         """Write one line of `metrics.jsonl` and tell the store, where epochs are short about several at once."""
-        outbox, file = self._running()
-        file.write(metrics, step)
+        super().log_epoch(metrics, step)
+        outbox = self._running()
         # Continuing repeats what lies between the checkpoint and the interruption.
         if step > self._logged_through:
             outbox.add_metrics(metrics, step)
@@ -172,27 +164,25 @@ class MLflowTracker:
 
     def deliver(self) -> None:
         """Tell the store what waits; called while a GPU computes and the host would only wait."""
-        outbox, _ = self._running()
-        outbox.flush(idle=True)
+        self._running().flush(idle=True)
 
     def log_facts(self, facts: Mapping[str, float | str]) -> None:
         """Log numbers as metrics at step 0 (the UI sorts by them) and texts as tags, in one call."""
-        outbox, _ = self._running()
+        outbox = self._running()
         outbox.add_metrics({k: v for k, v in facts.items() if not isinstance(v, str | bool)}, step=0)
         outbox.add_tags({k: str(v) for k, v in facts.items() if isinstance(v, str | bool)})
         outbox.flush()
 
     def log_artifacts(self, files: Mapping[str, Path]) -> None:
         """Copy files to the store: path there to local file."""
-        outbox, _ = self._running()
+        outbox = self._running()
         outbox.add_artifacts(files)
         outbox.flush()
 
     def log_model(self, model: nn.Module, input_example: np.ndarray) -> str | None:
         """Keep the classifier as a loadable model; a failure costs a warning."""
-        from cifar_tuning.tracking.logged_model import log_classifier
 
-        outbox, _ = self._running()
+        outbox = self._running()
         if not outbox.flush():
             return None
         try:
@@ -203,26 +193,21 @@ class MLflowTracker:
 
     def finish(self, state: str, of_trial: str | None = None) -> None:
         """Close the run; the second call does nothing."""
-        check_state(state)
         if self._outbox is None:
             return
         outbox, self._outbox = self._outbox, None
-        self._stop_monitor()
-        open_runs.unregister(self)
+        self._let_go()
         outbox.close(STATUS_OF_STATE[state], {facts.STATE: state})
         if self._group is not None:
-            from cifar_tuning.tracking.groups import close_group
-
             try:
-                close_group(outbox.store, self._group, of_trial or state)
+                groups.close_group(outbox.store, self._group, of_trial or state)
             except Exception as error:  # the seed's own run is closed; the reaper closes its trial's
                 log.warning("The trial's run was not closed: %s", said(error))
 
     def abandon(self) -> None:
         """Leave the run as it is: another process goes on with it."""
         self._outbox = None
-        self._stop_monitor()
-        open_runs.unregister(self)
+        self._let_go()
 
     def fail(self, error: BaseException) -> None:
         """Close the run after an error, with its traceback."""
@@ -234,30 +219,34 @@ class MLflowTracker:
         self._outbox.add_tags({facts.ERROR: _in_a_line(error)})
         self.finish(state_of_error(error))
 
-    def _stop_monitor(self) -> None:
+    def _let_go(self) -> None:
+        atexit.unregister(self._close_at_exit)
         if self._monitor is not None:
             self._monitor.finish()
             self._monitor = None
 
-    def _running(self) -> tuple[Outbox, MetricsFile]:
-        if self._outbox is None or self._metrics is None:
+    def _close_at_exit(self, pid: int) -> None:
+        """Close the run that nobody closed before the interpreter ends."""
+        if os.getpid() == pid:  # a forked child inherits the call, not the run
+            with contextlib.suppress(Exception):
+                self.finish("killed")
+
+    def _running(self) -> Outbox:
+        if self._outbox is None:
             raise RuntimeError("the tracker has no open run: call start() first")
-        return self._outbox, self._metrics
+        return self._outbox
 
     def _parent(self, store: Store, context: RunContext) -> str | None:
         """Find the run that this one is nested in: its sweep's, or that of its trial of several jobs."""
         if context.sweep_dir is None:
             return None
-        from cifar_tuning.tracking.groups import open_group
-        from cifar_tuning.tracking.sweeps import find_parent
-
-        parent = find_parent(store, context.sweep_dir, context.sweep_key)
+        parent = sweeps.find_parent(store, context.sweep_dir, context.sweep_key)
         if parent is None:
             log.warning("No parent run for %s; this run stands alone.", context.sweep_dir)
         if context.group_dir is not None:
-            name, number = f"trial {context.job_num}", context.job_num
             own = {key: value for key, value in self.tags.items() if key != facts.RUN_NAME}
-            parent = self._group = open_group(store, context.group_dir, parent, name, number, context.overrides, own)
+            trial = context.group_dir, parent, context.job_num
+            parent = self._group = groups.open_group(store, *trial, context.overrides, own)
         return parent
 
 

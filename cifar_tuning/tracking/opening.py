@@ -2,35 +2,28 @@
 
 from __future__ import annotations
 
-import contextlib
+import hashlib
+import json
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cifar_tuning.errors import TrackingError
+from cifar_tuning.targets import VERIFIED_DATA
 from cifar_tuning.text import is_elsewhere
 from cifar_tuning.tracking import facts
 from cifar_tuning.tracking.base import RunContext
-from cifar_tuning.tracking.datasets import dataset_input
 from cifar_tuning.tracking.reachable import may_pass, said
+from cifar_tuning.tracking.store import Store
 
 if TYPE_CHECKING:
-    from cifar_tuning.tracking.store import Store
+    from mlflow.entities import DatasetInput
+    from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+
 
 # A sweep's jobs in the UI's charts; the colours MLflow makes from run ids may be hard to tell apart.
-COLOURS = (
-    "#2272b4",
-    "#e8710a",
-    "#3ba65e",
-    "#c83243",
-    "#8a63bf",
-    "#8c564b",
-    "#d1609b",
-    "#6b7785",
-    "#a8a01e",
-    "#17a2b8",
-)
+COLOURS = ["#2272b4", "#e8710a", "#3ba65e", "#c83243", "#8a63bf", "#8c564b", "#d1609b", "#6b7785", "#a8a01e", "#17a2b8"]
 
 
 def create(store: Store, context: RunContext, tags: Mapping[str, str], parent: str | None) -> str:
@@ -63,7 +56,7 @@ def describe(store: Store, run_id: str, context: RunContext, params: Mapping[str
     from mlflow.exceptions import MlflowException
 
     store.log_params(run_id, params)
-    dataset = dataset_input(context.config)
+    dataset = _dataset_input(context.config)
     if dataset is not None:
         try:
             store.client.log_inputs(run_id, [dataset])
@@ -110,12 +103,53 @@ def go_on(
     return max((metric.step for history in histories for metric in history), default=-1)
 
 
-def leave(store: Store, run_id: str, state: str, status: str, error: str) -> None:
-    """Close a run that could not be opened whole, if the store lets it."""
-    with contextlib.suppress(Exception):
-        store.client.set_tag(run_id, facts.STATE, state)
-        store.client.set_tag(run_id, facts.ERROR, error[: facts.MAX_TAG])
-        store.client.set_terminated(run_id, status)
+def monitor(uri: str, run_id: str, continued: bool) -> SystemMetricsMonitor | None:
+    """Start MLflow's monitor of CPU, memory, GPU, disk and network for a run; its metrics begin with `system/`.
+
+    It writes in a thread of its own, and stops with a warning where the store does not answer.
+
+    Args:
+        uri: of the store.
+        run_id: the run.
+        continued: whether the run has such metrics from an earlier process.
+
+    Returns:
+        The monitor, to be finished before the run ends; None unless `MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING` is true.
+    """
+    from mlflow.environment_variables import MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING
+
+    if not MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING.get():
+        return None
+    from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+
+    started = SystemMetricsMonitor(run_id, resume_logging=continued, tracking_uri=uri)
+    started.start()
+    return started
+
+
+def _dataset_input(config: Mapping[str, Any]) -> DatasetInput | None:
+    """Describe the images of a configuration's `data` group; None if it has none.
+
+    The digest is of the options that choose images, the split's among them, so that runs with the same digest can be
+    compared: data is loaded after the run is opened, and CIFAR-10 is verified. Of other images the folder is all that
+    is known.
+    """
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    data = config.get("data")
+    if not isinstance(data, Mapping) or "_target_" not in data:
+        return None
+    left_out = ("batch_size", "root") if data["_target_"] in VERIFIED_DATA else ("batch_size",)
+    chosen = {key: value for key, value in data.items() if key not in left_out}
+    text = json.dumps(chosen, sort_keys=True, default=str)
+    dataset = Dataset(
+        name=str(data.get("dataset") or str(data["_target_"]).rpartition(".")[2]),
+        digest=hashlib.sha256(text.encode()).hexdigest()[:8],  # as many characters as MLflow's own
+        source_type="code",
+        source=json.dumps({"tags": {"mlflow.source.name": str(data["_target_"])}}),
+        profile=text,
+    )
+    return DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])
 
 
 def _log_texts(store: Store, run_id: str, context: RunContext) -> None:

@@ -18,17 +18,17 @@ from cifar_tuning.files import write_text
 from cifar_tuning.processes import deferred_signals
 from cifar_tuning.tracking import facts
 from cifar_tuning.tracking.reachable import may_pass, said
+from cifar_tuning.tracking.store import Store
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-    from cifar_tuning.tracking.store import Store
 
 log = logging.getLogger(__name__)
 
 UNSENT = "unsent.json"
-METRICS_A_CALL = 1000
-TAGS_A_CALL = 100
+# MLflow takes a thousand things a call, of which a hundred may be tags.
+METRICS_A_CALL, TAGS_A_CALL = 900, 100
 # MLflow's words for what will be no better when it is tried again.
 REFUSALS = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "INVALID_STATE")
 # Of the training time, at most one part in this many goes into asking a dead store whether it is back.
@@ -70,8 +70,6 @@ class Pending:
         while self.metrics or self.tags:
             metrics = self.metrics[:METRICS_A_CALL]
             tags = dict(list(self.tags.items())[:TAGS_A_CALL])
-            # MLflow allows 1,000 things a call in all.
-            metrics = metrics[: METRICS_A_CALL - len(tags)]
             with deferred_signals():  # what a signal raises in a statement comes out as an error of the database's
                 client.log_batch(
                     run_id,

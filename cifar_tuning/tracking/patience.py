@@ -5,12 +5,8 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
-from cifar_tuning.tracking.store import StoreAwayError
-
-if TYPE_CHECKING:
-    from cifar_tuning.tracking.store import Location
+from cifar_tuning.tracking.store import Location, StoreAwayError
 
 log = logging.getLogger(__name__)
 

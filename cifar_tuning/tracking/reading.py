@@ -1,4 +1,4 @@
-"""What a store knows of a sweep, read back for a report: any sweep of any user, as plain data."""
+"""What a store has, read back: any sweep of any user as plain data, for a report, and a file of a run."""
 
 from __future__ import annotations
 
@@ -15,15 +15,14 @@ from cifar_tuning import PROJECT_ROOT
 from cifar_tuning.errors import TrackingError, UserError
 from cifar_tuning.overrides import split_list
 from cifar_tuning.ranking import ENDED
-from cifar_tuning.tracking import facts
+from cifar_tuning.tracking import facts, finding, sweeps
 from cifar_tuning.tracking.base import STATUS_OF_STATE
-from cifar_tuning.tracking.store import connect, locate, store_errors
+from cifar_tuning.tracking.store import Location, connect, locate, store_errors
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
-    from cifar_tuning.tracking.store import Location
 
 STATE_OF_STATUS = {"FINISHED": "complete", "FAILED": "failed", "KILLED": "killed", "RUNNING": "running"}
 # Ends of a trial before all of its seeds were trained.
@@ -169,14 +168,7 @@ def read_sweep(name: str, uri: str | None = None, root: Path = PROJECT_ROOT) -> 
         TrackingError: the store can't be reached.
         UserError: there is no such sweep, or it has no runs.
     """
-    from cifar_tuning.tracking import finding
-
-    location = locate(uri, root)
-    # Looking for a sweep must not leave an empty database behind.
-    problem = location.problem(timeout=3)
-    if problem is not None:
-        raise TrackingError(f"tracking.uri={location.shown}: {problem}. {ADVICE}")
-    client = connect(location)
+    location, client = _look_into(uri, root, ADVICE)
     with store_errors(location, ADVICE):
         parent, others = finding.find_parent(client, name, root)
         experiment = client.get_experiment_by_name(name) if parent is None else None
@@ -196,6 +188,52 @@ def read_sweep(name: str, uri: str | None = None, root: Path = PROJECT_ROOT) -> 
             f"sweep={name}: this experiment in {location.shown} has no runs, so there is nothing to report."
         )
     return SweepRecord(name, None, runs, location, client)
+
+
+def download_artifact(uri: str | None, run_id: str, name: str, folder: Path, root: Path = PROJECT_ROOT) -> Path:
+    """Fetch one file of a run.
+
+    Args:
+        uri: tracking URI; None for the default store.
+        run_id: the run; a multirun's stands for its best job's.
+        name: the file's path in the run, such as `checkpoints/best.pt`.
+        folder: where to put it.
+        root: the project's folder.
+
+    Raises:
+        TrackingError: there is no such store, run or file.
+    """
+    location, client = _look_into(uri, root, f"So run {run_id} can't be looked up.")
+    from mlflow.exceptions import MlflowException
+
+    try:
+        # A multirun's own run keeps no checkpoint; its best job's run does.
+        run_id = client.get_run(run_id).data.tags.get(sweeps.BEST_RUN, run_id)
+    except MlflowException as error:
+        raise TrackingError(
+            f"tracking.uri={location.shown} knows no run {run_id}. "
+            "Give the store it was tracked in (tracking.uri=…), or the run's folder or checkpoint instead."
+        ) from error
+    try:
+        return Path(client.download_artifacts(run_id, name, str(folder)))
+    except Exception as error:  # every artifact store has its own way to say no
+        kept = sorted(item.path for item in client.list_artifacts(run_id))
+        raise TrackingError(
+            f"Run {run_id} has no {name} (it keeps {', '.join(kept) or 'no files'}): "
+            "a run that failed or was killed has none; its folder may still have a checkpoint."
+        ) from error
+
+
+def _look_into(uri: str | None, root: Path, advice: str) -> tuple[Location, MlflowClient]:
+    """Returns a store that is there already: looking for something must not leave an empty database behind.
+
+    Raises:
+        TrackingError: it can't be reached; `advice` says what to do.
+    """
+    location = locate(uri, root)
+    if (problem := location.problem(timeout=3)) is not None:
+        raise TrackingError(f"tracking.uri={location.shown}: {problem}. {advice}")
+    return location, connect(location)
 
 
 def _natural(key: str) -> tuple[int, str]:

@@ -14,11 +14,11 @@ from cifar_tuning.tracking import facts
 from cifar_tuning.tracking.base import STATUS_OF_STATE, MetricsFile
 from cifar_tuning.tracking.outbox import UNSENT, Pending, read_unsent
 from cifar_tuning.tracking.reachable import said
+from cifar_tuning.tracking.store import Store
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
 
-    from cifar_tuning.tracking.store import Store
 
 log = logging.getLogger(__name__)
 

@@ -135,7 +135,7 @@ def locate(uri: str | None, root: Path) -> Location:
     """
     if uri is None:
         file = root.resolve() / "mlflow.db"
-        return Location(sqlite_url(file), file, file.parent / "mlruns")
+        return Location(sqlite_url(file), file, database.artifacts_of(file))
     scheme, separator, rest = uri.partition("://")
     if re.fullmatch(r"[\w.-]+:\d+/?", uri):
         raise TrackingError(
@@ -156,7 +156,7 @@ def locate(uri: str | None, root: Path) -> Location:
         named = sqlite_file(address)
         if named is None:
             raise TrackingError(f"tracking.uri={uri}: three slashes come before a relative path, four before another")
-        return Location(address, named, named.parent / "mlruns")
+        return Location(address, named, database.artifacts_of(named))
     if dialect in HTTP:
         return Location(uri.rstrip("/"), None, None)
     if dialect in SERVERS:
@@ -204,8 +204,7 @@ def connect(location: Location) -> MlflowClient:
     quieten()
     with store_errors(location):
         if location.file is not None:
-            assert location.artifacts is not None
-            database.prepare(location.file, location.artifacts)
+            database.prepare(location.file)
             database.listen()
         from mlflow import MlflowClient
 

@@ -15,17 +15,19 @@ from cifar_tuning.ranking import BEST_ACCURACY, ENDED, competes, merit, rank
 from cifar_tuning.tracking import facts
 from cifar_tuning.tracking.outbox import Outbox
 from cifar_tuning.tracking.reachable import may_pass
+from cifar_tuning.tracking.store import Store
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
-    from cifar_tuning.tracking.store import Store
 
 # Seconds that a run may take from its start time into the store.
 ON_ITS_WAY = 0.5
 # In the sweep's folder: the id of its run.
 MARKER = "mlflow_run_id"
+# Tag of a sweep's run: its best job's.
+BEST_RUN = "best.run_id"
 # In a study's folder: its winner's further seeds.
 RETRAINED = "retrained.json"
 
@@ -221,7 +223,7 @@ def _is_retrained(run: Run) -> bool:
 def best_values(folder: Path) -> list[tuple[int, float, int]] | None:
     """Read how a study's best value grew (see `reporting.study.best_values`); None for a sweep that is no study."""
     known = read_json(folder / "best_values.json")
-    return None if known is None else [(number, value, ended) for number, value, ended in known]
+    return None if known is None else [tuple(entry) for entry in known]
 
 
 def winner(curve: list[tuple[int, float, int]]) -> int | None:
@@ -270,7 +272,7 @@ def summarise(outbox: Outbox, children: list[Run], best: Run | None) -> None:
             metrics[BEST_ACCURACY] = best.data.metrics[BEST_ACCURACY]
         outbox.add_tags(
             {
-                "best.run_id": best.info.run_id,
+                BEST_RUN: best.info.run_id,
                 "best.name": best.info.run_name,
                 "best.job_num": best.data.tags.get(facts.JOB_NUM, ""),
                 "best.overrides": best.data.tags.get(facts.OVERRIDES, ""),

@@ -12,6 +12,11 @@ from optuna.trial import FrozenTrial, TrialState
 from cifar_tuning.tuning.options import StudyOptions
 
 
+def finished(study: optuna.Study) -> list[FrozenTrial]:
+    """Returns the trials that ended."""
+    return [trial for trial in study.get_trials(deepcopy=False) if trial.state.is_finished()]
+
+
 def failed_before(trials: list[FrozenTrial], begin: float) -> list[FrozenTrial]:
     """Returns the trials that failed before a moment, in seconds since the epoch."""
     return [

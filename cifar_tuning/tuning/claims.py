@@ -61,7 +61,7 @@ class Claims:
         fail: Callable[[int, str], None],
     ) -> None:
         # Itself: Optuna's cache around it passes neither heartbeats nor changes of state on as they are.
-        self.storage, self.study_id = storage, storage.study_id(study)
+        self.storage, self.study_id = storage, study._study_id
         self.heartbeats = Heartbeats(storage)
         self.study, self.folder, self.n_trials, self.max_retry = study, folder, n_trials, max_retry
         self.settle, self.fail = settle, fail

@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from cifar_tuning.compose import remember_files
 from cifar_tuning.errors import UserError, full_disk
 from cifar_tuning.processes import is_worker
-from cifar_tuning.tuning.budget import limit
+from cifar_tuning.tuning.budget import finished, limit
 from cifar_tuning.tuning.endings import stopped_by
 from cifar_tuning.tuning.engine import Engine
 from cifar_tuning.tuning.exits import ContainedTask
@@ -77,19 +77,20 @@ def run_study(config: DictConfig, context: HydraContext, task: TaskFunction, arg
 
 def _monitor(study: optuna.Study, options: StudyOptions) -> AbstractContextManager[object]:
     from cifar_tuning.tuning.display import Monitor
+    from cifar_tuning.tuning.progress import Watched
 
     total = limit(study, options)
-    if total <= sum(trial.state.is_finished() for trial in study.get_trials(deepcopy=False)):
+    if total <= len(finished(study)):
         return nullcontext()
     # A study object of its own: the table is drawn by another thread.
     watched = optuna.load_study(study_name=study.study_name, storage=storage_of(options).cached)
     epochs = OmegaConf.select(options.config, "trainer.epochs")
     timeout = options.sweeper.timeout
-    return Monitor(
-        lambda: watched.get_trials(deepcopy=False),
+    known = Watched(
         name=study.study_name,
         n_trials=total,
         maximize=options.directions[0] == "maximize",
         epochs=epochs if isinstance(epochs, int) else None,
         deadline=None if timeout is None else options.begin + timeout,
     )
+    return Monitor(lambda: watched.get_trials(deepcopy=False), known)

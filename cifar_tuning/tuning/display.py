@@ -5,7 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from optuna.trial import FrozenTrial
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
@@ -100,36 +100,26 @@ class Monitor:
 
     Args:
         trials: reads the study's trials; when it raises, the last picture stays until the next time.
-        name: of the study.
-        n_trials: how many trials will have ended when the study is done, earlier ones included.
-        maximize: whether greater values are better (means nothing with several objectives).
-        epochs: that a trial trains for at most, where known.
+        watched: what is known of the study; the first poll adds what is there already.
         interval: seconds between two polls.
         console: where to show it; standard output unless given.
-        deadline: when the study stops at the latest, in seconds since 1970.
     """
 
     def __init__(
         self,
         trials: Callable[[], list[FrozenTrial]],
+        watched: Watched,
         *,
-        name: str,
-        n_trials: int,
-        maximize: bool,
-        epochs: int | None = None,
         interval: float = 1.0,
         console: Console | None = None,
-        deadline: float | None = None,
     ) -> None:
-        self._known = (name, n_trials, maximize, epochs, deadline)
-        self._watched: Watched | None = None  # until the first poll that succeeds
-        self._trials, self._interval = trials, interval
+        self._trials, self._watched, self._interval = trials, watched, interval
         self._console = Console() if console is None else console
         # A dumb terminal can't move its cursor, and only Unicode has the blocks of a curve.
         able = not self._console.is_dumb_terminal and self._console.encoding.startswith("utf")
         terminal = self._console.is_terminal and able
         self._live = Live("", console=self._console, auto_refresh=False) if terminal else None
-        self._shown: set[int] = set()
+        self._shown: set[int] | None = None  # trials whose end is no news; None until the first poll that succeeds
         self._lock, self._stop = threading.Lock(), threading.Event()
         self._thread = threading.Thread(target=self._poll, name="study monitor", daemon=True)
 
@@ -165,9 +155,10 @@ class Monitor:
                 log.debug("The study's progress can't be shown now", exc_info=True)
 
     def _show(self, trials: list[FrozenTrial], now: float) -> None:
-        if self._watched is None:
+        if self._shown is None:
             self._shown = {trial.number for trial in trials if trial.state.is_finished()}
-            self._watched = Watched(*self._known, now, frozenset(self._shown), epochs_trained(trials))
+            there, epochs = frozenset(self._shown), epochs_trained(trials)
+            self._watched = replace(self._watched, start=now, ended_before=there, epochs_before=epochs)
         if self._live is not None:
             picture = render(trials, self._watched, now, closing=self._stop.is_set())
             self._live.update(picture, refresh=True)

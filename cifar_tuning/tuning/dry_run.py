@@ -1,8 +1,7 @@
 """Dry runs of a search space, before any trial: suggestions are answered with the configuration's present values."""
 
-import itertools
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -48,18 +47,18 @@ class DryRunTrial(FixedTrial):
 
     def __init__(self, config: DictConfig, given: Mapping[str, Any], declared: Mapping[str, Any]) -> None:
         super().__init__({})
-        self.defaults, self.given, self.declared = _Defaults(config), given, declared
+        self.config, self.given, self.declared = config, given, declared
         self.matched, self.outside, self.absent = set[str](), dict[str, Any](), list[str]()
         self.refused, self.guessed, self.pruned = dict[str, BaseDistribution](), False, False
 
     def _suggest(self, name: str, distribution: BaseDistribution) -> Any:
-        value = value_in(distribution, self.given, name)
+        answer = self.given[name] if name in self.given else _present(self.config, name)
+        value = value_in(distribution, answer)
         if name not in self.given:
-            value = value_in(distribution, self.defaults, name)
             if value is not ABSENT:
                 self.matched.add(name)
-            elif name in self.defaults:
-                self.outside[name] = self.defaults[name]
+            elif answer is not ABSENT:
+                self.outside[name] = answer
             else:
                 self.absent.append(name)
             self.guessed |= name not in self.declared
@@ -70,38 +69,24 @@ class DryRunTrial(FixedTrial):
         return super()._suggest(name, distribution)
 
 
-class _Defaults(Mapping[str, Any]):
-    """The configuration as a study would have it without any suggestion."""
-
-    def __init__(self, config: DictConfig) -> None:
-        self.config = config
-
-    def __getitem__(self, name: str) -> Any:
-        groups = OmegaConf.select(self.config, "hydra.runtime.choices") or {}
-        if name in groups:
-            return groups[name]
-        value = OmegaConf.select(self.config, key_of(name), default=ABSENT)
-        if value is ABSENT:
-            raise KeyError(name)
-        return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(())
-
-    def __len__(self) -> int:
-        return 0
+def _present(config: DictConfig, name: str) -> Any:
+    """Returns the value that a key has without any suggestion; ABSENT if it has none."""
+    groups = OmegaConf.select(config, "hydra.runtime.choices") or {}
+    if name in groups:
+        return groups[name]
+    value = OmegaConf.select(config, key_of(name), default=ABSENT)
+    return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
 
 
-def value_in(distribution: BaseDistribution, values: Mapping[str, Any], name: str) -> Any:
-    """Returns a key's value as one of the distribution's; ABSENT where it is none."""
+def value_in(distribution: BaseDistribution, value: Any) -> Any:
+    """Returns a value as one of the distribution's; ABSENT where it is none."""
+    if isinstance(distribution, CategoricalDistribution):
+        return next((choice for choice in distribution.choices if same_value(choice, value)), ABSENT)
     try:
-        value = values[name]
-        if isinstance(distribution, CategoricalDistribution):
-            return next((choice for choice in distribution.choices if same_value(choice, value)), ABSENT)
-        create_trial(value=0.0, params={name: value}, distributions={name: distribution})  # refuses what is outside
-        return value
-    except (KeyError, TypeError, ValueError):
+        create_trial(value=0.0, params={"_": value}, distributions={"_": distribution})  # refuses what is outside
+    except (TypeError, ValueError):
         return ABSENT
+    return value
 
 
 def any_of(distribution: BaseDistribution) -> Any:
@@ -128,7 +113,8 @@ def dry_run(space: SearchSpace, config: DictConfig, given: Mapping[str, Any] | N
         said, cause = on_one_line(str(error)), root_cause(error)  # Hydra's own words are "Error locating target"
         said += "" if cause is error else f" ({on_one_line(str(cause))})"
         why = refused(error) or f"{type(error).__name__}: {said}"
-        raise ConfigError([f"hydra.sweeper.custom_search_space={space.custom}: {why}"]) from error
+        shown = f"  (with {', '.join(f'{name}={written(value)}' for name, value in given.items())})" if given else ""
+        raise ConfigError([f"hydra.sweeper.custom_search_space={space.custom}: {why}{shown}"]) from error
     return trial
 
 
@@ -152,16 +138,6 @@ def default_params(space: SearchSpace, config: DictConfig) -> dict[str, Any]:
     return {name: value for name, value in trial.params.items() if name in trial.matched}
 
 
-def example_params(space: SearchSpace, config: DictConfig) -> dict[str, Any]:
-    """Returns one point of the space, as near to the defaults as it allows.
-
-    Raises:
-        ConfigError: the user's function raised.
-        NeedsTrialError: it can't be tried.
-    """
-    return dry_run(space, config).params
-
-
 def branches(space: SearchSpace, config: DictConfig) -> tuple[list[dict[str, Any]], list[str]]:
     """Has the user's function called once as the configuration stands, and once for each value of each choice it meets.
 
@@ -171,14 +147,16 @@ def branches(space: SearchSpace, config: DictConfig) -> tuple[list[dict[str, Any
     waiting: list[dict[str, Any]] = [{}]
     met = set[tuple[str, str]]()
     points, problems = list[dict[str, Any]](), dict[str, None]()
-    for given in itertools.islice(_growing(waiting), MOST_CALLS):
+    for _ in range(MOST_CALLS):
+        if not waiting:
+            break
+        given = waiting.pop(0)
         try:
             trial = dry_run(space, config, given)
         except NeedsTrialError:
             continue
         except ConfigError as error:
-            shown = ", ".join(f"{name}={written(value)}" for name, value in given.items())
-            problems |= dict.fromkeys(f"{one}  (with {shown})" if given else one for one in error.problems)
+            problems |= dict.fromkeys(error.problems)
             continue
         points += [] if trial.pruned else [trial.params]
         choices = {name: d.choices for name, d in trial.distributions.items() if isinstance(d, CategoricalDistribution)}
@@ -189,11 +167,6 @@ def branches(space: SearchSpace, config: DictConfig) -> tuple[list[dict[str, Any
             met |= {(name, repr(choice)) for choice in new}
             waiting += [{**given, name: choice} for choice in new]
     return points, list(problems)
-
-
-def _growing(waiting: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    while waiting:
-        yield waiting.pop(0)
 
 
 def all_distributions(
@@ -218,13 +191,13 @@ def entry_params(space: SearchSpace, config: DictConfig, entry: Mapping[Any, Any
     """Returns a configuration to be tried first, its choices as the search space writes them."""
     given = {str(k): OmegaConf.to_container(v) if OmegaConf.is_config(v) else v for k, v in entry.items()}
     ranges = all_distributions(space, config, given) or space.distributions
-    known = {name: value_in(d, given, name) for name, d in ranges.items() if name in given}
+    known = {name: value_in(d, given[name]) for name, d in ranges.items() if name in given}
     return given | {name: value for name, value in known.items() if value is not ABSENT}
 
 
 def entry_problems(space: SearchSpace, config: DictConfig, entry: Mapping[str, Any]) -> list[str]:
     """Returns a line for each value of a configuration to be tried first that its key can't have."""
-    refused = {n: d for n, d in space.distributions.items() if n in entry and value_in(d, entry, n) is ABSENT}
+    refused = {n: d for n, d in space.distributions.items() if n in entry and value_in(d, entry[n]) is ABSENT}
     unknown = [key for key in entry if key not in space.distributions and space.custom is None]
     lines = []
     if unknown:

@@ -154,12 +154,12 @@ class Endings:
             log.warning("The sampler has stopped the study: this process takes no further trial.")
             self.stopped = True
             who: Any = {"sampler": type(self.study.sampler).__name__, "at": time.time()}
-            self.storage.set_study_system_attr(self.storage.study_id(self.study), STOPPED, who)
+            self.storage.set_study_system_attr(self.study._study_id, STOPPED, who)
 
 
 def stopped_by(study: optuna.Study, storage: Storage, begin: float) -> str | None:
     """Returns the class of the sampler that has called `study.stop()` since a moment, in any process of the study."""
-    known: Any = storage.get_study_system_attrs(storage.study_id(study)).get(STOPPED)
+    known: Any = storage.get_study_system_attrs(study._study_id).get(STOPPED)
     return None if known is None or known["at"] < begin else str(known["sampler"])
 
 

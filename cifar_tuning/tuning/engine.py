@@ -6,7 +6,7 @@ import signal
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from itertools import pairwise
+from itertools import groupby
 
 import optuna
 from hydra.core.plugins import Plugins
@@ -165,7 +165,8 @@ class Engine:
 
     def _launch(self, trials: list[Trial], repeat: int) -> Iterator[tuple[Trial, JobReturn]]:
         # A launcher counts job numbers up from the first; another process may have taken one in between.
-        for group in consecutive(trials):
+        for _, numbered in groupby(enumerate(trials), lambda one: one[1].number - one[0]):
+            group = [trial for _, trial in numbered]
             params = [self.overrides(trial, repeat) for trial in group]
             yield from zip(group, self.launcher.launch(params, initial_job_idx=group[0].number), strict=True)
 
@@ -232,14 +233,3 @@ class Engine:
                 f"{self.options.place.folder}/<trial>/traceback.txt. To go on with the study, type "
                 f"{self.options.same_command}: it trains as many more in place of those that failed."
             )
-
-
-def consecutive(trials: list[Trial]) -> list[list[Trial]]:
-    """Splits trials into groups whose numbers follow each other."""
-    groups = [[trial] for trial in trials[:1]]
-    for before, trial in pairwise(trials):
-        if trial.number == before.number + 1:
-            groups[-1].append(trial)
-        else:
-            groups.append([trial])
-    return groups

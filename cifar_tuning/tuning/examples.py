@@ -82,9 +82,6 @@ def _asked(options: StudyOptions, given: dict[str, Any]) -> dict[str, Any] | Non
         trial = dry_run(options.space, options.config, given)
     except NeedsTrialError:
         return None
-    except ConfigError as error:
-        shown = ", ".join(f"{name}={written(value)}" for name, value in given.items())
-        raise ConfigError([f"{one}  (with {shown})" if given else one for one in error.problems]) from error
     return None if trial.pruned else trial.params
 
 

@@ -1,7 +1,7 @@
 """Heartbeats of the trials that a process trains, so that no other process takes them up."""
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from threading import Event, Lock, Thread
 
@@ -28,8 +28,16 @@ class Heartbeats:
         self._thread: Thread | None = None
 
     @contextmanager
-    def of(self, trials: Iterable[Trial]) -> Iterator[None]:
+    def of(self, trials: Collection[Trial]) -> Iterator[None]:
         """Gives signs of life for trials while a block trains them."""
+        self.begin(trials)
+        try:
+            yield
+        finally:
+            self.end(trials)
+
+    def begin(self, trials: Iterable[Trial]) -> None:
+        """Gives signs of life for trials from now on."""
         these = {trial._trial_id: trial.number for trial in trials}
         with self._lock:
             self._numbers |= these
@@ -37,15 +45,12 @@ class Heartbeats:
                 self._over = Event()
                 self._thread = Thread(target=self._beat, args=(self._over,), daemon=True)
                 self._thread.start()
-        try:
-            yield
-        finally:
-            self._leave(these)
 
-    def _leave(self, these: Iterable[int]) -> None:
+    def end(self, trials: Iterable[Trial]) -> None:
+        """Gives no more of them."""
         with self._lock:
-            for trial_id in these:
-                self._numbers.pop(trial_id, None)
+            for trial in trials:
+                self._numbers.pop(trial._trial_id, None)
             if self._numbers or self._thread is None:
                 return
             thread, self._thread = self._thread, None

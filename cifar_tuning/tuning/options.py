@@ -1,6 +1,7 @@
 """A study's options, parsed from Hydra's configuration, and what is built from them."""
 
 import functools
+import math
 import os
 import time
 import warnings
@@ -33,14 +34,8 @@ _TRUSTED = (
     *PRUNERS,
     "hydra.utils.get_method",  # how a function is named; Hydra looks whether that one is trusted
 )
-
-
 # Set in a worker's environment: when the command began.
 BEGIN_VARIABLE = "CIFAR_TUNING_STUDY_BEGIN"
-
-
-def _begin() -> float:
-    return float(os.environ.get(BEGIN_VARIABLE, time.time()))
 
 
 @dataclass(frozen=True)
@@ -59,7 +54,7 @@ class StudyOptions:
     space: SearchSpace
     config: DictConfig
     sweeper: Any
-    begin: float = field(default_factory=_begin)
+    begin: float = field(default_factory=lambda: float(os.environ.get(BEGIN_VARIABLE, time.time())))
 
     @classmethod
     def parse(cls, config: DictConfig, arguments: list[str]) -> "StudyOptions":
@@ -111,12 +106,7 @@ class StudyOptions:
         How many a function of the user's describes is only known once all are tried: see `claims.exhausted`.
         """
         total = int(self.sweeper.n_trials)
-        if self.exhaustive:
-            size = 1
-            for values in self.space.grid().values():
-                size *= len(values)
-            total = min(total, size)
-        return total
+        return min(total, math.prod(map(len, self.space.grid().values()))) if self.exhaustive else total
 
     def sampler(self, process: int = 0) -> optuna.samplers.BaseSampler:
         """Builds the sampler.
@@ -124,7 +114,6 @@ class StudyOptions:
         Args:
             process: tells the processes of a study apart: with the same seed they would draw the same "random"
                 trials, as would a process that goes on with a study. 0 leaves the seeds as given.
-
         """
         node = OmegaConf.to_container(self.sweeper.sampler, resolve=True)
         if process:
@@ -158,7 +147,7 @@ class StudyOptions:
         if not self.sweeper.retrain_overrides:
             return None
         try:
-            example = dry_run.example_params(self.space, self.config)
+            example = dry_run.dry_run(self.space, self.config).params
         except dry_run.NeedsTrialError:
             return None
         overrides = self.retrain_overrides(self.space.overrides(example), self.config.seed)

@@ -16,6 +16,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from cifar_tuning import PROJECT_ROOT
+from cifar_tuning.compose import without_hydra
 from cifar_tuning.job_folders import is_study
 from cifar_tuning.overrides import deletes, key_of, task_overrides, unresolved
 from cifar_tuning.text import SEARCHPATH, flatten, is_elsewhere, override
@@ -50,7 +51,7 @@ def as_overlay(config: DictConfig, header: str, without: Iterable[str] = ()) -> 
     groups: dict[str, str | None] = {
         g: c for g, c in choices.items() if not g.startswith("hydra/") and g not in COMPOSED_WITH and c is not None
     }
-    content = OmegaConf.to_container(OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"]))
+    content = OmegaConf.to_container(without_hydra(config))
     assert isinstance(content, dict)
     left = {*NO_PART, *without}
     plain: dict[str, Any] = {str(k): value for k, value in content.items() if k not in left and value is not None}
@@ -92,7 +93,7 @@ def _as_chosen(config: DictConfig, groups: Mapping[str, str | None]) -> tuple[se
         composed = _composed(config, [override(group, choice) for group, choice in chosen.items() if group in had])
     if chosen.keys() - had:
         composed = _composed(config, [override(g if g in had else f"+{g}", choice) for g, choice in chosen.items()])
-    content = OmegaConf.to_container(OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"]))
+    content = OmegaConf.to_container(without_hydra(composed))
     assert isinstance(content, dict)
     return had, {str(key): value for key, value in content.items() if groups.get(str(key), "") is not None}
 

@@ -106,14 +106,10 @@ def more_to_type(config: Any) -> str:
     Args:
         config: of the sweep, Hydra's part included.
     """
-    place = study_place(config.hydra)
     if config.hydra.sweeper.storage is not None or not _has_the_time(config):
         return ""
-    folder = (
-        place.folder.relative_to(_cwd(config.hydra))
-        if place.folder.is_relative_to(_cwd(config.hydra))
-        else place.folder
-    )
+    folder, cwd = sweep_folder(config.hydra), _cwd(config.hydra)
+    folder = folder.relative_to(cwd) if folder.is_relative_to(cwd) else folder
     return f" with {typed('hydra.sweep.dir', folder)}"
 
 

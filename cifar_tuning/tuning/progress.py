@@ -18,7 +18,14 @@ WORDS = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned", TrialStat
 
 @dataclass(frozen=True)
 class Watched:
-    """What is known of a study before it runs, and what was already there when watching began, at `start`."""
+    """What is known of a study before it runs, and what was already there when watching began, at `start`.
+
+    Attributes:
+        n_trials: how many trials will have ended when it is done, earlier ones included.
+        maximize: whether greater values are better (means nothing with several objectives).
+        epochs: that a trial trains for at most, where known.
+        deadline: when the study stops at the latest, in seconds since 1970.
+    """
 
     name: str
     n_trials: int

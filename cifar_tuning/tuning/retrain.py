@@ -48,17 +48,13 @@ def retrain_best(study: optuna.Study, options: StudyOptions, context: HydraConte
 def retrained(best: FrozenTrial, options: StudyOptions) -> dict[str, Any]:
     """Returns what the winner's further seeds came to, by seed."""
     known = read_json(options.place.folder / RETRAINED) or {}
-    same = known.get("trial") == best.number and known.get("overrides", []) == _overrides(options)
+    same = known.get("trial") == best.number and known.get("overrides", []) == list(options.sweeper.retrain_overrides)
     return known["runs"] if same else {}
 
 
 def subfolder(best: FrozenTrial, seed: int | str) -> str:
     """Returns where in the study's folder one of the winner's further seeds is."""
     return f"best_{best.number}/seed_{seed}"
-
-
-def _overrides(options: StudyOptions) -> list[str]:
-    return list(options.sweeper.retrain_overrides)
 
 
 def _retrain(best: FrozenTrial, launcher: Launcher, options: StudyOptions) -> list[str]:
@@ -90,6 +86,6 @@ def _retrain(best: FrozenTrial, launcher: Launcher, options: StudyOptions) -> li
             failures.append(f"seed {seed}: {reason(error)}")
             continue
         runs[str(seed)] = {"value": value, "test": test}
-    kept = {"trial": best.number, "overrides": _overrides(options), "runs": runs}
+    kept = {"trial": best.number, "overrides": list(options.sweeper.retrain_overrides), "runs": runs}
     write_text(options.place.folder / RETRAINED, json.dumps(kept, indent=1))
     return failures

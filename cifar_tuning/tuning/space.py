@@ -15,6 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 from optuna.trial import BaseTrial
 
+from cifar_tuning.compose import without_hydra
 from cifar_tuning.overrides import deletes, key_of, written
 from cifar_tuning.text import flatten, is_elsewhere
 
@@ -152,8 +153,7 @@ def ends(space: SearchSpace) -> list[dict[str, Any]]:
 
 def fixed_part(config: DictConfig, space: SearchSpace) -> dict[str, str]:
     """Returns the flattened task configuration without what is swept: what all of a study's trials share."""
-    task = OmegaConf.masked_copy(config, [str(k) for k in config if k != "hydra"])
-    content = OmegaConf.to_container(task, enum_to_str=True)
+    content = OmegaConf.to_container(without_hydra(config), enum_to_str=True)
     assert isinstance(content, dict)
     # Images of one's own are known by their classes: the same ones may lie in another folder.
     with suppress(OmegaConfBaseException):  # the jobs say what is wrong with them

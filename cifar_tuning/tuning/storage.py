@@ -59,13 +59,9 @@ class Storage(RDBStorage):
         """Itself behind Optuna's cache of ended trials, one for all study objects: to read thousands takes seconds."""
         return optuna.storages.get_storage(self)
 
-    def study_id(self, study: optuna.Study) -> int:
-        """Returns what the storage calls a study."""
-        return study._study_id
-
     def trial_id(self, study: optuna.Study, number: int) -> int:
         """Returns what the storage calls a study's trial of a number."""
-        return self.cached.get_trial_id_from_study_id_trial_number(self.study_id(study), number)
+        return self.cached.get_trial_id_from_study_id_trial_number(study._study_id, number)
 
     def fresh_session(self) -> None:
         """Leaves this thread's session to itself, which a second Ctrl-C may have broken in a statement."""

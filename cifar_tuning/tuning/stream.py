@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Callable
-from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from hydra.core.utils import JobReturn
@@ -39,8 +38,9 @@ class Stream:
         self.engine, self.trials, self.goes_on = engine, trials, goes_on
         self.waiting = list(trials)
         self.ends: dict[int, list[Outcome]] = {}
-        self.alive: dict[int, ExitStack] = {}
-        self.launched: dict[int, Trial] = {}
+        # Those in training, which give signs of life.
+        self.begun: dict[int, Trial] = {}
+        self.heartbeats = engine.claims.heartbeats
         # What went wrong with the study itself; it must not cost those that are in training.
         self.failure: Exception | None = None
 
@@ -50,8 +50,11 @@ class Stream:
         Raises:
             Exception: what kept the study from giving a trial or hearing of one; all in training have ended by then.
         """
-        with ExitStack() as self.signs, on_job_end(self.engine.endings.settle):
-            train(room, self.more, self.ended)
+        try:
+            with on_job_end(self.engine.endings.settle):
+                train(room, self.more, self.ended)
+        finally:
+            self.heartbeats.end(self.begun.values())
         if self.failure is not None:
             raise self.failure
 
@@ -74,15 +77,13 @@ class Stream:
 
     def _next_job(self, trial: Trial) -> tuple[int, list[str]] | None:
         number, repeats = trial.number, self.engine.repeats
+        if number not in self.begun:
+            self.begun[number] = trial
+            self.heartbeats.begin([trial])
         ends = self.ends.setdefault(number, self.engine.endings.left(number))
         if len(ends) == repeats or not may_go_on(ends):
             self._conclude(number)
             return None
-        if number not in self.alive:
-            self.alive[number] = ExitStack()
-            self.alive[number].enter_context(self.engine.claims.heartbeats.of([trial]))
-            self.signs.push(self.alive[number])
-        self.launched[number] = trial
         return number, self.engine.overrides(trial, len(ends))
 
     def ended(self, number: int, result: JobReturn) -> None:
@@ -99,10 +100,9 @@ class Stream:
             self.failure = error
 
     def _take_note(self, number: int, result: JobReturn) -> None:
-        trial = self.launched.pop(number)
         if isinstance(error := error_of(result), LostTrial | DiskError):
             self.ends.pop(number, None)
-            self.alive.pop(number, ExitStack()).close()
+            self.heartbeats.end([self.begun.pop(number)])
             if isinstance(error, DiskError):  # its trial is given back in the end
                 raise error
             log.warning("%s", error)
@@ -110,12 +110,11 @@ class Stream:
         ends = self.ends[number]
         ends.append(self.engine.endings.outcome(number, result, len(ends)))
         if len(ends) < self.engine.repeats and may_go_on(ends):
-            self.waiting.insert(0, trial)
+            self.waiting.insert(0, self.begun[number])
         else:
             self._conclude(number)
 
     def _conclude(self, number: int) -> None:
         if not self.engine.endings.settle(number):
             self.engine.endings.conclude(number, self.ends[number])
-        if number in self.alive:
-            self.alive.pop(number).close()
+        self.heartbeats.end([self.begun.pop(number)])

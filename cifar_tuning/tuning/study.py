@@ -19,7 +19,7 @@ from cifar_tuning.files import write_text
 from cifar_tuning.job_folders import STUDY_FILE, study_in
 from cifar_tuning.processes import WORKER_VARIABLE, host, is_worker, lives, started
 from cifar_tuning.text import counted, without_password
-from cifar_tuning.tuning.budget import forgiven, to_enqueue
+from cifar_tuning.tuning.budget import finished, forgiven, to_enqueue
 from cifar_tuning.tuning.examples import try_out, uncomposable
 from cifar_tuning.tuning.option_checks import option_problems
 from cifar_tuning.tuning.options import StudyOptions, make_pruner
@@ -92,8 +92,7 @@ def _continuation_problems(options: StudyOptions, study: optuna.Study) -> list[s
             f"hydra.sweeper.direction={','.join(options.directions)}: the study {name} was begun with "
             f"{','.join(before)}; give another hydra.sweeper.study_name"
         )
-    ended = sum(trial.state.is_finished() for trial in study.get_trials(deepcopy=False))
-    done = ended - len(forgiven(study, options))
+    done = len(finished(study)) - len(forgiven(study, options))
     if options.n_trials < done:
         lines.append(
             f"hydra.sweeper.n_trials={options.n_trials}: the study {name} has {counted(done, 'finished trial')} "
@@ -238,11 +237,10 @@ def _process(options: StudyOptions, study: optuna.Study, storage: Storage) -> in
     trials = [trial for trial in study.get_trials(deepcopy=False) if trial.state != TrialState.WAITING]
     if workers_of(options) == 1 and not any(trial.state == TrialState.RUNNING for trial in trials):
         command = int(os.environ.get(WORKER_VARIABLE, os.getpid()))
-        study_id = storage.study_id(study)
-        other: Any = storage.get_study_system_attrs(study_id).get(DRAWS)
+        other: Any = storage.get_study_system_attrs(study._study_id).get(DRAWS)
         if other is None or other["trials"] != len(trials) or not _is_another(other, command):
             mine: Any = {"trials": len(trials), "host": host(), "pid": command, "started": started(command)}
-            storage.set_study_system_attr(study_id, DRAWS, mine)
+            storage.set_study_system_attr(study._study_id, DRAWS, mine)
             return len(trials)
     return os.getpid() + 1000 * len(trials)
 

@@ -16,7 +16,7 @@ from cifar_tuning import PROJECT_ROOT
 from cifar_tuning.files import write_text
 from cifar_tuning.overrides import of_job
 from cifar_tuning.text import command_line, counted, override, without_password
-from cifar_tuning.tuning.budget import limit
+from cifar_tuning.tuning.budget import finished, limit
 from cifar_tuning.tuning.claims import exhausted
 from cifar_tuning.tuning.options import StudyOptions
 from cifar_tuning.tuning.overlays import as_overlay, looks_for_studies
@@ -85,11 +85,6 @@ def objective_name(options: StudyOptions) -> str:
     """Returns what the one objective is called, as far as the application says."""
     names = objectives_of(options.config)
     return {"val/acc_best": "validation accuracy"}.get(names[0], names[0]) if len(names) == 1 else "objective"
-
-
-def finished(study: optuna.Study) -> list[FrozenTrial]:
-    """Returns the trials that ended."""
-    return [trial for trial in study.get_trials(deepcopy=False) if trial.state.is_finished()]
 
 
 def winner(study: optuna.Study, options: StudyOptions) -> FrozenTrial | None:

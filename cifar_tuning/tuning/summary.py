@@ -14,14 +14,14 @@ from rich.table import Table
 from cifar_tuning.databases import with_driver
 from cifar_tuning.targets import is_tracked
 from cifar_tuning.text import command_line, counted, override, with_comment, without_password
-from cifar_tuning.tuning.budget import forgiven, limit
+from cifar_tuning.tuning.budget import finished, forgiven, limit
 from cifar_tuning.tuning.claims import exhausted, is_foreign
 from cifar_tuning.tuning.options import StudyOptions
 from cifar_tuning.tuning.overlays import looks_for_studies
 from cifar_tuning.tuning.place import folder_of_model, more_to_type, objectives_of
 from cifar_tuning.tuning.progress import eligible, number, reason, short_keys
 from cifar_tuning.tuning.retrain import retrained, subfolder
-from cifar_tuning.tuning.study_files import PLOTS, experiment, finished, is_over, objective_name, overrides_of, winner
+from cifar_tuning.tuning.study_files import PLOTS, experiment, is_over, objective_name, overrides_of, winner
 from cifar_tuning.tuning.trial import outcome_key
 
 # Failed trials that are listed, and characters of their reasons.
@@ -73,13 +73,12 @@ def print_end(
         console.print(_table(shown_trials, "Pareto front" if several else "the best five", objectives))
     before = len(forgiven(study, options))
     counts = {state: sum(t.state == state for t in ended) for state in (TrialState.PRUNED, TrialState.FAIL)}
+    missing = 0 if exhausted(study) and not options.exhaustive else counts[TrialState.FAIL] - before
     lines = [
         f"{len(ended)} of {counted(limit(study, options), 'trial')} finished: {len(complete)} complete, "
         f"{counts[TrialState.PRUNED]} pruned, {counts[TrialState.FAIL]} failed{saved(ended, options.sweeper.repeats)}",
         *failures(ended),
-        *made_up_for(
-            0 if exhausted(study) and not options.exhaustive else counts[TrialState.FAIL] - before, options.same_command
-        ),
+        *([f"{options.same_command} trains {missing} more in place of those that failed"] if missing else []),
         *([] if complete or not ended else [f"None is complete; their logs are in {options.place.folder}/<trial>/"]),
         *([EXHAUSTED] if exhausted(study) else []),
     ]
@@ -156,11 +155,6 @@ def failures(ended: list[FrozenTrial]) -> list[str]:
     lines = [f"  trial {t.number} failed: {reason(t, REASON) or 'no reason is known'}" for t in latest]
     more = len(failed) - len(lines)
     return [*([f"  {counted(more, 'earlier trial')} failed too"] if more else []), *lines]
-
-
-def made_up_for(failed: int, same_command: str) -> list[str]:
-    """Returns a line on the trials that failed since the command began, which count for it."""
-    return [f"{same_command} trains {failed} more in place of those that failed"] if failed else []
 
 
 def unfinished(options: StudyOptions, done: int, timed_out: bool, stopped_by: str | None) -> list[str]:

@@ -20,7 +20,7 @@ from cifar_tuning.files import write_text
 from cifar_tuning.overrides import key_of
 from cifar_tuning.processes import WORKER_VARIABLE, free_gpu_memory, host, stop
 from cifar_tuning.text import counted, without_password
-from cifar_tuning.tuning.budget import limit
+from cifar_tuning.tuning.budget import finished, limit
 from cifar_tuning.tuning.claims import owner_of
 from cifar_tuning.tuning.options import BEGIN_VARIABLE, StudyOptions
 from cifar_tuning.tuning.storage import STORAGE_ERRORS
@@ -81,7 +81,8 @@ class Workers:
         self.folder.mkdir(parents=True, exist_ok=True)
         print(f"Workers' logs: {self.folder}/{os.getpid()}-*.log", flush=True)
         try:
-            for index in range(min(self.count, max(1, self._open_trials()))):
+            left = limit(self.study, self.options) - len(finished(self.study))
+            for index in range(min(self.count, max(1, left))):
                 if index and not self._room_for_another(index):
                     break
                 self._start(index)
@@ -137,7 +138,8 @@ class Workers:
         # What dies in a trial is its trial's business (`max_retry`); what dies before any will do so again.
         self.deaths = 0 if trained else self.deaths + 1
         if self.deaths >= HOPELESS:
-            said = f"the last said ({worker.log}):\n{_tail(worker.log)}"
+            tail = "\n".join(worker.log.read_text(errors="replace").splitlines()[-40:])
+            said = f"the last said ({worker.log}):\n{tail}"
             raise UserError(f"{self.deaths} workers died one after the other; {said}")
         log.warning("Worker %d died (exit code %d, see %s); another takes its place.", index, code, worker.log)
         self._start(index)
@@ -171,12 +173,6 @@ class Workers:
                 waiting = [process for process in waiting if process.poll() is None]
         self.running.clear()
 
-    def _open_trials(self) -> int:
-        return limit(self.study, self.options) - self._ended()
-
-    def _ended(self) -> int:
-        return sum(trial.state.is_finished() for trial in self.study.get_trials(deepcopy=False))
-
     def _room_for_another(self, index: int) -> bool:
         """On a GPU, waits for a first trial's epoch and tells whether its memory is there once more."""
         before = self.free
@@ -207,10 +203,6 @@ class Workers:
     def _has_trained(self, worker: _Worker) -> bool:
         """Whether a worker has come so far that its model and gradients are in memory."""
         return any(t.state.is_finished() or (t.last_step or 0) > 0 for t in self._trials_of(worker))
-
-
-def _tail(file: Path, lines: int = 40) -> str:
-    return "\n".join(file.read_text(errors="replace").splitlines()[-lines:])
 
 
 def report(error: UserError) -> None:

@@ -7,29 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cifar_tuning.data import Augmentation
-from cifar_tuning.models import SimpleNN
 from cifar_tuning.training import Regularizer
-
-
-class Weird(nn.Module):
-    def forward(self, x: Tensor) -> Tensor:
-        return x.flip(1)
-
-
-class Odd(SimpleNN):
-    def __init__(
-        self,
-        activation: str = "relu",
-        batch_norm: bool = False,
-        dropout: float = 0.0,
-        separable: bool = False,
-        batch_norm_momentum: float = 0.1,
-    ) -> None:
-        super().__init__(activation, batch_norm, dropout, separable, batch_norm_momentum)
-        self.weird = Weird()
-
-    def forward(self, x: Tensor) -> Tensor:
-        return super().forward(self.weird(x))
 
 
 class Rebinding(torch.optim.SGD):
@@ -143,9 +121,9 @@ class Counting(Net):
 class Auxiliary(Net):
     """Has a head that takes part in one mode alone."""
 
-    def __init__(self, in_training: bool) -> None:
+    def __init__(self, in_training: bool, trained: bool = True) -> None:
         super().__init__()
-        self.in_training, self.auxiliary = in_training, nn.Linear(216, 10)
+        self.in_training, self.auxiliary = in_training, nn.Linear(216, 10).requires_grad_(trained)
 
     def forward(self, x: Tensor) -> Tensor:
         features = self.features(x)

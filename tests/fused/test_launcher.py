@@ -542,15 +542,6 @@ def test_a_trial_lost_to_another_process_stops_no_neighbour(tiny, tmp_path):
     assert {n: r["state"] for n, r in results(tmp_path / "sweep").items()} == {0: "complete", 2: "complete"}
 
 
-@pytest.mark.slow
-def test_a_model_without_twins_is_trained_one_by_one(tiny, tmp_path, monkeypatch):
-    monkeypatch.setenv("CIFAR_TUNING_TRUST", "tests.*")
-    outcome = tiny(*FUSED, "hydra.launcher.stack=2", "optimizer.lr=0.1,0.01", "model._target_=tests.fused.odd.Odd")
-    assert outcome.code == 0, outcome.err
-    assert "the layer weird (Weird) has no stacked twin" in outcome.text
-    assert [r["state"] for r in results(tmp_path / "sweep").values()] == ["complete"] * 2
-
-
 @pytest.fixture
 def steps(monkeypatch, tmp_path):
     """Has a training step take the seconds that a test says, by precision and kind of layer; returns what was timed."""

@@ -121,6 +121,7 @@ IMAGES = torch.rand(8, 3, 32, 32)
         odd.Net(),
         odd.DroppedInPlace(),
         odd.Auxiliary(in_training=True),
+        odd.Auxiliary(in_training=False, trained=False),
         odd.DroppedElsewhere(0.0),
         odd.Keeping(),
     ],
@@ -499,21 +500,3 @@ def test_the_measurement_leaves_the_run_as_it_is(make_run):
     assert torch.equal(generator, torch.get_rng_state())
     for name, value in run.model.state_dict().items():
         assert torch.equal(value, before[name])
-
-
-def test_a_model_with_a_layer_that_it_does_not_use_is_refused():
-    """By itself such a layer keeps its weights; in a stack its gradient would be zero, and weight decay move them."""
-
-    class Unused(nn.Sequential):
-        def __init__(self) -> None:
-            super().__init__(nn.Flatten(), nn.Linear(3072, 10))
-            self.auxiliary = nn.Linear(4, 4)
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return self[1](self[0](x))
-
-    model = Unused()
-    with pytest.raises(NotStackableError, match=r"does not use its auxiliary.weight, auxiliary.bias"):
-        check_stackable(model, IMAGES)
-    model.auxiliary.requires_grad_(False)
-    check_stackable(model, IMAGES)

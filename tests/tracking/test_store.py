@@ -137,7 +137,7 @@ def test_a_database_of_another_program_is_left_alone(context, tmp_path):
 def test_a_plain_database_is_switched_to_wal(root):
     with contextlib.closing(sqlite3.connect(root / "mlflow.db")) as connection:
         connection.execute("PRAGMA journal_mode=DELETE")
-    assert database.prepare(root / "mlflow.db", root / "mlruns") is False
+    assert database.prepare(root / "mlflow.db") is False
     assert journal_mode(root / "mlflow.db") == "wal"
 
 
@@ -156,10 +156,7 @@ def test_the_store_is_in_wal_mode_with_few_flushes(started, root):
 def test_two_jobs_create_one_database(tmp_path):
     file = tmp_path / "new" / "mlflow.db"
     created = []
-    threads = [
-        threading.Thread(target=lambda: created.append(database.prepare(file, file.parent / "mlruns")))
-        for _ in range(2)
-    ]
+    threads = [threading.Thread(target=lambda: created.append(database.prepare(file))) for _ in range(2)]
     for thread in threads:
         thread.start()
     for thread in threads:

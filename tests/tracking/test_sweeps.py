@@ -396,7 +396,7 @@ def test_parameters_that_the_store_refuses_are_an_error(root, sweep_dir):
 @pytest.mark.parametrize(("accuracies", "spread"), [([0.5], None), ([0.5, 0.7], pytest.approx(0.02**0.5))])
 def test_the_spread_of_a_trial_s_seeds_is_there_if_there_are_several(root, client, sweep_dir, accuracies, spread):
     store = open_store(locate(f"sqlite:///{root / 'mlflow.db'}", root), "cifar10")
-    group = groups.open_group(store, sweep_dir / "0", None, "0", 0, [])
+    group = groups.open_group(store, sweep_dir / "0", None, 0, [])
     for accuracy in accuracies:
         run = client.create_run(store.experiment_id, tags={"mlflow.parentRunId": group}).info.run_id
         client.log_metric(run, "val/acc_best", accuracy)
@@ -410,7 +410,7 @@ def test_a_trial_of_another_configuration_is_another(root, client, sweep_dir):
     found = []
     for lr, seed in ((0.1, 0), (0.1, 1), (0.2, 0), (0.2, 1)):
         overrides = [f"optimizer.lr={lr}", "objective=[val/acc_best,model/macs]", f"seed={seed}", f"data.root={seed}"]
-        found.append(groups.open_group(store, sweep_dir / "0", None, "0", 0, overrides))
+        found.append(groups.open_group(store, sweep_dir / "0", None, 0, overrides))
         tags = {"mlflow.parentRunId": found[-1], "cifar_tuning.overrides": ",".join(overrides)}
         client.create_run(store.experiment_id, tags=tags)
         groups.close_group(store, found[-1], "complete")

@@ -263,10 +263,10 @@ def test_a_trial_without_a_number_fails_and_the_study_goes_on(run, trials, tmp_p
     assert out.count(f"trial {states[returns].number} failed: {why}") >= 2  # when it did, and in the end
 
 
-@pytest.mark.parametrize("launcher", ["basic", pytest.param("joblib", marks=pytest.mark.slow)])
-def test_a_job_that_exits_costs_its_trial_and_no_worker(start, trials, launcher):
+@pytest.mark.slow
+def test_a_job_that_exits_costs_its_trial_and_no_worker(start, trials):
     given = ["returns=value,exit", "hydra/sweeper/sampler=grid", "hydra.sweeper.n_trials=2", "hydra.sweeper.workers=2"]
-    process = start(*given, f"hydra/launcher={launcher}")
+    process = start(*given, "hydra/launcher=joblib")
     out = finish(process)
     assert process.returncode == 0, out
     assert sorted(t.state.name for t in trials()) == ["COMPLETE", "FAIL"], out

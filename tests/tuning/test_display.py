@@ -62,10 +62,9 @@ def picture(trials: list[FrozenTrial], now: float = 60.0, *, closing: bool = Fal
     return [text.rstrip() for text in shown(console).splitlines()]
 
 
-def monitor(trials: Any, console: Console, **facts: Any) -> Monitor:
+def monitor(trials: Any, console: Console, interval: float = 3600.0) -> Monitor:
     """One whose thread never gets to poll: the test does."""
-    options = {"name": "study", "n_trials": 40, "maximize": True, "epochs": 15, "interval": 3600.0, **facts}
-    return Monitor(trials, console=console, **options)
+    return Monitor(trials, watched(), console=console, interval=interval)
 
 
 @pytest.mark.parametrize(
@@ -461,7 +460,7 @@ def test_the_thread_watches_a_real_study(terminal):
             raise optuna.TrialPruned
         return 0.75
 
-    with Monitor(study.get_trials, name="real", n_trials=3, maximize=True, epochs=15, interval=0.01, console=console):
+    with Monitor(study.get_trials, watched(name="real", n_trials=3), interval=0.01, console=console):
         study.optimize(objective, n_trials=2)
         if not terminal:
             wait_for(lambda: "trial 2 complete" in shown(console))

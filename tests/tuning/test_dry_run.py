@@ -57,7 +57,7 @@ def forbidden() -> None:
     ],
 )
 def test_a_mistake_in_a_function_is_told_with_its_name(space, config, function, message):
-    for asked in (dry_run.example_params, dry_run.default_params):
+    for asked in (dry_run.dry_run, dry_run.default_params):
         with pytest.raises(ConfigError, match=r"custom_search_space=my\.space: ") as error:
             asked(space(function), config)
         assert message in str(error.value)
@@ -67,7 +67,7 @@ def test_a_mistake_in_a_function_is_told_with_its_name(space, config, function, 
 def test_a_function_that_asks_its_trial_for_its_study_is_left_to_the_trials(space, config):
     asking = space(lambda config, trial: trial.study.best_value, lr=DECLARED["lr"])
     with pytest.raises(dry_run.NeedsTrialError):
-        dry_run.example_params(asking, config)
+        dry_run.dry_run(asking, config)
     assert dry_run.default_params(asking, config) == {}
     assert "not tried first: the defaults" in (dry_run.defaults_left_out(asking, config) or "")
     assert dry_run.entry_problems(asking, config, {"lr": 0.1}) == []

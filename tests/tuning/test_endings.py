@@ -27,7 +27,7 @@ def make(storage, tmp_path):
 
     def make(repeats=1, objectives=1):
         study = optuna.create_study(storage=storage, directions=["maximize"] * objectives)
-        storage.create_new_trial(storage.study_id(study))
+        storage.create_new_trial(study._study_id)
         return Endings(study, storage, tmp_path, repeats, objectives)
 
     return make

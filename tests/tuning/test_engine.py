@@ -1,7 +1,6 @@
 """A batch of trials from the launcher's answers to the study, without anything that trains."""
 
 import math
-from contextlib import nullcontext
 from types import SimpleNamespace
 
 import optuna
@@ -14,7 +13,7 @@ from optuna.trial import TrialState
 from cifar_tuning.errors import DiskError, UserError
 from cifar_tuning.tuning.claims import RETRIES, Claims
 from cifar_tuning.tuning.endings import Endings
-from cifar_tuning.tuning.engine import Engine, consecutive
+from cifar_tuning.tuning.engine import Engine
 from cifar_tuning.tuning.place import LostTrial
 from cifar_tuning.tuning.space import SearchSpace
 from cifar_tuning.tuning.storage import open_storage
@@ -115,15 +114,6 @@ def test_a_full_disk_gives_its_trial_back_and_is_no_cause_of_itself(make):
     assert states(engine) == [WAITING]
 
 
-@pytest.mark.parametrize(
-    ("numbers", "groups"),
-    [([], []), ([4], [[4]]), ([0, 1, 2], [[0, 1, 2]]), ([0, 2, 3, 7], [[0], [2, 3], [7]]), ([3, 2], [[3], [2]])],
-)
-def test_numbers_that_follow_each_other(numbers, groups):
-    trials = [SimpleNamespace(number=number) for number in numbers]
-    assert [[trial.number for trial in group] for group in consecutive(trials)] == groups
-
-
 def test_what_a_job_is_called_with(make):
     engine, (trial,) = make(1)
     x = trial.params["x"]
@@ -200,7 +190,7 @@ def test_the_end_of_a_job_does_not_cost_a_look_at_all_trials():
     endings = SimpleNamespace(
         left=lambda number: [], outcome=lambda *job: Outcome("complete", 0.5), settle=lambda number: True
     )
-    claims = SimpleNamespace(heartbeats=SimpleNamespace(of=lambda trials: nullcontext()))
+    claims = SimpleNamespace(heartbeats=SimpleNamespace(begin=lambda trials: None, end=lambda trials: None))
     engine = SimpleNamespace(endings=endings, claims=claims, repeats=1, overrides=lambda trial, repeat: [])
     stream = Stream(engine, [Numbered(number) for number in range(50)], lambda: False)
 
