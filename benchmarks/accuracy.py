@@ -4,6 +4,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,6 @@ from benchmarks import measure, usual
 from benchmarks.ours import NETWORKS, make_parts, tracked_run
 from benchmarks.pipeline import OURS, SCRIPT, USUAL
 from cifar_tuning.data import ArraySet
-from cifar_tuning.tracking import MLflowTracker
 from cifar_tuning.training.computation import Computation
 from cifar_tuning.training.display import Display
 from cifar_tuning.training.loop import one_epoch
@@ -40,12 +40,10 @@ def run(networks: list[str], repeats: int) -> Path:
         target = TARGETS[network]
         taken: dict[str, list[tuple[float, int]]] = {USUAL: [], SCRIPT: [], OURS: []}
         for repeat in tqdm(range(repeats), desc=f"{network} to {target:.0%}", leave=False):
-            trackers: list[MLflowTracker] = []
-            for name, make in _contestants(network, device, repeat, trackers).items():
-                with tempfile.TemporaryDirectory() as folder:
-                    taken[name].append(_until(target, make(Path(folder) / "run")))
-                    while trackers:  # or it would look for its store, which goes with the folder
-                        trackers.pop().finish("complete")
+            for name, make in _contestants(network, device, repeat).items():
+                # A run is finished before its store goes with the folder.
+                with tempfile.TemporaryDirectory() as folder, ExitStack() as ending:
+                    taken[name].append(_until(target, make(Path(folder) / "run", ending)))
             # A round takes minutes: those that are there are kept.
             figures = _compared(taken)
             known = measure.with_known("accuracy", {network: {"target": target, **figures}}, repeat + 1)
@@ -93,10 +91,8 @@ def _figures(rounds: list[tuple[float, int]]) -> dict[str, Any]:
     }
 
 
-def _contestants(
-    network: str, device: torch.device, seed: int, trackers: list[MLflowTracker]
-) -> dict[str, Callable[[Path], Epoch]]:
-    """Returns what makes each contestant anew, given the folder of a run; ours leaves its tracker in `trackers`."""
+def _contestants(network: str, device: torch.device, seed: int) -> dict[str, Callable[[Path, ExitStack], Epoch]]:
+    """Returns what makes each contestant anew, given the folder of a run and what finishes ours."""
     parts = make_parts(*NETWORKS[network])
     splits = parts.data.load()
 
@@ -112,9 +108,9 @@ def _contestants(
 
         return epoch
 
-    def ours(folder: Path) -> Epoch:
+    def ours(folder: Path, ending: ExitStack) -> Epoch:
         limits = (len(splits.train.labels), len(splits.val.labels))
-        run = tracked_run(network, usual.LR, device, folder, trackers, limits, seed=seed)
+        run = tracked_run(network, usual.LR, device, folder, ending, limits, seed=seed)
         computation = Computation([run], run.model)
 
         def epoch() -> float:
@@ -124,7 +120,7 @@ def _contestants(
         return epoch
 
     return {
-        USUAL: lambda folder: theirs(lambda images, train: usual.loader(parts.data, images, train)),
-        SCRIPT: lambda folder: theirs(lambda images, train: usual.DeviceBatches(parts.data, images, train, device)),
+        USUAL: lambda *_: theirs(lambda images, train: usual.loader(parts.data, images, train)),
+        SCRIPT: lambda *_: theirs(lambda images, train: usual.DeviceBatches(parts.data, images, train, device)),
         OURS: ours,
     }

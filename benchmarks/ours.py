@@ -1,5 +1,6 @@
 """Runs of this project, built as a job builds them, for benchmarks to train."""
 
+from contextlib import ExitStack
 from pathlib import Path
 
 import torch
@@ -84,19 +85,19 @@ def tracked_run(
     lr: float,
     device: torch.device,
     folder: Path | None = None,
-    trackers: list[MLflowTracker] | None = None,
+    ending: ExitStack | None = None,
     limits: tuple[int, int] = (9000, 1000),
     together: bool = False,
     seed: int = 0,
 ) -> Trainer:
-    """Makes a run of a network; with a folder and `trackers` one that is tracked and keeps checkpoints, as a job's.
+    """Makes a run of a network; with a folder one that is tracked and keeps checkpoints, as a job's.
 
     Args:
         network: a key of `NETWORKS`.
         lr: learning rate.
         device: where to train.
         folder: of the run; it must not be there yet, the tracking store lies beside it.
-        trackers: takes the run's, for whoever finishes it.
+        ending: finishes the run in the store.
         limits: training and validation images.
         together: in the formats that the run has in a stack.
         seed: of weights, order and augmentation.
@@ -109,8 +110,8 @@ def tracked_run(
     folder.mkdir()
     tracker = MLflowTracker(root=folder.parent)
     tracker.start(RunContext(folder.name, {"optimizer": {"lr": lr}}, [], folder, seed=seed))
-    if trackers is not None:
-        trackers.append(tracker)
+    if ending is not None:
+        ending.callback(tracker.finish, "complete")
     return make_run(parts, device, folder=folder, listeners=(EpochTracking(tracker),), together=together, seed=seed)
 
 

@@ -4,6 +4,7 @@ import argparse
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,6 @@ import torch
 
 from benchmarks import measure, roofline, usual
 from benchmarks.ours import NETWORKS, make_parts, tracked_run, whole_epoch
-from cifar_tuning.tracking import MLflowTracker
 from cifar_tuning.training.computation import Computation
 from cifar_tuning.training.settings import resolve_device
 from cifar_tuning.training.trainer import Trainer
@@ -32,12 +32,10 @@ def run(networks: list[str], repeats: int) -> Path:
     device = resolve_device("auto")
     for network in networks:
         goal = (GPU_GOALS if device.type == "cuda" else GOALS)[network]
-        with tempfile.TemporaryDirectory() as folder:
-            trackers: list[MLflowTracker] = []
-            single = tracked_run(network, 0.05, device, Path(folder) / "single", trackers, images_of(network, device))
+        with tempfile.TemporaryDirectory() as folder, ExitStack() as ending:
+            images = images_of(network, device)
+            single = tracked_run(network, usual.LR, device, Path(folder) / "single", ending, images)
             rates = measure.alternate(_contestants(network, single, device), repeats)
-            for tracker in trackers:
-                tracker.finish("complete")
         compared = measure.compare(rates, USUAL) | {"goal": goal}
         compared["flops_goal"] = FLOPS_GOALS.get(network) if device.type == "cpu" else None
         limits = roofline.ceilings(device, single.precision)
@@ -93,7 +91,7 @@ def loading(repeats: int, images: int = 12_800) -> Path:
     """Measures the input pipeline alone against the usual loader, and against a training step of SimpleNN."""
     device = resolve_device("auto")
     parts = make_parts(*NETWORKS["simplenn_bn"], f"data.train_limit={images}")
-    single = tracked_run("simplenn_bn", 0.05, device, limits=(images, 1000))
+    single = tracked_run("simplenn_bn", usual.LR, device, limits=(images, 1000))
     loader = usual.loader(parts.data, parts.data.load().train)
 
     def drawn(batches: Any) -> int:
@@ -125,15 +123,13 @@ def checkpoints(repeats: int = 20) -> dict[str, float]:
     """Returns the milliseconds that both checkpoints of an epoch take, for each network."""
     milliseconds = {}
     for network in ("simplenn_bn", "resnet20"):
-        with tempfile.TemporaryDirectory() as folder:
-            trackers: list[MLflowTracker] = []
-            single = tracked_run(network, 0.05, resolve_device("auto"), Path(folder) / "single", trackers, (256, 100))
+        with tempfile.TemporaryDirectory() as folder, ExitStack() as ending:
+            single = tracked_run(network, usual.LR, resolve_device("auto"), Path(folder) / "single", ending, (256, 100))
             times = []
             for _ in range(repeats):
                 start = time.perf_counter()
                 single._save(is_best=True)
                 times.append(time.perf_counter() - start)
-            trackers[0].finish("complete")
         milliseconds[network] = round(1000 * sorted(times)[repeats // 2], 2)
     return milliseconds
 

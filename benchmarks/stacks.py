@@ -2,13 +2,13 @@
 
 import tempfile
 from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
 from benchmarks import measure, picture, usual
 from benchmarks.ours import NETWORKS, make_parts, tracked_run, whole_epoch
 from cifar_tuning.fused.stack import Stack
-from cifar_tuning.tracking import MLflowTracker
 from cifar_tuning.training.computation import Computation
 from cifar_tuning.training.display import Display
 from cifar_tuning.training.settings import resolve_device
@@ -42,11 +42,8 @@ def run(networks: list[str] | None, stack: int | None, repeats: int) -> Path:
     for network in networks or known:
         runs, goals = known.get(network, (8, (None, None)))
         count = stack or runs
-        with tempfile.TemporaryDirectory() as folder:
-            trackers: list[MLflowTracker] = []
-            rates = measure.alternate(contestants(network, count, Path(folder), trackers), repeats)
-            for tracker in trackers:
-                tracker.finish("complete")
+        with tempfile.TemporaryDirectory() as folder, ExitStack() as ending:
+            rates = measure.alternate(contestants(network, count, Path(folder), ending), repeats)
         baseline = USUAL if USUAL in rates else "one by one"
         compared = measure.compare(rates, baseline)
         own = measure.compare(rates, "one by one")
@@ -88,18 +85,18 @@ def training(computation: Computation) -> int:
     return images
 
 
-def contestants(network: str, stack: int, folder: Path, trackers: list[MLflowTracker]) -> dict[str, Callable[[], int]]:
-    """Whole epochs, evaluation included; ours with checkpoints and an MLflow run each as well, left in `trackers`.
+def contestants(network: str, stack: int, folder: Path, ending: ExitStack) -> dict[str, Callable[[], int]]:
+    """Whole epochs, evaluation included; ours with checkpoints and an MLflow run each as well, which `ending` finishes.
 
     On a GPU the usual pipeline, which `pipeline` measures, is left out.
     """
     device = resolve_device("auto")
     images = GPU_IMAGES if device.type == "cuda" else IMAGES
     side_by_side = [
-        tracked_run(network, RATES[i % len(RATES)], device, folder / f"stacked_{i}", trackers, images, together=True)
+        tracked_run(network, RATES[i % len(RATES)], device, folder / f"stacked_{i}", ending, images, together=True)
         for i in range(stack)
     ]
-    single = tracked_run(network, RATES[0], device, folder / "single", trackers, images)
+    single = tracked_run(network, RATES[0], device, folder / "single", ending, images)
     ours: dict[str, Callable[[], int]] = {
         "one by one": partial(whole_epoch, Computation([single], single.model)),
         "stacked": partial(whole_epoch, Stack(side_by_side)),
