@@ -46,8 +46,7 @@ def run(networks: list[str], repeats: int) -> Path:
                     taken[name].append(_until(target, make(Path(folder) / "run", ending)))
             # A round takes minutes: those that are there are kept.
             figures = _compared(taken)
-            known = measure.with_known("accuracy", {network: {"target": target, **figures}}, repeat + 1)
-            file = measure.write("accuracy", {"unit": "seconds", "networks": known})
+            file = measure.write_networks("accuracy", "seconds", {network: {"target": target, **figures}}, repeat + 1)
         for name in taken:
             one = figures[name]
             print(
@@ -74,21 +73,13 @@ def _until(target: float, epoch: Epoch) -> tuple[float, int]:
 
 def _compared(taken: dict[str, list[tuple[float, int]]]) -> dict[str, dict[str, Any]]:
     """Returns each contestant's figures, with how many times as fast as the usual pipeline it was, the median round."""
-    figures = {name: _figures(rounds) for name, rounds in taken.items()}
+    figures: dict[str, dict[str, Any]] = {}
     for name, rounds in taken.items():
-        ratios = [usual / own for (usual, _), (own, _) in zip(taken[USUAL], rounds, strict=True)]
-        figures[name]["ratio"] = round(statistics.median(ratios), 3)
+        seconds, epochs = zip(*rounds, strict=True)
+        ratios = [usual / own for (usual, _), own in zip(taken[USUAL], seconds, strict=True)]
+        figures[name] = measure.spread(seconds, digits=2)
+        figures[name] |= {"epochs": statistics.median(epochs), "ratio": round(statistics.median(ratios), 3)}
     return figures
-
-
-def _figures(rounds: list[tuple[float, int]]) -> dict[str, Any]:
-    seconds = [one for one, _ in rounds]
-    return {
-        "median": round(statistics.median(seconds), 2),
-        "min": round(min(seconds), 2),
-        "max": round(max(seconds), 2),
-        "epochs": statistics.median(epochs for _, epochs in rounds),
-    }
 
 
 def _contestants(network: str, device: torch.device, seed: int) -> dict[str, Callable[[Path, ExitStack], Epoch]]:

@@ -29,7 +29,7 @@ SHAPE = (3, 32, 32)
 
 def run(networks: list[str], repeats: int) -> Path:
     """Measures whole epochs of each network and prints the table; returns the JSON file."""
-    device = resolve_device("auto")
+    device, file = resolve_device("auto"), Path()
     for network in networks:
         goal = (GPU_GOALS if device.type == "cuda" else GOALS)[network]
         with tempfile.TemporaryDirectory() as folder, ExitStack() as ending:
@@ -55,10 +55,8 @@ def run(networks: list[str], repeats: int) -> Path:
             flush=True,
         )
         # Each by itself: whatever ends the next one must not cost what was measured.
-        networks_known = measure.with_known("pipeline", {network: compared}, repeats)
-        content = {"repeats": repeats, "unit": "images/s, whole epochs", "networks": networks_known}
-        measure.write("pipeline", content)
-    return measure.file_of("pipeline")
+        file = measure.write_networks("pipeline", "images/s, whole epochs", {network: compared}, repeats)
+    return file
 
 
 def _contestants(network: str, single: Trainer, device: torch.device) -> dict[str, Callable[[], int]]:

@@ -38,7 +38,7 @@ def run(networks: list[str] | None, stack: int | None, repeats: int) -> Path:
         stack: runs stacked, their learning rates those of `RATES` in turn; None: as many as the goals are for.
         repeats: rounds that count.
     """
-    known = ON_GPU if resolve_device("auto").type == "cuda" else ON_CPU
+    known, file = ON_GPU if resolve_device("auto").type == "cuda" else ON_CPU, Path()
     for network in networks or known:
         runs, goals = known.get(network, (8, (None, None)))
         count = stack or runs
@@ -57,10 +57,8 @@ def run(networks: list[str] | None, stack: int | None, repeats: int) -> Path:
             )
         figures = {network: compared | {"goals": goals if count == runs else None, "stack": count}}
         # Each by itself: whatever ends the next one must not cost what was measured.
-        networks_known = measure.with_known("stacks", figures, repeats)
-        content = {"repeats": repeats, "unit": "model-images/s, whole epochs", "networks": networks_known}
-        measure.write("stacks", content)
-    return measure.file_of("stacks")
+        file = measure.write_networks("stacks", "model-images/s, whole epochs", figures, repeats)
+    return file
 
 
 def sizes(networks: list[str] | None, repeats: int) -> Path:
