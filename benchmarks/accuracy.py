@@ -100,8 +100,8 @@ def _contestants(network: str, device: torch.device, seed: int) -> dict[str, Cal
         return epoch
 
     def ours(folder: Path, ending: ExitStack) -> Epoch:
-        limits = (len(splits.train.labels), len(splits.val.labels))
-        run = tracked_run(network, usual.LR, device, folder, ending, limits, seed=seed)
+        images = (len(splits.train.labels), len(splits.val.labels))
+        run = tracked_run(network, usual.LR, device, folder, ending, images, seed=seed)
         computation = Computation([run], run.model)
 
         def epoch() -> float:

@@ -42,6 +42,11 @@ def make_parts(*overrides: str, seed: int = 0) -> Parts:
         return prepare(compose("config", [*overrides, "augmentation=crop_flip", "tracking=none", f"seed={seed}"])).parts
 
 
+def limits(images: tuple[int, int]) -> list[str]:
+    """Returns the overrides that leave so many training and validation images."""
+    return [f"data.train_limit={images[0]}", f"data.val_size={images[1]}"]
+
+
 def make_run(
     parts: Parts,
     device: torch.device,
@@ -86,7 +91,7 @@ def tracked_run(
     device: torch.device,
     folder: Path | None = None,
     ending: ExitStack | None = None,
-    limits: tuple[int, int] = (9000, 1000),
+    images: tuple[int, int] = (9000, 1000),
     together: bool = False,
     seed: int = 0,
 ) -> Trainer:
@@ -98,13 +103,11 @@ def tracked_run(
         device: where to train.
         folder: of the run; it must not be there yet, the tracking store lies beside it.
         ending: finishes the run in the store.
-        limits: training and validation images.
+        images: for training and for validation.
         together: in the formats that the run has in a stack.
         seed: of weights, order and augmentation.
     """
-    train, val = limits
-    options = [f"data.train_limit={train}", f"data.val_size={val}", f"optimizer.lr={lr}"]
-    parts = make_parts(*NETWORKS[network], *options, seed=seed)
+    parts = make_parts(*NETWORKS[network], *limits(images), f"optimizer.lr={lr}", seed=seed)
     if folder is None:
         return make_run(parts, device, together=together, seed=seed)
     folder.mkdir()

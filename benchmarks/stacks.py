@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks import measure, picture, usual
-from benchmarks.ours import NETWORKS, make_parts, tracked_run, whole_epoch
+from benchmarks.ours import NETWORKS, limits, make_parts, tracked_run, whole_epoch
 from cifar_tuning.fused.stack import Stack
 from cifar_tuning.training.computation import Computation
 from cifar_tuning.training.display import Display
@@ -101,8 +101,7 @@ def contestants(network: str, stack: int, folder: Path, ending: ExitStack) -> di
     }
     if device.type == "cuda":
         return ours
-    train, val = images
-    splits = (data := make_parts(*NETWORKS[network], f"data.train_limit={train}", f"data.val_size={val}").data).load()
+    splits = (data := make_parts(*NETWORKS[network], *limits(images)).data).load()
     theirs = usual.MODELS[network]().to(device)
     loaders = usual.loader(data, splits.train), usual.loader(data, splits.val, train=False)
     return {USUAL: partial(usual.whole_epoch, theirs, usual.optimizer(theirs), *loaders, device), **ours}
