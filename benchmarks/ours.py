@@ -18,7 +18,6 @@ from cifar_tuning.tracking import MLflowTracker, RunContext
 from cifar_tuning.training.computation import Computation
 from cifar_tuning.training.cuda_graphs import resolve_recording
 from cifar_tuning.training.display import Display
-from cifar_tuning.training.events import Listener
 from cifar_tuning.training.loop import one_epoch
 from cifar_tuning.training.memory import keep_freed_memory
 from cifar_tuning.training.probe import Workload, resolve_formats
@@ -47,23 +46,42 @@ def limits(images: tuple[int, int]) -> list[str]:
     return [f"data.train_limit={images[0]}", f"data.val_size={images[1]}"]
 
 
-def make_run(
-    parts: Parts,
+def tracked_run(
+    network: str,
+    lr: float,
     device: torch.device,
-    compile: bool = False,
     folder: Path | None = None,
-    listeners: tuple[Listener, ...] = (),
+    ending: ExitStack | None = None,
+    images: tuple[int, int] = (9000, 1000),
     together: bool = False,
     seed: int = 0,
 ) -> Trainer:
-    """Makes a run of the parts, ready to train on the device; `together`: in the formats it has in a stack."""
+    """Makes a run of a network; with a folder and `ending` one that is tracked and keeps checkpoints, as a job's.
+
+    Args:
+        network: a key of `NETWORKS`.
+        lr: learning rate.
+        device: where to train.
+        folder: of the run; it must not be there yet, the tracking store lies beside it.
+        ending: finishes the run in the store.
+        images: for training and for validation.
+        together: in the formats that the run has in a stack.
+        seed: of weights, order and augmentation.
+    """
+    parts = make_parts(*NETWORKS[network], *limits(images), f"optimizer.lr={lr}", seed=seed)
+    listeners = []
+    if folder is not None and ending is not None:
+        folder.mkdir()
+        tracker = MLflowTracker(root=folder.parent)
+        tracker.start(RunContext(folder.name, {"optimizer": {"lr": lr}}, [], folder, seed=seed))
+        ending.callback(tracker.finish, "complete")
+        listeners.append(EpochTracking(tracker))
     if device.type == "cpu":
         keep_freed_memory()
     model = place(parts.model, device)
-    stack = example(model) if together else None
     record = resolve_recording("auto", model, parts.regularizer, device)
     work = Workload(model, device, (parts.data.batch_size, 3, 32, 32), record)
-    formats = resolve_formats("auto", "auto", work, stack)
+    formats = resolve_formats("auto", "auto", work, example(model) if together else None)
     model = place(model, device, formats.memory_format)
     train, val = make_batches(parts, seed, device)
     optimizer = make_optimizer(parts)
@@ -78,44 +96,10 @@ def make_run(
         device=device,
         precision=formats.precision,
         memory_format=formats.memory_format,
-        compile=compile,
         record=record,
         folder=folder,
         listeners=listeners,
     )
-
-
-def tracked_run(
-    network: str,
-    lr: float,
-    device: torch.device,
-    folder: Path | None = None,
-    ending: ExitStack | None = None,
-    images: tuple[int, int] = (9000, 1000),
-    together: bool = False,
-    seed: int = 0,
-) -> Trainer:
-    """Makes a run of a network; with a folder one that is tracked and keeps checkpoints, as a job's.
-
-    Args:
-        network: a key of `NETWORKS`.
-        lr: learning rate.
-        device: where to train.
-        folder: of the run; it must not be there yet, the tracking store lies beside it.
-        ending: finishes the run in the store.
-        images: for training and for validation.
-        together: in the formats that the run has in a stack.
-        seed: of weights, order and augmentation.
-    """
-    parts = make_parts(*NETWORKS[network], *limits(images), f"optimizer.lr={lr}", seed=seed)
-    if folder is None:
-        return make_run(parts, device, together=together, seed=seed)
-    folder.mkdir()
-    tracker = MLflowTracker(root=folder.parent)
-    tracker.start(RunContext(folder.name, {"optimizer": {"lr": lr}}, [], folder, seed=seed))
-    if ending is not None:
-        ending.callback(tracker.finish, "complete")
-    return make_run(parts, device, folder=folder, listeners=(EpochTracking(tracker),), together=together, seed=seed)
 
 
 def whole_epoch(computation: Computation) -> int:
