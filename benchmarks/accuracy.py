@@ -4,6 +4,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,6 @@ from benchmarks import measure, usual
 from benchmarks.ours import NETWORKS, make_parts, tracked_run
 from benchmarks.pipeline import OURS, SCRIPT, USUAL
 from cifar_tuning.data import ArraySet
-from cifar_tuning.tracking import MLflowTracker
 from cifar_tuning.training.computation import Computation
 from cifar_tuning.training.display import Display
 from cifar_tuning.training.loop import one_epoch
@@ -40,16 +40,13 @@ def run(networks: list[str], repeats: int) -> Path:
         target = TARGETS[network]
         taken: dict[str, list[tuple[float, int]]] = {USUAL: [], SCRIPT: [], OURS: []}
         for repeat in tqdm(range(repeats), desc=f"{network} to {target:.0%}", leave=False):
-            trackers: list[MLflowTracker] = []
-            for name, make in _contestants(network, device, repeat, trackers).items():
-                with tempfile.TemporaryDirectory() as folder:
-                    taken[name].append(_until(target, make(Path(folder) / "run")))
-                    while trackers:  # or it would look for its store, which goes with the folder
-                        trackers.pop().finish("complete")
+            for name, make in _contestants(network, device, repeat).items():
+                # A run is finished before its store goes with the folder.
+                with tempfile.TemporaryDirectory() as folder, ExitStack() as ending:
+                    taken[name].append(_until(target, make(Path(folder) / "run", ending)))
             # A round takes minutes: those that are there are kept.
             figures = _compared(taken)
-            known = measure.with_known("accuracy", {network: {"target": target, **figures}}, repeat + 1)
-            file = measure.write("accuracy", {"unit": "seconds", "networks": known})
+            file = measure.write_networks("accuracy", "seconds", {network: {"target": target, **figures}}, repeat + 1)
         for name in taken:
             one = figures[name]
             print(
@@ -76,27 +73,17 @@ def _until(target: float, epoch: Epoch) -> tuple[float, int]:
 
 def _compared(taken: dict[str, list[tuple[float, int]]]) -> dict[str, dict[str, Any]]:
     """Returns each contestant's figures, with how many times as fast as the usual pipeline it was, the median round."""
-    figures = {name: _figures(rounds) for name, rounds in taken.items()}
+    figures: dict[str, dict[str, Any]] = {}
     for name, rounds in taken.items():
-        ratios = [usual / own for (usual, _), (own, _) in zip(taken[USUAL], rounds, strict=True)]
-        figures[name]["ratio"] = round(statistics.median(ratios), 3)
+        seconds, epochs = zip(*rounds, strict=True)
+        ratios = [usual / own for (usual, _), own in zip(taken[USUAL], seconds, strict=True)]
+        figures[name] = measure.spread(seconds, digits=2)
+        figures[name] |= {"epochs": statistics.median(epochs), "ratio": round(statistics.median(ratios), 3)}
     return figures
 
 
-def _figures(rounds: list[tuple[float, int]]) -> dict[str, Any]:
-    seconds = [one for one, _ in rounds]
-    return {
-        "median": round(statistics.median(seconds), 2),
-        "min": round(min(seconds), 2),
-        "max": round(max(seconds), 2),
-        "epochs": statistics.median(epochs for _, epochs in rounds),
-    }
-
-
-def _contestants(
-    network: str, device: torch.device, seed: int, trackers: list[MLflowTracker]
-) -> dict[str, Callable[[Path], Epoch]]:
-    """Returns what makes each contestant anew, given the folder of a run; ours leaves its tracker in `trackers`."""
+def _contestants(network: str, device: torch.device, seed: int) -> dict[str, Callable[[Path, ExitStack], Epoch]]:
+    """Returns what makes each contestant anew, given the folder of a run and what finishes ours."""
     parts = make_parts(*NETWORKS[network])
     splits = parts.data.load()
 
@@ -112,9 +99,9 @@ def _contestants(
 
         return epoch
 
-    def ours(folder: Path) -> Epoch:
-        limits = (len(splits.train.labels), len(splits.val.labels))
-        run = tracked_run(network, usual.LR, device, folder, trackers, limits, seed=seed)
+    def ours(folder: Path, ending: ExitStack) -> Epoch:
+        images = (len(splits.train.labels), len(splits.val.labels))
+        run = tracked_run(network, usual.LR, device, folder, ending, images, seed=seed)
         computation = Computation([run], run.model)
 
         def epoch() -> float:
@@ -124,7 +111,7 @@ def _contestants(
         return epoch
 
     return {
-        USUAL: lambda folder: theirs(lambda images, train: usual.loader(parts.data, images, train)),
-        SCRIPT: lambda folder: theirs(lambda images, train: usual.DeviceBatches(parts.data, images, train, device)),
+        USUAL: lambda *_: theirs(lambda images, train: usual.loader(parts.data, images, train)),
+        SCRIPT: lambda *_: theirs(lambda images, train: usual.DeviceBatches(parts.data, images, train, device)),
         OURS: ours,
     }

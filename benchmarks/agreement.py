@@ -2,15 +2,13 @@
 
 import json
 import statistics
-import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 from benchmarks import measure
-from benchmarks.studies import run_command
-from cifar_tuning import PROJECT_ROOT
+from benchmarks.studies import train
 
 RATES = "optimizer.lr=0.1,0.05,0.03,0.02,0.01,0.005,0.003,0.001"
 WAYS = {
@@ -41,9 +39,8 @@ def run(name: str, train_limit: int | None, seeds: int, epochs: int = 6) -> Path
     seconds: dict[str, float] = {}
     for way, overrides in WAYS[name].items():
         with tempfile.TemporaryDirectory() as folder:
-            command = [sys.executable, str(PROJECT_ROOT / "train.py"), "-m", *overrides]
             start = time.perf_counter()
-            run_command([*command, *grid, *COMMON, *settings, f"hydra.sweep.dir={folder}"])
+            train("-m", *overrides, *grid, *COMMON, *settings, f"hydra.sweep.dir={folder}")
             seconds[way] = round(time.perf_counter() - start, 1)
             values[way] = _values(Path(folder))
     first, second = values

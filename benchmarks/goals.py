@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from operator import ge, le, lt
 from typing import Any, NamedTuple
 
-from benchmarks import agreement, measure
+from benchmarks import agreement, measure, pipeline, stacks
 from benchmarks.ours import NAMES
 from benchmarks.tables.cells import Figures, verdict
 from benchmarks.tables.studies import points_gained
@@ -82,21 +82,20 @@ def _value(path: str, spelled: str, compared: Callable[[float, float], bool], go
     return found
 
 
-def _times_the_usual(network: str, goal: float, on_gpu: bool = False) -> Goal:
+def _times_the_usual(network: str, on_gpu: bool = False) -> Goal:
+    goal = (pipeline.GPU_GOALS if on_gpu else pipeline.GOALS)[network]
     what = f"{NAMES[network]}, images/s, times the usual pipeline"
     found = _value(f"networks/{network}/ours/ratio", "{:.2f}", ge, goal)
     return Goal(what, f"{goal:g}", f"{measure.GPU}_pipeline" if on_gpu else "pipeline", found)
 
 
-def _stacked(network: str, count: int, goal: float, against: str, on_gpu: bool = False) -> Goal:
-    baseline = "the usual pipeline" if against == "ratio" else "one by one"
+def _stacked(network: str, against: str, on_gpu: bool = False) -> Goal:
+    count, (usual, own) = (stacks.ON_GPU if on_gpu else stacks.ON_CPU)[network]
+    goal, baseline = (usual, "the usual pipeline") if against == "ratio" else (own, "one by one")
+    assert goal is not None
     what = f"{count} stacked, {NAMES[network]}, times {baseline}"
     found = _value(f"networks/{network}/stacked/{against}", "{:.2f}", ge, goal)
     return Goal(what, f"{goal:g}", f"{measure.GPU}_stacks" if on_gpu else "stacks", found)
-
-
-def _points_gained(content: Figures) -> tuple[str, str]:
-    return points_gained(content["rounds"])
 
 
 def _agreement(content: Figures) -> tuple[str, bool]:
@@ -111,9 +110,7 @@ def _to_90(content: Figures) -> tuple[str, bool]:
 
 # In the order of the page's sections.
 GOALS: tuple[Goal | Told, ...] = (
-    _times_the_usual("simplenn_bn", 4),
-    _times_the_usual("simplenn", 5),
-    _times_the_usual("resnet20", 2),
+    *(_times_the_usual(network) for network in pipeline.GOALS),
     Goal(
         "ResNet-20, share of the matrix product's rate",
         "45 %",
@@ -158,7 +155,7 @@ GOALS: tuple[Goal | Told, ...] = (
         "study with pruning, best accuracy against the stock sweeper's, points",
         "at least −0.5",
         "pruning",
-        _points_gained,
+        lambda content: points_gained(content["rounds"]),
     ),
     Goal(
         "two workers, share of the time that batches of two take",
@@ -167,10 +164,7 @@ GOALS: tuple[Goal | Told, ...] = (
         _value("ratio", "{:.2f}", le, 0.75),
     ),
     Goal("study sweeper, time a trial", "at most 150 ms", "overhead", _value("ms_per_trial", "{:.0f} ms", lt, 150)),
-    _stacked("simplenn_bn", 8, 7, "ratio"),
-    _stacked("simplenn_bn", 8, 1.7, "ratio_to_one_by_one"),
-    _stacked("simplenn", 8, 8, "ratio"),
-    _stacked("simplenn", 8, 1.4, "ratio_to_one_by_one"),
+    *(_stacked(network, against) for network in stacks.ON_CPU for against in ("ratio", "ratio_to_one_by_one")),
     Goal("stacked minus one by one, mean accuracy in points", "within 0.15", "agreement", _agreement),
     Told(
         "stacked minus one by one, each of six runs of 30 epochs, points",
@@ -189,12 +183,8 @@ GOALS: tuple[Goal | Told, ...] = (
         "AMD EPYC",
         "[below](#a-study-in-stacks)",
     ),
-    _times_the_usual("simplenn_bn", 15, on_gpu=True),
-    _times_the_usual("simplenn", 15, on_gpu=True),
-    _times_the_usual("resnet20", 6, on_gpu=True),
-    _stacked("simplenn_bn", 32, 10, "ratio_to_one_by_one", on_gpu=True),
-    _stacked("simplenn", 32, 10, "ratio_to_one_by_one", on_gpu=True),
-    _stacked("resnet20", 8, 3, "ratio_to_one_by_one", on_gpu=True),
+    *(_times_the_usual(network, on_gpu=True) for network in pipeline.GPU_GOALS),
+    *(_stacked(network, "ratio_to_one_by_one", on_gpu=True) for network in stacks.ON_GPU),
     Told(
         "200 epochs of ResNet-20, training",
         "180 s",

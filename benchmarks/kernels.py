@@ -1,6 +1,5 @@
 """Kernels of our own against PyTorch's: forward and backward pass of the layers that they were written for."""
 
-import statistics
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -75,10 +74,7 @@ def run(repeats: int) -> Path:
         for _ in tqdm(range(repeats), desc=name, leave=False):
             for who, passes in work.items():
                 times[who].append(1e6 * seconds_when_recorded(passes, device))
-        figures[name] = {
-            who: {"median": round(statistics.median(t), 1), "min": round(min(t), 1), "max": round(max(t), 1)}
-            for who, t in times.items()
-        }
+        figures[name] = {who: measure.spread(values) for who, values in times.items()}
         shown = ", ".join(f"{who} {figure['median']:.0f} µs" for who, figure in figures[name].items())
         print(f"kernels  {name}: {shown}", flush=True)
     return measure.write("kernels", {"repeats": repeats, "unit": "µs, both passes", "layers": figures})

@@ -6,7 +6,7 @@ import platform
 import statistics
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -52,14 +52,16 @@ def compare(rates: Mapping[str, list[float]], baseline: str) -> dict[str, Any]:
     The ratio is the median of the rounds' ratios: both sides of each were measured within seconds.
     """
     return {
-        name: {
-            "median": round(statistics.median(values), 1),
-            "min": round(min(values), 1),
-            "max": round(max(values), 1),
-            "ratio": round(statistics.median(v / b for v, b in zip(values, rates[baseline], strict=True)), 3),
-        }
+        name: spread(values)
+        | {"ratio": round(statistics.median(v / b for v, b in zip(values, rates[baseline], strict=True)), 3)}
         for name, values in rates.items()
     }
+
+
+def spread(values: Sequence[float], digits: int = 1) -> dict[str, float]:
+    """Returns median and range of rounds."""
+    found = {"median": statistics.median(values), "min": min(values), "max": max(values)}
+    return {name: round(value, digits) for name, value in found.items()}
 
 
 def machine() -> dict[str, Any]:
@@ -77,11 +79,12 @@ def machine() -> dict[str, Any]:
     }
 
 
-def with_known(name: str, figures: Mapping[str, dict[str, Any]], repeats: int) -> dict[str, Any]:
-    """Returns a benchmark's networks with those that were measured before, if that was on this machine.
+def write_networks(name: str, unit: str, figures: Mapping[str, dict[str, Any]], repeats: int) -> Path:
+    """Writes a benchmark's networks, with those that were measured before, if that was on this machine.
 
     Args:
         name: of the benchmark.
+        unit: of the figures.
         figures: by network; each gets the commit and the rounds that it was measured with.
         repeats: rounds that count.
     """
@@ -91,7 +94,8 @@ def with_known(name: str, figures: Mapping[str, dict[str, Any]], repeats: int) -
     known = json.loads(file.read_text()) if file.is_file() else {}
     here = {key: value for key, value in machine().items() if key != "commit"}
     there = {key: value for key, value in known.get("machine", {}).items() if key != "commit"}
-    return {**(known.get("networks", {}) if here == there else {}), **figures}
+    networks = {**(known.get("networks", {}) if here == there else {}), **figures}
+    return write(name, {"repeats": repeats, "unit": unit, "networks": networks})
 
 
 def file_of(name: str) -> Path:

@@ -1,5 +1,6 @@
 """Runs of this project, built as a job builds them, for benchmarks to train."""
 
+from contextlib import ExitStack
 from pathlib import Path
 
 import torch
@@ -17,7 +18,6 @@ from cifar_tuning.tracking import MLflowTracker, RunContext
 from cifar_tuning.training.computation import Computation
 from cifar_tuning.training.cuda_graphs import resolve_recording
 from cifar_tuning.training.display import Display
-from cifar_tuning.training.events import Listener
 from cifar_tuning.training.loop import one_epoch
 from cifar_tuning.training.memory import keep_freed_memory
 from cifar_tuning.training.probe import Workload, resolve_formats
@@ -41,23 +41,47 @@ def make_parts(*overrides: str, seed: int = 0) -> Parts:
         return prepare(compose("config", [*overrides, "augmentation=crop_flip", "tracking=none", f"seed={seed}"])).parts
 
 
-def make_run(
-    parts: Parts,
+def limits(images: tuple[int, int]) -> list[str]:
+    """Returns the overrides that leave so many training and validation images."""
+    return [f"data.train_limit={images[0]}", f"data.val_size={images[1]}"]
+
+
+def tracked_run(
+    network: str,
+    lr: float,
     device: torch.device,
-    compile: bool = False,
     folder: Path | None = None,
-    listeners: tuple[Listener, ...] = (),
+    ending: ExitStack | None = None,
+    images: tuple[int, int] = (9000, 1000),
     together: bool = False,
     seed: int = 0,
 ) -> Trainer:
-    """Makes a run of the parts, ready to train on the device; `together`: in the formats it has in a stack."""
+    """Makes a run of a network; with a folder and `ending` one that is tracked and keeps checkpoints, as a job's.
+
+    Args:
+        network: a key of `NETWORKS`.
+        lr: learning rate.
+        device: where to train.
+        folder: of the run; it must not be there yet, the tracking store lies beside it.
+        ending: finishes the run in the store.
+        images: for training and for validation.
+        together: in the formats that the run has in a stack.
+        seed: of weights, order and augmentation.
+    """
+    parts = make_parts(*NETWORKS[network], *limits(images), f"optimizer.lr={lr}", seed=seed)
+    listeners = []
+    if folder is not None and ending is not None:
+        folder.mkdir()
+        tracker = MLflowTracker(root=folder.parent)
+        tracker.start(RunContext(folder.name, {"optimizer": {"lr": lr}}, [], folder, seed=seed))
+        ending.callback(tracker.finish, "complete")
+        listeners.append(EpochTracking(tracker))
     if device.type == "cpu":
         keep_freed_memory()
     model = place(parts.model, device)
-    stack = example(model) if together else None
     record = resolve_recording("auto", model, parts.regularizer, device)
     work = Workload(model, device, (parts.data.batch_size, 3, 32, 32), record)
-    formats = resolve_formats("auto", "auto", work, stack)
+    formats = resolve_formats("auto", "auto", work, example(model) if together else None)
     model = place(model, device, formats.memory_format)
     train, val = make_batches(parts, seed, device)
     optimizer = make_optimizer(parts)
@@ -72,46 +96,10 @@ def make_run(
         device=device,
         precision=formats.precision,
         memory_format=formats.memory_format,
-        compile=compile,
         record=record,
         folder=folder,
         listeners=listeners,
     )
-
-
-def tracked_run(
-    network: str,
-    lr: float,
-    device: torch.device,
-    folder: Path | None = None,
-    trackers: list[MLflowTracker] | None = None,
-    limits: tuple[int, int] = (9000, 1000),
-    together: bool = False,
-    seed: int = 0,
-) -> Trainer:
-    """Makes a run of a network; with a folder and `trackers` one that is tracked and keeps checkpoints, as a job's.
-
-    Args:
-        network: a key of `NETWORKS`.
-        lr: learning rate.
-        device: where to train.
-        folder: of the run; it must not be there yet, the tracking store lies beside it.
-        trackers: takes the run's, for whoever finishes it.
-        limits: training and validation images.
-        together: in the formats that the run has in a stack.
-        seed: of weights, order and augmentation.
-    """
-    train, val = limits
-    options = [f"data.train_limit={train}", f"data.val_size={val}", f"optimizer.lr={lr}"]
-    parts = make_parts(*NETWORKS[network], *options, seed=seed)
-    if folder is None:
-        return make_run(parts, device, together=together, seed=seed)
-    folder.mkdir()
-    tracker = MLflowTracker(root=folder.parent)
-    tracker.start(RunContext(folder.name, {"optimizer": {"lr": lr}}, [], folder, seed=seed))
-    if trackers is not None:
-        trackers.append(tracker)
-    return make_run(parts, device, folder=folder, listeners=(EpochTracking(tracker),), together=together, seed=seed)
 
 
 def whole_epoch(computation: Computation) -> int:

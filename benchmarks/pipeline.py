@@ -4,6 +4,7 @@ import argparse
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,9 @@ from typing import Any
 import torch
 
 from benchmarks import measure, roofline, usual
-from benchmarks.ours import NETWORKS, make_parts, tracked_run, whole_epoch
-from cifar_tuning.tracking import MLflowTracker
+from benchmarks.ours import NETWORKS, limits, make_parts, tracked_run, whole_epoch
 from cifar_tuning.training.computation import Computation
+from cifar_tuning.training.display import Display
 from cifar_tuning.training.settings import resolve_device
 from cifar_tuning.training.trainer import Trainer
 
@@ -29,21 +30,19 @@ SHAPE = (3, 32, 32)
 
 def run(networks: list[str], repeats: int) -> Path:
     """Measures whole epochs of each network and prints the table; returns the JSON file."""
-    device = resolve_device("auto")
+    device, file = resolve_device("auto"), Path()
     for network in networks:
         goal = (GPU_GOALS if device.type == "cuda" else GOALS)[network]
-        with tempfile.TemporaryDirectory() as folder:
-            trackers: list[MLflowTracker] = []
-            single = tracked_run(network, 0.05, device, Path(folder) / "single", trackers, images_of(network, device))
-            rates = measure.alternate(_contestants(network, single, device), repeats)
-            for tracker in trackers:
-                tracker.finish("complete")
+        with tempfile.TemporaryDirectory() as folder, ExitStack() as ending:
+            images = FEW if device.type == "cpu" and network == "resnet20" else WHOLE
+            single = tracked_run(network, usual.LR, device, Path(folder) / "single", ending, images)
+            rates = measure.alternate(_contestants(network, single, device, images), repeats)
         compared = measure.compare(rates, USUAL) | {"goal": goal}
         compared["flops_goal"] = FLOPS_GOALS.get(network) if device.type == "cpu" else None
-        limits = roofline.ceilings(device, single.precision)
+        ceilings = roofline.ceilings(device, single.precision)
         layers = roofline.costs(single.model, SHAPE)
         compared["precision"] = single.precision
-        compared["roofline"] = roofline.share(layers, limits, single.precision, compared[OURS]["median"])
+        compared["roofline"] = roofline.share(layers, ceilings, single.precision, compared[OURS]["median"])
         for name in rates:
             f = compared[name]
             spread = f"({f['min']:,.0f} to {f['max']:,.0f})"
@@ -57,15 +56,15 @@ def run(networks: list[str], repeats: int) -> Path:
             flush=True,
         )
         # Each by itself: whatever ends the next one must not cost what was measured.
-        networks_known = measure.with_known("pipeline", {network: compared}, repeats)
-        content = {"repeats": repeats, "unit": "images/s, whole epochs", "networks": networks_known}
-        measure.write("pipeline", content)
-    return measure.file_of("pipeline")
+        file = measure.write_networks("pipeline", "images/s, whole epochs", {network: compared}, repeats)
+    return file
 
 
-def _contestants(network: str, single: Trainer, device: torch.device) -> dict[str, Callable[[], int]]:
+def _contestants(
+    network: str, single: Trainer, device: torch.device, images: tuple[int, int]
+) -> dict[str, Callable[[], int]]:
     """Whole epochs, evaluation included; ours with checkpoints and a run in MLflow as well."""
-    parts = make_parts(*NETWORKS[network], *limits_of(network, device))
+    parts = make_parts(*NETWORKS[network], *limits(images))
     splits = parts.data.load()
     theirs, script = (usual.MODELS[network]().to(device) for _ in range(2))
     loaders = usual.loader(parts.data, splits.train), usual.loader(parts.data, splits.val, train=False)
@@ -78,22 +77,11 @@ def _contestants(network: str, single: Trainer, device: torch.device) -> dict[st
     }
 
 
-def images_of(network: str, device: torch.device) -> tuple[int, int]:
-    """Returns the training and validation images of a round."""
-    return FEW if device.type == "cpu" and network == "resnet20" else WHOLE
-
-
-def limits_of(network: str, device: torch.device) -> list[str]:
-    """Returns the overrides that make an epoch as long as a round."""
-    train, val = images_of(network, device)
-    return [f"data.train_limit={train}", f"data.val_size={val}"]
-
-
 def loading(repeats: int, images: int = 12_800) -> Path:
     """Measures the input pipeline alone against the usual loader, and against a training step of SimpleNN."""
     device = resolve_device("auto")
     parts = make_parts(*NETWORKS["simplenn_bn"], f"data.train_limit={images}")
-    single = tracked_run("simplenn_bn", 0.05, device, limits=(images, 1000))
+    single = tracked_run("simplenn_bn", usual.LR, device, images=(images, 1000))
     loader = usual.loader(parts.data, parts.data.load().train)
 
     def drawn(batches: Any) -> int:
@@ -114,8 +102,6 @@ def loading(repeats: int, images: int = 12_800) -> Path:
 
 
 def _train(computation: Computation) -> int:
-    from cifar_tuning.training.display import Display
-
     count = computation.runs[0].train.count
     computation.train([1], Display(1, count))
     return count
@@ -125,15 +111,13 @@ def checkpoints(repeats: int = 20) -> dict[str, float]:
     """Returns the milliseconds that both checkpoints of an epoch take, for each network."""
     milliseconds = {}
     for network in ("simplenn_bn", "resnet20"):
-        with tempfile.TemporaryDirectory() as folder:
-            trackers: list[MLflowTracker] = []
-            single = tracked_run(network, 0.05, resolve_device("auto"), Path(folder) / "single", trackers, (256, 100))
+        with tempfile.TemporaryDirectory() as folder, ExitStack() as ending:
+            single = tracked_run(network, usual.LR, resolve_device("auto"), Path(folder) / "single", ending, (256, 100))
             times = []
             for _ in range(repeats):
                 start = time.perf_counter()
                 single._save(is_best=True)
                 times.append(time.perf_counter() - start)
-            trackers[0].finish("complete")
         milliseconds[network] = round(1000 * sorted(times)[repeats // 2], 2)
     return milliseconds
 

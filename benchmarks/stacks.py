@@ -2,13 +2,13 @@
 
 import tempfile
 from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
 from benchmarks import measure, picture, usual
-from benchmarks.ours import NETWORKS, make_parts, tracked_run, whole_epoch
+from benchmarks.ours import NETWORKS, limits, make_parts, tracked_run, whole_epoch
 from cifar_tuning.fused.stack import Stack
-from cifar_tuning.tracking import MLflowTracker
 from cifar_tuning.training.computation import Computation
 from cifar_tuning.training.display import Display
 from cifar_tuning.training.settings import resolve_device
@@ -38,15 +38,12 @@ def run(networks: list[str] | None, stack: int | None, repeats: int) -> Path:
         stack: runs stacked, their learning rates those of `RATES` in turn; None: as many as the goals are for.
         repeats: rounds that count.
     """
-    known = ON_GPU if resolve_device("auto").type == "cuda" else ON_CPU
+    known, file = ON_GPU if resolve_device("auto").type == "cuda" else ON_CPU, Path()
     for network in networks or known:
         runs, goals = known.get(network, (8, (None, None)))
         count = stack or runs
-        with tempfile.TemporaryDirectory() as folder:
-            trackers: list[MLflowTracker] = []
-            rates = measure.alternate(contestants(network, count, Path(folder), trackers), repeats)
-            for tracker in trackers:
-                tracker.finish("complete")
+        with tempfile.TemporaryDirectory() as folder, ExitStack() as ending:
+            rates = measure.alternate(contestants(network, count, Path(folder), ending), repeats)
         baseline = USUAL if USUAL in rates else "one by one"
         compared = measure.compare(rates, baseline)
         own = measure.compare(rates, "one by one")
@@ -60,10 +57,8 @@ def run(networks: list[str] | None, stack: int | None, repeats: int) -> Path:
             )
         figures = {network: compared | {"goals": goals if count == runs else None, "stack": count}}
         # Each by itself: whatever ends the next one must not cost what was measured.
-        networks_known = measure.with_known("stacks", figures, repeats)
-        content = {"repeats": repeats, "unit": "model-images/s, whole epochs", "networks": networks_known}
-        measure.write("stacks", content)
-    return measure.file_of("stacks")
+        file = measure.write_networks("stacks", "model-images/s, whole epochs", figures, repeats)
+    return file
 
 
 def sizes(networks: list[str] | None, repeats: int) -> Path:
@@ -88,26 +83,25 @@ def training(computation: Computation) -> int:
     return images
 
 
-def contestants(network: str, stack: int, folder: Path, trackers: list[MLflowTracker]) -> dict[str, Callable[[], int]]:
-    """Whole epochs, evaluation included; ours with checkpoints and an MLflow run each as well, left in `trackers`.
+def contestants(network: str, stack: int, folder: Path, ending: ExitStack) -> dict[str, Callable[[], int]]:
+    """Whole epochs, evaluation included; ours with checkpoints and an MLflow run each as well, which `ending` finishes.
 
     On a GPU the usual pipeline, which `pipeline` measures, is left out.
     """
     device = resolve_device("auto")
     images = GPU_IMAGES if device.type == "cuda" else IMAGES
     side_by_side = [
-        tracked_run(network, RATES[i % len(RATES)], device, folder / f"stacked_{i}", trackers, images, together=True)
+        tracked_run(network, RATES[i % len(RATES)], device, folder / f"stacked_{i}", ending, images, together=True)
         for i in range(stack)
     ]
-    single = tracked_run(network, RATES[0], device, folder / "single", trackers, images)
+    single = tracked_run(network, RATES[0], device, folder / "single", ending, images)
     ours: dict[str, Callable[[], int]] = {
         "one by one": partial(whole_epoch, Computation([single], single.model)),
         "stacked": partial(whole_epoch, Stack(side_by_side)),
     }
     if device.type == "cuda":
         return ours
-    train, val = images
-    splits = (data := make_parts(*NETWORKS[network], f"data.train_limit={train}", f"data.val_size={val}").data).load()
+    splits = (data := make_parts(*NETWORKS[network], *limits(images)).data).load()
     theirs = usual.MODELS[network]().to(device)
     loaders = usual.loader(data, splits.train), usual.loader(data, splits.val, train=False)
     return {USUAL: partial(usual.whole_epoch, theirs, usual.optimizer(theirs), *loaders, device), **ours}

@@ -108,7 +108,7 @@ def overhead(trials: int = 200, workers: int = 4) -> Path:
     """Times trials of a millisecond with an MLflow run each, several workers on one SQLite file."""
     with tempfile.TemporaryDirectory() as folder:
         app = Path(__file__).with_name("study_app.py")
-        command = [sys.executable, str(app), "-m", "hydra/sweeper=study", "x=interval(-5.0,5.0)", "y=choice(1,2,3)"]
+        command = [str(app), "-m", "hydra/sweeper=study", "x=interval(-5.0,5.0)", "y=choice(1,2,3)"]
         command += [f"hydra.sweeper.n_trials={trials}", f"hydra.sweeper.workers={workers}", f"root={folder}"]
         run_command([*command, "hydra.sweeper.plots=false", f"hydra.sweep.dir={folder}/sweep"])
         optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -147,14 +147,20 @@ def _study_of(options: list[str], name: str) -> dict[str, Any]:
 
 
 def _sweep(name: str, folder: str, options: list[str], threads: int | None = None) -> float:
-    command = [sys.executable, str(PROJECT_ROOT / "train.py"), "-m", *QUIET, *SWEEPERS[name], *options]
+    places = f"hydra.sweep.dir={folder}", f"hydra.sweeper.storage=sqlite:///{folder}/optuna.db"
     start = time.perf_counter()
-    run_command([*command, f"hydra.sweep.dir={folder}", f"hydra.sweeper.storage=sqlite:///{folder}/optuna.db"], threads)
+    train("-m", *QUIET, *SWEEPERS[name], *options, *places, threads=threads)
     return round(time.perf_counter() - start, 1)
 
 
-def run_command(command: list[str], threads: int | None = None) -> None:
-    """Runs a command to its end; `threads` of its own if given. Its last words are shown if it fails."""
+def train(*options: str, threads: int | None = None) -> None:
+    """Runs `train.py` to its end, as `run_command` does."""
+    run_command([str(PROJECT_ROOT / "train.py"), *options], threads)
+
+
+def run_command(program: list[str], threads: int | None = None) -> None:
+    """Runs a Python program to its end; `threads` of its own if given. Its last words are shown if it fails."""
+    command = [sys.executable, *program]
     environment = os.environ | ({} if threads is None else {"OMP_NUM_THREADS": str(threads)})
     done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
     if done.returncode:

@@ -2,7 +2,6 @@
 
 import json
 import statistics
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -11,8 +10,7 @@ from typing import Any
 import torch
 
 from benchmarks import measure
-from benchmarks.studies import run_command
-from cifar_tuning import PROJECT_ROOT
+from benchmarks.studies import train
 from cifar_tuning.errors import UserError
 
 RATES = ("1.0", "0.1", "0.05", "0.01", "0.005", "0.001")
@@ -39,7 +37,7 @@ def _table(folder: Path) -> dict[str, Any]:
     """Six runs of 30 epochs with batch norm, crop and flip, stacked."""
     options = ["model.batch_norm=true", "augmentation=crop_flip", "trainer.epochs=30", "hydra/launcher=fused"]
     start = time.perf_counter()
-    _train("-m", *options, f"optimizer.lr={','.join(RATES)}", f"hydra.sweep.dir={folder}")
+    train("-m", *options, f"optimizer.lr={','.join(RATES)}", f"hydra.sweep.dir={folder}", "tracking=none")
     wall = time.perf_counter() - start
     epochs = [_epochs(folder / str(job)) for job in range(len(RATES))]
     best = {rate: max(one["val/acc_best"] for one in run) for rate, run in zip(RATES, epochs, strict=True)}
@@ -49,8 +47,8 @@ def _table(folder: Path) -> dict[str, Any]:
 
 
 def _resnet(folder: Path) -> dict[str, Any]:
-    options = ["experiment=lab3_past_90", f"trainer.epochs={EPOCHS}", "seed=0", "hydra/launcher=basic"]
-    _train(*options, f"hydra.run.dir={folder}")
+    options = ["experiment=lab3_past_90", f"trainer.epochs={EPOCHS}", "seed=0", "hydra/launcher=basic", "tracking=none"]
+    train(*options, f"hydra.run.dir={folder}")
     epochs = _epochs(folder)
     passed = next((i for i, one in enumerate(epochs) if one["val/acc"] > TARGET), None)
     # Smaller images come first; these are whole.
@@ -62,10 +60,6 @@ def _resnet(folder: Path) -> dict[str, Any]:
         "epoch": round(whole, 4),
         "whole": round(200 * whole, 1),
     }
-
-
-def _train(*options: str) -> None:
-    run_command([sys.executable, str(PROJECT_ROOT / "train.py"), *options, "tracking=none"])
 
 
 def _epochs(folder: Path) -> list[dict[str, Any]]:

@@ -1,7 +1,6 @@
 """What each technique gives ResNet-20 by itself: the sweep `experiment=techniques`, compared seed by seed."""
 
 import json
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -9,8 +8,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from benchmarks import measure
-from benchmarks.studies import run_command
+from benchmarks import measure, studies
 from cifar_tuning import PROJECT_ROOT
 from cifar_tuning.processes import cores
 from cifar_tuning.reporting.statistics import compare, holm, summarize
@@ -43,8 +41,7 @@ def run(repeats: int, train_limit: int | None, epochs: int = 10) -> Path:
         own = folder / f"{name}_{seed}"
         if not (own / "0" / "result.json").is_file():
             which = ["experiment=techniques", f"variant=technique/{name}", f"seed={seed}", f"hydra.sweep.dir={own}"]
-            command = [sys.executable, str(PROJECT_ROOT / "train.py"), "-m", "tracking=none", *which, *settings]
-            run_command(command, threads=1 if together > 1 else None)
+            studies.train("-m", "tracking=none", *which, *settings, threads=1 if together > 1 else None)
         return dict(json.loads((own / "0" / "result.json").read_text()))
 
     with ThreadPoolExecutor(together) as pool:

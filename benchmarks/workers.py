@@ -39,8 +39,7 @@ def run(networks: list[str], repeats: int) -> Path:
             compared = figures[f"{network}, {size}"] = measure.compare(rates, ONE)
             shown = ", ".join(f"{name}: {figure['median']:,.0f}" for name, figure in compared.items())
             print(f"workers  {network}, {size} in a process: {shown} model-images/s, {compared[several]['ratio']:.2f}x")
-    known = measure.with_known("workers", figures, repeats)
-    return measure.write("workers", {"repeats": repeats, "unit": "model-images/s, training", "networks": known})
+    return measure.write_networks("workers", "model-images/s, training", figures, repeats)
 
 
 def _start(count: int, threads: int, network: str, size: int) -> list[Connection]:

@@ -80,8 +80,9 @@ def _checkpoint(run: Run, uri: Any, scratch: Path) -> Path:
 
 
 def _draw(files: Mapping[str, Path], folder: Path) -> tuple[list[LayerWeights], Path]:
-    layers = make_histograms({label: layer_weights(file) for label, file in files.items()})
-    return weight_table(files), draw_histograms(layers, {label: label for label in files}, folder / PICTURE)
+    weights = {label: layer_weights(file) for label, file in files.items()}
+    picture = draw_histograms(make_histograms(weights), {label: label for label in files}, folder / PICTURE)
+    return weight_table(weights), picture
 
 
 def _label(name: str, taken: Mapping[str, Path]) -> str:

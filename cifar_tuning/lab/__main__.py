@@ -109,7 +109,7 @@ def _part(
     """
 
     def count(part: Sequence[str]) -> int:
-        jobs = {run: str(number) for number, run in enumerate(grid.changed(part).jobs)}
+        jobs = {run: str(number) for number, run in enumerate(grid.changed(part).runs)}
         there = begun.get(_folder(grid.name, part), {})
         return sum(there.get(run) != number for run, number in jobs.items())
 

@@ -10,7 +10,17 @@ from cifar_tuning.lab.results import CHANCE, CLASSES, Results
 from cifar_tuning.lab.rules import FALSE, HOLDS, MISSING, Outcome, Side, is_extreme
 from cifar_tuning.lab.runs import Run
 from cifar_tuning.lab.tables import STRENGTH, accuracy, spell_value
-from cifar_tuning.lab.verdicts import MEAN_ACCURACY, Contest, Verdict, capital, judge, mean_over, of_all_seeds, ruled
+from cifar_tuning.lab.verdicts import (
+    MEAN_ACCURACY,
+    Contest,
+    Verdict,
+    capital,
+    judge,
+    mean_over,
+    of_all_seeds,
+    of_run,
+    ruled,
+)
 from cifar_tuning.lab.weights import normality, weight_counts, width
 from cifar_tuning.reporting.statistics import CONFIDENCE, p_of_another, summarize
 from cifar_tuning.reporting.wording import mean_and_std, p_in_words
@@ -39,7 +49,8 @@ def _first_lab(results: Results) -> list[Verdict]:
         Contest("lab1_decay", _decay(epochs), _decay("null"), f"decay every {epochs} epochs", "no decay")
         for epochs in ("10", "15")
     ]
-    later = [replace(contest, figure=_best_epoch, quantity="best epoch", unit="epochs") for contest in decays]
+    best_epoch = of_run(lambda run: run.best_epoch)
+    later = [replace(contest, figure=best_epoch, quantity="best epoch", unit="epochs") for contest in decays]
     says = "The baseline overfits: it is better on training images than on validation images"
     overfitting = Contest(
         "lab1_baseline",
@@ -47,8 +58,8 @@ def _first_lab(results: Results) -> list[Verdict]:
         "",
         "the last training accuracy",
         "the last validation accuracy",
-        lambda results, *of: results.values(*of, lambda run: run.final_train_acc),
-        against=lambda results, *of: results.values(*of, lambda run: run.final_val_acc),
+        of_run(lambda run: run.final_train_acc),
+        against=of_run(lambda run: run.final_val_acc),
     )
     return [
         weight_counts(results),
@@ -180,10 +191,6 @@ def _swish_at(rate: str) -> Contest:
 
 def _rates(a: str, b: str) -> Contest:
     return Contest("lab2_lr", f"optimizer.lr={a}", f"optimizer.lr={b}", f"a rate of {a}", f"a rate of {b}")
-
-
-def _best_epoch(results: Results, experiment: str, configuration: str) -> Mapping[int, float]:
-    return results.values(experiment, configuration, lambda run: run.best_epoch)
 
 
 def _still_rising(rate: str) -> Contest:

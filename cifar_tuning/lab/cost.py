@@ -2,8 +2,9 @@
 
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -72,20 +73,17 @@ def layers_of(depth: int = 20) -> list[Layer]:
         depth: 6n+2.
     """
     found: list[Layer] = []
+
+    def add(name: str, layer: nn.Conv2d, inputs: object, output: Tensor) -> None:
+        found.append(Layer(name, layer.in_channels, layer.out_channels, output.shape[2], layer.stride[0]))
+
     with torch.device("meta"):  # shapes without numbers
         model = ResNet(depth).eval()
         for name, module in model.named_modules():
             if isinstance(module, nn.Conv2d) and module.kernel_size == (3, 3):
-                module.register_forward_hook(_adder(found, name))
+                module.register_forward_hook(partial(add, name))
         model(torch.zeros(1, *IMAGE_SHAPE))
     return found
-
-
-def _adder(found: list[Layer], name: str) -> Callable[[nn.Conv2d, object, Tensor], None]:
-    def add(layer: nn.Conv2d, inputs: object, output: Tensor) -> None:
-        found.append(Layer(name, layer.in_channels, layer.out_channels, output.shape[2], layer.stride[0]))
-
-    return add
 
 
 def network_totals() -> dict[str, dict[str, int]]:

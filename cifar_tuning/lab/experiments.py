@@ -74,12 +74,7 @@ class Experiment:
 
     @property
     def runs(self) -> list[tuple[str, int]]:
-        """All runs of the grid: configuration and seed."""
-        return [(configuration, seed) for configuration in self.configurations for seed in self.seeds]
-
-    @property
-    def jobs(self) -> list[tuple[str, int]]:
-        """All runs in the order of the sweep's jobs: the overlays sweep the seed first."""
+        """All runs of the grid, configuration and seed, in the order of the sweep's jobs: the seed is swept first."""
         return [(configuration, seed) for seed in self.seeds for configuration in self.configurations]
 
     def restricted_to(self, runs: Iterable[tuple[str, int]]) -> list[str]:

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from cifar_tuning.lab.experiments import LENGTH, REPORT, options_of
 from cifar_tuning.lab.results import Results
 from cifar_tuning.lab.tables import Row, describe, rows_of
-from cifar_tuning.lab.verdicts import capital, compare_seeds
-from cifar_tuning.reporting.statistics import CONFIDENCE, holm, p_of_another, summarize
+from cifar_tuning.lab.verdicts import capital
+from cifar_tuning.reporting.statistics import CONFIDENCE, compare, holm, p_of_another, summarize
 from cifar_tuning.reporting.wording import p_in_words
 from cifar_tuning.text import counted
 
@@ -162,7 +162,7 @@ def order(results: Results, experiment: str) -> list[str]:
     pairs = _ordered_pairs(results, experiment)
     if not pairs:
         return []
-    found = [compare_seeds(*(results.values(experiment, row.configuration) for row in pair)) for pair in pairs]
+    found = [compare(*(results.values(experiment, row.configuration) for row in pair)) for pair in pairs]
     corrected = holm([comparison.p for comparison in found], tests=len(pairs))
     tested = list(zip(pairs, found, corrected, strict=True))
     agreeing = [p for _, comparison, p in tested if comparison.difference >= 0]

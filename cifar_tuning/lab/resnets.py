@@ -1,11 +1,10 @@
 """The report's third lab: what it found with ResNet-20, what it did not get to, and the 90 % it asked for."""
 
-from collections.abc import Mapping
 from dataclasses import replace
 
 from cifar_tuning.lab.results import Results, gap
 from cifar_tuning.lab.rules import FALSE, HOLDS, INCOMPLETE, MISSING, all_level
-from cifar_tuning.lab.verdicts import MEAN_ACCURACY, Contest, Verdict, judge, mean_over, of_all_seeds
+from cifar_tuning.lab.verdicts import MEAN_ACCURACY, Contest, Verdict, judge, mean_over, of_all_seeds, of_run
 from cifar_tuning.lab.winners import RECIPE
 from cifar_tuning.reporting.statistics import summarize
 from cifar_tuning.reporting.wording import mean_and_std
@@ -25,8 +24,11 @@ def third_lab(results: Results) -> list[Verdict]:
         for other in ("decay_0.2_40", "decay_0.1_40", "decay_0.1_66")
     ]
     smaller = [_variants("lab3_resnet20", "no_decay_lr_0.01", "no_decay", "learning rate 0.01", "0.1")]
-    difference = "gap between training and validation accuracy"
-    no_l2 = Contest("lab3_resnet20", _variant("l2_0"), _variant(base), "no L2", "L2 of 1e-4", _gap, quantity=difference)
+    no_l2 = replace(
+        _variants("lab3_resnet20", "l2_0", base, "no L2", "L2 of 1e-4"),
+        figure=of_run(gap),
+        quantity="gap between training and validation accuracy",
+    )
     swish = [_variants("lab3_resnet20", "swish", base, "Swish", "ReLU")]
     untried = [
         judge(
@@ -49,16 +51,8 @@ def third_lab(results: Results) -> list[Verdict]:
     ]
 
 
-def _variant(name: str) -> str:
-    return f"variant=lab3/{name}"
-
-
 def _variants(experiment: str, a: str, b: str, a_name: str, b_name: str) -> Contest:
-    return Contest(experiment, _variant(a), _variant(b), a_name, b_name)
-
-
-def _gap(results: Results, experiment: str, configuration: str) -> Mapping[int, float]:
-    return results.values(experiment, configuration, gap)
+    return Contest(experiment, f"variant=lab3/{a}", f"variant=lab3/{b}", a_name, b_name)
 
 
 def _past_ninety(results: Results) -> Verdict:

@@ -1,12 +1,12 @@
 """Claim 1.9: SqueezeNet puts most of its computations in the later stages. Its MACs stage by stage, and AlexNet's."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
+
+from cifar_tuning.models.facts import count_parameters
 
 # The papers' names of torchvision's modules that have weights, in the order of the network.
 STAGES: dict[str, dict[str, str]] = {
@@ -43,21 +43,13 @@ class Stage:
 
     Args:
         name: as in the paper.
-        side: height and width of its output, pixels; 1 for a fully connected layer.
         macs: multiply-accumulate operations of one image.
         parameters: weights and biases.
-        macs_share: of the network's MACs, 0 to 1.
-        macs_up_to: share of the MACs in this stage and all before it.
-        parameters_share: of the network's parameters, 0 to 1.
     """
 
     name: str
-    side: int
     macs: int
     parameters: int
-    macs_share: float
-    macs_up_to: float
-    parameters_share: float
 
 
 def network_stages(network: str) -> list[Stage]:
@@ -68,32 +60,16 @@ def network_stages(network: str) -> list[Stage]:
     """
     from cifar_tuning.torchvision_compat import torchvision
 
-    names = STAGES[network]
-    sides: dict[str, int] = {}
     with torch.device("meta"):  # shapes without numbers
         model: nn.Module = torchvision.models.get_model(network, weights=None).eval()
-        modules = {path: model.get_submodule(path) for path in names}
-        for path, module in modules.items():
-            module.register_forward_hook(lambda _m, _i, output, path=path: sides.update({path: _side(output)}))
         with FlopCounterMode(display=False) as counter, torch.no_grad():
             model(torch.zeros(1, 3, 224, 224))  # as in ImageNet
     flops = counter.get_flop_counts()
-    root = type(model).__name__
-    macs = [sum(flops[f"{root}.{path}"].values()) // 2 for path in names]
-    parameters = [sum(p.numel() for p in module.parameters()) for module in modules.values()]
     return [
-        Stage(names[path], sides[path], own, weights, own / sum(macs), up_to / sum(macs), weights / sum(parameters))
-        for path, own, weights, up_to in zip(names, macs, parameters, accumulate(macs), strict=True)
+        Stage(
+            name,
+            sum(flops[f"{type(model).__name__}.{path}"].values()) // 2,
+            count_parameters(model.get_submodule(path)),
+        )
+        for path, name in STAGES[network].items()
     ]
-
-
-def share_of_first_half(stages: Sequence[Stage]) -> float:
-    """Returns the share of the MACs, 0 to 1, in the first half of the stages; a middle stage counts to the second.
-
-    SqueezeNet's ten stages are halved behind fire5, AlexNet's eight behind conv4.
-    """
-    return sum(stage.macs_share for stage in stages[: len(stages) // 2])
-
-
-def _side(output: Tensor) -> int:
-    return output.shape[2] if output.ndim == 4 else 1

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from cifar_tuning.lab.results import Results
+from cifar_tuning.lab.results import Metric, Results, val_acc
 from cifar_tuning.lab.rules import (
     INCOMPLETE,
     MISSING,
@@ -23,12 +23,16 @@ from cifar_tuning.reporting.wording import in_words
 Figure = Callable[[Results, str, str], Mapping[int, float]]
 
 
-def best(results: Results, experiment: str, configuration: str) -> Mapping[int, float]:
-    """The figure that is compared unless a contest says otherwise: best validation accuracy."""
-    return results.values(experiment, configuration)
-
-
 MEAN_ACCURACY = "mean validation accuracy"
+
+
+def of_run(metric: Metric) -> Figure:
+    """Returns the figure that is read off a run."""
+    return lambda results, experiment, configuration: results.values(experiment, configuration, metric)
+
+
+# What is compared unless a contest says otherwise: best validation accuracy.
+BEST = of_run(val_acc)
 
 
 def mean_over(epochs: slice) -> Figure:
@@ -91,7 +95,7 @@ class Contest:
     b: str
     a_name: str
     b_name: str
-    figure: Figure = best
+    figure: Figure = BEST
     quantity: str = ""
     unit: str = "points"
     against: Figure | None = None
@@ -103,7 +107,7 @@ NOT_HELD = Outcome("missing", "", 1.0)
 def hold(results: Results, contests: Sequence[Contest]) -> list[Outcome]:
     """Holds the contests, each at the longest training that both sides have; one outcome for each, in their order."""
     found = [_sides(results, contest) for contest in contests]
-    comparisons = [compare_seeds(sides.a, sides.b) if sides is not None else None for sides in found]
+    comparisons = [compare(sides.a, sides.b) if sides is not None else None for sides in found]
     corrected = holm([comparison.p if comparison is not None else None for comparison in comparisons])
     return [
         _outcome(contest, comparison, p, sides.seeds) if sides is not None and comparison is not None else NOT_HELD
@@ -133,12 +137,6 @@ def _sides(results: Results, contest: Contest) -> _Sides | None:
             ]
             return _Sides(a, b, (sum(seed in ended[0] & ended[1] for seed in wanted), len(wanted)))
     return None
-
-
-def compare_seeds(a: Mapping[int, float], b: Mapping[int, float]) -> Comparison:
-    """Compares figures by seed; see `statistics.compare`."""
-    keyed: list[dict[object, float]] = [dict(values.items()) for values in (a, b)]
-    return compare(*keyed)
 
 
 def _outcome(contest: Contest, found: Comparison, p: float | None, seeds: tuple[int, int]) -> Outcome:

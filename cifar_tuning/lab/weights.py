@@ -30,21 +30,21 @@ Checkpoints = dict[tuple[str, int], Path]
 
 def measure_weights(checkpoints: Checkpoints) -> dict[str, Any]:
     """Statistics of every run's weights, and histograms of the first seed's, a layer's all over the same bins."""
-    labels = {f"{configuration}\t{seed}": path for (configuration, seed), path in checkpoints.items()}
+    weights = {run: layer_weights(path) for run, path in checkpoints.items()}
     statistics = []
-    for row in weight_table(labels):
-        configuration, _, seed = row.checkpoint.partition("\t")
-        statistics.append({"configuration": configuration, "seed": int(seed), **asdict(row)})
-    for entry in statistics:
-        del entry["checkpoint"]
-    first = min(seed for _, seed in checkpoints)
-    weights = {
-        configuration: layer_weights(path) for (configuration, seed), path in checkpoints.items() if seed == first
-    }
+    for (configuration, seed), layers in weights.items():
+        for row in weight_table({"": layers}):
+            figures = asdict(row)
+            del figures["checkpoint"]
+            statistics.append({"configuration": configuration, "seed": seed, **figures})
+    first = min(seed for _, seed in weights)
+    histograms = make_histograms(
+        {configuration: one for (configuration, seed), one in weights.items() if seed == first}
+    )
     return {
         "statistics": statistics,
         "seed": first,
-        "histograms": {k: asdict(v) for k, v in make_histograms(weights).items()},
+        "histograms": {layer: asdict(found) for layer, found in histograms.items()},
     }
 
 

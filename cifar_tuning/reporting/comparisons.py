@@ -111,8 +111,11 @@ def _over_seeds(metrics: Mapping[Context, float]) -> dict[tuple[str, ...], float
     return {others: statistics.mean(seeds.values()) for others, seeds in _by_others(metrics).items()}
 
 
-def _names(table: Table, place: int, values: tuple[str, str]) -> tuple[str, str]:
-    return value_in_words(table.names[place], values[0]), value_in_words(table.names[place], values[1])
+def _over_settings(metrics: Mapping[Context, float]) -> dict[object, float]:
+    found: dict[object, list[float]] = {}
+    for (_, seed), metric in metrics.items():
+        found.setdefault(seed, []).append(metric)
+    return {seed: statistics.mean(values) for seed, values in found.items()}
 
 
 def _effect(table: Table, factor: Factor, values: tuple[str, str], points: dict[str, list[Point]]) -> Effect:
@@ -124,27 +127,24 @@ def _effect(table: Table, factor: Factor, values: tuple[str, str], points: dict[
     if len(seeds) > 1 and len(seeds) >= min(ENOUGH_SEEDS, len(settings)):
         shared = [others for others in settings if all((others, seed) in b and (others, seed) in a for seed in seeds)]
         keys = [key for key in common if key[0] in shared] or common
-        comparison = compare(_over_settings(a, keys), _over_settings(b, keys))
+        comparison = compare(*(_over_settings({key: side[key] for key in keys}) for side in (a, b)))
         averaged = f", averaged over {len(shared)} settings" if len(shared) > 1 else ""
         unshared = f", of which none ran all {len(settings)} settings" if not shared else ""
         basis = f"paired over seeds{averaged}{unshared}"
     elif len(settings) > 1:
-        keep = set(common)
-        comparison = compare(*(_over_seeds({k: m for k, m in side.items() if k in keep}) for side in (a, b)))
+        comparison = compare(*(_over_seeds({key: side[key] for key in common}) for side in (a, b)))
         which = "this one seed" if len(seeds) == 1 else f"these {len(seeds)} seeds"
         basis = f"paired over settings: this speaks of other settings, with {which}"
-    elif common or len(_by_others(a).keys() | _by_others(b).keys()) == 1:
+    elif common or len({others for others, _ in (*a, *b)}) == 1:
         comparison = compare(a, b)
         basis = "" if comparison.paired else "unpaired"
     else:
         comparison, basis = _unlike(factor, a, b)
-    basis = "; ".join(
-        filter(None, (_with_followers(table, factor, sides, basis), _lost_in_words(table, factor, values)))
-    )
+    basis = "; ".join(filter(None, (basis, *_means_and_followers(table, factor, sides), _lost(table, factor, values))))
     return _made(table, factor, values, "", basis, comparison)
 
 
-def _lost_in_words(table: Table, factor: Factor, values: tuple[str, str]) -> str:
+def _lost(table: Table, factor: Factor, values: tuple[str, str]) -> str:
     lost = {value: sum(c.lost for c in table.configurations if c.values[factor.place] == value) for value in values}
     counts = " and ".join(
         f"{count} of {value_in_words(table.names[factor.place], value)}" for value, count in lost.items() if count
@@ -158,15 +158,15 @@ def _unlike(factor: Factor, a: dict[Context, float], b: dict[Context, float]) ->
     by_setting = compare(_over_seeds(a), _over_seeds(b))
     if by_setting.paired:
         return by_setting, "no common seed; paired over the other hyperparameters' settings"
-    by_seed = compare(_over_settings(a, list(a)), _over_settings(b, list(b)))
+    by_seed = compare(_over_settings(a), _over_settings(b))
     seeded = by_seed.paired and by_seed.n > 1 and not factor.drawn
     how = "paired over seeds, but" if seeded else "unpaired, and"
     basis = f"{how} the other hyperparameters differ as well: this may be their doing"
     return (by_seed if seeded else by_setting), basis
 
 
-def _with_followers(table: Table, factor: Factor, sides: tuple[Side, Side], basis: str) -> str:
-    """Adds to what was compared the hyperparameters that changed with the value."""
+def _means_and_followers(table: Table, factor: Factor, sides: tuple[Side, Side]) -> list[str]:
+    """Says what was averaged over, and which hyperparameters changed with the value."""
     a, b = (next(c.values for c in table.configurations if c.values[factor.place] == side.value) for side in sides)
     changed = [table.names[place] for place in factor.followers if a[place] != b[place]]
     means = []
@@ -177,15 +177,7 @@ def _with_followers(table: Table, factor: Factor, sides: tuple[Side, Side], basi
             means.append(f"of {word} the mean over {side.settings} settings of {' and '.join(own)}")
         else:
             changed += own
-    also = f"{' and '.join(changed)} changed with it" if changed else ""
-    return "; ".join(part for part in (basis, *means, also) if part)
-
-
-def _over_settings(group: dict[Context, float], keys: Sequence[Context]) -> dict[object, float]:
-    seeds: dict[object, list[float]] = {}
-    for key in keys:
-        seeds.setdefault(key[1], []).append(group[key])
-    return {seed: statistics.mean(values) for seed, values in seeds.items()}
+    return [*means, *([f"{' and '.join(changed)} changed with it"] if changed else [])]
 
 
 def _by_setting(
@@ -218,5 +210,5 @@ def _by_setting(
 def _made(
     table: Table, factor: Factor, values: tuple[str, str], setting: str, basis: str, comparison: Comparison
 ) -> Effect:
-    names = _names(table, factor.place, values)
-    return Effect(factor.option(table), names, setting, basis, comparison, comparison.p)
+    a, b = (value_in_words(table.names[factor.place], value) for value in values)
+    return Effect(factor.option(table), (a, b), setting, basis, comparison, comparison.p)

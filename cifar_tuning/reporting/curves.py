@@ -69,9 +69,7 @@ def best_step(curve: Curve, maximize: bool) -> int | None:
     finite = [(step, value) for step, value in curve if math.isfinite(value)]
     if len(finite) < 2:
         return None
-    best = max if maximize else min
-    peak = best(value for _, value in finite)
-    return next(step for step, value in finite if value == peak)
+    return max(finite, key=lambda point: point[1] if maximize else -point[1])[0]  # of equals the first
 
 
 def worth_drawing(curves: Mapping[str, Curve], metric: str) -> list[str]:

@@ -9,7 +9,7 @@ from typing import Any
 from cifar_tuning.reporting.comparisons import Effect, Remark, compare_values, points_of, settings_of
 from cifar_tuning.reporting.factors import FEWEST_FOR_TREND, Factor, find_factors, numbers_in
 from cifar_tuning.reporting.interactions import Interaction, find_interactions
-from cifar_tuning.reporting.pairs import Context, Point
+from cifar_tuning.reporting.pairs import Point
 from cifar_tuning.reporting.response import Influence, find_influences, influence_in_words
 from cifar_tuning.reporting.statistics import holm
 from cifar_tuning.reporting.table import Table
@@ -144,14 +144,10 @@ def _has_trend(points: Mapping[str, Sequence[Point]], continuous: bool, of_study
     common = _common([settings_of(found) for found in points.values()])
     if continuous:
         return max(common) < (2 if len(numbers) > FEW_NUMBERS else 1) or min(common) < 1
-    if not of_study and min(_common([_contexts(found) for found in points.values()])) > 1:
+    if not of_study and min(_common([{point[:2] for point in found} for found in points.values()])) > 1:
         return False
     return max(common) < (2 if len(numbers) > FEW_NUMBERS else 1)
 
 
 def _common(sets: Sequence[set[Any]]) -> list[int]:
     return [len(a & b) for a, b in itertools.combinations(sets, 2)]
-
-
-def _contexts(points: Sequence[Point]) -> set[Context]:
-    return {(others, seed) for others, seed, _ in points}

@@ -40,7 +40,9 @@ def draw(effects: Sequence[Effect], table: Table, file: Path) -> Path:
     """
     from matplotlib.figure import Figure
 
-    shown = _surest(effects)
+    # All in their order, or those with the smallest p values.
+    by_p = sorted(effects, key=lambda effect: 2.0 if effect.p is None else effect.p)
+    shown = effects if len(effects) <= MOST else by_p[:MOST]
     scale = 100 if table.unit == "points" else 1
     apart = {frozenset(effect.names) for effect in effects if effect.setting}
     names = ["\n".join(wrap(_label(effect, apart), LINE)) for effect in shown]
@@ -51,7 +53,7 @@ def draw(effects: Sequence[Effect], table: Table, file: Path) -> Path:
     axes = figure.subplots()
     used = {_draw_row(axes, place, effect, scale) for place, effect in zip(places, shown, strict=True)}
     axes.axvline(0, color="black", linewidth=0.8)
-    if len(shown) == len(effects):  # in their order, hyperparameter by hyperparameter
+    if shown is effects:  # hyperparameter by hyperparameter
         for bottom, one, following in zip(bottoms, shown, shown[1:], strict=False):
             if one.option != following.option:
                 axes.axhline(bottom, color="0.8", linewidth=0.8)
@@ -76,13 +78,6 @@ def draw(effects: Sequence[Effect], table: Table, file: Path) -> Path:
         ncols=2,
     )
     return save_figure(figure, file)
-
-
-def _surest(effects: Sequence[Effect]) -> list[Effect]:
-    """Returns those that there is room for: all in their order, or those with the smallest p values."""
-    if len(effects) <= MOST:
-        return list(effects)
-    return sorted(effects, key=lambda effect: 2.0 if effect.p is None else effect.p)[:MOST]
 
 
 def _draw_row(axes: "Axes", place: float, effect: Effect, scale: int) -> tuple[str, str]:

@@ -170,7 +170,7 @@ def _base(configurations: Sequence[Configuration], of_study: bool) -> np.ndarray
     from scipy.stats import rankdata
 
     constant = np.ones(len(configurations))
-    begun = [min((run.began for run in c.runs.values() if run.began is not None), default=0.0) for c in configurations]
+    begun = [c.began for c in configurations]
     if not of_study or len(set(begun)) < 2:
         return constant[:, None]
     order = rankdata(begun)
@@ -194,10 +194,13 @@ def _term(configurations: Sequence[Configuration], factor: Factor, table: Table)
 
 
 def _number_term(values: Sequence[str], place: int, conditional: bool) -> Term:
+    from scipy.stats import skew
+
     present = np.array([value != MISSING for value in values])
     x = np.array([float(value) if value != MISSING else np.nan for value in values])
     found = x[present]
-    logarithmic = bool(found.min() > 0 and found.max() >= DECADE * found.min() and _skew(np.log(found)) < _skew(found))
+    wide = found.min() > 0 and found.max() >= DECADE * found.min()
+    logarithmic = bool(wide and abs(skew(np.log(found))) < abs(skew(found)))
     x = np.log10(x) if logarithmic else x
     z = np.where(present, (x - x[present].mean()) / x[present].std(), 0.0)
     columns = [z]
@@ -207,12 +210,6 @@ def _number_term(values: Sequence[str], place: int, conditional: bool) -> Term:
     if not conditional and not present.all():
         columns.append(present.astype(float) - present.mean())
     return Term(place, np.column_stack(columns), present, (), x, logarithmic, len(set(found)) > 2)
-
-
-def _skew(x: np.ndarray) -> float:
-    from scipy.stats import skew
-
-    return abs(float(skew(x)))
 
 
 def _not_far_behind(y: np.ndarray, maximize: bool) -> np.ndarray:

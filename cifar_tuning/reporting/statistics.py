@@ -64,7 +64,8 @@ def summarize(values: Iterable[float]) -> Summary:
         ValueError: there is no value, or one that is not finite.
     """
     found = _checked(values)
-    return Summary(statistics.mean(found), _std(found), len(found))
+    std = statistics.stdev(found) if len(found) > 1 else None
+    return Summary(statistics.mean(found), std, len(found))
 
 
 def compare(a: Mapping[Key, float], b: Mapping[Key, float]) -> Comparison:
@@ -83,8 +84,8 @@ def compare(a: Mapping[Key, float], b: Mapping[Key, float]) -> Comparison:
     """
     common = [key for key in a if key in b]
     if len(common) >= 2 or (common and min(len(a), len(b)) == 1):
-        return _paired(_checked(a[key] for key in common), _checked(b[key] for key in common))
-    return _unpaired(_checked(a.values()), _checked(b.values()))
+        return _tested(_checked(a[key] for key in common), _checked(b[key] for key in common), paired=True)
+    return _tested(_checked(a.values()), _checked(b.values()), paired=False)
 
 
 def p_of_another(ours: Summary, value: float) -> float | None:
@@ -131,49 +132,26 @@ def holm(p_values: Sequence[float | None], tests: int = 0) -> list[float | None]
     return corrected
 
 
-def _paired(a: list[float], b: list[float]) -> Comparison:
-    from scipy.stats import ttest_rel
+def _tested(a: list[float], b: list[float], *, paired: bool) -> Comparison:
+    from scipy.stats import ttest_ind, ttest_rel
 
-    n = len(a)
-    differences = [x - y for x, y in zip(a, b, strict=True)]
-    mean = math.fsum(differences) / n
+    n, largest = min(len(a), len(b)), max(map(abs, a + b))
+    if paired:
+        differences = [x - y for x, y in zip(a, b, strict=True)]
+        mean, spread = math.fsum(differences) / n, max(differences) - min(differences)
+    else:
+        mean = math.fsum(a) / len(a) - math.fsum(b) / len(b)
+        spread = max(max(a) - min(a), max(b) - min(b))
     if n < 2:
-        return Comparison(mean, None, None, n, paired=True)
-    if max(differences) - min(differences) <= ROUNDING * _largest(a + b):
-        return _without_spread(mean, n, _largest(a + b), paired=True)
-    test = ttest_rel(a, b)
-    interval = test.confidence_interval(CONFIDENCE)
-    return Comparison(mean, float(interval.high - interval.low) / 2, float(test.pvalue), n, paired=True)
-
-
-def _unpaired(a: list[float], b: list[float]) -> Comparison:
-    from scipy.stats import ttest_ind
-
-    n = min(len(a), len(b))
-    mean = math.fsum(a) / len(a) - math.fsum(b) / len(b)
-    if n < 2:
-        return Comparison(mean, None, None, n, paired=False)
-    if max(max(a) - min(a), max(b) - min(b)) <= ROUNDING * _largest(a + b):
-        return _without_spread(mean, n, _largest(a + b), paired=False)
+        return Comparison(mean, None, None, n, paired)
+    if spread <= ROUNDING * largest:
+        equal = abs(mean) <= ROUNDING * largest
+        return Comparison(0.0 if equal else mean, 0.0, 1.0 if equal else None, n, paired)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # one group may have no spread; Welch's test can do with that
-        test = ttest_ind(a, b, equal_var=False)
+        test = ttest_rel(a, b) if paired else ttest_ind(a, b, equal_var=False)
     interval = test.confidence_interval(CONFIDENCE)
-    return Comparison(mean, float(interval.high - interval.low) / 2, float(test.pvalue), n, paired=False)
-
-
-def _without_spread(mean: float, n: int, largest: float, *, paired: bool) -> Comparison:
-    if abs(mean) <= ROUNDING * largest:
-        return Comparison(0.0, 0.0, 1.0, n, paired)
-    return Comparison(mean, 0.0, None, n, paired)
-
-
-def _largest(values: list[float]) -> float:
-    return max(map(abs, values))
-
-
-def _std(values: list[float]) -> float | None:
-    return statistics.stdev(values) if len(values) > 1 else None
+    return Comparison(mean, float(interval.high - interval.low) / 2, float(test.pvalue), n, paired)
 
 
 def _checked(values: Iterable[float]) -> list[float]:

@@ -44,6 +44,11 @@ class Configuration:
         return summarize(values) if all(map(math.isfinite, values)) else None
 
     @property
+    def began(self) -> float:
+        """When the first of its runs began, in seconds since 1970; 0 where that is not known."""
+        return min((run.began for run in self.runs.values() if run.began is not None), default=0.0)
+
+    @property
     def diverged(self) -> int:
         """How many of its runs diverged: what they reached was reached before."""
         return sum(run.state == "diverged" for run in self.runs.values())

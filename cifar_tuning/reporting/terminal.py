@@ -4,7 +4,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
-from cifar_tuning.reporting.effects import Finding
 from cifar_tuning.reporting.interactions import Interaction
 from cifar_tuning.reporting.report import Material, header, row
 from cifar_tuning.reporting.summary import open_console
@@ -33,7 +32,7 @@ def print_report(material: Material, folder: Path) -> None:
     console.print(grid)
     for sentence in material.retrained:
         console.print(sentence.replace("`", ""), soft_wrap=True)
-    sentences = [effect.text for effect in material.effects if not _of_unsure_pair(effect)]
+    sentences = [one.text for one in material.effects if not isinstance(one, Interaction) or one.sure]
     for sentence in sentences[:SENTENCES]:
         console.print(sentence, soft_wrap=True)
     if len(sentences) > SENTENCES:
@@ -46,10 +45,6 @@ def print_report(material: Material, folder: Path) -> None:
     if material.export is not None:
         console.print(f"  {with_comment(material.export, 'the same as an overlay')}", soft_wrap=True)
     print_files(folder)
-
-
-def _of_unsure_pair(effect: Finding) -> bool:
-    return isinstance(effect, Interaction) and not effect.sure
 
 
 def print_files(folder: Path) -> None:

@@ -59,7 +59,7 @@ def find_trend(table: Table, place: int, of_study: bool = False) -> Trend | None
     there = [c for c in table.configurations if c.values[place] != MISSING]
     numbers = [as_number(c.values[place]) for c in there]
     metrics = [c.summary.mean for c in there]
-    begun = [min((run.began for run in c.runs.values() if run.began is not None), default=0.0) for c in there]
+    begun = [c.began for c in there]
     n = len(there)
     if n < FEWEST_FOR_TREND or len(set(metrics)) < 2:
         return None

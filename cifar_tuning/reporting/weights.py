@@ -59,21 +59,16 @@ def layer_weights(checkpoint: Path) -> dict[str, np.ndarray]:
     }
 
 
-def weight_table(checkpoints: Mapping[str, Path]) -> list[LayerWeights]:
+def weight_table(weights: Mapping[str, Mapping[str, np.ndarray]]) -> list[LayerWeights]:
     """Computes the statistics of every layer of every checkpoint; a row for all layers ends each checkpoint's.
 
     Args:
-        checkpoints: files by their labels.
-
-    Raises:
-        UserError: a file is no checkpoint.
+        weights: as `layer_weights` returns them, by the checkpoint's label.
     """
     rows = []
-    for label, file in checkpoints.items():
-        layers = layer_weights(file)
-        together = np.concatenate([weights.ravel() for weights in layers.values()])
-        for layer, weights in [*layers.items(), (ALL_LAYERS, together)]:
-            rows.append(_statistics(label, layer, weights))
+    for label, layers in weights.items():
+        together = np.concatenate([array.ravel() for array in layers.values()])
+        rows += [_statistics(label, layer, array) for layer, array in [*layers.items(), (ALL_LAYERS, together)]]
     return rows
 
 

@@ -113,8 +113,7 @@ def test_a_network_that_was_measured_before_keeps_its_commit_and_its_rounds(tmp_
     sides = {name: {"median": 1.0, "min": 1.0, "max": 1.0, "ratio": 1.0, "ratio_to_one_by_one": 1.0} for name in WAYS}
     for commit, network, repeats in (("old", "simplenn", 1), ("new", "resnet20", 5)):
         monkeypatch.setattr(measure, "_commit", lambda commit=commit: commit)
-        known = measure.with_known("stacks", {network: sides | {"goals": None, "stack": 8}}, repeats)
-        measure.write("stacks", {"repeats": repeats, "networks": known})
+        measure.write_networks("stacks", "images/s", {network: sides | {"goals": None, "stack": 8}}, repeats)
     head, *rows = page.TABLES["stacks"](json.loads((tmp_path / "stacks.json").read_text()))
     assert head.endswith("commits old (SimpleNN), new (ResNet-20); only 1 rounds:")
     assert sum("ResNet-20, 8 runs" in row for row in rows) == len(WAYS)

@@ -55,8 +55,7 @@ def test_a_clone_trains_what_the_csv_lacks_and_nothing_twice(scale, make_run, co
     )
     assert "lab2_bn_lr: 18 of 30 runs to train" in capsys.readouterr().out
     # Killed when one seed was finished: jobs are known by their numbers, so it must be the same command again.
-    jobs = load_experiment("lab2_bn_lr").jobs
-    here = [make_run("lab2_bn_lr", *run) for run in jobs if run[1] == 2]
+    here = [make_run("lab2_bn_lr", *run) for run in runs if run[1] == 2]
     save_runs([make_run("lab2_bn_lr", *run) for run in runs if run[1] < 2] + here, scale.data)
     found = {run.key: Found(run, {}, scale.sweeps / folder / str(number)) for number, run in enumerate(here)}
     assert command.train(scale, "lab2_bn_lr", found, [], again=False)
@@ -66,7 +65,7 @@ def test_a_clone_trains_what_the_csv_lacks_and_nothing_twice(scale, make_run, co
 
 def test_a_machine_with_its_own_first_runs_goes_on_in_their_folder(scale, make_run, commands, capsys):
     scale.data.mkdir()
-    here = [make_run("lab2_bn_lr", *run) for run in load_experiment("lab2_bn_lr").jobs if run[1] < 2]
+    here = [make_run("lab2_bn_lr", *run) for run in load_experiment("lab2_bn_lr").runs if run[1] < 2]
     save_runs(here, scale.data)
     found = {run.key: Found(run, {}, scale.sweeps / "lab2_bn_lr" / str(number)) for number, run in enumerate(here)}
     assert command.train(scale, "lab2_bn_lr", found, [], again=False)

@@ -73,7 +73,7 @@ def test_jobs_are_numbered_as_the_sweeper_numbers_them(name):
     (jobs,) = BasicSweeper.split_arguments(overrides, None)
     experiment = load_experiment(name)
     seeds = [int(next(o for o in job if o.startswith("seed=")).removeprefix("seed=")) for job in jobs]
-    assert [(configuration_of(job, experiment), seed) for job, seed in zip(jobs, seeds, strict=True)] == experiment.jobs
+    assert [(configuration_of(job, experiment), seed) for job, seed in zip(jobs, seeds, strict=True)] == experiment.runs
 
 
 def test_a_part_of_a_grid_as_overrides():

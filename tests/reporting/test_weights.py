@@ -54,7 +54,7 @@ def test_statistics_of_known_weights(model, tmp_path):
     with torch.no_grad():
         for name, values in known.items():
             getattr(model, name).weight.copy_(torch.from_numpy(values))
-    rows = weight_table({"run": save(model, tmp_path / "best.pt")})
+    rows = weight_table({"run": layer_weights(save(model, tmp_path / "best.pt"))})
     table = {row.layer: row for row in rows}
     assert list(table) == ["conv1", "conv2", "fc1", "fc2", "fc3", ALL_LAYERS]
     assert table["fc1"].near_zero == pytest.approx(0.25 + 0.75 * 0.008, abs=0.002)
@@ -69,7 +69,8 @@ def test_statistics_of_known_weights(model, tmp_path):
 
 def test_a_normal_distribution_has_no_excess_kurtosis(model, tmp_path):
     nn.init.normal_(model.fc1.weight, std=NEAR_ZERO)
-    rows = weight_table({"a": save(model, tmp_path / "a.pt"), "b": tmp_path / "a.pt"})
+    weights = layer_weights(save(model, tmp_path / "a.pt"))
+    rows = weight_table({"a": weights, "b": weights})
     assert [row.checkpoint for row in rows] == ["a"] * 6 + ["b"] * 6
     assert rows[2].kurtosis == pytest.approx(0, abs=0.1)
     assert rows[2].near_zero == pytest.approx(0.6827, abs=0.01)
@@ -90,11 +91,13 @@ def test_histograms_of_runs_with_different_layers_and_of_a_diverged_one(tmp_path
     files = {"small": save(small, tmp_path / "a.pt"), "smaller": save(small[:1], tmp_path / "b.pt")}
     nn.init.constant_(small[0].weight, torch.nan)
     files["diverged"] = save(small, tmp_path / "c.pt")
-    layers = make_histograms({label: layer_weights(file) for label, file in files.items()})
-    picture = draw_histograms(layers, {label: label for label in files}, tmp_path / "weights.png", log=log)
+    weights = {label: layer_weights(file) for label, file in files.items()}
+    picture = draw_histograms(
+        make_histograms(weights), {label: label for label in files}, tmp_path / "weights.png", log=log
+    )
     assert picture.read_bytes().startswith(b"\x89PNG")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.pt", "b.pt", "c.pt", "weights.png"]
-    first, second, _ = weight_table({"d": files["diverged"]})
+    first, second, _ = weight_table({"d": weights["diverged"]})
     assert (first.near_zero, first.std, first.kurtosis) == (0, None, None)
     assert second.std is not None
 
@@ -102,4 +105,4 @@ def test_histograms_of_runs_with_different_layers_and_of_a_diverged_one(tmp_path
 def test_a_foreign_file_is_the_users_mistake(tmp_path):
     torch.save({}, tmp_path / "x.pt")
     with pytest.raises(UserError, match="not a checkpoint"):
-        weight_table({"x": tmp_path / "x.pt"})
+        layer_weights(tmp_path / "x.pt")
