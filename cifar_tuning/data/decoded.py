@@ -18,10 +18,10 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from cifar_tuning.data.bars import bar
-from cifar_tuning.data.locked import locked
 from cifar_tuning.data.pictures import read_image
 from cifar_tuning.errors import DataError
 from cifar_tuning.files import cache_folder
+from cifar_tuning.locked import locked
 from cifar_tuning.processes import cores, free_memory
 
 log = logging.getLogger(__name__)
