@@ -15,9 +15,9 @@ from weakref import WeakValueDictionary
 import numpy as np
 from filelock import FileLock, Timeout
 
-from cifar_tuning.data.locked import locked
 from cifar_tuning.errors import DataError
 from cifar_tuning.files import cache_folder
+from cifar_tuning.locked import locked
 
 log = logging.getLogger(__name__)
 

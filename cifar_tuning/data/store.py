@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from cifar_tuning.data.locked import locked
 from cifar_tuning.data.sources import Source
 from cifar_tuning.data.spec import ARRAY_NAMES, Arrays, CorruptError, SourceError, Spec, array_sha256
 from cifar_tuning.errors import DataError
 from cifar_tuning.files import write_text
+from cifar_tuning.locked import locked
 
 log = logging.getLogger(__name__)
 

@@ -13,10 +13,10 @@ import numpy as np
 from cifar_tuning import PROJECT_ROOT
 from cifar_tuning.data.base import ImageData, check_root, check_settings
 from cifar_tuning.data.kept import Kept, key_of_files
-from cifar_tuning.data.locked import locked
-from cifar_tuning.data.sources import lend_certificates, socket_timeout
 from cifar_tuning.data.standard_sets import STANDARD_SETS
 from cifar_tuning.errors import DataError, full_disk
+from cifar_tuning.locked import locked
+from cifar_tuning.network import lend_certificates, socket_timeout
 from cifar_tuning.numeric import is_whole
 from cifar_tuning.option_rules import one_of, raise_all
 from cifar_tuning.text import on_one_line

@@ -35,8 +35,13 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
     return {str(key): value for key, value in content.items()}
 
 
-def build_parts(cfg: DictConfig, without: set[str]) -> tuple[Parts | None, list[str]]:
+def build_parts(cfg: DictConfig, without: set[str], *, restored: bool = False) -> tuple[Parts | None, list[str]]:
     """Builds every group by its constructor, those left out excepted.
+
+    Args:
+        cfg: the job's configuration.
+        without: the groups that are left out.
+        restored: whether a checkpoint will bring the model's weights.
 
     Returns:
         the parts, if all could be built, and a line for each constructor that refused.
@@ -47,7 +52,10 @@ def build_parts(cfg: DictConfig, without: set[str]) -> tuple[Parts | None, list[
         if group in without:
             continue
         try:
-            parts[group] = build_model(cfg[group], parts.get("data")) if group == "model" else build_part(cfg[group])
+            if group == "model":
+                parts[group] = build_model(cfg[group], parts.get("data"), restored=restored)
+            else:
+                parts[group] = build_part(cfg[group])
         except Exception as error:
             failures.append(_refusal(group, error))
     if without or failures:
@@ -63,17 +71,22 @@ def build_part(node: Any) -> Any:
     return instantiate(node, _convert_="all")
 
 
-def build_model(node: Any, data: ImageData | None) -> Any:
+def build_model(node: Any, data: ImageData | None, *, restored: bool = False) -> Any:
     """Instantiates the model, for as many classes as the data has, unless its configuration says how many.
 
     Args:
         node: the config group.
         data: None: it could not be built; the model has its default.
+        restored: whether a checkpoint will bring the weights, so that the model's own need not be there any more; its
+            constructor is told if it asks.
     """
-    target = find_target(node.get("_target_"))
-    if data is not None and node.get("num_classes") is None and "num_classes" in inspect.signature(target).parameters:
-        return instantiate(node, _convert_="all", num_classes=len(data.classes))
-    return build_part(node)
+    takes = inspect.signature(find_target(node.get("_target_"))).parameters
+    told: dict[str, Any] = {}
+    if data is not None and node.get("num_classes") is None and "num_classes" in takes:
+        told["num_classes"] = len(data.classes)
+    if restored and "restored" in takes:
+        told["restored"] = True
+    return instantiate(node, _convert_="all", **told)
 
 
 def _refusal(group: str, error: Exception) -> str:

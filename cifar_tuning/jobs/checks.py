@@ -137,14 +137,16 @@ def _check_group(group: str, options: dict[str, Any]) -> list[str]:
 
 
 def problems_with(target: Any, given: Mapping[str, Any]) -> list[str]:
-    """Returns what the `check` of a class says of options; those not given have the constructor's defaults.
+    """Returns what the `check` of a class or function says of options; those not given have its defaults.
 
     Args:
-        target: the class.
+        target: the class, or a function that builds something.
         given: options of its constructor.
     """
-    known: dict[str, Any] = {}
-    for kind in reversed(inspect.getmro(target)):  # a subclass may have the check of a class with more options
+    of_class = inspect.isclass(target)
+    known: dict[str, Any] = {} if of_class else _named_parameters(target)
+    # A subclass may have the check of a class with more options.
+    for kind in reversed(inspect.getmro(target)) if of_class else ():
         if "__init__" in vars(kind) and kind is not object:
             known |= _named_parameters(kind)
     known = {key: value for key, value in known.items() if value is not inspect.Parameter.empty}

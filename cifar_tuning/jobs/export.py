@@ -68,7 +68,7 @@ def model_from_checkpoint(
         if data_root is not None:
             _move(config.data, data_root)
         data = build_part(config.data)
-        model = build_model(config.model, data)
+        model = build_model(config.model, data, restored=True)
     except (ImportError, InstantiationException) as error:
         reason = refused(error)
         if reason is None and not isinstance(error, ImportError):

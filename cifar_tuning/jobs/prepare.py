@@ -65,7 +65,7 @@ def prepare(cfg: DictConfig, own: Path | None = None) -> Prepared:
         seed_everything(config["seed"], deterministic=config["trainer"].get("deterministic", False))
     # A group whose options are wrong can't be built; the others are, to find what only their constructors know.
     wrong = {problem.partition(":")[0].partition(".")[0].partition("=")[0] for problem in problems}
-    parts, failures = build_parts(cfg, without=wrong)
+    parts, failures = build_parts(cfg, without=wrong, restored=checkpoint is not None)
     if problems + failures:
         raise ConfigError(problems + failures)
     assert parts is not None
@@ -88,6 +88,10 @@ def where_typed(cfg: DictConfig, cwd: Path) -> DictConfig:
         with suppress(OmegaConfBaseException):  # said with the other mistakes
             if isinstance(value := OmegaConf.select(cfg, key), str) and value:
                 found[key] = value
+    with suppress(OmegaConfBaseException, OSError, RuntimeError):
+        weights = OmegaConf.select(cfg, "model.weights")  # a file, or a name of torchvision's
+        if isinstance(weights, str) and (file := cwd / Path(weights).expanduser()).exists():
+            found["model.weights"] = str(file)
     if "tracking.uri" in found:
         found["tracking.uri"] = in_folder(found["tracking.uri"], cwd)
     found |= {key: str(cwd / Path(found[key]).expanduser()) for key in ("data.root", "resume") if key in found}
@@ -101,8 +105,8 @@ def where_typed(cfg: DictConfig, cwd: Path) -> DictConfig:
 def job_config(cfg: DictConfig) -> dict[str, Any]:
     """Returns a job's resolved configuration, without what is its sweep's alone and the password of its store.
 
-    It is kept, in checkpoints and in the store, which others may read, from other folders: hence a folder of images is
-    given by its whole path.
+    It is kept, in checkpoints and in the store, which others may read, from other folders: hence a folder of images and
+    a file of weights are given by their whole paths.
 
     Raises:
         ConfigError: a value is missing or refers to something that does not exist.
@@ -111,11 +115,12 @@ def job_config(cfg: DictConfig) -> dict[str, Any]:
     tracking = config.get("tracking")
     if isinstance(tracking, dict) and isinstance(uri := tracking.get("uri"), str):
         config["tracking"] = {**tracking, "uri": without_password(uri)}
-    data = config.get("data")
-    if isinstance(data, dict) and isinstance(root := data.get("root"), str):
-        with suppress(OSError, RuntimeError):  # may not be looked at, or a ~ of nobody's: said where it is opened
-            if (folder := Path(root).expanduser()).is_dir():
-                config["data"] = {**data, "root": str(folder.absolute())}
+    for group, option, is_there in (("data", "root", Path.is_dir), ("model", "weights", Path.exists)):
+        options = config.get(group)
+        if isinstance(options, dict) and isinstance(path := options.get(option), str):
+            with suppress(OSError, RuntimeError):  # may not be looked at, or a ~ of nobody's: said where it is opened
+                if is_there(place := Path(path).expanduser()):
+                    config[group] = {**options, option: str(place.absolute())}
     return config
 
 

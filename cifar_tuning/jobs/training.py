@@ -149,5 +149,8 @@ def _log_facts(parts: Parts, shape: tuple[int, int, int], device: torch.device, 
     parameters, macs = count_parameters(parts.model), count_macs(parts.model, shape)
     facts: dict[str, float | str] = {"model/parameters": parameters, "model/macs": macs, "device": str(device)}
     parts.tracking.log_facts(facts | formats._asdict())
-    log.info("%s: %s parameters, %s MACs per image", type(parts.model).__name__, f"{parameters:,}", f"{macs:,}")
+    frozen = sum(parameter.numel() for parameter in parts.model.parameters()) - parameters
+    beside = f" to train and {frozen:,} frozen ones" if frozen else ""
+    name = type(parts.model).__name__
+    log.info("%s: %s parameters%s, %s MACs per image", name, f"{parameters:,}", beside, f"{macs:,}")
     return {"model/parameters": float(parameters), "model/macs": float(macs)}

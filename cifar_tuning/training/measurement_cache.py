@@ -76,6 +76,8 @@ def key_of(model: nn.Module, device: torch.device, batch_shape: tuple[int, int, 
     # Rates of dropout and batch norm's momentum make no difference; of rate 0 a dropout may be an Identity.
     layers = re.sub(r"\bDropout\(.*?\)", "Identity()", repr(model))
     layers = re.sub(r"\b(p|momentum)=[\d.e+-]+", "", layers)
+    # A backward pass leaves out what is frozen.
+    layers += "".join(name for name, value in model.named_parameters() if not value.requires_grad)
     structure = hashlib.sha256(layers.encode()).hexdigest()[:16]
     return f"{structure} {batch_shape} {processor} torch {torch.__version__} layers {LAYERS}"
 

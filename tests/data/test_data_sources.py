@@ -17,9 +17,10 @@ import pytest
 from standin import md5
 
 from cifar_tuning.data.formats import decode_pickles, decode_pngs
-from cifar_tuning.data.sources import CanonicalDownload, NpmPackage, default_sources, lend_certificates
+from cifar_tuning.data.sources import CanonicalDownload, NpmPackage, default_sources
 from cifar_tuning.data.spec import CIFAR10_SPEC, CorruptError, SourceError
 from cifar_tuning.data.store import Store
+from cifar_tuning.network import lend_certificates
 
 
 class Server(http.server.ThreadingHTTPServer):

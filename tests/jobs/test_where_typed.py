@@ -126,6 +126,13 @@ def test_a_folder_of_images_is_kept_by_its_whole_path(configure, tmp_path, monke
     assert config["data"]["root"] == kept.format(tmp_path)
 
 
+@pytest.mark.parametrize(("weights", "meant"), [("w.pt", "{}/w.pt"), ("DEFAULT", "DEFAULT"), ("null", None)])
+def test_a_file_of_weights_is_where_the_command_was_typed(configure, tmp_path, weights, meant):
+    (tmp_path / "w.pt").touch()
+    cfg = configure("model=torchvision", f"model.weights={weights}")
+    assert where_typed(cfg, tmp_path).model.weights == (meant and meant.format(tmp_path))
+
+
 @pytest.mark.parametrize("before", [None, "outside"])
 def test_a_jobs_environment_is_there_for_its_values(monkeypatch, before):
     if before is None:

@@ -175,6 +175,10 @@ def test_dropout_makes_another_model_of_none():
     assert key_of(nn.Sequential(nn.Dropout2d(0.2)), CPU, SHAPE) != names[0]
 
 
+def test_a_frozen_model_is_measured_by_itself():
+    assert key_of(nn.Linear(3, 3), CPU, SHAPE) != key_of(nn.Linear(3, 3).requires_grad_(False), CPU, SHAPE)
+
+
 def test_a_stack_that_does_not_run_leaves_the_decision_to_one_model(monkeypatch, tmp_path):
     """A model of the user's whose code is not for features side by side: why it is not stacked is said elsewhere."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
