@@ -51,9 +51,7 @@ def print_start(study: optuna.Study, options: StudyOptions) -> None:
         print(left_out)
 
 
-def print_end(
-    study: optuna.Study, options: StudyOptions, timed_out: bool = False, stopped_by: str | None = None
-) -> None:
+def print_end(study: optuna.Study, options: StudyOptions, timed_out: bool, stopped_by: str | None) -> None:
     """Prints the winner, the best five, what pruning saved, why trials failed and how to go on.
 
     Args:
