@@ -7,6 +7,7 @@ What counts is when the command began, which all of its workers know; two comman
 from typing import Any
 
 import optuna
+from optuna.samplers import BruteForceSampler
 from optuna.trial import FrozenTrial, TrialState
 
 from cifar_tuning.tuning.options import StudyOptions
@@ -52,3 +53,30 @@ def to_enqueue(study: optuna.Study, options: StudyOptions) -> list[dict[str, Any
     others = [trial for trial in study.get_trials(deepcopy=False) if trial.number not in gone]
     known = [params for t in others for params in (t.params, t.system_attrs.get("fixed_params"))]
     return [params for i, params in enumerate(wanted) if params not in known and params not in wanted[:i]]
+
+
+def exhausted(study: optuna.Study) -> bool:
+    """Whether every point of the search space is tried or in training, where the sampler has an end of its own.
+
+    A grid's is known beforehand.
+    """
+    if not isinstance(study.sampler, BruteForceSampler):
+        return False
+    drawn = [t for t in study.get_trials(deepcopy=False) if t.params and t.state != TrialState.WAITING]
+    if not drawn:
+        return False
+    try:
+        # The only way to ask: it draws nothing and writes nothing.
+        study.sampler.after_trial(study, drawn[-1], TrialState.FAIL, None)
+    except RuntimeError as refusal:
+        if not stops_study(refusal):
+            raise
+        return True
+    except ValueError:  # the space has changed, which the sampler will say when it draws
+        return False
+    return False
+
+
+def stops_study(error: RuntimeError) -> bool:
+    """Whether a sampler wants to stop a study that has no further points, which is only allowed inside `optimize`."""
+    return "`Study.stop` is supposed to be invoked" in str(error)

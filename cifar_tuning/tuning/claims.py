@@ -13,58 +13,43 @@ import uuid
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
-from optuna import Study
 from optuna.exceptions import UpdateFinishedTrialError
-from optuna.samplers import BruteForceSampler
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from cifar_tuning.processes import TOLERANCE_SECONDS, host, lives, started
 from cifar_tuning.text import counted
+from cifar_tuning.tuning.budget import exhausted
+from cifar_tuning.tuning.endings import Endings
 from cifar_tuning.tuning.heartbeats import Heartbeats
+from cifar_tuning.tuning.place import AGAIN, OWNER
 from cifar_tuning.tuning.pruners import learn_brackets
-from cifar_tuning.tuning.storage import LOCK_SECONDS, TAKING_SECONDS, Storage, study_lock
+from cifar_tuning.tuning.storage import LOCK_SECONDS, TAKING_SECONDS, study_lock
 
 log = logging.getLogger(__name__)
 
-# Names of a trial's system attributes, which neither the samplers nor Optuna's plots see: the process that has it, the
-# moment at which one was about to take it, how often its process died, and whether an earlier one began it.
-OWNER = "cifar_tuning:owner"
+# Further system attributes of a trial: the moment at which a process was about to take it, and how often its process
+# died.
 TAKING = "cifar_tuning:taking"
 RETRIES = "cifar_tuning:retries"
-AGAIN = "cifar_tuning:again"
 
 
 class Claims:
     """Hands out a study's trials, each to one process, no more than `n_trials` in all.
 
     Args:
-        study: with its sampler.
-        storage: of the study.
-        folder: the study's.
+        endings: ends a trial that only its process did not tell the study of, or that died too often.
         n_trials: the study's total.
         max_retry: how often a trial whose process died is taken up again; None: always.
-        settle: ends a trial that only its process did not tell the study of; true if the trial has ended.
-        fail: ends a trial as failed, given its number and the reason.
     """
 
-    def __init__(
-        self,
-        study: Study,
-        storage: Storage,
-        folder: Path,
-        n_trials: int,
-        max_retry: int | None,
-        settle: Callable[[int], bool],
-        fail: Callable[[int, str], None],
-    ) -> None:
+    def __init__(self, endings: Endings, n_trials: int, max_retry: int | None) -> None:
+        self.endings, self.n_trials, self.max_retry = endings, n_trials, max_retry
+        self.study, self.folder = endings.study, endings.folder
         # Itself: Optuna's cache around it passes neither heartbeats nor changes of state on as they are.
-        self.storage, self.study_id = storage, study._study_id
-        self.heartbeats = Heartbeats(storage)
-        self.study, self.folder, self.n_trials, self.max_retry = study, folder, n_trials, max_retry
-        self.settle, self.fail = settle, fail
+        self.storage, self.study_id = endings.storage, endings.study._study_id
+        self.heartbeats = Heartbeats(self.storage)
         self.process = {"host": host(), "pid": os.getpid(), "started": started(os.getpid()), "id": uuid.uuid4().hex[:8]}
 
     def take(self, count: int, suggest: Callable[[Trial], bool]) -> list[Trial] | None:
@@ -172,11 +157,11 @@ class Claims:
         return self.storage.engine.dialect.name in ("sqlite", "postgresql") or time.time() - start > TAKING_SECONDS
 
     def _take_up(self, trial: FrozenTrial) -> None:
-        if self.settle(trial.number):
+        if self.endings.settle(trial.number):
             return
         retries = trial.system_attrs.get(RETRIES, 0) + 1
         if self.max_retry is not None and retries > self.max_retry:
-            self.fail(trial.number, f"its process died {counted(retries, 'time')}")
+            self.endings.fail(trial.number, f"its process died {counted(retries, 'time')}")
             return
         log.warning("Trial %d: its process died; it goes on from its last checkpoint, if there is one.", trial.number)
         self.storage.record_heartbeat(trial._trial_id)  # so that no other machine takes it up at the same time
@@ -188,33 +173,6 @@ class Claims:
             self.storage.set_trial_state_values(trial_id, state)
         except UpdateFinishedTrialError:
             log.warning("A trial that was to be taken up has meanwhile been finished by its process.")
-
-
-def exhausted(study: Study) -> bool:
-    """Whether every point of the search space is tried or in training, where the sampler has an end of its own.
-
-    A grid's is known beforehand.
-    """
-    if not isinstance(study.sampler, BruteForceSampler):
-        return False
-    drawn = [t for t in study.get_trials(deepcopy=False) if t.params and t.state != TrialState.WAITING]
-    if not drawn:
-        return False
-    try:
-        # The only way to ask: it draws nothing and writes nothing.
-        study.sampler.after_trial(study, drawn[-1], TrialState.FAIL, None)
-    except RuntimeError as refusal:
-        if not stops_study(refusal):
-            raise
-        return True
-    except ValueError:  # the space has changed, which the sampler will say when it draws
-        return False
-    return False
-
-
-def stops_study(error: RuntimeError) -> bool:
-    """Whether a sampler wants to stop a study that has no further points, which is only allowed inside `optimize`."""
-    return "`Study.stop` is supposed to be invoked" in str(error)
 
 
 def _start(trial: FrozenTrial) -> float:

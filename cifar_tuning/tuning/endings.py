@@ -16,7 +16,7 @@ from optuna.trial import TrialState
 
 from cifar_tuning.files import write_text
 from cifar_tuning.text import without_password
-from cifar_tuning.tuning.claims import stops_study
+from cifar_tuning.tuning.budget import stops_study
 from cifar_tuning.tuning.exits import reason
 from cifar_tuning.tuning.storage import STORAGE_ERRORS, Storage
 from cifar_tuning.tuning.trial import Outcome, may_go_on, outcomes

@@ -56,11 +56,9 @@ class Engine:
         self.launcher = Plugins.instance().instantiate_launcher(
             config=options.config, hydra_context=context, task_function=task
         )
-        storage, folder = storage_of(options), options.place.folder
-        self.storage = storage
-        self.endings = Endings(study, storage, folder, sweeper.repeats, len(options.directions))
-        limits = limit(study, options), sweeper.max_retry
-        self.claims = Claims(study, storage, folder, *limits, self.endings.settle, self.endings.fail)
+        self.storage = storage_of(options)
+        self.endings = Endings(study, self.storage, options.place.folder, sweeper.repeats, len(options.directions))
+        self.claims = Claims(self.endings, limit(study, options), sweeper.max_retry)
         # The fused launcher takes another trial whenever one ends; others launch batches, and wait for all of one.
         self.flow: TrainInTurn | None = getattr(self.launcher, "flow", None)
         self.room = max(options.config.hydra.launcher.get("stack") or 1, -(-sweeper.n_jobs // workers))
@@ -193,8 +191,11 @@ class Engine:
             UserError: the launcher could not start any job; the trials are given back.
         """
         why = reason(error)
-        running = self._still_running(trials)
-        if not isinstance(error, HydraException) and not any(self._begun(trial.number) for trial in trials):
+        now = {trial.number: trial for trial in self.study.get_trials(deepcopy=False)}
+        running = [trial for trial in trials if self.claims.is_mine(now[trial.number])]
+        folder, numbers = self.options.place.folder, [trial.number for trial in trials]
+        begun = any((folder / str(number)).is_dir() or self.endings.left(number) for number in numbers)
+        if not isinstance(error, HydraException) and not begun:
             for trial in running:
                 self.claims.release(trial.number)
             raise UserError(f"hydra/launcher could not start a job: {why}\nNo trial is lost.") from error
@@ -206,15 +207,6 @@ class Engine:
             else:
                 log.warning("Trial %d: its job was lost (%s).", trial.number, why.splitlines()[0])
                 self.claims.again(trial.number)
-
-    def _begun(self, number: int) -> bool:
-        folder = self.options.place.folder / str(number)
-        return folder.is_dir() or bool(self.endings.left(number))
-
-    def _still_running(self, trials: list[Trial]) -> list[Trial]:
-        """Those of the trials that have not ended and are still this process's."""
-        now = {t.number: t for t in self.study.get_trials(deepcopy=False)}
-        return [trial for trial in trials if self.claims.is_mine(now[trial.number])]
 
     def _failed(self) -> list[optuna.trial.FrozenTrial] | None:
         """Returns the trials that failed since the command began; None if they are no more than is allowed."""

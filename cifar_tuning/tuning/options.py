@@ -103,7 +103,7 @@ class StudyOptions:
     def n_trials(self) -> int:
         """The total number of trials; the number of points if the sampler tries all, and they are fewer.
 
-        How many a function of the user's describes is only known once all are tried: see `claims.exhausted`.
+        How many a function of the user's describes is only known once all are tried: see `budget.exhausted`.
         """
         total = int(self.sweeper.n_trials)
         return min(total, math.prod(map(len, self.space.grid().values()))) if self.exhaustive else total

@@ -18,8 +18,11 @@ STORAGE_FILE = "optuna.db"
 # What a job is to its study, where Hydra lets a sweep say so: which of a trial's seeds it trains, or that it trains
 # the winner once more. (A job's configuration may not differ from the sweep's in hydra.sweeper.)
 REPEAT, RETRAIN = "hydra.job.env_set.CIFAR_TUNING_REPEAT", "hydra.job.env_set.CIFAR_TUNING_RETRAIN"
-# System attribute of a trial: the overrides of its jobs.
+# System attributes of a trial, which neither the samplers nor Optuna's plots see: the overrides of its jobs, the
+# process that has it, and whether an earlier one began it.
 OVERRIDES = "cifar_tuning:overrides"
+OWNER = "cifar_tuning:owner"
+AGAIN = "cifar_tuning:again"
 
 
 class LostTrial(SystemExit):

@@ -16,8 +16,7 @@ from cifar_tuning import PROJECT_ROOT
 from cifar_tuning.files import write_text
 from cifar_tuning.overrides import of_job
 from cifar_tuning.text import command_line, counted, override, without_password
-from cifar_tuning.tuning.budget import finished, limit
-from cifar_tuning.tuning.claims import exhausted
+from cifar_tuning.tuning.budget import exhausted, finished, limit
 from cifar_tuning.tuning.options import StudyOptions
 from cifar_tuning.tuning.overlays import as_overlay, looks_for_studies
 from cifar_tuning.tuning.place import OVERRIDES, objectives_of

@@ -14,8 +14,8 @@ from rich.table import Table
 from cifar_tuning.databases import with_driver
 from cifar_tuning.targets import is_tracked
 from cifar_tuning.text import command_line, counted, override, with_comment, without_password
-from cifar_tuning.tuning.budget import finished, forgiven, limit
-from cifar_tuning.tuning.claims import exhausted, is_foreign
+from cifar_tuning.tuning.budget import exhausted, finished, forgiven, limit
+from cifar_tuning.tuning.claims import is_foreign
 from cifar_tuning.tuning.options import StudyOptions
 from cifar_tuning.tuning.overlays import looks_for_studies
 from cifar_tuning.tuning.place import folder_of_model, more_to_type, objectives_of
@@ -51,9 +51,7 @@ def print_start(study: optuna.Study, options: StudyOptions) -> None:
         print(left_out)
 
 
-def print_end(
-    study: optuna.Study, options: StudyOptions, timed_out: bool = False, stopped_by: str | None = None
-) -> None:
+def print_end(study: optuna.Study, options: StudyOptions, timed_out: bool, stopped_by: str | None) -> None:
     """Prints the winner, the best five, what pruning saved, why trials failed and how to go on.
 
     Args:

@@ -18,9 +18,8 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from cifar_tuning.processes import asked_to_stop
 from cifar_tuning.training.events import EpochMetrics, Listener
-from cifar_tuning.tuning.claims import AGAIN, OWNER
 from cifar_tuning.tuning.options import make_pruner
-from cifar_tuning.tuning.place import LostTrial, is_trial, study_place
+from cifar_tuning.tuning.place import AGAIN, OWNER, LostTrial, is_trial, study_place
 from cifar_tuning.tuning.storage import STORAGE_ERRORS, open_storage, patiently
 from cifar_tuning.tuning.study import PRUNER
 

@@ -20,7 +20,8 @@ from cifar_tuning import PROJECT_ROOT
 from cifar_tuning.reporting.summary import read_results
 from cifar_tuning.tracking.reading import read_sweep
 from cifar_tuning.training.checkpoint import Taken
-from cifar_tuning.tuning.claims import OWNER, RETRIES
+from cifar_tuning.tuning.claims import RETRIES
+from cifar_tuning.tuning.place import OWNER
 from cifar_tuning.tuning.storage import open_storage
 from cifar_tuning.tuning.study import FIXED
 from cifar_tuning.tuning.trial import TrialReporter

@@ -24,7 +24,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from cifar_tuning import PROJECT_ROOT
 from cifar_tuning.tracking import facts
-from cifar_tuning.tuning.claims import OWNER
+from cifar_tuning.tuning.place import OWNER
 from cifar_tuning.tuning.storage import open_storage
 
 pytestmark = pytest.mark.services

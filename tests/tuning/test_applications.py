@@ -17,8 +17,9 @@ from optuna.trial import TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
 from cifar_tuning.targets import STUDY_SWEEPER, TRUST_VARIABLE
-from cifar_tuning.tuning.claims import OWNER, RETRIES, Claims
+from cifar_tuning.tuning.claims import RETRIES, Claims
 from cifar_tuning.tuning.finding import find_study
+from cifar_tuning.tuning.place import OWNER
 
 APP = Path(__file__).with_name("sphere.py")
 

@@ -18,26 +18,22 @@ from sqlalchemy.exc import IllegalStateChangeError
 from cifar_tuning import processes
 from cifar_tuning.training.events import EpochMetrics
 from cifar_tuning.tuning import summary
-from cifar_tuning.tuning.claims import AGAIN, OWNER, RETRIES, TAKING, Claims, is_foreign
+from cifar_tuning.tuning.claims import RETRIES, TAKING, Claims, is_foreign
 from cifar_tuning.tuning.endings import Endings, stopped_by
-from cifar_tuning.tuning.place import LostTrial
+from cifar_tuning.tuning.place import AGAIN, OWNER, LostTrial
 from cifar_tuning.tuning.storage import open_storage
 from cifar_tuning.tuning.trial import TrialReporter, on_job_end, outcomes
 
 
 @pytest.fixture
-def claims(tmp_path):
+def endings(tmp_path):
     storage = open_storage(f"sqlite:///{tmp_path}/optuna.db")
-    study = optuna.create_study(storage=storage, study_name="s")
-    failed = []
-    claims = Claims(study, storage, tmp_path, 4, 3, settle=lambda number: False, fail=lambda *how: failed.append(how))
-    claims.failed = failed
-    return claims
+    return Endings(optuna.create_study(storage=storage, study_name="s"), storage, tmp_path, repeats=1, objectives=1)
 
 
 @pytest.fixture
-def endings(claims, tmp_path):
-    return Endings(claims.study, claims.storage, tmp_path, repeats=1, objectives=1)
+def claims(endings):
+    return Claims(endings, 4, 3)
 
 
 @pytest.fixture
@@ -101,7 +97,7 @@ def test_a_signal_while_a_trial_changes_hands(claims, monkeypatch):
     """One that another process gave back is still that one's for a moment after it was taken."""
     (given_back,) = claims.take(1, lambda trial: True)
     claims.release(given_back.number)
-    other = Claims(claims.study, claims.storage, claims.folder, 4, 3, claims.settle, claims.fail)
+    other = Claims(claims.endings, 4, 3)
     ask = other.study.ask
 
     def interrupted():
@@ -130,7 +126,7 @@ def test_an_interrupted_take_leaves_what_is_in_training(claims):
 
 
 def test_an_interrupted_take_leaves_what_another_process_trains(claims):
-    other = Claims(claims.study, claims.storage, claims.folder, 4, 3, claims.settle, claims.fail)
+    other = Claims(claims.endings, 4, 3)
     (theirs,) = other.take(1, lambda trial: True)
 
     def interrupt(trial):
@@ -214,7 +210,7 @@ def test_a_dead_process_may_have_left_its_trials_outcome(claims, settles, state)
             claims.study.tell(number, 0.9)
         return settles
 
-    claims.settle = settle
+    claims.endings.settle = settle
     (trial,) = claims.take(1, lambda trial: True)
     owner = {**claims.process, "pid": 2**22 + 1}
     claims.storage.set_trial_system_attr(trial._trial_id, OWNER, json.dumps(owner))
@@ -306,7 +302,8 @@ def test_who_dies_too_often_fails_with_the_reason(claims):
     (trial,) = claims.take(1, lambda trial: True)
     claims.storage.set_trial_system_attr(trial._trial_id, RETRIES, 3)
     claims.again(trial.number)
-    assert claims.failed == [(0, "its process died 4 times")]
+    (after,) = claims.study.get_trials()
+    assert (after.state, after.user_attrs["error"]) == (TrialState.FAIL, "its process died 4 times")
 
 
 def test_without_a_limit_nobody_dies_too_often(claims):
@@ -315,7 +312,7 @@ def test_without_a_limit_nobody_dies_too_often(claims):
     claims.max_retry = None
     claims.again(trial.number)
     (after,) = claims.study.get_trials()
-    assert (claims.failed, after.state, after.system_attrs[RETRIES]) == ([], TrialState.WAITING, 31)
+    assert (after.state, after.system_attrs[RETRIES]) == (TrialState.WAITING, 31)
 
 
 def test_an_earlier_job_notices_that_its_trial_was_taken_again(claims):
@@ -402,7 +399,7 @@ def test_one_database_in_two_folders_has_one_lock(claims, tmp_path):
     study = optuna.load_study(study_name="s", storage=open_storage(f"sqlite:///{tmp_path}/optuna.db"))
     folder = tmp_path / "elsewhere"
     folder.mkdir()
-    other = Claims(study, claims.storage, folder, 4, 3, settle=lambda number: False, fail=lambda *how: None)
+    other = Claims(Endings(study, claims.storage, folder, repeats=1, objectives=1), 4, 3)
     taken = []
     thread = Thread(target=lambda: taken.append(other.take(1, lambda trial: True)))
 

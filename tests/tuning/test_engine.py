@@ -66,7 +66,7 @@ def make(storage, tmp_path):
             begin=0.0,
         )
         engine.endings = Endings(study, storage, tmp_path, repeats, 1)
-        engine.claims = Claims(study, storage, tmp_path, n_trials, 3, engine.endings.settle, engine.endings.fail)
+        engine.claims = Claims(engine.endings, n_trials, 3)
         engine.launcher = Launcher(dict(answers))
         trials = engine.claims.take(count, lambda trial: bool(trial.suggest_int("x", 1, 8)))
         return engine, trials

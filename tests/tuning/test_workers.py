@@ -17,7 +17,7 @@ from optuna.trial import TrialState, create_trial
 from cifar_tuning import processes
 from cifar_tuning.errors import UserError
 from cifar_tuning.tuning import worker_count, workers
-from cifar_tuning.tuning.claims import OWNER
+from cifar_tuning.tuning.place import OWNER
 from cifar_tuning.tuning.workers import Workers
 
 FUSED = {"_target_": "cifar_tuning.fused.launcher.FusedLauncher", "stack": None}
