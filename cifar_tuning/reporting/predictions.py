@@ -3,34 +3,11 @@
 import csv
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
-import torch
-from torch import Tensor, nn
-from tqdm import tqdm
+from torch import Tensor
 
 from cifar_tuning.errors import UserError
 from cifar_tuning.files import written
-
-
-@torch.inference_mode()
-def predict(model: nn.Module, batches: Any) -> tuple[Tensor, Tensor]:
-    """Returns the most likely class of every image and its probability (softmax), int64 N and float32 N on the CPU.
-
-    A progress bar shows how many are done.
-
-    Args:
-        model: on the batches' device, in evaluation mode.
-        batches: pairs of images N×C×H×W and labels, in order; has `count` and a length.
-    """
-    predicted, probabilities = [], []
-    with tqdm(total=batches.count, unit=" images", desc="predicting", disable=None) as bar:  # on a terminal only
-        for images, labels in batches:
-            logits = model(images)
-            predicted.append(logits.argmax(1))
-            probabilities.append(logits.float().softmax(1).amax(1))
-            bar.update(len(labels))
-    return torch.cat(predicted).cpu(), torch.cat(probabilities).cpu()
 
 
 def write_csv(
