@@ -82,7 +82,6 @@ def make_material(cfg: DictConfig, sweep: "SweepRecord", scratch: Path) -> Mater
         export=Path(cfg.export) if cfg.export is not None else None,
         forest=picture,
         curves=lines,
-        shown=min(curves.MOST_LINES, len(table.configurations)),
         retrained=_retrained(sweep, metric, cfg.seed_key),
         study=study,
         study_pictures=study_pictures,
