@@ -20,19 +20,19 @@ from cifar_tuning.tuning.claims import owner_of
 STOCK, OURS = "stock", "study"
 SWEEPERS = {STOCK: ["hydra/sweeper=optuna", "hydra.sweeper.direction=maximize"], OURS: ["hydra/sweeper=study"]}
 ALONE = {STOCK: [], OURS: ["hydra.sweeper.workers=1"]}
+# Of a study with pruning: its trials, and the epochs of a whole one.
+TRIALS, EPOCHS = 40, 15
 QUIET = ["trainer.device=cpu", "tracking=none"]
 
 
-def pruning(repeats: int, train_limit: int | None, trials: int = 40, epochs: int = 15) -> Path:
+def pruning(repeats: int, train_limit: int | None) -> Path:
     """Counts the epochs that pruning saves and what it does to the best accuracy.
 
     Args:
         repeats: studies of each kind, with sampler seeds 0, 1, …
         train_limit: training images; None: all 45,000.
-        trials: of each study.
-        epochs: of a whole trial.
     """
-    settings = {"trials": trials, "epochs": epochs, "train_limit": train_limit}
+    settings = {"trials": TRIALS, "epochs": EPOCHS, "train_limit": train_limit}
     file = measure.file_of("pruning")
     # A study takes up to an hour: those that are there stay. To measure one again, take it out of the file.
     known = json.loads(file.read_text()) if file.is_file() else {}
@@ -41,8 +41,8 @@ def pruning(repeats: int, train_limit: int | None, trials: int = 40, epochs: int
 
     def options(seed: int) -> list[str]:
         return [
-            *("study=simplenn", f"trainer.epochs={epochs}", f"hydra.sweeper.n_trials={trials}"),
-            *(f"schedule.decay_epochs=range(3,{epochs + 1})", "hydra.sweeper.n_jobs=1"),
+            *("study=simplenn", f"trainer.epochs={EPOCHS}", f"hydra.sweeper.n_trials={TRIALS}"),
+            *(f"schedule.decay_epochs=range(3,{EPOCHS + 1})", "hydra.sweeper.n_jobs=1"),
             *(f"hydra.sweeper.sampler.seed={seed}", f"data.train_limit={train_limit or 'null'}"),
         ]
 
@@ -74,14 +74,13 @@ def _summary(rounds: list[dict[str, Any]]) -> dict[str, float]:
     return {"times_fewer_epochs": round(statistics.mean(fewer), 2), "points_gained": round(statistics.mean(gain), 2)}
 
 
-def waiting(repeats: int = 1, train_limit: int = 5000, seeds: int = 20) -> Path:
+def waiting(repeats: int) -> Path:
     """Times two workers against two jobs at a time under joblib, trials of 2 and of 20 epochs in random order.
 
     Args:
         repeats: pairs of studies; each shuffles the trials anew, both sweepers alike.
-        train_limit: training images.
-        seeds: trials of either length.
     """
+    train_limit, seeds = 5000, 20
     times: dict[str, list[float]] = {STOCK: [], OURS: []}
     own = {
         STOCK: ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "hydra.sweeper.n_jobs=2"],
@@ -104,8 +103,9 @@ def waiting(repeats: int = 1, train_limit: int = 5000, seeds: int = 20) -> Path:
     return file
 
 
-def overhead(trials: int = 200, workers: int = 4) -> Path:
+def overhead() -> Path:
     """Times trials of a millisecond with an MLflow run each, several workers on one SQLite file."""
+    trials, workers = 200, 4
     with tempfile.TemporaryDirectory() as folder:
         app = Path(__file__).with_name("study_app.py")
         command = [str(app), "-m", "hydra/sweeper=study", "x=interval(-5.0,5.0)", "y=choice(1,2,3)"]

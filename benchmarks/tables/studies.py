@@ -7,6 +7,9 @@ from typing import Any, NamedTuple
 from benchmarks.tables.cells import HOLDS, MISSED, Figures, against, beginning, verdict, where
 from cifar_tuning.reporting.statistics import compare
 
+# Points of accuracy that pruning may cost.
+GOAL = -0.5
+
 
 class _Study(NamedTuple):
     epochs: int
@@ -74,18 +77,17 @@ def pruning(content: Figures) -> list[str]:
     return rows
 
 
-def points_gained(rounds: Sequence[Mapping[str, Any]], goal: float = -0.5) -> tuple[str, str]:
+def points_gained(rounds: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
     """Returns what pruning does to the best accuracy, with its interval, and whether that is above the goal.
 
     Args:
         rounds: studies of one sampler seed, pruned and not; those that lack one of them do not count.
-        goal: in points.
     """
     pairs = _pairs(rounds)
     found = compare({pair.seed: pair.ours.best for pair in pairs}, {pair.seed: pair.stock.best for pair in pairs})
     points, half = 100 * found.difference, 100 * (found.half_width or math.inf)
     interval = f" ± {half:.2f}, 95 %" if math.isfinite(half) else ""
-    holds = HOLDS if points - half >= goal else "in the mean, not beyond chance" if points >= goal else MISSED
+    holds = HOLDS if points - half >= GOAL else "in the mean, not beyond chance" if points >= GOAL else MISSED
     return f"{points:+.2f}{interval}", holds
 
 

@@ -72,11 +72,12 @@ def find_problems(config: dict[str, Any]) -> list[str]:
     """
     if lacking := lacking_parts(config):
         return lacking
-    problems = [
-        f"{key}={value}: must be {rule.expected}{_as_text(value, rule)}"
-        for key, rule in RULES.items()
-        if (value := _select(config, key)) is not _ABSENT and not rule.holds(value)
-    ]
+    problems = []
+    for key, rule in RULES.items():
+        group, _, option = key.rpartition(".")
+        options = config[group] if group else config
+        if option in options and not rule.holds(value := options[option]):
+            problems.append(f"{key}={value}: must be {rule.expected}{_as_text(value, rule)}")
     for group in GROUPS:
         problems += _check_group(group, config[group])
     return problems + _check_together(config)
@@ -260,15 +261,3 @@ def find_target(name: str) -> Any:
 def _found(name: str) -> Any:
     # Partly, it is looked up as for a call, and not called.
     return instantiate({"_target_": name, "_partial_": True}).func
-
-
-_ABSENT = object()
-
-
-def _select(config: dict[str, Any], key: str) -> Any:
-    value: Any = config
-    for part in key.split("."):
-        if not isinstance(value, dict) or part not in value:
-            return _ABSENT
-        value = value[part]
-    return value

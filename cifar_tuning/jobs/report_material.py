@@ -82,7 +82,6 @@ def make_material(cfg: DictConfig, sweep: "SweepRecord", scratch: Path) -> Mater
         export=Path(cfg.export) if cfg.export is not None else None,
         forest=picture,
         curves=lines,
-        shown=min(curves.MOST_LINES, len(table.configurations)),
         retrained=_retrained(sweep, metric, cfg.seed_key),
         study=study,
         study_pictures=study_pictures,
@@ -179,11 +178,6 @@ def _effects(table: Table, aim: Aim, scratch: Path) -> tuple[Sequence[Finding], 
 
 def _curves(sweep: "SweepRecord", table: Table, scratch: Path) -> Path | None:
     """Draws the curves of the best configurations; returns the picture, if there are any."""
-    panels = _panels(sweep, table)
-    return curves.draw(panels, scratch / "curves.png") if panels else None
-
-
-def _panels(sweep: "SweepRecord", table: Table) -> dict[str, dict[str, curves.Band]]:
     shown: dict[str, list[Any]] = {
         table.label(c): list(c.runs.values()) for c in table.configurations[: curves.MOST_LINES]
     }
@@ -197,7 +191,7 @@ def _panels(sweep: "SweepRecord", table: Table) -> dict[str, dict[str, curves.Ba
     for name in curves.worth_drawing(samples, table.metric):
         found = {label: list(sweep.curves(name, runs).values()) for label, runs in shown.items()}
         panels[name] = {label: curves.band(lines) for label, lines in found.items() if lines}
-    return panels
+    return curves.draw(panels, scratch / "curves.png") if panels else None
 
 
 def _study(table: Table, aim: Aim, scratch: Path) -> tuple[list[str], list[Path]]:

@@ -1,6 +1,7 @@
 """Whether a job may resume a given run: the options that must agree, and the command that makes them."""
 
 import inspect
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -46,12 +47,16 @@ def with_defaults(config: dict[str, Any], other: dict[str, Any]) -> dict[str, An
 def _defaults(group: dict[str, Any], other: object) -> dict[str, Any]:
     if not isinstance(other, dict) or other.get("_target_") != group.get("_target_"):
         return {}
+    found = {name: p.default for name, p in _parameters(group).items() if p.default is not p.empty}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in found.items()}
+
+
+def _parameters(group: dict[str, Any]) -> Mapping[str, inspect.Parameter]:
+    """Returns what a group's constructor takes; nothing where that can't be found out."""
     try:
-        parameters = inspect.signature(find_target(str(group.get("_target_")))).parameters
+        return inspect.signature(find_target(str(group.get("_target_")))).parameters
     except Exception:  # whoever builds the group will say what is wrong with it
         return {}
-    found = {name: p.default for name, p in parameters.items() if p.default is not inspect.Parameter.empty}
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in found.items()}
 
 
 def differences(config: dict[str, Any], checkpoint: Checkpoint, source: str, folder: Path) -> list[str]:
@@ -154,11 +159,7 @@ def _of_trainer(config: dict[str, Any]) -> dict[str, Any]:
 
 def _is_given_epochs(schedule: dict[str, Any]) -> bool:
     """Whether a schedule is told the run's length without a word in the configuration (see `Schedule`)."""
-    try:
-        wanted = inspect.signature(find_target(str(schedule.get("_target_")))).parameters
-    except Exception:  # whoever builds it will say what is wrong with it
-        return False
-    return "epochs" in wanted and "epochs" not in schedule
+    return "epochs" in _parameters(schedule) and "epochs" not in schedule
 
 
 def _has_ended(folder: Path) -> bool:

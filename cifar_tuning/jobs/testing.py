@@ -4,10 +4,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from cifar_tuning.data.batches import EvalBatches
 from cifar_tuning.jobs.batches import EVAL_BATCH
-from cifar_tuning.reporting.predictions import predict
 
 
 def label_test_images(model: nn.Module, data: Any, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -23,7 +23,9 @@ def label_test_images(model: nn.Module, data: Any, device: torch.device) -> tupl
 
 
 def probabilities_of(model: nn.Module, data: Any, images: Tensor, device: torch.device) -> Tensor:
-    """Returns how likely the model holds each class of images, float32 N×classes, on the CPU.
+    """Returns how likely the model holds each class of images (softmax), float32 N×classes, on the CPU.
+
+    A progress bar shows how many are done.
 
     Args:
         model: in evaluation mode; moved to the device.
@@ -33,7 +35,14 @@ def probabilities_of(model: nn.Module, data: Any, images: Tensor, device: torch.
     """
     nobodys = torch.zeros(len(images), dtype=torch.int64)
     batches = EvalBatches(images, nobodys, batch_size=EVAL_BATCH, mean=data.mean, std=data.std, device=device)
-    return predict(model.to(device), batches)
+    model.to(device)
+    probabilities = []
+    # A bar on a terminal only.
+    with torch.inference_mode(), tqdm(total=len(images), unit=" images", desc="predicting", disable=None) as bar:
+        for batch, _ in batches:
+            probabilities.append(model(batch).float().softmax(1))
+            bar.update(len(batch))
+    return torch.cat(probabilities).cpu()
 
 
 def accuracy(predicted: Tensor, labels: Tensor) -> float:

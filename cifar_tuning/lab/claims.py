@@ -1,7 +1,6 @@
 """The ten statements of the report's first section, each judged by what was measured."""
 
 import statistics
-from collections.abc import Mapping
 from dataclasses import replace
 
 from cifar_tuning.lab.conclusions import AUGMENTATION
@@ -20,7 +19,6 @@ EARLY_EPOCH = 5
 # A mean of normalised values this far from zero is no rounding.
 NOT_ZERO = 0.01
 IMAGES = ("training", "validation")
-TEXT = "not measured"
 
 
 def claims(results: Results) -> list[Verdict]:
@@ -30,7 +28,7 @@ def claims(results: Results) -> list[Verdict]:
         Verdict(
             "1.2 autograd",
             "False: PyTorch's users do not write back-propagation themselves",
-            TEXT,
+            "not measured",
             ["Nothing to measure: this project's training step calls `loss.backward()`"],
         ),
         _augmentation(results),
@@ -97,10 +95,6 @@ def _augmentation(results: Results) -> Verdict:
 
 def _dropout(results: Results) -> Verdict:
     epoch = min(EARLY_EPOCH, results.experiment("claim_dropout").epochs)
-
-    def early(results: Results, experiment: str, configuration: str) -> Mapping[int, float]:
-        return results.curve_values(experiment, configuration, epoch)
-
     contests = [
         Contest(
             "claim_dropout",
@@ -108,7 +102,7 @@ def _dropout(results: Results) -> Verdict:
             f"model.dropout={rate}",
             f"no dropout after {epoch} epochs",
             f"dropout of {rate}",
-            early,
+            mean_over(slice(epoch, epoch + 1)),
         )
         for rate in ("0.2", "0.5")
     ]

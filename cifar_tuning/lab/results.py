@@ -85,16 +85,6 @@ class Results:
         found = {run.seed: metric(run) for run in self.of(experiment, configuration)}
         return {seed: value for seed, value in found.items() if value is not None}
 
-    def curve_values(self, experiment: str, configuration: str, epoch: int) -> dict[int, float]:
-        """Returns each run's validation accuracy after an epoch, by seed; runs without it are left out."""
-        found = {}
-        for run in self.of(experiment, configuration):
-            values = self.curves.get(run.key, {}).get("val_acc", [])
-            value = values[epoch] if epoch < len(values) else None
-            if value is not None:
-                found[run.seed] = value
-        return found
-
     def curve_means(self, experiment: str, configuration: str, epochs: slice) -> dict[int, float]:
         """Returns each run's mean validation accuracy over epochs, by seed; runs that lack an epoch are left out."""
         found = {}

@@ -96,7 +96,7 @@ def table(results: Results, experiment: str) -> list[str]:
         options = {"trainer.epochs": str(row.epochs or ""), **dict(options_of(row.configuration))}
         cells = [spell_value(options.get(key, ""), key) for key in keys]
         cells += [accuracy(row.published)] if published else []
-        cells.append(mean_and_std(row.ours, seeds))
+        cells.append(_ours(row.ours, seeds))
         cells += [_difference(row)] if published else []
         cells.append(f"{row.best_epochs:.0f} of {row.epochs}" if row.ours else "")
         lines.append(line(cells))
@@ -117,7 +117,7 @@ def untrained(results: Results, experiment: str) -> list[str]:
     return sentences
 
 
-def mean_and_std(ours: Summary | None, seeds: int) -> str:
+def _ours(ours: Summary | None, seeds: int) -> str:
     """Returns `.7056 ± .0072 (5)`, or `(3 of 5)` where runs are missing."""
     if ours is None:
         return "missing"

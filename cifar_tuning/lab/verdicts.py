@@ -106,25 +106,16 @@ NOT_HELD = Outcome("missing", "", 1.0)
 
 def hold(results: Results, contests: Sequence[Contest]) -> list[Outcome]:
     """Holds the contests, each at the longest training that both sides have; one outcome for each, in their order."""
-    found = [_sides(results, contest) for contest in contests]
-    comparisons = [compare(sides.a, sides.b) if sides is not None else None for sides in found]
-    corrected = holm([comparison.p if comparison is not None else None for comparison in comparisons])
+    held = [_held(results, contest) for contest in contests]
+    corrected = holm([None if found is None else found[0].p for found in held])
     return [
-        _outcome(contest, comparison, p, sides.seeds) if sides is not None and comparison is not None else NOT_HELD
-        for contest, sides, comparison, p in zip(contests, found, comparisons, corrected, strict=True)
+        NOT_HELD if found is None else _outcome(contest, *found, p)
+        for contest, found, p in zip(contests, held, corrected, strict=True)
     ]
 
 
-@dataclass(frozen=True)
-class _Sides:
-    """A contest's figures by seed, and the seeds as in `Outcome`."""
-
-    a: Mapping[int, float]
-    b: Mapping[int, float]
-    seeds: tuple[int, int]
-
-
-def _sides(results: Results, contest: Contest) -> _Sides | None:
+def _held(results: Results, contest: Contest) -> tuple[Comparison, tuple[int, int]] | None:
+    """Returns how the sides compare, and the seeds as in `Outcome`; None where one has no figures."""
     name, wanted = contest.experiment, results.experiment(contest.experiment).seeds
     for length in results.lengths(name):
         a = contest.figure(results, name, contest.a + length)
@@ -135,11 +126,11 @@ def _sides(results: Results, contest: Contest) -> _Sides | None:
                 {*figures, *(run.seed for run in results.of(name, one + length) if run.state == "diverged")}
                 for one, figures in ((contest.a, a), (contest.b, b))
             ]
-            return _Sides(a, b, (sum(seed in ended[0] & ended[1] for seed in wanted), len(wanted)))
+            return compare(a, b), (sum(seed in ended[0] & ended[1] for seed in wanted), len(wanted))
     return None
 
 
-def _outcome(contest: Contest, found: Comparison, p: float | None, seeds: tuple[int, int]) -> Outcome:
+def _outcome(contest: Contest, found: Comparison, seeds: tuple[int, int], p: float | None) -> Outcome:
     sentence = in_words(contest.a_name, contest.b_name, found, p, contest.unit, quantity=contest.quantity)
     side: Side = "level"
     if found.half_width is None or (p is None and found.difference != 0):

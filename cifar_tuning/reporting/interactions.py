@@ -109,8 +109,9 @@ def _products(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 def basis_of(parts: Sequence[np.ndarray]) -> np.ndarray:
     """Returns an orthonormal basis of the columns of all parts, each n × k."""
-    left, sizes, _ = np.linalg.svd(np.column_stack(parts), full_matrices=False)
-    return np.asarray(left[:, sizes > NOTHING_LEFT * sizes[0]])
+    from scipy.linalg import orth
+
+    return np.asarray(orth(np.column_stack(parts), rcond=NOTHING_LEFT))
 
 
 def _rest(y: np.ndarray, basis: np.ndarray) -> tuple[float, int]:

@@ -3,32 +3,11 @@
 import csv
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
-import torch
-from torch import Tensor, nn
-from tqdm import tqdm
+from torch import Tensor
 
 from cifar_tuning.errors import UserError
 from cifar_tuning.files import written
-
-
-@torch.inference_mode()
-def predict(model: nn.Module, batches: Any) -> Tensor:
-    """Returns how likely each class of every image is (softmax), float32 N×classes on the CPU.
-
-    A progress bar shows how many are done.
-
-    Args:
-        model: on the batches' device, in evaluation mode.
-        batches: pairs of images N×C×H×W and labels, in order; has `count` and a length.
-    """
-    probabilities = []
-    with tqdm(total=batches.count, unit=" images", desc="predicting", disable=None) as bar:  # on a terminal only
-        for images, labels in batches:
-            probabilities.append(model(images).float().softmax(1))
-            bar.update(len(labels))
-    return torch.cat(probabilities).cpu()
 
 
 def write_csv(

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from cifar_tuning.reporting import forest
 from cifar_tuning.reporting.comparisons import Effect
+from cifar_tuning.reporting.curves import MOST_LINES
 from cifar_tuning.reporting.document import code, grid, heading, items, picture
 from cifar_tuning.reporting.effects import Finding, count_tests
 from cifar_tuning.reporting.images import judged_on
@@ -47,7 +48,6 @@ class Material:
         export: where the overlay was written.
         forest: picture of the comparisons.
         curves: picture of the learning curves.
-        shown: how many configurations the curves show.
         retrained: sentences: what a study's winner reached when it was trained again.
         study: sentences about the study; its pictures by their names.
         study_pictures: Optuna's plots.
@@ -65,7 +65,6 @@ class Material:
     export: Path | None = None
     forest: Path | None = None
     curves: Path | None = None
-    shown: int = 0
     retrained: Sequence[str] = ()
     study: Sequence[str] = ()
     study_pictures: Sequence[Path] = ()
@@ -83,8 +82,8 @@ def blocks(material: Material) -> list[str]:
     parts += _effects(material)
     if material.curves is not None:
         count = len(material.table.configurations)
-        of_all = f" of the {material.table.leading} {material.shown} of {count} configurations"
-        which = "" if material.shown >= count else of_all
+        of_all = f" of the {material.table.leading} {MOST_LINES} of {count} configurations"
+        which = "" if count <= MOST_LINES else of_all
         of_seeds = (
             "mean over the seeds, as far as all have come (× where one ended early); the band is one standard "
             "deviation to either side"

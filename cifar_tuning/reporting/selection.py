@@ -78,7 +78,12 @@ def choose_metric(runs: Sequence[Run], asked: str | None, objectives: Sequence[s
     Raises:
         UserError: no run has it, or none has any, or all failed.
     """
-    _check_states(runs)
+    if runs and all(run.state == "failed" for run in runs):
+        which = "Its only run" if len(runs) == 1 else f"All {len(runs)} runs"
+        raise UserError(
+            f"{which} failed, so there is nothing to report: {_names(runs)}. "
+            "The reason is in traceback.txt among a run's files in MLflow, and in its folder."
+        )
     counts = Counter(name for run in runs for name, value in run.metrics.items() if math.isfinite(value))
     aims = sorted(objectives, key=lambda name: name != BEST_ACCURACY) or [BEST_ACCURACY]
     wanted = asked or next((name for name in aims if counts[name]), aims[0])
@@ -124,9 +129,8 @@ def choose_runs(runs: Sequence[AnyRun], metric: str) -> tuple[list[AnyRun], list
     that has ended without the metric, as one whose loss became NaN, is as lost as one that failed.
 
     Raises:
-        UserError: all runs failed.
+        UserError: no run that did not fail has the metric.
     """
-    _check_states(runs)
     having = [run for run in runs if run.state != "failed" and math.isfinite(run.metrics.get(metric, math.nan))]
     ended = [run for run in having if run.state in ENDED]
     notes = []
@@ -134,7 +138,7 @@ def choose_runs(runs: Sequence[AnyRun], metric: str) -> tuple[list[AnyRun], list
         notes.append(f"No run has ended yet ({_states(runs)}): these are the figures so far, of unequal trainings.")
     chosen = ended or having
     counted = {run.run_id for run in chosen}
-    for state in dict.fromkeys((*UNFINISHED, "failed")):
+    for state in (*UNFINISHED, "failed"):
         left = [run for run in runs if run.state == state and run.run_id not in counted]
         if left and (ended or state == "failed"):
             notes.append(f"{_runs(left)} left out, being {state}: {_names(left)}.")
@@ -145,15 +149,6 @@ def choose_runs(runs: Sequence[AnyRun], metric: str) -> tuple[list[AnyRun], list
         raise UserError(f"No run that did not fail has {metric} ({_states(runs)}), so there is nothing to report.")
     lost = [run for run in runs if run.run_id not in counted and run.state != "running"]
     return chosen, lost if ended else [], notes
-
-
-def _check_states(runs: Sequence[Run]) -> None:
-    if runs and all(run.state == "failed" for run in runs):
-        which = "Its only run" if len(runs) == 1 else f"All {len(runs)} runs"
-        raise UserError(
-            f"{which} failed, so there is nothing to report: {_names(runs)}. "
-            "The reason is in traceback.txt among a run's files in MLflow, and in its folder."
-        )
 
 
 def _runs(runs: Sequence[Run]) -> str:

@@ -121,7 +121,7 @@ def spell_choice(value: object) -> str:
 def _columns(runs: Sequence[Run], counted: Sequence[str], seed_key: str) -> dict[str, Callable[[Run], str]]:
     """Returns how to read each hyperparameter that varies: what was asked for first, then what does not follow."""
     columns: dict[str, Callable[[Run], str]] = {}
-    for key in _asked(runs):
+    for key in dict.fromkeys(key for run in runs for key in asked_for(run)):
         if key == seed_key or SEED.search(key) or _named_elsewhere(runs, key):
             continue
         read = _choice(runs, key) if _is_group(runs, key) else _param(key)
@@ -138,10 +138,6 @@ def _columns(runs: Sequence[Run], counted: Sequence[str], seed_key: str) -> dict
         if key not in columns and not _follows(runs, decided, _param(key)):
             columns[key] = _param(key)
     return columns
-
-
-def _asked(runs: Sequence[Run]) -> list[str]:
-    return list(dict.fromkeys(key for run in runs for key in asked_for(run)))
 
 
 def _is_group(runs: Sequence[Run], key: str) -> bool:

@@ -72,13 +72,6 @@ def test_the_model_and_the_generators_stay_as_they_were(model, batches, mode):
     assert torch.equal(torch.get_rng_state(), generator)
 
 
-def test_a_model_without_batch_norm_or_no_images(model, batches):
-    with pytest.raises(ValueError, match="no batch normalisation"):
-        channel_means(SimpleNN(), batches, images="training", mode="eval")
-    with pytest.raises(ValueError, match="no images"):
-        channel_means(model, [], images="training", mode="eval")
-
-
 def test_a_checkpoint_measured_and_drawn(make_checkpoint, tmp_path):
     file = make_checkpoint(batch_norm=True)
     means = measure_batch_norm(file, images=40)

@@ -44,7 +44,6 @@ def material(table, tmp_path):
         overlay="act: swish\n",
         forest=forest.draw(effects, table, tmp_path / "effects.png"),
         curves=curves.draw({"val/acc": {"swish": curves.band([[(0, 0.1), (1, 0.5)]])}}, tmp_path / "curves.png"),
-        shown=2,
     )
 
 
@@ -175,7 +174,7 @@ def test_a_narrow_terminal_leaves_the_results_whole(material, tmp_path, capsys, 
 @pytest.mark.parametrize("runs", [[({"a": 1}, 0.5)], [({"a": 1, "seed": s}, 0.5 + s / 10) for s in (0, 1)]])
 def test_nothing_to_compare(runs):
     alone = build_table(make_runs(*runs), "val/acc_best")
-    text = "\n".join(blocks(Material("s", [], alone, curves=Path("c.png"), shown=1)))
+    text = "\n".join(blocks(Material("s", [], alone, curves=Path("c.png"))))
     assert text.count("a single run") == 2 * (len(runs) == 1)
     assert text.count("standard deviation") == 2 * (len(runs) == 2)
     assert "nothing to compare" in text

@@ -274,7 +274,7 @@ def test_no_run_has_the_metric(states):
 
 def test_all_runs_failed():
     with pytest.raises(UserError, match=r"All 2 runs failed.*run a.*traceback"):
-        choose_runs([FakeRun("a", state="failed"), FakeRun("b", state="failed")], "m")
+        choose_metric([FakeRun("a", state="failed"), FakeRun("b", state="failed")], None)
 
 
 @pytest.mark.parametrize(
