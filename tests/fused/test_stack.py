@@ -52,6 +52,9 @@ CASES = {
     ],
     "onecycle": [{"schedule": s, "epochs": 7} for s in (ONE_CYCLE, partial(ONE_CYCLE, pct_start=0.6), WARM_UP)],
     "epochs": [{"epochs": e} for e in (1, 7, 2)],
+    "patience": [
+        {"patience": p, "seed": s, "optimizer": partial(SGD, lr=0.01)} for s, p in [(0, None), (0, 1), (1, 2)]
+    ],
     "label_smoothing": [{"label_smoothing": s} for s in (0.0, 0.1, 0.3)],
     "clipped": [{"max_grad_norm": norm} for norm in (None, 0.5, 0.1)],
     "label_smoothing_alike": same(2, label_smoothing=0.1),
@@ -83,7 +86,7 @@ QUICK = ("seeds_some_alike", "adam", "schedules", "epochs", "dropout_seeds", "pl
 
 STEPPED_AS_ONE = (
     *("lr", "seeds_some_alike", "momentum", "nesterov", "dampening", "optimizers", "l2", "schedules", "onecycle"),
-    *("epochs", "ema_decay", "no_validation", "separable", "shortcut_A"),
+    *("epochs", "patience", "ema_decay", "no_validation", "separable", "shortcut_A"),
 )
 
 

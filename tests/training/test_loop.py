@@ -379,6 +379,39 @@ def test_stopping_after_the_last_epoch_is_no_stop(make_trainer):
     assert make_trainer(epochs=1, listeners=[Recorder(stop_after=1)]).fit().state == "complete"
 
 
+@pytest.mark.parametrize(("options", "queues"), [({}, ()), ({"ema_decay": 0.5}, ("cpu",))])
+def test_patience_ends_a_run_and_one_that_is_resumed_at_the_same_epoch(
+    make_trainer, tmp_path, caplog, monkeypatch, options, queues
+):
+    monkeypatch.setattr(devices, "QUEUES", queues)
+    options = {"epochs": 40, "lr": 0.2, **options}
+    recorder = Recorder()
+    with caplog.at_level("INFO"):
+        whole = make_trainer(**options, patience=2, listeners=[recorder]).fit()
+    best, last = whole.progress.best_epoch, whole.progress.epoch
+    assert (whole.state, last < 40) == ("complete", True)
+    accuracies = [m.val_acc for m in recorder.epochs]
+    assert last == best + 2 == next(e for e in range(40) if e - accuracies.index(max(accuracies[: e + 1])) == 2)
+    reason = f"after epoch {last}: no better validation accuracy since epoch {best} (trainer.patience=2)"
+    assert whole.stopped == recorder.ended.stopped == reason
+    assert f"stopped {reason}" in caplog.messages
+
+    make_trainer(**options, folder=tmp_path, listeners=[Recorder(stop_after=last - 1)], patience=2).fit()
+    resumed = [make_trainer(**options, patience=patience, folder=tmp_path) for patience in (2, 2, 3)]
+    for run, epochs in zip(resumed, [last, last, last + 1], strict=True):
+        run.resume(checkpoints.load(tmp_path))
+        result = run.fit()
+        assert (result.state, result.progress.epoch >= epochs) == ("complete", True)
+        assert (result.progress.epoch == last) == (run.patience == 2)
+
+
+@pytest.mark.parametrize("also", [{"listeners": [Recorder(stop_after=1)]}, {"epochs": 1}])
+def test_a_run_whose_patience_ends_where_something_else_does_is_complete(make_trainer, also):
+    result = make_trainer(**{"epochs": 2, "lr": 1e-12, **also}, patience=1).fit()
+    assert (result.state, result.progress.epoch) == ("complete", 1)
+    assert (result.stopped is None) == (also.get("epochs") == 1)
+
+
 def test_best_and_last_checkpoints(make_trainer, tmp_path):
     result = make_trainer(epochs=3, folder=tmp_path, config={"model": {"a": 1}}, run_id="abc").fit()
     last, best = checkpoints.load(tmp_path / "last.pt"), checkpoints.load(tmp_path / "best.pt")
