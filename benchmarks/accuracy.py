@@ -118,7 +118,7 @@ def _contestants(
         computation = Computation([run], run.model)
 
         def epoch() -> float:
-            one_epoch(computation, Display(1, run.train.count))
+            one_epoch(computation, Display(run.train.count))
             return run.progress.history[-1].val_acc or 0.0
 
         return epoch

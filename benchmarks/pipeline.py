@@ -117,7 +117,7 @@ def _train(computation: Computation) -> int:
     from cifar_tuning.training.display import Display
 
     count = computation.runs[0].train.count
-    computation.train([1], Display(1, count))
+    computation.train([1], Display(count))
     return count
 
 

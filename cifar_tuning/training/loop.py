@@ -72,7 +72,7 @@ def one_epoch(computation: Computation, display: Display, aside: Aside = lambda 
     runs = computation.runs
     epochs = [run.progress.epoch + 1 for run in runs]
     start = time.perf_counter()
-    display.begin(min(epochs))
+    display.begin(min(epochs), max(run.epochs for run in runs))
     failed = set[int]()
 
     def chore(index: int) -> None:

@@ -59,9 +59,9 @@ def test_gradients_are_clipped(make_trainer):
 @pytest.mark.parametrize("val", [None, 0.7038])
 def test_the_bar_and_what_stands_beside_it_fit_into_80_columns(monkeypatch, val):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    with Display(100, 4_500_000) as display:
+    with Display(4_500_000) as display:
         display._bar.dynamic_ncols = lambda stream: (80, 24)
-        display.begin(100)
+        display.begin(100, 100)
         display.report(EpochMetrics(100, 0.8841, 0.6907, val, val, val, 0.01, 7751.0, 6.0), 100)
         bar = display._bar
         bar.n, bar.start_t = 450_000, bar.start_t - 400  # an hour is left
@@ -429,7 +429,7 @@ def test_l2_is_coupled_weight_decay(make_trainer):
     batch = next(iter(with_l2.train.epoch(1)))
     for trainer in (with_l2, without):
         computation = Computation([trainer], trainer.model)
-        computation.train_batch(batch, Display(1, 256))
+        computation.train_batch(batch, Display(256))
     difference = without.model.fc1.weight - with_l2.model.fc1.weight
     torch.testing.assert_close(difference, 1e-4 * 0.1 * start, rtol=0.05, atol=2e-8)
 
@@ -589,14 +589,14 @@ def test_on_a_gpu_nothing_waits_for_the_device_inside_an_epoch(make_trainer, rec
     trainer.train = moved(trainer.train, device)
     computation = Computation([trainer], trainer.model)
     for _ in range(3):
-        computation.train([1], Display(1, 256))  # warms up, and is recorded
+        computation.train([1], Display(256))  # warms up, and is recorded
     batches = iter(trainer.train.epoch(1))  # an epoch's only transfers come before its first batch
-    computation.train_batch(next(batches), Display(1, 256))
+    computation.train_batch(next(batches), Display(256))
     torch.cuda.synchronize()
     torch.cuda.set_sync_debug_mode("error")
     try:
         for batch in batches:
-            computation.train_batch(batch, Display(1, 256))
+            computation.train_batch(batch, Display(256))
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert torch.isfinite(next(trainer.model.parameters())).all()
