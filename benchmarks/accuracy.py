@@ -105,7 +105,7 @@ def _contestants(network: str, device: torch.device, seed: int) -> dict[str, Cal
         computation = Computation([run], run.model)
 
         def epoch() -> float:
-            one_epoch(computation, Display(1, run.train.count))
+            one_epoch(computation, Display(run.train.count))
             return run.progress.history[-1].val_acc or 0.0
 
         return epoch

@@ -106,5 +106,5 @@ def whole_epoch(computation: Computation) -> int:
     """Trains and evaluates an epoch of each run, with what its listeners and checkpoints cost; returns model-images."""
     runs = computation.runs
     images = len(runs) * runs[0].train.count
-    one_epoch(computation, Display(1, images))
+    one_epoch(computation, Display(images))
     return images

@@ -103,7 +103,7 @@ def loading(repeats: int, images: int = 12_800) -> Path:
 
 def _train(computation: Computation) -> int:
     count = computation.runs[0].train.count
-    computation.train([1], Display(1, count))
+    computation.train([1], Display(count))
     return count
 
 

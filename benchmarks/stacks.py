@@ -79,7 +79,7 @@ def sizes(networks: list[str] | None, repeats: int) -> Path:
 def training(computation: Computation) -> int:
     """Trains one epoch, without evaluation; returns the model-images."""
     images = computation.runs[0].train.count * len(computation.runs)
-    computation.train([1] * len(computation.runs), Display(1, images))
+    computation.train([1] * len(computation.runs), Display(images))
     return images
 
 

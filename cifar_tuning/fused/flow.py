@@ -96,7 +96,7 @@ class Flow(Launch):
     @cached_property
     def display(self) -> Display:
         """Of all crews; opened when the first is."""
-        return self.open.enter_context(Display(0, 0))
+        return self.open.enter_context(Display(0))
 
     def _admit_all(self) -> bool:
         """Fills the vacancies, and says whether there is anything to train."""

@@ -16,8 +16,8 @@ log = logging.getLogger(__name__)
 # may differ only in numbers that change no shape.
 FREE_GROUPS = ("optimizer", "schedule", "regularizer", "tracking")
 FREE_KEYS = (
-    *("seed", "resume", "objective", "trainer.epochs", "trainer.label_smoothing", "trainer.ema_decay"),
-    *("trainer.max_grad_norm", "model.dropout", "model.batch_norm_momentum"),
+    *("seed", "resume", "objective", "trainer.epochs", "trainer.patience", "trainer.label_smoothing"),
+    *("trainer.ema_decay", "trainer.max_grad_norm", "model.dropout", "model.batch_norm_momentum"),
 )
 
 

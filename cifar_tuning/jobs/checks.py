@@ -194,6 +194,11 @@ def _check_together(config: dict[str, Any]) -> list[str]:
         )
     if optimizer.get("nesterov") is True and optimizer.get("momentum") == 0:
         problems.append("optimizer.nesterov=true: needs a momentum above 0")
+    if (patience := config["trainer"].get("patience")) is not None and config["data"].get("val_size") == 0:
+        problems.append(
+            f"trainer.patience={patience}: data.val_size=0 leaves no validation accuracy to watch; "
+            "use trainer.patience=null, or validation images, such as data.val_size=5000"
+        )
     return problems
 
 

@@ -163,7 +163,9 @@ def _unlike(table: Table, runs: "Sequence[RunRecord]") -> list[str]:
 
 def _unequal(table: Table, runs: "Sequence[RunRecord]", last: Mapping[str, int]) -> list[str]:
     """Says so where runs that ended were not equally long and none of their options says so."""
-    steps = {last[run.run_id] for run in runs if run.state == "complete" and run.run_id in last}
+    # One that patience ended has a tag that says why.
+    whole = [run for run in runs if run.state == "complete" and "stopped" not in run.tags]
+    steps = {last[run.run_id] for run in whole if run.run_id in last}
     if len(steps) < 2 or any(LENGTH.search(name) for name in table.names):
         return []
     return [

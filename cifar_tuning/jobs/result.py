@@ -32,6 +32,7 @@ class JobResult:
         test_acc: accuracy of the best weights on the test set, for a study's retrained winner only.
         objective: what a sweep optimises, by name; None where the job came to no end.
         chosen: what measuring chose for options that were `auto`, by dotted key.
+        stopped: after which epoch, and why, a complete run ended before its last one.
     """
 
     state: str
@@ -45,6 +46,7 @@ class JobResult:
     test_acc: float | None = None
     objective: dict[str, float | None] | None = None
     chosen: dict[str, str] | None = None
+    stopped: str | None = None
 
     def write(self, folder: Path) -> None:
         """Writes the result into the job's folder, all or nothing."""

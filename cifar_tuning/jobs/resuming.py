@@ -25,6 +25,8 @@ SAME_OF_TRAINER = (
     *("label_smoothing", "mixup", "ema_decay", "max_grad_norm"),
     *("initial_scale", "delay_fraction", "finetune_fraction"),
 )
+# What says how long a run goes on may change.
+LENGTH = ("trainer.epochs", "trainer.patience")
 # Options of schedules that end after a number of epochs or steps.
 ENDING = ("schedule.epochs", "schedule.total_steps")
 
@@ -62,7 +64,7 @@ def _parameters(group: dict[str, Any]) -> Mapping[str, inspect.Parameter]:
 def differences(config: dict[str, Any], checkpoint: Checkpoint, source: str, folder: Path) -> list[str]:
     """Returns a line for each reason why the checkpoint's run can't be gone on with.
 
-    More epochs are fine where the schedule does not depend on their number.
+    More epochs are fine where the schedule does not depend on their number, and so is another patience.
 
     Args:
         config: of the job that is to go on.
@@ -73,11 +75,18 @@ def differences(config: dict[str, Any], checkpoint: Checkpoint, source: str, fol
     problems = _changed_options(config, checkpoint, source)
     if problems and (command := _command(folder)) is not None:
         problems[-1] += f"\n    With the options that the run was begun with:\n      {command}"
-    done, asked = checkpoint.progress.epoch, config["trainer"]["epochs"]
+    progress, trainer = checkpoint.progress, config["trainer"]
+    done, asked, patience = progress.epoch, trainer["epochs"], trainer.get("patience")
+    waited = done - progress.best_epoch
     # One that was stopped between its last epoch and its end has only that to repeat.
     if asked < done or (asked == done and _has_ended(folder)):
         problems.append(
             f"trainer.epochs={asked}: {source} has finished {done} epochs already; ask for more to go on from there"
+        )
+    elif patience is not None and (waited > patience or (waited == patience and _has_ended(folder))):
+        problems.append(
+            f"trainer.patience={patience}: {source} is complete: it has finished {done} epochs, with no better "
+            f"validation accuracy since epoch {progress.best_epoch}; a larger number, or null, goes on from there"
         )
     return problems
 
@@ -129,7 +138,7 @@ def _command(folder: Path) -> str | None:
     else:
         return None
     asked = job_overrides(hydra)
-    kept = [one for one in asked if is_elsewhere(key_of(one)) or key_of(one) == "trainer.epochs"]
+    kept = [one for one in asked if is_elsewhere(key_of(one)) or key_of(one) in LENGTH]
     given = {key_of(one) for one in kept}
     begun = [one for one in begun if not is_elsewhere(key_of(one)) and key_of(one) not in given]
     if set(asked) == {*begun, *kept}:

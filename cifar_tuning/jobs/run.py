@@ -153,7 +153,7 @@ class Job:
 
     def _end(self, result: Result, value: Any, parts: Parts) -> None:
         """Tells the folder, the store and the study, whose run is over once the first two know."""
-        self._write_result(result.state)
+        self._write_result(result.state, stopped=result.stopped)
         (self.folder / TRACEBACK).unlink(missing_ok=True)  # of a process that was stopped before
         of_trial = None if self.reporter is None else self.reporter.of_trial(result.state)
         parts.tracking.finish(result.state, of_trial)
@@ -281,7 +281,7 @@ class Job:
         more = f" with {typed('resume', self.folder)}" if goes_on else ""
         return full_disk(error, f"the same command{more} goes on, in {self.folder}")
 
-    def _write_result(self, state: str, error: str | None = None) -> None:
+    def _write_result(self, state: str, error: str | None = None, stopped: str | None = None) -> None:
         value = self.progress.best_acc if self.progress.started else None
         JobResult(
             state=state,
@@ -295,4 +295,5 @@ class Job:
             test_acc=self.test_acc,
             objective=self.objective,
             chosen=self.chosen,
+            stopped=stopped,
         ).write(self.folder)

@@ -23,7 +23,7 @@ from cifar_tuning.tracking.base import Tracker
 from cifar_tuning.training import checkpoint as checkpoints
 from cifar_tuning.training.cuda_graphs import resolve_recording
 from cifar_tuning.training.display import describe_device, memory_in_use
-from cifar_tuning.training.events import EpochMetrics, Listener
+from cifar_tuning.training.events import EpochMetrics, Listener, Result
 from cifar_tuning.training.memory import keep_freed_memory
 from cifar_tuning.training.probe import Formats, Workload
 from cifar_tuning.training.schedules import Schedule
@@ -49,6 +49,11 @@ class EpochTracking(Listener):
         """Flushes the metrics that are queued for the store."""
         if deliver := getattr(self.tracker, "deliver", None):  # a tracker of the user's own may lack it
             deliver()
+
+    def on_end(self, result: Result) -> None:
+        """Says of a run that is complete before its last epoch why it is."""
+        if result.stopped is not None:
+            self.tracker.log_facts({"stopped": result.stopped})
 
 
 def make_trainer(prepared: Prepared, folder: Path, listeners: Sequence[Listener]) -> tuple[Trainer, dict[str, float]]:
@@ -97,6 +102,7 @@ def make_trainer(prepared: Prepared, folder: Path, listeners: Sequence[Listener]
         record=record,
         label_smoothing=parts.trainer.label_smoothing,
         max_grad_norm=parts.trainer.max_grad_norm,
+        patience=parts.trainer.patience,
         ema_decay=parts.trainer.ema_decay,
         folder=folder,
         config=prepared.config,

@@ -97,6 +97,7 @@ def _over_seeds(seeds: list[dict[str, Any]]) -> dict[str, Any]:
         "seconds": sum(seed["seconds"] for seed in seeds),
         "overrides": [o for o in common if key_of(o) != "seed"],
         "error": next(iter(found["error"]), None),
+        "stopped": next((seed["stopped"] for seed in seeds if seed.get("stopped")), None),
         "seeds": len(seeds),
     }
 
@@ -161,6 +162,9 @@ def print_summary(sweep: Path, since: float = 0.0, tracked: bool = True, uri: st
         console.print(said)
     if common and len(results) > 1:  # one alone does not say what the others would have been
         console.print("the same in every job: " + " ".join(common))
+    if early := sum(bool(result.get("stopped")) for result in results):  # absent in an older job's
+        jobs = f"{early} of {counted(len(results), 'job')}"
+        console.print(f"{jobs} ended before the last epoch: no better validation accuracy (trainer.patience)")
     _print_next(console, sweep, results, tracked, uri)
 
 

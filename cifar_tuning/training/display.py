@@ -26,13 +26,13 @@ class Display:
     """The progress bar, counting images so that its rate is images/s; silent where there is no terminal.
 
     Args:
-        epochs: of the longest run.
         images: in all epochs of all runs.
         finished: images of the epochs already done, when a run is resumed.
     """
 
-    def __init__(self, epochs: int, images: int, finished: int = 0) -> None:
-        self.epochs = epochs
+    def __init__(self, images: int, finished: int = 0) -> None:
+        # Of the longest of the runs that are in training now.
+        self.epochs = 0
         # Whether runs are trained side by side, whose own lines are kept from the terminal.
         self.of_several = False
         self._stack = ExitStack()
@@ -53,7 +53,7 @@ class Display:
         """Returns the display of runs that are trained side by side."""
         images = sum(run.epochs * run.train.count for run in runs)
         finished = sum(run.progress.epoch * run.train.count for run in runs)
-        display = cls(max(run.epochs for run in runs), images, finished)
+        display = cls(images, finished)
         display.of_several = len(runs) > 1
         return display
 
@@ -66,8 +66,9 @@ class Display:
     def __exit__(self, *exception: object) -> None:
         self._stack.close()
 
-    def begin(self, epoch: int) -> None:
-        """Names the epoch that is running."""
+    def begin(self, epoch: int, epochs: int) -> None:
+        """Names the epoch that is running, out of so many."""
+        self.epochs = epochs
         self._bar.set_description_str(f"epoch {epoch}/{self.epochs}", refresh=False)
 
     def advance(self, images: int) -> None:
@@ -76,7 +77,7 @@ class Display:
 
     def join(self, run: "Trainer") -> None:
         """Adds a run to what is left to do."""
-        self.epochs, self.of_several = max(self.epochs, run.epochs), True
+        self.of_several = True
         self._bar.total = (self._bar.total or 0) + run.epochs * run.train.count
         self._bar.update(run.progress.epoch * run.train.count)
 

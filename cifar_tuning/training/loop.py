@@ -54,7 +54,7 @@ def run_epochs(
 
 def before_training(computation: Computation, display: Display, aside: Aside) -> Ends:
     """Looks at the runs before they learn anything; returns those that were resumed after their end."""
-    ended: Ends = {i: "complete" for i, run in enumerate(computation.runs) if run.progress.epoch >= run.epochs}
+    ended: Ends = {i: "complete" for i, run in enumerate(computation.runs) if run.finished}
     if all(run.progress.started for run in computation.runs):
         return ended
     figures = zip(computation.untrained(), computation.evaluate(), strict=True)
@@ -72,7 +72,7 @@ def one_epoch(computation: Computation, display: Display, aside: Aside = lambda 
     runs = computation.runs
     epochs = [run.progress.epoch + 1 for run in runs]
     start = time.perf_counter()
-    display.begin(min(epochs))
+    display.begin(min(epochs), max(run.epochs for run in runs))
     failed = set[int]()
 
     def chore(index: int) -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from cifar_tuning.errors import UserError
-from cifar_tuning.numeric import is_number
+from cifar_tuning.numeric import is_number, is_whole
 from cifar_tuning.option_rules import BELOW_ONE, FLAG, UP_TO_ONE, Rule, broken, number, one_of, raise_all, whole
 
 log = logging.getLogger(__name__)
@@ -30,6 +30,7 @@ RULES = {
     "label_smoothing": BELOW_ONE,
     "mixup": number(lambda value: 0 <= value <= MAX_MIXUP, f"a number from 0 to {MAX_MIXUP}"),
     "ema_decay": BELOW_ONE,
+    "patience": Rule(lambda value: value is None or is_whole(value, 1), "a whole number, 1 or above, or null"),
     "max_grad_norm": Rule(lambda value: value is None or (is_number(value) and value > 0), "a number above 0, or null"),
     "initial_scale": number(lambda value: 0 < value <= 1, "a number above 0 and at most 1"),
     "delay_fraction": UP_TO_ONE,
@@ -43,6 +44,8 @@ class TrainerSettings:
 
     Args:
         epochs: passes over the training images.
+        patience: epochs without a better validation accuracy (of the average, where there is one) after which a run
+            ends; None: it has all its epochs.
         device: `auto` (a GPU if there is one), `cpu`, `cuda` or `cuda:1` and so on.
         precision: `fp32`, `bf16` (autocast; weights stay fp32) or `auto`, the faster of the two by a short
             measurement that is remembered per model and machine.
@@ -74,6 +77,7 @@ class TrainerSettings:
     """
 
     epochs: int = 30
+    patience: int | None = None
     device: str = "auto"
     precision: str = "auto"
     memory_format: str = "auto"

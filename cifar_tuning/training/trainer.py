@@ -77,6 +77,7 @@ class Trainer:
         ema_decay: what the exponential moving average of weights and statistics keeps of itself at each step; it is
             what is validated and predicts then. 0: there is none.
         max_grad_norm: norm to which longer gradients, of all weights together, are shortened; None: as they are.
+        patience: epochs without a better validation accuracy after which the run is complete; None: only the last is.
         folder: where `best.pt` and `last.pt` go; None writes no checkpoints.
         config: the resolved configuration, kept in the checkpoints.
         run_id: the tracking run, kept in the checkpoints.
@@ -101,6 +102,7 @@ class Trainer:
         label_smoothing: float = 0.0,
         ema_decay: float = 0.0,
         max_grad_norm: float | None = None,
+        patience: int | None = None,
         folder: Path | None = None,
         config: dict[str, Any] | None = None,
         run_id: str | None = None,
@@ -113,7 +115,7 @@ class Trainer:
         self.listeners = list(listeners)
         self.progress = Progress()
         self.compile, self.record, self.label_smoothing = compile, record, label_smoothing
-        self.max_grad_norm = max_grad_norm
+        self.max_grad_norm, self.patience = max_grad_norm, patience
         self.average = WeightAverage(model, ema_decay) if ema_decay else None
         # Random numbers of its own, where several runs share the process's generators.
         self.generator: torch.Generator | None = None
@@ -135,7 +137,7 @@ class Trainer:
         self.progress, self.files.saved = checkpoint.progress, file
 
     def fit(self) -> Result:
-        """Trains until the last epoch, a listener's stop, or a loss that is no longer finite.
+        """Trains until the last epoch, the end of patience, a listener's stop, or a loss that is no longer finite.
 
         Where a launcher trains several runs together, it takes this one among them.
         """
@@ -206,7 +208,7 @@ class Trainer:
         if metrics.epoch > 0 and not sound:
             log.warning("The loss is no longer finite in epoch %d: this run has diverged.", metrics.epoch)
             state = "diverged"
-        elif metrics.epoch >= self.epochs:
+        elif self.finished:
             state = "complete"
         if state is not None:
             self.files.write()
@@ -227,7 +229,10 @@ class Trainer:
 
     def end(self, state: State) -> Result:
         """Tells the listeners how the run ended."""
-        result = Result(state, self.progress)
+        stopped = self.progress.why_early(self.epochs, self.patience) if state == "complete" else None
+        if stopped is not None:
+            log.info("stopped %s", stopped)
+        result = Result(state, self.progress, stopped)
         for listener in self.listeners:
             listener.on_end(result)
         return result
@@ -245,6 +250,11 @@ class Trainer:
     def averaged(self) -> AbstractContextManager[None]:
         """Has the average, if the run keeps one, stand in the model's place."""
         return nullcontext() if self.average is None else self.average.in_place_of(self.model)
+
+    @property
+    def finished(self) -> bool:
+        """Whether no epoch is left, by what a checkpoint has too: a run that is resumed ends where it would have."""
+        return self.progress.epoch >= self.epochs or self.progress.exhausts(self.patience)
 
     @property
     def lr(self) -> float:

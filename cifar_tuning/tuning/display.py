@@ -18,6 +18,7 @@ from cifar_tuning.tuning.progress import (
     Watched,
     duration,
     epoch_text,
+    epochs_of,
     epochs_trained,
     line,
     parameters,
@@ -81,7 +82,8 @@ class _Bar:
 
 def _cells(trial: FrozenTrial, epochs: int | None, names: Mapping[str, str]) -> list[str]:
     curve = sparkline([value for _, value in sorted(trial.intermediate_values.items())], CURVE)
-    return [str(trial.number), epoch_text(trial.last_step, epochs), value_text(trial), curve, parameters(trial, names)]
+    epoch = epoch_text(trial.last_step, epochs_of(trial, epochs))
+    return [str(trial.number), epoch, value_text(trial), curve, parameters(trial, names)]
 
 
 def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:

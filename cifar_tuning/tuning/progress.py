@@ -58,6 +58,7 @@ class StudyProgress:
             f"{len(ended)}/{watched.n_trials} ended" if len(ended) <= watched.n_trials else f"{len(ended)} ended"
         )
 
+        self.epochs = watched.epochs
         self.elapsed = max(0.0, now - watched.start)
         trained = epochs_trained(trials) - watched.epochs_before
         self.epochs_per_minute = 60 * trained / self.elapsed if trained > 0 and self.elapsed > 0 else None
@@ -138,12 +139,19 @@ def value_text(trial: FrozenTrial) -> str:
     return ", ".join(map(number, trial.values or [trial.intermediate_values.get(trial.last_step or 0)]))
 
 
-def epoch_text(step: int | None, epochs: int | None) -> str:
-    """The epoch out of all epochs; steps go on counting where a trial is trained several times."""
+def epochs_of(trial: FrozenTrial, usual: int | None) -> int | None:
+    """The epochs that a trial has each time it is trained: its own, where the study chooses them."""
+    own = trial.params.get("trainer.epochs")
+    return own if isinstance(own, int) else usual
+
+
+def epoch_text(step: int | None, epochs: int | None, out_of: bool = True) -> str:
+    """The epoch, out of all epochs if asked for; steps go on counting where a trial is trained several times."""
     if step is None or not epochs:
         return "-" if step is None else str(step)
     repeat, epoch = divmod(step - 1, epochs)
-    return f"{epoch + 1}/{epochs} (repeat {repeat + 1})" if step > epochs else f"{step}/{epochs}"
+    text = f"{epoch + 1 if step > epochs else step}" + (f"/{epochs}" if out_of else "")
+    return f"{text} (repeat {repeat + 1})" if step > epochs else text
 
 
 def short_keys(names: Iterable[str]) -> dict[str, str]:
@@ -175,11 +183,12 @@ def reason(trial: FrozenTrial, width: int) -> str:
 def line(trial: FrozenTrial, progress: StudyProgress) -> str:
     """One line about a trial that ended."""
     text = f"trial {trial.number} {state_word(trial)}"
-    step, value, best = trial.last_step, value_text(trial), progress.best
+    epoch = epoch_text(trial.last_step, epochs_of(trial, progress.epochs), out_of=False)
+    value, best = value_text(trial), progress.best
     if state_word(trial) == "failed":
         text += f": {why}" if (why := reason(trial, REASON)) else ""
     else:
-        text += ("" if step is None else f" after epoch {step}") + ("" if value == "-" else f" at {value}")
+        text += ("" if epoch == "-" else f" after epoch {epoch}") + ("" if value == "-" else f" at {value}")
     if best is not None:
         text += f"  (best {value_text(best)}, trial {best.number})"
     return f"{text}  {progress.out_of}" + ("" if progress.left == 0 else f", about {duration(progress.left)} left")

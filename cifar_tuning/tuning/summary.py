@@ -124,26 +124,29 @@ def _violates(trial: FrozenTrial) -> bool:
 
 
 def saved(ended: list[FrozenTrial], repeats: int) -> str:
-    """Returns in words what pruning saved, from what the jobs said of their epochs.
+    """Returns in words what pruning and patience saved, from what the jobs said of their epochs.
 
     Args:
         ended: trials.
         repeats: seeds that each of them was to train.
     """
-    trained, asked, spared = 0, 0, 0
+    trained, asked, spared, given_up = 0, 0, 0, 0
     for trial in ended:
         kept = [trial.system_attrs.get(outcome_key(repeat)) or {} for repeat in range(repeats)]
         seeds = [seed for seed in kept if seed.get("of") and seed.get("epochs") is not None]
         trained += sum(seed["epochs"] for seed in seeds)
         asked += sum(seed["of"] for seed in seeds)
+        given_up += sum(seed["of"] - seed["epochs"] for seed in seeds if seed["state"] == "complete")
         if trial.state != TrialState.PRUNED or not seeds:
             continue
         never_run = (repeats - len(seeds)) * seeds[0]["of"]
         asked += never_run
         spared += never_run + sum(seed["of"] - seed["epochs"] for seed in seeds if seed["state"] == "pruned")
-    if not spared:
+    reasons = (spared, "pruning"), (given_up, "trainer.patience")
+    shares = " and ".join(f"{count / asked:.0%} by {what}" for count, what in reasons if count)
+    if not shares:
         return ""
-    return f"; {trained:,} of {asked:,} epochs trained, {spared / asked:.0%} saved by pruning"
+    return f"; {trained:,} of {asked:,} epochs trained, {shares.replace(' by ', ' saved by ', 1)}"
 
 
 def failures(ended: list[FrozenTrial]) -> list[str]:

@@ -194,13 +194,22 @@ def test_a_diverging_run_leaves_and_harms_nobody(tiny, tmp_path):
 
 
 @pytest.mark.slow
-def test_runs_of_different_lengths_come_and_go(tiny, tmp_path):
-    outcome = tiny(*FUSED, "hydra.launcher.stack=3", "trainer.epochs=1,2,4")
+def test_runs_of_different_lengths_come_and_go(tiny, tmp_path, store):
+    grid = ["trainer.epochs=1,4", "trainer.patience=2,null", "optimizer.lr=1e-9"]
+    outcome = tiny(*FUSED, "hydra.launcher.stack=4", *grid, *store)
     assert outcome.code == 0, outcome.err
-    assert [r["epochs"] for r in results(tmp_path / "sweep").values()] == [1, 2, 4]
-    assert "3 runs side by side" in outcome.text
+    found = results(tmp_path / "sweep")
+    assert [(r["epochs"], r["state"]) for r in found.values()] == [(e, "complete") for e in (1, 1, 2, 4)]
+    assert "4 runs side by side" in outcome.text
     assert "2 runs side by side" in outcome.text
     assert "epoch 4/4  1 run  best accuracy " in outcome.text
+    reason = "after epoch 2: no better validation accuracy since epoch 0 (trainer.patience=2)"
+    assert outcome.text.count(f"stopped {reason}\n") == 1
+    assert [r["stopped"] for r in found.values()] == [None, None, reason, None]
+    with sqlite3.connect(tmp_path / "mlflow.db") as db:
+        told = db.execute("select run_uuid, value from tags where key = 'stopped'").fetchall()
+    assert told == [(found[2]["run_id"], reason)]
+    assert "1 of 4 jobs ended before the last epoch: no better validation accuracy (trainer.patience)" in outcome.out
 
 
 @pytest.mark.slow

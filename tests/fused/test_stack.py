@@ -1,5 +1,6 @@
 """A stacked trial is the solo trial."""
 
+import sys
 from functools import lru_cache, partial
 
 import pytest
@@ -54,6 +55,9 @@ CASES = {
     ],
     "onecycle": [{"schedule": s, "epochs": 7} for s in (ONE_CYCLE, partial(ONE_CYCLE, pct_start=0.6), WARM_UP)],
     "epochs": [{"epochs": e} for e in (1, 7, 2)],
+    "patience": [
+        {"patience": p, "seed": s, "optimizer": partial(SGD, lr=0.01)} for s, p in [(0, None), (0, 1), (1, 2)]
+    ],
     "label_smoothing": [{"label_smoothing": s} for s in (0.0, 0.1, 0.3)],
     "clipped": [{"max_grad_norm": norm} for norm in (None, 0.5, 0.1)],
     "label_smoothing_alike": same(2, label_smoothing=0.1),
@@ -85,7 +89,7 @@ QUICK = ("seeds_some_alike", "adam", "schedules", "epochs", "dropout_seeds", "pl
 
 STEPPED_AS_ONE = (
     *("lr", "seeds_some_alike", "momentum", "nesterov", "dampening", "optimizers", "l2", "schedules", "onecycle"),
-    *("epochs", "ema_decay", "no_validation", "separable", "shortcut_A"),
+    *("epochs", "patience", "ema_decay", "no_validation", "separable", "shortcut_A"),
 )
 
 
@@ -144,10 +148,23 @@ def test_a_diverged_run_leaves_the_other_of_its_pair_alone(make_run, precision):
     for run in runs:
         own_generator(run)
     diverging, sound = runs
-    states = dict(run_epochs(Stack(runs), Display(1, 1)))
+    states = dict(run_epochs(Stack(runs), Display(1)))
     assert (states[diverging], states[sound]) == ("diverged", "complete")
     assert not all(value.isfinite().all() for value in diverging.model.state_dict().values())
     assert all(value.isfinite().all() for value in sound.model.state_dict().values())
+
+
+def test_a_run_that_leaves_early_takes_its_epochs_along(make_run, caplog, monkeypatch):
+    """What is shown of the others comes to its end."""
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    runs = [make_run(epochs=2), make_run(epochs=9, patience=1, optimizer=partial(SGD, lr=1e-12))]
+    for run in runs:
+        own_generator(run)
+    with caplog.at_level("INFO"), Display.of(runs) as display:
+        assert set(dict(run_epochs(Stack(runs), display)).values()) == {"complete"}
+        assert display._bar.n == display._bar.total == 3 * 32
+    lines = [line for line in caplog.messages if "model-images/s" in line]
+    assert [line.partition("  ")[0] for line in lines] == ["epoch 1/9", "epoch 2/2"]
 
 
 def test_an_image_that_is_not_finite_is_its_own_runs(make_run, monkeypatch):
@@ -159,7 +176,7 @@ def test_an_image_that_is_not_finite_is_its_own_runs(make_run, monkeypatch):
         own_generator(run)
     own = runs[0].train.epoch
     monkeypatch.setattr(runs[0].train, "epoch", lambda epoch: ((images / 0, labels) for images, labels in own(epoch)))
-    states = dict(run_epochs(Stack(runs), Display(1, 1)))
+    states = dict(run_epochs(Stack(runs), Display(1)))
     assert (states[runs[0]], states[runs[1]]) == ("diverged", "complete")
     assert_same_state(runs[1], solo)
 
@@ -217,7 +234,7 @@ def assert_the_same_numbers(make_run, alone, options):
     for one in options:
         runs.append(make_run(**one))
         own_generator(runs[-1])  # as it stands after the model was made
-    results = dict(run_epochs(Stack(runs), Display(1, 1)))
+    results = dict(run_epochs(Stack(runs), Display(1)))
     for run, (solo, result) in zip(runs, expected, strict=True):
         got = results[run]
         assert got == result.state
@@ -263,7 +280,7 @@ def test_the_memory_format_changes_no_number(make_run, monkeypatch, case):
         contiguous[-1].fit_alone()
         stacked.append(make_run(**one, memory_format="contiguous_format"))
         own_generator(stacked[-1])
-    dict(run_epochs(Stack(stacked), Display(1, 1)))
+    dict(run_epochs(Stack(stacked), Display(1)))
     assert seen
     assert all(x.is_contiguous() for x in seen)
     for runs in (contiguous, stacked):

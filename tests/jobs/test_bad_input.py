@@ -158,6 +158,14 @@ def transforms(one: str) -> list[str]:
         (["+schedule.interval=batch"], "interval=batch: must be step, epoch or null"),
         (["trainer.mixup=-1"], "trainer.mixup=-1: must be a number from 0 to 100"),
         (["trainer.ema_decay=1"], "trainer.ema_decay=1: must be a number from 0 up to, not including, 1"),
+        *(
+            ([f"trainer.patience={wrong}"], f"trainer.patience={wrong}: must be a whole number, 1 or above, or null")
+            for wrong in (0, 2.5, "x")
+        ),
+        (
+            ["trainer.patience=3", "data.val_size=0"],
+            "trainer.patience=3: data.val_size=0 leaves no validation accuracy",
+        ),
         (["trainer.max_grad_norm=0"], "trainer.max_grad_norm=0: must be a number above 0, or null"),
         (["trainer.initial_scale=0"], "trainer.initial_scale=0: must be a number above 0"),
         (["trainer.delay_fraction=x"], "trainer.delay_fraction=x: must be a number from 0 to 1"),

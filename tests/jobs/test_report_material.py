@@ -95,17 +95,18 @@ def test_a_study_is_not_told_to_choose_among_seeds(of_study, advice, other):
 
 
 @pytest.mark.parametrize(
-    ("metric", "option", "last", "said"),
+    ("metric", "option", "last", "said", "stopped"),
     [
-        ("test/acc", "lr", {}, "The best was chosen on test images (`test/acc`)"),
-        ("val/acc", "lr", {"0": 29, "1": 2}, "The runs are not equally long: their last steps are 2 to 29"),
-        ("val/acc", "trainer.epochs", {"0": 29, "1": 2}, ""),
-        ("val/acc", "lr", {"0": 2, "1": 2}, ""),
+        ("test/acc", "lr", {}, "The best was chosen on test images (`test/acc`)", False),
+        ("val/acc", "lr", {"0": 29, "1": 2}, "The runs are not equally long: their last steps are 2 to 29", False),
+        ("val/acc", "lr", {"0": 29, "1": 2}, "", True),  # which says why
+        ("val/acc", "trainer.epochs", {"0": 29, "1": 2}, "", False),
+        ("val/acc", "lr", {"0": 2, "1": 2}, "", False),
     ],
 )
-def test_cautions(metric, option, last, said):
+def test_cautions(metric, option, last, said, stopped):
     runs = make_runs(*(({option: value, "seed": s}, 0.5) for value in (1, 2) for s in (0, 1)), metric=metric)
-    for run in runs:
-        run.tags = {}
+    for number, run in enumerate(runs):
+        run.tags = {"stopped": "after epoch 2: …"} if stopped and number == 1 else {}
     sentences = cautions(build_table(runs, metric), runs, last)
     assert [sentence.startswith(said) for sentence in sentences] == ([True] if said else [])

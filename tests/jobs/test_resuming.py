@@ -22,9 +22,9 @@ def ask(configure, tmp_path):
     def content(options):
         return OmegaConf.to_container(configure("trainer.epochs=2", *options), resolve=True)
 
-    def ask(run, job, state="complete", epochs=2):
+    def ask(run, job, state="complete", epochs=2, best=2):
         history = [EpochMetrics(epoch, 1, 1, 1, 1, 1, 0.1, 1, 1) for epoch in range(epochs + 1)]
-        checkpoint = Checkpoint({}, {}, {}, {}, Progress(history), content(run))
+        checkpoint = Checkpoint({}, {}, {}, {}, Progress(history, 0.5, best), content(run))
         if state:
             JobResult(state, 0.5, 2, epochs, 1.0, [], None).write(tmp_path)
         return differences(content(["trainer.epochs=3", *job]), checkpoint, "RUN", tmp_path)
@@ -64,6 +64,7 @@ def ask(configure, tmp_path):
         ([], ["trainer.ema_decay=0.9"], ["trainer.ema_decay=0.9: "]),
         ([], ["trainer.max_grad_norm=1.0"], ["trainer.max_grad_norm=1.0: RUN was trained with null"]),
         ([], ["trainer.label_smoothing=0.1"], ["trainer.label_smoothing=0.1: "]),
+        (["trainer.patience=1"], ["trainer.patience=2"], []),
         (
             ["schedule=cosine"],
             ["schedule=cosine"],
@@ -107,6 +108,30 @@ def test_what_a_resumed_run_must_keep(ask, run, job, said):
 def test_epochs_that_are_done(ask, epochs, state, refused):
     line = f"trainer.epochs={epochs}: RUN has finished 2 epochs already; ask for more to go on from there"
     assert ask([], [f"trainer.epochs={epochs}"], state) == ([line] if refused else [])
+
+
+@pytest.mark.parametrize(
+    ("patience", "best", "state", "refused"),
+    [
+        (2, 0, "complete", True),
+        (1, 0, "complete", True),
+        (1, 0, "killed", True),
+        # Only its end is still to come.
+        (2, 0, "killed", False),
+        (3, 0, "complete", False),
+        ("null", 0, "complete", False),
+        # It had all the epochs that were asked for.
+        (2, 1, "complete", False),
+    ],
+)
+def test_patience_that_is_at_its_end(ask, patience, best, state, refused):
+    line = (
+        f"trainer.patience={patience}: RUN is complete: it has finished 2 epochs, with no better validation accuracy "
+        f"since epoch {best}; a larger number, or null, goes on from there"
+    )
+    assert ask(["trainer.patience=2"], [f"trainer.patience={patience}"], state, best=best) == (
+        [line] if refused else []
+    )
 
 
 @pytest.mark.usefixtures("configure")

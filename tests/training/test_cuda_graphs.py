@@ -186,7 +186,7 @@ def on_gpu(trainer, record, schedule=step, **numbers):
 
 
 def train(computation):
-    with Display(1, 256) as display:
+    with Display(256) as display:
         runs = [run for run, state in run_epochs(computation, display)]
     weights = [value.detach().cpu() for run in runs for value in run.model.state_dict().values()]
     figures = [(epoch.train_loss, epoch.val_loss, epoch.val_acc) for run in runs for epoch in run.progress.history]

@@ -59,9 +59,9 @@ def test_gradients_are_clipped(make_trainer):
 @pytest.mark.parametrize("val", [None, 0.7038])
 def test_the_bar_and_what_stands_beside_it_fit_into_80_columns(monkeypatch, val):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    with Display(100, 4_500_000) as display:
+    with Display(4_500_000) as display:
         display._bar.dynamic_ncols = lambda stream: (80, 24)
-        display.begin(100)
+        display.begin(100, 100)
         display.report(EpochMetrics(100, 0.8841, 0.6907, val, val, val, 0.01, 7751.0, 6.0), 100)
         bar = display._bar
         bar.n, bar.start_t = 450_000, bar.start_t - 400  # an hour is left
@@ -379,6 +379,39 @@ def test_stopping_after_the_last_epoch_is_no_stop(make_trainer):
     assert make_trainer(epochs=1, listeners=[Recorder(stop_after=1)]).fit().state == "complete"
 
 
+@pytest.mark.parametrize(("options", "queues"), [({}, ()), ({"ema_decay": 0.5}, ("cpu",))])
+def test_patience_ends_a_run_and_one_that_is_resumed_at_the_same_epoch(
+    make_trainer, tmp_path, caplog, monkeypatch, options, queues
+):
+    monkeypatch.setattr(devices, "QUEUES", queues)
+    options = {"epochs": 40, "lr": 0.2, **options}
+    recorder = Recorder()
+    with caplog.at_level("INFO"):
+        whole = make_trainer(**options, patience=2, listeners=[recorder]).fit()
+    best, last = whole.progress.best_epoch, whole.progress.epoch
+    assert (whole.state, last < 40) == ("complete", True)
+    accuracies = [m.val_acc for m in recorder.epochs]
+    assert last == best + 2 == next(e for e in range(40) if e - accuracies.index(max(accuracies[: e + 1])) == 2)
+    reason = f"after epoch {last}: no better validation accuracy since epoch {best} (trainer.patience=2)"
+    assert whole.stopped == recorder.ended.stopped == reason
+    assert f"stopped {reason}" in caplog.messages
+
+    make_trainer(**options, folder=tmp_path, listeners=[Recorder(stop_after=last - 1)], patience=2).fit()
+    resumed = [make_trainer(**options, patience=patience, folder=tmp_path) for patience in (2, 2, 3)]
+    for run, epochs in zip(resumed, [last, last, last + 1], strict=True):
+        run.resume(checkpoints.load(tmp_path))
+        result = run.fit()
+        assert (result.state, result.progress.epoch >= epochs) == ("complete", True)
+        assert (result.progress.epoch == last) == (run.patience == 2)
+
+
+@pytest.mark.parametrize("also", [{"listeners": [Recorder(stop_after=1)]}, {"epochs": 1}])
+def test_a_run_whose_patience_ends_where_something_else_does_is_complete(make_trainer, also):
+    result = make_trainer(**{"epochs": 2, "lr": 1e-12, **also}, patience=1).fit()
+    assert (result.state, result.progress.epoch) == ("complete", 1)
+    assert (result.stopped is None) == (also.get("epochs") == 1)
+
+
 def test_best_and_last_checkpoints(make_trainer, tmp_path):
     result = make_trainer(epochs=3, folder=tmp_path, config={"model": {"a": 1}}, run_id="abc").fit()
     last, best = checkpoints.load(tmp_path / "last.pt"), checkpoints.load(tmp_path / "best.pt")
@@ -396,7 +429,7 @@ def test_l2_is_coupled_weight_decay(make_trainer):
     batch = next(iter(with_l2.train.epoch(1)))
     for trainer in (with_l2, without):
         computation = Computation([trainer], trainer.model)
-        computation.train_batch(batch, Display(1, 256))
+        computation.train_batch(batch, Display(256))
     difference = without.model.fc1.weight - with_l2.model.fc1.weight
     torch.testing.assert_close(difference, 1e-4 * 0.1 * start, rtol=0.05, atol=2e-8)
 
@@ -556,14 +589,14 @@ def test_on_a_gpu_nothing_waits_for_the_device_inside_an_epoch(make_trainer, rec
     trainer.train = moved(trainer.train, device)
     computation = Computation([trainer], trainer.model)
     for _ in range(3):
-        computation.train([1], Display(1, 256))  # warms up, and is recorded
+        computation.train([1], Display(256))  # warms up, and is recorded
     batches = iter(trainer.train.epoch(1))  # an epoch's only transfers come before its first batch
-    computation.train_batch(next(batches), Display(1, 256))
+    computation.train_batch(next(batches), Display(256))
     torch.cuda.synchronize()
     torch.cuda.set_sync_debug_mode("error")
     try:
         for batch in batches:
-            computation.train_batch(batch, Display(1, 256))
+            computation.train_batch(batch, Display(256))
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert torch.isfinite(next(trainer.model.parameters())).all()

@@ -211,6 +211,8 @@ def test_what_has_no_value_or_violates_a_constraint_is_not_the_best():
         (make(7, PRUNED), "trial 7 pruned"),
         (make(7, PRUNED, steps=[0.1, NAN]), "trial 7 pruned after epoch 2 at nan"),
         (make(7, COMPLETE, [0.6], steps=[0.1]), "trial 7 complete after epoch 1 at 0.6000"),
+        (make(7, COMPLETE, [0.6], steps={5: 0.1, 19: 0.2}), "trial 7 complete after epoch 4 (repeat 2) at 0.6000"),
+        (make(7, PRUNED, steps={16: 0.1}, params={"trainer.epochs": 20}), "trial 7 pruned after epoch 16 at 0.1000"),
         (make(7, FAIL, steps=[0.1]), "trial 7 failed"),
         (make(7, FAIL, attrs={"state": "odd"}), "trial 7 failed"),
         (make(7, FAIL, attrs={"error": "ValueError: no\nTraceback"}), "trial 7 failed: ValueError: no"),

@@ -66,6 +66,12 @@ def options(**facts):
             3,
             "; 6 of 30 epochs trained, 53% saved by pruning",
         ),
+        ([trial(0, COMPLETE, ("complete", 6))], 1, "; 6 of 10 epochs trained, 40% saved by trainer.patience"),
+        (
+            [trial(0, COMPLETE, ("complete", 6), ("complete", 10)), trial(1, PRUNED, ("complete", 8), ("pruned", 2))],
+            2,
+            "; 26 of 40 epochs trained, 20% saved by pruning and 15% by trainer.patience",
+        ),
         ([trial(0, PRUNED)], 2, ""),  # an application that says nothing of epochs
     ],
 )
