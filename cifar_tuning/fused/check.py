@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from cifar_tuning.fused.layers import TWINS, Given, StackedDropout
-from cifar_tuning.fused.model import give, options, refuse_hooks, stack_models, twins
+from cifar_tuning.fused.model import give, options, refuse_hooks, stack_models
 from cifar_tuning.fused.twin import NotStackableError
 from cifar_tuning.models.activations import Swish
 from cifar_tuning.processes import free_memory
@@ -150,11 +150,8 @@ def _check_training(models: list[nn.Module], images: Tensor) -> None:
         _check_nothing_is_kept(alone[0], before[0])
         _check_all_are_used(alone[0])
         stacked = stack_models(together)
-        give(stacked, Given(given if given is side_by_side else None, (1,) * len(models)))
         generators = [torch.Generator().manual_seed(seed) for seed in range(len(models))]
-        for twin in twins(stacked):
-            if isinstance(twin, StackedDropout):
-                twin.generators = generators
+        give(stacked, Given(given if given is side_by_side else None, (1,) * len(models)), generators)
         state = torch.get_rng_state()
         logits = _pass(stacked, given, None, len(models))
         if not torch.equal(state, torch.get_rng_state()):

@@ -190,18 +190,12 @@ class StackedDropout(Twin):
         super().__init__(layers)
         self.rates = [float(getattr(layer, "p", 0.0)) for layer in layers]  # an Identity is one of rate 0
         self.inplace = any(getattr(layer, "inplace", False) for layer in layers)
-        self.generators: list[torch.Generator] | None = None
+        self.generators: Sequence[torch.Generator] = ()
 
     def forward(self, x: Tensor) -> Tensor:
-        """Drops features of N×(K·F), each model's by its own draws.
-
-        Raises:
-            RuntimeError: nobody has given it the models' generators to draw from.
-        """
+        """Drops features of N×(K·F), each model's by its own draws."""
         if not self.training or not any(self.rates):
             return x
-        if self.generators is None:
-            raise RuntimeError("a stack in training needs its models' random generators")
         kept = torch.cat([self._keep(x, *one) for one in zip(self.rates, self.generators, strict=True)], 1)
         return x.mul_(kept) if self.inplace else x * kept
 

@@ -2,7 +2,7 @@
 
 import copy
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from itertools import zip_longest
 from types import FunctionType
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from cifar_tuning.fused.layers import TWINS, Given, StackedConv2d, StackedDropout
-from cifar_tuning.fused.twin import NotStackableError, Twin
+from cifar_tuning.fused.twin import NotStackableError
 from cifar_tuning.models.activations import Swish
 from cifar_tuning.models.layers import is_hooked
 
@@ -181,13 +181,10 @@ def _holds_modules(value: object) -> bool:
     return any(isinstance(each, nn.Module) for each in held)
 
 
-def twins(model: nn.Module) -> Iterator[Twin]:
-    """Yields the twins of a stacked model."""
-    return (module for module in model.modules() if isinstance(module, Twin))
-
-
-def give(model: nn.Module, given: Given) -> None:
-    """Has a stacked model's convolutions know the images that it is given."""
-    for twin in twins(model):
-        if isinstance(twin, StackedConv2d):
-            twin.given = given
+def give(model: nn.Module, given: Given, generators: Sequence[torch.Generator] = ()) -> None:
+    """Has a stacked model know the images that it is given, and what its dropouts draw from in training."""
+    for module in model.modules():
+        if isinstance(module, StackedConv2d):
+            module.given = given
+        elif isinstance(module, StackedDropout):
+            module.generators = generators

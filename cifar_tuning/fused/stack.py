@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from cifar_tuning.devices import is_asynchronous
-from cifar_tuning.fused.layers import Given, StackedDropout
-from cifar_tuning.fused.model import give, stack_models, twins
+from cifar_tuning.fused.layers import Given
+from cifar_tuning.fused.model import give, stack_models
 from cifar_tuning.fused.sgd import StackedSGD
 from cifar_tuning.fused.twin import NotStackableError
 from cifar_tuning.training import checkpoint as checkpoints
@@ -33,9 +33,6 @@ class Stack(Computation):
     """
 
     def __init__(self, runs: Sequence[Trainer]) -> None:
-        kinds = {(run.precision, run.memory_format, run.device) for run in runs}
-        if len(kinds) > 1:
-            raise NotStackableError(f"runs of different precision, memory format or device: {kinds}")
         # Runs of one seed that are at the same epoch share their batches: neighbours, and they stay so.
         streams = [(run.train.seed, run.progress.epoch) for run in runs]
         runs = [run for _, run in sorted(zip(streams, runs, strict=True), key=lambda one: streams.index(one[0]))]
@@ -48,11 +45,8 @@ class Stack(Computation):
         if self.sgd is not None and self.learning is not None:
             self.updating = Recorded(self.device)
         self.given = Given()
-        give(self.stacked, self.given)
+        give(self.stacked, self.given, self._own_generators)
         self._trained = self._trained_weights()
-        for twin in twins(self.stacked):
-            if isinstance(twin, StackedDropout):
-                twin.generators = self._own_generators
 
     def compile(self, model: nn.Module) -> None:
         """Leaves a stack as it is: compiled anew whenever a run leaves, it would lose more than it gains."""

@@ -53,9 +53,10 @@ class SweepRun(Callback):
         """Name the sweep where its folder, by which jobs find its run, is not the same for all of them."""
         return None
 
-    def sweeper_options(self, hydra: Any) -> dict[str, Any] | None:
-        """Return the sweeper's options as it uses them; None: they are what Hydra's configuration says."""
-        return None
+    def sweeper_options(self, hydra: Any) -> Any:
+        """Return the sweeper's options as it uses them: here, as Hydra's configuration has them."""
+        options = hydra.get("sweeper")
+        return None if options is None else OmegaConf.to_container(options, resolve=True)
 
     def load_classifier(self, folder: Path) -> tuple[nn.Module, np.ndarray] | None:
         """Return a job's trained classifier and an example batch, for `tracking.log_model=auto` to log the winner's."""
@@ -174,7 +175,7 @@ def _name(config: DictConfig, sweep_dir: Path) -> str:
     return "/".join(sweep_dir.parts[-2:])
 
 
-def _params(config: DictConfig, sweeper: dict[str, Any] | None = None) -> dict[str, str]:
+def _params(config: DictConfig, sweeper: Any) -> dict[str, str]:
     params = {}
     for override in task_overrides(config.hydra):
         params[facts.safe_key(key_of(override))] = value_of(override)[: facts.MAX_PARAM]
@@ -182,9 +183,7 @@ def _params(config: DictConfig, sweeper: dict[str, Any] | None = None) -> dict[s
     for group in ("hydra/sweeper", "hydra/launcher", "hydra/sweeper/sampler", "hydra/sweeper/pruner"):
         if choices.get(group) is not None:
             params[group] = str(choices[group])
-    plain = OmegaConf.select(config, "hydra.sweeper")
-    known: Any = sweeper if plain is None or sweeper else OmegaConf.to_container(plain, resolve=True)
-    for key, value in facts.as_params({"hydra": {"sweeper": known}} if known else {}).items():
+    for key, value in facts.as_params({"hydra": {"sweeper": sweeper}} if sweeper else {}).items():
         params.setdefault(key, value)
     if config.get("published"):
         params |= facts.published_params(OmegaConf.to_container(config.published, resolve=True))

@@ -34,13 +34,6 @@ NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP)
 LOCK_SECONDS = 60
 # What an opened storage raises when its server does not answer.
 STORAGE_ERRORS = (StorageInternalError, SQLAlchemyError)
-
-
-def without_driver(url: str) -> str:
-    """Returns a database's address without the driver that reaches it: it is the same database."""
-    return re.sub(r"^(\w+)\+\w+://", r"\1://", url)
-
-
 # Seconds between attempts to reach it again: it may be restarted.
 WAITS = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
 # Attempts at a storage whose tables another program makes at the same moment, and seconds between them.
@@ -49,6 +42,11 @@ TABLE_ATTEMPTS, TABLE_WAIT = 20, 0.1
 TAKING_SECONDS = 600
 # Key of our advisory lock on a PostgreSQL server.
 LOCK_NUMBER = 1407_2020
+
+
+def without_driver(url: str) -> str:
+    """Returns a database's address without the driver that reaches it: it is the same database."""
+    return re.sub(r"^(\w+)\+\w+://", r"\1://", url)
 
 
 class Storage(RDBStorage):
@@ -271,6 +269,6 @@ def _advice(error: Exception) -> str:
         return f"{message}. Is there room on the disk? Another one is given as sqlite:////FILE."
     if isinstance(error, NoSuchModuleError):
         return f"{message}. An address begins with the kind of database: sqlite:///, postgresql:// or mysql://."
-    if isinstance(error, ModuleNotFoundError | ImportError):
+    if isinstance(error, ImportError):
         return f"{message}. Install the database's driver, such as psycopg2-binary for PostgreSQL or pymysql for MySQL."
     return f"{message}. Is the server up, the address right, the folder writable? null puts it in the sweep's folder."
