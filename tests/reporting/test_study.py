@@ -388,6 +388,15 @@ def test_importances_need_ten_trials_two_parameters_and_two_values(monkeypatch, 
     assert importances_in_words(beyond, study) == ["More important than chance makes the largest of 2 (0.20): a, b."]
 
 
+@pytest.mark.parametrize(("chance", "begins"), [(0.5, "More important than chance"), (0.9, "No importance is larger")])
+def test_importances_say_that_pruned_trials_are_not_weighed(chance: float, begins: str) -> None:
+    (sentence,) = importances_in_words(Importances({"x": 0.7, "lr": 0.3}, chance), STUDIES["pruned"][0]())
+    assert sentence.startswith(begins)
+    assert sentence.endswith(
+        " 12 pruned trials are not weighed, so what made those worse is more important than this says."
+    )
+
+
 def _ended(number: int, value: float | None, minute: int, state: TrialState = TrialState.COMPLETE, **options):
     trial = create_trial(state=state, value=value, **options)
     trial.datetime_start = datetime.datetime(2026, 1, 1, 12, 0)
