@@ -69,7 +69,8 @@ def find_importances(study: "optuna.Study") -> Importances | None:
         return None
     if len(trials) < FEWEST_TRIALS:
         return None
-    values = np.array([trial.values[0] for trial in trials])
+    # PED-ANOVA weighs the best trials, and takes a target that it is given for a loss.
+    values = np.array([trial.values[0] for trial in trials]) * (-1 if study.direction.name == "MAXIMIZE" else 1)
     rounds = max(FEWEST, min(MOST, TRIALS_AT_ALL // len(trials)))
     generator = np.random.default_rng(0)
     largest = []

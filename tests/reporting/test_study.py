@@ -336,6 +336,22 @@ def test_importances_stand_beside_what_chance_gives(matters: bool) -> None:
     )
 
 
+def test_chance_is_of_the_best_trials_whichever_way_is_better(monkeypatch) -> None:
+    """Many trials collapsed to one value: shuffled, too, the best are few."""
+    monkeypatch.setattr("cifar_tuning.reporting.importances.MOST", 40)
+
+    def objective(trial: optuna.Trial) -> float:
+        values = [trial.suggest_float(name, 0.0, 1.0) for name in "ab"]
+        return sum(values) if trial.number % 2 else 0.0
+
+    high, low = (
+        find_importances(_study(lambda trial, sign=sign: sign * objective(trial), 12, direction=direction))
+        for sign, direction in ((1, "maximize"), (-1, "minimize"))
+    )
+    assert high is not None
+    assert high == low
+
+
 @pytest.mark.parametrize(
     ("kind", "said"),
     [
