@@ -69,7 +69,8 @@ def find_importances(study: "optuna.Study") -> Importances | None:
         return None
     if len(trials) < FEWEST_TRIALS:
         return None
-    values = np.array([trial.values[0] for trial in trials])
+    # PED-ANOVA weighs the best trials, and takes a target that it is given for a loss.
+    values = np.array([trial.values[0] for trial in trials]) * (-1 if study.direction.name == "MAXIMIZE" else 1)
     rounds = max(FEWEST, min(MOST, TRIALS_AT_ALL // len(trials)))
     generator = np.random.default_rng(0)
     largest = []
@@ -102,12 +103,23 @@ def importances_in_words(importances: Importances | None, study: "optuna.Study")
             f"No importances are shown: of {complete} complete trials (fewer than {FEWEST_TRIALS}) they would be noise."
         )
         return [why] if few else []
-    level, count = f"{importances.chance:.2f}", len(importances.found)
+    level, count, pruned = f"{importances.chance:.2f}", len(importances.found), _without_pruned(study)
     beyond = [name for name, share in importances.found.items() if share > importances.chance]
     if beyond:
         rest = " The picture tells nothing of the others." if len(beyond) < count else ""
-        return [f"More important than chance makes the largest of {count} ({level}): {', '.join(beyond)}.{rest}"]
+        return [
+            f"More important than chance makes the largest of {count} ({level}): {', '.join(beyond)}.{rest}{pruned}"
+        ]
     return [
         f"No importance is larger than chance makes the largest of {count} ({level}): the picture of the importances "
-        "tells of none. What each hyperparameter does stands above."
+        f"tells of none. What each hyperparameter does stands above.{pruned}"
     ]
+
+
+def _without_pruned(study: "optuna.Study") -> str:
+    """Returns a sentence where pruned trials, which have no final value, are not among those that were weighed."""
+    from optuna.trial import TrialState
+
+    count = len(study.get_trials(deepcopy=False, states=(TrialState.PRUNED,)))
+    how_many = "1 pruned trial is" if count == 1 else f"{count} pruned trials are"
+    return f" {how_many} not weighed, so what made those worse is more important than this says." if count else ""

@@ -16,6 +16,8 @@ OF_VALIDATION = [re.compile(pattern, re.IGNORECASE) for pattern in (r"acc.*best|
 OF_OTHERS = [re.compile(pattern, re.IGNORECASE) for pattern in (r"test.*acc|acc.*test", r"acc", r"test")]
 # States of runs without a whole training; their figures are reported only if no run has ended.
 UNFINISHED = ("running", "killed", "pruned")
+# Runs were left out by their results: among the others, what decided those varies less than among all.
+PRUNING = " They were the worse ones, so what made them worse matters more than can be told from the others."
 # Most names, and most job numbers, in a sentence.
 SHOWN, SHOWN_NUMBERS = 5, 20
 
@@ -141,7 +143,9 @@ def choose_runs(runs: Sequence[AnyRun], metric: str) -> tuple[list[AnyRun], list
     for state in (*UNFINISHED, "failed"):
         left = [run for run in runs if run.state == state and run.run_id not in counted]
         if left and (ended or state == "failed"):
-            notes.append(f"{_runs(left)} left out, being {state}: {_names(left)}.")
+            notes.append(
+                f"{_runs(left)} left out, being {state}: {_names(left)}.{PRUNING if state == 'pruned' else ''}"
+            )
     lacking = [run for run in runs if run.state in ENDED and run.run_id not in counted]
     if lacking:
         notes.append(f"{_runs(lacking)} left out, having no `{metric}`: {_names(lacking)}.")

@@ -195,14 +195,23 @@ def entry_params(space: SearchSpace, config: DictConfig, entry: Mapping[Any, Any
     return given | {name: value for name, value in known.items() if value is not ABSENT}
 
 
-def entry_problems(space: SearchSpace, config: DictConfig, entry: Mapping[str, Any]) -> list[str]:
-    """Returns a line for each value of a configuration to be tried first that its key can't have."""
+def entry_problems(
+    space: SearchSpace, config: DictConfig, entry: Mapping[str, Any], option: str = "hydra.sweeper.enqueue"
+) -> list[str]:
+    """Returns a line for each value that its key can't have, and for one whose key is not in the search space.
+
+    Args:
+        space: of the study.
+        config: of the sweep.
+        entry: values by their keys, as those of a configuration to be tried first.
+        option: what has them.
+    """
     refused = {n: d for n, d in space.distributions.items() if n in entry and value_in(d, entry[n]) is ABSENT}
     unknown = [key for key in entry if key not in space.distributions and space.custom is None]
     lines = []
     if unknown:
         names = ", ".join(space.distributions)
-        lines.append(f"hydra.sweeper.enqueue: {unknown[0]} is not in the search space: {names}")
+        lines.append(f"{option}: {unknown[0]} is not in the search space: {names}")
     try:
         if not refused and space.custom is not None:
             refused = dry_run(space, config, entry).refused
@@ -211,7 +220,7 @@ def entry_problems(space: SearchSpace, config: DictConfig, entry: Mapping[str, A
     except ConfigError as error:
         return error.problems
     return lines + [
-        f"hydra.sweeper.enqueue: {name}={written(entry[name])}: must be in its range, {describe(distribution)}; "
+        f"{option}: {name}={written(entry[name])}: must be in its range, {describe(distribution)}; "
         "give another value, or widen the range"
         for name, distribution in refused.items()
     ]

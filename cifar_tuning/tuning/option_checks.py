@@ -44,6 +44,7 @@ def option_problems(options: StudyOptions) -> list[str]:
     lines += (space := _problems_with_space(options)) + _problems_with_function(options)
     lines += _problems_with_folder(options) + _problems_with_repeats(options)
     lines += _problems_with_parts(options, ("pruner",) if space else ("sampler", "pruner"))  # a grid is of the space
+    lines += _problems_with_fixed(options, options.sweeper.sampler)
     return lines + _problems_with_objective(options) + _problems_with_retraining(options)
 
 
@@ -132,6 +133,17 @@ def _problems_with_parts(options: StudyOptions, names: Sequence[str]) -> list[st
             why = refused(error) or on_one_line(str(root_cause(error)))
             lines.append(f"hydra/sweeper/{name}: {why}{which}")
     return lines
+
+
+def _problems_with_fixed(options: StudyOptions, sampler: Any) -> list[str]:
+    """What `PartialFixedSampler` is to fix must be in the space: it passes over another name without a word."""
+    if not OmegaConf.is_dict(sampler) or sampler.get("_target_") != "optuna.samplers.PartialFixedSampler":
+        return []
+    lines, fixed = _problems_with_fixed(options, sampler.get("base_sampler")), sampler.get("fixed_params")
+    if not OmegaConf.is_dict(fixed):  # building it says so
+        return lines
+    given = dry_run.entry_params(options.space, options.config, fixed)
+    return lines + dry_run.entry_problems(options.space, options.config, given, "hydra.sweeper.sampler.fixed_params")
 
 
 def _problems_with_repeats(options: StudyOptions) -> list[str]:

@@ -336,6 +336,22 @@ def test_importances_stand_beside_what_chance_gives(matters: bool) -> None:
     )
 
 
+def test_chance_is_of_the_best_trials_whichever_way_is_better(monkeypatch) -> None:
+    """Many trials collapsed to one value: shuffled, too, the best are few."""
+    monkeypatch.setattr("cifar_tuning.reporting.importances.MOST", 40)
+
+    def objective(trial: optuna.Trial) -> float:
+        values = [trial.suggest_float(name, 0.0, 1.0) for name in "ab"]
+        return sum(values) if trial.number % 2 else 0.0
+
+    high, low = (
+        find_importances(_study(lambda trial, sign=sign: sign * objective(trial), 12, direction=direction))
+        for sign, direction in ((1, "maximize"), (-1, "minimize"))
+    )
+    assert high is not None
+    assert high == low
+
+
 @pytest.mark.parametrize(
     ("kind", "said"),
     [
@@ -386,6 +402,15 @@ def test_importances_need_ten_trials_two_parameters_and_two_values(monkeypatch, 
     assert set(map(tuple, asked)) == {("a", "b")}
     beyond = Importances({"a": 0.7, "b": 0.3}, 0.2)
     assert importances_in_words(beyond, study) == ["More important than chance makes the largest of 2 (0.20): a, b."]
+
+
+@pytest.mark.parametrize(("chance", "begins"), [(0.5, "More important than chance"), (0.9, "No importance is larger")])
+def test_importances_say_that_pruned_trials_are_not_weighed(chance: float, begins: str) -> None:
+    (sentence,) = importances_in_words(Importances({"x": 0.7, "lr": 0.3}, chance), STUDIES["pruned"][0]())
+    assert sentence.startswith(begins)
+    assert sentence.endswith(
+        " 12 pruned trials are not weighed, so what made those worse is more important than this says."
+    )
 
 
 def _ended(number: int, value: float | None, minute: int, state: TrialState = TrialState.COMPLETE, **options):

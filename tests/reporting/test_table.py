@@ -236,7 +236,7 @@ def test_no_metric(asked, metrics, expected):
         (
             ["complete", "pruned", "failed"],
             "0",
-            "1 run is left out, being pruned: `run 1`.|1 run is left out, being failed",
+            "1 run is left out, being pruned: `run 1`. They were the worse ones|1 run is left out, being failed",
         ),
         (["complete", "lacking"], "0", "1 run is left out, having no `m`: `run 1`."),
         (["running", "killed"], "01", "No run has ended yet"),
@@ -260,10 +260,10 @@ def test_the_runs_that_count(states, chosen, said):
 def test_what_is_left_out_is_told_by_its_number():
     """The name of a study's job is all that was drawn for it."""
     runs = [
-        FakeRun(str(i), state="pruned" if i else "complete", metrics={"m": 1.0}, job=str(i // 2)) for i in range(46)
+        FakeRun(str(i), state="killed" if i else "complete", metrics={"m": 1.0}, job=str(i // 2)) for i in range(46)
     ]
     _, _, (note,) = choose_runs(runs, "m")
-    assert note == f"45 runs are left out, being pruned: jobs {', '.join(map(str, range(20)))} and 3 more."
+    assert note == f"45 runs are left out, being killed: jobs {', '.join(map(str, range(20)))} and 3 more."
 
 
 @pytest.mark.parametrize("states", [["complete"], ["failed", "running"], []])

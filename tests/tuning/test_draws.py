@@ -1,6 +1,7 @@
 """A study's draws: what its sampler is told, and whose draws are whose."""
 
 import os
+import re
 import subprocess
 from collections.abc import Callable
 
@@ -13,7 +14,7 @@ from omegaconf import OmegaConf
 from cifar_tuning.databases import sqlite_url
 from cifar_tuning.errors import ConfigError
 from cifar_tuning.processes import WORKER_VARIABLE
-from cifar_tuning.tuning.options import StudyOptions
+from cifar_tuning.tuning.options import StudyOptions, _seeded_for
 from cifar_tuning.tuning.place import sweeper_options
 from cifar_tuning.tuning.storage import Storage
 from cifar_tuning.tuning.study import open_study
@@ -115,7 +116,7 @@ def test_a_command_that_ended_at_its_start_changes_nothing(opened):
 RANDOM, QMC = "optuna.samplers.RandomSampler", "optuna.samplers.QMCSampler"
 NESTED = {
     "_target_": "optuna.samplers.PartialFixedSampler",
-    "fixed_params": {"seed": 7},
+    "fixed_params": {"optimizer.lr": 0.05},
     "base_sampler": {"_target_": RANDOM, "seed": 3},
 }
 
@@ -134,11 +135,22 @@ def test_a_seed_counts_wherever_the_sampler_has_it(opened, sampler, apart):
         assert (draws(opened(sampler=sampler)) != draws(opened(other.pid, sampler))) == apart
 
 
-def test_a_fixed_parameter_called_seed_is_no_seed(opened):
-    with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as other:
-        opened(sampler=NESTED)
-        study = optuna.create_study(sampler=opened(other.pid, NESTED).sampler)
-    assert study.ask().suggest_int("seed", 0, 9) == 7
+def test_a_parameter_called_seed_is_no_seed():
+    assert _seeded_for(5, {"_target_": RANDOM, "space": {"seed": 7}}) == {"_target_": RANDOM, "space": {"seed": 7}}
+
+
+@pytest.mark.parametrize(
+    ("fixed", "wrong"),
+    [
+        ({"optimizer.lrr": 0.05}, "optimizer.lrr is not in the search space: optimizer.lr"),
+        ({"optimizer.lr": 0.5}, "optimizer.lr=0.5: must be in its range, interval 0.001 to 0.1"),
+    ],
+)
+def test_what_a_sampler_is_to_fix_must_be_in_the_space(opened, fixed, wrong):
+    inner = NESTED | {"fixed_params": fixed}
+    for sampler in (inner, NESTED | {"base_sampler": inner}):
+        with pytest.raises(ConfigError, match="hydra.sweeper.sampler.fixed_params: " + re.escape(wrong)):
+            opened(sampler=sampler)
 
 
 @pytest.mark.parametrize("sampler", ["Grid", "BruteForce"])
