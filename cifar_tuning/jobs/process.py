@@ -8,20 +8,18 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from hydra._internal.utils import get_args
 from omegaconf import OmegaConf
 
 from cifar_tuning import PROJECT_ROOT
 from cifar_tuning.errors import UserError, full_disk, full_errors
-from cifar_tuning.overrides import key_of
+from cifar_tuning.jobs.command_words import check_overrides
 from cifar_tuning.processes import cores, stop, visible_cores
 from cifar_tuning.targets import PRUNERS, SAMPLERS, TORCHVISION_MODELS, trusted_by_user
-from cifar_tuning.text import MAIN_CONFIG, config_flags, is_own_script
 from cifar_tuning.tuning import plugin  # noqa: F401  registers the resolvers that conf/ uses
 from cifar_tuning.tuning.overlays import register
 from cifar_tuning.user_code import user_modules, user_traceback
@@ -30,12 +28,6 @@ from cifar_tuning.user_code import user_modules, user_traceback
 # survivors too. Imports make a million objects and hardly any garbage; with Python's 700 and 10 the collector takes a
 # quarter of a short job's time.
 _WHILE_IMPORTING, _COLLECT_AFTER = (1_000_000, 20), (100_000, 20)
-
-SWEEPER = "hydra/sweeper"
-# What of the main configuration no choice of a sweeper comes with; a group of the user's may have one.
-_NO_OVERLAYS = ("data", "augmentation", "model", "optimizer", "schedule", "regularizer", "trainer", "tracking", "seed")
-# What Hydra's own sweeper has too.
-_OF_A_GRID = ("hydra.sweeper._", "hydra.sweeper.params", "hydra.sweeper.max_batch_size")
 
 # Loggers of others that bury a job's own lines where hydra.verbose=true asks for all. hydra.verbose=matplotlib has its.
 _TALKATIVE = ("matplotlib", "PIL", "filelock", "urllib3", "alembic")
@@ -220,38 +212,6 @@ def check_machine() -> None:
             "This user has no home directory: set HOME to a folder of yours that can be written to, such as "
             'export HOME="$PWD".'
         ) from error
-
-
-def check_overrides(command: Sequence[str]) -> None:
-    """Says which words of a command are no overrides, before Hydra speaks of tokens.
-
-    Args:
-        command: its program and what follows.
-
-    Raises:
-        UserError: some have no equals sign: they were typed with spaces around it, or as values alone. Or they are
-            options of a study, and none is asked for.
-    """
-    given = get_args(command[1:]).overrides
-    wrong = [one for one in given if "=" not in one and not one.startswith("~")]
-    if wrong:
-        usual = {"predict.py": "run=outputs/demo", "report.py": "sweep=multirun/tune"}
-        example = usual.get(Path(command[0]).name, "optimizer.lr=0.1")
-        raise UserError(f"{' '.join(wrong)}: no option; write OPTION=VALUE, without spaces, such as {example}")
-    keys = [key_of(one) for one in given]
-    of_studies = [key for key in keys if key.startswith("hydra.sweeper.") and not key.startswith(_OF_A_GRID)]
-    elsewhere = is_own_script(Path(command[0])) or config_flags(command)  # where the main configuration is
-    if of_studies and not elsewhere and not _may_choose_a_sweeper(keys):
-        raise UserError(
-            f"{', '.join(of_studies)}: of an Optuna study; add hydra/sweeper=study, or one of conf/study, such as "
-            "study=simplenn"
-        )
-
-
-def _may_choose_a_sweeper(keys: Sequence[str]) -> bool:
-    """Whether some override, or the main configuration as the user has changed it, may choose another than a grid."""
-    choices = [key for key in keys if "." not in key and key not in _NO_OVERLAYS]
-    return bool(choices) or SWEEPER in (PROJECT_ROOT / "conf" / f"{MAIN_CONFIG}.yaml").read_text(encoding="utf-8")
 
 
 def _short_for_users(

@@ -8,7 +8,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from cifar_tuning.databases import in_folder, sqlite_url
+from cifar_tuning.databases import in_folder, sqlite_file, sqlite_url
 from cifar_tuning.errors import ConfigError
 from cifar_tuning.overrides import key_of, parse_overrides, task_overrides, value_of
 from cifar_tuning.targets import is_study
@@ -47,6 +47,12 @@ class StudyPlace:
     def shared(self) -> bool:
         """Whether the storage is a server, which other machines reach too."""
         return not self.storage.startswith("sqlite")
+
+    @property
+    def goes_with_folder(self) -> bool:
+        """Whether the storage is a file in the folder, so that who deletes the folder deletes the study."""
+        file = sqlite_file(self.storage)
+        return file is not None and file.is_relative_to(self.folder)
 
 
 def folder_of_model(folder: Path) -> Path | None:

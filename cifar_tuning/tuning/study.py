@@ -157,7 +157,8 @@ def _default_of(key: str, config: DictConfig) -> str | None:
 def _anew(options: StudyOptions) -> str:
     """Returns how to begin another study."""
     other = "give another hydra.sweeper.study_name"
-    return other if options.place.shared else f"{other}, or begin anew without the folder {options.place.folder}"
+    place = options.place
+    return f"{other}, or begin anew without the folder {place.folder}" if place.goes_with_folder else other
 
 
 def _unlike(distributions: Mapping[str, BaseDistribution], study: optuna.Study) -> list[str]:
@@ -255,5 +256,6 @@ def _is_another(process: Mapping[str, Any], command: int) -> bool:
 def _location(place: StudyPlace) -> str:
     """The storage as the marker names it: a file in the folder relatively, so that the folder can be moved."""
     file = sqlite_file(place.storage)
-    below = file is not None and file.is_relative_to(place.folder)
-    return sqlite_url(file.relative_to(place.folder)) if file and below else without_password(place.storage)
+    if file is not None and place.goes_with_folder:
+        return sqlite_url(file.relative_to(place.folder))
+    return without_password(place.storage)

@@ -3,13 +3,12 @@ import os
 import pwd
 import subprocess
 import sys
-from contextlib import nullcontext
 
 import pytest
 
 from cifar_tuning.errors import UserError
 from cifar_tuning.jobs import process
-from cifar_tuning.jobs.process import check_machine, check_overrides, print_whatever_comes, trusted_targets
+from cifar_tuning.jobs.process import check_machine, print_whatever_comes, trusted_targets
 from cifar_tuning.targets import TRUST_VARIABLE
 
 
@@ -194,27 +193,6 @@ def test_a_user_without_a_home_directory_is_told(monkeypatch):
     monkeypatch.setattr(pwd, "getpwuid", lambda number: {}[number])
     with pytest.raises(UserError, match="set HOME"):
         check_machine()
-
-
-@pytest.mark.parametrize(
-    ("typed", "said"),
-    [
-        ("train.py optimizer.lr 0.1", "optimizer.lr 0.1: no option; write OPTION=VALUE, .* such as optimizer.lr=0.1"),
-        ("train.py -m optimizer.lr = 0.1 seed=1", "optimizer.lr =? ?0.1: no option"),
-        ("train.py -m a=1 -cn mine ~model --config-dir conf x= --cfg job -p model ++b=2", None),
-        ("train.py -m seed=1,2 hydra.sweeper.n_trials=3", "n_trials: of an Optuna study; add hydra/sweeper=study"),
-        ("train.py -m a=1,2 hydra.sweeper.n_trials=3 hydra/sweeper=optuna hydra.sweeper.max_batch_size=2", None),
-        ("my_train.py -m seed=1,2 hydra.sweeper.n_trials=3", None),
-        ("train.py -m seed=1,2 hydra.sweeper.n_trials=3 experiment=mine", None),
-        ("train.py -m seed=1,2 hydra.sweeper.n_trials=3 +mygroup=mine", None),
-        ("train.py -m seed=1,2 hydra.sweeper.n_trials=3 --config-name=mine", None),
-        ("train.py -m a=1,2 ~hydra.sweeper.params.a hydra.sweeper.max_batch_size=2", None),
-        ("predict.py outputs/demo", "outputs/demo: no option; .* such as run=outputs/demo"),
-    ],
-)
-def test_what_is_no_option_is_told_before_hydra_reads_it(typed, said):
-    with pytest.raises(UserError, match=said) if said else nullcontext():
-        check_overrides(typed.split())
 
 
 @pytest.mark.parametrize(

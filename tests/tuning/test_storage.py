@@ -18,6 +18,7 @@ from cifar_tuning import databases
 from cifar_tuning.databases import sqlite_file, sqlite_url
 from cifar_tuning.errors import UserError
 from cifar_tuning.tuning import storage
+from cifar_tuning.tuning.place import StudyPlace
 from cifar_tuning.tuning.storage import Storage, lost, open_storage
 
 PROCESSES = 4
@@ -169,3 +170,16 @@ def test_another_program_opens_the_new_file_at_the_same_moment(tmp_path):
             for number in range(files):
                 (tmp_path / f"{number}.done").touch()
             other.result(timeout=60)
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("sqlite:////lab/anna/optuna.db", True),
+        ("sqlite:////lab/optuna.db", False),
+        ("sqlite:////lab/anna2/optuna.db", False),
+        ("postgresql://db/lab", False),
+    ],
+)
+def test_whether_who_deletes_a_folder_deletes_the_study(url, expected):
+    assert StudyPlace(url, "lab", Path("/lab/anna")).goes_with_folder == expected

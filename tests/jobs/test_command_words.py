@@ -1,0 +1,41 @@
+"""What a command's words lack is told in the user's terms."""
+
+from contextlib import nullcontext
+
+import pytest
+
+from cifar_tuning.errors import UserError
+from cifar_tuning.jobs.command_words import check_overrides
+
+
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        ("train.py optimizer.lr 0.1", "optimizer.lr 0.1: no option; write OPTION=VALUE, .* such as optimizer.lr=0.1"),
+        ("train.py -m optimizer.lr = 0.1 seed=1", "optimizer.lr =? ?0.1: no option"),
+        ("train.py a=1 -cn mine ~model --config-dir conf x= --cfg job -p model ++b=2", None),
+        ("train.py -m seed=1,2 hydra.sweeper.n_trials=3", "n_trials: of an Optuna study; add hydra/sweeper=study"),
+        ("train.py -m a=1,2 hydra.sweeper.n_trials=3 hydra/sweeper=optuna hydra.sweeper.max_batch_size=2", None),
+        ("my_train.py -m seed=1,2 hydra.sweeper.n_trials=3", None),
+        ("train.py -m seed=1,2 hydra.sweeper.n_trials=3 experiment=mine", None),
+        ("train.py -m seed=1,2 hydra.sweeper.n_trials=3 +mygroup=mine", None),
+        ("train.py -m seed=1,2 hydra.sweeper.n_trials=3 --config-name=mine", None),
+        ("train.py -m a=1,2 ~hydra.sweeper.params.a hydra.sweeper.max_batch_size=2", None),
+        ("train.py -m optimizer.lr=0.1,0.2 --cfg job", "--cfg is for a single run; leave out -m"),
+        (
+            "train.py lr=0.1 activation=swish",
+            r"optimizer\.lr=0.1, not lr=0.1\n  - model.activation=swish",
+        ),
+        ("train.py seed=1 resume=outputs/demo published=null hydra.verbose=true", None),  # at the top of config.yaml
+        ("train.py lr=0.1 experiment=mine", None),  # in which it may be
+        ("train.py lr=0.1 +mygroup=mine", None),
+        ("train.py +lr=0.1 optimizer.lr=${lr}", None),
+        ("train.py lr=0.1 --config-dir mine", None),
+        ("train.py nowhere=1", None),  # Hydra has a suggestion
+        ("predict.py device=cpu", None),
+        ("predict.py outputs/demo", "outputs/demo: no option; .* such as run=outputs/demo"),
+    ],
+)
+def test_what_is_no_option_is_told_before_hydra_reads_it(typed, said):
+    with pytest.raises(UserError, match=said) if said else nullcontext():
+        check_overrides(typed.split())
