@@ -136,12 +136,7 @@ def _check_group(group: str, options: dict[str, Any]) -> list[str]:
 
 
 def problems_with(target: Any, given: Mapping[str, Any]) -> list[str]:
-    """Returns what the `check` of a class says of options; those not given have the constructor's defaults.
-
-    Args:
-        target: the class.
-        given: options of its constructor.
-    """
+    """Returns what the `check` of a class says of options; those not given have the constructor's defaults."""
     known: dict[str, Any] = {}
     for kind in reversed(inspect.getmro(target)):  # a subclass may have the check of a class with more options
         if "__init__" in vars(kind) and kind is not object:
@@ -154,12 +149,7 @@ def problems_with(target: Any, given: Mapping[str, Any]) -> list[str]:
 
 
 def why_not_found(name: str, error: BaseException) -> str:
-    """Returns why a `_target_` can't be imported, in a line.
-
-    Args:
-        name: the target.
-        error: what its import raised.
-    """
+    """Returns why a `_target_` can't be imported, in a line, given what its import raised."""
     return missing_name(name) or on_one_line(str(error)) + user_frame(error)
 
 
