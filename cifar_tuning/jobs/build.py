@@ -47,7 +47,7 @@ def build_parts(cfg: DictConfig, without: set[str]) -> tuple[Parts | None, list[
         if group in without:
             continue
         try:
-            parts[group] = build_model(cfg[group], parts.get("data")) if group == "model" else build_part(cfg[group])
+            parts[group] = build_part(cfg[group], parts.get("data") if group == "model" else None)
         except Exception as error:
             failures.append(_refusal(group, error))
     if without or failures:
@@ -57,23 +57,18 @@ def build_parts(cfg: DictConfig, without: set[str]) -> tuple[Parts | None, list[
     return (None if failures else built), failures
 
 
-def build_part(node: Any) -> Any:
-    """Instantiates one config group; lists and dictionaries reach the constructor as plain Python ones."""
-    find_target(node.get("_target_"))
-    return instantiate(node, _convert_="all")
-
-
-def build_model(node: Any, data: ImageData | None) -> Any:
-    """Instantiates the model, for as many classes as the data has, unless its configuration says how many.
+def build_part(node: Any, data: ImageData | None = None) -> Any:
+    """Instantiates one config group; lists and dictionaries reach the constructor as plain Python ones.
 
     Args:
         node: the config group.
-        data: None: it could not be built; the model has its default.
+        data: of a model, which is for as many classes unless its configuration says how many; None where it could not
+            be built.
     """
-    target = find_target(node.get("_target_"))
+    target, own = find_target(node.get("_target_")), dict[str, Any]()
     if data is not None and node.get("num_classes") is None and "num_classes" in inspect.signature(target).parameters:
-        return instantiate(node, _convert_="all", num_classes=len(data.classes))
-    return build_part(node)
+        own = {"num_classes": len(data.classes)}
+    return instantiate(node, _convert_="all", **own)
 
 
 def _refusal(group: str, error: Exception) -> str:
