@@ -1,11 +1,11 @@
 """What a machine could do at best: a training step's operations and bytes, counted, over ceilings that are measured."""
 
-import time
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.benchmark import Timer
 from torch.utils.flop_counter import FlopCounterMode
 
 NUMBERS, REPEATS = 2**26, 5
@@ -35,26 +35,17 @@ def ceilings(device: torch.device, precision: str) -> Ceilings:
     exact = torch.backends.cuda.matmul.allow_tf32
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32
     try:
-        product = _fastest(lambda: torch.mm(a, b), device, calls)
+        product = _fastest(lambda: torch.mm(a, b), calls)
     finally:
         torch.backends.cuda.matmul.allow_tf32 = exact
-    copy = _fastest(lambda: target.copy_(source), device, calls)
+    copy = _fastest(lambda: target.copy_(source), calls)
     return Ceilings(2 * side**3 / product, 2 * source.nbytes / copy)
 
 
-def _fastest(work: Any, device: torch.device, calls: int) -> float:
+def _fastest(work: Callable[[], Tensor], calls: int) -> float:
     """Returns the seconds of one call, the fastest of several rounds of so many calls."""
-    seconds = []
-    for _ in range(REPEATS + 1):
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        start = time.perf_counter()
-        for _ in range(calls):
-            work()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        seconds.append((time.perf_counter() - start) / calls)
-    return min(seconds[1:])
+    timer = Timer("work()", globals={"work": work}, num_threads=torch.get_num_threads())
+    return min(timer.timeit(calls).mean for _ in range(REPEATS))
 
 
 @dataclass(frozen=True)

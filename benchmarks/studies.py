@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
@@ -65,9 +66,13 @@ def pruning(repeats: int, train_limit: int | None) -> Path:
     return file
 
 
-def _summary(rounds: list[dict[str, Any]]) -> dict[str, float]:
-    rounds = [one for one in rounds if {STOCK, OURS} <= one.keys()]
-    if not rounds:
+def whole(rounds: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Returns the rounds of which both studies are there: the stock plugin's, and ours, which prunes."""
+    return [one for one in rounds if {STOCK, OURS} <= one.keys()]
+
+
+def _summary(rounds: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    if not (rounds := whole(rounds)):
         return {}
     fewer = [r[STOCK]["epochs"] / r[OURS]["epochs"] for r in rounds]
     gain = [100 * (r[OURS]["best"] - r[STOCK]["best"]) for r in rounds]

@@ -2,39 +2,14 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
+from benchmarks.studies import OURS, STOCK, whole
 from benchmarks.tables.cells import HOLDS, MISSED, Figures, against, beginning, verdict, where
 from cifar_tuning.reporting.statistics import compare
 
 # Points of accuracy that pruning may cost.
 GOAL = -0.5
-
-
-class _Study(NamedTuple):
-    epochs: int
-    best: float
-
-
-class _Pair(NamedTuple):
-    """Two studies of one sampler seed: the stock plugin's, and ours, which prunes."""
-
-    seed: int
-    stock: _Study
-    ours: _Study
-
-
-def _pairs(rounds: Sequence[Mapping[str, Any]]) -> list[_Pair]:
-    """Returns the rounds of which both studies are there."""
-
-    def study(one: Mapping[str, Any]) -> _Study:
-        return _Study(one["epochs"], one["best"])
-
-    return [
-        _Pair(one["seed"], study(one["stock"]), study(one["study"]))
-        for one in rounds
-        if {"stock", "study"} <= one.keys()
-    ]
 
 
 def overhead(content: Figures) -> list[str]:
@@ -66,10 +41,11 @@ def pruning(content: Figures) -> list[str]:
     figures = ("epochs, stock", "epochs, study", "fewer", "best, stock", "best, study", "difference, points")
     settings = f", {lengths}, {images} training images"
     rows = beginning(content, "pruning", "sampler seed", *figures, settings=settings)
-    for seed, stock, ours in _pairs(content["rounds"]):
+    for one in whole(content["rounds"]):
+        stock, ours = one[STOCK], one[OURS]
         rows.append(
-            f"| {seed} | {stock.epochs} | {ours.epochs} | {stock.epochs / ours.epochs:.2f}x | "
-            f"{stock.best:.4f} | {ours.best:.4f} | {100 * (ours.best - stock.best):+.2f} |"
+            f"| {one['seed']} | {stock['epochs']} | {ours['epochs']} | {stock['epochs'] / ours['epochs']:.2f}x | "
+            f"{stock['best']:.4f} | {ours['best']:.4f} | {100 * (ours['best'] - stock['best']):+.2f} |"
         )
     if summary := content["summary"]:
         gained, holds = points_gained(content["rounds"])
@@ -83,8 +59,8 @@ def points_gained(rounds: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
     Args:
         rounds: studies of one sampler seed, pruned and not; those that lack one of them do not count.
     """
-    pairs = _pairs(rounds)
-    found = compare({pair.seed: pair.ours.best for pair in pairs}, {pair.seed: pair.stock.best for pair in pairs})
+    ours, stock = ({one["seed"]: one[name]["best"] for one in whole(rounds)} for name in (OURS, STOCK))
+    found = compare(ours, stock)
     points, half = 100 * found.difference, 100 * (found.half_width or math.inf)
     interval = f" ± {half:.2f}, 95 %" if math.isfinite(half) else ""
     holds = HOLDS if points - half >= GOAL else "in the mean, not beyond chance" if points >= GOAL else MISSED

@@ -14,12 +14,7 @@ log = logging.getLogger(__name__)
 
 
 def choose_formats(prepared: Prepared, work: Workload) -> Formats:
-    """Returns a job's precision and memory format.
-
-    Args:
-        prepared: the job.
-        work: its training steps.
-    """
+    """Returns a job's precision and memory format, given its training steps."""
     settings, checkpoint = prepared.parts.trainer, prepared.checkpoint
     asked = Formats(settings.precision, settings.memory_format)
     if asked.precision == "bf16" and not has_bf16(work.device):

@@ -52,10 +52,8 @@ def build_parts(cfg: DictConfig, without: set[str], *, restored: bool = False) -
         if group in without:
             continue
         try:
-            if group == "model":
-                parts[group] = build_model(cfg[group], parts.get("data"), restored=restored)
-            else:
-                parts[group] = build_part(cfg[group])
+            model = group == "model"
+            parts[group] = build_part(cfg[group], parts.get("data") if model else None, restored=model and restored)
         except Exception as error:
             failures.append(_refusal(group, error))
     if without or failures:
@@ -65,27 +63,21 @@ def build_parts(cfg: DictConfig, without: set[str], *, restored: bool = False) -
     return (None if failures else built), failures
 
 
-def build_part(node: Any) -> Any:
-    """Instantiates one config group; lists and dictionaries reach the constructor as plain Python ones."""
-    find_target(node.get("_target_"))
-    return instantiate(node, _convert_="all")
-
-
-def build_model(node: Any, data: ImageData | None, *, restored: bool = False) -> Any:
-    """Instantiates the model, for as many classes as the data has, unless its configuration says how many.
+def build_part(node: Any, data: ImageData | None = None, *, restored: bool = False) -> Any:
+    """Instantiates one config group; lists and dictionaries reach the constructor as plain Python ones.
 
     Args:
         node: the config group.
-        data: None: it could not be built; the model has its default.
-        restored: whether a checkpoint will bring the weights, so that the model's own need not be there any more; its
-            constructor is told if it asks.
+        data: of a model, which is for as many classes unless its configuration says how many; None where it could not
+            be built.
+        restored: of a model: whether a checkpoint will bring the weights, so that the model's own need not be there any
+            more; its constructor is told if it asks.
     """
-    takes = inspect.signature(find_target(node.get("_target_"))).parameters
-    told: dict[str, Any] = {}
+    target = find_target(node.get("_target_"))
+    takes = inspect.signature(target).parameters if data is not None or restored else {}
+    told: dict[str, Any] = {"restored": True} if restored and "restored" in takes else {}
     if data is not None and node.get("num_classes") is None and "num_classes" in takes:
         told["num_classes"] = len(data.classes)
-    if restored and "restored" in takes:
-        told["restored"] = True
     return instantiate(node, _convert_="all", **told)
 
 

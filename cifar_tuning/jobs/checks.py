@@ -158,12 +158,7 @@ def problems_with(target: Any, given: Mapping[str, Any]) -> list[str]:
 
 
 def why_not_found(name: str, error: BaseException) -> str:
-    """Returns why a `_target_` can't be imported, in a line.
-
-    Args:
-        name: the target.
-        error: what its import raised.
-    """
+    """Returns why a `_target_` can't be imported, in a line, given what its import raised."""
     return missing_name(name) or on_one_line(str(error)) + user_frame(error)
 
 

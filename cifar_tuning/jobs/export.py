@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
 from cifar_tuning.errors import UserError
-from cifar_tuning.jobs.build import build_model, build_part
+from cifar_tuning.jobs.build import build_part
 from cifar_tuning.jobs.checks import find_target
 from cifar_tuning.targets import IMAGE_FOLDER, refused
 from cifar_tuning.text import on_one_line
@@ -68,7 +68,7 @@ def model_from_checkpoint(
         if data_root is not None:
             _move(config.data, data_root)
         data = build_part(config.data)
-        model = build_model(config.model, data, restored=True)
+        model = build_part(config.model, data, restored=True)
     except (ImportError, InstantiationException) as error:
         reason = refused(error)
         if reason is None and not isinstance(error, ImportError):

@@ -100,12 +100,7 @@ def _unfit_schedule(parts: Parts, optimizer: Optimizer) -> str | None:
 
 
 def _unfit_methods(scheduler: Any, by_loss: bool) -> str | None:
-    """Returns what a scheduler lacks to be stepped and kept as PyTorch's are; None if nothing.
-
-    Args:
-        scheduler: of whatever class.
-        by_loss: whether its steps are given the validation loss.
-    """
+    """Returns what a scheduler lacks to be stepped and kept as PyTorch's are; None if nothing."""
     lacking = [
         name for name in ("step", "state_dict", "load_state_dict") if not callable(getattr(scheduler, name, None))
     ]
@@ -202,12 +197,7 @@ def _try_small_images(parts: Parts) -> list[str]:
 
 
 def last_batch_problem(parts: Parts, images: int) -> str | None:
-    """Returns why a model can't be trained on an epoch's last batch, if that is one image; batch norm may need more.
-
-    Args:
-        parts: of the job.
-        images: in an epoch.
-    """
+    """Returns why a model can't be trained on an epoch's last batch, if that is one image; batch norm may need more."""
     size = parts.data.batch_size
     if images % size != 1 and size != 1:
         return None

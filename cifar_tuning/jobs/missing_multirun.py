@@ -13,11 +13,7 @@ NOT_OF_SWEEPS = ("hydra.run.", SEARCHPATH)  # the last one `command_line` adds
 
 
 def missing_multirun(hydra: Any) -> str | None:
-    """Returns what goes unnoticed without `-m`, and the command with it, on a line of its own; None if nothing does.
-
-    Args:
-        hydra: Hydra's own part of a single run's configuration.
-    """
+    """Returns what goes unnoticed without `-m`, and the command with it, on a line of its own; None if nothing does."""
     given = unresolved(hydra.overrides.hydra)
     if "hydra.mode" in given_options(hydra):  # a single run on purpose, such as `--experimental-rerun`'s
         return None

@@ -40,9 +40,8 @@ def named_histograms(cfg: DictConfig, folder: Path) -> tuple[list[LayerWeights],
     names = [str(name) for name in (cfg.checkpoint if isinstance(cfg.checkpoint, ListConfig) else [cfg.checkpoint])]
     with tempfile.TemporaryDirectory() as scratch:
         files: dict[str, Path] = {}
-        for place, name in enumerate(names):
-            own = Path(scratch) / str(place)
-            own.mkdir()
+        for name in names:
+            own = Path(tempfile.mkdtemp(dir=scratch))
             files[_label(name, files)] = find_checkpoint(name, cfg.tracking.uri, own, "checkpoint")
         return _draw(files, folder)
 
@@ -56,12 +55,10 @@ def best_histograms(table: Table, uri: Any, folder: Path) -> tuple[list[LayerWei
     notes, sign = [], 1 if table.maximize else -1
     with tempfile.TemporaryDirectory() as scratch:
         files: dict[str, Path] = {}
-        for place, configuration in enumerate(table.configurations[:MOST]):
+        for configuration in table.configurations[:MOST]:
             run = max(configuration.runs.values(), key=lambda r: sign * r.metrics[table.metric])
-            own = Path(scratch) / str(place)
-            own.mkdir()
             try:
-                files[table.label(configuration)] = _checkpoint(run, uri, own)
+                files[table.label(configuration)] = _checkpoint(run, uri, Path(tempfile.mkdtemp(dir=scratch)))
             except UserError as error:
                 notes.append(f"No weights of `{run.name}`: {error}")
         if not files:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -105,15 +105,13 @@ class Job:
         without_m = None if self.multirun else missing_multirun(self.hydra)
         if without_m is not None:
             log.warning(without_m)
-        with nullcontext() if taken else only_here(self.folder, "hydra.sweep.dir"), self._measured():
+        # All jobs of a sweep are computed in the formats that one measurement found.
+        measured = of_sweep(sweep_folder(self.hydra)) if self.multirun else nullcontext()
+        with nullcontext() if taken else only_here(self.folder, "hydra.sweep.dir"), measured:
             value = self._run(cfg)
         if without_m is not None:  # what stood before the epochs is out of sight
             log.warning(without_m)
         return value
-
-    def _measured(self) -> AbstractContextManager[None]:
-        """Has all jobs of a sweep be computed in the formats that one measurement found."""
-        return of_sweep(sweep_folder(self.hydra)) if self.multirun else nullcontext()
 
     def _run(self, cfg: DictConfig) -> Any:
         try:

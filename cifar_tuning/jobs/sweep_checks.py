@@ -69,11 +69,7 @@ def sweep_problems(config: DictConfig) -> list[str]:
 
 
 def warn_of_keys(jobs: list[DictConfig]) -> None:
-    """Prints once what no job's parts seem to read.
-
-    Args:
-        jobs: their configurations.
-    """
+    """Prints once what no job's parts seem to read."""
     for line in dict.fromkeys(line for job in jobs for line in key_warnings(job)):
         print(f"warning: {line}", file=sys.stderr)
 

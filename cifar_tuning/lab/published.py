@@ -23,13 +23,7 @@ PublishedRun = tuple[float, int]
 
 
 def shortfalls(results: Results, experiment: str, published_epochs: int) -> list[str]:
-    """Returns a sentence for each row that lies more than two points below the published value, saying why.
-
-    Args:
-        results: all of them.
-        experiment: the table's.
-        published_epochs: what the report trained for.
-    """
+    """Returns a sentence for each row that lies more than two points below the published value, saying why."""
     chances = published_chances(results)
     return [
         _shortfall(row, published_epochs, chances.get((experiment, row.configuration)))

@@ -78,16 +78,14 @@ def _measured(run: Run) -> tuple[Any, ...]:
 
 def load_runs(folder: Path) -> list[Run]:
     """Reads `runs.csv`; an empty list if there is none. Rows of experiments that are no more are left out."""
-    names = [field.name for field in fields(Run)]
-    whole, text = ("seed", "best_epoch", "epochs"), ("experiment", "configuration", "state", "precision", "machine")
-    runs = []
-    for row in _rows(folder / RUNS_FILE):
-        values: dict[str, Any] = {}
-        for name in names:
-            convert = int if name in whole else str if name in text else float
-            values[name] = convert(row[name]) if row[name] or convert is str else None
-        runs.append(Run(**values))
+    rows = _rows(folder / RUNS_FILE)
+    runs = [Run(**{field.name: _read(row[field.name], field.type) for field in fields(Run)}) for row in rows]
     return [run for run in runs if run.experiment in EXPERIMENTS]
+
+
+def _read(text: str, kind: Any) -> Any:
+    """Returns a field's value; of `float | None` nothing is None."""
+    return kind(text) if kind in (int, str) else float(text) if text else None
 
 
 def save_runs(runs: Iterable[Run], folder: Path) -> None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from cifar_tuning.lab.experiments import options_of
 from cifar_tuning.lab.results import Results
+from cifar_tuning.lab.verdicts import capital
 from cifar_tuning.reporting.statistics import Summary, summarize
 from cifar_tuning.text import counted
 
@@ -111,7 +112,7 @@ def untrained(results: Results, experiment: str) -> list[str]:
         if never := sum(run.best_epoch == 0 for run in runs):
             name = describe(row.configuration) or "the only row"
             sentences.append(
-                f"{name[:1].upper()}{name[1:]}: epoch 0 is the network before training. In {never} of "
+                f"{capital(name)}: epoch 0 is the network before training. In {never} of "
                 f"{counted(len(runs), 'run')} no epoch was better, so the accuracy of untrained weights counts."
             )
     return sentences

@@ -57,13 +57,7 @@ class Remark:
 
 
 def compare_values(table: Table, factor: Factor, points: dict[str, list[Point]]) -> Iterator[Effect | Remark]:
-    """Compares a hyperparameter's values in pairs, on average and under each setting of the others.
-
-    Args:
-        table: the configurations.
-        factor: the hyperparameter.
-        points: its runs, as `points_of` has them.
-    """
+    """Compares a hyperparameter's values in pairs, on average and under each setting of the others."""
     ordered = _best_first(points, table.maximize)
     several = len(ordered) <= ALL_PAIRS
     pairs = list(itertools.combinations(ordered, 2) if several else ((ordered[0], other) for other in ordered[1:]))

@@ -142,11 +142,10 @@ def _has_trend(points: Mapping[str, Sequence[Point]], continuous: bool, of_study
     if numbers is None or len(numbers) < FEWEST_FOR_TREND:
         return False
     common = _common([settings_of(found) for found in points.values()])
+    apart = max(common) < (2 if len(numbers) > FEW_NUMBERS else 1)
     if continuous:
-        return max(common) < (2 if len(numbers) > FEW_NUMBERS else 1) or min(common) < 1
-    if not of_study and min(_common([{point[:2] for point in found} for found in points.values()])) > 1:
-        return False
-    return max(common) < (2 if len(numbers) > FEW_NUMBERS else 1)
+        return apart or min(common) < 1
+    return apart and (of_study or min(_common([{point[:2] for point in found} for found in points.values()])) <= 1)
 
 
 def _common(sets: Sequence[set[Any]]) -> list[int]:

@@ -116,8 +116,8 @@ def _decides_presence(columns: Sequence[Sequence[str]], a: int, b: int) -> bool:
 
 def _own_number(column: Sequence[str]) -> bool:
     there = [value for value in column if value != MISSING]
-    numbers = numbers_in(set(there))
-    return numbers is not None and len(numbers) >= FEWEST_FOR_TREND and 2 * len(numbers) > len(there)
+    numbers = numbers_in(set(there)) or []
+    return len(numbers) >= FEWEST_FOR_TREND and 2 * len(numbers) > len(there)
 
 
 def _untyped(column: Sequence[str]) -> bool:
@@ -133,8 +133,7 @@ def _digits(number: str) -> int:
 
 
 def _several_numbers(values: Iterable[str]) -> bool:
-    numbers = numbers_in(set(values))
-    return numbers is not None and len(numbers) > 1
+    return len(numbers_in(set(values)) or []) > 1
 
 
 def numbers_in(values: Iterable[str]) -> list[float] | None:

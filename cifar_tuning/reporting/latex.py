@@ -12,12 +12,7 @@ SIGNS = str.maketrans({"−": "$-$", "±": r"$\pm$", "<": "$<$", ">": "$>$", "|"
 
 
 def write_latex(table: Table, file: Path) -> Path:
-    """Writes the table of the report, to be read by `\\input` into a `table`; it needs the package booktabs.
-
-    Args:
-        table: of which the report shows the first rows.
-        file: where to.
-    """
+    """Writes the table of the report, to be read by `\\input` into a `table`; it needs the package booktabs."""
     from pandas import DataFrame
 
     rows = DataFrame([row(c, table) for c in table.configurations[:TOP]], columns=header(table))

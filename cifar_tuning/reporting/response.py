@@ -92,12 +92,7 @@ def find_influences(
 
 
 def influence_in_words(influence: Influence, p: float | None) -> str:
-    """Returns an influence as a sentence.
-
-    Args:
-        influence: the influence.
-        p: its corrected p value.
-    """
+    """Returns an influence as a sentence, given its corrected p value."""
     facts = f"({p_in_words(p)}, n = {influence.n})"
     sure = 1 - CONFIDENCE
     if p is not None and p < sure:

@@ -89,13 +89,7 @@ def _without(ranks: np.ndarray, order: np.ndarray) -> np.ndarray:
 
 
 def trend_in_words(trend: Trend, p: float | None, metric: str) -> str:
-    """Returns a trend as a sentence.
-
-    Args:
-        trend: the trend.
-        p: its corrected p value.
-        metric: what goes with the hyperparameter.
-    """
+    """Returns a trend of a metric as a sentence, given its corrected p value."""
     rho, low, high = (signed(value, "+.2f") for value in (trend.rho, trend.low, trend.high))
     facts = f"rank correlation {rho}, {low} to {high}, {p_in_words(p)}, n = {trend.n}"
     if trend.low <= 0 <= trend.high:
