@@ -7,6 +7,7 @@ import pickle
 import runpy
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -128,6 +129,14 @@ def _empty(*arguments: Any) -> Path:
     file = arguments[-1]
     file.write_bytes(b"\x89PNG")
     return file
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 60) -> None:
+    """Waits until it holds; fails where it does not in time, of which a busy machine needs much."""
+    limit = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < limit, f"it did not happen in {seconds:g} s"
+        time.sleep(0.005)
 
 
 @pytest.fixture

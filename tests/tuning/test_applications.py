@@ -105,12 +105,12 @@ SPACE = ["x=interval(-5.0,5.0)"]
 
 
 def test_two_workers_share_the_trials(start, trials, tmp_path):
-    out = finish(start(*SPACE, "wait=0.3", "hydra.sweeper.workers=2", "hydra.sweeper.n_trials=8"))
+    out = finish(start(*SPACE, "meet=2", "hydra.sweeper.workers=2", "hydra.sweeper.n_trials=6"))
     done = trials()
-    assert [t.state for t in done] == [TrialState.COMPLETE] * 8, out
-    assert len({t.params["x"] for t in done}) == 8
+    assert [t.state for t in done] == [TrialState.COMPLETE] * 6, out
+    assert len({t.params["x"] for t in done}) == 6
     assert len(owners(done)) == 2
-    assert "8 of 8 trials finished" in out
+    assert "6 of 6 trials finished" in out
     assert OmegaConf.load(tmp_path / "sweep" / "optimization_results.yaml").best_value == min(t.value for t in done)
 
 
@@ -206,7 +206,7 @@ def test_workers_end_when_their_supervisor_is_killed(start, trials):
 
 @pytest.mark.slow
 def test_a_second_terminal_joins(start, trials):
-    command = [*SPACE, "wait=0.4", "hydra.sweeper.n_trials=10"]
+    command = [*SPACE, "meet=2", "hydra.sweeper.n_trials=10"]
     both = [start(*command), start(*command)]
     outs = [finish(process) for process in both]
     assert [process.returncode for process in both] == [0, 0], outs
