@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -184,6 +185,16 @@ def _read_once() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(OmegaConf, "load", staticmethod(remembered))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _migrations_read_once() -> Iterator[None]:
+    """Optuna's ten migration scripts are run once, not three times for each database that is made or opened."""
+    from alembic import util
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(util, "load_python_file", cache(util.load_python_file))
         yield
 
 
