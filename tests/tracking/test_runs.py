@@ -370,7 +370,7 @@ def test_many_runs_wait_for_each_others_calls(started, tmp_path, monkeypatch, id
             tracker._outbox, "_send", lambda last, n=number: (calls.append(n), clock.__setitem__(0, clock[0] + 0.1))
         )
     began = clock[0]
-    for step in range(600):
+    for step in range(300):
         for tracker in trackers:
             tracker.log_epoch({"val/acc": 0.5}, step)
             if idle:

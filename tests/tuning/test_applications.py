@@ -263,7 +263,8 @@ def test_a_trial_without_a_number_fails_and_the_study_goes_on(run, trials, tmp_p
     assert out.count(f"trial {states[returns].number} failed: {why}") >= 2  # when it did, and in the end
 
 
-@pytest.mark.parametrize("launcher", ["basic", pytest.param("joblib", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", ["basic", "joblib"])
 def test_a_job_that_exits_costs_its_trial_and_no_worker(start, trials, launcher):
     given = ["returns=value,exit", "hydra/sweeper/sampler=grid", "hydra.sweeper.n_trials=2", "hydra.sweeper.workers=2"]
     process = start(*given, f"hydra/launcher={launcher}")
@@ -391,7 +392,7 @@ def test_a_direction_that_is_none_is_refused(run, direction):
     assert "Traceback" not in out
 
 
-@pytest.mark.parametrize("name", ["a b", "{a} 50% what? ä&c=d", "a%20b#c"])
+@pytest.mark.parametrize("name", ["{a} 50% what? ä&c=d", "a%20b#c"])
 def test_a_folder_may_have_any_name(run, tmp_path, name):
     given = [*SPACE, f"hydra.sweep.dir='{tmp_path}/{name}'", "hydra.sweeper.n_trials=2"]
     assert "2 of 2 trials finished" in run(*given)
@@ -404,12 +405,14 @@ def test_a_folder_may_have_any_name(run, tmp_path, name):
     assert len(find_study(tmp_path / name, params).trials) == 2
 
 
-@pytest.mark.parametrize(
-    "named", ["{_target_:hydra.utils.get_method,path:sphere.limits}", "{_target_:sphere.limits,_partial_:true}"]
-)
-def test_a_sampler_takes_a_function_that_the_user_trusts(run, trials, tmp_path, monkeypatch, named):
-    given = [*SPACE, f"hydra.sweeper.sampler.constraints_func={named}", "hydra.sweeper.n_trials=2"]
-    assert "may not call sphere.limits; if you trust the package, export CIFAR_TUNING_TRUST='sphere.*'" in run(*given)
+def test_a_sampler_takes_a_function_that_the_user_trusts(run, trials, tmp_path, monkeypatch):
+    """By either way of naming it; a study goes on with the other."""
+    named = "{_target_:hydra.utils.get_method,path:sphere.limits}", "{_target_:sphere.limits,_partial_:true}"
+    given, other = (
+        [*SPACE, f"hydra.sweeper.sampler.constraints_func={one}", "hydra.sweeper.n_trials=2"] for one in named
+    )
+    advice = "may not call sphere.limits; if you trust the package, export CIFAR_TUNING_TRUST='sphere.*'"
+    assert all(advice in run(*one) for one in (given, other))
     monkeypatch.setenv(TRUST_VARIABLE, "sphere.*")
     out = run(*given, "hydra.sweeper.plots=true", "hydra.sweeper.enqueue=[{x: 1.0},{x: 2.0}]")
     assert "None is the best: all complete trials violate constraints." in out
@@ -417,7 +420,7 @@ def test_a_sampler_takes_a_function_that_the_user_trusts(run, trials, tmp_path, 
     assert "Traceback" not in out
     assert "going on" not in run(*given)
     assert len(trials()) == 2
-    run(*given[:-1], "hydra.sweeper.n_trials=3", "hydra.sweeper.enqueue=[{x: -1.0}]")
+    run(*other[:-1], "hydra.sweeper.n_trials=3", "hydra.sweeper.enqueue=[{x: -1.0}]")
     assert OmegaConf.load(tmp_path / "sweep" / "optimization_results.yaml").best_params == {"x": -1.0}
 
 
