@@ -7,8 +7,10 @@ import pickle
 import runpy
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +132,14 @@ def _empty(*arguments: Any) -> Path:
     return file
 
 
+def wait_for(condition: Callable[[], object], seconds: float = 60) -> None:
+    """Waits until it holds; fails where it does not in time, of which a busy machine needs much."""
+    limit = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < limit, f"it did not happen in {seconds:g} s"
+        time.sleep(0.005)
+
+
 @pytest.fixture
 def ctrl_c() -> Iterator[None]:
     """Has Ctrl-C heard as in a terminal: what a shell starts in the background ignores it."""
@@ -175,6 +185,16 @@ def _read_once() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(OmegaConf, "load", staticmethod(remembered))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _migrations_read_once() -> Iterator[None]:
+    """Optuna's ten migration scripts are run once, not three times for each database that is made or opened."""
+    from alembic import util
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(util, "load_python_file", cache(util.load_python_file))
         yield
 
 

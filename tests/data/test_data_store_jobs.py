@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -12,6 +11,7 @@ from standin import Ready, assert_complete, leftovers
 
 from cifar_tuning import PROJECT_ROOT
 from cifar_tuning.data.store import Store
+from tests.conftest import wait_for
 
 pytestmark = pytest.mark.timeout(120)  # a job that waits for ever is a failure
 
@@ -56,17 +56,10 @@ def start_job(root):
     )
 
 
-def wait_for(path):
-    deadline = time.monotonic() + 60
-    while not path.exists():
-        assert time.monotonic() < deadline, f"{path} never appeared"
-        time.sleep(0.02)
-
-
 @pytest.mark.slow
 def test_two_jobs_at_once_fetch_once(tiny, tmp_path):
     first = start_job(tmp_path)
-    wait_for(tmp_path / "fetches")
+    wait_for((tmp_path / "fetches").exists)
     second = start_job(tmp_path)
     # The first one's download ends only when the second one has said that it waits.
     assert "Another job is fetching the dataset" in second.stderr.readline()
@@ -80,9 +73,8 @@ def test_two_jobs_at_once_fetch_once(tiny, tmp_path):
 @pytest.mark.slow
 def test_a_killed_download_is_cleared_away_and_done_again(tiny, tmp_path):
     job = start_job(tmp_path)
-    wait_for(tmp_path / "fetches")
-    while not list((tmp_path / "data").rglob("half")):
-        time.sleep(0.02)
+    wait_for((tmp_path / "fetches").exists)
+    wait_for(lambda: list((tmp_path / "data").rglob("half")))
     job.send_signal(signal.SIGKILL)
     job.communicate()
     assert leftovers(tmp_path / "data")  # it had no chance to tidy up

@@ -42,7 +42,7 @@ class Exact:
 
 
 # As many steps as a hundred and more batches are, of as few images as there can be: half of the time goes with them.
-DATA = Synthetic(train_size=32, val_size=16, test_size=16, batch_size=2)
+DATA = Synthetic(train_size=16, val_size=16, test_size=16, batch_size=2)
 
 
 @pytest.fixture(scope="session")

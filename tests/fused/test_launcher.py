@@ -66,13 +66,13 @@ def test_an_ended_jobs_memory_is_not_left_to_the_garbage_collector(tiny, monkeyp
 
 def test_the_same_as_the_basic_launcher(tiny, tmp_path, store):
     """One folder, configuration, log, checkpoint, MLflow run and value for each job, in job order."""
-    grid = ["optimizer.lr=0.1,0.01", "seed=0,1", "model.batch_norm=true", "model.dropout=0.2", *store]
+    grid = ["optimizer.lr=0.1,0.01", "model.batch_norm=true", "model.dropout=0.2", *store]
     basic = tiny("-m", *grid, f"hydra.sweep.dir={tmp_path}/basic")
-    fused = tiny(*FUSED, "hydra.launcher.stack=4", *grid, f"hydra.sweep.dir={tmp_path}/fused")
+    fused = tiny(*FUSED, "hydra.launcher.stack=2", *grid, f"hydra.sweep.dir={tmp_path}/fused")
     assert (basic.code, fused.code) == (0, 0), fused.err
-    assert "#0, #1, #2, #3 as one model" in fused.text
+    assert "#0, #1 as one model" in fused.text
     one, other = results(tmp_path / "basic"), results(tmp_path / "fused")
-    assert list(other) == [0, 1, 2, 3]
+    assert list(other) == [0, 1]
     for number, result in other.items():
         assert {k: result[k] for k in ("state", "value", "best_epoch", "epochs", "overrides")} == {
             k: one[number][k] for k in ("state", "value", "best_epoch", "epochs", "overrides")
@@ -99,9 +99,9 @@ def test_the_same_as_the_basic_launcher(tiny, tmp_path, store):
         ).fetchall()
         states = db.execute("select status, count(*) from runs group by status").fetchall()
         points = db.execute("select count(*) from metrics where key='val/acc' group by run_uuid").fetchall()
-    assert sorted(count for _, count in parents) == [4, 4]
-    assert states == [("FINISHED", 10)]
-    assert points == [(3,)] * 8
+    assert sorted(count for _, count in parents) == [2, 2]
+    assert states == [("FINISHED", 6)]
+    assert points == [(3,)] * 4
 
 
 @pytest.mark.slow

@@ -142,7 +142,7 @@ def test_a_weight_of_a_single_number(make_run, alone, monkeypatch, as_one):
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_a_diverged_run_leaves_the_other_of_its_pair_alone(make_run, precision):
     """Their first layers are one group of a convolution, with zeros for each other's images."""
-    options = {"model": NET, "exact": False, "precision": precision, "batch_size": 16}
+    options = {"model": NET, "exact": False, "precision": precision, "batch_size": 8}
     rates = partial(SGD, lr=1e30), partial(SGD, lr=0.01)
     runs = [make_run(**options, seed=seed, optimizer=rate) for seed, rate in enumerate(rates)]
     for run in runs:

@@ -71,10 +71,10 @@ def initial_loss(seed: int, shortcut: str, images: torch.Tensor, labels: torch.T
 
 @pytest.mark.parametrize("shortcut", ["A", "B", "none"])
 def test_resnet_begins_below_2_8(shortcut):
-    labels = torch.arange(128) % 10
-    for seed in range(4):
+    labels = torch.arange(64) % 10
+    for seed in range(3):
         torch.manual_seed(100 + seed)
-        assert initial_loss(seed, shortcut, torch.randn(128, 3, 32, 32), labels) < 2.8
+        assert initial_loss(seed, shortcut, torch.randn(64, 3, 32, 32), labels) < 2.8
 
 
 @pytest.mark.slow

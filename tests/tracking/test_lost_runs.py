@@ -18,6 +18,7 @@ from cifar_tuning.processes import started as started_at
 from cifar_tuning.tracking import MLflowTracker, facts, outbox, patience, reaper
 from cifar_tuning.tracking.outbox import read_unsent
 from cifar_tuning.tracking.store import StoreAwayError, locate
+from tests.conftest import wait_for
 
 JOB = """
 import sys, time
@@ -50,9 +51,7 @@ def test_a_killed_process_leaves_no_running_run(started, client, root, tmp_path)
         assert reaper.reap(store) == []  # alive: not touched
         os.kill(process.pid, signal.SIGKILL)
         # Not waited for yet: a zombie is as dead.
-        deadline = time.monotonic() + 10
-        while started_at(process.pid) is not None and time.monotonic() < deadline:
-            time.sleep(0.01)
+        wait_for(lambda: started_at(process.pid) is None)
         own = started()  # the first start of this process in this store reaps
         run = client.get_run(run_id)
         assert (run.info.status, run.data.tags["state"]) == ("KILLED", "killed")

@@ -4,7 +4,6 @@ import json
 import math
 import subprocess
 import sys
-import time
 from weakref import WeakSet
 
 import numpy as np
@@ -15,6 +14,7 @@ from omegaconf import OmegaConf
 from cifar_tuning import PROJECT_ROOT
 from cifar_tuning.errors import TrackingError
 from cifar_tuning.tracking import MLflowTracker, NoTracker, facts, outbox
+from tests.conftest import wait_for
 
 
 def lines_of(folder):
@@ -337,10 +337,7 @@ def test_the_machines_load_is_kept_where_mlflows_variable_asks_for_it(started, c
     monkeypatch.setenv("MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING", "true")
     monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.01")
     tracker = started()
-    monitor = tracker._monitor
-    deadline = time.monotonic() + 10
-    while monitor._logging_step == 0 and time.monotonic() < deadline:
-        time.sleep(0.01)
+    wait_for(lambda: tracker._monitor._logging_step > 0)
     tracker.finish("complete")
     assert "system/cpu_utilization_percentage" in client.get_run(tracker.run_id).data.metrics
 
@@ -359,7 +356,7 @@ def test_many_runs_wait_for_each_others_calls(started, tmp_path, monkeypatch, id
             tracker._outbox, "_send", lambda last, n=number: (calls.append(n), clock.__setitem__(0, clock[0] + 0.1))
         )
     began = clock[0]
-    for step in range(600):
+    for step in range(300):
         for tracker in trackers:
             tracker.log_epoch({"val/acc": 0.5}, step)
             if idle:

@@ -95,7 +95,7 @@ def test_a_server_that_is_down_is_an_error_at_once(uri, context):
         started = time.monotonic()
         with pytest.raises(TrackingError) as caught:
             MLflowTracker(uri=uri).start(context())
-    assert time.monotonic() - started < 3
+    assert time.monotonic() - started < 20  # to try again and again would take minutes
     message = str(caught.value)
     assert uri.replace("secret", "***") in message
     assert "tracking=none" in message

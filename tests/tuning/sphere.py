@@ -1,8 +1,12 @@
-"""A Hydra application that knows nothing of this project: a trial takes `wait` seconds, or fails where told to."""
+"""A Hydra application that knows nothing of this project: a trial takes `wait` seconds, or fails where told to.
+
+With `meet` it waits until so many processes have had a trial, for a minute at most.
+"""
 
 import os
 import sys
 import time
+from pathlib import Path
 
 import hydra
 import numpy
@@ -10,12 +14,15 @@ import optuna
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig
 
-ConfigStore.instance().store("sphere", {"x": 1.0, "y": 0, "wait": 0.0, "returns": "value"}, replace=True)
+DEFAULTS = {"x": 1.0, "y": 0, "wait": 0.0, "meet": 1, "returns": "value"}
+ConfigStore.instance().store("sphere", DEFAULTS, replace=True)
 
 
 @hydra.main(config_path=None, config_name="sphere")
 def main(cfg: DictConfig) -> object:
     time.sleep(cfg.wait)
+    if cfg.meet > 1:
+        meet(cfg.meet)
     if str(cfg.x) in os.environ.get("SPHERE_FAILS", "").split():
         raise RuntimeError(f"no {cfg.x} just now")
     if cfg.returns == "error":
@@ -31,6 +38,15 @@ def main(cfg: DictConfig) -> object:
     return (
         float("nan") if cfg.returns == "incomparable" else cfg.returns if cfg.returns != "value" else cfg.x**2 + cfg.y
     )
+
+
+def meet(processes: int) -> None:
+    met = Path("met")
+    met.mkdir(exist_ok=True)
+    (met / str(os.getpid())).touch()
+    limit = time.monotonic() + 60
+    while len(list(met.iterdir())) < processes and time.monotonic() < limit:
+        time.sleep(0.02)
 
 
 def space(config: DictConfig, trial) -> None:

@@ -106,12 +106,12 @@ SPACE = ["x=interval(-5.0,5.0)"]
 
 
 def test_two_workers_share_the_trials(start, trials, tmp_path):
-    out = finish(start(*SPACE, "wait=0.3", "hydra.sweeper.workers=2", "hydra.sweeper.n_trials=8"))
+    out = finish(start(*SPACE, "meet=2", "hydra.sweeper.workers=2", "hydra.sweeper.n_trials=6"))
     done = trials()
-    assert [t.state for t in done] == [TrialState.COMPLETE] * 8, out
-    assert len({t.params["x"] for t in done}) == 8
+    assert [t.state for t in done] == [TrialState.COMPLETE] * 6, out
+    assert len({t.params["x"] for t in done}) == 6
     assert len(owners(done)) == 2
-    assert "8 of 8 trials finished" in out
+    assert "6 of 6 trials finished" in out
     assert OmegaConf.load(tmp_path / "sweep" / "optimization_results.yaml").best_value == min(t.value for t in done)
 
 
@@ -207,7 +207,7 @@ def test_workers_end_when_their_supervisor_is_killed(start, trials):
 
 @pytest.mark.slow
 def test_a_second_terminal_joins(start, trials):
-    command = [*SPACE, "wait=0.4", "hydra.sweeper.n_trials=10"]
+    command = [*SPACE, "meet=2", "hydra.sweeper.n_trials=10"]
     both = [start(*command), start(*command)]
     outs = [finish(process) for process in both]
     assert [process.returncode for process in both] == [0, 0], outs
@@ -392,7 +392,7 @@ def test_a_direction_that_is_none_is_refused(run, direction):
     assert "Traceback" not in out
 
 
-@pytest.mark.parametrize("name", ["a b", "{a} 50% what? ä&c=d", "a%20b#c"])
+@pytest.mark.parametrize("name", ["{a} 50% what? ä&c=d", "a%20b#c"])
 def test_a_folder_may_have_any_name(run, tmp_path, name):
     given = [*SPACE, f"hydra.sweep.dir='{tmp_path}/{name}'", "hydra.sweeper.n_trials=2"]
     assert "2 of 2 trials finished" in run(*given)
@@ -405,12 +405,14 @@ def test_a_folder_may_have_any_name(run, tmp_path, name):
     assert len(find_study(tmp_path / name, params).trials) == 2
 
 
-@pytest.mark.parametrize(
-    "named", ["{_target_:hydra.utils.get_method,path:sphere.limits}", "{_target_:sphere.limits,_partial_:true}"]
-)
-def test_a_sampler_takes_a_function_that_the_user_trusts(run, trials, tmp_path, monkeypatch, named):
-    given = [*SPACE, f"hydra.sweeper.sampler.constraints_func={named}", "hydra.sweeper.n_trials=2"]
-    assert "may not call sphere.limits; if you trust the package, export CIFAR_TUNING_TRUST='sphere.*'" in run(*given)
+def test_a_sampler_takes_a_function_that_the_user_trusts(run, trials, tmp_path, monkeypatch):
+    """By either way of naming it; a study goes on with the other."""
+    named = "{_target_:hydra.utils.get_method,path:sphere.limits}", "{_target_:sphere.limits,_partial_:true}"
+    given, other = (
+        [*SPACE, f"hydra.sweeper.sampler.constraints_func={one}", "hydra.sweeper.n_trials=2"] for one in named
+    )
+    advice = "may not call sphere.limits; if you trust the package, export CIFAR_TUNING_TRUST='sphere.*'"
+    assert all(advice in run(*one) for one in (given, other))
     monkeypatch.setenv(TRUST_VARIABLE, "sphere.*")
     out = run(*given, "hydra.sweeper.plots=true", "hydra.sweeper.enqueue=[{x: 1.0},{x: 2.0}]")
     assert "None is the best: all complete trials violate constraints." in out
@@ -418,7 +420,7 @@ def test_a_sampler_takes_a_function_that_the_user_trusts(run, trials, tmp_path, 
     assert "Traceback" not in out
     assert "going on" not in run(*given)
     assert len(trials()) == 2
-    run(*given[:-1], "hydra.sweeper.n_trials=3", "hydra.sweeper.enqueue=[{x: -1.0}]")
+    run(*other[:-1], "hydra.sweeper.n_trials=3", "hydra.sweeper.enqueue=[{x: -1.0}]")
     assert OmegaConf.load(tmp_path / "sweep" / "optimization_results.yaml").best_params == {"x": -1.0}
 
 
