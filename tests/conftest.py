@@ -193,8 +193,15 @@ def _migrations_read_once() -> Iterator[None]:
     """Optuna's ten migration scripts are run once, not three times for each database that is made or opened."""
     from alembic import util
 
+    load = util.load_python_file
+    remembered = cache(load)
+
+    def once(folder: Any, name: Any) -> Any:
+        # Beside them lies `env.py`, which migrates whenever it is run.
+        return (remembered if Path(folder).name == "versions" else load)(folder, name)
+
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(util, "load_python_file", cache(util.load_python_file))
+        patch.setattr(util, "load_python_file", once)
         yield
 
 
