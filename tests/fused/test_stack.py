@@ -162,7 +162,7 @@ def test_a_run_that_leaves_early_takes_its_epochs_along(make_run, caplog, monkey
         own_generator(run)
     with caplog.at_level("INFO"), Display.of(runs) as display:
         assert set(dict(run_epochs(Stack(runs), display)).values()) == {"complete"}
-        assert display._bar.n == display._bar.total == 3 * 32
+        assert display._bar.n == display._bar.total == 3 * runs[0].train.count
     lines = [line for line in caplog.messages if "model-images/s" in line]
     assert [line.partition("  ")[0] for line in lines] == ["epoch 1/9", "epoch 2/2"]
 

@@ -626,7 +626,7 @@ def test_a_password_is_not_shown():
             }
         }
     )
-    params = _params(config)
+    params = _params(config, OmegaConf.to_container(config.hydra.sweeper))
     assert "secret" not in str(params)
     assert params["hydra.sweeper.storage"] == "postgresql://me:***@db/optuna"
 
