@@ -11,12 +11,12 @@ from textwrap import shorten
 from typing import Any
 from urllib.parse import urlparse
 
-import torch
-from torch import Tensor, nn
 from torch.nn.modules.utils import consume_prefix_in_state_dict_if_present
 
+import torch
 from cifar_tuning.locked import locked
 from cifar_tuning.network import lend_certificates, socket_timeout
+from torch import Tensor, nn
 
 log = logging.getLogger(__name__)
 
@@ -52,18 +52,19 @@ def fetch(weights: Any) -> dict[str, Tensor]:
     file = Path(torch.hub.get_dir(), "checkpoints", Path(urlparse(weights.url).path).name)
     if file.is_file():
         return weights.get_state_dict()
-    file.parent.mkdir(parents=True, exist_ok=True)
-    # PyTorch gives the file its name once it is whole, so nobody reads a part of it; but each process would fetch one.
-    with locked(Path(f"{file}.lock"), f"Another process is downloading {file.name}; waiting for it"):
-        try:
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        # PyTorch gives the file its name once it is whole, so nobody reads a part of it; but each process would fetch
+        # one.
+        with locked(Path(f"{file}.lock"), f"Another process is downloading {file.name}; waiting for it"):
             lend_certificates()
             with nullcontext() if file.is_file() else socket_timeout(TIMEOUT):
                 return weights.get_state_dict(progress=sys.stderr.isatty(), check_hash=True)
-        except (OSError, http.client.HTTPException, RuntimeError) as error:  # the last: a wrong checksum
-            raise ConnectionError(
-                f"model.weights={weights.name}: {weights.url} can't be downloaded ({error}); bring that file to "
-                f"{file.parent} by other means, or name one with model.weights=FILE"
-            ) from error
+    except (OSError, http.client.HTTPException, RuntimeError) as error:  # the last: a wrong checksum
+        raise ConnectionError(
+            f"model.weights={weights.name}: {weights.url} can't be downloaded ({error}); bring that file to "
+            f"{file.parent} by other means, or name one with model.weights=FILE"
+        ) from error
 
 
 def read(path: str) -> dict[str, Tensor]:

@@ -8,9 +8,8 @@ from pathlib import Path
 from urllib.error import URLError
 
 import pytest
-import torch
-from torch import nn
 
+import torch
 from cifar_tuning.fused.model import stack_models
 from cifar_tuning.fused.twin import NotStackableError
 from cifar_tuning.jobs.checks import problems_with
@@ -18,6 +17,7 @@ from cifar_tuning.models import torchvision_model
 from cifar_tuning.models.facts import count_parameters
 from cifar_tuning.models.initial_weights import FrozenBatchNorm2d, last_layer
 from cifar_tuning.torchvision_compat import torchvision
+from torch import nn
 
 SMALL = "shufflenet_v2_x0_5"
 
@@ -201,6 +201,13 @@ def test_published_weights_come_from_pytorchs_cache(saved, cache, caplog):
 
 def test_without_a_network_it_says_where_the_file_belongs(cache):
     with pytest.raises(ConnectionError, match=f"shufflenetv2_x0.5-.*can't be downloaded.*bring that file to {cache}"):
+        torchvision_model(SMALL, "DEFAULT")
+
+
+def test_where_no_cache_can_be_made_it_says_what_to_do(tmp_path, monkeypatch):
+    tmp_path.joinpath("file").touch()
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "file"))
+    with pytest.raises(ConnectionError, match=r"can't be downloaded \(.*name one with model.weights=FILE"):
         torchvision_model(SMALL, "DEFAULT")
 
 
