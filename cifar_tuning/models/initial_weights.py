@@ -11,12 +11,12 @@ from textwrap import shorten
 from typing import Any
 from urllib.parse import urlparse
 
+import torch
+from torch import Tensor, nn
 from torch.nn.modules.utils import consume_prefix_in_state_dict_if_present
 
-import torch
 from cifar_tuning.locked import locked
 from cifar_tuning.network import lend_certificates, socket_timeout
-from torch import Tensor, nn
 
 log = logging.getLogger(__name__)
 
@@ -127,7 +127,8 @@ def load(model: nn.Module, state: dict[str, Tensor], source: str) -> None:
     except RuntimeError as error:
         lines = [shorten(line, LENGTH, placeholder=" …") for line in str(error).splitlines()[1:]]
         more = f" (and {len(lines) - SHOWN} more)" if len(lines) > SHOWN else ""
-        stem = "; has one of the two model.small_images=true?" if "mismatch for conv1.weight" in str(error) else ""
+        stems = len(lines) == 1 and "mismatch for conv1.weight" in lines[0]
+        stem = "; has one of the two model.small_images=true?" if stems else ""
         raise ValueError(
             f"model.weights={source}: are another network's: {' '.join(lines[:SHOWN])}{more}{stem}"
         ) from error

@@ -8,8 +8,9 @@ from pathlib import Path
 from urllib.error import URLError
 
 import pytest
-
 import torch
+from torch import nn
+
 from cifar_tuning.fused.model import stack_models
 from cifar_tuning.fused.twin import NotStackableError
 from cifar_tuning.jobs.checks import problems_with
@@ -17,7 +18,6 @@ from cifar_tuning.models import torchvision_model
 from cifar_tuning.models.facts import count_parameters
 from cifar_tuning.models.initial_weights import FrozenBatchNorm2d, last_layer
 from cifar_tuning.torchvision_compat import torchvision
-from torch import nn
 
 SMALL = "shufflenet_v2_x0_5"
 
@@ -167,6 +167,10 @@ def test_small_images_have_a_stem_of_their_own(tmp_path):
     assert not states_differ(torchvision_model("resnet18", str(tmp_path / "w.pt"), True, num_classes=10), model)
     with pytest.raises(ValueError, match=r"has one of the two model\.small_images=true"):
         torchvision_model("resnet18", str(tmp_path / "w.pt"))
+    torch.save({"conv1.weight": torch.zeros(8, 3, 5, 5)}, tmp_path / "w.pt")  # SimpleNN's
+    with pytest.raises(ValueError, match="another network's") as other:
+        torchvision_model("resnet18", str(tmp_path / "w.pt"))
+    assert "has one of the two" not in str(other.value)
 
 
 def test_of_a_frozen_network_only_the_last_layer_changes(saved):
