@@ -202,7 +202,9 @@ def test_several_runs_predict_together(trained, tiny, predicting, tmp_path):
     lines += [f"test accuracy of all together {(classes == test.labels).float().mean():.4f}"]
     places = [outcome.out.index(line) for line in lines]
     assert places == sorted(places)
-    listed = predicting(f"run=[{tmp_path}/2,{tmp_path}/10]", "probability=true", f"output={tmp_path}/again.csv")
+    listed = predicting(
+        f"run=[{tmp_path}/2,{tmp_path}/1*,{tmp_path}/10]", "probability=true", f"output={tmp_path}/again.csv"
+    )
     assert listed.code == 0, listed.err
     assert (tmp_path / "again.csv").read_text() == (tmp_path / "p.csv").read_text()
 
