@@ -40,7 +40,7 @@ def run_names(given: Any) -> list[str]:
         if not fitting:
             raise UserError(f"run={name}: no folder of a run and no checkpoint fits this pattern.")
         names += fitting
-    return names
+    return list(dict.fromkeys(names))  # one that fits two patterns has one voice
 
 
 def _fitting(pattern: Path) -> list[str]:

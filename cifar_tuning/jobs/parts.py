@@ -4,12 +4,13 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from hydra.errors import InstantiationException
 from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from cifar_tuning.data import Augmentation, ImageData
-from cifar_tuning.errors import root_cause, wants_traces
+from cifar_tuning.errors import wants_traces
 from cifar_tuning.tracking.base import Tracker
 from cifar_tuning.training.lazy_compiler import load_compiler_lazily
 from cifar_tuning.training.regularizers import Regularizer
@@ -44,5 +45,6 @@ def innermost(error: BaseException) -> str:
     if wants_traces(log):
         log.error("What is said in a line below, in full:", exc_info=error)
     place = user_frame(error)
-    error = root_cause(error)
+    while isinstance(error, InstantiationException) and error.__cause__ is not None:
+        error = error.__cause__
     return f"{type(error).__name__}: {error}".split("\nfull_key")[0] + place

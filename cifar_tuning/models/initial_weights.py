@@ -52,18 +52,19 @@ def fetch(weights: Any) -> dict[str, Tensor]:
     file = Path(torch.hub.get_dir(), "checkpoints", Path(urlparse(weights.url).path).name)
     if file.is_file():
         return weights.get_state_dict()
-    file.parent.mkdir(parents=True, exist_ok=True)
-    # PyTorch gives the file its name once it is whole, so nobody reads a part of it; but each process would fetch one.
-    with locked(Path(f"{file}.lock"), f"Another process is downloading {file.name}; waiting for it"):
-        try:
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        # PyTorch gives the file its name once it is whole, so nobody reads a part of it; but each process would fetch
+        # one.
+        with locked(Path(f"{file}.lock"), f"Another process is downloading {file.name}; waiting for it"):
             lend_certificates()
             with nullcontext() if file.is_file() else socket_timeout(TIMEOUT):
                 return weights.get_state_dict(progress=sys.stderr.isatty(), check_hash=True)
-        except (OSError, http.client.HTTPException, RuntimeError) as error:  # the last: a wrong checksum
-            raise ConnectionError(
-                f"model.weights={weights.name}: {weights.url} can't be downloaded ({error}); bring that file to "
-                f"{file.parent} by other means, or name one with model.weights=FILE"
-            ) from error
+    except (OSError, http.client.HTTPException, RuntimeError) as error:  # the last: a wrong checksum
+        raise ConnectionError(
+            f"model.weights={weights.name}: {weights.url} can't be downloaded ({error}); bring that file to "
+            f"{file.parent} by other means, or name one with model.weights=FILE"
+        ) from error
 
 
 def read(path: str) -> dict[str, Tensor]:
@@ -126,7 +127,8 @@ def load(model: nn.Module, state: dict[str, Tensor], source: str) -> None:
     except RuntimeError as error:
         lines = [shorten(line, LENGTH, placeholder=" …") for line in str(error).splitlines()[1:]]
         more = f" (and {len(lines) - SHOWN} more)" if len(lines) > SHOWN else ""
-        stem = "; has one of the two model.small_images=true?" if "mismatch for conv1.weight" in str(error) else ""
+        stems = len(lines) == 1 and "mismatch for conv1.weight" in lines[0]
+        stem = "; has one of the two model.small_images=true?" if stems else ""
         raise ValueError(
             f"model.weights={source}: are another network's: {' '.join(lines[:SHOWN])}{more}{stem}"
         ) from error

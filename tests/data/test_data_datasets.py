@@ -324,7 +324,7 @@ def test_torchvision_is_imported_when_it_is_needed_and_works_through_the_shim():
     assert done.stdout == "False\ntorch.Size([3, 32, 32]) 1000\n", done.stderr
 
 
-@pytest.mark.parametrize("others", [[], ["--dataset", "MNIST"]])
+@pytest.mark.parametrize("others", [[], ["--dataset", "MNIST"], ["--dataset", "fashion_mnist"]])
 def test_the_command_line_reports_an_unusable_folder_on_one_screen(tmp_path, monkeypatch, capsys, others):
     (tmp_path / "file").touch()
     monkeypatch.setattr(sys, "argv", ["data", str(tmp_path / "file" / "data"), *others])

@@ -12,11 +12,11 @@ from hydra.utils import execution_whitelist
 from PIL import Image
 from torch import nn
 
-from cifar_tuning.data import Synthetic, TorchvisionData
+from cifar_tuning.data import ImageFolder, Synthetic, TorchvisionData
 from cifar_tuning.data.unlabelled import Unlabelled
 from cifar_tuning.errors import UserError
 from cifar_tuning.jobs.export import load_classifier, model_from_checkpoint
-from cifar_tuning.jobs.predict import _own_images
+from cifar_tuning.jobs.predict import _are_same, _own_images, _test_images
 from cifar_tuning.jobs.process import trusted_targets
 from cifar_tuning.jobs.testing import label_test_images
 from cifar_tuning.reporting.predictions import write_csv
@@ -202,7 +202,9 @@ def test_several_runs_predict_together(trained, tiny, predicting, tmp_path):
     lines += [f"test accuracy of all together {(classes == test.labels).float().mean():.4f}"]
     places = [outcome.out.index(line) for line in lines]
     assert places == sorted(places)
-    listed = predicting(f"run=[{tmp_path}/2,{tmp_path}/10]", "probability=true", f"output={tmp_path}/again.csv")
+    listed = predicting(
+        f"run=[{tmp_path}/2,{tmp_path}/1*,{tmp_path}/10]", "probability=true", f"output={tmp_path}/again.csv"
+    )
     assert listed.code == 0, listed.err
     assert (tmp_path / "again.csv").read_text() == (tmp_path / "p.csv").read_text()
 
@@ -223,6 +225,23 @@ def test_runs_of_other_images_do_not_predict_together(trained, predicting, tmp_p
     assert outcome.code == 1
     assert expected in outcome.err
     assert not (tmp_path / "p.csv").exists()
+
+
+@pytest.mark.parametrize(
+    ("place", "size", "same"),
+    [("one", 8, True), ("one", 16, True), ("other", 8, False), ("more", 16, False)],
+)
+def test_folders_with_as_many_of_each_class_are_not_the_same_images(tmp_path, place, size, same):
+    def test_of(place, size):
+        for label in ("a", "b"):
+            for part in ("train", "test"):
+                file = tmp_path / place / part / label / f"{place[:-1]}.png"
+                file.parent.mkdir(parents=True, exist_ok=True)
+                Image.new("RGB", (9, 9), (len(place), 0, 0)).save(file)
+        data = ImageFolder(tmp_path / place, size=size, batch_size=1)
+        return *_test_images(data), data
+
+    assert _are_same(test_of(place, size), test_of("one", 8)) is same
 
 
 @pytest.mark.slow

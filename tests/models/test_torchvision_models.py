@@ -167,6 +167,10 @@ def test_small_images_have_a_stem_of_their_own(tmp_path):
     assert not states_differ(torchvision_model("resnet18", str(tmp_path / "w.pt"), True, num_classes=10), model)
     with pytest.raises(ValueError, match=r"has one of the two model\.small_images=true"):
         torchvision_model("resnet18", str(tmp_path / "w.pt"))
+    torch.save({"conv1.weight": torch.zeros(8, 3, 5, 5)}, tmp_path / "w.pt")  # SimpleNN's
+    with pytest.raises(ValueError, match="another network's") as other:
+        torchvision_model("resnet18", str(tmp_path / "w.pt"))
+    assert "has one of the two" not in str(other.value)
 
 
 def test_of_a_frozen_network_only_the_last_layer_changes(saved):
@@ -201,6 +205,13 @@ def test_published_weights_come_from_pytorchs_cache(saved, cache, caplog):
 
 def test_without_a_network_it_says_where_the_file_belongs(cache):
     with pytest.raises(ConnectionError, match=f"shufflenetv2_x0.5-.*can't be downloaded.*bring that file to {cache}"):
+        torchvision_model(SMALL, "DEFAULT")
+
+
+def test_where_no_cache_can_be_made_it_says_what_to_do(tmp_path, monkeypatch):
+    tmp_path.joinpath("file").touch()
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "file"))
+    with pytest.raises(ConnectionError, match=r"can't be downloaded \(.*name one with model.weights=FILE"):
         torchvision_model(SMALL, "DEFAULT")
 
 
