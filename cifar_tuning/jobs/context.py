@@ -2,6 +2,7 @@
 
 import shlex
 import textwrap
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +33,10 @@ def run_context(hydra: Any, prepared: Prepared, folder: Path, again: bool) -> An
 
     config, multirun = prepared.config, hydra.mode == RunMode.MULTIRUN
     retrained = multirun and is_retrained(hydra)
-    model = str(config["model"]["_target_"]).rpartition(".")[2]
     return RunContext(
-        name=_name(hydra) if multirun else name_alone(model, job_overrides(hydra), prepared.checkpoint is not None),
+        name=_name(hydra)
+        if multirun
+        else name_alone(model_name(config["model"]), job_overrides(hydra), prepared.checkpoint is not None),
         config=config,
         overrides=job_overrides(hydra),
         folder=folder,
@@ -45,6 +47,12 @@ def run_context(hydra: Any, prepared: Prepared, folder: Path, again: bool) -> An
         again=again,
         **(_sweep(hydra) if multirun else {}),
     )
+
+
+def model_name(options: Mapping[str, Any]) -> str:
+    """Returns what a model is called: by its option `name`, as torchvision's have one, or else by its class."""
+    named = options.get("name")
+    return named if isinstance(named, str) else str(options["_target_"]).rpartition(".")[2]
 
 
 def _config_places(hydra: Any) -> dict[str, str]:

@@ -16,7 +16,7 @@ from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from omegaconf import OmegaConf
 
 from cifar_tuning import PROJECT_ROOT, processes
-from cifar_tuning.jobs.context import name_alone
+from cifar_tuning.jobs.context import model_name, name_alone
 from cifar_tuning.training import Trainer
 from tests.conftest import TINY
 
@@ -76,6 +76,18 @@ def test_a_single_run_is_called_what_it_is_made_of(overrides, resumed, name):
     found = name_alone("SimpleNN", overrides, resumed)
     assert len(found) <= 100
     assert found == name if name else found.endswith(" a11=10 … (resumed)")
+
+
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [
+        ({"_target_": "cifar_tuning.models.SimpleNN", "activation": "relu"}, "SimpleNN"),
+        ({"_target_": "cifar_tuning.models.torchvision_model", "name": "resnet18"}, "resnet18"),
+        ({"_target_": "my_models.Net", "name": None}, "Net"),
+    ],
+)
+def test_a_model_is_called_by_its_name_or_its_class(options, name):
+    assert model_name(options) == name
 
 
 @pytest.mark.slow
