@@ -63,7 +63,8 @@ def _may_choose_a_sweeper(keys: Sequence[str]) -> bool:
 def _without_group(given: Sequence[str]) -> list[str]:
     """Returns what to type for options that lack their group, such as `optimizer.lr=0.1, not lr=0.1`.
 
-    An overlay, or a group of the user's, may have an option of that name at its top: then nothing is said.
+    Named are the groups whose present choice has the option; where none has, those with another choice that has. An
+    overlay, or a group of the user's, may have an option of that name at its top: then nothing is said.
     """
     groups = {folder.name for folder in _CONF.iterdir() if folder.is_dir()}
     known = groups.union(_top(_main_config()))
@@ -71,12 +72,20 @@ def _without_group(given: Sequence[str]) -> list[str]:
     strange = [one for one in given if (key := one.partition("=")[0]).isidentifier() and key not in known]
     if not strange or any(key.startswith("+") or key in groups.difference(_PARTS) for key in keys):
         return []
-    parts = {
-        part: {key for file in (_CONF / part).glob("*.yaml") for key in _top(file.read_text(encoding="utf-8"))}
-        for part in _PARTS
-    }
-    found = {one: [part for part in _PARTS if one.partition("=")[0] in parts[part]] for one in strange}
-    return [f"{' or '.join(f'{part}.{one}' for part in having)}, not {one}" for one, having in found.items() if having]
+    chosen = dict(re.findall(r"^ *- (\w+): (\S+)", _main_config(), flags=re.MULTILINE))
+    chosen |= {key: value for key, _, value in (one.partition("=") for one in given)}
+    lines = []
+    for one in strange:
+        having = {part: _choices_with(one.partition("=")[0], part) for part in _PARTS}
+        now = [part for part in _PARTS if having[part].intersection(chosen.get(part, "").split(","))]
+        if meant := now or [part for part in _PARTS if having[part]]:
+            lines.append(f"{' or '.join(f'{part}.{one}' for part in meant)}, not {one}")
+    return lines
+
+
+def _choices_with(option: str, part: str) -> set[str]:
+    files = (_CONF / part).glob("*.yaml")
+    return {file.stem for file in files if option in _top(file.read_text(encoding="utf-8"))}
 
 
 def _main_config() -> str:

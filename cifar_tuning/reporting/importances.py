@@ -121,5 +121,5 @@ def _without_pruned(study: "optuna.Study") -> str:
     from optuna.trial import TrialState
 
     count = len(study.get_trials(deepcopy=False, states=(TrialState.PRUNED,)))
-    how_many = "1 pruned trial is" if count == 1 else f"{count} pruned trials are"
-    return f" {how_many} not weighed, so what made those worse is more important than this says." if count else ""
+    how_many, those = ("1 pruned trial is", "it") if count == 1 else (f"{count} pruned trials are", "those")
+    return f" {how_many} not weighed, so what made {those} worse is more important than this says." if count else ""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cifar_tuning.reporting.factors import Factor
-from cifar_tuning.reporting.statistics import CONFIDENCE
+from cifar_tuning.reporting.statistics import CONFIDENCE, ROUNDING
 from cifar_tuning.reporting.table import Table, value_in_words
 from cifar_tuning.reporting.wording import p_in_words, size_in_words
 
@@ -53,13 +53,15 @@ def find_interactions(table: Table, factors: Sequence[Factor]) -> list[Interacti
         factors: of the grid.
 
     Returns:
-        With p values that are not corrected yet; none where there are too few runs to tell.
+        With p values that are not corrected yet; none where there are too few runs to tell, or all are equal.
     """
     columns = list(zip(*(c.values for c in table.configurations), strict=True))
     if len(factors) < 2 or len(table.configurations) > MOST_CELLS:
         return []
     cells = [(place, seed, run) for place, c in enumerate(table.configurations) for seed, run in c.runs.items()]
     y = np.array([run.metrics[table.metric] for *_, run in cells])
+    if np.ptp(y) <= ROUNDING * np.abs(y).max():  # what is left of equal values is rounding, and has p values too
+        return []
     where = [place for place, *_ in cells]
     seeds = [seed for _, seed, _ in cells]
     common = Counter(seeds)

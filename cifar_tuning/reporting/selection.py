@@ -17,7 +17,7 @@ OF_OTHERS = [re.compile(pattern, re.IGNORECASE) for pattern in (r"test.*acc|acc.
 # States of runs without a whole training; their figures are reported only if no run has ended.
 UNFINISHED = ("running", "killed", "pruned")
 # Runs were left out by their results: among the others, what decided those varies less than among all.
-PRUNING = " They were the worse ones, so what made them worse matters more than can be told from the others."
+PRUNING = " Pruning leaves out the worse ones, so what made them worse matters more than can be told from the others."
 # Most names, and most job numbers, in a sentence.
 SHOWN, SHOWN_NUMBERS = 5, 20
 

@@ -26,6 +26,8 @@ from cifar_tuning.jobs.command_words import check_overrides
             "train.py lr=0.1 activation=swish",
             r"optimizer\.lr=0.1, not lr=0.1\n  - model.activation=swish",
         ),
+        ("train.py epochs=3", r"- trainer\.epochs=3, not"),  # the schedule is constant, which has none
+        ("train.py -m epochs=3 schedule=step,onecycle", r"- schedule\.epochs=3 or trainer\.epochs=3, not"),
         ("train.py seed=1 resume=outputs/demo published=null hydra.verbose=true", None),  # at the top of config.yaml
         ("train.py lr=0.1 experiment=mine", None),  # in which it may be
         ("train.py lr=0.1 +mygroup=mine", None),

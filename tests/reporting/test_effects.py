@@ -660,6 +660,18 @@ def test_seeds_say_what_noise_is_though_three_depend_on_each_other():
     assert found["act and width"].p < 0.001
 
 
+@pytest.mark.parametrize("seeds", [1, 3])
+@pytest.mark.parametrize("same", [0.1, 0.5, 0.7342])
+def test_where_all_is_the_same_nothing_depends_on_anything(seeds, same):
+    rows = [
+        ({"lr": lr, "width": width, "act": act, "seed": s}, same)
+        for lr, width, act, s in itertools.product((0.1, 0.01, 0.001), (16, 32), ("relu", "swish", "elu"), range(seeds))
+    ]
+    found = effects_of(*rows)
+    assert found
+    assert not any(isinstance(effect, Interaction) for effect in found)
+
+
 def test_an_interaction_names_the_values_whose_difference_changes_most():
     value = {("a", 1): 0.9, ("a", 2): 0.95, ("b", 1): 0.5, ("b", 2): 0.5, ("c", 1): 0.48, ("c", 2): 0.6}
     rows = [

@@ -413,6 +413,13 @@ def test_importances_say_that_pruned_trials_are_not_weighed(chance: float, begin
     )
 
 
+def test_a_single_pruned_trial_is_one() -> None:
+    study = _study(lambda trial: trial.suggest_float("x", 0.0, 1.0), 2)
+    study.add_trial(create_trial(state=TrialState.PRUNED))
+    (sentence,) = importances_in_words(Importances({"x": 0.7, "lr": 0.3}, 0.5), study)
+    assert sentence.endswith(" 1 pruned trial is not weighed, so what made it worse is more important than this says.")
+
+
 def _ended(number: int, value: float | None, minute: int, state: TrialState = TrialState.COMPLETE, **options):
     trial = create_trial(state=state, value=value, **options)
     trial.datetime_start = datetime.datetime(2026, 1, 1, 12, 0)

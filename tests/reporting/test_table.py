@@ -236,7 +236,7 @@ def test_no_metric(asked, metrics, expected):
         (
             ["complete", "pruned", "failed"],
             "0",
-            "1 run is left out, being pruned: `run 1`. They were the worse ones|1 run is left out, being failed",
+            "1 run is left out, being pruned: `run 1`. Pruning leaves out the worse|1 run is left out, being failed",
         ),
         (["complete", "lacking"], "0", "1 run is left out, having no `m`: `run 1`."),
         (["running", "killed"], "01", "No run has ended yet"),
