@@ -90,8 +90,10 @@ def go_on(
             raise
         return None
     logged, asked = _compared(run.data.params), _compared(params)
-    # A process that was killed while it opened the run may have logged half of its parameters.
-    same = logged.items() <= asked.items() if context.again else logged == asked
+    # A process that was killed while it opened the run may have logged half of its parameters. An older release lacked
+    # some options; one whose null is as it was before is no difference.
+    added = asked.items() - logged.items()
+    same = logged.items() <= asked.items() and (context.again or all(value == "null" for _, value in added))
     if run.info.lifecycle_stage != "active" or not same:
         return None
     store.reopen(known, {**tags, "continued": "true"})
