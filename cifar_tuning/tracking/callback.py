@@ -79,7 +79,6 @@ class SweepRun(Callback):
             raise SystemExit(1) from error
 
     def _open(self, tracker: MLflowTracker, config: DictConfig) -> str:
-
         store = tracker.open_store()
         sweep_dir = Path(config.hydra.sweep.dir)
         with store_errors(store.location):
@@ -97,7 +96,6 @@ class SweepRun(Callback):
         if self._tracking is None or self._parent is None:
             return
         error = sys.exc_info()[1]  # Hydra calls from a `finally`, where the exception is still on its way
-
         tracker = MLflowTracker(**self._tracking)
         store = tracker.open_store(check=False)
         outbox = Outbox(store, self._parent, Path(config.hydra.sweep.dir))
@@ -126,7 +124,6 @@ class SweepRun(Callback):
     def _log_winner(self, store: Store, best: Run, of_study: bool) -> None:
         if best.outputs and best.outputs.model_outputs:
             return
-
         folder = Path(best.data.tags.get(facts.FOLDER, ""))
         left = read_json(folder / "result.json")  # a trial of several seeds has none of its own
         if isinstance(left, dict) and left.get("run_id", best.info.run_id) != best.info.run_id:

@@ -91,7 +91,6 @@ class MLflowTracker(Tracker):
 
     def open_store(self, check: bool = True) -> Store:
         """Open the store; raises `TrackingError`, for a store that is down only where `check` is set."""
-
         return open_store(self.location(), self.experiment, check)
 
     def start(self, context: RunContext) -> None:
@@ -116,7 +115,6 @@ class MLflowTracker(Tracker):
             log.info("MLflow: %s", page)
 
     def _open(self, context: RunContext) -> None:
-
         store = self.open_store()
         with store_errors(store.location):
             reaper.reap_once(store)
@@ -181,7 +179,6 @@ class MLflowTracker(Tracker):
 
     def log_model(self, model: nn.Module, input_example: np.ndarray) -> str | None:
         """Keep the classifier as a loadable model; a failure costs a warning."""
-
         outbox = self._running()
         if not outbox.flush():
             return None

@@ -90,8 +90,10 @@ def go_on(
             raise
         return None
     logged, asked = _compared(run.data.params), _compared(params)
-    # A process that was killed while it opened the run may have logged half of its parameters.
-    same = logged.items() <= asked.items() if context.again else logged == asked
+    # A process that was killed while it opened the run may have logged half of its parameters. An older release lacked
+    # some options; one whose null is as it was before is no difference.
+    added = asked.items() - logged.items()
+    same = logged.items() <= asked.items() and (context.again or all(value == "null" for _, value in added))
     if run.info.lifecycle_stage != "active" or not same:
         return None
     store.reopen(known, {**tags, "continued": "true"})
@@ -139,11 +141,12 @@ def _dataset_input(config: Mapping[str, Any]) -> DatasetInput | None:
     data = config.get("data")
     if not isinstance(data, Mapping) or "_target_" not in data:
         return None
+    named = data.get("dataset")  # a class of the user's may mean a part of its own by it
     left_out = ("batch_size", "root") if data["_target_"] in VERIFIED_DATA else ("batch_size",)
     chosen = {key: value for key, value in data.items() if key not in left_out}
     text = json.dumps(chosen, sort_keys=True, default=str)
     dataset = Dataset(
-        name=str(data.get("dataset") or str(data["_target_"]).rpartition(".")[2]),
+        name=named if isinstance(named, str) else str(data["_target_"]).rpartition(".")[2],
         digest=hashlib.sha256(text.encode()).hexdigest()[:8],  # as many characters as MLflow's own
         source_type="code",
         source=json.dumps({"tags": {"mlflow.source.name": str(data["_target_"])}}),

@@ -198,8 +198,11 @@ def _model(best: FrozenTrial, options: StudyOptions) -> list[str]:
     runs = [folder_of_model(folder / subfolder(best, seed)) for seed in sorted(map(int, retrained(best, options)))]
     if kept := [run for run in runs if run is not None]:
         lines = [_predict(kept[0], "predictions of the winner as it was retrained")]
-        together = [_predict(kept[0].parent / "*", f"of its {len(kept)} seeds together")] if len(kept) > 1 else []
-        return lines + together
+        # The pattern would take those in, too, that are left of a retraining with other overrides.
+        fitting = sum(folder_of_model(each) is not None for each in kept[0].parent.iterdir())
+        if 1 < len(kept) == fitting:
+            lines.append(_predict(kept[0].parent / "*", f"of its {len(kept)} seeds together"))
+        return lines
     run = folder_of_model(folder / str(best.number))
     return [] if run is None else [_predict(run, "its test accuracy")]
 

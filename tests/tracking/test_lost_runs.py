@@ -263,6 +263,7 @@ def test_a_run_is_continued(started, client, tmp_path):
     # Another machine may have the images elsewhere, and another device.
     config = merged(first_config(), {"optimizer": {"momentum": 1.0}})
     config = merged(config, {"resume": "last.pt", "data": {"root": "/mnt"}, "trainer": {"device": "cpu"}})
+    config = merged(config, {"trainer": {"patience": None}})  # an option that the older release did not have
     second = started(run_id=first.run_id, config=config, folder=tmp_path / "second")
     assert second.continued
     assert second.run_id == first.run_id
@@ -277,14 +278,15 @@ def test_a_run_is_continued(started, client, tmp_path):
     assert [point.step for point in history] == [0, 1, 2, 3, 4, 5]
 
 
-@pytest.mark.parametrize("case", ["another configuration", "unknown run"])
+@pytest.mark.parametrize("case", ["another configuration", "an option more", "unknown run"])
 def test_a_run_that_cannot_be_continued_becomes_a_new_one(started, client, case):
     first = started()
     first.finish("complete")
     if case == "unknown run":
         run_id, config = "0" * 32, first_config()
     else:
-        run_id, config = first.run_id, {**first_config(), "optimizer": {"lr": 0.5}}
+        changed = {"optimizer": {"lr": 0.5}} if case == "another configuration" else {"trainer": {"patience": 3}}
+        run_id, config = first.run_id, merged(first_config(), changed)
     second = started(run_id=run_id, config=config)
     assert not second.continued
     assert second.run_id != first.run_id

@@ -321,11 +321,12 @@ def test_a_run_says_what_images_it_was_trained_on(started, client):
     data = {"_target_": "cifar_tuning.data.CIFAR10", "root": "data", "batch_size": 128, "split_seed": 0}
     mine = {"_target_": "cifar_tuning.data.ImageFolder"}
     digits = {"_target_": "cifar_tuning.data.TorchvisionData", "dataset": "MNIST"}
-    changes = ({}, {"root": "/mnt", "batch_size": 1}, {"split_seed": 1}, mine, {**mine, "root": "/mnt"}, digits)
+    nested = {"_target_": "mine.Data", "dataset": {"folder": "f" * 600}}  # too long for a name in MLflow
+    changes = ({}, {"root": "/mnt", "batch_size": 1}, {"split_seed": 1}, mine, {**mine, "root": "/mnt"}, digits, nested)
     trackers = [started(config={"data": data | more}) for more in changes]
     inputs = [client.get_run(one.run_id).inputs.dataset_inputs for one in trackers]
-    first, elsewhere, split, own, other, mnist = [of_run[0].dataset for of_run in inputs]
-    assert (first.name, own.name, mnist.name) == ("CIFAR10", "ImageFolder", "MNIST")
+    first, elsewhere, split, own, other, mnist, part = [of_run[0].dataset for of_run in inputs]
+    assert (first.name, own.name, mnist.name, part.name) == ("CIFAR10", "ImageFolder", "MNIST", "Data")
     assert first.digest == elsewhere.digest != split.digest
     assert own.digest != other.digest  # two folders with the same classes
     assert [(tag.key, tag.value) for tag in inputs[0][0].tags] == [("mlflow.data.context", "training")]
