@@ -24,6 +24,7 @@ import hydra
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.singleton import Singleton
 from hydra.utils import execution_whitelist
 from omegaconf import OmegaConf
 
@@ -93,7 +94,7 @@ def command(
 
     A job's two pictures are empty, for drawing them takes as long as its training.
     """
-    hook, handlers = sys.excepthook, logging.root.handlers[:]
+    hook, handlers, singletons = sys.excepthook, logging.root.handlers[:], Singleton._instances
     if "pictures" not in request.fixturenames:
         from cifar_tuning.reporting import plots
 
@@ -119,6 +120,8 @@ def command(
         # executor, and not with joblib's options, waits for them to end and gets another.
         loky._executor.shutdown(wait=True, kill_workers=True)
     sys.excepthook = hook
+    # With one process joblib's launcher runs the jobs in this one, and leaves copies of these that lack the plugins.
+    Singleton._instances = singletons
     for handler in [h for h in logging.root.handlers if h not in handlers]:
         # Hydra's, whose streams end with the test: every line that follows would bring a traceback.
         logging.root.removeHandler(handler)

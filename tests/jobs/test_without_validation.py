@@ -167,7 +167,7 @@ def test_a_search_for_what_needs_no_validation(tiny, tmp_path):
     outcome = tiny(*STUDY, ALL, "objective=train/acc", "hydra.sweeper.n_trials=2", "trainer.epochs=1")
     assert outcome.code == 0, outcome.text
     assert "2 of 2 trials finished: 2 complete" in outcome.out
-    assert "The best configuration once more:" in outcome.out
+    assert f"predict.py run={tmp_path}/sweep" in outcome.out, outcome.out
 
 
 @pytest.mark.parametrize(("asked", "value"), [("train/loss", float), ("val/loss", type(None))])
