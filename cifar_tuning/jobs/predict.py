@@ -65,8 +65,9 @@ def run(cfg: DictConfig) -> float | None:
         return None
     if len(names) > 1:
         log.info("test accuracy of one %.4f ± %.4f (mean ± standard deviation)", mean(accuracies), stdev(accuracies))
-    log.info("test accuracy%s %.4f", " of all together" if len(names) > 1 else "", accuracy(predicted, labels))
-    return accuracy(predicted, labels)
+    right = accuracy(predicted, labels)
+    log.info("test accuracy%s %.4f", " of all together" if len(names) > 1 else "", right)
+    return right
 
 
 def _model(name: str, cfg: DictConfig, with_images: bool) -> tuple[nn.Module, Any]:

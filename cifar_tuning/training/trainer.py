@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import nn
@@ -19,6 +19,7 @@ from cifar_tuning.training.checkpoint import Checkpoint
 from cifar_tuning.training.checkpoint_files import CheckpointFiles
 from cifar_tuning.training.computation import Batch, Computation, Trained
 from cifar_tuning.training.display import Display
+from cifar_tuning.training.epoch_batches import EpochBatches
 from cifar_tuning.training.evaluation import Evaluation
 from cifar_tuning.training.events import EpochMetrics, Listener, Progress, Result, State
 from cifar_tuning.training.loop import run_epochs
@@ -29,31 +30,6 @@ log = logging.getLogger(__name__)
 
 # What trains a run in place of `fit_alone`, set by a launcher that trains several together.
 JOINT_FIT: "ContextVar[Callable[[Trainer], Result] | None]" = ContextVar("JOINT_FIT", default=None)
-
-
-class EpochBatches(Protocol):
-    """The training images in a new order each epoch: float N×C×H×W with labels N or shares N×classes, on the device.
-
-    Attributes:
-        seed: decides, with the epoch's number, the order and the augmentation.
-        side: returns an epoch's height and width of the images; None: they are whole in every epoch.
-    """
-
-    seed: int
-    side: Callable[[int], tuple[int, int]] | None
-
-    def __len__(self) -> int:
-        """Number of batches."""
-
-    @property
-    def count(self) -> int:
-        """Number of images."""
-
-    def epoch(self, epoch: int) -> Iterable[Batch]:
-        """The batches of an epoch, decided by the seed and the epoch's number alone."""
-
-    def prepare(self, epoch: int | None) -> None:
-        """Makes an epoch ready that will probably be the next, while a GPU computes; None forgets it."""
 
 
 class Trainer:

@@ -232,7 +232,7 @@ def test_runs_of_other_images_do_not_predict_together(trained, predicting, tmp_p
     [("one", 8, True), ("one", 16, True), ("other", 8, False), ("more", 16, False)],
 )
 def test_folders_with_as_many_of_each_class_are_not_the_same_images(tmp_path, place, size, same):
-    def test_of(place, size):
+    def images_of(place, size):
         for label in ("a", "b"):
             for part in ("train", "test"):
                 file = tmp_path / place / part / label / f"{place[:-1]}.png"
@@ -241,7 +241,7 @@ def test_folders_with_as_many_of_each_class_are_not_the_same_images(tmp_path, pl
         data = ImageFolder(tmp_path / place, size=size, batch_size=1)
         return *_test_images(data), data
 
-    assert _are_same(test_of(place, size), test_of("one", 8)) is same
+    assert _are_same(images_of(place, size), images_of("one", 8)) is same
 
 
 @pytest.mark.slow
