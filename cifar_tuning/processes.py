@@ -2,10 +2,8 @@
 
 import hashlib
 import os
-import shutil
 import signal
 import socket
-import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -143,24 +141,6 @@ def free_memory() -> int:
             files = statistics.get("total_inactive_file") or statistics.get("inactive_file", "0")
             free = min(free, int(most) - int(used) + int(files))
     return max(0, free)
-
-
-def free_gpu_memory(device: str) -> int | None:
-    """Returns a GPU's free memory in MiB, as nvidia-smi tells it; None without one.
-
-    Asking PyTorch would take half a gigabyte of it for a CUDA context.
-
-    Args:
-        device: `auto`, `cuda` or `cuda:N`, counted among those that CUDA_VISIBLE_DEVICES leaves visible.
-    """
-    if (program := shutil.which("nvidia-smi")) is None or os.environ.get("CUDA_VISIBLE_DEVICES") == "":
-        return None
-    index = int(device.partition(":")[2] or 0)
-    visible = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
-    name = visible[index] if index < len(visible) else str(index)
-    query = [program, f"--id={name}", "--query-gpu=memory.free", "--format=csv,noheader,nounits"]
-    answer = subprocess.run(query, capture_output=True, text=True, check=False).stdout.strip()
-    return int(answer) if answer.isdecimal() else None
 
 
 def _groups() -> list[Path]:

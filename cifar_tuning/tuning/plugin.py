@@ -56,7 +56,7 @@ class StudySweeperConf(OptunaSweeperConf):
         max_failure_rate: the command stops when more than this share of `n_trials` failed since it began.
         pruner: a choice of the group hydra/sweeper/pruner; null: none.
         workers: processes that take one trial after the other; null: one a core on a CPU (of which the fused launcher
-            feeds each with four trials or more), one on a GPU.
+            feeds each with four trials or more), one a GPU.
         timeout: seconds after which no further trial is started.
         max_retry: how often a trial whose process died is taken up again; null: always.
         enqueue: configurations to try first: `defaults`, or `{key: value}`.

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
-from cifar_tuning.processes import cores, free_gpu_memory, free_memory, is_worker
+from cifar_tuning.gpus import free_gpu_memory, visible_gpus
+from cifar_tuning.processes import cores, free_memory, is_worker
 from cifar_tuning.targets import is_fused
 from cifar_tuning.text import main_module
 from cifar_tuning.tuning.options import StudyOptions
@@ -40,22 +41,41 @@ def workers_of(options: StudyOptions) -> int:
     """Returns how many workers the command has: as many as it asks for, or as many as pay.
 
     Small models leave a second thread little to do: two processes with a thread each train 1.2 to 1.5 times the images
-    of one with two threads (`python -m benchmarks workers`). On a GPU one process is enough.
+    of one with two threads (`python -m benchmarks workers`). On GPUs one process each is enough.
     """
     if is_worker():
         return int(os.environ[COUNT_VARIABLE])
     if options.sweeper.workers is not None:
         return int(options.sweeper.workers)
-    device = str(OmegaConf.select(options.config, "trainer.device", default="cpu"))
-    if script() is None or device.startswith("cuda") or (device == "auto" and _has_gpu()):
-        return 1
-    most = [cores(), int(options.n_trials) // ROUNDS, free_memory() // BYTES_EACH]
     launcher = options.config.hydra.launcher
-    if is_fused(options.config.hydra):
-        most.append(options.sweeper.n_jobs // (launcher.get("stack") or STACK))
-    elif str(launcher.get("_target_")).rpartition(".")[2] != "BasicLauncher":
+    fused = is_fused(options.config.hydra)
+    if script() is None or not (fused or str(launcher.get("_target_")).rpartition(".")[2] == "BasicLauncher"):
         return 1  # joblib, ray and submitit have processes of their own
+    most = [cores(), int(options.n_trials) // ROUNDS, free_memory() // BYTES_EACH]
+    device = device_of(options)
+    if device.startswith("cuda") or (device == "auto" and _has_gpu()):
+        most.append(len(gpus_of(device)))
+    if fused:
+        most.append(options.sweeper.n_jobs // (launcher.get("stack") or STACK))
     return max(1, min(most))
+
+
+def device_of(options: StudyOptions) -> str:
+    """Returns the trials' `trainer.device`."""
+    return str(OmegaConf.select(options.config, "trainer.device", default="cpu"))
+
+
+def gpus_of(device: str) -> list[str]:
+    """Returns the GPUs that workers are shared out among, as CUDA_VISIBLE_DEVICES names them.
+
+    Empty where they all use what `device` says: one that is given by its number, one alone, or none.
+    """
+    gpus = visible_gpus() if device in ("auto", "cuda") and _may_use_gpus() else []
+    return gpus if len(gpus) > 1 else []
+
+
+def _may_use_gpus() -> bool:
+    return not version("torch").endswith("+cpu") and sys.platform != "darwin"
 
 
 def _has_gpu() -> bool:
@@ -64,7 +84,7 @@ def _has_gpu() -> bool:
     PyTorch, which takes seconds to import, is only asked where nvidia-smi has no answer: it is not in every container,
     knows no AMD's, and tells the free memory neither of a part of a GPU (MIG) nor of one without memory of its own.
     """
-    if version("torch").endswith("+cpu") or sys.platform == "darwin":
+    if not _may_use_gpus():
         return False
     if free_gpu_memory("auto") is not None:
         return True

@@ -12,19 +12,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import optuna
-from omegaconf import OmegaConf
 from optuna.trial import FrozenTrial
 
 from cifar_tuning.errors import UserError
 from cifar_tuning.files import write_text
+from cifar_tuning.gpus import VISIBLE, free_gpu_memory
 from cifar_tuning.overrides import key_of
-from cifar_tuning.processes import WORKER_VARIABLE, free_gpu_memory, host, stop
+from cifar_tuning.processes import WORKER_VARIABLE, host, stop
 from cifar_tuning.text import counted, without_password
 from cifar_tuning.tuning.budget import finished, limit
 from cifar_tuning.tuning.claims import owner_of
 from cifar_tuning.tuning.options import BEGIN_VARIABLE, StudyOptions
 from cifar_tuning.tuning.storage import STORAGE_ERRORS
-from cifar_tuning.tuning.worker_count import COUNT_VARIABLE, threads_each
+from cifar_tuning.tuning.worker_count import COUNT_VARIABLE, device_of, gpus_of, threads_each
 
 log = logging.getLogger(__name__)
 
@@ -69,8 +69,10 @@ class Workers:
         self.running: dict[int, _Worker] = {}
         self.deaths = 0
         self.away = False
-        self.device = str(OmegaConf.select(options.config, "trainer.device", default="cpu"))
-        self.free = None if self.device == "cpu" else free_gpu_memory(self.device)
+        self.device = device_of(options)
+        self.gpus = gpus_of(self.device)
+        # Of each GPU that workers take turns on: that of the first worker, of the second, and so on.
+        self.free = [self._free_memory(place) for place in range(max(1, len(self.gpus)))]
 
     def run(self) -> None:
         """Waits until the workers have nothing left to do.
@@ -80,10 +82,12 @@ class Workers:
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         print(f"Workers' logs: {self.folder}/{os.getpid()}-*.log", flush=True)
+        if self.gpus:
+            print(f"{counted(self.count, 'worker')} on {counted(len(self.gpus), 'GPU')}", flush=True)
         try:
             left = limit(self.study, self.options) - len(finished(self.study))
             for index in range(min(self.count, max(1, left))):
-                if index and not self._room_for_another(index):
+                if not self._room_for_another(index):
                     break
                 self._start(index)
             while self.running:
@@ -103,6 +107,8 @@ class Workers:
         threads = str(threads_each(self.count))
         environment = os.environ | {WORKER_VARIABLE: str(os.getpid()), BEGIN_VARIABLE: str(self.options.begin)}
         environment |= dict.fromkeys(THREADS, threads) | {COUNT_VARIABLE: str(self.count)}
+        if self.gpus:
+            environment[VISIBLE] = self.gpus[index % len(self.gpus)]
         path = self.folder / f"{os.getpid()}-{index}.log"
         error = path.with_suffix(".error")
         error.unlink(missing_ok=True)
@@ -174,24 +180,33 @@ class Workers:
         self.running.clear()
 
     def _room_for_another(self, index: int) -> bool:
-        """On a GPU, waits for a first trial's epoch and tells whether its memory is there once more."""
-        before = self.free
-        if before is None:
+        """Whether a GPU has room for the next worker: one that has none yet, or as much as the last trial there takes.
+
+        Waits for that trial's first epoch.
+        """
+        place = index % len(self.free)
+        before, last = self.free[place], index - len(self.free)
+        if before is None or last < 0:
             return True
         patience = time.time() + PATIENCE
-        while index - 1 in self.running and not self._has_trained(self.running[index - 1]):
+        while last in self.running and not self._has_trained(self.running[last]):
             if time.time() > patience:
                 break
             time.sleep(POLL)
             for other in list(self.running):
                 self._look_after(other)
-        after = self.free = free_gpu_memory(self.device)
+        after = self.free[place] = self._free_memory(place)
         used = max(0, before - (after if after is not None else before))
         if after is not None and after < used:
             workers = counted(index, "worker")
             log.warning("A trial takes %d MiB of GPU memory and %d MiB are free: %s.", used, after, workers)
             return False
         return True
+
+    def _free_memory(self, place: int) -> int | None:
+        if self.device == "cpu":
+            return None
+        return free_gpu_memory(f"cuda:{place}" if self.gpus else self.device)
 
     def _trials_of(self, worker: _Worker) -> list[FrozenTrial]:
         trials = self.study.get_trials(deepcopy=False)

@@ -16,6 +16,7 @@ from optuna.trial import TrialState, create_trial
 
 from cifar_tuning import processes
 from cifar_tuning.errors import UserError
+from cifar_tuning.gpus import VISIBLE
 from cifar_tuning.tuning import worker_count, workers
 from cifar_tuning.tuning.place import OWNER
 from cifar_tuning.tuning.workers import Workers
@@ -32,7 +33,7 @@ def options(given=None, device="cpu", launcher=BASIC, n_jobs=2, n_trials=20):
 
 
 @pytest.mark.parametrize(
-    ("asked", "gpu", "count"),
+    ("asked", "gpu", "count"),  # its free memory; or how many there are
     [
         ({}, None, 4),
         ({"given": 3}, None, 3),
@@ -43,6 +44,13 @@ def options(given=None, device="cpu", launcher=BASIC, n_jobs=2, n_trials=20):
         ({"device": "auto"}, "MIG", 1),
         ({"device": "cuda:0"}, 80000, 1),
         ({"device": "cpu"}, 80000, 4),
+        ({"device": "auto"}, ["0", "1", "2"], 3),
+        ({"device": "cuda"}, ["0", "1", "2"], 3),
+        ({"device": "cuda:1"}, ["0", "1", "2"], 1),
+        ({"device": "cpu"}, ["0", "1", "2"], 4),
+        ({"device": "auto", "n_trials": 12}, ["0", "1", "2"], 2),
+        ({"device": "auto", "launcher": FUSED, "n_jobs": 8}, ["0", "1", "2"], 2),
+        ({"device": "auto", "launcher": JOBLIB}, ["0", "1", "2"], 1),
         ({"launcher": JOBLIB, "n_jobs": 8}, None, 1),
         ({"launcher": FUSED, "n_jobs": 8}, None, 2),
         ({"launcher": FUSED, "n_jobs": 3}, None, 1),
@@ -54,6 +62,8 @@ def test_as_many_as_pay(monkeypatch, asked, gpu, count):
     monkeypatch.setattr(worker_count, "cores", lambda: 4)
     monkeypatch.setattr(worker_count, "script", lambda: ["python", "train.py"])
     monkeypatch.setattr(worker_count, "version", lambda package: "2.13.0")
+    several = gpu if isinstance(gpu, list) else []
+    monkeypatch.setattr(worker_count, "visible_gpus", lambda: several)
     monkeypatch.setattr(worker_count, "free_gpu_memory", lambda device: gpu if gpu != "MIG" else None)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu is not None)
     assert worker_count.workers_of(options(**asked)) == count
@@ -95,7 +105,9 @@ def test_a_pytorch_without_cuda_has_no_gpu(monkeypatch):
     monkeypatch.setattr(worker_count, "script", lambda: ["python", "train.py"])
     monkeypatch.setattr(worker_count, "version", lambda package: "2.13.0+cpu")
     monkeypatch.setattr(worker_count, "free_gpu_memory", lambda device: 80000)
+    monkeypatch.setattr(worker_count, "visible_gpus", lambda: ["0", "1"])
     assert worker_count.workers_of(options(device="auto")) == 4
+    assert worker_count.gpus_of("auto") == []
 
 
 @pytest.mark.parametrize(
@@ -162,9 +174,10 @@ class Away:
         return []
 
 
-def some_workers(tmp_path, study, program, count) -> Workers:
+def some_workers(tmp_path, study, program, count, device="cpu") -> Workers:
     place = SimpleNamespace(folder=tmp_path / "it's", storage="postgresql://me:secret@server/optuna")
-    options = SimpleNamespace(place=place, config=OmegaConf.create(), n_trials=10, begin=0.0)
+    config = OmegaConf.create({"trainer": {"device": device}})
+    options = SimpleNamespace(place=place, config=config, n_trials=10, begin=0.0)
     them = Workers([sys.executable, "-c", program], options, study, count)
     them.folder.mkdir(parents=True)
     for index in range(count):
@@ -264,13 +277,42 @@ def test_no_more_workers_than_trials_are_left(tmp_path, monkeypatch, complete, s
     [(None, 0, True), (1000, 499, False), (1000, 500, True), (1000, 1200, True), (1000, None, True)],
 )
 def test_another_worker_where_its_memory_is_there_once_more(tmp_path, monkeypatch, caplog, before, after, room):
+    monkeypatch.setattr(workers, "free_gpu_memory", lambda device: before)
+    them = some_workers(tmp_path, Trials(), "", 0, "cuda:0")
     monkeypatch.setattr(workers, "free_gpu_memory", lambda device: after)
-    them = some_workers(tmp_path, Trials(), "", 0)
-    them.free = before
+    assert them._room_for_another(0)
     assert them._room_for_another(1) == room
-    assert them.free == (None if before is None else after)
+    assert them.free == [None if before is None else after]
     expected = "A trial takes 501 MiB of GPU memory and 499 MiB are free: 1 worker."
     assert caplog.messages == ([] if room else [expected])
+
+
+@pytest.mark.parametrize(
+    ("device", "seen"),
+    [("auto", ["GPU-4", "GPU-5", "GPU-4"]), ("cuda", ["GPU-4", "GPU-5", "GPU-4"]), ("cuda:1", ["as it was"] * 3)],
+)
+def test_workers_take_turns_on_the_gpus(tmp_path, monkeypatch, capsys, device, seen):
+    monkeypatch.setenv(VISIBLE, "as it was")
+    monkeypatch.setattr(worker_count, "version", lambda package: "2.13.0")
+    monkeypatch.setattr(worker_count, "visible_gpus", lambda: ["GPU-4", "GPU-5"])
+    monkeypatch.setattr(workers, "free_gpu_memory", lambda device: None)
+    monkeypatch.setattr(workers, "POLL", 0.01)
+    them = some_workers(tmp_path, Trials(), f"import os; print(os.environ['{VISIBLE}'])", 0, device)
+    them.count = 3
+    them.run()
+    assert [file.read_text().strip() for file in sorted(them.folder.glob("*.log"))] == seen
+    assert ("3 workers on 2 GPUs" in capsys.readouterr().out) == (device != "cuda:1")
+
+
+def test_a_second_worker_needs_room_on_its_own_gpu(tmp_path, monkeypatch):
+    """Of two GPUs the first is nearly full behind its first worker; the third worker would be there, the fourth not."""
+    memory = {"cuda:0": 1000, "cuda:1": 1000}
+    monkeypatch.setattr(worker_count, "version", lambda package: "2.13.0")
+    monkeypatch.setattr(worker_count, "visible_gpus", lambda: ["GPU-4", "GPU-5"])
+    monkeypatch.setattr(workers, "free_gpu_memory", lambda device: memory[device])
+    them = some_workers(tmp_path, Trials(), "", 0, "auto")
+    memory |= {"cuda:0": 100, "cuda:1": 600}
+    assert [them._room_for_another(index) for index in range(4)] == [True, True, False, True]
 
 
 @pytest.mark.parametrize(
@@ -287,6 +329,6 @@ def test_a_worker_has_trained_when_its_trial_has_an_epoch(tmp_path, of, machine,
 def test_a_worker_that_comes_to_nothing_is_not_waited_for(tmp_path, monkeypatch):
     monkeypatch.setattr(workers, "free_gpu_memory", lambda device: 900)
     monkeypatch.setattr(workers, "PATIENCE", -1)
-    them = some_workers(tmp_path, Trials(), "", 0)
-    them.free, them.running = 1000, {0: SimpleNamespace(process=SimpleNamespace(pid=77))}
+    them = some_workers(tmp_path, Trials(), "", 0, "cuda:0")
+    them.running = {0: SimpleNamespace(process=SimpleNamespace(pid=77))}
     assert them._room_for_another(1)
