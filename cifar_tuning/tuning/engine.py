@@ -17,6 +17,7 @@ from optuna.trial import Trial, TrialState
 
 from cifar_tuning.errors import DiskError, UserError, full_disk
 from cifar_tuning.processes import asked_to_stop, deferred_signals
+from cifar_tuning.targets import BASIC_LAUNCHER
 from cifar_tuning.tuning.budget import failed_before, finished, limit
 from cifar_tuning.tuning.claims import Claims
 from cifar_tuning.tuning.endings import Endings, error_of
@@ -28,8 +29,6 @@ from cifar_tuning.tuning.study import storage_of
 from cifar_tuning.tuning.trial import may_go_on, on_job_end
 
 log = logging.getLogger(__name__)
-
-BASIC_LAUNCHER = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
 
 
 class Engine:

@@ -9,7 +9,7 @@ from pathlib import Path
 from omegaconf import OmegaConf
 
 from cifar_tuning.processes import cores, free_gpu_memory, free_memory, is_worker
-from cifar_tuning.targets import is_fused
+from cifar_tuning.targets import BASIC_LAUNCHER, is_fused
 from cifar_tuning.text import main_module
 from cifar_tuning.tuning.options import StudyOptions
 
@@ -53,7 +53,7 @@ def workers_of(options: StudyOptions) -> int:
     launcher = options.config.hydra.launcher
     if is_fused(options.config.hydra):
         most.append(options.sweeper.n_jobs // (launcher.get("stack") or STACK))
-    elif str(launcher.get("_target_")).rpartition(".")[2] != "BasicLauncher":
+    elif launcher.get("_target_") != BASIC_LAUNCHER:
         return 1  # joblib, ray and submitit have processes of their own
     return max(1, min(most))
 
