@@ -11,6 +11,7 @@ from cifar_tuning.user_code import missing_module
 
 STUDY_SWEEPER = "cifar_tuning.tuning.plugin.StudySweeper"
 FUSED_LAUNCHER = "cifar_tuning.fused.launcher.FusedLauncher"
+BASIC_LAUNCHER = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
 TRACKER = "MLflowTracker"
 # Datasets whose content is known, by our hash or because torchvision fetches and checks it, wherever they lie.
 VERIFIED_DATA = ("cifar_tuning.data.CIFAR10", "cifar_tuning.data.TorchvisionData")

@@ -111,7 +111,6 @@ class ImageData(ABC):
             ConfigError: there are too few images for the settings.
         """
         stored, labels = self._arrays("train")
-        self._check_classes(labels)
         self._check_scale()
         problems = check_settings(  # a class of the user's may have no `check`
             images=len(labels),
@@ -139,7 +138,7 @@ class ImageData(ABC):
         return array_set(stored, labels, np.arange(len(labels)))
 
     def _arrays(self, part: str) -> tuple[Tensor, np.ndarray]:
-        """Returns `arrays` after a look at their shapes, the images as a tensor that nobody writes to."""
+        """Returns `arrays` after a look at shapes and labels, the images as a tensor that nobody writes to."""
         given, named = self.arrays(part)
         images, labels = np.asarray(given), np.asarray(named)
         if labels.dtype == object:  # as pandas has them
@@ -152,15 +151,19 @@ class ImageData(ABC):
             )
         if labels.shape != (len(images),):
             raise DataError(
-                f"{self.name}: the labels must be one for each of the {len(images)} images; "
+                f"{self.name}: the labels of {part} must be one for each of the {len(images)} images; "
                 f"their shape is {labels.shape}"
             )
+        self._check_classes(labels, part)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "The given NumPy array is not writable")  # a file that is read only
             return torch.from_numpy(np.ascontiguousarray(images)), labels
 
-    def _check_classes(self, labels: np.ndarray) -> None:
-        """Looks whether labels name classes; a GPU would meet one that does not with an error that ends the process."""
+    def _check_classes(self, labels: np.ndarray, part: str) -> None:
+        """Looks whether labels name classes.
+
+        A GPU would meet one that does not with an error that ends the process; in a test set it is never predicted.
+        """
         is_number = labels.dtype.kind in "iufb"
         if is_number and not len(labels):
             return
@@ -170,7 +173,7 @@ class ImageData(ABC):
             return
         found = f"they go from {labels.min()} to {labels.max()}" if is_number else f"they are of type {labels.dtype}"
         raise DataError(
-            f"{self.name}: the labels must be whole numbers from 0 to {len(self.classes) - 1}, for the "
+            f"{self.name}: the labels of {part} must be whole numbers from 0 to {len(self.classes) - 1}, for the "
             f"{len(self.classes)} classes; {found}"
         )
 

@@ -19,6 +19,7 @@ from cifar_tuning.fused.joining import cat_channels
 from cifar_tuning.fused.twin import NotStackableError, memory_format_of
 from cifar_tuning.fused.twin import Twin as Twin  # for twins of the user's own, beside TWINS
 from cifar_tuning.models.convolution import Conv2d, convolved, pairs_pixels
+from cifar_tuning.models.initial_weights import FrozenBatchNorm2d
 from cifar_tuning.models.layers import every_nth_pixel
 from cifar_tuning.models.normalization import BatchNorm2d, on_gpu
 from cifar_tuning.models.resnet import PaddedShortcut
@@ -183,6 +184,18 @@ class StackedBatchNorm2d(Twin):
         self.running_var.lerp_(var.to(self.running_var.dtype), momenta)  # type: ignore[arg-type]
 
 
+class StackedFrozenBatchNorm2d(StackedBatchNorm2d):
+    """K batch normalisations that keep their statistics, and use them in training too."""
+
+    def __init__(self, layers: Sequence[FrozenBatchNorm2d]) -> None:
+        super().__init__(layers)
+        self.eval()
+
+    def train(self, mode: bool = True) -> "StackedFrozenBatchNorm2d":
+        """Stays in evaluation mode."""
+        return super().train(False)
+
+
 class StackedDropout(Twin):
     """K dropouts, each with its rate and its own random generator; the draws are those of `nn.Dropout` on a CPU."""
 
@@ -230,6 +243,7 @@ TWINS: dict[type[nn.Module], Callable[[Sequence[Any]], Twin]] = {
     nn.Linear: StackedLinear,
     nn.BatchNorm2d: StackedBatchNorm2d,
     BatchNorm2d: StackedBatchNorm2d,
+    FrozenBatchNorm2d: StackedFrozenBatchNorm2d,
     nn.Dropout: StackedDropout,
     PaddedShortcut: StackedPaddedShortcut,
 }

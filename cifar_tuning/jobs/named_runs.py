@@ -1,6 +1,7 @@
 """Which checkpoints a user's names mean: folders of runs and of sweeps, files, patterns, MLflow run ids."""
 
 import logging
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from omegaconf import OmegaConf
 from cifar_tuning import PROJECT_ROOT
 from cifar_tuning.errors import UserError
 from cifar_tuning.job_folders import files_of_jobs, is_study, is_sweep
+from cifar_tuning.jobs.result import JobResult
 from cifar_tuning.ranking import ENDED
 from cifar_tuning.reporting.summary import best_job, read_results
 from cifar_tuning.text import counted, typed
@@ -27,8 +29,10 @@ SHOWN = 5
 def run_names(given: Any) -> list[str]:
     """Returns the runs that `run=` names: one, those of a list, or those that fit a pattern such as multirun/tune/*.
 
+    Of those that fit a pattern, what came to no end is left out, which the log says; what is named is taken as it is.
+
     Raises:
-        UserError: nothing that has a model fits a pattern.
+        UserError: nothing that has a model fits a pattern, or nothing of that came to its end.
     """
     names = []
     for name in map(str, given if OmegaConf.is_list(given) else [given]):
@@ -39,7 +43,7 @@ def run_names(given: Any) -> list[str]:
         fitting = _fitting(Path.cwd() / path) or _fitting(MULTIRUN / path)
         if not fitting:
             raise UserError(f"run={name}: no folder of a run and no checkpoint fits this pattern.")
-        names += fitting
+        names += _ended(fitting, name)
     return list(dict.fromkeys(names))  # one that fits two patterns has one voice
 
 
@@ -48,6 +52,36 @@ def _fitting(pattern: Path) -> list[str]:
     found = Path(pattern.anchor).glob(str(pattern.relative_to(pattern.anchor)))
     having = [str(path) for path in found if (path.suffix == ".pt" if path.is_file() else folder_of_model(path))]
     return sorted(having, key=lambda name: [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)])
+
+
+def _ended(fitting: list[str], name: str) -> list[str]:
+    """Returns what came to its end of the runs that fit a pattern: a pruned one was hardly trained."""
+    without = dict[str, list[str]]()
+    for one in fitting:
+        if (state := _unfinished(Path(one))) is not None:
+            without.setdefault(state, []).append(one)
+    if not without:
+        return fitting
+    left_out = [one for each in without.values() for one in each]
+    counts = ", ".join(f"{len(each)} {state}" for state, each in without.items())
+    if len(left_out) == len(fitting):
+        raise UserError(f"run={name}: none of the runs that fit this pattern came to its end ({counts}); name one.")
+    common = os.path.commonpath(fitting)
+    said = ", ".join(
+        f"{' '.join(os.path.relpath(one, common) for one in each)} ({state})" for state, each in without.items()
+    )
+    log.info("%s: %d of %d runs came to no end and are left out: %s", name, len(left_out), len(fitting), said)
+    return [one for one in fitting if one not in left_out]
+
+
+def _unfinished(path: Path) -> str | None:
+    """Returns the state of a run that came to no end, given its folder or checkpoint; None of any other."""
+    folder = path.parent if path.is_file() else folder_of_model(path)
+    result = None if folder is None else JobResult.read(folder)
+    if result is not None:
+        return None if result.state in ENDED else result.state
+    # A job that is being trained, or that was killed; elsewhere a checkpoint may lie by itself.
+    return "unfinished" if folder is not None and (is_sweep(folder.parent) or is_study(folder.parent.parent)) else None
 
 
 def find_checkpoint(name: str, uri: Any, scratch: Path, option: str = "run") -> Path:

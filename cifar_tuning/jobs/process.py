@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -100,6 +101,7 @@ def start() -> None:
         sys.path.append(str(Path.cwd()))
     print_whatever_comes()
     sys.excepthook = _short_for_users(sys.excepthook)
+    logging.Handler.handleError = _once_on_a_full_disk(logging.Handler.handleError)  # type: ignore[assignment, method-assign]
     check_machine()
     check_overrides(sys.argv)
     for name in _TALKATIVE:
@@ -154,6 +156,26 @@ def print_whatever_comes() -> None:
             setattr(sys, name, stream)
         if isinstance(stream, io.TextIOWrapper) and stream.errors in ("strict", "surrogateescape"):
             stream.reconfigure(errors="replace")
+
+
+def _once_on_a_full_disk(
+    usual: Callable[[logging.Handler, logging.LogRecord], None],
+) -> Callable[[logging.Handler, logging.LogRecord], None]:
+    """Has one line say that a log's disk takes no more, in place of a traceback for each line of the log."""
+    said = False
+
+    def handle(handler: logging.Handler, record: logging.LogRecord) -> None:
+        nonlocal said
+        error = sys.exc_info()[1]
+        full = None if error is None or full_errors() else full_disk(error, "until then logs lack lines")
+        if full is None:
+            usual(handler, record)
+        elif not said:
+            said = True
+            with suppress(OSError):  # it may be on that disk too
+                print(f"{getattr(handler, 'baseFilename', 'A log')} can't be written: {full}", file=sys.stderr)
+
+    return handle
 
 
 class _Unbreakable(io.FileIO):

@@ -1,10 +1,13 @@
 """The report command: reads a sweep, compares, draws, and puts everything in its place at once."""
 
+import glob
 import logging
 import re
+import shutil
 import tempfile
+import time
 from collections.abc import Iterator, Set
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,6 +30,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 FOLDER = "report"
+# Seconds without a new file after which an unfinished report was killed: none is written for a day.
+ABANDONED = 24 * 3600.0
 
 
 def run(cfg: DictConfig) -> Path:
@@ -113,7 +118,12 @@ def written_at_once(folder: Path) -> Iterator[Path]:
     """
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        place = tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent)
+        prefix = f".{folder.name}-unfinished-"
+        for old in folder.parent.glob(f"{glob.escape(prefix)}*"):
+            with suppress(FileNotFoundError):  # another report has just ended
+                if time.time() - old.stat().st_mtime > ABANDONED:
+                    shutil.rmtree(old, ignore_errors=True)
+        place = tempfile.TemporaryDirectory(prefix=prefix, dir=folder.parent)
     except OSError as error:
         raise UserError(f"output={folder} can't be written: {error}. Choose another folder.") from error
     with place as scratch:

@@ -13,7 +13,7 @@ from cifar_tuning.jobs.sweep_folders import folder_problems
 from cifar_tuning.jobs.sweep_jobs import CHECKED_JOBS, is_grid, jobs_to_check
 from cifar_tuning.jobs.unread_keys import key_problems, key_warnings
 from cifar_tuning.overrides import given_options, lost_in_sweeps, parse_overrides, task_overrides
-from cifar_tuning.targets import is_fused, is_study
+from cifar_tuning.targets import BASIC_LAUNCHER, is_fused, is_study
 from cifar_tuning.tuning.place import objectives_of
 
 # Most jobs that are named as sharing a problem.
@@ -55,6 +55,7 @@ def sweep_problems(config: DictConfig) -> list[str]:
         sound += not found
     if options is not None and not problems:
         problems = {problem: ["with hydra.sweeper.retrain_overrides"] for problem in _retrain_problems(options)}
+        problems |= {problem: [] for problem in unfit([job for _, job in jobs])}
     lines = [problem + _where(labels) for problem, labels in problems.items()]
     fused = is_fused(config.hydra)
     # Of another sweeper only what its jobs have in common is known, not how many they are.
@@ -141,6 +142,27 @@ def _study(config: DictConfig) -> tuple[Any, list[str]]:
 
     options = StudyOptions.parse(config, task_overrides(config.hydra))
     return options, study_problems(options)
+
+
+def unfit(jobs: list[DictConfig]) -> list[str]:
+    """Returns why the first of a study's examples can't be trained, if none can; mostly the first one is all it takes.
+
+    Where only some can't, their trials say why. Nor is it known of jobs that another launcher takes elsewhere, where
+    there may be what this machine lacks.
+    """
+    from cifar_tuning.jobs.build import build_parts
+
+    found: list[str] = []
+    for job in jobs:
+        if not (is_fused(job.hydra) or job.hydra.launcher._target_ == BASIC_LAUNCHER):
+            return []
+        with as_job(job):
+            task = without_hydra(job)
+            failures = build_parts(task, without=set(), restored=task.get("resume") is not None)[1]
+        if not failures:
+            return []
+        found = found or failures
+    return found
 
 
 def _retrain_problems(options: Any) -> list[str]:

@@ -186,10 +186,10 @@ def _best(material: Material) -> list[str]:
     if not table.has_best:
         return []
     text = f"`{table.metric}` {mean_and_std(best.summary)} (n = {best.summary.n})"
-    count = len(table.configurations)
-    chosen = (
-        f", the best of {count}. Being the best of {count} flatters it: judge it by new seeds." if count > 1 else "."
-    )
+    count = len(table.configurations) + table.pruned  # a pruned one was given up on its figures, so it competed
+    of_them = f", {table.pruned} of them pruned" if table.pruned else ""
+    flatters = f", the best of {count}{of_them}. Being the best of {count} flatters it: judge it by new seeds."
+    chosen = flatters if count > 1 else "."
     parts: list[str] = [heading("The best configuration"), f"{table.label(best)}: {text}{chosen}"]
     parts += winner_in_words(table)
     if material.command is not None:

@@ -68,6 +68,7 @@ class Table:
         has_best: whether the first is called the best; not where the metric can't choose, as one of the training.
         images: options that differ between the configurations and decide which images they are judged on.
         others: metrics that are shown beside, as a study's other objectives.
+        pruned: configurations of which nothing ended, because they were pruned: candidates that are not shown.
     """
 
     metric: str
@@ -79,6 +80,7 @@ class Table:
     has_best: bool = True
     images: Sequence[str] = ()
     others: Sequence[str] = ()
+    pruned: int = 0
 
     @property
     def best(self) -> Configuration:
@@ -145,8 +147,9 @@ def build_table(
         _configuration(values, group, options.names, metric, best_epochs or {}, published)
         for values, group in groups.items()
     ]
+    pruned = 0
     if lost:
-        configurations = _with_lost(configurations, lost, find_options([*runs, *lost], seed_key))
+        configurations, pruned = _with_lost(configurations, lost, find_options([*runs, *lost], seed_key))
     # Those seeds that were lucky enough to end would flatter their configuration.
     configurations.sort(key=lambda c: (c.lost > 0, -c.summary.mean if maximize else c.summary.mean))
     notes = _notes(options.names, configurations, repeated, seed_key)
@@ -155,7 +158,7 @@ def build_table(
     unit = unit_of(metric, [run.metrics[metric] for run in runs])
     images = differing_images([list(c.runs.values()) for c in configurations])
     has_best = has_best and not images
-    return Table(metric, maximize, unit, options.names, configurations, notes, has_best, images)
+    return Table(metric, maximize, unit, options.names, configurations, notes, has_best, images, pruned=pruned)
 
 
 def write_csv(table: Table, file: Path) -> Path:
@@ -192,8 +195,12 @@ def _configuration(
     )
 
 
-def _with_lost(configurations: list[Configuration], lost: Sequence[Run], all_options: Options) -> list[Configuration]:
+def _with_lost(
+    configurations: list[Configuration], lost: Sequence[Run], all_options: Options
+) -> tuple[list[Configuration], int]:
     """Counts for each configuration the seeds that began and are lost: runs with its parameters, the seeds apart.
+
+    Beside them it counts the configurations that were pruned and have no other run.
 
     A parameter that differs between runs of one configuration, as a time or a result, tells nothing of a lost run.
     """
@@ -206,13 +213,16 @@ def _with_lost(configurations: list[Configuration], lost: Sequence[Run], all_opt
     for run in lost:
         seed = all_options.seed_of(run) or run.run_id
         missed.setdefault(tuple(spelled(run, key) for key in alike), set()).add(seed)
+    pruned = {tuple(spelled(run, key) for key in alike) for run in lost if run.state == "pruned"}
     found = []
     for c in configurations:
         example = next(iter(c.runs.values()))
-        seeds = missed.get(tuple(spelled(example, key) for key in alike), set())
+        kind = tuple(spelled(example, key) for key in alike)
+        pruned.discard(kind)
+        seeds = missed.get(kind, set())
         ended = {all_options.seed_of(run) for run in c.runs.values()}
         found.append(replace(c, lost=len(seeds - ended)))
-    return found
+    return found, len(pruned)
 
 
 def _notes(names: list[str], configurations: list[Configuration], repeated: int, seed_key: str) -> list[str]:

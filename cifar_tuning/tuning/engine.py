@@ -17,7 +17,8 @@ from optuna.trial import Trial, TrialState
 
 from cifar_tuning.errors import DiskError, UserError, full_disk
 from cifar_tuning.processes import asked_to_stop, deferred_signals
-from cifar_tuning.tuning.budget import failed_before, limit
+from cifar_tuning.targets import BASIC_LAUNCHER
+from cifar_tuning.tuning.budget import failed_before, finished, limit
 from cifar_tuning.tuning.claims import Claims
 from cifar_tuning.tuning.endings import Endings, error_of
 from cifar_tuning.tuning.exits import JobExit, exited, reason, stops_process
@@ -28,8 +29,6 @@ from cifar_tuning.tuning.study import storage_of
 from cifar_tuning.tuning.trial import may_go_on, on_job_end
 
 log = logging.getLogger(__name__)
-
-BASIC_LAUNCHER = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
 
 
 class Engine:
@@ -58,10 +57,12 @@ class Engine:
         )
         self.storage = storage_of(options)
         self.endings = Endings(study, self.storage, options.place.folder, sweeper.repeats, len(options.directions))
-        self.claims = Claims(self.endings, limit(study, options), sweeper.max_retry)
+        n_trials = limit(study, options)
+        self.claims = Claims(self.endings, n_trials, sweeper.max_retry)
         # The fused launcher takes another trial whenever one ends; others launch batches, and wait for all of one.
         self.flow: TrainInTurn | None = getattr(self.launcher, "flow", None)
-        self.room = max(options.config.hydra.launcher.get("stack") or 1, -(-sweeper.n_jobs // workers))
+        left = n_trials - len(finished(study))
+        self.room = room(sweeper.n_jobs, left, workers, options.config.hydra.launcher.get("stack"))
         one_by_one = self.flow is not None or options.config.hydra.launcher._target_ == BASIC_LAUNCHER
         self.batch = 1 if one_by_one else sweeper.n_jobs
         self.repeats: int = sweeper.repeats
@@ -225,3 +226,15 @@ class Engine:
                 f"{self.options.place.folder}/<trial>/traceback.txt. To go on with the study, type "
                 f"{self.options.same_command}: it trains as many more in place of those that failed."
             )
+
+
+def room(n_jobs: int, left: int, workers: int, stack: int | None) -> int:
+    """Returns how many trials a process has at a time, under a launcher that takes another whenever one ends.
+
+    Args:
+        n_jobs: that all of the command's processes have together.
+        left: trials of the study that have not ended; larger stacks would be measured in vain.
+        workers: processes of the command.
+        stack: that the user gave the launcher, for which each process has room.
+    """
+    return max(stack or 1, -(-min(n_jobs, left) // workers))

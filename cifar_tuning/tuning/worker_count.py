@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 
 from cifar_tuning.gpus import free_gpu_memory, visible_gpus
 from cifar_tuning.processes import cores, free_memory, is_worker
-from cifar_tuning.targets import is_fused
+from cifar_tuning.targets import BASIC_LAUNCHER, is_fused
 from cifar_tuning.text import main_module
 from cifar_tuning.tuning.options import StudyOptions
 
@@ -49,7 +49,7 @@ def workers_of(options: StudyOptions) -> int:
         return int(options.sweeper.workers)
     launcher = options.config.hydra.launcher
     fused = is_fused(options.config.hydra)
-    if script() is None or not (fused or str(launcher.get("_target_")).rpartition(".")[2] == "BasicLauncher"):
+    if script() is None or not (fused or launcher.get("_target_") == BASIC_LAUNCHER):
         return 1  # joblib, ray and submitit have processes of their own
     most = [cores(), int(options.n_trials) // ROUNDS, free_memory() // BYTES_EACH]
     device = device_of(options)

@@ -206,15 +206,19 @@ def test_labels_may_be_of_any_type(labels):
 @pytest.mark.parametrize(
     ("images", "labels", "said"),
     [
-        (IMAGES, LABELS + 1, "labels must be whole numbers from 0 to 2, for the 3 classes; they go from 1 to 3"),
+        (
+            IMAGES,
+            LABELS + 1,
+            "the labels of PART must be whole numbers from 0 to 2, for the 3 classes; they go from 1 to 3",
+        ),
         (IMAGES, LABELS - 100, "they go from -100 to -98"),
-        (IMAGES, LABELS / 2, "labels must be whole numbers"),
+        (IMAGES, LABELS / 2, "labels of PART must be whole numbers"),
         (
             IMAGES,
             LABELS.astype(str),
-            "labels must be whole numbers from 0 to 2, for the 3 classes; they are of type <U",
+            "labels of PART must be whole numbers from 0 to 2, for the 3 classes; they are of type <U",
         ),
-        (IMAGES, LABELS[:5], "labels must be one for each of the 6 images; their shape is (5,)"),
+        (IMAGES, LABELS[:5], "labels of PART must be one for each of the 6 images; their shape is (5,)"),
         (IMAGES, np.eye(3, dtype=int)[LABELS], "one for each of the 6 images; their shape is (6, 3)"),
         (IMAGES.transpose(0, 3, 1, 2), LABELS, "must be uint8 N×4×4×3, as image_shape says; they are uint8 6×3×4×4"),
         (IMAGES / 255, LABELS, "they are float64 6×4×4×3"),
@@ -222,8 +226,10 @@ def test_labels_may_be_of_any_type(labels):
     ],
 )
 def test_arrays_that_are_not_what_they_should_be(images, labels, said):
-    with pytest.raises(DataError, match=re.escape(said)):
-        Own(images, labels).load()
+    data = Own(images, labels)
+    for part, load in (("train", data.load), ("test", data.load_test)):
+        with pytest.raises(DataError, match=re.escape(said.replace("PART", part))):
+            load()
 
 
 def test_an_empty_test_set_is_said_to_be_one():

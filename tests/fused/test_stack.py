@@ -12,6 +12,7 @@ from cifar_tuning import devices
 from cifar_tuning.fused.layers import TWINS, Twin
 from cifar_tuning.fused.stack import Stack, own_generator
 from cifar_tuning.models import ResNet, SimpleNN
+from cifar_tuning.models.initial_weights import freeze
 from cifar_tuning.training import L1, L2, ElasticNet, Regularizer
 from cifar_tuning.training.display import Display
 from cifar_tuning.training.loop import run_epochs
@@ -27,6 +28,14 @@ SMALL = partial(ResNet, depth=8)
 
 SEEDS = [{"seed": 0}, {"seed": 1}, {"seed": 2}]
 RATES = [{"optimizer": partial(SGD, lr=lr, momentum=0.9)} for lr in (0.01, 0.003, 0.001)]
+
+
+def frozen():
+    """A network of which the last layer alone is trained, as in fine-tuning."""
+    layers = nn.Conv2d(3, 4, 8, stride=8), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(64, 10)
+    model = nn.Sequential(*layers)
+    freeze(model)
+    return model
 
 
 def same(count=3, **options):
@@ -77,6 +86,7 @@ CASES = {
         for model in [partial(NET, activation=a)]
     },
     **{f"shortcut_{s}": [{"model": partial(SMALL, shortcut=s), "seed": n} for n in (0, 1)] for s in ("A", "B", "none")},
+    "frozen": [{"model": partial(frozen), **rate} for rate in RATES],
     "resnet_lr": [{"model": SMALL, **rate} for rate in RATES],
     "resnet_separable": same(2, model=partial(SMALL, separable=True)),
     "resnet_dropout": [{"model": partial(SMALL, dropout=p), "seed": 1} for p in (0.1, 0.5)],
@@ -89,7 +99,7 @@ QUICK = ("seeds_some_alike", "adam", "schedules", "epochs", "dropout_seeds", "pl
 
 STEPPED_AS_ONE = (
     *("lr", "seeds_some_alike", "momentum", "nesterov", "dampening", "optimizers", "l2", "schedules", "onecycle"),
-    *("epochs", "patience", "ema_decay", "no_validation", "separable", "shortcut_A"),
+    *("epochs", "patience", "ema_decay", "no_validation", "separable", "frozen", "shortcut_A"),
 )
 
 

@@ -15,6 +15,7 @@ from cifar_tuning.fused.layers import TWINS, Twin
 from cifar_tuning.fused.model import stack_models, structure_of
 from cifar_tuning.fused.twin import NotStackableError
 from cifar_tuning.models import ResNet, SimpleNN, Swish
+from cifar_tuning.models.initial_weights import freeze
 from cifar_tuning.training.measurement_cache import cache_file
 from tests.fused import odd
 
@@ -82,6 +83,12 @@ def hooked() -> nn.Module:
     return nn.Sequential(nn.Flatten(), layer)
 
 
+def frozen() -> nn.Module:
+    model = Branches()
+    freeze(model)
+    return model
+
+
 class Flat(nn.Module):
     """A user's layer without weights."""
 
@@ -124,6 +131,7 @@ IMAGES = torch.rand(8, 3, 32, 32)
         odd.Auxiliary(in_training=False, trained=False),
         odd.DroppedElsewhere(0.0),
         odd.Keeping(),
+        frozen(),
     ],
     ids=lambda model: type(model).__name__,
 )

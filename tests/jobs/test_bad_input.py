@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from hydra import compose
 from omegaconf import OmegaConf
 from torch import Tensor
 
@@ -14,7 +15,8 @@ from cifar_tuning.jobs import fitting
 from cifar_tuning.jobs.callback import make_folder
 from cifar_tuning.jobs.checks import RULES
 from cifar_tuning.jobs.prepare import prepare
-from cifar_tuning.jobs.sweep_checks import storage_problems
+from cifar_tuning.jobs.sweep_checks import storage_problems, unfit
+from tests.conftest import TINY
 
 NARROW = """
 from torch import nn
@@ -292,6 +294,23 @@ def test_an_output_folder_on_a_full_disk(tmp_path, monkeypatch, capsys):
 def test_the_stock_sweepers_storage_is_an_address(storage, said):
     found = storage_problems(OmegaConf.create({"hydra": {"sweeper": {"storage": storage}}}))
     assert [line.partition(", such as")[0] for line in found] == said
+
+
+@pytest.mark.parametrize(
+    ("launcher", "classes", "said"),
+    [
+        ("basic", (12, 13), ["model: SimpleNN returns N×12, not a number for each of the 10 classes"]),
+        ("fused", (12, 10), []),
+        ("joblib", (12, 13), []),
+    ],
+)
+@pytest.mark.usefixtures("configure")
+def test_a_study_of_which_no_example_can_be_trained(launcher, classes, said):
+    overrides = [*TINY, f"hydra/launcher={launcher}"]
+    jobs = [
+        compose("config", [*overrides, f"+model.num_classes={count}"], return_hydra_config=True) for count in classes
+    ]
+    assert [line.partition(" (N")[0] for line in unfit(jobs)] == said
 
 
 def test_a_tracking_server_that_is_down(tiny):

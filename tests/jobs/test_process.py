@@ -1,4 +1,6 @@
+import errno
 import io
+import logging
 import os
 import pwd
 import subprocess
@@ -8,7 +10,7 @@ import pytest
 
 from cifar_tuning.errors import UserError
 from cifar_tuning.jobs import process
-from cifar_tuning.jobs.process import check_machine, print_whatever_comes, trusted_targets
+from cifar_tuning.jobs.process import _once_on_a_full_disk, check_machine, print_whatever_comes, trusted_targets
 from cifar_tuning.targets import TRUST_VARIABLE
 
 
@@ -28,6 +30,22 @@ def test_the_users_own_modules_are_trusted(tmp_path, monkeypatch, name, content,
     monkeypatch.chdir(tmp_path)
     added = set(trusted_targets()) - before
     assert added == ({expected} if expected else set())
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO])
+def test_a_log_on_a_full_disk_says_so_once(monkeypatch, capsys, tmp_path, code):
+    handle = _once_on_a_full_disk(logging.Handler.handleError)
+    monkeypatch.setattr(logging.Handler, "handleError", handle)
+    handler = logging.FileHandler(tmp_path / "train.log")
+    monkeypatch.setattr(handler.stream, "write", lambda text: (_ for _ in ()).throw(OSError(code, "no more")))
+    for line in "ab":
+        handler.handle(logging.LogRecord("x", logging.INFO, "", 0, line, None, None))
+    said = capsys.readouterr().err
+    if code == errno.ENOSPC:
+        full = f"[Errno {code}] no more. Make room; until then logs lack lines."
+        assert said == f"{tmp_path}/train.log can't be written: {full}\n"
+    else:
+        assert said.count("Traceback") == 2
 
 
 def test_installed_packages_are_trusted_by_name(monkeypatch):

@@ -1,5 +1,6 @@
 """`report.py` on sweeps of ours and of others, and on what is no sweep."""
 
+import os
 import re
 import shutil
 from pathlib import Path
@@ -329,3 +330,15 @@ def test_a_picture_of_an_earlier_report_is_said_to_be_old(tmp_path, caplog):
             for name in names:
                 (scratch / name).touch()
     assert caplog.messages == ["a.pdf: not of this report, but of an earlier one; figures=pdf renews it"]
+
+
+def test_what_a_killed_report_left_is_removed(tmp_path):
+    folder = tmp_path / "re[p]ort"
+    with written_at_once(folder) as scratch:
+        left = [scratch.with_name(f"{scratch.name}{number}") for number in (1, 2)]
+    for old in left:
+        old.mkdir()
+    os.utime(left[0], (0, 0))  # the other one may be a report that is being written
+    with written_at_once(folder):
+        pass
+    assert sorted(tmp_path.iterdir()) == [left[1], folder]

@@ -515,6 +515,7 @@ BAD = [
     (["hydra.sweeper.study_name=../x"], "hydra.sweeper.study_name=../x: names a folder below multirun/"),
     (["hydra.sweeper.storage=mysql://127.0.0.1:9/x"], "hydra.sweeper.storage=mysql://127.0.0.1:9/x"),
     (["model.activation=relu,swisch"], "model.activation=swisch"),
+    (["+model.num_classes=12"], "model: SimpleNN returns N×12, not a number for each of the 10 classes"),
     (["objective=val/accc"], "objective=val/accc: must be one of train/loss"),
     (["objective=[val/acc_best,model/macs]"], "objective=val/acc_best,model/macs needs 2 of them"),
     (["objective=3"], "objective=3: must be one of train/loss"),

@@ -244,6 +244,22 @@ def test_how_far_ahead_of_the_next_the_best_is(groups, metric, lost, said):
     assert winner_in_words(table) == ([said] if said else [])
 
 
+@pytest.mark.parametrize(
+    ("states", "said"),
+    [
+        # Of lr=1 a seed ended; that of lr=2 failed, so it could not win.
+        (["pruned", "failed", "pruned", "pruned"], ", the best of 3, 1 of them pruned. Being the best of 3 flatters"),
+        (["failed", "failed", "failed", "killed"], ", the best of 2. Being the best of 2 flatters"),
+    ],
+)
+def test_what_was_pruned_was_among_those_that_the_best_was_chosen_from(states, said):
+    runs = make_runs(*(({"lr": lr, "seed": s}, 0.5) for lr, s in ((0, 0), (1, 0), (1, 1), (2, 0), (3, 0), (3, 1))))
+    for run, state in zip(runs[2:], states, strict=True):
+        run.state = state
+    table = build_table(runs[:2], "val/acc_best", lost=runs[2:])
+    assert said in "\n".join(blocks(Material("s", [], table)))
+
+
 def test_lost_and_diverged_seeds_have_their_columns():
     runs = make_runs(*(({"lr": lr, "seed": s}, 0.5 + s / 100) for lr in (0, 1) for s in (0, 1)))
     runs[3].state = "diverged"

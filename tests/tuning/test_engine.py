@@ -13,7 +13,7 @@ from optuna.trial import TrialState
 from cifar_tuning.errors import DiskError, UserError
 from cifar_tuning.tuning.claims import RETRIES, Claims
 from cifar_tuning.tuning.endings import Endings
-from cifar_tuning.tuning.engine import Engine
+from cifar_tuning.tuning.engine import Engine, room
 from cifar_tuning.tuning.place import LostTrial
 from cifar_tuning.tuning.space import SearchSpace
 from cifar_tuning.tuning.storage import open_storage
@@ -201,3 +201,11 @@ def test_the_end_of_a_job_does_not_cost_a_look_at_all_trials():
     stream.run(train, 50)
     assert stream.failure is None
     assert len(looked_at) == 50
+
+
+@pytest.mark.parametrize(
+    ("given", "trials"),
+    [((8, 20, 1, None), 8), ((8, 20, 3, None), 3), ((8, 20, 3, 4), 4), ((1000, 5, 2, None), 3), ((8, 0, 1, None), 1)],
+)
+def test_how_many_trials_a_process_has_at_a_time(given, trials):
+    assert room(*given) == trials
