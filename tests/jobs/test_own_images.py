@@ -73,6 +73,8 @@ def test_a_file_says_classes_patients_and_which_images_are_for_the_end(command, 
     assert "if it lies elsewhere by now, give data_root=FOLDER" in predicting(*given).err
     outcome = predicting(*given, f"data_root={tmp_path}/there", "labels=names", "ids=stems")
     assert outcome.code == 0, outcome.err
+    said = "balanced accuracy 1.0000, the mean over the classes; least of all: common 1.0000, rare 1.0000"
+    assert said in outcome.out
     rows = {row["id"]: row["label"] for row in csv.DictReader((tmp_path / "p.csv").read_text().splitlines())}
     assert rows == {str(number): "common" if number % 8 else "rare" for number in range(64, 80)}
 
