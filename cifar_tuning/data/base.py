@@ -121,10 +121,14 @@ class ImageData(ABC):
         )
         if problems:
             raise ConfigError(problems)
-        train, val = stratified_split(labels, self.val_size, self.split_seed)
+        train, val = self._split(labels)
         if self.train_limit is not None:
             train = train[stratified_subset(labels[train], self.train_limit, self.split_seed)]
         return Splits(array_set(stored, labels, train), array_set(stored, labels, val))
+
+    def _split(self, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Returns sorted int64 indices of the images that are trained on, and of those that validate."""
+        return stratified_split(labels, self.val_size, self.split_seed)
 
     def load_test(self) -> ArraySet:
         """The test images, for the very end; fetches them when needed.

@@ -74,7 +74,7 @@ def shared_on_device(images: Tensor, device: torch.device) -> Tensor:
 
 
 class _Batches:
-    """What both kinds of batches share: the images on the device and how many go into a batch."""
+    """What both kinds of batches share: the images and their labels on the device, and how many go into a batch."""
 
     def __init__(
         self,
@@ -101,7 +101,7 @@ class _Batches:
         self._rows = torch.arange(count) if rows is None else rows.cpu()
         # Flat, because whole lines of memory are picked fastest. On the CPU this copies nothing.
         self._images = shared_on_device(images.reshape(len(images), -1), self.device)
-        self._labels = labels.to(self.device)
+        self.labels = labels.to(self.device)
         self._normalize = Normalizer(mean, std, self.image_shape, self.device)
 
     @property
@@ -193,7 +193,7 @@ class TrainBatches(_Batches):
         parts = zip(drawn.rows.split(drawn.several), drawn.places.split(drawn.several), strict=True)
         for number, (part, place) in enumerate(parts):
             made = self._normalize(drawn.augment(self._pick(part), number))
-            known = self._labels.index_select(0, place)
+            known = self.labels.index_select(0, place)
             for images, labels in zip(made.split(self.batch_size), known.split(self.batch_size), strict=True):
                 if self.mixup:
                     images, labels = _mixed(images, F.one_hot(labels, self.classes).float(), next(shares))
@@ -257,6 +257,6 @@ class EvalBatches(_Batches):
     def __iter__(self) -> Iterator[Batch]:
         """Images float32 B×C×H×W in channels_last and labels int64 B, in order."""
         for rows, labels in zip(
-            self._device_rows.split(self.batch_size), self._labels.split(self.batch_size), strict=True
+            self._device_rows.split(self.batch_size), self.labels.split(self.batch_size), strict=True
         ):
             yield self._normalize(self._pick(rows)), labels

@@ -30,10 +30,11 @@ class Decoded:
         files: in the order of the array.
         size: height and width of the images in pixels.
         white: which number is white in a grey image of sixteen bits.
+        key: tells an array from others of the same folder, size and white.
     """
 
-    def __init__(self, folder: Path, files: Sequence[Path], size: tuple[int, int], white: int) -> None:
-        self.folder, self.files, self.size, self.white = folder, files, size, white
+    def __init__(self, folder: Path, files: Sequence[Path], size: tuple[int, int], white: int, key: str = "") -> None:
+        self.folder, self.files, self.size, self.white, self._key = folder, files, size, white, key
         self._shape = (len(files), *size, 3)
 
     def open(self) -> np.ndarray:
@@ -42,7 +43,7 @@ class Decoded:
         Raises:
             DataError: files can't be decoded; says which.
         """
-        which = f"{self.folder}\n{self.size}\n{self.white}"
+        which = f"{self.folder}\n{self.size}\n{self.white}{self._key}"
         key, needed = key_of_files(self.folder, self.files), math.prod(self._shape)
         return Kept(which, key, self.folder, [_IMAGES], needed).open(self._write, self._unkept)[_IMAGES]
 

@@ -20,11 +20,16 @@ TRAIN, VAL, TEST = "train", "val", "test"
 
 
 class Listed(NamedTuple):
-    """The images of a part in the order of their paths, and how many other files were passed over, by their ends."""
+    """The images of a part in the order of their paths, and how many other files were passed over, by their ends.
+
+    `groups` has what images must have in common to stay together, such as the patient; it is empty where
+    that is unknown.
+    """
 
     labels: tuple[str, ...]
     files: tuple[Path, ...]
     others: tuple[tuple[str, int], ...]
+    groups: tuple[str, ...] = ()
 
 
 @functools.cache  # a job builds its data several times, and a hundred thousand files take a while to list
@@ -60,13 +65,6 @@ def class_folders(folder: Path) -> Iterator[Path]:
 def class_of(folder: Path) -> str:
     """Returns the name of a folder's class: an ä of macOS's, two characters, is that of other systems."""
     return unicodedata.normalize("NFC", folder.name)
-
-
-def classes_in(root: object) -> list[str] | None:
-    """Returns the classes that a dataset's training images have; None where there are none."""
-    if not isinstance(root, str | Path) or not str(root).strip():
-        return None
-    return list(dict.fromkeys(listed(Path(root).expanduser().absolute(), TRAIN).labels)) or None
 
 
 def _visible_files(folder: Path) -> Iterator[Path]:

@@ -1,4 +1,4 @@
-"""Images of one's own: a folder for each class, as torchvision's `ImageFolder` has them."""
+"""Images of one's own: a folder for each class, as torchvision's `ImageFolder` has them, or a CSV file of classes."""
 
 import functools
 import logging
@@ -10,10 +10,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from cifar_tuning.data.base import ImageData, Splits, array_set, check_shared
+from cifar_tuning.data.base import MAX_SEED, ImageData, Splits, array_set, check_shared
 from cifar_tuning.data.decoded import Decoded
-from cifar_tuning.data.folders import EXTENSIONS, TEST, TRAIN, VAL, class_folders, class_of, classes_in, listed
-from cifar_tuning.data.split import stratified_subset
+from cifar_tuning.data.folders import TEST, TRAIN, VAL
+from cifar_tuning.data.listing import OPTIONS, Listing, some
+from cifar_tuning.data.split import grouped_split, stratified_subset
 from cifar_tuning.errors import DataError
 from cifar_tuning.numeric import is_number, is_whole
 from cifar_tuning.option_rules import raise_all
@@ -27,7 +28,7 @@ MOST_WHITE = 65535
 
 
 class ImageFolder(ImageData):
-    """Images in `root/train/CLASS/`, and for the end in `root/test/CLASS/`; `conf/data/image_folder.yaml`.
+    """Images in `root/train/CLASS/`, and for the end in `root/test/CLASS/`, or images that a CSV file names.
 
     Each is scaled and cropped at the centre to a square. They are decoded once and kept as arrays in the user's cache
     folder, which all processes map; where an image comes, goes or changes, they are decoded again.
@@ -35,12 +36,18 @@ class ImageFolder(ImageData):
     Args:
         root: the folder. A class is a folder in `train`, its name the class's; images may lie in folders below it.
             None, beside `classes`: it has no images, and says what a network is to be shown.
-        classes: their names in the order of a network's outputs; None: those of the folders in `train`. With them, a
+        labels: a CSV file, in `root` unless its path is absolute. Each line names an image, in or below `root` and with
+            or without its ending, and its class. None: folders do.
+        file_column, label_column: of the file's columns; None: those that have no other meaning, the images' first.
+        group_column: of the file, holds what no two parts may have in common, such as the patient; None: there is none.
+        split_column: of the file, says of each image that it is for train, val or test. None: all are for train.
+        classes: their names in the order of a network's outputs; None: those of the training images. With them, a
             folder will do that has images in `test` alone.
         size: side of the square in pixels, 8 … 512.
         white: which number is white in a grey image of sixteen bits, 255 … 65535.
         val_size: of the training images, so many validate, or such a share of them, stratified by class; 0: none. None:
-            the images in `root/val/CLASS/`, if there are any, else a tenth.
+            the images in `root/val/CLASS/` or for val, if there are any, else a tenth. With `group_column` it is about
+            so many, for groups are whole.
         split_seed: decides, alone, which they are.
         train_limit: use only so many training images, stratified; None for all.
         batch_size: images in a training batch.
@@ -56,6 +63,11 @@ class ImageFolder(ImageData):
         self,
         root: str | Path | None,
         *,
+        labels: str | Path | None = None,
+        file_column: str | None = None,
+        label_column: str | None = None,
+        group_column: str | None = None,
+        split_column: str | None = None,
         classes: Sequence[str] | None = None,
         size: int = 32,
         white: int = MOST_WHITE,
@@ -66,8 +78,11 @@ class ImageFolder(ImageData):
         mean: Sequence[float] = (0.485, 0.456, 0.406),
         std: Sequence[float] = (0.229, 0.224, 0.225),
     ) -> None:
+        options = (labels, file_column, label_column, group_column, split_column)
+        listing = dict(zip(OPTIONS, options, strict=True))
         problems = self.check(
             root=root,
+            **listing,
             classes=classes,
             size=size,
             white=white,
@@ -79,13 +94,15 @@ class ImageFolder(ImageData):
             std=std,
         )
         raise_all(problems)
-        self.root = Path(root or os.devnull).expanduser().absolute()
+        self._listing = Listing.of(root, **listing) if root else Listing(Path(os.devnull))
+        self.root = self._listing.root
         self.image_shape, self.white = (size, size, 3), white
         self.split_seed, self.train_limit, self.batch_size = split_seed, train_limit, batch_size
         self.mean, self.std = ((float(r), float(g), float(b)) for r, g, b in (mean, std))
-        self.classes = tuple(classes or classes_in(self.root) or ())
-        self._val_folder = val_size is None and bool(listed(self.root, VAL).files)
-        self.val_size = _val_count(self.root, val_size)
+        self.classes = tuple(classes or self._listing.classes or ())
+        self._val_given = val_size is None and bool(self._listing.part(VAL).files)
+        self._size = _val_count(self._listing, val_size)
+        self.val_size = _set_apart(self._listing, self._size, split_seed)
 
     @staticmethod
     def check(
@@ -100,29 +117,26 @@ class ImageFolder(ImageData):
         batch_size: object,
         mean: object,
         std: object,
+        **listing: object,
     ) -> list[str]:
         """Problems of the given settings, one line each; an empty list when the constructor takes them."""
-        problems = []
-        if not is_whole(size, LEAST_SIDE, MOST_SIDE):
-            problems.append(f"data.size={size}: must be a whole number from {LEAST_SIDE} to {MOST_SIDE} (pixels)")
-        if not is_whole(white, 255, MOST_WHITE):
-            problems.append(f"data.white={white}: must be a whole number from 255 to {MOST_WHITE}")
-        for name, value in (("mean", mean), ("std", std)):
-            if not _three_shares(value) or (name == "std" and 0 in value):  # type: ignore[operator]
-                problems.append(f"data.{name}={value}: must be a number for each of three channels, on the scale 0..1")
+        problems = _problems_of_pixels(size, white, mean, std)
         if classes is not None and not _are_names(classes):
             return [*problems, f"data.classes={classes}: must be a list of different names, or null"]
         if root is None and classes:
             return problems
         if not isinstance(root, str | Path) or not str(root).strip():
             return [*problems, f"data.root={root}: must be the path of a folder"]
-        folder = Path(root).expanduser().absolute()
-        names = classes_in(folder) if classes is None else classes
-        if wrong := _folder_problem(folder, names):  # type: ignore[arg-type]
-            return [*problems, f"data.root={root}: {wrong}"]
-        if not listed(folder, TRAIN).files:  # for predictions
+        try:
+            found = Listing.of(root, **listing)
+            wrong = found.problem(classes)  # type: ignore[arg-type]
+        except ValueError as error:
+            wrong = str(error)
+        if wrong is not None:
+            return [*problems, wrong]
+        if not found.part(TRAIN).files:  # for predictions
             return problems
-        return problems + _counted_problems(folder, val_size, train_limit, batch_size, split_seed)
+        return problems + _counted_problems(found, val_size, train_limit, batch_size, split_seed)
 
     def load(self) -> Splits:
         """The training and validation images, decoded when needed; doesn't open the test set.
@@ -130,7 +144,7 @@ class ImageFolder(ImageData):
         Raises:
             DataError: an image can't be read; says which.
         """
-        if not self._val_folder:
+        if not self._val_given:
             splits = super().load()
         else:
             (train, labels), (val, val_labels) = self.arrays(TRAIN), self.arrays(VAL)
@@ -141,45 +155,49 @@ class ImageFolder(ImageData):
         self._say(splits)
         return splits
 
+    def _split(self, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        if self._listing.part(TRAIN).groups:
+            return _grouped(self._listing, self._size, self.split_seed)
+        return super()._split(labels)
+
     def _say(self, splits: Splits) -> None:
         """Says what was found, and which classes too few images leave out."""
-        counts = Counter(listed(self.root, TRAIN).labels)
+        listing = self._listing
+        counts = Counter(listing.part(TRAIN).labels)
         text = (
             f"{self.root}: {len(splits.train):,} images of {len(self.classes)} classes ({min(counts.values()):,} to "
-            f"{max(counts.values()):,} of each in {TRAIN}/) are trained on, {len(splits.val):,} validate"
+            f"{max(counts.values()):,} of each in {listing.place(TRAIN)}) are trained on, {len(splits.val):,} validate"
         )
-        if others := Counter(dict(listed(self.root, TRAIN).others)) + Counter(dict(listed(self.root, VAL).others)):
-            text += f"; passed over: {_some([f'{count:,} {end}' for end, count in others.most_common()])}"
+        if others := Counter(dict(listing.part(TRAIN).others)) + Counter(dict(listing.part(VAL).others)):
+            text += f"; passed over: {some([f'{count:,} {end}' for end, count in others.most_common()])}"
         _once(logging.INFO, text)
         for chosen, what in ((splits.train, "is trained on"), (splits.val, "validates")):
             there = set(chosen.labels.tolist())
             absent = [name for label, name in enumerate(self.classes) if label not in there]
             if absent and there:
-                _once(logging.WARNING, f"{self.root}: no image of {_some(absent)} {what}")
+                _once(logging.WARNING, f"{self.root}: no image of {some(absent)} {what}")
 
     def arrays(self, part: str) -> tuple[np.ndarray, np.ndarray]:
         """Memory-mapped uint8 images N×size×size×3 and int64 labels N of "train", "val" or "test"."""
-        found = listed(self.root, part)
+        found = self._listing.part(part)
         if not found.files:
-            purpose = {TEST: ", so nothing to be tested on", TRAIN: ", so nothing to be trained on"}.get(part, "")
-            raise DataError(
-                f"data.root={self.root}: there is no image in {part}/CLASS/{purpose}; put labelled ones there, in "
-                f"folders called {_some(self.classes)}."
-            )
-        if unknown := _unknown(self.root, part, self.classes):
-            raise DataError(f"data.root={self.root}: {unknown}")
+            raise DataError(self._listing.nothing(part, self.classes))
+        if unknown := self._listing.unknown(part, self.classes):
+            raise DataError(unknown)
         known = {name: label for label, name in enumerate(self.classes)}
         labels = np.array([known[name] for name in found.labels], np.int64)
-        return Decoded(self.root / part, found.files, self.image_shape[:2], self.white).open(), labels
+        folder, key = self._listing.folder(part), self._listing.key(part)
+        return Decoded(folder, found.files, self.image_shape[:2], self.white, key).open(), labels
 
     def files(self, part: str) -> list[str]:
-        """The images' paths below `root/part`, as rose/17.jpg."""
-        return [file.relative_to(self.root / part).as_posix() for file in listed(self.root, part).files]
+        """The images' paths below the folder that all of a part's are in, as rose/17.jpg."""
+        folder = self._listing.folder(part)
+        return [file.relative_to(folder).as_posix() for file in self._listing.part(part).files]
 
     def prepare(self) -> str:
         """Decode whatever was not yet; returns where the images are."""
         for part in (TRAIN, VAL, TEST):
-            if listed(self.root, part).files:
+            if self._listing.part(part).files:
                 self.arrays(part)
         return str(self.root)
 
@@ -189,25 +207,16 @@ def _once(level: int, text: str) -> None:
     log.log(level, text)
 
 
-def _folder_problem(root: Path, classes: Sequence[str] | None) -> str | None:
-    """Returns what keeps a folder from being a dataset."""
-    wanted = f"put each image into {TRAIN}/CLASS/, a folder for each of at least two classes"
-    if not root.is_dir():
-        return "there is no such folder"
-    if not (root / TRAIN).is_dir() and classes is None:
-        return f"has no folder {TRAIN}/; {wanted}"
-    there = classes_in(root) or ()
-    if empty := [folder.name for folder in class_folders(root / TRAIN) if class_of(folder) not in there]:
-        return f"there is no image in {TRAIN}/{empty[0]} (of the kinds {', '.join(EXTENSIONS)})"
-    if classes is None or len(classes) < 2:
-        return f"has {len(classes or ())} classes with images in {TRAIN}/; {wanted}"
-    return _unknown(root, VAL, classes) or _unknown(root, TEST, classes)
-
-
-def _unknown(root: Path, part: str, classes: Sequence[str]) -> str | None:
-    """Returns which of a part's folders is none of the classes, which are the training folders' or were given."""
-    unknown = [name for name in dict.fromkeys(listed(root, part).labels) if name not in classes]
-    return f"{part}/{unknown[0]} is none of the classes {_some(classes)}" if unknown else None
+def _problems_of_pixels(size: object, white: object, mean: object, std: object) -> list[str]:
+    problems = []
+    if not is_whole(size, LEAST_SIDE, MOST_SIDE):
+        problems.append(f"data.size={size}: must be a whole number from {LEAST_SIDE} to {MOST_SIDE} (pixels)")
+    if not is_whole(white, 255, MOST_WHITE):
+        problems.append(f"data.white={white}: must be a whole number from 255 to {MOST_WHITE}")
+    for name, value in (("mean", mean), ("std", std)):
+        if not _three_shares(value) or (name == "std" and 0 in value):  # type: ignore[operator]
+            problems.append(f"data.{name}={value}: must be a number for each of three channels, on the scale 0..1")
+    return problems
 
 
 def _are_names(classes: object) -> bool:
@@ -218,28 +227,29 @@ def _are_names(classes: object) -> bool:
     )
 
 
-def _some(names: Sequence[str], most: int = 5) -> str:
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
-
-
 def _counted_problems(
-    root: Path, val_size: object, train_limit: object, batch_size: object, split_seed: object
+    listing: Listing, val_size: object, train_limit: object, batch_size: object, split_seed: object
 ) -> list[str]:
     """Returns what the numbers of images do not allow, and what is wrong with the options of all datasets."""
-    images = len(listed(root, TRAIN).files)
-    there = f"{images:,} images in {TRAIN}/"
+    images, val = len(listing.part(TRAIN).files), listing.place(VAL)
+    there = f"{images:,} images in {listing.place(TRAIN)}"
     share = is_number(val_size) and 0 < val_size < 1
     if val_size is not None and not share and not is_whole(val_size, 0, images - 1):
         return [
             f"data.val_size={val_size}: must be a number of images up to {images - 1} ({there}), a share of them such "
-            f"as 0.2, or null, for those in {VAL}/ or else a tenth"
+            f"as 0.2, or null, for those in {val} or else a tenth"
         ]
-    if val_size not in (None, 0) and listed(root, VAL).files:
-        return [f"data.val_size={val_size}: the images in {VAL}/ validate; leave it null (or 0, for no validation)"]
-    apart = 0 if listed(root, VAL).files else _val_count(root, val_size)  # type: ignore[arg-type]
+    if val_size not in (None, 0) and listing.part(VAL).files:
+        return [f"data.val_size={val_size}: the images in {val} validate; leave it null (or 0, for no validation)"]
+    size = 0 if listing.part(VAL).files else _val_count(listing, val_size)  # type: ignore[arg-type]
+    apart = _set_apart(listing, size, split_seed if is_whole(split_seed, 0, MAX_SEED) else 0)
     if apart:
         there += f", {apart} of which validate"
+    elif size:
+        column = listing.labels.group_column if listing.labels else None
+        return [
+            f"data.group_column={column}: no class has two groups, so none can validate; data.val_size=0 trains on all"
+        ]
     return check_shared(
         available=images - apart,
         reason=there,
@@ -249,12 +259,25 @@ def _counted_problems(
     )
 
 
-def _val_count(root: Path, val_size: float | None) -> int:
-    """Returns how many images validate."""
-    if val_size is None and (given := listed(root, VAL).files):
+def _val_count(listing: Listing, val_size: float | None) -> int:
+    """Returns how many images are to validate."""
+    if val_size is None and (given := listing.part(VAL).files):
         return len(given)
     share = VAL_SHARE if val_size is None else val_size
-    return max(1, round(share * len(listed(root, TRAIN).files))) if 0 < share < 1 else int(share)
+    return max(1, round(share * len(listing.part(TRAIN).files))) if 0 < share < 1 else int(share)
+
+
+def _set_apart(listing: Listing, size: int, split_seed: int) -> int:
+    """Returns how many images validate where so many are to: whole groups, if there are groups."""
+    if not listing.part(TRAIN).groups or listing.part(VAL).files:
+        return size
+    return len(_grouped(listing, size, split_seed)[1])
+
+
+@functools.cache
+def _grouped(listing: Listing, size: int, split_seed: int) -> tuple[np.ndarray, np.ndarray]:
+    images = listing.part(TRAIN)
+    return grouped_split(images.labels, images.groups, size, split_seed)
 
 
 def _three_shares(value: object) -> bool:

@@ -17,7 +17,8 @@ log = logging.getLogger(__name__)
 FREE_GROUPS = ("optimizer", "schedule", "regularizer", "tracking")
 FREE_KEYS = (
     *("seed", "resume", "objective", "trainer.epochs", "trainer.patience", "trainer.label_smoothing"),
-    *("trainer.ema_decay", "trainer.max_grad_norm", "model.dropout", "model.batch_norm_momentum"),
+    *("trainer.class_weights", "trainer.ema_decay", "trainer.max_grad_norm"),
+    *("model.dropout", "model.batch_norm_momentum"),
 )
 
 

@@ -1,6 +1,7 @@
 """Finished runs as models for others: uint8 images in, logits out."""
 
 import inspect
+import re
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +82,9 @@ def model_from_checkpoint(
     except ValueError as error:  # the constructor's own: a folder of images is not there, say
         said = str(error).split("\nfull_key")[0]
         moved = (
-            "; if it lies elsewhere by now, give data_root=FOLDER" if data_root is None and "data.root=" in said else ""
+            "; if it lies elsewhere by now, give data_root=FOLDER"
+            if data_root is None and re.search(r"data\.(root|labels)=", said)
+            else ""
         )
         raise UserError(f"What {file} was trained with can't be built here: {said}{moved}") from error
     checkpoints.load_weights(model, checkpoint, file)

@@ -18,7 +18,7 @@ from cifar_tuning.data.unlabelled import Unlabelled
 from cifar_tuning.errors import ConfigError, UserError
 from cifar_tuning.jobs.export import model_from_checkpoint
 from cifar_tuning.jobs.named_runs import find_checkpoint, run_names
-from cifar_tuning.jobs.testing import accuracy, probabilities_of
+from cifar_tuning.jobs.testing import accuracy, probabilities_of, recalls
 from cifar_tuning.reporting.predictions import write_csv
 from cifar_tuning.text import counted
 from cifar_tuning.training.settings import check_device, resolve_device
@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 
 # What null means: for the test set, and for images of the user's own.
 DEFAULTS = {"labels": ("numbers", "names"), "ids": ("numbers", "files"), "probability": (False, True)}
+# Classes of unequal size that are named, those recognised least.
+LEAST = 3
 FIRST_ID = 1  # as in conf/predict.yaml
 
 
@@ -67,6 +69,12 @@ def run(cfg: DictConfig) -> float | None:
         log.info("test accuracy of one %.4f ± %.4f (mean ± standard deviation)", mean(accuracies), stdev(accuracies))
     right = accuracy(predicted, labels)
     log.info("test accuracy%s %.4f", " of all together" if len(names) > 1 else "", right)
+    if (of_classes := recalls(predicted, labels)) is not None:
+        worst = sorted(of_classes, key=of_classes.__getitem__)[:LEAST]
+        least = ", ".join(f"{data.classes[label]} {of_classes[label]:.4f}" for label in worst)
+        log.info(
+            "balanced accuracy %.4f, the mean over the classes; least of all: %s", mean(of_classes.values()), least
+        )
     return right
 
 

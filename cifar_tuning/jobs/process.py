@@ -67,10 +67,10 @@ def _callback_targets(*, _root_: Any) -> dict[str, str]:
     return {name: str(target) for name, target in targets.items() if target is not None}
 
 
-def _classes_in(root: Any) -> list[str] | None:
-    from cifar_tuning.data.folders import classes_in
+def _classes_in(root: Any, *, _parent_: Any) -> list[str] | None:
+    from cifar_tuning.data.listing import OPTIONS, classes_in
 
-    return classes_in(root)
+    return classes_in(root, **{name: _parent_.get(name) for name in OPTIONS})
 
 
 OmegaConf.register_resolver("project_root", lambda: str(PROJECT_ROOT), replace=True)

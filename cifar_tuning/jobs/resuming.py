@@ -22,7 +22,7 @@ from cifar_tuning.training.settings import TrainerSettings
 SAME = ("model", "optimizer", "schedule", "regularizer", "augmentation", "data", "seed")
 # And these of the trainer.
 SAME_OF_TRAINER = (
-    *("label_smoothing", "mixup", "ema_decay", "max_grad_norm"),
+    *("label_smoothing", "class_weights", "mixup", "ema_decay", "max_grad_norm"),
     *("initial_scale", "delay_fraction", "finetune_fraction"),
 )
 # What says how long a run goes on may change.

@@ -20,7 +20,7 @@ from cifar_tuning.jobs.parts import Parts
 from cifar_tuning.jobs.prepare import Prepared, job_config, own_checkpoint, prepare, where_typed
 from cifar_tuning.jobs.process import collect_garbage
 from cifar_tuning.jobs.result import RESULT_FILE, JobResult, objective
-from cifar_tuning.jobs.testing import accuracy, label_test_images
+from cifar_tuning.jobs.testing import label_test_images, test_figures
 from cifar_tuning.jobs.training import make_trainer
 from cifar_tuning.jobs.used_folder import has_trained, only_here, put_aside
 from cifar_tuning.overrides import job_overrides
@@ -218,8 +218,9 @@ class Job:
         except DataError as error:  # there may be none; the training was no less good
             log.warning("The winner was not tested: %s", error)
             return
-        self.test_acc = accuracy(predicted, labels)
-        prepared.parts.tracking.log_facts({"test/acc": self.test_acc})
+        figures = test_figures(predicted, labels)
+        self.test_acc = figures["test/acc"]
+        prepared.parts.tracking.log_facts(figures)
         log.info("test accuracy %.4f", self.test_acc)
 
     def _train(self, prepared: Prepared) -> Result:

@@ -1,5 +1,6 @@
 """A model's classes of images; the test set is for `predict.py` and for a study's retrained winner only."""
 
+from statistics import mean
 from typing import Any
 
 import torch
@@ -8,6 +9,7 @@ from tqdm import tqdm
 
 from cifar_tuning.data.batches import EvalBatches
 from cifar_tuning.jobs.batches import EVAL_BATCH
+from cifar_tuning.training.evaluation import unequal_recalls
 
 
 def label_test_images(model: nn.Module, data: Any, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -45,6 +47,25 @@ def probabilities_of(model: nn.Module, data: Any, images: Tensor, device: torch.
     return torch.cat(probabilities).cpu()
 
 
+def recalls(predicted: Tensor, labels: Tensor) -> dict[int, float] | None:
+    """Returns the share of each class that was recognised, 0 to 1; None where classes have equally many images.
+
+    Args:
+        predicted: int64 N.
+        labels: int64 N.
+    """
+    classes = int(max(predicted.max(), labels.max())) + 1
+    counts = torch.bincount(labels * classes + predicted, minlength=classes**2).view(classes, classes)
+    return unequal_recalls(counts.tolist())
+
+
 def accuracy(predicted: Tensor, labels: Tensor) -> float:
     """Returns the share of right answers, 0 to 1."""
     return (predicted == labels).float().mean().item()
+
+
+def test_figures(predicted: Tensor, labels: Tensor) -> dict[str, float]:
+    """Returns the accuracy, and that of the classes' mean where they are of unequal size, by their public names."""
+    of_classes = recalls(predicted, labels)
+    balanced = {} if of_classes is None else {"test/acc_balanced": mean(of_classes.values())}
+    return {"test/acc": accuracy(predicted, labels), **balanced}

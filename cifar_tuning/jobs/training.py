@@ -24,6 +24,7 @@ from cifar_tuning.training import checkpoint as checkpoints
 from cifar_tuning.training.cuda_graphs import resolve_recording
 from cifar_tuning.training.display import describe_device, memory_in_use
 from cifar_tuning.training.events import EpochMetrics, Listener, Result
+from cifar_tuning.training.losses import balanced_weights
 from cifar_tuning.training.memory import keep_freed_memory
 from cifar_tuning.training.probe import Formats, Workload
 from cifar_tuning.training.schedules import Schedule
@@ -101,6 +102,7 @@ def make_trainer(prepared: Prepared, folder: Path, listeners: Sequence[Listener]
         compile=compile,
         record=record,
         label_smoothing=parts.trainer.label_smoothing,
+        class_weights=balanced_weights(train.labels, len(parts.data.classes)) if parts.trainer.class_weights else None,
         max_grad_norm=parts.trainer.max_grad_norm,
         patience=parts.trainer.patience,
         ema_decay=parts.trainer.ema_decay,

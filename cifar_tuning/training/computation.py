@@ -7,7 +7,6 @@ from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cifar_tuning.devices import is_asynchronous
@@ -15,6 +14,7 @@ from cifar_tuning.training.clock import now, seconds_between
 from cifar_tuning.training.cuda_graphs import Recorded
 from cifar_tuning.training.display import Display
 from cifar_tuning.training.evaluation import Evaluation, Logits, class_of, evaluate, evaluate_untrained
+from cifar_tuning.training.losses import Losses
 from cifar_tuning.training.precision import at_least_fp32, autocast
 
 if TYPE_CHECKING:
@@ -74,10 +74,8 @@ class Computation:
         first = self.runs[0]
         self.device, self.precision = first.device, first.precision
         self.memory_format: torch.memory_format = getattr(torch, first.memory_format)
-        smoothing = [run.label_smoothing for run in self.runs]
-        # Made here: a tensor that is made of numbers within a step waits for the device.
-        self.alike = smoothing[0] if len(set(smoothing)) == 1 else None
-        self.smoothing = torch.tensor(smoothing, device=self.device, dtype=torch.float64).unsqueeze(1)
+        smoothing, weights = zip(*((run.label_smoothing, run.class_weights) for run in self.runs), strict=True)
+        self.losses = Losses(smoothing, weights, self.device)
         self.model = model
         # Each mode and shape would be compiled anew: only whole training batches are worth it.
         self.compiled = self.compile(model) if first.compile else None
@@ -119,7 +117,7 @@ class Computation:
     def untrained(self) -> list[tuple[float, float]]:
         """Returns each run's loss and accuracy on some training batches before anything is learnt."""
         batches = self.batches([1] * len(self.runs))
-        return evaluate_untrained(self.model, batches, self.device, self.precision, self._losses, len(self.runs))
+        return evaluate_untrained(self.model, batches, self.device, self.precision, self.losses, len(self.runs))
 
     def compile(self, model: nn.Module) -> nn.Module | None:
         """Returns what computes whole training batches; None: the model as it is."""
@@ -210,7 +208,7 @@ class Computation:
         with autocast(self.device, self.precision):
             logits = at_least_fp32(self._model_for(len(images))(images))
         logits = logits.view(len(images), len(self.runs), -1)
-        losses = self._losses(logits, labels)
+        losses = self.losses(logits, labels)
         penalties = self._of_each(lambda run: run.regularizer.penalty(run.model))
         self.zero_grad()
         # Each weight belongs to one run, so the gradient of the sum is every run's own.
@@ -272,22 +270,3 @@ class Computation:
             # PyTorch keeps the memory of a graph that is gone, and gives it to nobody else until none is left.
             with suppress(RuntimeError):
                 torch.cuda.empty_cache()
-
-    def _losses(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Returns each run's mean cross-entropy, K, from logits N×K×classes; its label smoothing included."""
-        images, runs, classes = logits.shape
-        if labels.is_floating_point():
-            targets = labels.to(logits.dtype).view(images, -1, classes).expand(images, runs, classes)
-            spread = self.smoothing.to(logits.dtype)
-            return -((1 - spread) * targets + spread / classes).mul(logits.log_softmax(2)).sum(2).mean(0)
-        targets = labels.view(images, -1).expand(images, runs)
-        if self.alike is not None:
-            each = F.cross_entropy(
-                logits.flatten(0, 1), targets.flatten(), reduction="none", label_smoothing=self.alike
-            )
-            return each.view(images, runs).mean(0)
-        # Szegedy et al. 2016, "Rethinking the Inception Architecture", section 7
-        log_p = logits.log_softmax(2)
-        right = -log_p.gather(2, targets.unsqueeze(2)).squeeze(2)
-        share = self.smoothing.squeeze(1).to(logits.dtype)
-        return ((1 - share) * right - share * log_p.mean(2)).mean(0)

@@ -27,14 +27,23 @@ class Evaluation:
 
     @property
     def balanced(self) -> float | None:
-        """The mean over all classes of the share that was recognised; None where that is the accuracy itself.
+        """The mean over all classes of the share that was recognised; None where that is the accuracy itself."""
+        recalls = unequal_recalls(self.confusion)
+        return None if recalls is None else sum(recalls.values()) / len(recalls)
 
-        It is where all classes have equally many images, but for one that a stratified split gave them.
-        """
-        counts = {label: sum(row) for label, row in enumerate(self.confusion) if sum(row)}
-        if not counts or max(counts.values()) - min(counts.values()) <= 1:
-            return None
-        return sum(self.confusion[label][label] / count for label, count in counts.items()) / len(counts)
+
+def unequal_recalls(confusion: list[list[int]]) -> dict[int, float] | None:
+    """Returns of each class that has images the share that was recognised; None where classes have equally many.
+
+    So they have if a stratified split gave one more to some.
+
+    Args:
+        confusion: as `Evaluation` has it.
+    """
+    counts = {label: sum(row) for label, row in enumerate(confusion) if sum(row)}
+    if not counts or max(counts.values()) - min(counts.values()) <= 1:
+        return None
+    return {label: confusion[label][label] / count for label, count in counts.items()}
 
 
 def class_of(labels: Tensor) -> Tensor:

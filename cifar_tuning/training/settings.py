@@ -28,6 +28,7 @@ RULES = {
     "cuda_graphs": AUTO,
     "deterministic": FLAG,
     "label_smoothing": BELOW_ONE,
+    "class_weights": Rule(lambda value: value in (None, "balanced"), "balanced or null"),
     "mixup": number(lambda value: 0 <= value <= MAX_MIXUP, f"a number from 0 to {MAX_MIXUP}"),
     "ema_decay": BELOW_ONE,
     "patience": Rule(lambda value: value is None or is_whole(value, 1), "a whole number, 1 or above, or null"),
@@ -60,6 +61,8 @@ class TrainerSettings:
             same seed on the same machine always repeats.
         label_smoothing: share of each label that is spread over all classes in training (Szegedy et al. 2016);
             `train/loss` then includes it, `val/loss` does not.
+        class_weights: `balanced` has each class weigh the same in the training loss, however many images it has, as
+            scikit-learn's `class_weight` does; `train/loss` is then weighted, `val/loss` is not. None: each image does.
         mixup: α of mixup (Zhang et al. 2018): each batch is mixed with itself in another order; 0: it is not.
             `train/acc` then counts the class of the larger share.
         ema_decay: what the exponential moving average of the weights keeps of itself at each step (Polyak and Juditsky
@@ -85,6 +88,7 @@ class TrainerSettings:
     cuda_graphs: bool | str = "auto"
     deterministic: bool = False
     label_smoothing: float = 0.0
+    class_weights: str | None = None
     mixup: float = 0.0
     ema_decay: float = 0.0
     max_grad_norm: float | None = None

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from cifar_tuning.devices import is_asynchronous
@@ -50,6 +50,7 @@ class Trainer:
         compile: run the model through `torch.compile` in training.
         record: replay the steps as CUDA graphs; see `Recorded`.
         label_smoothing: share of each label that is spread over all classes, in training.
+        class_weights: of each class's images in the loss, float on the device; None: all are alike.
         ema_decay: what the exponential moving average of weights and statistics keeps of itself at each step; it is
             what is validated and predicts then. 0: there is none.
         max_grad_norm: norm to which longer gradients, of all weights together, are shortened; None: as they are.
@@ -76,6 +77,7 @@ class Trainer:
         compile: bool = False,
         record: bool = False,
         label_smoothing: float = 0.0,
+        class_weights: Tensor | None = None,
         ema_decay: float = 0.0,
         max_grad_norm: float | None = None,
         patience: int | None = None,
@@ -91,7 +93,7 @@ class Trainer:
         self.listeners = list(listeners)
         self.progress = Progress()
         self.compile, self.record, self.label_smoothing = compile, record, label_smoothing
-        self.max_grad_norm, self.patience = max_grad_norm, patience
+        self.class_weights, self.max_grad_norm, self.patience = class_weights, max_grad_norm, patience
         self.average = WeightAverage(model, ema_decay) if ema_decay else None
         # Random numbers of its own, where several runs share the process's generators.
         self.generator: torch.Generator | None = None

@@ -69,6 +69,7 @@ CASES = {
     ],
     "label_smoothing": [{"label_smoothing": s} for s in (0.0, 0.1, 0.3)],
     "clipped": [{"max_grad_norm": norm} for norm in (None, 0.5, 0.1)],
+    "class_weights": [{"class_weights": w} for w in (None, torch.linspace(0.5, 1.5, 10))],
     "label_smoothing_alike": same(2, label_smoothing=0.1),
     "ema_decay": [{"ema_decay": d, "seed": s} for s, d in enumerate((0.0, 0.5, 0.99))],
     "no_validation": [{"validate": False, "epochs": e, **rate} for e, rate in zip((2, 7, 3), RATES, strict=True)],

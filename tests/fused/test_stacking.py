@@ -313,7 +313,7 @@ def test_jobs_are_grouped_by_what_must_agree():
         5: config(seed=1, optimizer={"_target_": "Adam", "betas": [0.9, 0.99]}),
         6: config(model={"_target_": "M", "dropout": 0.5}),
         7: config(model={"_target_": "M", "dropout": 0.0, "activation": "swish"}),
-        8: config(trainer={"epochs": 9, "precision": "fp32", "device": "cpu", "label_smoothing": 0.1}),
+        8: config(trainer={"epochs": 9, "precision": "fp32", "device": "cpu", "class_weights": "balanced"}),
         9: config(trainer={"epochs": 3, "precision": "fp32", "device": "cuda"}),
         10: config(data={"batch_size": 64}),
     }

@@ -168,6 +168,7 @@ def transforms(one: str) -> list[str]:
             ["trainer.patience=3", "data.val_size=0"],
             "trainer.patience=3: data.val_size=0 leaves no validation accuracy",
         ),
+        (["trainer.class_weights=[1,2]"], "trainer.class_weights=[1, 2]: must be balanced or null"),
         (["trainer.max_grad_norm=0"], "trainer.max_grad_norm=0: must be a number above 0, or null"),
         (["trainer.initial_scale=0"], "trainer.initial_scale=0: must be a number above 0"),
         (["trainer.delay_fraction=x"], "trainer.delay_fraction=x: must be a number from 0 to 1"),

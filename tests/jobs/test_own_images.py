@@ -49,6 +49,36 @@ def test_a_network_has_as_many_outputs_as_there_are_folders(command, predicting,
     assert again == [row | {"id": row["id"].removesuffix(".png")} for row in rows]
 
 
+def test_a_file_says_classes_patients_and_which_images_are_for_the_end(command, predicting, tmp_path):
+    """As Kaggle has them, all in one folder; the rare class is learnt too."""
+    random = np.random.default_rng(0)
+    root, lines = tmp_path / "cells", ["image_id,dx,age,patient,fold"]
+    root.mkdir()
+    for number in range(80):
+        rare = number % 8 == 0
+        grey = 200 if rare else 60
+        Image.fromarray(random.integers(grey - 40, grey + 40, (32, 32, 3), np.uint8)).save(root / f"{number}.png")
+        lines.append(f"{number},{'rare' if rare else 'common'},30,p{number // 2},{'test' if number >= 64 else 'train'}")
+    (root / "meta.csv").write_text("\n".join(lines))
+    columns = [f"data.{name}_column={of}" for name, of in [("file", "image_id"), ("label", "dx"), ("group", "patient")]]
+    own = ["data=image_folder", f"data.root={root}", "data.labels=meta.csv", *columns, "data.split_column=fold"]
+    training = ["data.batch_size=8", "optimizer.lr=0.03", "trainer.epochs=4", "trainer.class_weights=balanced"]
+    outcome = command(*TINY, *own, *training, f"hydra.run.dir={tmp_path}/run")
+    assert outcome.code == 0, outcome.err
+    checkpoint = checkpoints.load(tmp_path / "run")
+    assert checkpoint.config["data"]["classes"] == ["common", "rare"]
+    assert np.array(checkpoint.progress.confusion).sum(1).tolist() == [5, 1]
+    root.rename(tmp_path / "there")
+    given = [f"run={tmp_path}/run", "tracking.uri=null", f"output={tmp_path}/p.csv"]
+    assert "if it lies elsewhere by now, give data_root=FOLDER" in predicting(*given).err
+    outcome = predicting(*given, f"data_root={tmp_path}/there", "labels=names", "ids=stems")
+    assert outcome.code == 0, outcome.err
+    said = "balanced accuracy 1.0000, the mean over the classes; least of all: common 1.0000, rare 1.0000"
+    assert said in outcome.out
+    rows = {row["id"]: row["label"] for row in csv.DictReader((tmp_path / "p.csv").read_text().splitlines())}
+    assert rows == {str(number): "common" if number % 8 else "rare" for number in range(64, 80)}
+
+
 def test_a_network_for_other_images_is_refused(command, tmp_path):
     for name in ("daisy", "rose"):
         folder = tmp_path / "train" / name

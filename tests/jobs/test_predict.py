@@ -19,6 +19,7 @@ from cifar_tuning.jobs.export import load_classifier, model_from_checkpoint
 from cifar_tuning.jobs.predict import _are_same, _own_images, _test_images
 from cifar_tuning.jobs.process import trusted_targets
 from cifar_tuning.jobs.testing import label_test_images
+from cifar_tuning.jobs.testing import test_figures as figures_of
 from cifar_tuning.reporting.predictions import write_csv
 from cifar_tuning.training import checkpoint as checkpoints
 from cifar_tuning.training.checkpoint import Checkpoint
@@ -383,3 +384,17 @@ def test_a_checkpoint_from_the_web_runs_nothing(trained, predicting, tmp_path, g
     assert "Traceback" not in outcome.err
     assert "configurations may not call" in outcome.err
     assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("predicted", "balanced"),
+    [
+        ([0, 0, 0, 0, 0, 0], {"test/acc_balanced": 1 / 3}),
+        ([0, 0, 0, 1, 1, 3], {"test/acc_balanced": (3 / 4 + 1 + 0) / 3}),
+    ],
+)
+def test_of_classes_of_unequal_size_the_balanced_accuracy_is_known(predicted, balanced):
+    labels = torch.tensor([0, 0, 0, 0, 1, 2])
+    found = figures_of(torch.tensor(predicted), labels)
+    assert found == pytest.approx({"test/acc": 4 / 6, **balanced})
+    assert figures_of(labels[3:], labels[3:]) == {"test/acc": 1.0}  # they are of equal size

@@ -64,6 +64,7 @@ def ask(configure, tmp_path):
         ([], ["trainer.ema_decay=0.9"], ["trainer.ema_decay=0.9: "]),
         ([], ["trainer.max_grad_norm=1.0"], ["trainer.max_grad_norm=1.0: RUN was trained with null"]),
         ([], ["trainer.label_smoothing=0.1"], ["trainer.label_smoothing=0.1: "]),
+        ([], ["trainer.class_weights=balanced"], ["trainer.class_weights=balanced: RUN was trained with null"]),
         (["trainer.patience=1"], ["trainer.patience=2"], []),
         (
             ["schedule=cosine"],

@@ -74,7 +74,7 @@ def moved(source, device):
     """Returns the training batches of a trainer of `make_trainer` on another device."""
     return TrainBatches(
         source._images.view(-1, *source.image_shape).cpu(),
-        source._labels.cpu(),
+        source.labels.cpu(),
         batch_size=source.batch_size,
         augmentation=source.augmentation,
         mean=(0.5,) * 3,

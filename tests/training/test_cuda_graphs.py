@@ -175,6 +175,8 @@ def on_gpu(trainer, record, schedule=step, **numbers):
     images, labels = (torch.cat(parts).to(device).split(20) for parts in zip(*trainer.val, strict=True))
     trainer.val = list(zip(images, labels, strict=True))  # the last one is smaller
     trainer.device, trainer.record = device, record
+    if trainer.class_weights is not None:
+        trainer.class_weights = trainer.class_weights.to(device)
     if trainer.average is not None:
         trainer.average = WeightAverage(trainer.model, trainer.average.decay)
     groups = trainer.regularizer.parameter_groups(trainer.model)
@@ -200,6 +202,7 @@ CASES = {
     "dropout": {"dropout": 0.4},
     "mixup": {"mixup": 0.3},
     "smoothing": {"label_smoothing": 0.1},
+    "weighted": {"class_weights": torch.linspace(0.5, 1.5, 10)},
     "clipped": {"max_grad_norm": 0.5},
     "l1": {"regularizer": L1(1e-4)},
     "average": {"ema_decay": 0.9},

@@ -271,7 +271,7 @@ def test_the_loss_of_mixed_images_is_the_mixed_loss(make_trainer, smoothing):
     trainer = make_trainer(mixup=0.5, label_smoothing=smoothing)
     logits = torch.randn(48, 1, 10)
     _, shares = next(iter(trainer.train.epoch(1)))
-    (loss,) = Computation([trainer], trainer.model)._losses(logits, shares)
+    (loss,) = Computation([trainer], trainer.model).losses(logits, shares)
     expected = F.cross_entropy(logits[:, 0], shares, label_smoothing=smoothing)
     torch.testing.assert_close(loss, expected)
     assert make_trainer(epochs=3, mixup=0.5, label_smoothing=smoothing).fit().value > 0.2
