@@ -11,8 +11,8 @@ import os
 import platform
 import re
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
@@ -85,17 +85,32 @@ def key_of(model: nn.Module, device: torch.device, batch_shape: tuple[int, int, 
 @contextmanager
 def one_at_a_time(kind: str) -> Iterator[None]:
     """Lets one process measure at a time, undisturbed by others that were about to; they find its result."""
-    lock = FileLock(cache_file(kind).with_suffix(".lock"))
-    try:
-        cache_file(kind).parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire(timeout=PATIENCE)
-    except (OSError, Timeout):
-        yield  # a folder that can't be written to, or a process that hangs
-        return
-    try:
+    file = cache_file(kind)
+    with ExitStack() as held:
+        with suppress(OSError, Timeout):  # a folder that can't be written to, or a process that hangs
+            file.parent.mkdir(parents=True, exist_ok=True)
+            held.enter_context(FileLock(file.with_suffix(".lock"), timeout=PATIENCE))
         yield
-    finally:
-        lock.release()
+
+
+def measured_once(kind: str, key: str, device: torch.device, measure: Callable[[], Any]) -> Any:
+    """Returns what is known, or else measures it while no other process does, and remembers it.
+
+    Args:
+        kind: of measurement.
+        key: what is measured.
+        device: where; other programs disturb what is measured on the processor.
+        measure: returns what JSON can hold; None is not remembered.
+    """
+    if (known := recall(kind).get(key)) is not None:
+        return known
+    with one_at_a_time(kind):
+        if (known := recall(kind).get(key)) is not None:  # by who was measuring just now
+            return known
+        neighbours = Neighbours() if device.type == "cpu" else None
+        if (found := measure()) is not None:
+            remember(kind, key, found, neighbours)
+    return found
 
 
 class Neighbours:
