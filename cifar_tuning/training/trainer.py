@@ -30,6 +30,8 @@ log = logging.getLogger(__name__)
 
 # What trains a run in place of `fit_alone`, set by a launcher that trains several together.
 JOINT_FIT: "ContextVar[Callable[[Trainer], Result] | None]" = ContextVar("JOINT_FIT", default=None)
+# What stands for the validation of a run whose training loss is no longer finite.
+NOT_FINITE = Evaluation(loss=math.nan, accuracy=math.nan, confusion=[])
 
 
 class Trainer:
@@ -130,18 +132,7 @@ class Trainer:
     def before_training(self, loss: float, accuracy: float, val: Evaluation | None) -> EpochMetrics:
         """Returns epoch 0's figures, given those on some training batches and on the validation images, if any."""
         self._keep_if_best(0, val)
-        return EpochMetrics(
-            epoch=0,
-            train_loss=loss,
-            train_acc=accuracy,
-            val_loss=None if val is None else val.loss,
-            val_acc=None if val is None else val.accuracy,
-            val_acc_best=self.progress.best_acc,
-            lr=self.lr,
-            images_per_second=0.0,
-            epoch_seconds=0.0,
-            val_acc_balanced=None if val is None else val.balanced,
-        )
+        return self._metrics(0, Trained(loss, accuracy, self.lr, seconds=math.inf), val, 0.0)
 
     def after_epoch(self, trained: Trained, val: Evaluation | None, seconds: float) -> EpochMetrics:
         """Returns the figures of the epoch after the last one, and moves the schedule on.
@@ -153,18 +144,21 @@ class Trainer:
             seconds: all that the epoch took, validation included.
         """
         epoch = self.progress.epoch + 1
-        val_loss, val_acc = (None, None) if self.val is None else (math.nan, math.nan)
-        if val is not None and math.isfinite(trained.loss):
-            val_loss, val_acc = val.loss, val.accuracy
+        if self.val is not None and (val is None or not math.isfinite(trained.loss)):
+            val = NOT_FINITE
+        val_loss = None if val is None else val.loss
         if self._is_sound(trained.loss, val_loss):
             self._keep_if_best(epoch, val)
             self.schedule.after_epoch(val_loss)
+        return self._metrics(epoch, trained, val, seconds)
+
+    def _metrics(self, epoch: int, trained: Trained, val: Evaluation | None, seconds: float) -> EpochMetrics:
         return EpochMetrics(
             epoch=epoch,
             train_loss=trained.loss,
             train_acc=trained.accuracy,
-            val_loss=val_loss,
-            val_acc=val_acc,
+            val_loss=None if val is None else val.loss,
+            val_acc=None if val is None else val.accuracy,
             val_acc_best=self.progress.best_acc,
             lr=trained.lr,
             images_per_second=self.train.count / trained.seconds,

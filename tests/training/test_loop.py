@@ -11,8 +11,9 @@ from cifar_tuning.data.augmentation import Augmentation
 from cifar_tuning.training import L2, Listener, Regularizer
 from cifar_tuning.training import checkpoint as checkpoints
 from cifar_tuning.training.averaging import WeightAverage
-from cifar_tuning.training.computation import LEAD, Computation, _due
+from cifar_tuning.training.computation import LEAD, Computation, Trained, _due
 from cifar_tuning.training.display import Display
+from cifar_tuning.training.evaluation import Evaluation
 from cifar_tuning.training.events import EpochMetrics
 from cifar_tuning.training.loop import run_epochs
 from cifar_tuning.training.resizing import sides
@@ -366,6 +367,14 @@ def test_a_diverging_run_ends_early_with_its_best_so_far(make_trainer, tmp_path)
     assert result.value == max(m.val_acc for m in recorder.epochs if not math.isnan(m.val_acc))
     saved = checkpoints.load(tmp_path / "last.pt")
     assert all(torch.isfinite(v).all() for v in saved.model.values())
+
+
+def test_a_run_that_diverged_in_a_stack_has_no_accuracy_of_any_kind(make_trainer):
+    """The others are sound, so that the validation images were looked at; alone it would not have been."""
+    val = Evaluation(loss=math.nan, accuracy=0.8, confusion=[[8, 0], [2, 0]])
+    metrics = make_trainer().after_epoch(Trained(math.nan, 0.1, lr=0.1, seconds=1.0), val, 1.0)
+    assert math.isnan(metrics.val_acc)
+    assert math.isnan(metrics.figure("val/acc_balanced"))
 
 
 def test_a_listener_stops_the_run(make_trainer):
