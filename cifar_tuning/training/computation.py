@@ -67,9 +67,10 @@ class Computation:
     Args:
         runs: whose models, optimizers and schedules take part; K of them.
         model: maps images to logits N×(K·classes), the runs' side by side.
+        generators: what the runs draw random numbers from, where that is not the device's own generator.
     """
 
-    def __init__(self, runs: "Sequence[Trainer]", model: nn.Module) -> None:
+    def __init__(self, runs: "Sequence[Trainer]", model: nn.Module, generators: Sequence[torch.Generator] = ()) -> None:
         self.runs = list(runs)
         first = self.runs[0]
         self.device, self.precision = first.device, first.precision
@@ -93,15 +94,11 @@ class Computation:
         # What a GPU replays: gradients of a batch, and what the optimizers make of them.
         self.learning = self.updating = None
         if record:
-            self.learning = Recorded(self.device, self.generators())
+            self.learning = Recorded(self.device, generators)
             # Others than SGD count their steps on the host, and some schedules change the numbers in each of them.
             if all(type(run.optimizer) is torch.optim.SGD and not run.schedule.every_step for run in self.runs):
                 self.updating = Recorded(self.device)
         self._numbers: object = None
-
-    def generators(self) -> list[torch.Generator]:
-        """Returns what the runs draw random numbers from, where that is not the device's own generator."""
-        return []
 
     def batches(self, epochs: Sequence[int]) -> Iterable[Batch]:
         """Returns the training batches, given the number of each run's epoch.
@@ -229,7 +226,7 @@ class Computation:
         self._of_each(lambda run: run.optimizer.step())
 
     def _of_each(self, do: "Callable[[Trainer], Made]") -> list[Made]:
-        """Does something with each run's own parts; an error of theirs keeps whose it is (see `whose`)."""
+        """Does something with each run's own parts; an error of theirs keeps whose it is (see `failing_run`)."""
         made = []
         for run in self.runs:
             try:
