@@ -72,7 +72,7 @@ def test_another_projects_file(tmp_path):
     ],
 )
 def test_another_versions_file(tmp_path, changed, message):
-    checkpoints.save(make(SimpleNN()), tmp_path / "x.pt")
+    checkpoints.Taken(make(SimpleNN())).write(tmp_path / "x.pt")
     content = torch.load(tmp_path / "x.pt") | changed
     torch.save({key: value for key, value in content.items() if value is not ...}, tmp_path / "x.pt")
     with pytest.raises(UserError, match=f"not a checkpoint of this version of the project: .*{message}.*train again"):
@@ -80,7 +80,7 @@ def test_another_versions_file(tmp_path, changed, message):
 
 
 def test_a_truncated_file(tmp_path):
-    checkpoints.save(make(SimpleNN()), tmp_path / "x.pt")
+    checkpoints.Taken(make(SimpleNN())).write(tmp_path / "x.pt")
     whole = (tmp_path / "x.pt").read_bytes()
     (tmp_path / "x.pt").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(UserError, match="can't be read as a checkpoint"):
@@ -89,7 +89,7 @@ def test_a_truncated_file(tmp_path):
 
 @pytest.mark.parametrize("other", [ResNet(), SimpleNN(batch_norm=True), SimpleNN(num_classes=5)])
 def test_another_models_checkpoint_is_refused_with_the_differences(tmp_path, other):
-    checkpoints.save(make(SimpleNN()), tmp_path / "x.pt")
+    checkpoints.Taken(make(SimpleNN())).write(tmp_path / "x.pt")
     loaded = checkpoints.load(tmp_path / "x.pt")
     before = {k: v.clone() for k, v in other.state_dict().items()}
     with pytest.raises(UserError, match=r"another model[\s\S]*SimpleNN[\s\S]*there"):
@@ -99,12 +99,12 @@ def test_another_models_checkpoint_is_refused_with_the_differences(tmp_path, oth
 
 def test_a_failed_write_leaves_the_old_checkpoint(tmp_path, monkeypatch):
     file = tmp_path / "last.pt"
-    checkpoints.save(make(SimpleNN()), file)
+    checkpoints.Taken(make(SimpleNN())).write(file)
     old = file.read_bytes()
     bad = make(SimpleNN())
     bad.config = {"x": lambda: None}
     with pytest.raises(UserError, match="lambda"):
-        checkpoints.save(bad, file)
+        checkpoints.Taken(bad).write(file)
     assert file.read_bytes() == old
 
 
@@ -113,7 +113,7 @@ def test_numbers_of_numpy_are_plain_ones_in_the_file(tmp_path):
     checkpoint = make(SimpleNN())
     checkpoint.optimizer = {"param_groups": [{"lr": np.float64(0.1), "params": [np.int64(0)]}]}
     checkpoint.schedule = {"_last_lr": [np.float64(0.1)]}
-    checkpoints.save(checkpoint, tmp_path / "last.pt")
+    checkpoints.Taken(checkpoint).write(tmp_path / "last.pt")
     read = checkpoints.load(tmp_path / "last.pt")
     assert (read.optimizer, read.schedule) == (
         {"param_groups": [{"lr": 0.1, "params": [0]}]},
@@ -126,7 +126,7 @@ def test_what_could_not_be_read_again_is_said_before_the_training(tmp_path, valu
     checkpoint = make(SimpleNN())
     checkpoint.schedule = {"count": 1, "part": [value]}
     with pytest.raises(UserError, match=r"could not be read again.*\(schedule: part: "):
-        checkpoints.save(checkpoint, tmp_path / "last.pt")
+        checkpoints.Taken(checkpoint).write(tmp_path / "last.pt")
     assert not list(tmp_path.iterdir())
 
 
@@ -134,7 +134,7 @@ def test_dictionaries_are_read_as_what_they_were(tmp_path):
     """With the versions of a model's layers, which some look at when they are loaded."""
     checkpoint = make(SimpleNN(batch_norm=True))
     checkpoint.schedule = {"milestones": Counter({2: 1, 4: 2}), "plain": {"a": OrderedDict(b=1)}}
-    checkpoints.save(checkpoint, tmp_path / "last.pt")
+    checkpoints.Taken(checkpoint).write(tmp_path / "last.pt")
     read = checkpoints.load(tmp_path)
     assert read.schedule == checkpoint.schedule
     assert sorted(read.schedule["milestones"].elements()) == [2, 4, 4]
@@ -158,7 +158,7 @@ class Counting(torch.nn.Linear):
 def test_a_layers_extra_state_is_kept(tmp_path):
     model, other = Counting(2, 3), Counting(2, 3)
     model.seen = 5
-    checkpoints.save(make(model), tmp_path / "x.pt")
+    checkpoints.Taken(make(model)).write(tmp_path / "x.pt")
     checkpoints.load_weights(other, checkpoints.load(tmp_path / "x.pt"), "x.pt")
     assert other.seen == 5
     assert torch.equal(other.weight, model.weight)
@@ -245,7 +245,7 @@ def test_tensors_are_written_without_what_lies_around_them_and_read_as_they_were
     checkpoint = make(SimpleNN())
     checkpoint.model = state
     checkpoint.optimizer = {"state": {0: {"buffer": table[7], "step": 3}}, "param_groups": [{"betas": (0.9, 1)}]}
-    checkpoints.save(checkpoint, tmp_path / "last.pt")
+    checkpoints.Taken(checkpoint).write(tmp_path / "last.pt")
     read = checkpoints.load(tmp_path)
     for name, tensor in state.items():
         assert torch.equal(read.model[name], tensor), name
@@ -257,5 +257,5 @@ def test_tensors_are_written_without_what_lies_around_them_and_read_as_they_were
     assert read.optimizer["param_groups"] == [{"betas": (0.9, 1)}]
     sparse = torch.eye(3).to_sparse()
     checkpoint.model = {"sparse": sparse}
-    checkpoints.save(checkpoint, tmp_path / "sparse.pt")
+    checkpoints.Taken(checkpoint).write(tmp_path / "sparse.pt")
     assert torch.equal(checkpoints.load(tmp_path / "sparse.pt").model["sparse"].to_dense(), torch.eye(3))
