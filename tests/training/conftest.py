@@ -13,6 +13,12 @@ from cifar_tuning.training.schedules import constant
 SGD = partial(torch.optim.SGD, momentum=0.9)
 
 
+@pytest.fixture(autouse=True)
+def _empty_cache(tmp_path, monkeypatch):
+    """Nothing has been measured."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+
+
 @pytest.fixture(scope="session")
 def splits():
     return Synthetic(train_size=256, val_size=64, test_size=64).load()

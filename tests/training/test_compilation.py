@@ -22,9 +22,8 @@ LONG = round(compilation.EXPECTED / compilation.SHARE) + 1
 
 
 @pytest.fixture
-def machine(monkeypatch, tmp_path):
+def machine(monkeypatch):
     """Says what a compilation and a compiled step take where an eager one takes a second; returns what was timed."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(compilation, "missing_compiler", lambda: None)
     timed = []
 
@@ -104,8 +103,7 @@ def test_without_a_compiler_it_goes_on_in_eager_mode(monkeypatch, caplog):
     assert compilation.missing_compiler() == "no-such-compiler"
 
 
-def test_a_compilation_that_fails_is_no_error(monkeypatch, tmp_path, caplog):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+def test_a_compilation_that_fails_is_no_error(monkeypatch, caplog):
     monkeypatch.setattr(compilation, "missing_compiler", lambda: None)
 
     class Broken(nn.Module):
@@ -149,8 +147,7 @@ def test_only_whole_training_batches_are_compiled(monkeypatch, make_trainer):
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("memory_format", ["channels_last", "contiguous_format"])
-def test_on_a_gpu_a_compiled_step_is_the_eager_one(monkeypatch, tmp_path, memory_format):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+def test_on_a_gpu_a_compiled_step_is_the_eager_one(memory_format):
     device, formats = torch.device("cuda"), Formats("fp32", memory_format)
     torch.manual_seed(0)
     model = place(SimpleNN(batch_norm=True), device, memory_format)
