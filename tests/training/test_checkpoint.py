@@ -1,3 +1,5 @@
+import copy
+import io
 import os
 import pickle
 from collections import Counter, OrderedDict
@@ -12,6 +14,7 @@ from cifar_tuning.errors import UserError
 from cifar_tuning.models import ResNet, SimpleNN
 from cifar_tuning.training import checkpoint as checkpoints
 from cifar_tuning.training.events import Progress
+from tests.training.conftest import assert_same
 
 
 def make(model) -> checkpoints.Checkpoint:
@@ -30,35 +33,36 @@ class Malicious:
         return os.mkdir, ("owned",)
 
 
-def test_nothing_but_data_is_unpickled(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    torch.save({"format": checkpoints.FORMAT, "model": Malicious()}, tmp_path / "evil.pt")
-    with pytest.raises(UserError, match="can't be read as a checkpoint"):
-        checkpoints.load(tmp_path / "evil.pt")
-    assert not (tmp_path / "owned").exists()
+def bytes_of(content) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    return buffer.getvalue()
+
+
+UNREADABLE = "can't be read as a checkpoint"
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
         (None, "No checkpoint at"),
-        (b"", "can't be read as a checkpoint"),
-        (b"not a checkpoint", "can't be read as a checkpoint"),
-        (pickle.dumps({"a": 1}), "can't be read as a checkpoint|is not a checkpoint of this project"),
+        (b"", UNREADABLE),
+        (b"not a checkpoint", UNREADABLE),
+        (pickle.dumps({"a": 1}), f"{UNREADABLE}|is not a checkpoint of this project"),
+        (bytes_of({"format": checkpoints.FORMAT, "model": Malicious()}), UNREADABLE),
+        (bytes_of({"format": checkpoints.FORMAT, "model": torch.zeros(99)})[:-99], UNREADABLE),
+        (bytes_of({"state_dict": {}}), "is not a checkpoint of this project"),
     ],
+    ids=["missing", "empty", "text", "pickle", "malicious", "truncated", "another project's"],
 )
-def test_unreadable_files(tmp_path, content, message):
+def test_files_that_are_no_checkpoints(tmp_path, monkeypatch, content, message):
+    monkeypatch.chdir(tmp_path)
     file = tmp_path / "x.pt"
     if content is not None:
         file.write_bytes(content)
     with pytest.raises(UserError, match=message):
         checkpoints.load(file)
-
-
-def test_another_projects_file(tmp_path):
-    torch.save({"state_dict": {}}, tmp_path / "x.pt")
-    with pytest.raises(UserError, match="is not a checkpoint of this project"):
-        checkpoints.load(tmp_path / "x.pt")
+    assert not (tmp_path / "owned").exists()  # nothing but data is unpickled
 
 
 @pytest.mark.parametrize(
@@ -79,22 +83,14 @@ def test_another_versions_file(tmp_path, changed, message):
         checkpoints.load(tmp_path / "x.pt")
 
 
-def test_a_truncated_file(tmp_path):
-    checkpoints.Taken(make(SimpleNN())).write(tmp_path / "x.pt")
-    whole = (tmp_path / "x.pt").read_bytes()
-    (tmp_path / "x.pt").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(UserError, match="can't be read as a checkpoint"):
-        checkpoints.load(tmp_path / "x.pt")
-
-
 @pytest.mark.parametrize("other", [ResNet(), SimpleNN(batch_norm=True), SimpleNN(num_classes=5)])
 def test_another_models_checkpoint_is_refused_with_the_differences(tmp_path, other):
     checkpoints.Taken(make(SimpleNN())).write(tmp_path / "x.pt")
     loaded = checkpoints.load(tmp_path / "x.pt")
-    before = {k: v.clone() for k, v in other.state_dict().items()}
+    before = copy.deepcopy(other.state_dict())
     with pytest.raises(UserError, match=r"another model[\s\S]*SimpleNN[\s\S]*there"):
         checkpoints.load_weights(other, loaded, "x.pt")
-    assert all(torch.equal(before[k], v) for k, v in other.state_dict().items())
+    assert_same(before, other.state_dict())
 
 
 def test_a_failed_write_leaves_the_old_checkpoint(tmp_path, monkeypatch):

@@ -1,3 +1,4 @@
+import copy
 import math
 import sys
 from functools import partial
@@ -18,14 +19,9 @@ from cifar_tuning.training.events import EpochMetrics
 from cifar_tuning.training.loop import run_epochs
 from cifar_tuning.training.resizing import sides
 from cifar_tuning.training.schedules import constant, step
-from tests.training.conftest import moved
+from tests.training.conftest import COSINE, EXPONENTIAL, ONE_CYCLE, PLATEAU, SGD, assert_same, moved
 
-SGD = partial(torch.optim.SGD, momentum=0.9)
 NESTEROV = partial(torch.optim.SGD, momentum=0.9, nesterov=True)
-ONE_CYCLE = partial(torch.optim.lr_scheduler.OneCycleLR, max_lr=0.1)
-COSINE = partial(torch.optim.lr_scheduler.CosineAnnealingLR, T_max=4)
-PLATEAU = partial(torch.optim.lr_scheduler.ReduceLROnPlateau, patience=0)
-EXPONENTIAL = partial(torch.optim.lr_scheduler.ExponentialLR, gamma=0.5)
 
 
 class Recorder(Listener):
@@ -98,12 +94,11 @@ def test_metrics_have_their_public_names(make_trainer):
 def test_epoch_0_leaves_no_trace(make_trainer):
     """Looking before training changes neither weights, nor batch norm's statistics, nor the generators."""
     trainer = make_trainer(dropout=0.5)
-    before = {k: v.clone() for k, v in trainer.model.state_dict().items()}
+    before = copy.deepcopy(trainer.model.state_dict())
     generator = torch.get_rng_state()
     Computation([trainer], trainer.model).untrained()
     assert torch.equal(generator, torch.get_rng_state())
-    for name, value in trainer.model.state_dict().items():
-        assert torch.equal(before[name], value), name
+    assert_same(before, trainer.model.state_dict())
 
 
 def test_an_epoch_is_the_plain_recipe(make_trainer):
@@ -120,8 +115,7 @@ def test_an_epoch_is_the_plain_recipe(make_trainer):
         optimizer.step()
         loss_sum += loss.item() * len(labels)
         right += (logits.argmax(1) == labels).sum().item()
-    for ours, theirs in zip(trainer.model.parameters(), twin.model.parameters(), strict=True):
-        assert torch.equal(ours, theirs)
+    assert_same(list(trainer.model.parameters()), list(twin.model.parameters()))
     metrics = result.progress.history[1]
     assert metrics.train_loss == pytest.approx(loss_sum / 256, rel=1e-5)
     assert metrics.train_acc == right / 256
@@ -153,11 +147,9 @@ def test_resume_goes_on_to_the_same_bits(make_trainer, tmp_path, optimizer, sche
     resumed.resume(checkpoints.load(tmp_path))
     result = resumed.fit()
 
-    for name, value in whole.model.state_dict().items():
-        assert torch.equal(value, resumed.model.state_dict()[name]), name
+    assert_same(whole.model.state_dict(), resumed.model.state_dict())
     if whole.average is not None:
-        for name, value in whole.average.model.state_dict().items():
-            assert torch.equal(value, resumed.average.model.state_dict()[name]), name
+        assert_same(whole.average.model.state_dict(), resumed.average.model.state_dict())
 
     def numbers(r):  # all but the clock
         return [(m.epoch, m.train_loss, m.train_acc, m.val_loss, m.val_acc, m.lr) for m in r.progress.history]
@@ -168,7 +160,7 @@ def test_resume_goes_on_to_the_same_bits(make_trainer, tmp_path, optimizer, sche
 
 def test_the_average_is_validated_and_kept_and_training_does_not_see_it(make_trainer, tmp_path):
     plain, averaging = make_trainer(epochs=2), make_trainer(epochs=2, ema_decay=0.8, folder=tmp_path)
-    average = {name: value.clone() for name, value in plain.model.state_dict().items()}
+    average = copy.deepcopy(plain.model.state_dict())
     steps = 0
 
     def after_step():
@@ -181,14 +173,10 @@ def test_the_average_is_validated_and_kept_and_training_does_not_see_it(make_tra
     plain.update_average = after_step
     plain.fit()
     result = averaging.fit()
-    for name, value in plain.model.state_dict().items():
-        assert torch.equal(value, averaging.model.state_dict()[name]), name
+    assert_same(plain.model.state_dict(), averaging.model.state_dict())
     checkpoint = checkpoints.load(tmp_path)
-    average = {name: value for name, value in average.items() if "num_batches" not in name}  # which nobody reads
-    for name, value in average.items():
-        torch.testing.assert_close(
-            checkpoint.model[name], value, rtol=1e-5, atol=1e-6, msg=lambda m, n=name: f"{n}: {m}"
-        )
+    read = {name: value for name, value in average.items() if "num_batches" not in name}  # which nobody reads
+    torch.testing.assert_close({name: checkpoint.model[name] for name in read}, read, rtol=1e-5, atol=1e-6)
     judge = make_trainer()
     judge.model.load_state_dict(checkpoint.model)
     (alone,) = Computation([judge], judge.model).evaluate()
@@ -202,8 +190,7 @@ def test_a_run_without_average_goes_on_from_the_weights_of_one_with_it(make_trai
     averaging.fit()
     resumed = make_trainer(epochs=2)
     resumed.resume(checkpoints.load(tmp_path))
-    for name, value in averaging.model.state_dict().items():
-        assert torch.equal(value, resumed.model.state_dict()[name]), name
+    assert_same(averaging.model.state_dict(), resumed.model.state_dict())
 
 
 def test_an_average_that_begins_late_begins_with_the_weights(make_trainer, tmp_path):
@@ -225,8 +212,7 @@ def test_a_run_that_was_killed_in_its_first_epoch_averages_as_if_it_had_not_been
     resumed = make_trainer(epochs=1, ema_decay=0.9)
     resumed.resume(checkpoints.load(tmp_path))
     resumed.fit()
-    for name, value in whole.average.model.state_dict().items():
-        assert torch.equal(value, resumed.average.model.state_dict()[name]), name
+    assert_same(whole.average.model.state_dict(), resumed.average.model.state_dict())
 
 
 class Killer(Listener):
@@ -309,8 +295,7 @@ def test_without_validation_training_is_the_same_and_the_last_epoch_is_kept(make
     best = checkpoints.load(tmp_path / "best.pt")
     assert best.progress == checkpoints.load(tmp_path / "last.pt").progress == result.progress
     expected = plain.model if plain.average is None else plain.average.model
-    for name, value in expected.state_dict().items():
-        assert torch.equal(best.model[name], value), name
+    assert_same(best.model, expected.state_dict())
     assert not [name for metrics in recorder.epochs for name in metrics.named() if name.startswith("val/")]
     lines = [record.getMessage() for record in caplog.records if record.getMessage().startswith("epoch")]
     assert len(lines) == 3
@@ -469,8 +454,7 @@ def test_while_a_device_works_the_next_epoch_is_drawn_and_listeners_do_what_may_
     trainer.fit()
     assert waiting.waited == [1, 2, 3]  # behind the look before training, and each time before the epoch ends
     assert drawn == [1, 1, 2, 3]  # none twice but the first, which the look before training has begun
-    for name, value in plain.model.state_dict().items():
-        assert torch.equal(value, trainer.model.state_dict()[name]), name
+    assert_same(plain.model.state_dict(), trainer.model.state_dict())
     trainer.train.prepare(3)
     Computation([trainer], trainer.model).release()
     assert trainer.train._next is None
@@ -549,8 +533,7 @@ def test_what_was_put_off_is_written_when_training_ends_early(make_trainer, monk
         trainer.fit()
     left, wanted = (checkpoints.load(tmp_path / name) for name in ("stopped", "plain"))
     assert (left.progress.epoch, trainer.files.saved) == (2, tmp_path / "stopped" / "last.pt")
-    for name, value in wanted.model.items():
-        assert torch.equal(value, left.model[name]), name
+    assert_same(wanted.model, left.model)
 
 
 def test_a_full_disk_hides_no_other_error(make_trainer, monkeypatch, tmp_path, caplog):

@@ -20,9 +20,10 @@ def test_a_measurement_is_remembered_while_another_goes_on(monkeypatch):
     assert measurement_cache.recall("precision") == {"model": "bf16"}
 
 
-def test_a_damaged_file_is_measured_anew():
+@pytest.mark.parametrize("content", ["", "{", "[1]"])
+def test_a_damaged_file_is_measured_anew(content):
     measurement_cache.remember("precision", "model", "bf16")
-    measurement_cache.cache_file("precision").write_text("{")
+    measurement_cache.cache_file("precision").write_text(content)
     assert measurement_cache.recall("precision") == {}
     measurement_cache.remember("precision", "other", "fp32")
     assert measurement_cache.recall("precision") == {"other": "fp32"}
