@@ -145,7 +145,6 @@ class Computation:
         self.model.train()
         self.begin_epoch()
         began = now(self.device)
-        rates = [run.lr for run in self.runs]
         ahead = is_asynchronous(self.device)
         waiting = iter(chores if ahead else ())
         due = _due(len(chores), len(self.runs[0].train))
@@ -204,8 +203,9 @@ class Computation:
 
     def _learn(self, images: Tensor, labels: Tensor) -> None:
         """Computes the gradients of a batch, and adds up losses and right answers."""
+        model = self.model if self.compiled is None or len(images) < self.whole else self.compiled
         with autocast(self.device, self.precision):
-            logits = at_least_fp32(self._model_for(len(images))(images))
+            logits = at_least_fp32(model(images))
         logits = logits.view(len(images), len(self.runs), -1)
         losses = self._losses(logits, labels)
         penalties = self._of_each(lambda run: run.regularizer.penalty(run.model))
@@ -235,10 +235,6 @@ class Computation:
                 vars(error)[WHOSE] = run
                 raise
         return made
-
-    def _model_for(self, images: int) -> nn.Module:
-        """Returns what computes a training batch of so many images; an epoch's last one may be smaller."""
-        return self.model if self.compiled is None or images < self.whole else self.compiled
 
     def zero_grad(self) -> None:
         """Forgets the last step's gradients; where a recording has them in its memory, they must stay there."""

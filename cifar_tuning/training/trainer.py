@@ -199,10 +199,12 @@ class Trainer:
 
     def end(self, state: State) -> Result:
         """Tells the listeners how the run ended."""
-        stopped = self.progress.why_early(self.epochs, self.patience) if state == "complete" else None
-        if stopped is not None:
+        progress, stopped = self.progress, None
+        if state == "complete" and progress.epoch < self.epochs:
+            since = f"since epoch {progress.best_epoch} (trainer.patience={self.patience})"
+            stopped = f"after epoch {progress.epoch}: no better validation accuracy {since}"
             log.info("stopped %s", stopped)
-        result = Result(state, self.progress, stopped)
+        result = Result(state, progress, stopped)
         for listener in self.listeners:
             listener.on_end(result)
         return result
@@ -224,7 +226,8 @@ class Trainer:
     @property
     def finished(self) -> bool:
         """Whether no epoch is left, by what a checkpoint has too: a run that is resumed ends where it would have."""
-        return self.progress.epoch >= self.epochs or self.progress.exhausts(self.patience)
+        epoch, best = self.progress.epoch, self.progress.best_epoch
+        return epoch >= self.epochs or (self.patience is not None and epoch - best >= self.patience)
 
     @property
     def lr(self) -> float:
