@@ -128,7 +128,7 @@ def evaluate_untrained(
     device: torch.device,
     precision: str,
     losses: Callable[[Tensor, Tensor], Tensor],
-    runs: int = 1,
+    runs: int,
 ) -> list[tuple[float, float]]:
     """Returns loss and accuracy of the first training batches before anything is learnt, for each run.
 

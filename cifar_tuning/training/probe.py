@@ -23,7 +23,7 @@ from cifar_tuning.training.cuda_graphs import NotRecordedError, seconds_when_rec
 from cifar_tuning.training.measurement_cache import key_of, measured_once
 from cifar_tuning.training.memory import out_of_memory
 from cifar_tuning.training.precision import at_least_fp32, autocast, has_bf16
-from cifar_tuning.training.settings import MEMORY_FORMATS, PRECISIONS
+from cifar_tuning.training.settings import MEMORY_FORMATS, PRECISIONS, place
 
 log = logging.getLogger(__name__)
 
@@ -188,8 +188,7 @@ class Probe:
     def __init__(self, formats: Formats, work: Workload) -> None:
         self.device, self.precision, self.record = work.device, formats.precision, work.record
         self.memory_format: torch.memory_format = getattr(torch, formats.memory_format)
-        self.model: nn.Module = without_dropout(work.model).to(memory_format=self.memory_format)  # type: ignore[call-overload]
-        self.model.train()
+        self.model = place(without_dropout(work.model), work.device, formats.memory_format).train()
         generator = torch.Generator(work.device).manual_seed(0)
         images = torch.randn(work.batch_shape, device=work.device, generator=generator)
         self.images = images.to(memory_format=torch.channels_last)  # as batches are made

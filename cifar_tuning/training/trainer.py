@@ -47,15 +47,9 @@ class Trainer:
             the best.
         epochs: total number, counted from the start of the run even if resumed.
         device: where all of it is.
-        precision: `fp32` or `bf16`.
-        memory_format: `channels_last` or `contiguous_format`, as the model's; the batches are brought into it.
-        compile: run the model through `torch.compile` in training.
+        precision, compile, label_smoothing, ema_decay, max_grad_norm, patience: see `TrainerSettings`; not `auto`.
+        memory_format: likewise, as the model's; the batches are brought into it.
         record: replay the steps as CUDA graphs; see `Recorded`.
-        label_smoothing: share of each label that is spread over all classes, in training.
-        ema_decay: what the exponential moving average of weights and statistics keeps of itself at each step; it is
-            what is validated and predicts then. 0: there is none.
-        max_grad_norm: norm to which longer gradients, of all weights together, are shortened; None: as they are.
-        patience: epochs without a better validation accuracy after which the run is complete; None: only the last is.
         folder: where `best.pt` and `last.pt` go; None writes no checkpoints.
         config: the resolved configuration, kept in the checkpoints.
         run_id: the tracking run, kept in the checkpoints.
