@@ -186,9 +186,8 @@ def test_the_average_is_validated_and_kept_and_training_does_not_see_it(make_tra
 
 
 def test_a_run_without_average_goes_on_from_the_weights_of_one_with_it(make_trainer, tmp_path):
-    averaging = make_trainer(epochs=1, ema_decay=0.9, folder=tmp_path)
+    averaging, resumed = make_trainer(epochs=1, ema_decay=0.9, folder=tmp_path), make_trainer()
     averaging.fit()
-    resumed = make_trainer(epochs=2)
     resumed.resume(checkpoints.load(tmp_path))
     assert_same(averaging.model.state_dict(), resumed.model.state_dict())
 
@@ -204,12 +203,11 @@ def test_an_average_that_begins_late_begins_with_the_weights(make_trainer, tmp_p
 
 
 def test_a_run_that_was_killed_in_its_first_epoch_averages_as_if_it_had_not_been(make_trainer, tmp_path):
-    whole = make_trainer(epochs=1, ema_decay=0.9)
-    whole.fit()
     broken = make_trainer(epochs=1, ema_decay=0.9, folder=tmp_path, listeners=[Killer()])
     with pytest.raises(KeyboardInterrupt):
         broken.fit()
-    resumed = make_trainer(epochs=1, ema_decay=0.9)
+    whole, resumed = (make_trainer(epochs=1, ema_decay=0.9) for _ in range(2))
+    whole.fit()
     resumed.resume(checkpoints.load(tmp_path))
     resumed.fit()
     assert_same(whole.average.model.state_dict(), resumed.average.model.state_dict())
@@ -513,49 +511,38 @@ def test_a_checkpoint_is_written_while_a_device_works_and_in_any_case(make_train
     assert checkpoints.load(tmp_path).progress.epoch == 2
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
-def test_what_was_put_off_is_written_when_training_ends_early(make_trainer, monkeypatch, tmp_path, error):
+@pytest.mark.parametrize(
+    ("error", "full", "left"), [(KeyboardInterrupt, False, 2), (RuntimeError, False, 2), (KeyboardInterrupt, True, 1)]
+)
+def test_what_was_put_off_is_written_when_training_ends_early(
+    make_trainer, monkeypatch, tmp_path, caplog, error, full, left
+):
+    """A full disk, which may keep it from that, hides no other error."""
     monkeypatch.setattr(devices, "QUEUES", ("cpu",))
     for name in ("plain", "stopped"):
         (tmp_path / name).mkdir()
-    plain = make_trainer(epochs=2, folder=tmp_path / "plain")
-    plain.fit()
+    make_trainer(epochs=left, folder=tmp_path / "plain").fit()
     trainer = make_trainer(epochs=4, folder=tmp_path / "stopped")
     whole = trainer.train.epoch
 
+    def refused(self, *paths):
+        raise OSError(28, "No space left on device")
+
     def fails(epoch):
         if epoch == 3:
+            if full:
+                monkeypatch.setattr(checkpoints.Taken, "write", refused)
             raise error
         return whole(epoch)
 
     monkeypatch.setattr(trainer.train, "epoch", fails)
     with pytest.raises(error):
         trainer.fit()
-    left, wanted = (checkpoints.load(tmp_path / name) for name in ("stopped", "plain"))
-    assert (left.progress.epoch, trainer.files.saved) == (2, tmp_path / "stopped" / "last.pt")
-    assert_same(wanted.model, left.model)
-
-
-def test_a_full_disk_hides_no_other_error(make_trainer, monkeypatch, tmp_path, caplog):
-    monkeypatch.setattr(devices, "QUEUES", ("cpu",))
-    trainer = make_trainer(epochs=4, folder=tmp_path)
-
-    whole = trainer.train.epoch
-
-    def full(self, *paths):
-        raise OSError(28, "No space left on device")
-
-    def fails(epoch):
-        if epoch == 3:
-            monkeypatch.setattr(checkpoints.Taken, "write", full)
-            raise KeyboardInterrupt
-        return whole(epoch)
-
-    monkeypatch.setattr(trainer.train, "epoch", fails)
-    with pytest.raises(KeyboardInterrupt):
-        trainer.fit()
-    assert "The checkpoint of epoch 2 could not be written: [Errno 28] No space left on device" in caplog.text
-    assert checkpoints.load(tmp_path).progress.epoch == 1
+    found, wanted = (checkpoints.load(tmp_path / name) for name in ("stopped", "plain"))
+    assert (found.progress.epoch, trainer.files.saved) == (left, tmp_path / "stopped" / "last.pt")
+    assert_same(wanted.model, found.model)
+    said = "The checkpoint of epoch 2 could not be written: [Errno 28] No space left on device"
+    assert (said in caplog.text) is full
 
 
 def test_an_augmentation_that_may_draw_anything_is_not_begun_before_its_epoch(make_trainer):
