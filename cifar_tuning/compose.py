@@ -68,10 +68,7 @@ def as_job(config: DictConfig) -> Iterator[None]:
     """Sets Hydra's global configuration and the environment to a job's for a while: its values are as they will be.
 
     `${hydra:job.num}` and `${oc.env:NAME}` may stand in a job's configuration, the latter for what is in
-    `hydra.job.env_set`.
-
-    Args:
-        config: of the job, Hydra's part included.
+    `hydra.job.env_set`. Hydra's part belongs to the configuration here.
     """
     instance: Any = HydraConfig.instance()
     before, instance.cfg = instance.cfg, OmegaConf.masked_copy(config, "hydra")
@@ -140,11 +137,7 @@ def _choices(group: str) -> dict[str, dict[Any, Any]]:
 
 
 class SweepLoader(ConfigLoaderImpl):
-    """Hydra's loader for a sweep's jobs, whose config files don't change while it runs.
-
-    Args:
-        loader: Hydra's own.
-    """
+    """Hydra's loader for a sweep's jobs, whose config files don't change while it runs."""
 
     def __init__(self, loader: ConfigLoader) -> None:
         vars(self).update(vars(loader))

@@ -43,14 +43,7 @@ def class_of(labels: Tensor) -> Tensor:
 
 
 class Logits:
-    """A model's logits in evaluations, without gradients; a GPU replays whole batches as a CUDA graph, where asked to.
-
-    Args:
-        model: on the device.
-        device: where it runs.
-        precision: `fp32` or `bf16`.
-        record: whether to replay it.
-    """
+    """A model's logits in evaluations, without gradients; `record` has a GPU replay whole batches as a CUDA graph."""
 
     def __init__(self, model: nn.Module, device: torch.device, precision: str, record: bool = False) -> None:
         self.model, self.device, self.precision = model, device, precision
@@ -136,12 +129,9 @@ def evaluate_untrained(
     generators, are put back afterwards.
 
     Args:
-        model: see `evaluate`.
+        model, device, precision, runs: as `Logits` and `evaluate` have them.
         batches: images and labels N, or images N×(K·C)×H×W and labels N×K; or shares of the classes as labels.
-        device: where it runs.
-        precision: `fp32` or `bf16`.
         losses: the mean loss of each run over a batch, K, as in training, of logits N×K×classes and the labels.
-        runs: K.
     """
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
     loss = correct = torch.zeros(runs, device=device)

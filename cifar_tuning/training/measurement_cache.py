@@ -47,11 +47,7 @@ def cache_file(kind: str) -> Path:
 
 @contextmanager
 def of_sweep(folder: Path) -> Iterator[None]:
-    """Has the jobs of a sweep go by one measurement, the first.
-
-    Args:
-        folder: the sweep's.
-    """
+    """Has the jobs of the sweep in a folder go by one measurement, the first."""
     token = _sweep.set(folder)
     try:
         yield

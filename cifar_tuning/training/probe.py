@@ -179,10 +179,6 @@ class Probe:
     """A copy of a model to take training steps with; the model and the random generators stay untouched.
 
     Nothing is dropped: jobs that differ in their rates go by one measurement.
-
-    Args:
-        formats: what it is computed in.
-        work: what is trained.
     """
 
     def __init__(self, formats: Formats, work: Workload) -> None:
