@@ -4,7 +4,6 @@ import logging
 import math
 import os
 import shutil
-from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -52,13 +51,12 @@ def resolve_compile(asked: bool | str, work: Workload, formats: Formats, steps: 
     if began is not None:
         return began
     key = f"{key_of(work.model, work.device, work.batch_shape)} {formats}" + (" recorded" if work.record else "")
-    make = partial(Probe, formats, work)
     if key not in recall(STORE):
-        eager = make().seconds()
+        eager = Probe(formats, work).seconds()
         if SHARE * eager * steps < EXPECTED:
             log.info("not compiled: a run of about %.0f s is too short to find out whether that pays", eager * steps)
             return False
-    found: dict[str, float] | None = measured_once(STORE, key, work.device, partial(_measure, make))
+    found: dict[str, float] | None = measured_once(STORE, key, work.device, partial(_measure, formats, work))
     return found is not None and _pays(found, steps)
 
 
@@ -68,11 +66,11 @@ def missing_compiler() -> str | None:
     return None if any(shutil.which(name) for name in names) else " or ".join(names)
 
 
-def _measure(make: Callable[[], Probe]) -> dict[str, float] | None:
+def _measure(formats: Formats, work: Workload) -> dict[str, float] | None:
     """Returns the seconds of a compilation, and of a training step with and without; None if it can't be compiled."""
     log.info("finding out once whether to compile: this takes up to a minute or two")
     try:
-        eager, compiled = make(), make()
+        eager, compiled = Probe(formats, work), Probe(formats, work)
         compiled.model = torch.compile(compiled.model)  # type: ignore[assignment]
         seconds = {"compilation": compiled.step(), "compiled": math.inf, "eager": math.inf}
         for _ in range(ROUNDS):
