@@ -125,8 +125,8 @@ class Neighbours:
 
     @classmethod
     def _times(cls) -> tuple[float, float, float]:
-        times = [core._asdict() for core in cls._cores()]  # a guest's time is in the user's
-        busy = sum(core.get(name, 0.0) for core in times for name in BUSY)
+        # A guest's time is in the user's.
+        busy = sum(getattr(core, name, 0.0) for core in cls._cores() for name in BUSY)
         return busy, time.process_time(), time.monotonic()
 
     @staticmethod
