@@ -116,7 +116,7 @@ class Computation:
     def untrained(self) -> list[tuple[float, float]]:
         """Returns each run's loss and accuracy on some training batches before anything is learnt."""
         batches = self.batches([1] * len(self.runs))
-        return evaluate_untrained(self.model, batches, self.device, self.precision, self._losses, len(self.runs))
+        return evaluate_untrained(self.logits, batches, self._losses, len(self.runs))
 
     def compile(self, model: nn.Module) -> nn.Module | None:
         """Returns what computes whole training batches; None: the model as it is."""
