@@ -5,7 +5,6 @@ choose the same groups. It is more than half of the time that Hydra takes for a 
 """
 
 import copy
-import os
 import pickle
 import re
 from collections.abc import Iterator
@@ -21,6 +20,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.types import Override
+from hydra.core.utils import env_override
 from hydra.plugins.config_source import ConfigResult
 from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
@@ -68,26 +68,15 @@ def as_job(config: DictConfig) -> Iterator[None]:
     """Sets Hydra's global configuration and the environment to a job's for a while: its values are as they will be.
 
     `${hydra:job.num}` and `${oc.env:NAME}` may stand in a job's configuration, the latter for what is in
-    `hydra.job.env_set`.
-
-    Args:
-        config: of the job, Hydra's part included.
+    `hydra.job.env_set`. Hydra's part belongs to the configuration here.
     """
     instance: Any = HydraConfig.instance()
     before, instance.cfg = instance.cfg, OmegaConf.masked_copy(config, "hydra")
-    environment = dict[str, str | None]()
     try:
-        for key, value in (OmegaConf.select(instance.cfg, "hydra.job.env_set") or {}).items():
-            environment[str(key)] = os.environ.get(str(key))
-            os.environ[str(key)] = str(value)
-        yield
+        with env_override(OmegaConf.select(instance.cfg, "hydra.job.env_set") or {}):
+            yield
     finally:
         instance.cfg = before
-        for key, had in environment.items():
-            if had is None:
-                os.environ.pop(key, None)
-            else:
-                os.environ[key] = had
 
 
 def having(group: str, option: str) -> str:
@@ -148,11 +137,7 @@ def _choices(group: str) -> dict[str, dict[Any, Any]]:
 
 
 class SweepLoader(ConfigLoaderImpl):
-    """Hydra's loader for a sweep's jobs, whose config files don't change while it runs.
-
-    Args:
-        loader: Hydra's own.
-    """
+    """Hydra's loader for a sweep's jobs, whose config files don't change while it runs."""
 
     def __init__(self, loader: ConfigLoader) -> None:
         vars(self).update(vars(loader))
@@ -165,11 +150,12 @@ class SweepLoader(ConfigLoaderImpl):
     def _parse_overrides_and_create_caching_repo(
         self, config_name: str | None, overrides: list[str], parsed_overrides: list[Override] | None = None
     ) -> tuple[list[Override], CachingConfigRepository]:
-        if self._kept is None or any("searchpath" in override for override in overrides):
+        elsewhere = any("searchpath" in override for override in overrides)
+        if self._kept is None or elsewhere:
             parsed, repository = super()._parse_overrides_and_create_caching_repo(
                 config_name, overrides, parsed_overrides
             )
-            self._kept = None if any("searchpath" in override for override in overrides) else repository
+            self._kept = None if elsewhere else repository
             return parsed, repository
         return parsed_overrides or self.parse_overrides(config_name, overrides), self._kept
 

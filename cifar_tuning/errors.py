@@ -8,6 +8,8 @@ import logging
 import os
 from collections.abc import Sequence
 
+from cifar_tuning.text import counted
+
 
 class UserError(Exception):
     """A mistake the user can mend; the message says what was given, what is allowed and what to do."""
@@ -22,9 +24,8 @@ class ConfigError(UserError):
 
     def __init__(self, problems: Sequence[str]) -> None:
         self.problems = list(problems)
-        count = f"{len(self.problems)} problem" + ("s" if len(self.problems) > 1 else "")
         lines = "\n".join(f"  - {problem}" for problem in self.problems)
-        super().__init__(f"{count} in the configuration; nothing was run.\n{lines}")
+        super().__init__(f"{counted(len(self.problems), 'problem')} in the configuration; nothing was run.\n{lines}")
 
     def __reduce__(self) -> tuple[type, tuple[list[str]]]:
         # Exceptions cross process borders under the parallel launchers; the default would call

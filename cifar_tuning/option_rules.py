@@ -1,11 +1,9 @@
 """What an option must be: one rule for each, and the line that a user reads about one that is broken."""
 
 from collections.abc import Callable, Collection, Iterable, Mapping
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 from cifar_tuning.numeric import is_number, is_whole
-
-Builder = TypeVar("Builder", bound=Callable[..., Any])
 
 
 class Rule(NamedTuple):
@@ -53,17 +51,3 @@ def raise_all(problems: Iterable[str]) -> None:
     """Raises ValueError with all the problems in one message, if there are any."""
     if message := "; ".join(problems):
         raise ValueError(message)
-
-
-def checked_by(check: Callable[..., list[str]]) -> Callable[[Builder], Builder]:
-    """Gives a function that builds a part what a class has in a static method `check`.
-
-    Args:
-        check: takes the function's options, and returns a line for each that is wrong.
-    """
-
-    def give(builder: Builder) -> Builder:
-        vars(builder)["check"] = check
-        return builder
-
-    return give

@@ -7,10 +7,9 @@ the two schemas ourselves. Where the extension loads, nothing is declared.
 """
 
 import contextlib
-import importlib.machinery
 import importlib.util
 import sys
-from pathlib import Path
+from importlib.machinery import PathFinder
 
 import torch
 
@@ -22,18 +21,15 @@ _SCHEMAS = (
 
 def _extension_loads() -> bool:
     """Whether torchvision's `_C` library goes into this torch; torchvision loading it again is harmless."""
-    spec = importlib.util.find_spec("torchvision")  # finds the package without importing it
-    folders = list(spec.submodule_search_locations or []) if spec else []
-    for folder in folders:
-        for suffix in importlib.machinery.EXTENSION_SUFFIXES:
-            library = Path(folder, f"_C{suffix}")
-            if library.is_file():
-                try:
-                    torch.ops.load_library(str(library))
-                except (ImportError, OSError):
-                    return False
-                return True
-    return False
+    package = importlib.util.find_spec("torchvision")  # finds the package without importing it
+    library = PathFinder.find_spec("_C", package.submodule_search_locations) if package else None
+    if library is None or library.origin is None:
+        return False
+    try:
+        torch.ops.load_library(library.origin)
+    except (ImportError, OSError):
+        return False
+    return True
 
 
 def _declare_missing_operators() -> torch.library.Library | None:

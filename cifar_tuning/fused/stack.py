@@ -38,7 +38,7 @@ class Stack(Computation):
         runs = [run for _, run in sorted(zip(streams, runs, strict=True), key=lambda one: streams.index(one[0]))]
         self.stacked = stack_models([run.model for run in runs])
         self._own_generators = [own_generator(run) for run in runs]
-        super().__init__(runs, self.stacked)
+        super().__init__(runs, self.stacked, self._own_generators)
         # On a CPU the runs' own optimizers are as fast.
         self.sgd = StackedSGD(runs, self.stacked) if is_asynchronous(self.device) and StackedSGD.fits(runs) else None
         self.gradients = [p.grad for p in self.stacked.parameters() if p.grad is not None]
@@ -50,10 +50,6 @@ class Stack(Computation):
 
     def compile(self, model: nn.Module) -> None:
         """Leaves a stack as it is: compiled anew whenever a run leaves, it would lose more than it gains."""
-
-    def generators(self) -> list[torch.Generator]:
-        """Returns what the runs draw random numbers from."""
-        return self._own_generators
 
     def begin_epoch(self) -> None:
         """Looks whether the runs still train the weights that they did.

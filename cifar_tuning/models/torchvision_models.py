@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 
 from cifar_tuning.models import initial_weights, layers
-from cifar_tuning.option_rules import FLAG, broken, checked_by, raise_all
+from cifar_tuning.option_rules import FLAG, broken, raise_all
 
 RULES = {"small_images": FLAG, "freeze": FLAG, "num_classes": layers.RULES["num_classes"]}
 # The module of those whose stem has a form for small images, and what they are.
@@ -46,7 +46,6 @@ def problems(
     return lines
 
 
-@checked_by(problems)
 def torchvision_model(
     name: str = "resnet18",
     weights: str | None = None,
@@ -91,6 +90,9 @@ def torchvision_model(
     if freeze:
         initial_weights.freeze(model)
     return model
+
+
+vars(torchvision_model)["check"] = problems  # as the classes that build a part have it
 
 
 def _models() -> Any:

@@ -76,11 +76,6 @@ def restore_generators(states: dict[str, Any], device: torch.device) -> None:
         log.warning("The run began on another kind of device: dropout, if it has any, draws other numbers from now on.")
 
 
-def save(checkpoint: Checkpoint, *paths: Path) -> None:
-    """Writes the checkpoint to each path, all or nothing; raises what `Taken.write` does."""
-    Taken(checkpoint).write(*paths)
-
-
 class Taken:
     """A checkpoint as it was when this was made: what is trained on, on a GPU as well, no longer changes it.
 
@@ -88,7 +83,7 @@ class Taken:
     """
 
     def __init__(self, checkpoint: Checkpoint) -> None:
-        self._content = {f.name: getattr(checkpoint, f.name) for f in dataclasses.fields(checkpoint)}
+        self._content = vars(checkpoint).copy()
         self._state = OnHost({name: self._content[name] for name in STATES})
         progress = checkpoint.progress  # of an epoch's figures nothing changes, more of them come
         self._progress = dataclasses.replace(progress, history=list(progress.history))
@@ -101,8 +96,7 @@ class Taken:
             UserError: it can't be written, or is the run's first and could not be read again.
         """
         content = self._content | self._state.copied()
-        content["progress"] = dataclasses.asdict(self._progress)
-        content["format"] = FORMAT
+        content |= {"progress": dataclasses.asdict(self._progress), "format": FORMAT}
         buffer = io.BytesIO()
         try:
             torch.save(content, buffer)

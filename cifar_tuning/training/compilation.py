@@ -4,14 +4,13 @@ import logging
 import math
 import os
 import shutil
-from collections.abc import Callable
 from functools import partial
 
 import torch
 
 from cifar_tuning.errors import UserError, wants_traces
 from cifar_tuning.text import first_line
-from cifar_tuning.training.measurement_cache import Neighbours, key_of, one_at_a_time, recall, remember
+from cifar_tuning.training.measurement_cache import key_of, measured_once, recall
 from cifar_tuning.training.probe import NEEDED_GAIN, Formats, Probe, Workload
 
 log = logging.getLogger(__name__)
@@ -52,14 +51,12 @@ def resolve_compile(asked: bool | str, work: Workload, formats: Formats, steps: 
     if began is not None:
         return began
     key = f"{key_of(work.model, work.device, work.batch_shape)} {formats}" + (" recorded" if work.record else "")
-    make = partial(Probe, formats, work)
-    found: dict[str, float] | None = recall(STORE).get(key)
-    if found is None:
-        eager = make().seconds()
+    if key not in recall(STORE):
+        eager = Probe(formats, work).seconds()
         if SHARE * eager * steps < EXPECTED:
             log.info("not compiled: a run of about %.0f s is too short to find out whether that pays", eager * steps)
             return False
-        found = _found_out(key, make, work.device)
+    found: dict[str, float] | None = measured_once(STORE, key, work.device, partial(_measure, formats, work))
     return found is not None and _pays(found, steps)
 
 
@@ -69,33 +66,20 @@ def missing_compiler() -> str | None:
     return None if any(shutil.which(name) for name in names) else " or ".join(names)
 
 
-def _found_out(key: str, make: Callable[[], Probe], device: torch.device) -> dict[str, float] | None:
-    """Measures and remembers under a key, unless somebody was measuring just now; None if it can't be compiled."""
-    with one_at_a_time(STORE):
-        found: dict[str, float] | None = recall(STORE).get(key)
-        if found is not None:
-            return found
-        neighbours = Neighbours() if device.type == "cpu" else None
-        try:
-            found = _measure(make)
-        except Exception as error:
-            reason = first_line(str(error))[:200]
-            kind = type(error).__name__
-            log.info("not compiled: that failed (%s: %s)", kind, reason, exc_info=wants_traces(log))
-            return None
-        remember(STORE, key, found, neighbours)
-        return found
-
-
-def _measure(make: Callable[[], Probe]) -> dict[str, float]:
-    """Returns the seconds of a compilation, and of a training step with and without; the model stays untouched."""
+def _measure(formats: Formats, work: Workload) -> dict[str, float] | None:
+    """Returns the seconds of a compilation, and of a training step with and without; None if it can't be compiled."""
     log.info("finding out once whether to compile: this takes up to a minute or two")
-    eager, compiled = make(), make()
-    compiled.model = torch.compile(compiled.model)  # type: ignore[assignment]
-    seconds = {"compilation": compiled.step(), "compiled": math.inf, "eager": math.inf}
-    for _ in range(ROUNDS):
-        seconds["eager"] = min(seconds["eager"], eager.seconds())
-        seconds["compiled"] = min(seconds["compiled"], compiled.seconds())
+    try:
+        eager, compiled = Probe(formats, work), Probe(formats, work)
+        compiled.model = torch.compile(compiled.model)  # type: ignore[assignment]
+        seconds = {"compilation": compiled.step(), "compiled": math.inf, "eager": math.inf}
+        for _ in range(ROUNDS):
+            seconds["eager"] = min(seconds["eager"], eager.seconds())
+            seconds["compiled"] = min(seconds["compiled"], compiled.seconds())
+    except Exception as error:
+        reason = first_line(str(error))[:200]
+        log.info("not compiled: that failed (%s: %s)", type(error).__name__, reason, exc_info=wants_traces(log))
+        return None
     return {name: round(value, 6) for name, value in seconds.items()}
 
 

@@ -67,9 +67,10 @@ class Computation:
     Args:
         runs: whose models, optimizers and schedules take part; K of them.
         model: maps images to logits N×(K·classes), the runs' side by side.
+        generators: what the runs draw random numbers from, where that is not the device's own generator.
     """
 
-    def __init__(self, runs: "Sequence[Trainer]", model: nn.Module) -> None:
+    def __init__(self, runs: "Sequence[Trainer]", model: nn.Module, generators: Sequence[torch.Generator] = ()) -> None:
         self.runs = list(runs)
         first = self.runs[0]
         self.device, self.precision = first.device, first.precision
@@ -91,15 +92,11 @@ class Computation:
         # What a GPU replays: gradients of a batch, and what the optimizers make of them.
         self.learning = self.updating = None
         if record:
-            self.learning = Recorded(self.device, self.generators())
+            self.learning = Recorded(self.device, generators)
             # Others than SGD count their steps on the host, and some schedules change the numbers in each of them.
             if all(type(run.optimizer) is torch.optim.SGD and not run.schedule.every_step for run in self.runs):
                 self.updating = Recorded(self.device)
         self._numbers: object = None
-
-    def generators(self) -> list[torch.Generator]:
-        """Returns what the runs draw random numbers from, where that is not the device's own generator."""
-        return []
 
     def batches(self, epochs: Sequence[int]) -> Iterable[Batch]:
         """Returns the training batches, given the number of each run's epoch.
@@ -117,7 +114,7 @@ class Computation:
     def untrained(self) -> list[tuple[float, float]]:
         """Returns each run's loss and accuracy on some training batches before anything is learnt."""
         batches = self.batches([1] * len(self.runs))
-        return evaluate_untrained(self.model, batches, self.device, self.precision, self.losses, len(self.runs))
+        return evaluate_untrained(self.logits, batches, self.losses, len(self.runs))
 
     def compile(self, model: nn.Module) -> nn.Module | None:
         """Returns what computes whole training batches; None: the model as it is."""
@@ -146,7 +143,6 @@ class Computation:
         self.model.train()
         self.begin_epoch()
         began = now(self.device)
-        rates = [run.lr for run in self.runs]
         ahead = is_asynchronous(self.device)
         waiting = iter(chores if ahead else ())
         due = _due(len(chores), len(self.runs[0].train))
@@ -205,8 +201,9 @@ class Computation:
 
     def _learn(self, images: Tensor, labels: Tensor) -> None:
         """Computes the gradients of a batch, and adds up losses and right answers."""
+        model = self.model if self.compiled is None or len(images) < self.whole else self.compiled
         with autocast(self.device, self.precision):
-            logits = at_least_fp32(self._model_for(len(images))(images))
+            logits = at_least_fp32(model(images))
         logits = logits.view(len(images), len(self.runs), -1)
         losses = self.losses(logits, labels)
         penalties = self._of_each(lambda run: run.regularizer.penalty(run.model))
@@ -227,7 +224,7 @@ class Computation:
         self._of_each(lambda run: run.optimizer.step())
 
     def _of_each(self, do: "Callable[[Trainer], Made]") -> list[Made]:
-        """Does something with each run's own parts; an error of theirs keeps whose it is (see `whose`)."""
+        """Does something with each run's own parts; an error of theirs keeps whose it is (see `failing_run`)."""
         made = []
         for run in self.runs:
             try:
@@ -236,10 +233,6 @@ class Computation:
                 vars(error)[WHOSE] = run
                 raise
         return made
-
-    def _model_for(self, images: int) -> nn.Module:
-        """Returns what computes a training batch of so many images; an epoch's last one may be smaller."""
-        return self.model if self.compiled is None or images < self.whole else self.compiled
 
     def zero_grad(self) -> None:
         """Forgets the last step's gradients; where a recording has them in its memory, they must stay there."""

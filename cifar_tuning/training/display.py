@@ -127,9 +127,7 @@ def describe_device(device: torch.device, precision: str, memory_format: str, be
     """Returns the start-up line: the device, and on CUDA its memory before and after the model moved there.
 
     Args:
-        device: where the model is now.
-        precision: `fp32` or `bf16`.
-        memory_format: `channels_last` or `contiguous_format`.
+        device, precision, memory_format: of the model now.
         before: bytes in use on the device before the model moved (see `memory_in_use`).
     """
     if device.type != "cuda":

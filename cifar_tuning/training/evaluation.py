@@ -52,14 +52,7 @@ def class_of(labels: Tensor) -> Tensor:
 
 
 class Logits:
-    """A model's logits in evaluations, without gradients; a GPU replays whole batches as a CUDA graph, where asked to.
-
-    Args:
-        model: on the device.
-        device: where it runs.
-        precision: `fp32` or `bf16`.
-        record: whether to replay it.
-    """
+    """A model's logits in evaluations, without gradients; `record` has a GPU replay whole batches as a CUDA graph."""
 
     def __init__(self, model: nn.Module, device: torch.device, precision: str, record: bool = False) -> None:
         self.model, self.device, self.precision = model, device, precision
@@ -77,15 +70,16 @@ class Logits:
         """Maps images N×C×H×W to logits N×(K·classes), which hold until the next call."""
         self._whole = max(self._whole, len(images))
         if self.recorded is None or self._evaluations < 2 or len(images) < self._whole:  # the last may be smaller
-            return self._make(images)
+            return self.compute(images)
         self.recorded(self._keep, images)
         return self._kept
 
     def _keep(self, images: Tensor) -> None:
-        self._kept = self._make(images)
+        self._kept = self.compute(images)
 
     @torch.no_grad()
-    def _make(self, images: Tensor) -> Tensor:
+    def compute(self, images: Tensor) -> Tensor:
+        """Maps images to logits in the model's present mode, without a recording."""
         with autocast(self.device, self.precision):
             return at_least_fp32(self.model(images))
 
@@ -132,12 +126,10 @@ def evaluate(logits_of: Logits, batches: Iterable[tuple[Tensor, Tensor]], runs: 
 
 @torch.no_grad()
 def evaluate_untrained(
-    model: nn.Module,
+    logits_of: Logits,
     batches: Iterable[tuple[Tensor, Tensor]],
-    device: torch.device,
-    precision: str,
     losses: Callable[[Tensor, Tensor], Tensor],
-    runs: int = 1,
+    runs: int,
 ) -> list[tuple[float, float]]:
     """Returns loss and accuracy of the first training batches before anything is learnt, for each run.
 
@@ -145,13 +137,11 @@ def evaluate_untrained(
     generators, are put back afterwards.
 
     Args:
-        model: see `evaluate`.
+        logits_of, runs: see `evaluate`; the model is left in training mode.
         batches: images and labels N, or images N×(K·C)×H×W and labels N×K; or shares of the classes as labels.
-        device: where it runs.
-        precision: `fp32` or `bf16`.
         losses: the mean loss of each run over a batch, K, as in training, of logits N×K×classes and the labels.
-        runs: K.
     """
+    model, device = logits_of.model, logits_of.device
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
     loss = correct = torch.zeros(runs, device=device)
     count = 0
@@ -159,9 +149,8 @@ def evaluate_untrained(
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             model.train()
             for images, labels in itertools.islice(batches, UNTRAINED_BATCHES):
-                with autocast(device, precision):
-                    logits = at_least_fp32(model(images))
-                logits, target = logits.view(len(images), runs, -1), class_of(labels).expand(-1, runs)
+                logits = logits_of.compute(images).view(len(images), runs, -1)
+                target = class_of(labels).expand(-1, runs)
                 loss = loss + losses(logits, labels) * len(images)
                 correct = correct + (logits.argmax(2) == target).sum(0)
                 count += len(images)

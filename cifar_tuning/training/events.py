@@ -77,17 +77,6 @@ class Progress:
         """Whether epoch 0, the evaluation before training, is done."""
         return bool(self.history)
 
-    def exhausts(self, patience: int | None) -> bool:
-        """Whether so many epochs have passed since the best one; None: however many it were, they may go on."""
-        return patience is not None and self.epoch - self.best_epoch >= patience
-
-    def why_early(self, epochs: int, patience: int | None) -> str | None:
-        """Returns after which epoch of so many a complete run ended, and why; None after the last."""
-        if self.epoch >= epochs:
-            return None
-        since = f"no better validation accuracy since epoch {self.best_epoch} (trainer.patience={patience})"
-        return f"after epoch {self.epoch}: {since}"
-
 
 @dataclass(frozen=True)
 class Result:

@@ -1,9 +1,8 @@
 """A copy on the host of what a run holds, which training no longer changes; a GPU is not waited for to make it."""
 
 import copy
-import dataclasses
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -21,60 +20,32 @@ PLAIN = frozenset({int, float, bool, str, bytes, complex, type(None)})
 class OnHost:
     """A copy on the CPU of what may hold tensors, each in memory of its own.
 
-    A GPU's are fetched together: to wait for each of the two hundred of a ResNet-20 takes as long as twenty steps.
+    A GPU's are fetched together: to wait for each of the two hundred of a ResNet-20 takes as long as twenty steps. They
+    are on their way when this is made: what is computed with them afterwards doesn't change them.
     Views are copied too (a run in a stack has only those): `torch.save` writes the whole storage behind a view.
     """
 
     def __init__(self, state: dict[str, Any]) -> None:
-        far: list[Tensor] = []
+        # A GPU's tensors and their copies, by what can be fetched together.
+        far: dict[tuple[torch.device, torch.dtype], list[tuple[Tensor, Tensor]]] = {}
 
-        def near(tensor: Tensor) -> Any:
+        def near(tensor: Tensor) -> Tensor:
             if not _is_far(tensor):
                 return tensor.detach().clone()
-            far.append(_without_gaps(tensor.detach()))
-            return _Place(len(far) - 1)
+            there = _without_gaps(tensor.detach())
+            here = torch.empty_strided(there.shape, there.stride(), dtype=there.dtype)
+            far.setdefault((there.device, there.dtype), []).append((there, here))
+            return here
 
-        self._state = _mapped(state, near)
-        self._fetched = _Fetched(far)
-
-    def copied(self) -> dict[str, Any]:
-        """Returns the copy; waits until all of it is here."""
-        copies = self._fetched.tensors()
-        whole: dict[str, Any] = _mapped(self._state, lambda tensor: tensor, lambda place: copies[place.index])
-        return whole
-
-
-@dataclasses.dataclass(frozen=True)
-class _Place:
-    """Where one of the fetched tensors goes."""
-
-    index: int
-
-
-def _is_far(tensor: Tensor) -> bool:
-    """Whether a tensor is a GPU's and nothing but numbers in memory, so that it can be fetched together with others."""
-    plain = type(tensor) in (Tensor, nn.Parameter) and tensor.layout == torch.strided
-    return is_asynchronous(tensor.device) and plain and not tensor.is_quantized and not tensor.is_nested
-
-
-class _Fetched:
-    """Copies on the CPU of tensors without gaps, in the order of memory that each has.
-
-    They are on their way when this is made: what is computed with the tensors afterwards doesn't change them.
-    """
-
-    def __init__(self, tensors: Sequence[Tensor]) -> None:
-        alike: dict[tuple[torch.device, torch.dtype], list[int]] = {}
-        for index, one in enumerate(tensors):
-            alike.setdefault((one.device, one.dtype), []).append(index)
-        self._layouts = [(one.shape, one.stride(), one.numel()) for one in tensors]
-        self._joined: list[tuple[list[int], Tensor]] = []
+        self._state: dict[str, Any] = _mapped(state, near)
         self._arrivals: list[torch.cuda.Event] = []
-        for (device, _), indices in alike.items():
-            joined = torch.cat([tensors[i].as_strided((tensors[i].numel(),), (1,)) for i in indices])
+        # What is fetched, and the copies that it is for, one behind the other.
+        self._fetched: list[tuple[Tensor, list[Tensor]]] = []
+        for (device, _), pairs in far.items():
+            joined = torch.cat([there.as_strided((there.numel(),), (1,)) for there, _ in pairs])
             if device.type == "cuda":
                 joined = self._sent(joined)
-            self._joined.append((indices, joined.cpu()))
+            self._fetched.append((joined.cpu(), [here for _, here in pairs]))
 
     def _sent(self, joined: Tensor) -> Tensor:
         """Has a GPU copy to memory that it can write to by itself; for any other it would be waited for."""
@@ -87,18 +58,22 @@ class _Fetched:
         self._arrivals[-1].record(torch.cuda.current_stream(joined.device))
         return here
 
-    def tensors(self) -> list[Tensor]:
-        """Returns the copies; waits until they are here."""
+    def copied(self) -> dict[str, Any]:
+        """Returns the copy; waits until all of it is here."""
         for arrival in self._arrivals:
             arrival.synchronize()
-        copies = {}
-        for indices, joined in self._joined:
+        for joined, copies in self._fetched:
             begin = 0
-            for i in indices:
-                shape, stride, size = self._layouts[i]
-                copies[i] = joined.as_strided(shape, stride, begin).clone()
-                begin += size
-        return [copies[i] for i in range(len(self._layouts))]
+            for here in copies:
+                here.copy_(joined.as_strided(here.shape, here.stride(), begin))
+                begin += here.numel()
+        return self._state
+
+
+def _is_far(tensor: Tensor) -> bool:
+    """Whether a tensor is a GPU's and nothing but numbers in memory, so that it can be fetched together with others."""
+    plain = type(tensor) in (Tensor, nn.Parameter) and tensor.layout == torch.strided
+    return is_asynchronous(tensor.device) and plain and not tensor.is_quantized and not tensor.is_nested
 
 
 def _without_gaps(tensor: Tensor) -> Tensor:
@@ -111,25 +86,23 @@ def _without_gaps(tensor: Tensor) -> Tensor:
     return tensor
 
 
-def _mapped(value: Any, of_tensor: Callable[[Tensor], Any], of_place: Callable[[_Place], Tensor] | None = None) -> Any:
-    """Returns dictionaries, lists and tuples with other things for tensors and places, and NumPy's numbers as Python's.
+def _mapped(value: Any, of_tensor: Callable[[Tensor], Tensor]) -> Any:
+    """Returns dictionaries, lists and tuples with other tensors in them, and NumPy's numbers as Python's.
 
     Those are no plain ones when they are read; a schedule that computes with NumPy makes such.
     """
     if isinstance(value, Tensor):
         return of_tensor(value)
-    if isinstance(value, _Place) and of_place is not None:
-        return of_place(value)
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, dict):
         # With its attributes: a module's state dict has its layers' versions in one.
         mapped = copy.copy(value) if type(value) in DICTIONARIES else {}
         for key, one in value.items():
-            mapped[key] = _mapped(one, of_tensor, of_place)
+            mapped[key] = _mapped(one, of_tensor)
         return mapped
     if type(value) in (list, tuple):
-        return type(value)(_mapped(one, of_tensor, of_place) for one in value)
+        return type(value)(_mapped(one, of_tensor) for one in value)
     return value if type(value) in PLAIN else _copied(value)
 
 

@@ -22,7 +22,7 @@ Ends = dict[int, State | None]
 
 
 def run_epochs(
-    computation: Computation, display: Display, aside: Aside = lambda run: nullcontext()
+    computation: Computation, display: Display, aside: Aside = nullcontext
 ) -> "Iterator[tuple[Trainer, State | None]]":
     """Trains the runs of a computation, epoch by epoch, and yields each as soon as it has ended.
 
@@ -67,7 +67,7 @@ def before_training(computation: Computation, display: Display, aside: Aside) ->
     return ended
 
 
-def one_epoch(computation: Computation, display: Display, aside: Aside = lambda run: nullcontext()) -> Ends:
+def one_epoch(computation: Computation, display: Display, aside: Aside = nullcontext) -> Ends:
     """Trains one epoch of each run; returns who ended and how."""
     runs = computation.runs
     epochs = [run.progress.epoch + 1 for run in runs]

@@ -11,8 +11,8 @@ import os
 import platform
 import re
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
@@ -47,11 +47,7 @@ def cache_file(kind: str) -> Path:
 
 @contextmanager
 def of_sweep(folder: Path) -> Iterator[None]:
-    """Has the jobs of a sweep go by one measurement, the first.
-
-    Args:
-        folder: the sweep's.
-    """
+    """Has the jobs of the sweep in a folder go by one measurement, the first."""
     token = _sweep.set(folder)
     try:
         yield
@@ -85,17 +81,32 @@ def key_of(model: nn.Module, device: torch.device, batch_shape: tuple[int, int, 
 @contextmanager
 def one_at_a_time(kind: str) -> Iterator[None]:
     """Lets one process measure at a time, undisturbed by others that were about to; they find its result."""
-    lock = FileLock(cache_file(kind).with_suffix(".lock"))
-    try:
-        cache_file(kind).parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire(timeout=PATIENCE)
-    except (OSError, Timeout):
-        yield  # a folder that can't be written to, or a process that hangs
-        return
-    try:
+    file = cache_file(kind)
+    with ExitStack() as held:
+        with suppress(OSError, Timeout):  # a folder that can't be written to, or a process that hangs
+            file.parent.mkdir(parents=True, exist_ok=True)
+            held.enter_context(FileLock(file.with_suffix(".lock"), timeout=PATIENCE))
         yield
-    finally:
-        lock.release()
+
+
+def measured_once(kind: str, key: str, device: torch.device, measure: Callable[[], Any]) -> Any:
+    """Returns what is known, or else measures it while no other process does, and remembers it.
+
+    Args:
+        kind: of measurement.
+        key: what is measured.
+        device: where; other programs disturb what is measured on the processor.
+        measure: returns what JSON can hold; None is not remembered.
+    """
+    if (known := recall(kind).get(key)) is not None:
+        return known
+    with one_at_a_time(kind):
+        if (known := recall(kind).get(key)) is not None:  # by who was measuring just now
+            return known
+        neighbours = Neighbours() if device.type == "cpu" else None
+        if (found := measure()) is not None:
+            remember(kind, key, found, neighbours)
+    return found
 
 
 class Neighbours:
@@ -114,8 +125,8 @@ class Neighbours:
 
     @classmethod
     def _times(cls) -> tuple[float, float, float]:
-        times = [core._asdict() for core in cls._cores()]  # a guest's time is in the user's
-        busy = sum(core.get(name, 0.0) for core in times for name in BUSY)
+        # A guest's time is in the user's.
+        busy = sum(getattr(core, name, 0.0) for core in cls._cores() for name in BUSY)
         return busy, time.process_time(), time.monotonic()
 
     @staticmethod

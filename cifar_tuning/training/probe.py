@@ -20,10 +20,10 @@ from torch import nn
 from cifar_tuning.errors import wants_traces
 from cifar_tuning.text import first_line
 from cifar_tuning.training.cuda_graphs import NotRecordedError, seconds_when_recorded
-from cifar_tuning.training.measurement_cache import Neighbours, key_of, one_at_a_time, recall, remember
+from cifar_tuning.training.measurement_cache import key_of, measured_once
 from cifar_tuning.training.memory import out_of_memory
 from cifar_tuning.training.precision import at_least_fp32, autocast, has_bf16
-from cifar_tuning.training.settings import MEMORY_FORMATS, PRECISIONS
+from cifar_tuning.training.settings import MEMORY_FORMATS, PRECISIONS, place
 
 log = logging.getLogger(__name__)
 
@@ -101,17 +101,12 @@ def resolve_formats(precision: str, memory_format: str, work: Workload, together
     key = key_of(work.model, work.device, work.batch_shape)
     key += "" if together is None else f" or {together.count} as one"
     key += f" of {', '.join(map(str, candidates))}" + (" recorded" if work.record else "")
-    if (known := _known(key, candidates)) is not None:
-        return known
-    with one_at_a_time(STORE):
-        if (known := _known(key, candidates)) is not None:  # by who was measuring just now
-            return known
-        neighbours = Neighbours() if work.device.type == "cpu" else None
+
+    def measure() -> str:
         found, seconds = _fastest("this model", candidates, work)
-        if together is not None:
-            found = _of_all(found, seconds, candidates, together, work)
-        remember(STORE, key, str(found), neighbours)
-    return found
+        return str(found if together is None else _of_all(found, seconds, candidates, together, work))
+
+    return Formats(*measured_once(STORE, key, work.device, measure).split())
 
 
 def _candidates(precision: str, memory_format: str, device: torch.device) -> list[Formats]:
@@ -121,11 +116,6 @@ def _candidates(precision: str, memory_format: str, device: torch.device) -> lis
         precisions = [name for name in PRECISIONS[1:] if name == "fp32" or has_bf16(device)]
     memory_formats = MEMORY_FORMATS[1:] if memory_format == "auto" else (memory_format,)
     return [Formats(one, other) for one in precisions for other in memory_formats]
-
-
-def _known(key: str, candidates: Sequence[Formats]) -> Formats | None:
-    remembered = recall(STORE).get(key)
-    return next((one for one in candidates if str(one) == remembered), None)
 
 
 def _of_all(
@@ -189,17 +179,12 @@ class Probe:
     """A copy of a model to take training steps with; the model and the random generators stay untouched.
 
     Nothing is dropped: jobs that differ in their rates go by one measurement.
-
-    Args:
-        formats: what it is computed in.
-        work: what is trained.
     """
 
     def __init__(self, formats: Formats, work: Workload) -> None:
         self.device, self.precision, self.record = work.device, formats.precision, work.record
         self.memory_format: torch.memory_format = getattr(torch, formats.memory_format)
-        self.model: nn.Module = without_dropout(work.model).to(memory_format=self.memory_format)  # type: ignore[call-overload]
-        self.model.train()
+        self.model = place(without_dropout(work.model), work.device, formats.memory_format).train()
         generator = torch.Generator(work.device).manual_seed(0)
         images = torch.randn(work.batch_shape, device=work.device, generator=generator)
         self.images = images.to(memory_format=torch.channels_last)  # as batches are made

@@ -1,6 +1,5 @@
 """Regularizers: L2 as the optimizer's weight decay, L1 and elastic net as terms of the loss."""
 
-from collections.abc import Iterable
 from typing import Any, ClassVar
 
 import torch
@@ -103,9 +102,10 @@ class ElasticNet(Regularizer):
         weights, _ = split_parameters(model)
         if self.strength == 0 or not weights:
             return None
-        total = self.strength * self.l1_ratio * _sum(w.abs().sum() for w in weights)
+        total = self.strength * self.l1_ratio * torch.stack([w.abs().sum() for w in weights]).sum()
         if self.l1_ratio < 1:
-            total = total + 0.5 * self.strength * (1 - self.l1_ratio) * _sum(w.square().sum() for w in weights)
+            squares = torch.stack([w.square().sum() for w in weights]).sum()
+            total = total + 0.5 * self.strength * (1 - self.l1_ratio) * squares
         return total
 
 
@@ -120,7 +120,3 @@ class L1(ElasticNet):
 
     def __init__(self, strength: float) -> None:
         super().__init__(strength, l1_ratio=1.0)
-
-
-def _sum(terms: Iterable[Tensor]) -> Tensor:
-    return torch.stack(list(terms)).sum()

@@ -32,7 +32,7 @@ COLD = 0.01
 
 def constant(optimizer: Optimizer) -> LRScheduler:
     """The learning rate stays what it is."""
-    return LambdaLR(optimizer, _unchanged)
+    return LambdaLR(optimizer, lambda epoch: 1.0)
 
 
 def step(optimizer: Optimizer, decay_epochs: int | None, decay: float) -> LRScheduler:
@@ -62,10 +62,6 @@ def warmup_cosine(
     if rise == 0:  # LinearLR would never leave its beginning
         return fall
     return SequentialLR(optimizer, [LinearLR(optimizer, COLD, total_iters=rise), fall], [rise])
-
-
-def _unchanged(epoch: int) -> float:
-    return 1.0
 
 
 class Schedule:

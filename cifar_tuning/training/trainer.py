@@ -30,6 +30,8 @@ log = logging.getLogger(__name__)
 
 # What trains a run in place of `fit_alone`, set by a launcher that trains several together.
 JOINT_FIT: "ContextVar[Callable[[Trainer], Result] | None]" = ContextVar("JOINT_FIT", default=None)
+# What stands for the validation of a run whose training loss is no longer finite.
+NOT_FINITE = Evaluation(loss=math.nan, accuracy=math.nan, confusion=[])
 
 
 class Trainer:
@@ -45,16 +47,10 @@ class Trainer:
             the best.
         epochs: total number, counted from the start of the run even if resumed.
         device: where all of it is.
-        precision: `fp32` or `bf16`.
-        memory_format: `channels_last` or `contiguous_format`, as the model's; the batches are brought into it.
-        compile: run the model through `torch.compile` in training.
+        precision, compile, label_smoothing, ema_decay, max_grad_norm, patience: see `TrainerSettings`; not `auto`.
+        memory_format: likewise, as the model's; the batches are brought into it.
         record: replay the steps as CUDA graphs; see `Recorded`.
-        label_smoothing: share of each label that is spread over all classes, in training.
         class_weights: of each class's images in the loss, float on the device; None: all are alike.
-        ema_decay: what the exponential moving average of weights and statistics keeps of itself at each step; it is
-            what is validated and predicts then. 0: there is none.
-        max_grad_norm: norm to which longer gradients, of all weights together, are shortened; None: as they are.
-        patience: epochs without a better validation accuracy after which the run is complete; None: only the last is.
         folder: where `best.pt` and `last.pt` go; None writes no checkpoints.
         config: the resolved configuration, kept in the checkpoints.
         run_id: the tracking run, kept in the checkpoints.
@@ -132,18 +128,7 @@ class Trainer:
     def before_training(self, loss: float, accuracy: float, val: Evaluation | None) -> EpochMetrics:
         """Returns epoch 0's figures, given those on some training batches and on the validation images, if any."""
         self._keep_if_best(0, val)
-        return EpochMetrics(
-            epoch=0,
-            train_loss=loss,
-            train_acc=accuracy,
-            val_loss=None if val is None else val.loss,
-            val_acc=None if val is None else val.accuracy,
-            val_acc_best=self.progress.best_acc,
-            lr=self.lr,
-            images_per_second=0.0,
-            epoch_seconds=0.0,
-            val_acc_balanced=None if val is None else val.balanced,
-        )
+        return self._metrics(0, Trained(loss, accuracy, self.lr, seconds=math.inf), val, 0.0)
 
     def after_epoch(self, trained: Trained, val: Evaluation | None, seconds: float) -> EpochMetrics:
         """Returns the figures of the epoch after the last one, and moves the schedule on.
@@ -155,18 +140,21 @@ class Trainer:
             seconds: all that the epoch took, validation included.
         """
         epoch = self.progress.epoch + 1
-        val_loss, val_acc = (None, None) if self.val is None else (math.nan, math.nan)
-        if val is not None and math.isfinite(trained.loss):
-            val_loss, val_acc = val.loss, val.accuracy
+        if self.val is not None and (val is None or not math.isfinite(trained.loss)):
+            val = NOT_FINITE
+        val_loss = None if val is None else val.loss
         if self._is_sound(trained.loss, val_loss):
             self._keep_if_best(epoch, val)
             self.schedule.after_epoch(val_loss)
+        return self._metrics(epoch, trained, val, seconds)
+
+    def _metrics(self, epoch: int, trained: Trained, val: Evaluation | None, seconds: float) -> EpochMetrics:
         return EpochMetrics(
             epoch=epoch,
             train_loss=trained.loss,
             train_acc=trained.accuracy,
-            val_loss=val_loss,
-            val_acc=val_acc,
+            val_loss=None if val is None else val.loss,
+            val_acc=None if val is None else val.accuracy,
             val_acc_best=self.progress.best_acc,
             lr=trained.lr,
             images_per_second=self.train.count / trained.seconds,
@@ -207,10 +195,12 @@ class Trainer:
 
     def end(self, state: State) -> Result:
         """Tells the listeners how the run ended."""
-        stopped = self.progress.why_early(self.epochs, self.patience) if state == "complete" else None
-        if stopped is not None:
+        progress, stopped = self.progress, None
+        if state == "complete" and progress.epoch < self.epochs:
+            since = f"since epoch {progress.best_epoch} (trainer.patience={self.patience})"
+            stopped = f"after epoch {progress.epoch}: no better validation accuracy {since}"
             log.info("stopped %s", stopped)
-        result = Result(state, self.progress, stopped)
+        result = Result(state, progress, stopped)
         for listener in self.listeners:
             listener.on_end(result)
         return result
@@ -232,7 +222,8 @@ class Trainer:
     @property
     def finished(self) -> bool:
         """Whether no epoch is left, by what a checkpoint has too: a run that is resumed ends where it would have."""
-        return self.progress.epoch >= self.epochs or self.progress.exhausts(self.patience)
+        epoch, best = self.progress.epoch, self.progress.best_epoch
+        return epoch >= self.epochs or (self.patience is not None and epoch - best >= self.patience)
 
     @property
     def lr(self) -> float:

@@ -40,7 +40,7 @@ def test_a_checkpoint_needs_no_weights_to_begin_with(configure, tmp_path, monkey
     kept = {"optimizer": {}, "schedule": {}, "generators": {}, "progress": progress, "config": begun.config}
     (tmp_path / "run").mkdir()
     for name in ("best.pt", "last.pt"):
-        checkpoints.save(Checkpoint(state, **kept), tmp_path / "run" / name)
+        checkpoints.Taken(Checkpoint(state, **kept)).write(tmp_path / "run" / name)
     shutil.move(file, tmp_path / "gone")
 
     predicting, _ = model_from_checkpoint(tmp_path / "run" / "best.pt")

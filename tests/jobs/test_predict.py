@@ -350,7 +350,7 @@ def test_a_model_predicts_in_the_memory_format_it_was_trained_in(tmp_path):
     config = {"data": {"_target_": "cifar_tuning.data.Synthetic"}, "model": target}
     of_run = {"optimizer": {}, "schedule": {}, "generators": {}, "progress": Progress(), "config": config}
     state = Checkpoint(model.state_dict(), memory_format="contiguous_format", **of_run)
-    checkpoints.save(state, tmp_path / "best.pt")
+    checkpoints.Taken(state).write(tmp_path / "best.pt")
     with execution_whitelist([*trusted_targets(), f"{__name__}.*"]):
         classifier, _ = load_classifier(tmp_path)
         rebuilt, _ = model_from_checkpoint(tmp_path / "best.pt")

@@ -39,7 +39,7 @@ def make_checkpoint(tmp_path) -> Iterator:
             progress=Progress(),
             config={"model": {"_target_": "cifar_tuning.models.SimpleNN", **options}, "data": data},
         )
-        checkpoints.save(checkpoint, tmp_path / name)
+        checkpoints.Taken(checkpoint).write(tmp_path / name)
         return tmp_path / name
 
     with execution_whitelist(trusted_targets()):

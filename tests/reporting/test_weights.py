@@ -23,7 +23,7 @@ from cifar_tuning.training.events import Progress
 
 def save(model, file):
     generators = checkpoints.generator_states(torch.device("cpu"))
-    checkpoints.save(checkpoints.Checkpoint(model.state_dict(), {}, {}, generators, Progress(), {}), file)
+    checkpoints.Taken(checkpoints.Checkpoint(model.state_dict(), {}, {}, generators, Progress(), {})).write(file)
     return file
 
 

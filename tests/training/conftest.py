@@ -11,6 +11,18 @@ from cifar_tuning.training import L2, Schedule, Trainer
 from cifar_tuning.training.schedules import constant
 
 SGD = partial(torch.optim.SGD, momentum=0.9)
+ONE_CYCLE = partial(torch.optim.lr_scheduler.OneCycleLR, max_lr=0.1)
+COSINE = partial(torch.optim.lr_scheduler.CosineAnnealingLR, T_max=4)
+PLATEAU = partial(torch.optim.lr_scheduler.ReduceLROnPlateau, patience=0)
+EXPONENTIAL = partial(torch.optim.lr_scheduler.ExponentialLR, gamma=0.5)
+# Tensors, or what may hold some, are equal to the bit.
+assert_same = partial(torch.testing.assert_close, rtol=0, atol=0)
+
+
+@pytest.fixture(autouse=True)
+def _empty_cache(tmp_path, monkeypatch):
+    """Nothing has been measured."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
 
 
 @pytest.fixture(scope="session")

@@ -1,3 +1,5 @@
+import copy
+import io
 import os
 import pickle
 from collections import Counter, OrderedDict
@@ -12,6 +14,7 @@ from cifar_tuning.errors import UserError
 from cifar_tuning.models import ResNet, SimpleNN
 from cifar_tuning.training import checkpoint as checkpoints
 from cifar_tuning.training.events import Progress
+from tests.training.conftest import assert_same
 
 
 def make(model) -> checkpoints.Checkpoint:
@@ -30,35 +33,36 @@ class Malicious:
         return os.mkdir, ("owned",)
 
 
-def test_nothing_but_data_is_unpickled(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    torch.save({"format": checkpoints.FORMAT, "model": Malicious()}, tmp_path / "evil.pt")
-    with pytest.raises(UserError, match="can't be read as a checkpoint"):
-        checkpoints.load(tmp_path / "evil.pt")
-    assert not (tmp_path / "owned").exists()
+def bytes_of(content) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    return buffer.getvalue()
+
+
+UNREADABLE = "can't be read as a checkpoint"
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
         (None, "No checkpoint at"),
-        (b"", "can't be read as a checkpoint"),
-        (b"not a checkpoint", "can't be read as a checkpoint"),
-        (pickle.dumps({"a": 1}), "can't be read as a checkpoint|is not a checkpoint of this project"),
+        (b"", UNREADABLE),
+        (b"not a checkpoint", UNREADABLE),
+        (pickle.dumps({"a": 1}), f"{UNREADABLE}|is not a checkpoint of this project"),
+        (bytes_of({"format": checkpoints.FORMAT, "model": Malicious()}), UNREADABLE),
+        (bytes_of({"format": checkpoints.FORMAT, "model": torch.zeros(99)})[:-99], UNREADABLE),
+        (bytes_of({"state_dict": {}}), "is not a checkpoint of this project"),
     ],
+    ids=["missing", "empty", "text", "pickle", "malicious", "truncated", "another project's"],
 )
-def test_unreadable_files(tmp_path, content, message):
+def test_files_that_are_no_checkpoints(tmp_path, monkeypatch, content, message):
+    monkeypatch.chdir(tmp_path)
     file = tmp_path / "x.pt"
     if content is not None:
         file.write_bytes(content)
     with pytest.raises(UserError, match=message):
         checkpoints.load(file)
-
-
-def test_another_projects_file(tmp_path):
-    torch.save({"state_dict": {}}, tmp_path / "x.pt")
-    with pytest.raises(UserError, match="is not a checkpoint of this project"):
-        checkpoints.load(tmp_path / "x.pt")
+    assert not (tmp_path / "owned").exists()  # nothing but data is unpickled
 
 
 @pytest.mark.parametrize(
@@ -72,39 +76,31 @@ def test_another_projects_file(tmp_path):
     ],
 )
 def test_another_versions_file(tmp_path, changed, message):
-    checkpoints.save(make(SimpleNN()), tmp_path / "x.pt")
+    checkpoints.Taken(make(SimpleNN())).write(tmp_path / "x.pt")
     content = torch.load(tmp_path / "x.pt") | changed
     torch.save({key: value for key, value in content.items() if value is not ...}, tmp_path / "x.pt")
     with pytest.raises(UserError, match=f"not a checkpoint of this version of the project: .*{message}.*train again"):
         checkpoints.load(tmp_path / "x.pt")
 
 
-def test_a_truncated_file(tmp_path):
-    checkpoints.save(make(SimpleNN()), tmp_path / "x.pt")
-    whole = (tmp_path / "x.pt").read_bytes()
-    (tmp_path / "x.pt").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(UserError, match="can't be read as a checkpoint"):
-        checkpoints.load(tmp_path / "x.pt")
-
-
 @pytest.mark.parametrize("other", [ResNet(), SimpleNN(batch_norm=True), SimpleNN(num_classes=5)])
 def test_another_models_checkpoint_is_refused_with_the_differences(tmp_path, other):
-    checkpoints.save(make(SimpleNN()), tmp_path / "x.pt")
+    checkpoints.Taken(make(SimpleNN())).write(tmp_path / "x.pt")
     loaded = checkpoints.load(tmp_path / "x.pt")
-    before = {k: v.clone() for k, v in other.state_dict().items()}
+    before = copy.deepcopy(other.state_dict())
     with pytest.raises(UserError, match=r"another model[\s\S]*SimpleNN[\s\S]*there"):
         checkpoints.load_weights(other, loaded, "x.pt")
-    assert all(torch.equal(before[k], v) for k, v in other.state_dict().items())
+    assert_same(before, other.state_dict())
 
 
 def test_a_failed_write_leaves_the_old_checkpoint(tmp_path, monkeypatch):
     file = tmp_path / "last.pt"
-    checkpoints.save(make(SimpleNN()), file)
+    checkpoints.Taken(make(SimpleNN())).write(file)
     old = file.read_bytes()
     bad = make(SimpleNN())
     bad.config = {"x": lambda: None}
     with pytest.raises(UserError, match="lambda"):
-        checkpoints.save(bad, file)
+        checkpoints.Taken(bad).write(file)
     assert file.read_bytes() == old
 
 
@@ -113,7 +109,7 @@ def test_numbers_of_numpy_are_plain_ones_in_the_file(tmp_path):
     checkpoint = make(SimpleNN())
     checkpoint.optimizer = {"param_groups": [{"lr": np.float64(0.1), "params": [np.int64(0)]}]}
     checkpoint.schedule = {"_last_lr": [np.float64(0.1)]}
-    checkpoints.save(checkpoint, tmp_path / "last.pt")
+    checkpoints.Taken(checkpoint).write(tmp_path / "last.pt")
     read = checkpoints.load(tmp_path / "last.pt")
     assert (read.optimizer, read.schedule) == (
         {"param_groups": [{"lr": 0.1, "params": [0]}]},
@@ -126,7 +122,7 @@ def test_what_could_not_be_read_again_is_said_before_the_training(tmp_path, valu
     checkpoint = make(SimpleNN())
     checkpoint.schedule = {"count": 1, "part": [value]}
     with pytest.raises(UserError, match=r"could not be read again.*\(schedule: part: "):
-        checkpoints.save(checkpoint, tmp_path / "last.pt")
+        checkpoints.Taken(checkpoint).write(tmp_path / "last.pt")
     assert not list(tmp_path.iterdir())
 
 
@@ -134,7 +130,7 @@ def test_dictionaries_are_read_as_what_they_were(tmp_path):
     """With the versions of a model's layers, which some look at when they are loaded."""
     checkpoint = make(SimpleNN(batch_norm=True))
     checkpoint.schedule = {"milestones": Counter({2: 1, 4: 2}), "plain": {"a": OrderedDict(b=1)}}
-    checkpoints.save(checkpoint, tmp_path / "last.pt")
+    checkpoints.Taken(checkpoint).write(tmp_path / "last.pt")
     read = checkpoints.load(tmp_path)
     assert read.schedule == checkpoint.schedule
     assert sorted(read.schedule["milestones"].elements()) == [2, 4, 4]
@@ -158,7 +154,7 @@ class Counting(torch.nn.Linear):
 def test_a_layers_extra_state_is_kept(tmp_path):
     model, other = Counting(2, 3), Counting(2, 3)
     model.seen = 5
-    checkpoints.save(make(model), tmp_path / "x.pt")
+    checkpoints.Taken(make(model)).write(tmp_path / "x.pt")
     checkpoints.load_weights(other, checkpoints.load(tmp_path / "x.pt"), "x.pt")
     assert other.seen == 5
     assert torch.equal(other.weight, model.weight)
@@ -245,7 +241,7 @@ def test_tensors_are_written_without_what_lies_around_them_and_read_as_they_were
     checkpoint = make(SimpleNN())
     checkpoint.model = state
     checkpoint.optimizer = {"state": {0: {"buffer": table[7], "step": 3}}, "param_groups": [{"betas": (0.9, 1)}]}
-    checkpoints.save(checkpoint, tmp_path / "last.pt")
+    checkpoints.Taken(checkpoint).write(tmp_path / "last.pt")
     read = checkpoints.load(tmp_path)
     for name, tensor in state.items():
         assert torch.equal(read.model[name], tensor), name
@@ -257,5 +253,5 @@ def test_tensors_are_written_without_what_lies_around_them_and_read_as_they_were
     assert read.optimizer["param_groups"] == [{"betas": (0.9, 1)}]
     sparse = torch.eye(3).to_sparse()
     checkpoint.model = {"sparse": sparse}
-    checkpoints.save(checkpoint, tmp_path / "sparse.pt")
+    checkpoints.Taken(checkpoint).write(tmp_path / "sparse.pt")
     assert torch.equal(checkpoints.load(tmp_path / "sparse.pt").model["sparse"].to_dense(), torch.eye(3))

@@ -20,7 +20,7 @@ from cifar_tuning.training.display import Display
 from cifar_tuning.training.loop import run_epochs
 from cifar_tuning.training.schedules import step
 from cifar_tuning.training.settings import place
-from tests.training.conftest import moved
+from tests.training.conftest import assert_same, moved
 
 
 class OwnModel(nn.Module):
@@ -228,8 +228,7 @@ def test_recorded_steps_are_the_others_to_the_bit(make_trainer, deterministic, o
                 assert computation.updating is None
             else:
                 assert computation.updating.recordings == 2  # the rate decays once
-    for one, other in zip(*made, strict=True):
-        torch.testing.assert_close(one, other, rtol=0, atol=0)
+    assert_same(*made)
 
 
 ONE_CYCLE = partial(torch.optim.lr_scheduler.OneCycleLR, max_lr=0.02, total_steps=60)
@@ -249,8 +248,7 @@ def test_a_recorded_stack_is_the_other_to_the_bit(make_trainer, deterministic, s
         ]
         torch.manual_seed(1)
         made.append(train(Stack(runs)))
-    for one, other in zip(*made, strict=True):
-        torch.testing.assert_close(one, other, rtol=0, atol=0)
+    assert_same(*made)
 
 
 @pytest.mark.gpu
@@ -264,8 +262,7 @@ def test_images_of_another_size_are_recorded_anew(make_trainer, deterministic):
         computation = Computation([trainer], trainer.model)
         made.append(train(computation))
     assert computation.learning.recordings == 2
-    for one, other in zip(*made, strict=True):
-        torch.testing.assert_close(one, other, rtol=0, atol=0)
+    assert_same(*made)
 
 
 @pytest.mark.gpu

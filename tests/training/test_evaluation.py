@@ -23,7 +23,7 @@ class Replayed:
             work(images)
             self.memory = self.logits._kept
         else:
-            self.memory.copy_(self.logits._make(images))
+            self.memory.copy_(self.logits.compute(images))
 
 
 def test_batches_are_replayed_but_for_a_smaller_one_at_the_end():
@@ -85,7 +85,7 @@ def test_what_is_untrained_is_judged_by_the_first_batches_and_stays_untouched(sh
     def losses(logits, labels):
         return torch.stack([F.cross_entropy(logits[:, run], labels) for run in range(2)])
 
-    found = evaluate_untrained(model, batches, torch.device("cpu"), "fp32", losses, runs=2)
+    found = evaluate_untrained(Logits(model, torch.device("cpu"), "fp32"), batches, losses, runs=2)
     assert int(model.seen) == 0
     assert torch.equal(torch.get_rng_state(), generator)
     for run, (loss, accuracy) in enumerate(found):  # ten batches of two

@@ -1,3 +1,4 @@
+import copy
 import math
 import sys
 from functools import partial
@@ -11,20 +12,16 @@ from cifar_tuning.data.augmentation import Augmentation
 from cifar_tuning.training import L2, Listener, Regularizer
 from cifar_tuning.training import checkpoint as checkpoints
 from cifar_tuning.training.averaging import WeightAverage
-from cifar_tuning.training.computation import LEAD, Computation, _due
+from cifar_tuning.training.computation import LEAD, Computation, Trained, _due
 from cifar_tuning.training.display import Display
+from cifar_tuning.training.evaluation import Evaluation
 from cifar_tuning.training.events import EpochMetrics
 from cifar_tuning.training.loop import run_epochs
 from cifar_tuning.training.resizing import sides
 from cifar_tuning.training.schedules import constant, step
-from tests.training.conftest import moved
+from tests.training.conftest import COSINE, EXPONENTIAL, ONE_CYCLE, PLATEAU, SGD, assert_same, moved
 
-SGD = partial(torch.optim.SGD, momentum=0.9)
 NESTEROV = partial(torch.optim.SGD, momentum=0.9, nesterov=True)
-ONE_CYCLE = partial(torch.optim.lr_scheduler.OneCycleLR, max_lr=0.1)
-COSINE = partial(torch.optim.lr_scheduler.CosineAnnealingLR, T_max=4)
-PLATEAU = partial(torch.optim.lr_scheduler.ReduceLROnPlateau, patience=0)
-EXPONENTIAL = partial(torch.optim.lr_scheduler.ExponentialLR, gamma=0.5)
 
 
 class Recorder(Listener):
@@ -82,27 +79,21 @@ def test_learns_and_reports_every_epoch(make_trainer):
     assert last.train_loss < first.train_loss - 0.3
     assert result.value == max(m.val_acc for m in recorder.epochs) == last.val_acc_best
     assert result.value > 0.3
+    always = {"train/loss", "train/acc", "val/loss", "val/acc", "val/acc_best", "lr"}
+    assert set(first.named()) == always
+    assert set(last.named()) == always | {"images_per_second", "epoch_seconds"}
     assert sum(map(sum, result.progress.confusion)) == 64
     assert sum(row[i] for i, row in enumerate(result.progress.confusion)) == round(result.value * 64)
-
-
-def test_metrics_have_their_public_names(make_trainer):
-    recorder = Recorder()
-    make_trainer(epochs=1, listeners=[recorder]).fit()
-    always = {"train/loss", "train/acc", "val/loss", "val/acc", "val/acc_best", "lr"}
-    assert set(recorder.epochs[0].named()) == always
-    assert set(recorder.epochs[1].named()) == always | {"images_per_second", "epoch_seconds"}
 
 
 def test_epoch_0_leaves_no_trace(make_trainer):
     """Looking before training changes neither weights, nor batch norm's statistics, nor the generators."""
     trainer = make_trainer(dropout=0.5)
-    before = {k: v.clone() for k, v in trainer.model.state_dict().items()}
+    before = copy.deepcopy(trainer.model.state_dict())
     generator = torch.get_rng_state()
     Computation([trainer], trainer.model).untrained()
     assert torch.equal(generator, torch.get_rng_state())
-    for name, value in trainer.model.state_dict().items():
-        assert torch.equal(before[name], value), name
+    assert_same(before, trainer.model.state_dict())
 
 
 def test_an_epoch_is_the_plain_recipe(make_trainer):
@@ -119,8 +110,7 @@ def test_an_epoch_is_the_plain_recipe(make_trainer):
         optimizer.step()
         loss_sum += loss.item() * len(labels)
         right += (logits.argmax(1) == labels).sum().item()
-    for ours, theirs in zip(trainer.model.parameters(), twin.model.parameters(), strict=True):
-        assert torch.equal(ours, theirs)
+    assert_same(list(trainer.model.parameters()), list(twin.model.parameters()))
     metrics = result.progress.history[1]
     assert metrics.train_loss == pytest.approx(loss_sum / 256, rel=1e-5)
     assert metrics.train_acc == right / 256
@@ -152,11 +142,9 @@ def test_resume_goes_on_to_the_same_bits(make_trainer, tmp_path, optimizer, sche
     resumed.resume(checkpoints.load(tmp_path))
     result = resumed.fit()
 
-    for name, value in whole.model.state_dict().items():
-        assert torch.equal(value, resumed.model.state_dict()[name]), name
+    assert_same(whole.model.state_dict(), resumed.model.state_dict())
     if whole.average is not None:
-        for name, value in whole.average.model.state_dict().items():
-            assert torch.equal(value, resumed.average.model.state_dict()[name]), name
+        assert_same(whole.average.model.state_dict(), resumed.average.model.state_dict())
 
     def numbers(r):  # all but the clock
         return [(m.epoch, m.train_loss, m.train_acc, m.val_loss, m.val_acc, m.lr) for m in r.progress.history]
@@ -167,7 +155,7 @@ def test_resume_goes_on_to_the_same_bits(make_trainer, tmp_path, optimizer, sche
 
 def test_the_average_is_validated_and_kept_and_training_does_not_see_it(make_trainer, tmp_path):
     plain, averaging = make_trainer(epochs=2), make_trainer(epochs=2, ema_decay=0.8, folder=tmp_path)
-    average = {name: value.clone() for name, value in plain.model.state_dict().items()}
+    average = copy.deepcopy(plain.model.state_dict())
     steps = 0
 
     def after_step():
@@ -180,14 +168,10 @@ def test_the_average_is_validated_and_kept_and_training_does_not_see_it(make_tra
     plain.update_average = after_step
     plain.fit()
     result = averaging.fit()
-    for name, value in plain.model.state_dict().items():
-        assert torch.equal(value, averaging.model.state_dict()[name]), name
+    assert_same(plain.model.state_dict(), averaging.model.state_dict())
     checkpoint = checkpoints.load(tmp_path)
-    average = {name: value for name, value in average.items() if "num_batches" not in name}  # which nobody reads
-    for name, value in average.items():
-        torch.testing.assert_close(
-            checkpoint.model[name], value, rtol=1e-5, atol=1e-6, msg=lambda m, n=name: f"{n}: {m}"
-        )
+    read = {name: value for name, value in average.items() if "num_batches" not in name}  # which nobody reads
+    torch.testing.assert_close({name: checkpoint.model[name] for name in read}, read, rtol=1e-5, atol=1e-6)
     judge = make_trainer()
     judge.model.load_state_dict(checkpoint.model)
     (alone,) = Computation([judge], judge.model).evaluate()
@@ -197,12 +181,10 @@ def test_the_average_is_validated_and_kept_and_training_does_not_see_it(make_tra
 
 
 def test_a_run_without_average_goes_on_from_the_weights_of_one_with_it(make_trainer, tmp_path):
-    averaging = make_trainer(epochs=1, ema_decay=0.9, folder=tmp_path)
+    averaging, resumed = make_trainer(epochs=1, ema_decay=0.9, folder=tmp_path), make_trainer()
     averaging.fit()
-    resumed = make_trainer(epochs=2)
     resumed.resume(checkpoints.load(tmp_path))
-    for name, value in averaging.model.state_dict().items():
-        assert torch.equal(value, resumed.model.state_dict()[name]), name
+    assert_same(averaging.model.state_dict(), resumed.model.state_dict())
 
 
 def test_an_average_that_begins_late_begins_with_the_weights(make_trainer, tmp_path):
@@ -216,16 +198,14 @@ def test_an_average_that_begins_late_begins_with_the_weights(make_trainer, tmp_p
 
 
 def test_a_run_that_was_killed_in_its_first_epoch_averages_as_if_it_had_not_been(make_trainer, tmp_path):
-    whole = make_trainer(epochs=1, ema_decay=0.9)
-    whole.fit()
     broken = make_trainer(epochs=1, ema_decay=0.9, folder=tmp_path, listeners=[Killer()])
     with pytest.raises(KeyboardInterrupt):
         broken.fit()
-    resumed = make_trainer(epochs=1, ema_decay=0.9)
+    whole, resumed = (make_trainer(epochs=1, ema_decay=0.9) for _ in range(2))
+    whole.fit()
     resumed.resume(checkpoints.load(tmp_path))
     resumed.fit()
-    for name, value in whole.average.model.state_dict().items():
-        assert torch.equal(value, resumed.average.model.state_dict()[name]), name
+    assert_same(whole.average.model.state_dict(), resumed.average.model.state_dict())
 
 
 class Killer(Listener):
@@ -308,8 +288,7 @@ def test_without_validation_training_is_the_same_and_the_last_epoch_is_kept(make
     best = checkpoints.load(tmp_path / "best.pt")
     assert best.progress == checkpoints.load(tmp_path / "last.pt").progress == result.progress
     expected = plain.model if plain.average is None else plain.average.model
-    for name, value in expected.state_dict().items():
-        assert torch.equal(best.model[name], value), name
+    assert_same(best.model, expected.state_dict())
     assert not [name for metrics in recorder.epochs for name in metrics.named() if name.startswith("val/")]
     lines = [record.getMessage() for record in caplog.records if record.getMessage().startswith("epoch")]
     assert len(lines) == 3
@@ -368,15 +347,19 @@ def test_a_diverging_run_ends_early_with_its_best_so_far(make_trainer, tmp_path)
     assert all(torch.isfinite(v).all() for v in saved.model.values())
 
 
-def test_a_listener_stops_the_run(make_trainer):
+def test_a_run_that_diverged_in_a_stack_has_no_accuracy_of_any_kind(make_trainer):
+    """The others are sound, so that the validation images were looked at; alone it would not have been."""
+    val = Evaluation(loss=math.nan, accuracy=0.8, confusion=[[8, 0], [2, 0]])
+    metrics = make_trainer().after_epoch(Trained(math.nan, 0.1, lr=0.1, seconds=1.0), val, 1.0)
+    assert math.isnan(metrics.val_acc)
+    assert math.isnan(metrics.figure("val/acc_balanced"))
+
+
+@pytest.mark.parametrize(("epochs", "state"), [(5, "pruned"), (1, "complete")])
+def test_a_listener_stops_the_run_unless_it_has_ended(make_trainer, epochs, state):
     recorder = Recorder(stop_after=1)
-    result = make_trainer(epochs=5, listeners=[recorder, Recorder()]).fit()
-    assert result.state == "pruned"
+    assert make_trainer(epochs=epochs, listeners=[recorder, Recorder()]).fit().state == state
     assert [m.epoch for m in recorder.epochs] == [0, 1]
-
-
-def test_stopping_after_the_last_epoch_is_no_stop(make_trainer):
-    assert make_trainer(epochs=1, listeners=[Recorder(stop_after=1)]).fit().state == "complete"
 
 
 @pytest.mark.parametrize(("options", "queues"), [({}, ()), ({"ema_decay": 0.5}, ("cpu",))])
@@ -460,8 +443,7 @@ def test_while_a_device_works_the_next_epoch_is_drawn_and_listeners_do_what_may_
     trainer.fit()
     assert waiting.waited == [1, 2, 3]  # behind the look before training, and each time before the epoch ends
     assert drawn == [1, 1, 2, 3]  # none twice but the first, which the look before training has begun
-    for name, value in plain.model.state_dict().items():
-        assert torch.equal(value, trainer.model.state_dict()[name]), name
+    assert_same(plain.model.state_dict(), trainer.model.state_dict())
     trainer.train.prepare(3)
     Computation([trainer], trainer.model).release()
     assert trainer.train._next is None
@@ -520,50 +502,38 @@ def test_a_checkpoint_is_written_while_a_device_works_and_in_any_case(make_train
     assert checkpoints.load(tmp_path).progress.epoch == 2
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
-def test_what_was_put_off_is_written_when_training_ends_early(make_trainer, monkeypatch, tmp_path, error):
+@pytest.mark.parametrize(
+    ("error", "full", "left"), [(KeyboardInterrupt, False, 2), (RuntimeError, False, 2), (KeyboardInterrupt, True, 1)]
+)
+def test_what_was_put_off_is_written_when_training_ends_early(
+    make_trainer, monkeypatch, tmp_path, caplog, error, full, left
+):
+    """A full disk, which may keep it from that, hides no other error."""
     monkeypatch.setattr(devices, "QUEUES", ("cpu",))
     for name in ("plain", "stopped"):
         (tmp_path / name).mkdir()
-    plain = make_trainer(epochs=2, folder=tmp_path / "plain")
-    plain.fit()
+    make_trainer(epochs=left, folder=tmp_path / "plain").fit()
     trainer = make_trainer(epochs=4, folder=tmp_path / "stopped")
     whole = trainer.train.epoch
 
+    def refused(self, *paths):
+        raise OSError(28, "No space left on device")
+
     def fails(epoch):
         if epoch == 3:
+            if full:
+                monkeypatch.setattr(checkpoints.Taken, "write", refused)
             raise error
         return whole(epoch)
 
     monkeypatch.setattr(trainer.train, "epoch", fails)
     with pytest.raises(error):
         trainer.fit()
-    left, wanted = (checkpoints.load(tmp_path / name) for name in ("stopped", "plain"))
-    assert (left.progress.epoch, trainer.files.saved) == (2, tmp_path / "stopped" / "last.pt")
-    for name, value in wanted.model.items():
-        assert torch.equal(value, left.model[name]), name
-
-
-def test_a_full_disk_hides_no_other_error(make_trainer, monkeypatch, tmp_path, caplog):
-    monkeypatch.setattr(devices, "QUEUES", ("cpu",))
-    trainer = make_trainer(epochs=4, folder=tmp_path)
-
-    whole = trainer.train.epoch
-
-    def full(self, *paths):
-        raise OSError(28, "No space left on device")
-
-    def fails(epoch):
-        if epoch == 3:
-            monkeypatch.setattr(checkpoints.Taken, "write", full)
-            raise KeyboardInterrupt
-        return whole(epoch)
-
-    monkeypatch.setattr(trainer.train, "epoch", fails)
-    with pytest.raises(KeyboardInterrupt):
-        trainer.fit()
-    assert "The checkpoint of epoch 2 could not be written: [Errno 28] No space left on device" in caplog.text
-    assert checkpoints.load(tmp_path).progress.epoch == 1
+    found, wanted = (checkpoints.load(tmp_path / name) for name in ("stopped", "plain"))
+    assert (found.progress.epoch, trainer.files.saved) == (left, tmp_path / "stopped" / "last.pt")
+    assert_same(wanted.model, found.model)
+    said = "The checkpoint of epoch 2 could not be written: [Errno 28] No space left on device"
+    assert (said in caplog.text) is full
 
 
 def test_an_augmentation_that_may_draw_anything_is_not_begun_before_its_epoch(make_trainer):

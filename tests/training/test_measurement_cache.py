@@ -7,35 +7,37 @@ import pytest
 from cifar_tuning.training import measurement_cache
 
 
-def test_what_several_measure_at_once_is_all_kept(monkeypatch, tmp_path):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+def test_what_several_measure_at_once_is_all_kept():
     with ThreadPoolExecutor(8) as several:
         list(several.map(lambda i: measurement_cache.remember("stacks", f"model {i}", {"1": i}), range(40)))
     assert measurement_cache.recall("stacks") == {f"model {i}": {"1": i} for i in range(40)}
 
 
-def test_a_measurement_is_remembered_while_another_goes_on(monkeypatch, tmp_path):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+def test_a_measurement_is_remembered_while_another_goes_on(monkeypatch):
     monkeypatch.setattr(measurement_cache, "PATIENCE", 0.1)
     with measurement_cache.one_at_a_time("precision"):
         measurement_cache.remember("precision", "model", "bf16")
     assert measurement_cache.recall("precision") == {"model": "bf16"}
 
 
-def test_a_damaged_file_is_measured_anew(monkeypatch, tmp_path):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+@pytest.mark.parametrize("content", ["", "{", "[1]"])
+def test_a_damaged_file_is_measured_anew(content):
     measurement_cache.remember("precision", "model", "bf16")
-    measurement_cache.cache_file("precision").write_text("{")
+    measurement_cache.cache_file("precision").write_text(content)
     assert measurement_cache.recall("precision") == {}
     measurement_cache.remember("precision", "other", "fp32")
     assert measurement_cache.recall("precision") == {"other": "fp32"}
+
+
+# As it is; in tests nobody is (see `_own_cache`).
+IN_THE_WAY = measurement_cache.Neighbours.in_the_way
 
 
 @pytest.fixture
 def used(monkeypatch):
     """Has the machine's cores and this process be busy as a test says, in seconds."""
     clock = {"busy": 0.0, "own": 0.0, "seconds": 0.0}
-    monkeypatch.undo()
+    monkeypatch.setattr(measurement_cache.Neighbours, "in_the_way", IN_THE_WAY)
     monkeypatch.setattr(measurement_cache.Neighbours, "_times", staticmethod(lambda: tuple(clock.values())))
     monkeypatch.setattr(measurement_cache.Neighbours, "_cores", staticmethod(lambda: [None] * 4))
     monkeypatch.setattr(measurement_cache.torch, "get_num_threads", lambda: 2)
@@ -57,8 +59,7 @@ def test_who_is_in_the_way(used, busy, own, seconds, expected):
     assert beside.in_the_way() is expected
 
 
-def test_what_was_measured_beside_others_is_this_processs_alone(used, monkeypatch, tmp_path):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+def test_what_was_measured_beside_others_is_this_processs_alone(used):
     beside = measurement_cache.Neighbours()
     used |= {"busy": 4.0, "own": 1.0, "seconds": 1.0}
     measurement_cache.remember("precision", "model", "fp32", beside)
@@ -94,7 +95,7 @@ def test_only_the_cores_that_it_may_run_on_count(monkeypatch, mine, elsewhere, e
         busy = [now["seconds"] if core in elsewhere else 0.0 for core in range(4)]
         return [none._replace(user=each) for each in busy]
 
-    monkeypatch.undo()
+    monkeypatch.setattr(measurement_cache.Neighbours, "in_the_way", IN_THE_WAY)
     monkeypatch.setattr(psutil, "cpu_times", times)
     monkeypatch.setattr(measurement_cache.os, "sched_getaffinity", lambda process: mine, raising=False)
     monkeypatch.setattr(measurement_cache.torch, "get_num_threads", lambda: 2)
@@ -105,9 +106,8 @@ def test_only_the_cores_that_it_may_run_on_count(monkeypatch, mine, elsewhere, e
     assert beside.in_the_way() is expected
 
 
-def test_all_jobs_of_a_sweep_go_by_its_first_measurement(used, monkeypatch, tmp_path):
+def test_all_jobs_of_a_sweep_go_by_its_first_measurement(used, tmp_path):
     """Or two workers of a study, or the command that goes on with it, would compute in different precisions."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
     def measure(precision, others):
         beside = measurement_cache.Neighbours()

@@ -1,3 +1,4 @@
+import copy
 import json
 import math
 import time
@@ -11,11 +12,14 @@ from torch import nn
 from cifar_tuning.models import ResNet, SimpleNN
 from cifar_tuning.training import probe
 from cifar_tuning.training.measurement_cache import cache_file, key_of
+from cifar_tuning.training.precision import has_bf16
 from cifar_tuning.training.probe import Formats, Workload, resolve_formats
 from cifar_tuning.training.settings import place
+from tests.training.conftest import assert_same
 
 CPU = torch.device("cpu")
 SHAPE = (8, 3, 32, 32)
+WORK = Workload(nn.Linear(2, 2), CPU, SHAPE)
 LAST, FIRST = "channels_last", "contiguous_format"
 
 
@@ -49,10 +53,15 @@ class Viewing(Strided):
         return self.layer(x.view(len(x), -1))
 
 
+@pytest.fixture(autouse=True)
+def _bf16(monkeypatch):
+    """The processor computes in bf16."""
+    monkeypatch.setattr(probe, "has_bf16", lambda device: True)
+
+
 @pytest.fixture
-def seconds(monkeypatch, tmp_path):
+def seconds(monkeypatch):
     """Has a training step take the seconds that a test says, by precision and memory format; returns what was timed."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     said, timed = {}, []
 
     def step(formats, work):
@@ -88,7 +97,7 @@ def test_auto_takes_the_fastest_that_the_hardware_has(monkeypatch, seconds, mach
     *times, expected = MACHINES[machine]
     said |= zip(ALL, times, strict=True)
     monkeypatch.setattr(probe, "has_bf16", lambda device: None not in times)
-    assert resolve_formats("auto", "auto", Workload(nn.Linear(2, 2), CPU, SHAPE)) == expected
+    assert resolve_formats("auto", "auto", WORK) == expected
     assert set(timed) == {one for one in ALL if said[one] is not None}
     # In turn; nothing that is hopeless twice, and what is rather slow not a third time.
     assert timed[: len(set(timed))] == list(dict.fromkeys(timed))
@@ -97,10 +106,8 @@ def test_auto_takes_the_fastest_that_the_hardware_has(monkeypatch, seconds, mach
         assert all(timed.count(one) <= looks for one in slow)
 
 
-def test_a_burst_of_other_work_does_not_decide(monkeypatch, tmp_path):
+def test_a_burst_of_other_work_does_not_decide(monkeypatch):
     """The faster precision takes nearly twice as long in the first round, and now and then later on."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(probe, "has_bf16", lambda device: True)
     said, timed = dict(zip(ALL, (12.0, 20.0, 9.0, 11.0), strict=True)), []
 
     def step(formats, work):
@@ -109,7 +116,7 @@ def test_a_burst_of_other_work_does_not_decide(monkeypatch, tmp_path):
         return said[formats] * (1.9 if busy else 1.0)
 
     monkeypatch.setattr(probe, "measure_step", step)
-    assert resolve_formats("auto", "auto", Workload(nn.Linear(2, 2), CPU, SHAPE)) == ("bf16", LAST)
+    assert resolve_formats("auto", "auto", WORK) == ("bf16", LAST)
 
 
 ALL = [Formats(precision, memory_format) for precision in ("fp32", "bf16") for memory_format in (LAST, FIRST)]
@@ -119,15 +126,14 @@ ALL = [Formats(precision, memory_format) for precision in ("fp32", "bf16") for m
     ("precision", "memory_format", "expected"),
     [("auto", FIRST, ("bf16", FIRST)), ("auto", LAST, ("fp32", LAST)), ("bf16", "auto", ("bf16", FIRST))],
 )
-def test_what_is_asked_for_is_not_measured(monkeypatch, seconds, precision, memory_format, expected):
+def test_what_is_asked_for_is_not_measured(seconds, precision, memory_format, expected):
     said, timed = seconds
     said |= zip(ALL, (3.0, 4.0, 5.0, 1.0), strict=True)
-    monkeypatch.setattr(probe, "has_bf16", lambda device: True)
-    assert resolve_formats(precision, memory_format, Workload(nn.Linear(2, 2), CPU, SHAPE)) == expected
+    assert resolve_formats(precision, memory_format, WORK) == expected
     assert {one.precision for one in timed} == ({"fp32", "bf16"} if precision == "auto" else {precision})
     assert {one.memory_format for one in timed} == ({LAST, FIRST} if memory_format == "auto" else {memory_format})
     # Another question has an answer of its own.
-    assert resolve_formats("fp32", "auto", Workload(nn.Linear(2, 2), CPU, SHAPE)) == ("fp32", LAST)
+    assert resolve_formats("fp32", "auto", WORK) == ("fp32", LAST)
 
 
 @pytest.mark.parametrize(
@@ -141,9 +147,7 @@ def test_what_is_asked_for_is_not_measured(monkeypatch, seconds, precision, memo
     ],
     ids=["slow fp32", "slow bf16", "slow channels_last", "slow contiguous", "contiguous alone"],
 )
-def test_real_steps_are_timed(monkeypatch, tmp_path, model, expected):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(probe, "has_bf16", lambda device: True)
+def test_real_steps_are_timed(model, expected):
     # What makes no difference to a model may come out either way on a busy machine.
     found = resolve_formats("auto", "auto", Workload(model, CPU, SHAPE))
     assert [one for one, other in zip(found, expected, strict=True) if one == other]
@@ -151,19 +155,17 @@ def test_real_steps_are_timed(monkeypatch, tmp_path, model, expected):
     assert found[decides] == expected[decides]
 
 
-def test_what_runs_in_no_format_says_why(monkeypatch, tmp_path):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+def test_what_runs_in_no_format_says_why():
     with pytest.raises(RuntimeError, match="mat1 and mat2"):
         resolve_formats("fp32", "auto", Workload(nn.Linear(1, 1), CPU, SHAPE))
 
 
-def test_the_measurement_is_made_once(monkeypatch, seconds):
+def test_the_measurement_is_made_once(seconds):
     said, timed = seconds
     said |= zip(ALL, (3.0, 4.0, 5.0, 1.0), strict=True)
-    monkeypatch.setattr(probe, "has_bf16", lambda device: True)
-    first = resolve_formats("auto", "auto", Workload(nn.Linear(2, 2), CPU, SHAPE))
+    first = resolve_formats("auto", "auto", WORK)
     timed.clear()
-    assert resolve_formats("auto", "auto", Workload(nn.Linear(2, 2), CPU, SHAPE)) == first == ("bf16", FIRST)
+    assert resolve_formats("auto", "auto", WORK) == first == ("bf16", FIRST)
     assert timed == []
     assert list(json.loads(cache_file("precision").read_text()).values()) == ["bf16 contiguous_format"]
 
@@ -179,18 +181,15 @@ def test_a_frozen_model_is_measured_by_itself():
     assert key_of(nn.Linear(3, 3), CPU, SHAPE) != key_of(nn.Linear(3, 3).requires_grad_(False), CPU, SHAPE)
 
 
-def test_a_stack_that_does_not_run_leaves_the_decision_to_one_model(monkeypatch, tmp_path):
+def test_a_stack_that_does_not_run_leaves_the_decision_to_one_model():
     """A model of the user's whose code is not for features side by side: why it is not stacked is said elsewhere."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(probe, "has_bf16", lambda device: True)
     broken = probe.StackProbe(nn.Linear(1, 1), 4, 1.1)
     assert resolve_formats("auto", LAST, Workload(Delayed(torch.float32), CPU, SHAPE), broken) == ("bf16", LAST)
 
 
 @pytest.mark.parametrize("pays", [True, False])
-def test_a_stack_is_measured_in_channels_last_alone(monkeypatch, tmp_path, pays):
+def test_a_stack_is_measured_in_channels_last_alone(monkeypatch, pays):
     """There it is faster; one by one its models may be faster in the other."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(probe, "has_bf16", lambda device: False)
     alone, stack, timed = nn.Linear(2, 2), nn.Linear(2, 8), []
 
@@ -204,27 +203,16 @@ def test_a_stack_is_measured_in_channels_last_alone(monkeypatch, tmp_path, pays)
     assert set(timed) == {(False, LAST), (False, FIRST), (True, LAST)}
 
 
-@pytest.mark.parametrize("content", ["", "{", "[1]"])
-def test_a_damaged_cache_is_measured_anew(monkeypatch, seconds, content):
-    said, timed = seconds
-    said |= zip(ALL, (3.0, 4.0, 1.0, 4.0), strict=True)
-    monkeypatch.setattr(probe, "has_bf16", lambda device: True)
-    cache_file("precision").parent.mkdir(parents=True)
-    cache_file("precision").write_text(content)
-    assert resolve_formats("auto", "auto", Workload(nn.Linear(2, 2), CPU, SHAPE)) == ("bf16", LAST)
-    assert timed
-
-
 @pytest.mark.parametrize("formats", ALL, ids=str)
 def test_the_probe_leaves_model_and_generators_alone(formats):
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Dropout(), nn.Flatten(), nn.LazyLinear(10))
     model(torch.zeros(SHAPE))
-    before = {k: v.clone() for k, v in model.state_dict().items()}
+    before = copy.deepcopy(model.state_dict())
     state = torch.get_rng_state()
     probe.measure_step(formats, Workload(model, CPU, SHAPE))
     assert torch.equal(state, torch.get_rng_state())
-    assert all(torch.equal(before[k], v) for k, v in model.state_dict().items())
+    assert_same(before, model.state_dict())
     assert all(p.grad is None for p in model.parameters())
     assert model[0].weight.is_contiguous()
 
@@ -242,8 +230,8 @@ def test_what_is_timed_is_what_a_run_computes(memory_format):
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("make", [partial(SimpleNN, batch_norm=True), ResNet])
-def test_on_a_gpu_all_are_measured_and_one_is_found(monkeypatch, tmp_path, make):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+def test_on_a_gpu_all_are_measured_and_one_is_found(monkeypatch, make):
+    monkeypatch.setattr(probe, "has_bf16", has_bf16)
     device, timed = torch.device("cuda"), {}
     measure, waited, synchronize = probe.measure_step, [], torch.cuda.synchronize
 
@@ -254,15 +242,14 @@ def test_on_a_gpu_all_are_measured_and_one_is_found(monkeypatch, tmp_path, make)
     monkeypatch.setattr(probe, "measure_step", step)
     monkeypatch.setattr(torch.cuda, "synchronize", lambda *a: waited.append(1) or synchronize(*a))
     found = resolve_formats("auto", "auto", Workload(place(make(), device), device, (128, 3, 32, 32)))
-    assert set(timed) == {one for one in ALL if one.precision == "fp32" or probe.has_bf16(device)}
+    assert set(timed) == {one for one in ALL if one.precision == "fp32" or has_bf16(device)}
     assert found in timed
     assert timed[found] <= probe.NEEDED_GAIN * min(timed.values())
     assert len(waited) >= 2 * len(timed)
 
 
-def test_two_processes_do_not_measure_at_once(monkeypatch, tmp_path):
+def test_two_processes_do_not_measure_at_once(monkeypatch):
     """They would disturb each other, and might find different precisions for the trials of one study."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     at_once, most, found = [], [], []
 
     def slowly(formats, work):
@@ -272,10 +259,8 @@ def test_two_processes_do_not_measure_at_once(monkeypatch, tmp_path):
         at_once.pop()
         return {"fp32": 1.2, "bf16": 1.0}[formats.precision]
 
-    monkeypatch.setattr(probe, "has_bf16", lambda device: True)
     monkeypatch.setattr(probe, "measure_step", slowly)
-    model = torch.nn.Linear(2, 2)
-    resolve = partial(resolve_formats, "auto", LAST, Workload(model, CPU, (1, 1, 2, 2)))
+    resolve = partial(resolve_formats, "auto", LAST, WORK)
     threads = [Thread(target=lambda: found.append(resolve())) for _ in range(2)]
     for thread in threads:
         thread.start()

@@ -10,12 +10,14 @@ import torch
 from cifar_tuning.training import Schedule
 from cifar_tuning.training import checkpoint as checkpoints
 from cifar_tuning.training.schedules import constant, step, warmup_cosine
+from tests.training.conftest import COSINE, EXPONENTIAL, ONE_CYCLE, PLATEAU, SGD
 
-ONE_CYCLE = partial(torch.optim.lr_scheduler.OneCycleLR, max_lr=0.1)
-COSINE = partial(torch.optim.lr_scheduler.CosineAnnealingLR, T_max=4)
-PLATEAU = partial(torch.optim.lr_scheduler.ReduceLROnPlateau, patience=0)
-EXPONENTIAL = partial(torch.optim.lr_scheduler.ExponentialLR, gamma=0.5)
 CYCLIC = partial(torch.optim.lr_scheduler.CyclicLR, base_lr=0.01, max_lr=0.1, step_size_up=4, cycle_momentum=False)
+
+
+@pytest.fixture
+def optimizer():
+    return SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
 
 
 @pytest.mark.parametrize(
@@ -86,8 +88,7 @@ def in_batches(optimizer, steps_per_epoch, of=torch.optim.lr_scheduler.StepLR):
         (partial(in_batches, of=lambda optimizer, steps: PLATEAU(optimizer)), False),
     ],
 )
-def test_when_a_schedule_is_stepped(schedule, every_step):
-    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
+def test_when_a_schedule_is_stepped(optimizer, schedule, every_step):
     made = Schedule(schedule, optimizer, epochs=10, steps_per_epoch=3)
     assert made.every_step == every_step
     optimizer.step()
@@ -108,14 +109,12 @@ def test_when_a_schedule_is_stepped(schedule, every_step):
         ({"steps_per_epoch": 5}, True, 50),
     ],
 )
-def test_a_schedule_is_told_how_long_the_run_is(options, every_step, steps):
-    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1, momentum=0.9)
+def test_a_schedule_is_told_how_long_the_run_is(optimizer, options, every_step, steps):
     made = Schedule(partial(ONE_CYCLE, **options), optimizer, epochs=10, steps_per_epoch=3)
     assert (made.every_step, made.scheduler.total_steps) == (every_step, steps)
 
 
-def test_a_schedule_that_divides_by_zero_says_so():
-    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
+def test_a_schedule_that_divides_by_zero_says_so(optimizer):
     with pytest.raises(ZeroDivisionError):
         Schedule(lambda optimizer, epochs: epochs // 0, optimizer, epochs=10, steps_per_epoch=3)
 
@@ -127,8 +126,7 @@ def test_a_schedule_that_divides_by_zero_says_so():
         (partial(PLATEAU, interval="step"), "interval=step: ReduceLROnPlateau steps on the validation loss"),
     ],
 )
-def test_intervals_that_are_refused(schedule, message):
-    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
+def test_intervals_that_are_refused(optimizer, schedule, message):
     with pytest.raises(ValueError, match=message):
         Schedule(schedule, optimizer, epochs=10, steps_per_epoch=3)
 
@@ -155,8 +153,7 @@ MULTI_STEP = partial(torch.optim.lr_scheduler.MultiStepLR, milestones=[2, 3, 3])
 
 @pytest.mark.parametrize("schedule", [Remembering, MULTI_STEP, CYCLIC, PLATEAU, ONE_CYCLE, constant])
 def test_a_schedule_goes_on_from_its_state_in_a_checkpoint(make_trainer, tmp_path, schedule):
-    optimizer = partial(torch.optim.SGD, momentum=0.9)
-    whole, resumed = (make_trainer(schedule=schedule, optimizer=optimizer, folder=tmp_path) for _ in range(2))
+    whole, resumed = (make_trainer(schedule=schedule, folder=tmp_path) for _ in range(2))
     for _ in range(2):
         whole.optimizer.step()
         whole.schedule.after_step()
@@ -175,9 +172,8 @@ def test_a_schedule_goes_on_from_its_state_in_a_checkpoint(make_trainer, tmp_pat
 
 @pytest.mark.parametrize(("pct_start", "steps"), [(0.2, 5), (0.1, 10), (0.25, 4), (0.3, 4), (0.2, 1)])
 @pytest.mark.parametrize("three_phase", [False, True])
-def test_one_cycle_of_a_few_steps(pct_start, steps, three_phase):
+def test_one_cycle_of_a_few_steps(optimizer, pct_start, steps, three_phase):
     """PyTorch divides by the length of the rise less one step, which is 0 where it is of one step."""
-    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
     one_cycle = partial(ONE_CYCLE, pct_start=pct_start, cycle_momentum=False, three_phase=three_phase)
     schedule, rates = Schedule(one_cycle, optimizer, 1, steps), []
     for _ in range(steps):
