@@ -108,6 +108,7 @@ class Trainer:
             self.average.model.load_state_dict(checkpoint.model)
             self.average.steps = checkpoint.averaged_steps
         self.optimizer.load_state_dict(checkpoint.optimizer)
+        _reunite_counters(self.optimizer)
         self.schedule.load_state_dict(checkpoint.schedule)
         checkpoints.restore_generators(checkpoint.generators, self.device)
         self.progress, self.files.saved = checkpoint.progress, file
@@ -279,3 +280,13 @@ class Trainer:
         # Whatever is wrong with the folder or the state should come to light at once.
         if not is_asynchronous(self.device) or self.progress.epoch == 0:
             self.files.write()
+
+
+def _reunite_counters(optimizer: Optimizer) -> None:
+    """Puts a number of NAdam's beside its count of steps, as NAdam makes it: on the host, which reads it in every step.
+
+    `load_state_dict` takes it, but not the count, to the weights' device, where each look at it waits for a GPU.
+    """
+    if isinstance(optimizer, torch.optim.NAdam):
+        for state in optimizer.state.values():
+            state["mu_product"] = state["mu_product"].to(state["step"].device)
