@@ -222,11 +222,11 @@ class Trainer:
     def update_average(self) -> None:
         """Takes the weights of the step that was just done into their average, if the run keeps one."""
         if self.average is not None:
-            self.average.update(self.model)
+            self.average.update()
 
     def averaged(self) -> AbstractContextManager[None]:
         """Has the average, if the run keeps one, stand in the model's place."""
-        return nullcontext() if self.average is None else self.average.in_place_of(self.model)
+        return nullcontext() if self.average is None else self.average.in_place()
 
     @property
     def finished(self) -> bool:

@@ -23,6 +23,7 @@ from cifar_tuning.training.events import Progress
 from cifar_tuning.training.host_copy import OnHost
 from cifar_tuning.training.loop import before_training, one_epoch
 from cifar_tuning.training.schedules import warmup_cosine
+from tests.training.conftest import SGD
 
 OURS = str(Path(cifar_tuning.__file__).parent)
 aten = torch.ops.aten
@@ -155,13 +156,15 @@ def test_no_step_waits_for_the_device(gpu, make_trainer, case, count):
     assert gpu.sent == []
 
 
-@pytest.mark.parametrize("optimizer", [torch.optim.SGD, torch.optim.NAdam])
+@pytest.mark.parametrize("optimizer", [SGD, torch.optim.NAdam], ids=["sgd", "nadam"])
 def test_no_step_of_a_run_that_goes_on_waits_for_the_device(gpu, make_trainer, optimizer):
     first, second = runs_of(make_trainer, 2, optimizer=optimizer)
     computation = Computation([first], first.model)
     with Display(256) as display:
         computation.train([1], display)
+        gpu.reads.clear()
         state = OnHost({"optimizer": first.optimizer.state_dict()}).copied()["optimizer"]
+        assert gpu.reads == ["host_copy.__init__"]  # all tensors of one type together
         others = first.schedule.state_dict(), generator_states(torch.device("cpu")), Progress(), {}
         second.resume(Checkpoint(first.model.state_dict(), state, *others))
         gpu.reads.clear()
