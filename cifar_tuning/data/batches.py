@@ -14,8 +14,9 @@ from cifar_tuning.data.augmentation import MIXUP_STREAM, ORDER_STREAM, Augment, 
 from cifar_tuning.devices import is_asynchronous
 
 Batch = tuple[Tensor, Tensor]
-# Most images that are made at once, several batches together, on a device that queues.
-AHEAD = 2048
+# Most images that are made at once, several batches together, on a device that queues, if each has so many pixels. Of
+# larger ones fewer are: making them takes ten times the memory of their bytes, and kernels are long enough.
+AHEAD, AHEAD_PIXELS = 2048, 32 * 32
 
 
 class Normalizer:
@@ -218,7 +219,11 @@ class TrainBatches(_Batches):
     def _ahead(self) -> int:
         """Returns how many batches are made as one."""
         ahead = is_asynchronous(self.device) and getattr(self.augmentation, "ahead", False)
-        return max(1, min(AHEAD // self.batch_size, len(self))) if ahead else 1
+        if not ahead:
+            return 1
+        height, width, _ = self.image_shape
+        images = min(AHEAD, AHEAD * AHEAD_PIXELS // (height * width))
+        return max(1, min(images // self.batch_size, len(self)))
 
     def _shares(self, epoch: int) -> list[float]:
         """How much of themselves the images of each batch keep: from Beta(α, α), 0 to 1."""

@@ -104,7 +104,7 @@ class Stack(Computation):
                 if neighbours:
                     self.given.images = images
                     # A recording on a GPU has the images alone.
-                    self.given.batches = () if self.device.type == "cuda" else [batch for batch, _ in several]
+                    self.given.batches = () if is_asynchronous(self.device) else [batch for batch, _ in several]
                 yield images, torch.stack([several[i][1] for i in order], 1)
         finally:  # the look before training takes only the first ones
             self.given.images, self.given.batches = None, ()

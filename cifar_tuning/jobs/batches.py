@@ -8,10 +8,22 @@ from cifar_tuning.data.batches import EvalBatches, TrainBatches
 from cifar_tuning.jobs.parts import Parts
 from cifar_tuning.training.resizing import sides
 
-# Without gradients nothing is kept, so batches can be larger than in training; more gains nothing on a CPU.
-EVAL_BATCH = 500
+# Without gradients nothing is kept, so batches can be larger than in training; more gains nothing on a CPU. Of so many
+# pixels; 500 images of 224×224 would take gigabytes.
+EVAL_BATCH, EVAL_PIXELS = 500, 32 * 32
 
 _splits: dict[str, Any] = {}
+
+
+def evaluated_at_once(shape: tuple[int, ...], trained_at_once: int) -> int:
+    """Returns how many images a model is evaluated on at once.
+
+    Args:
+        shape: of the images, N×H×W×C.
+        trained_at_once: a batch in training; as many fit into the memory also when nothing is learnt.
+    """
+    fitting = EVAL_BATCH * EVAL_PIXELS // (shape[1] * shape[2])
+    return min(max(fitting, trained_at_once), EVAL_BATCH)
 
 
 def _load(data: Any, device: torch.device, key: str | None) -> Any:
@@ -55,4 +67,5 @@ def make_batches(
     )
     if not len(splits.val):
         return train, None
-    return train, EvalBatches(splits.val.images, splits.val.labels, batch_size=EVAL_BATCH, **common)
+    at_once = evaluated_at_once(splits.val.images.shape, data.batch_size)
+    return train, EvalBatches(splits.val.images, splits.val.labels, batch_size=at_once, **common)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from cifar_tuning.data.batches import EvalBatches
-from cifar_tuning.jobs.batches import EVAL_BATCH
+from cifar_tuning.jobs.batches import evaluated_at_once
 from cifar_tuning.training.evaluation import unequal_recalls
 
 
@@ -36,7 +36,8 @@ def probabilities_of(model: nn.Module, data: Any, images: Tensor, device: torch.
         device: where to compute.
     """
     nobodys = torch.zeros(len(images), dtype=torch.int64)
-    batches = EvalBatches(images, nobodys, batch_size=EVAL_BATCH, mean=data.mean, std=data.std, device=device)
+    at_once = evaluated_at_once(images.shape, data.batch_size)
+    batches = EvalBatches(images, nobodys, batch_size=at_once, mean=data.mean, std=data.std, device=device)
     model.to(device)
     probabilities = []
     # A bar on a terminal only.

@@ -1,8 +1,11 @@
 """An exponential moving average of a model's weights (Polyak and Juditsky 1992), which is validated in their place."""
 
 import copy
-from collections.abc import Iterator
+import operator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import compress
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -26,35 +29,47 @@ class WeightAverage:
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.model, self.decay, self.steps = copy.deepcopy(model), decay, 0
-        self._averaged = [_can_be_averaged(value) for value in _state(self.model)]
+        # Looked for once: to go through all layers takes the host as long as a GPU takes for a step of a small network.
+        pairs = list(zip(_places(self.model), _places(model), strict=True))
+        averaged = [_can_be_averaged(mine.tensor) for mine, _ in pairs]
+        self._averaged = list(compress(pairs, averaged))
+        self._taken_over = list(compress(pairs, map(operator.not_, averaged)))
 
     @torch.no_grad()
-    def update(self, model: nn.Module) -> None:
+    def update(self) -> None:
         """Takes the weights of a step in; nothing waits for the device."""
         keep = min(self.decay, (1 + self.steps) / (10 + self.steps))
         self.steps += 1
-        triples = list(zip(_state(self.model), _state(model), self._averaged, strict=True))
-        pairs = [(mine, theirs) for mine, theirs, averaged in triples if averaged]
-        torch._foreach_lerp_([mine for mine, _ in pairs], [theirs for _, theirs in pairs], 1 - keep)
-        for mine, theirs, averaged in triples:
-            if not averaged:
-                mine.copy_(theirs)
+        torch._foreach_lerp_(*_tensors(self._averaged), 1 - keep)
+        if self._taken_over:
+            torch._foreach_copy_(*_tensors(self._taken_over))
 
     @contextmanager
-    def in_place_of(self, model: nn.Module) -> Iterator[None]:
+    def in_place(self) -> Iterator[None]:
         """Has the average stand in the model's own memory, which may be a stack's, until the end of the context."""
-        self._swap(model)
+        self._swap()
         try:
             yield
         finally:
-            self._swap(model)
+            self._swap()
 
     @torch.no_grad()
-    def _swap(self, model: nn.Module) -> None:
-        for mine, theirs in zip(_state(self.model), _state(model), strict=True):
+    def _swap(self) -> None:
+        for mine, theirs in zip(*_tensors(self._averaged + self._taken_over), strict=True):
             kept = theirs.clone()
             theirs.copy_(mine)
             mine.copy_(kept)
+
+
+class _Place(NamedTuple):
+    """Where a layer has a parameter or buffer; code of its own may put another tensor there."""
+
+    of_layer: dict[str, Tensor]
+    name: str
+
+    @property
+    def tensor(self) -> Tensor:
+        return self.of_layer[self.name]
 
 
 def _can_be_averaged(value: Tensor) -> bool:
@@ -63,6 +78,17 @@ def _can_be_averaged(value: Tensor) -> bool:
     )
 
 
-def _state(model: nn.Module) -> list[Tensor]:
-    """Parameters and buffers, each once: tied weights have two names in a state dict."""
-    return [*model.parameters(), *model.buffers()]
+def _places(model: nn.Module) -> list[_Place]:
+    """Where parameters and buffers are, each once: tied weights have two names in a state dict."""
+    places: dict[int, _Place] = {}
+    for kind in ("_parameters", "_buffers"):
+        for layer in model.modules():
+            for name, value in getattr(layer, kind).items():
+                if value is not None:
+                    places.setdefault(id(value), _Place(getattr(layer, kind), name))
+    return list(places.values())
+
+
+def _tensors(pairs: Sequence[tuple[_Place, _Place]]) -> tuple[list[Tensor], list[Tensor]]:
+    """Returns the average's tensors and the model's, as they are now."""
+    return [mine.tensor for mine, _ in pairs], [theirs.tensor for _, theirs in pairs]

@@ -97,6 +97,7 @@ class Computation:
             if all(type(run.optimizer) is torch.optim.SGD and not run.schedule.every_step for run in self.runs):
                 self.updating = Recorded(self.device)
         self._numbers: object = None
+        self._trains: object = None
 
     def batches(self, epochs: Sequence[int]) -> Iterable[Batch]:
         """Returns the training batches, given the number of each run's epoch.
@@ -172,11 +173,13 @@ class Computation:
         return {(run.train.seed, epoch): run for run, epoch in zip(self.runs, epochs, strict=True)}
 
     def begin_epoch(self) -> None:
-        """Forgets the last epoch's losses and right answers, and looks at the numbers that its updates will have."""
+        """Forgets the last epoch's losses and right answers, and looks what its steps train, and with which numbers."""
         for total in self.sums:
             total.zero_()
         groups = [group for run in self.runs for group in run.optimizer.param_groups]
         self._numbers = tuple(value for group in groups for name, value in group.items() if name != "params")
+        # Layers that a schedule thaws, say, are in none of the steps that were recorded before.
+        self._trains = tuple(value.requires_grad for run in self.runs for value in run.model.parameters())
 
     def train_batch(self, batch: Batch, display: Display) -> None:
         """Takes one step of every run; nothing in it waits for the device."""
@@ -196,8 +199,8 @@ class Computation:
         display.advance(len(images) * len(self.runs))
 
     def key(self) -> object:
-        """Returns what else than its images a step depends on."""
-        return None
+        """Returns what else than its images a step depends on: which weights it trains."""
+        return self._trains
 
     def _learn(self, images: Tensor, labels: Tensor) -> None:
         """Computes the gradients of a batch, and adds up losses and right answers."""

@@ -106,6 +106,7 @@ class Trainer:
             self.average.model.load_state_dict(checkpoint.model)
             self.average.steps = checkpoint.averaged_steps
         self.optimizer.load_state_dict(checkpoint.optimizer)
+        _reunite_counters(self.optimizer)
         self.schedule.load_state_dict(checkpoint.schedule)
         checkpoints.restore_generators(checkpoint.generators, self.device)
         self.progress, self.files.saved = checkpoint.progress, file
@@ -213,11 +214,11 @@ class Trainer:
     def update_average(self) -> None:
         """Takes the weights of the step that was just done into their average, if the run keeps one."""
         if self.average is not None:
-            self.average.update(self.model)
+            self.average.update()
 
     def averaged(self) -> AbstractContextManager[None]:
         """Has the average, if the run keeps one, stand in the model's place."""
-        return nullcontext() if self.average is None else self.average.in_place_of(self.model)
+        return nullcontext() if self.average is None else self.average.in_place()
 
     @property
     def finished(self) -> bool:
@@ -272,3 +273,13 @@ class Trainer:
         # Whatever is wrong with the folder or the state should come to light at once.
         if not is_asynchronous(self.device) or self.progress.epoch == 0:
             self.files.write()
+
+
+def _reunite_counters(optimizer: Optimizer) -> None:
+    """Puts a number of NAdam's beside its count of steps, as NAdam makes it: on the host, which reads it in every step.
+
+    `load_state_dict` takes it, but not the count, to the weights' device, where each look at it waits for a GPU.
+    """
+    if isinstance(optimizer, torch.optim.NAdam):
+        for state in optimizer.state.values():
+            state["mu_product"] = state["mu_product"].to(state["step"].device)

@@ -186,6 +186,22 @@ def test_batches_that_are_made_as_one_are_those_made_one_by_one(
         assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
 
 
+class Planned(NoAugmentation):
+    def start(self, plan):
+        self.made_at_once = plan.batch_size
+        return super().start(plan)
+
+
+@pytest.mark.parametrize(("side", "batch_size", "expected"), [(28, 128, 2048), (64, 128, 512), (224, 16, 32)])
+def test_of_large_images_fewer_are_made_at_once(monkeypatch, side, batch_size, expected):
+    """2,048 images of 224 pixels would take gigabytes of a GPU's memory."""
+    monkeypatch.setattr(devices, "QUEUES", ("cpu",))
+    one, several = torch.zeros((1, side, side, 3), dtype=torch.uint8), torch.zeros(3000, dtype=torch.int64)
+    train = batches(one, several, Planned(), batch_size=batch_size, rows=several)
+    train.prepare(1)
+    assert train.augmentation.made_at_once == expected
+
+
 def test_rows_choose_among_the_stored_images(images, labels):
     rows = torch.tensor([9, 3, 3, 40, 0])
     x, y = whole_epoch(batches(images, labels[:5], rows=rows, batch_size=2))

@@ -9,6 +9,7 @@ import pytest
 import yaml
 from PIL import Image
 
+from cifar_tuning.jobs.batches import evaluated_at_once
 from cifar_tuning.training import checkpoint as checkpoints
 from tests.conftest import STUDY, TINY
 
@@ -114,3 +115,10 @@ def test_a_study_of_unequal_classes(command, tmp_path):
     outcome = command(*TINY, *own, *study, "trainer.epochs=1", "hydra.sweeper.n_trials=2", f"data.root={others.parent}")
     assert outcome.code != 0
     assert "data.classes: ['common', 'rare'] before, ['common', 'scarce'] now" in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("side", "batch_size", "expected"), [(32, 64, 500), (28, 64, 500), (64, 64, 125), (224, 64, 64), (64, 1000, 500)]
+)
+def test_large_images_are_evaluated_in_batches_that_training_has_room_for(side, batch_size, expected):
+    assert evaluated_at_once((9, side, side, 3), batch_size) == expected

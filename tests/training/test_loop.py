@@ -219,14 +219,35 @@ def test_tied_weights_are_averaged_once():
     average = WeightAverage(model, 0.9)
     with torch.no_grad():
         model[0].weight.zero_()
-    average.update(model)
+    average.update()
     expected = average.model[0].weight.detach().clone()
     assert expected.abs().max() > 0
-    with average.in_place_of(model):
+    with average.in_place():
         assert torch.equal(model[1].weight, expected)
         assert model[1].weight is model[0].weight
     assert torch.equal(model[0].weight, torch.zeros(2, 2))
     assert torch.equal(average.model[1].weight, expected)
+
+
+class Counting(torch.nn.Linear):
+    """Puts another tensor into the place of its buffer, in each step."""
+
+    def __init__(self):
+        super().__init__(2, 2)
+        self.register_buffer("count", torch.zeros(()))
+
+    def forward(self, x):
+        self.count = self.count + 1
+        return super().forward(x)
+
+
+def test_a_buffer_is_averaged_that_is_another_tensor_in_each_step():
+    model = Counting()
+    average = WeightAverage(model, 0.0)
+    for count in (1.0, 2.0):
+        model(torch.ones(2))
+        average.update()
+        assert average.model.count.item() == count
 
 
 class Masked(torch.nn.Sequential):
