@@ -4,13 +4,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cifar_tuning.models import layers
-from cifar_tuning.models.activations import make_activation
+from cifar_tuning.models.activations import ACTIVATIONS
 from cifar_tuning.models.convolution import Conv2d
-from cifar_tuning.models.layers import (
-    conv3x3,
-    every_nth_pixel,
-    mean_of_pixels,
-)
+from cifar_tuning.models.layers import conv3x3, every_nth_pixel, mean_of_pixels
 from cifar_tuning.models.norm_act_pool import activated
 from cifar_tuning.models.normalization import BatchNorm2d
 from cifar_tuning.numeric import is_whole
@@ -70,7 +66,7 @@ class Block(nn.Module):
         self.norm1 = BatchNorm2d(out_channels, momentum=momentum)
         self.conv2 = conv3x3(out_channels, out_channels, separable=separable, bias=False, padding=1)
         self.norm2 = BatchNorm2d(out_channels, momentum=momentum)
-        self.activation = make_activation(activation)
+        self.activation = ACTIVATIONS[activation]()
         self.shortcut: nn.Module | None = None
         if shortcut != "none":
             self.shortcut = nn.Identity()
@@ -134,7 +130,7 @@ class ResNet(nn.Module):
         )
         self.conv1 = conv3x3(in_channels, 16, separable=separable, bias=False, padding=1)
         self.norm1 = BatchNorm2d(16, momentum=batch_norm_momentum)
-        self.activation = make_activation(activation)
+        self.activation = ACTIVATIONS[activation]()
         blocks, channels = [], 16
         for width in (16, 32, 64):
             for index in range((depth - 2) // 6):

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from cifar_tuning.models import layers
-from cifar_tuning.models.activations import MONOTONE, make_activation
+from cifar_tuning.models.activations import ACTIVATIONS, MONOTONE
 from cifar_tuning.models.convolution import Conv2d
 from cifar_tuning.models.layers import conv3x3
 from cifar_tuning.models.norm_act_pool import activated_and_pooled
@@ -73,7 +73,7 @@ class SimpleNN(nn.Module):
         self.fc2 = nn.Linear(120, 84)
         self.fc3 = nn.Linear(84, num_classes)
         self.dropout = nn.Dropout(dropout) if dropout > 0 else nn.Identity()
-        self.activation = make_activation(activation)
+        self.activation = ACTIVATIONS[activation]()
         self._pool_first = activation in MONOTONE
 
     @staticmethod
