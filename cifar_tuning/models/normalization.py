@@ -170,15 +170,7 @@ class _NarrowBatchNorm(torch.autograd.Function):
 
 
 class BatchNorm2d(nn.BatchNorm2d):
-    """PyTorch's batch normalisation, same values and gradients; faster for few channels on a CPU.
-
-    Args:
-        num_features: channels.
-        momentum: weight of a new batch in the running statistics.
-    """
-
-    def __init__(self, num_features: int, momentum: float = 0.1) -> None:
-        super().__init__(num_features, momentum=momentum)
+    """PyTorch's batch normalisation, same options, values and gradients; faster for few channels on a CPU."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalises N×C×H×W."""
