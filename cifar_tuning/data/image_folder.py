@@ -4,26 +4,46 @@ import functools
 import logging
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
-from cifar_tuning.data.base import ImageData, Splits, array_set, check_shared
+from cifar_tuning.data.base import ImageData, Splits, array_set, check_root, check_shared
 from cifar_tuning.data.decoded import Decoded
 from cifar_tuning.data.folders import EXTENSIONS, TEST, TRAIN, VAL, class_folders, class_of, classes_in, listed
 from cifar_tuning.data.split import stratified_subset
 from cifar_tuning.errors import DataError
 from cifar_tuning.numeric import is_number, is_whole
-from cifar_tuning.option_rules import raise_all
+from cifar_tuning.option_rules import UP_TO_ONE, Rule, broken, raise_all
 
 log = logging.getLogger(__name__)
 
-LEAST_SIDE, MOST_SIDE = 8, 512
+SIDES = 8, 512  # the smallest and the largest
 # Of the training images, where no folder and no option says which validate.
 VAL_SHARE = 0.1
 MOST_WHITE = 65535
+
+
+def _are_names(classes: Any) -> bool:
+    are_texts = isinstance(classes, list | tuple) and all(isinstance(one, str) for one in classes)
+    return are_texts and len(set(classes)) == len(classes)
+
+
+def _three_shares(value: object) -> bool:
+    return isinstance(value, list | tuple) and len(value) == 3 and all(map(UP_TO_ONE.holds, value))
+
+
+_SHARES = "a number for each of three channels, on the scale 0..1"
+RULES = {
+    "size": Rule(lambda value: is_whole(value, *SIDES), f"a whole number from {SIDES[0]} to {SIDES[1]} (pixels)"),
+    "white": Rule(lambda value: is_whole(value, 255, MOST_WHITE), f"a whole number from 255 to {MOST_WHITE}"),
+    "mean": Rule(_three_shares, _SHARES),
+    "std": Rule(lambda value: _three_shares(value) and 0 not in value, _SHARES),
+    "classes": Rule(lambda value: value is None or _are_names(value), "a list of different names, or null"),
+}
 
 
 class ImageFolder(ImageData):
@@ -88,41 +108,19 @@ class ImageFolder(ImageData):
         self.val_size = _val_count(self.root, val_size)
 
     @staticmethod
-    def check(
-        *,
-        root: object,
-        classes: object,
-        size: object,
-        white: object,
-        val_size: object,
-        split_seed: object,
-        train_limit: object,
-        batch_size: object,
-        mean: object,
-        std: object,
-    ) -> list[str]:
+    def check(**options: Any) -> list[str]:
         """Problems of the given settings, one line each; an empty list when the constructor takes them."""
-        problems = []
-        if not is_whole(size, LEAST_SIDE, MOST_SIDE):
-            problems.append(f"data.size={size}: must be a whole number from {LEAST_SIDE} to {MOST_SIDE} (pixels)")
-        if not is_whole(white, 255, MOST_WHITE):
-            problems.append(f"data.white={white}: must be a whole number from 255 to {MOST_WHITE}")
-        for name, value in (("mean", mean), ("std", std)):
-            if not _three_shares(value) or (name == "std" and 0 in value):  # type: ignore[operator]
-                problems.append(f"data.{name}={value}: must be a number for each of three channels, on the scale 0..1")
-        if classes is not None and not _are_names(classes):
-            return [*problems, f"data.classes={classes}: must be a list of different names, or null"]
-        if root is None and classes:
+        problems, root, classes = broken("data", RULES, options), options["root"], options["classes"]
+        if not RULES["classes"].holds(classes) or (root is None and classes):
             return problems
-        if not isinstance(root, str | Path) or not str(root).strip():
-            return [*problems, f"data.root={root}: must be the path of a folder"]
+        if wrong := check_root(root):
+            return problems + wrong
         folder = Path(root).expanduser().absolute()
-        names = classes_in(folder) if classes is None else classes
-        if wrong := _folder_problem(folder, names):  # type: ignore[arg-type]
-            return [*problems, f"data.root={root}: {wrong}"]
+        if problem := _folder_problem(folder, classes_in(folder) if classes is None else classes):
+            return [*problems, f"data.root={root}: {problem}"]
         if not listed(folder, TRAIN).files:  # for predictions
             return problems
-        return problems + _counted_problems(folder, val_size, train_limit, batch_size, split_seed)
+        return problems + _counted_problems(folder, options)
 
     def load(self) -> Splits:
         """The training and validation images, decoded when needed; doesn't open the test set.
@@ -210,24 +208,14 @@ def _unknown(root: Path, part: str, classes: Sequence[str]) -> str | None:
     return f"{part}/{unknown[0]} is none of the classes {_some(classes)}" if unknown else None
 
 
-def _are_names(classes: object) -> bool:
-    return (
-        isinstance(classes, list | tuple)
-        and all(isinstance(one, str) for one in classes)
-        and len(set(classes)) == len(classes)
-    )
-
-
 def _some(names: Sequence[str], most: int = 5) -> str:
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more
 
 
-def _counted_problems(
-    root: Path, val_size: object, train_limit: object, batch_size: object, split_seed: object
-) -> list[str]:
+def _counted_problems(root: Path, options: Mapping[str, Any]) -> list[str]:
     """Returns what the numbers of images do not allow, and what is wrong with the options of all datasets."""
-    images = len(listed(root, TRAIN).files)
+    images, val_size = len(listed(root, TRAIN).files), options["val_size"]
     there = f"{images:,} images in {TRAIN}/"
     share = is_number(val_size) and 0 < val_size < 1
     if val_size is not None and not share and not is_whole(val_size, 0, images - 1):
@@ -237,16 +225,10 @@ def _counted_problems(
         ]
     if val_size not in (None, 0) and listed(root, VAL).files:
         return [f"data.val_size={val_size}: the images in {VAL}/ validate; leave it null (or 0, for no validation)"]
-    apart = 0 if listed(root, VAL).files else _val_count(root, val_size)  # type: ignore[arg-type]
+    apart = 0 if listed(root, VAL).files else _val_count(root, val_size)
     if apart:
         there += f", {apart} of which validate"
-    return check_shared(
-        available=images - apart,
-        reason=there,
-        train_limit=train_limit,
-        batch_size=batch_size,
-        split_seed=split_seed,
-    )
+    return check_shared(images - apart, there, options)
 
 
 def _val_count(root: Path, val_size: float | None) -> int:
@@ -255,9 +237,3 @@ def _val_count(root: Path, val_size: float | None) -> int:
         return len(given)
     share = VAL_SHARE if val_size is None else val_size
     return max(1, round(share * len(listed(root, TRAIN).files))) if 0 < share < 1 else int(share)
-
-
-def _three_shares(value: object) -> bool:
-    return (
-        isinstance(value, list | tuple) and len(value) == 3 and all(is_number(one) and 0 <= one <= 1 for one in value)
-    )

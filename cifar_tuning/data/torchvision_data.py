@@ -18,7 +18,7 @@ from cifar_tuning.errors import DataError, full_disk
 from cifar_tuning.locked import locked
 from cifar_tuning.network import lend_certificates, socket_timeout
 from cifar_tuning.numeric import is_whole
-from cifar_tuning.option_rules import one_of, raise_all
+from cifar_tuning.option_rules import broken, one_of, raise_all
 from cifar_tuning.text import on_one_line
 
 log = logging.getLogger(__name__)
@@ -62,16 +62,8 @@ class TorchvisionData(ImageData):
         train_limit: int | None = None,
         batch_size: int = 128,
     ) -> None:
-        problems = self.check(
-            dataset=dataset,
-            root=root,
-            size=size,
-            val_size=val_size,
-            split_seed=split_seed,
-            train_limit=train_limit,
-            batch_size=batch_size,
-        )
-        raise_all(problems)
+        shared = {"val_size": val_size, "split_seed": split_seed, "train_limit": train_limit, "batch_size": batch_size}
+        raise_all(self.check(dataset=dataset, root=root, size=size, **shared))
         self.name, self._known = dataset, STANDARD_SETS[dataset]
         self.root = Path(root).expanduser().absolute()
         side = self._known.side if size is None else size
@@ -81,33 +73,18 @@ class TorchvisionData(ImageData):
         self.train_limit, self.batch_size = train_limit, batch_size
 
     @staticmethod
-    def check(
-        *,
-        dataset: object,
-        root: object,
-        size: object,
-        val_size: object,
-        split_seed: object,
-        train_limit: object,
-        batch_size: object,
-    ) -> list[str]:
+    def check(**options: object) -> list[str]:
         """Problems of the given settings, one line each; an empty list when the constructor takes them."""
-        known = one_of(STANDARD_SETS)
-        if not known.holds(dataset):
-            return [f"data.dataset={dataset}: must be {known.expected}", *check_root(root)]
-        problems, one = check_root(root), STANDARD_SETS[str(dataset)]
+        problems, size = check_root(options["root"]), options["size"]
+        if unknown := broken("data", {"dataset": one_of(STANDARD_SETS)}, options):
+            return unknown + problems
+        one = STANDARD_SETS[str(options["dataset"])]
         if size is not None and (not is_whole(size, one.side, MOST_SIDE) or (size - one.side) % 2):
             problems.append(
                 f"data.size={size}: must be {one.side} (pixels), as the images are, or an even number more, for a "
                 f"black border, up to {MOST_SIDE}"
             )
-        return problems + check_settings(
-            images=one.images["train"],
-            val_size=val_size,
-            train_limit=train_limit,
-            batch_size=batch_size,
-            split_seed=split_seed,
-        )
+        return problems + check_settings(one.images["train"], options)
 
     def arrays(self, part: str) -> tuple[np.ndarray, np.ndarray]:
         """Memory-mapped uint8 images N×size×size×3 and int64 labels N of "train" or "test"."""
