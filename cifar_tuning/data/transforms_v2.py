@@ -27,18 +27,17 @@ class TransformsV2(Augmentation):
     """
 
     def __init__(self, transforms: Sequence[Callable[[Any], Any]]) -> None:
-        problems = self.check(transforms=transforms)
-        problems += [
-            f"augmentation.transforms[{index}]={transform}: must be a transform, given by its _target_"
-            for index, transform in enumerate(() if problems else transforms)
-            if not callable(transform)
-        ]
-        problems += [
-            f"augmentation.transforms[{index}]: Normalize would normalise the training images a second time: by the "
-            "data's mean and std they are behind the transforms, as the validation images are; leave it out"
-            for index, transform in enumerate(() if problems else transforms)
-            if _normalizes(transform)
-        ]
+        raise_all(self.check(transforms=transforms))
+        problems = []
+        for index, transform in enumerate(transforms):
+            key = f"augmentation.transforms[{index}]"
+            if not callable(transform):
+                problems.append(f"{key}={transform}: must be a transform, given by its _target_")
+            elif _normalizes(transform):
+                problems.append(
+                    f"{key}: Normalize would normalise the training images a second time: by the data's mean and std "
+                    "they are behind the transforms, as the validation images are; leave it out"
+                )
         raise_all(problems)
         self.transforms = list(transforms)
 
