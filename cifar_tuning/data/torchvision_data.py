@@ -3,7 +3,6 @@
 import http.client
 import logging
 import shutil
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import numpy as np
 from cifar_tuning import PROJECT_ROOT
 from cifar_tuning.data.base import ImageData, check_root, check_settings
 from cifar_tuning.data.kept import Kept, key_of_files
+from cifar_tuning.data.scratch import scratch
 from cifar_tuning.data.standard_sets import STANDARD_SETS
 from cifar_tuning.errors import DataError, full_disk
 from cifar_tuning.locked import locked
@@ -113,40 +113,36 @@ class TorchvisionData(ImageData):
             DataError: they can't be had; says what to do.
         """
         busy = f"Another process is fetching {self.name} into {self.root}; waiting for it"
-        prefix = f".{self.name}-fetching-"
         try:
             self.root.mkdir(parents=True, exist_ok=True)
             with locked(self.root / f".{self.name}.lock", busy):
                 if self._is_there(part):  # another process has been here while we waited
                     return
-                for stale in self.root.glob(f"{prefix}*"):  # left by a process that was killed
-                    shutil.rmtree(stale, ignore_errors=True)
-                # Files appear whole or not at all: torchvision takes one that is there for a whole one. Below root, not
-                # in /tmp, because a file is moved on one disk alone.
-                with tempfile.TemporaryDirectory(prefix=prefix, dir=self.root, ignore_cleanup_errors=True) as name:
-                    self._fetch_into(Path(name), part)
+                # Files appear whole or not at all: torchvision takes one that is there for a whole one.
+                with scratch(self.root, f".{self.name}-fetching-") as folder:
+                    self._fetch_into(folder, part)
         except OSError as error:
             raise DataError(
                 f"data.root={self.root}: {self.name} can't be stored there: {error.strerror or error}. Make room, or "
                 "choose a folder with data.root=PATH."
             ) from error
 
-    def _fetch_into(self, scratch: Path, part: str) -> None:
+    def _fetch_into(self, folder: Path, part: str) -> None:
         for archive in self._known.archives[part]:
             if (self.root / archive).is_file():  # a copy, as torchvision writes over one that is damaged
-                (scratch / archive).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(self.root / archive, scratch / archive)
+                (folder / archive).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(self.root / archive, folder / archive)
         try:
             lend_certificates()
             with socket_timeout(TIMEOUT):
-                self._torchvisions(scratch, part, download=True)
+                self._torchvisions(folder, part, download=True)
         except (OSError, http.client.HTTPException, RuntimeError) as error:  # the last is torchvision's own
             if full_disk(error) is not None or isinstance(error, PermissionError):
                 raise
             raise DataError(self._by_hand(error, self._known.archives[part])) from error
         for file in self._known.files[part]:
             (self.root / file).parent.mkdir(parents=True, exist_ok=True)
-            (scratch / file).replace(self.root / file)
+            (folder / file).replace(self.root / file)
         log.info("%s lies in %s", self.name, self.root)
 
     def _torchvisions(self, root: Path, part: str, **options: Any) -> Any:
