@@ -24,7 +24,7 @@ class Listed(NamedTuple):
 
     labels: tuple[str, ...]
     files: tuple[Path, ...]
-    others: tuple[tuple[str, int], ...]
+    others: Counter[str]
 
 
 @functools.cache  # a job builds its data several times, and a hundred thousand files take a while to list
@@ -36,7 +36,7 @@ def listed(root: Path, part: str) -> Listed:
         images, passed_over = images_in(folder)
         found += [(class_of(folder), file) for file in images]
         others += passed_over
-    return Listed(tuple(name for name, _ in found), tuple(file for _, file in found), tuple(others.most_common()))
+    return Listed(tuple(name for name, _ in found), tuple(file for _, file in found), others)
 
 
 def images_in(folder: Path) -> tuple[list[Path], Counter[str]]:

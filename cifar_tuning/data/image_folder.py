@@ -146,7 +146,7 @@ class ImageFolder(ImageData):
             f"{self.root}: {len(splits.train):,} images of {len(self.classes)} classes ({min(counts.values()):,} to "
             f"{max(counts.values()):,} of each in {TRAIN}/) are trained on, {len(splits.val):,} validate"
         )
-        if others := Counter(dict(listed(self.root, TRAIN).others)) + Counter(dict(listed(self.root, VAL).others)):
+        if others := listed(self.root, TRAIN).others + listed(self.root, VAL).others:
             text += f"; passed over: {_some([f'{count:,} {end}' for end, count in others.most_common()])}"
         _once(logging.INFO, text)
         for chosen, what in ((splits.train, "is trained on"), (splits.val, "validates")):

@@ -46,11 +46,6 @@ def repeated(each: Tensor, wide: Tensor) -> Tensor:
     return each.repeat(wide.shape[1] // len(each))
 
 
-def exact(dtype: torch.dtype) -> torch.dtype:
-    """The precision that statistics of images of a precision are kept in."""
-    return torch.float64 if dtype == torch.float64 else torch.float32
-
-
 def statistics(x: Tensor) -> tuple[Tensor, Tensor, int]:
     """Returns mean and biased variance of each channel, C each, and the number of pixels they are of.
 
@@ -58,7 +53,7 @@ def statistics(x: Tensor) -> tuple[Tensor, Tensor, int]:
     """
     wide = as_wide_image(x)
     # Running statistics that are not moved; without any, the results would be of the images' precision.
-    unused = torch.zeros(wide.shape[1], dtype=exact(x.dtype))
+    unused = torch.zeros(wide.shape[1], dtype=torch.promote_types(x.dtype, torch.float32))
     means, variances = (s.view(-1, x.shape[1]) for s in torch.batch_norm_update_stats(wide, unused, unused, 0.0))
     mean = means.mean(0)
     return mean, (variances + (means - mean).square_()).mean(0), x.numel() // x.shape[1]
