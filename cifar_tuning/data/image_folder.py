@@ -86,19 +86,7 @@ class ImageFolder(ImageData):
         mean: Sequence[float] = (0.485, 0.456, 0.406),
         std: Sequence[float] = (0.229, 0.224, 0.225),
     ) -> None:
-        problems = self.check(
-            root=root,
-            classes=classes,
-            size=size,
-            white=white,
-            val_size=val_size,
-            split_seed=split_seed,
-            train_limit=train_limit,
-            batch_size=batch_size,
-            mean=mean,
-            std=std,
-        )
-        raise_all(problems)
+        raise_all(ImageFolder.check(**locals()))
         self.root = Path(root or os.devnull).expanduser().absolute()
         self.image_shape, self.white = (size, size, 3), white
         self.split_seed, self.train_limit, self.batch_size = split_seed, train_limit, batch_size

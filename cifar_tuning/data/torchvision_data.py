@@ -62,8 +62,7 @@ class TorchvisionData(ImageData):
         train_limit: int | None = None,
         batch_size: int = 128,
     ) -> None:
-        shared = {"val_size": val_size, "split_seed": split_seed, "train_limit": train_limit, "batch_size": batch_size}
-        raise_all(self.check(dataset=dataset, root=root, size=size, **shared))
+        raise_all(TorchvisionData.check(**locals()))
         self.name, self._known = dataset, STANDARD_SETS[dataset]
         self.root = Path(root).expanduser().absolute()
         side = self._known.side if size is None else size

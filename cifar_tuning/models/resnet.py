@@ -115,19 +115,8 @@ class ResNet(nn.Module):
         in_channels: int = 3,
         num_classes: int = 10,
     ) -> None:
+        raise_all(broken("model", RULES, locals()))
         super().__init__()
-        raise_all(
-            self.check(
-                depth=depth,
-                shortcut=shortcut,
-                activation=activation,
-                dropout=dropout,
-                separable=separable,
-                batch_norm_momentum=batch_norm_momentum,
-                in_channels=in_channels,
-                num_classes=num_classes,
-            )
-        )
         self.conv1 = conv3x3(in_channels, 16, separable=separable, bias=False, padding=1)
         self.norm1 = BatchNorm2d(16, momentum=batch_norm_momentum)
         self.activation = ACTIVATIONS[activation]()

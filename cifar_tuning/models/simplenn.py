@@ -48,18 +48,8 @@ class SimpleNN(nn.Module):
         in_channels: int = 3,
         num_classes: int = 10,
     ) -> None:
+        raise_all(broken("model", RULES, locals()))
         super().__init__()
-        raise_all(
-            self.check(
-                activation=activation,
-                batch_norm=batch_norm,
-                dropout=dropout,
-                separable=separable,
-                batch_norm_momentum=batch_norm_momentum,
-                in_channels=in_channels,
-                num_classes=num_classes,
-            )
-        )
 
         def norm(channels: int) -> nn.Module:
             return BatchNorm2d(channels, momentum=batch_norm_momentum) if batch_norm else nn.Identity()
