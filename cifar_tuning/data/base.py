@@ -62,7 +62,10 @@ class ImageData(ABC):
         name: as in `data=NAME`.
         classes: names in the order of the labels.
         mean, std: of each channel of the training images, on the scale 0..1.
-        batch_size, val_size, split_seed, train_limit: see `conf/data`.
+        val_size: of the training images, so many validate, stratified by class; 0: none.
+        split_seed: decides, alone, which they are.
+        train_limit: so many training images are used, stratified by class; None: all.
+        batch_size: images in a training batch.
         image_shape: height, width, channels.
         border: black pixels on each side that are part of it.
     """
@@ -71,10 +74,10 @@ class ImageData(ABC):
     classes: tuple[str, ...]
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
-    batch_size: int
     val_size: int
     split_seed: int
     train_limit: int | None
+    batch_size: int
     image_shape: tuple[int, int, int] = (32, 32, 3)
     border: int = 0
 

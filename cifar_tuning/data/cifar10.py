@@ -22,10 +22,7 @@ class CIFAR10(ImageData):
 
     Args:
         root: folder that holds the data, or files put there by hand.
-        val_size: images set apart from the 50,000 for validation, stratified by class; 0: all are trained on.
-        split_seed: decides, alone, which they are.
-        train_limit: use only so many training images, stratified; None for all.
-        batch_size: images in a training batch.
+        val_size, split_seed, train_limit, batch_size: see `ImageData`.
         spec: what the dataset must be; another one only in tests.
         sources: where it may come from; None for the usual ones.
 

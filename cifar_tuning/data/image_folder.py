@@ -59,11 +59,9 @@ class ImageFolder(ImageData):
             folder will do that has images in `test` alone.
         size: side of the square in pixels, 8 … 512.
         white: which number is white in a grey image of sixteen bits, 255 … 65535.
-        val_size: of the training images, so many validate, or such a share of them, stratified by class; 0: none. None:
-            the images in `root/val/CLASS/`, if there are any, else a tenth.
-        split_seed: decides, alone, which they are.
-        train_limit: use only so many training images, stratified; None for all.
-        batch_size: images in a training batch.
+        val_size: number or share of the training images. None: those in `root/val/CLASS/` validate, if there are any,
+            else a tenth.
+        split_seed, train_limit, batch_size: see `ImageData`.
         mean, std: of each channel, on the scale 0..1; the default is ImageNet's, as torchvision's weights want it.
 
     Raises:

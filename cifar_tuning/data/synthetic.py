@@ -22,11 +22,9 @@ class Synthetic(ImageData):
     The patterns are symmetric, so that a horizontal flip keeps the class, and coarse, so that a crop does.
 
     Args:
-        train_size, val_size, test_size: number of images; val_size may be 0.
-        train_limit: use only so many training images, stratified; None for all.
-        batch_size: images in a training batch.
+        train_size, test_size: number of images; the former without those that validate.
         data_seed: decides the images.
-        split_seed: decides which of them are trained on and which validate.
+        val_size, split_seed, train_limit, batch_size: see `ImageData`.
 
     Raises:
         ValueError: every problem that `check` finds.

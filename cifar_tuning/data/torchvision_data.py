@@ -42,10 +42,7 @@ class TorchvisionData(ImageData):
         size: side of the images in pixels; they are not scaled, but get a black border (LeCun et al. 1998,
             "Gradient-Based Learning Applied to Document Recognition", section II.B: 28×28 within 32×32). None: as they
             are.
-        val_size: of the training images, so many validate, stratified by class; 0: all are trained on.
-        split_seed: decides, alone, which they are.
-        train_limit: use only so many training images, stratified; None for all.
-        batch_size: images in a training batch.
+        val_size, split_seed, train_limit, batch_size: see `ImageData`.
 
     Raises:
         ValueError: every problem that `check` finds.

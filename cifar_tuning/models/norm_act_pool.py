@@ -29,8 +29,7 @@ def activated_and_pooled(
     """Returns `pool(activation(norm(x)))`, the faster way where there is one.
 
     Args:
-        norm: see `activated`.
-        activation: see `activated`.
+        norm, activation: see `activated`.
         pool: any module; an `nn.MaxPool2d(2)` may be computed together with what is before it.
         x: N×C×H×W.
         pool_first: whether that is the same as `activation(pool(norm(x)))`, which has a quarter of the work.

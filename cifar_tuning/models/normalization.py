@@ -20,13 +20,9 @@ LINE = 512
 
 
 def as_lines(x: Tensor) -> Tensor:
-    """Several pixels as one long line.
+    """Several pixels as one long line: a view of N×C×H×W in channels_last, lines × (k·C).
 
-    Args:
-        x: N×C×H×W in channels_last.
-
-    Returns:
-        a view of it, lines × (k·C): k is a power of two that divides the number of pixels, up to `LINE` numbers.
+    k is a power of two that divides the number of pixels; a line has at most `LINE` numbers.
     """
     channels, pixels = x.shape[1], 1
     count = x.numel() // channels
@@ -94,9 +90,7 @@ def terms_of_statistics(
         count: all pixels.
         scale: w/σ.
         sums: `gradient_sums` over all pixels.
-        mean: of the batch.
-        var: of the batch.
-        eps: added to it.
+        mean, var: of the batch; eps is added to the latter.
     """
     grad_weight, grad_bias = sums
     slope, offset = -scale * (var + eps).rsqrt() * grad_weight / count, -scale * grad_bias / count
@@ -177,12 +171,7 @@ class BatchNorm2d(nn.BatchNorm2d):
         return narrow
 
     def take_in(self, mean: Tensor, var: Tensor) -> None:
-        """Moves the running statistics towards a batch's.
-
-        Args:
-            mean: of each channel, C.
-            var: of each channel, unbiased, C.
-        """
+        """Moves the running statistics towards a batch's mean and unbiased variance, C each."""
         assert self.running_mean is not None
         assert self.running_var is not None
         assert self.num_batches_tracked is not None

@@ -46,13 +46,7 @@ def normalized_and_pooled(norm: Any, pool: Any, x: Tensor) -> Tensor:
 
 
 def pools_first(norm: Any, pool: nn.Module, x: Tensor) -> bool:
-    """Whether pooling first gives the same, and faster: in training on a CPU, many pixels, channels_last.
-
-    Args:
-        norm: what comes first in the model.
-        pool: what comes behind.
-        x: N×C×H×W.
-    """
+    """Whether pooling N×C×H×W first gives the same, and faster: in training on a CPU, many pixels, channels_last."""
     if not (
         torch.is_grad_enabled()
         and x.device.type == "cpu"

@@ -42,12 +42,9 @@ class Block(nn.Module):
     """Two 3×3 convolutions with batch normalisation, and the shortcut around them.
 
     Args:
-        in_channels: channels of the input.
-        out_channels: channels of the output.
+        in_channels, out_channels: of the input and of the output.
         stride: of the first convolution.
-        shortcut: `A`, `B` or `none` (no connection: the plain network).
-        activation: name of the non-linearity.
-        separable: depthwise-separable convolutions.
+        shortcut, activation, separable: see `ResNet`.
         momentum: of batch normalisation.
     """
 
