@@ -72,8 +72,8 @@ class ImageData(ABC):
 
     name: str
     classes: tuple[str, ...]
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    mean: Sequence[float]
+    std: Sequence[float]
     val_size: int
     split_seed: int
     train_limit: int | None

@@ -88,7 +88,7 @@ class ImageFolder(ImageData):
         self.root = Path(root or os.devnull).expanduser().absolute()
         self.image_shape, self.white = (size, size, 3), white
         self.split_seed, self.train_limit, self.batch_size = split_seed, train_limit, batch_size
-        self.mean, self.std = ((float(r), float(g), float(b)) for r, g, b in (mean, std))
+        self.mean, self.std = tuple(map(float, mean)), tuple(map(float, std))
         self.classes = tuple(classes or classes_in(self.root) or ())
         self._val_folder = val_size is None and bool(listed(self.root, VAL).files)
         self.val_size = _val_count(self.root, val_size)
