@@ -183,22 +183,6 @@ def test_no_pickle_is_loaded_before_its_checksum(tiny, tmp_path):
     assert not (tmp_path / "broken-into").exists()
 
 
-def test_pickles_written_by_python_3_are_read_too(tiny):
-    batches = {}
-    for part, names in (("train", tiny.spec.train_pickles), ("test", tiny.spec.test_pickles)):
-        per_batch = np.split(tiny.arrays[f"{part}_images"], len(names))
-        labels = np.split(tiny.arrays[f"{part}_labels"], len(names))
-        for name, images, numbers in zip(names, per_batch, labels, strict=True):
-            data = images.transpose(0, 3, 1, 2).reshape(len(images), -1)
-            batches[name] = pickle.dumps({"data": data, "labels": numbers.tolist()}, protocol=2)
-    spec = replace(
-        tiny.spec,
-        train_pickles={name: md5(batches[name]) for name in tiny.spec.train_pickles},
-        test_pickles={name: md5(batches[name]) for name in tiny.spec.test_pickles},
-    )
-    spec.verify(decode_pickles(batches.items(), spec))
-
-
 @pytest.mark.parametrize("lost", ["data_batch_3.png", "test_batch.png", "train_lables.json"])
 def test_a_sheet_that_is_not_there_is_named(tiny, lost):
     files = [(name, content) for name, content in tiny.pngs.items() if name != lost]
