@@ -1,6 +1,5 @@
 """The augmentations' settings, their YAMLs, and torchvision's transforms as one of them."""
 
-import random
 import re
 from unittest.mock import MagicMock
 
@@ -118,26 +117,6 @@ def test_a_trial_of_transforms_leaves_right_ones_alone(transforms):
     before = torch.get_rng_state()
     TransformsV2(transforms).try_out((32, 32, 3))
     assert torch.equal(torch.get_rng_state(), before)
-
-
-def test_transforms_draw_for_each_image_by_itself(images):
-    same = images[:1].expand(20, -1, -1, -1)
-    x, _ = epoch_of(TransformsV2([v2.RandomCrop(32, padding=4)]), same, batch_size=20)
-    assert len({image.numpy().tobytes() for image in x}) > 12
-
-
-def test_transforms_depend_on_seed_and_epoch_alone_and_leave_no_trace(images):
-    augmentation = built("trivial_augment")
-    torch.manual_seed(1)
-    before = torch.get_rng_state()
-    first, _ = epoch_of(augmentation, images)
-    assert torch.equal(torch.get_rng_state(), before)
-    torch.manual_seed(2)
-    random.seed(2)
-    np.random.seed(2)
-    assert torch.equal(epoch_of(augmentation, images, batch_size=5)[0], first)
-    assert not torch.equal(epoch_of(augmentation, images, epoch=1)[0], first)
-    assert not torch.equal(epoch_of(augmentation, images, seed=1)[0], first)
 
 
 def test_transforms_draw_as_by_hand_and_leave_other_devices_generators_alone(images, monkeypatch):
