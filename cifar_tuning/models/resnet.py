@@ -64,16 +64,16 @@ class Block(nn.Module):
         self.conv2 = conv3x3(out_channels, out_channels, separable=separable, bias=False, padding=1)
         self.norm2 = BatchNorm2d(out_channels, momentum=momentum)
         self.activation = ACTIVATIONS[activation]()
-        self.shortcut: nn.Module | None = None
-        if shortcut != "none":
+        self.shortcut: nn.Module | None
+        if shortcut == "none":
+            self.shortcut = None
+        elif in_channels == out_channels:
             self.shortcut = nn.Identity()
-            if in_channels != out_channels and shortcut == "A":
-                self.shortcut = PaddedShortcut(out_channels - in_channels, stride)
-            elif in_channels != out_channels:
-                self.shortcut = nn.Sequential(
-                    Conv2d(in_channels, out_channels, 1, stride=stride, bias=False),
-                    BatchNorm2d(out_channels, momentum=momentum),
-                )
+        elif shortcut == "A":
+            self.shortcut = PaddedShortcut(out_channels - in_channels, stride)
+        else:
+            projection = Conv2d(in_channels, out_channels, 1, stride=stride, bias=False)
+            self.shortcut = nn.Sequential(projection, BatchNorm2d(out_channels, momentum=momentum))
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps N×in_channels×H×W to N×out_channels×H/stride×W/stride."""
