@@ -1,4 +1,4 @@
-"""A folder made anew beside the one whose place it takes: whoever looks finds the old or the new one, never a part."""
+"""Folders made anew beside those whose place they take, so that nobody finds a part of one."""
 
 import logging
 import shutil
