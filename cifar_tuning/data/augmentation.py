@@ -13,13 +13,23 @@ import torch
 from torch import Tensor
 
 from cifar_tuning.numeric import is_whole
-from cifar_tuning.option_rules import raise_all
+from cifar_tuning.option_rules import Rule, broken, raise_all
 
 # Which stream of an epoch's random numbers; a new use gets a new number.
 ORDER_STREAM, AUGMENTATION_STREAM, SIDE_STREAM, CUTOUT_STREAM, MIXUP_STREAM = range(5)
 
 MAX_PADDING = 32
 ALTERNATING = "alternating"
+RULES = {
+    "padding": Rule(
+        lambda value: is_whole(value, 0, MAX_PADDING), f"a whole number between 0 and {MAX_PADDING} (pixels)"
+    ),
+    "flip": Rule(
+        lambda value: value == ALTERNATING or (isinstance(value, int | float) and 0 <= value <= 1),
+        f"a probability between 0 and 1, or true, false or {ALTERNATING}",
+    ),
+    "cutout": Rule(lambda value: is_whole(value, 0), "a whole number, 0 or above (pixels)"),
+}
 
 # Takes a batch, uint8 B×H×W×C, and its number in the epoch; gives uint8, or float on 0..255, of that shape.
 Augment = Callable[[Tensor, int], Tensor]
@@ -84,11 +94,6 @@ class NoAugmentation(Augmentation):
 
     ahead = True
 
-    @staticmethod
-    def check() -> list[str]:
-        """Nothing can be wrong with no settings."""
-        return []
-
     def start(self, plan: Plan) -> Augment:
         """Return the identity."""
         return lambda images, batch: images
@@ -132,20 +137,9 @@ class CropFlip(Augmentation):
         self.flip = 0.5 if isinstance(flip, str) else 0.5 * flip if isinstance(flip, bool) else float(flip)
 
     @staticmethod
-    def check(*, padding: object, flip: object, cutout: object) -> list[str]:
+    def check(**options: object) -> list[str]:
         """Problems of the given settings, one line each; an empty list when the constructor takes them."""
-        problems = []
-        if not is_whole(padding, 0, MAX_PADDING):
-            problems.append(
-                f"augmentation.padding={padding}: must be a whole number between 0 and {MAX_PADDING} (pixels)"
-            )
-        if flip != ALTERNATING and (not isinstance(flip, int | float) or not 0 <= flip <= 1):
-            problems.append(
-                f"augmentation.flip={flip}: must be a probability between 0 and 1, or true, false or {ALTERNATING}"
-            )
-        if not is_whole(cutout, 0):
-            problems.append(f"augmentation.cutout={cutout}: must be a whole number, 0 or above (pixels)")
-        return problems
+        return broken("augmentation", RULES, options)
 
     def draw(self, count: int, *, seed: int, epoch: int, order: np.ndarray | None = None) -> CropFlipDraws:
         """The draws of an epoch of `count` images, which stand in the given order (that of their indices if None)."""

@@ -2,7 +2,7 @@
 
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,8 +14,10 @@ from torch import Tensor
 from cifar_tuning.data.split import stratified_split, stratified_subset
 from cifar_tuning.errors import ConfigError, DataError
 from cifar_tuning.numeric import is_whole
+from cifar_tuning.option_rules import Rule, broken
 
-MAX_SEED = 2**32 - 1
+_MAX_SEED = 2**32 - 1
+SEED = Rule(lambda value: is_whole(value, 0, _MAX_SEED), f"a whole number between 0 and {_MAX_SEED}")
 
 
 @dataclass(frozen=True)
@@ -60,19 +62,22 @@ class ImageData(ABC):
         name: as in `data=NAME`.
         classes: names in the order of the labels.
         mean, std: of each channel of the training images, on the scale 0..1.
-        batch_size, val_size, split_seed, train_limit: see `conf/data`.
+        val_size: of the training images, so many validate, stratified by class; 0: none.
+        split_seed: decides, alone, which they are.
+        train_limit: so many training images are used, stratified by class; None: all.
+        batch_size: images in a training batch.
         image_shape: height, width, channels.
         border: black pixels on each side that are part of it.
     """
 
     name: str
     classes: tuple[str, ...]
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-    batch_size: int
+    mean: Sequence[float]
+    std: Sequence[float]
     val_size: int
     split_seed: int
     train_limit: int | None
+    batch_size: int
     image_shape: tuple[int, int, int] = (32, 32, 3)
     border: int = 0
 
@@ -112,14 +117,8 @@ class ImageData(ABC):
         """
         stored, labels = self._arrays("train")
         self._check_scale()
-        problems = check_settings(  # a class of the user's may have no `check`
-            images=len(labels),
-            val_size=self.val_size,
-            train_limit=self.train_limit,
-            batch_size=self.batch_size,
-            split_seed=self.split_seed,
-        )
-        if problems:
+        settings = {key: getattr(self, key) for key in ("val_size", "train_limit", "batch_size", "split_seed")}
+        if problems := check_settings(len(labels), settings):  # a class of the user's may have no `check`
             raise ConfigError(problems)
         train, val = self._split(labels)
         if self.train_limit is not None:
@@ -169,11 +168,7 @@ class ImageData(ABC):
         A GPU would meet one that does not with an error that ends the process; in a test set it is never predicted.
         """
         is_number = labels.dtype.kind in "iufb"
-        if is_number and not len(labels):
-            return
-        with np.errstate(invalid="ignore"):  # of what is not finite
-            whole = is_number and (labels == labels.astype(int)).all()
-        if whole and 0 <= labels.min() <= labels.max() < len(self.classes):
+        if is_number and np.isin(labels, np.arange(len(self.classes))).all():
             return
         found = f"they go from {labels.min()} to {labels.max()}" if is_number else f"they are of type {labels.dtype}"
         raise DataError(
@@ -205,50 +200,34 @@ def check_root(root: object) -> list[str]:
     return [] if right else [f"data.root={root}: must be the path of a folder"]
 
 
-def check_settings(
-    *, images: int, val_size: object, train_limit: object, batch_size: object, split_seed: object
-) -> list[str]:
+def check_settings(images: int, options: Mapping[str, object]) -> list[str]:
     """Problems of the settings of a dataset that sets validation images apart, one line each.
 
     Args:
         images: of training, with those that validate.
-        val_size, train_limit, batch_size, split_seed: as configured.
+        options: as configured, `val_size` and those of `check_shared` among them.
     """
-    problems, held_back, reason = [], 0, f"{images:,} images"
-    if not is_whole(val_size, 0, images - 1):
-        problems.append(f"data.val_size={val_size}: must be between 0 and {images - 1} ({reason})")
-    else:
-        held_back, reason = val_size, f"{reason} minus data.val_size={val_size}"
-    return problems + check_shared(
-        available=images - held_back,
-        reason=reason,
-        train_limit=train_limit,
-        batch_size=batch_size,
-        split_seed=split_seed,
-    )
+    val_size, reason = options["val_size"], f"{images:,} images"
+    if is_whole(val_size, 0, images - 1):
+        return check_shared(images - val_size, f"{reason} minus data.val_size={val_size}", options)
+    problem = f"data.val_size={val_size}: must be between 0 and {images - 1} ({reason})"
+    return [problem, *check_shared(images, reason, options)]
 
 
-def check_shared(
-    *, available: int, reason: str, train_limit: object, batch_size: object, split_seed: object
-) -> list[str]:
-    """Problems of the settings that every dataset has.
+def check_shared(available: int, reason: str, options: Mapping[str, object]) -> list[str]:
+    """Problems of the settings that every dataset has, one line each.
 
     Args:
         available: training images before `train_limit`.
         reason: why it is so many, for the message.
-        train_limit, batch_size, split_seed: as configured.
-
-    Returns:
-        One line for each problem, in the form `key=value: what is allowed`.
+        options: as configured, `train_limit`, `batch_size` and `split_seed` among them.
     """
-    problems = []
-    size, why = available, reason
+    problems, size, why = [], available, reason
+    train_limit, batch_size = options["train_limit"], options["batch_size"]
     if train_limit is not None and not is_whole(train_limit, 1, available):
         problems.append(f"data.train_limit={train_limit}: must be between 1 and {available} ({reason}), or null")
     elif isinstance(train_limit, int):
         size, why = train_limit, f"data.train_limit={train_limit}"
     if not is_whole(batch_size, 1, size):
         problems.append(f"data.batch_size={batch_size}: must be between 1 and {size} ({why})")
-    if not is_whole(split_seed, 0, MAX_SEED):
-        problems.append(f"data.split_seed={split_seed}: must be a whole number between 0 and {MAX_SEED}")
-    return problems
+    return problems + broken("data", {"split_seed": SEED}, options)

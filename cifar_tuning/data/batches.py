@@ -246,10 +246,8 @@ class EvalBatches(_Batches):
     Args:
         images: uint8 M×H×W×C.
         labels: int64 N.
-        rows: int64 N: image i is images[rows[i]]. None: the images are in order, M = N.
         batch_size: images in a batch; it may be larger than in training.
-        mean, std: of each channel, on the scale 0..1.
-        device: where the batches are made and used.
+        rows, mean, std, device: see `TrainBatches`.
 
     Raises:
         ValueError: the shapes don't fit, or the batch size is below one.

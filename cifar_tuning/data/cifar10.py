@@ -1,6 +1,7 @@
 """CIFAR-10: 50,000 training and 10,000 test images of 32×32 pixels in ten classes."""
 
 from collections.abc import Sequence
+from dataclasses import KW_ONLY, InitVar, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,15 +16,13 @@ from cifar_tuning.option_rules import raise_all
 TRAIN_IMAGES = 50_000
 
 
+@dataclass(eq=False)
 class CIFAR10(ImageData):
     """Real CIFAR-10, fetched at the first use; `conf/data/cifar10.yaml` is this constructor.
 
     Args:
         root: folder that holds the data, or files put there by hand.
-        val_size: images set apart from the 50,000 for validation, stratified by class; 0: all are trained on.
-        split_seed: decides, alone, which they are.
-        train_limit: use only so many training images, stratified; None for all.
-        batch_size: images in a training batch.
+        val_size, split_seed, train_limit, batch_size: see `ImageData`.
         spec: what the dataset must be; another one only in tests.
         sources: where it may come from; None for the usual ones.
 
@@ -36,40 +35,24 @@ class CIFAR10(ImageData):
     mean = (0.4914, 0.4822, 0.4465)
     std = (0.2470, 0.2435, 0.2616)
 
-    def __init__(
-        self,
-        root: str | Path = PROJECT_ROOT / "data",
-        *,
-        val_size: int = 5000,
-        split_seed: int = 0,
-        train_limit: int | None = None,
-        batch_size: int = 128,
-        spec: Spec = CIFAR10_SPEC,
-        sources: Sequence[Source] | None = None,
-    ) -> None:
-        problems = self.check(
-            root=root, val_size=val_size, split_seed=split_seed, train_limit=train_limit, batch_size=batch_size
-        )
-        raise_all(problems)
-        self.root = Path(root).expanduser().absolute()
-        self.val_size = val_size
-        self.split_seed = split_seed
-        self.train_limit = train_limit
-        self.batch_size = batch_size
+    root: str | Path = PROJECT_ROOT / "data"
+    _: KW_ONLY
+    val_size: int = 5000
+    split_seed: int = 0
+    train_limit: int | None = None
+    batch_size: int = 128
+    spec: InitVar[Spec] = CIFAR10_SPEC
+    sources: InitVar[Sequence[Source] | None] = None
+
+    def __post_init__(self, spec: Spec, sources: Sequence[Source] | None) -> None:
+        raise_all(self.check(**vars(self)))
+        self.root = Path(self.root).expanduser().absolute()
         self._store = Store(self.root, spec, default_sources() if sources is None else sources)
 
     @staticmethod
-    def check(
-        *, root: object, val_size: object, split_seed: object, train_limit: object, batch_size: object
-    ) -> list[str]:
+    def check(**options: object) -> list[str]:
         """Problems of the given settings, one line each; an empty list when the constructor takes them."""
-        return check_root(root) + check_settings(
-            images=TRAIN_IMAGES,
-            val_size=val_size,
-            train_limit=train_limit,
-            batch_size=batch_size,
-            split_seed=split_seed,
-        )
+        return check_root(options["root"]) + check_settings(TRAIN_IMAGES, options)
 
     def arrays(self, part: str) -> tuple[np.ndarray, np.ndarray]:
         """Memory-mapped uint8 images N×32×32×3 and uint8 labels N of "train" (all 50,000) or "test"."""

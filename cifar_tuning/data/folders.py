@@ -28,20 +28,20 @@ class Listed(NamedTuple):
 
     labels: tuple[str, ...]
     files: tuple[Path, ...]
-    others: tuple[tuple[str, int], ...]
+    others: Counter[str]
     groups: tuple[str, ...] = ()
 
 
 @functools.cache  # a job builds its data several times, and a hundred thousand files take a while to list
 def listed(root: Path, part: str) -> Listed:
     """Returns the images of a part with the names of their classes; links to folders are followed."""
-    found: list[tuple[str, Path]] = []
-    others: Counter[str] = Counter()
+    labels, files, others = list[str](), list[Path](), Counter[str]()
     for folder in class_folders(root / part):
         images, passed_over = images_in(folder)
-        found += [(class_of(folder), file) for file in images]
+        labels += [class_of(folder)] * len(images)
+        files += images
         others += passed_over
-    return Listed(tuple(name for name, _ in found), tuple(file for _, file in found), tuple(others.most_common()))
+    return Listed(tuple(labels), tuple(files), others)
 
 
 def images_in(folder: Path) -> tuple[list[Path], Counter[str]]:

@@ -4,27 +4,47 @@ import functools
 import logging
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
-from cifar_tuning.data.base import MAX_SEED, ImageData, Splits, array_set, check_shared
+from cifar_tuning.data.base import SEED, ImageData, Splits, array_set, check_root, check_shared
 from cifar_tuning.data.decoded import Decoded
 from cifar_tuning.data.folders import TEST, TRAIN, VAL
 from cifar_tuning.data.listing import OPTIONS, Listing, some
 from cifar_tuning.data.split import grouped_split, stratified_subset
 from cifar_tuning.errors import DataError
 from cifar_tuning.numeric import is_number, is_whole
-from cifar_tuning.option_rules import raise_all
+from cifar_tuning.option_rules import UP_TO_ONE, Rule, broken, raise_all
 
 log = logging.getLogger(__name__)
 
-LEAST_SIDE, MOST_SIDE = 8, 512
+SIDES = 8, 512  # the smallest and the largest
 # Of the training images, where no folder and no option says which validate.
 VAL_SHARE = 0.1
 MOST_WHITE = 65535
+
+
+def _are_names(classes: Any) -> bool:
+    are_texts = isinstance(classes, list | tuple) and all(isinstance(one, str) for one in classes)
+    return are_texts and len(set(classes)) == len(classes)
+
+
+def _three_shares(value: object) -> bool:
+    return isinstance(value, list | tuple) and len(value) == 3 and all(map(UP_TO_ONE.holds, value))
+
+
+_SHARES = "a number for each of three channels, on the scale 0..1"
+RULES = {
+    "size": Rule(lambda value: is_whole(value, *SIDES), f"a whole number from {SIDES[0]} to {SIDES[1]} (pixels)"),
+    "white": Rule(lambda value: is_whole(value, 255, MOST_WHITE), f"a whole number from 255 to {MOST_WHITE}"),
+    "mean": Rule(_three_shares, _SHARES),
+    "std": Rule(lambda value: _three_shares(value) and 0 not in value, _SHARES),
+    "classes": Rule(lambda value: value is None or _are_names(value), "a list of different names, or null"),
+}
 
 
 class ImageFolder(ImageData):
@@ -45,12 +65,9 @@ class ImageFolder(ImageData):
             folder will do that has images in `test` alone.
         size: side of the square in pixels, 8 … 512.
         white: which number is white in a grey image of sixteen bits, 255 … 65535.
-        val_size: of the training images, so many validate, or such a share of them, stratified by class; 0: none. None:
-            the images in `root/val/CLASS/` or for val, if there are any, else a tenth. With `group_column` it is about
-            so many, for groups are whole.
-        split_seed: decides, alone, which they are.
-        train_limit: use only so many training images, stratified; None for all.
-        batch_size: images in a training batch.
+        val_size: number or share of the training images. None: those in `root/val/CLASS/` or for val, if there are any,
+            else a tenth. With `group_column` it is about so many, for groups are whole.
+        split_seed, train_limit, batch_size: see `ImageData`.
         mean, std: of each channel, on the scale 0..1; the default is ImageNet's, as torchvision's weights want it.
 
     Raises:
@@ -78,65 +95,36 @@ class ImageFolder(ImageData):
         mean: Sequence[float] = (0.485, 0.456, 0.406),
         std: Sequence[float] = (0.229, 0.224, 0.225),
     ) -> None:
+        raise_all(ImageFolder.check(**locals()))
         options = (labels, file_column, label_column, group_column, split_column)
-        listing = dict(zip(OPTIONS, options, strict=True))
-        problems = self.check(
-            root=root,
-            **listing,
-            classes=classes,
-            size=size,
-            white=white,
-            val_size=val_size,
-            split_seed=split_seed,
-            train_limit=train_limit,
-            batch_size=batch_size,
-            mean=mean,
-            std=std,
-        )
-        raise_all(problems)
-        self._listing = Listing.of(root, **listing) if root else Listing(Path(os.devnull))
+        self._listing = Listing.of(root or os.devnull, **dict(zip(OPTIONS, options, strict=True)))
         self.root = self._listing.root
         self.image_shape, self.white = (size, size, 3), white
         self.split_seed, self.train_limit, self.batch_size = split_seed, train_limit, batch_size
-        self.mean, self.std = ((float(r), float(g), float(b)) for r, g, b in (mean, std))
+        self.mean, self.std = tuple(map(float, mean)), tuple(map(float, std))
         self.classes = tuple(classes or self._listing.classes or ())
         self._val_given = val_size is None and bool(self._listing.part(VAL).files)
         self._size = _val_count(self._listing, val_size)
         self.val_size = _set_apart(self._listing, self._size, split_seed)
 
     @staticmethod
-    def check(
-        *,
-        root: object,
-        classes: object,
-        size: object,
-        white: object,
-        val_size: object,
-        split_seed: object,
-        train_limit: object,
-        batch_size: object,
-        mean: object,
-        std: object,
-        **listing: object,
-    ) -> list[str]:
+    def check(**options: Any) -> list[str]:
         """Problems of the given settings, one line each; an empty list when the constructor takes them."""
-        problems = _problems_of_pixels(size, white, mean, std)
-        if classes is not None and not _are_names(classes):
-            return [*problems, f"data.classes={classes}: must be a list of different names, or null"]
-        if root is None and classes:
+        problems, root, classes = broken("data", RULES, options), options["root"], options["classes"]
+        if not RULES["classes"].holds(classes) or (root is None and classes):
             return problems
-        if not isinstance(root, str | Path) or not str(root).strip():
-            return [*problems, f"data.root={root}: must be the path of a folder"]
+        if wrong := check_root(root):
+            return problems + wrong
         try:
-            found = Listing.of(root, **listing)
-            wrong = found.problem(classes)  # type: ignore[arg-type]
+            listing = Listing.of(root, **{name: options[name] for name in OPTIONS})
+            problem = listing.problem(classes)
         except ValueError as error:
-            wrong = str(error)
-        if wrong is not None:
-            return [*problems, wrong]
-        if not found.part(TRAIN).files:  # for predictions
+            problem = str(error)
+        if problem is not None:
+            return [*problems, problem]
+        if not listing.part(TRAIN).files:  # for predictions
             return problems
-        return problems + _counted_problems(found, val_size, train_limit, batch_size, split_seed)
+        return problems + _counted_problems(listing, options)
 
     def load(self) -> Splits:
         """The training and validation images, decoded when needed; doesn't open the test set.
@@ -168,7 +156,7 @@ class ImageFolder(ImageData):
             f"{self.root}: {len(splits.train):,} images of {len(self.classes)} classes ({min(counts.values()):,} to "
             f"{max(counts.values()):,} of each in {listing.place(TRAIN)}) are trained on, {len(splits.val):,} validate"
         )
-        if others := Counter(dict(listing.part(TRAIN).others)) + Counter(dict(listing.part(VAL).others)):
+        if others := listing.part(TRAIN).others + listing.part(VAL).others:
             text += f"; passed over: {some([f'{count:,} {end}' for end, count in others.most_common()])}"
         _once(logging.INFO, text)
         for chosen, what in ((splits.train, "is trained on"), (splits.val, "validates")):
@@ -207,31 +195,9 @@ def _once(level: int, text: str) -> None:
     log.log(level, text)
 
 
-def _problems_of_pixels(size: object, white: object, mean: object, std: object) -> list[str]:
-    problems = []
-    if not is_whole(size, LEAST_SIDE, MOST_SIDE):
-        problems.append(f"data.size={size}: must be a whole number from {LEAST_SIDE} to {MOST_SIDE} (pixels)")
-    if not is_whole(white, 255, MOST_WHITE):
-        problems.append(f"data.white={white}: must be a whole number from 255 to {MOST_WHITE}")
-    for name, value in (("mean", mean), ("std", std)):
-        if not _three_shares(value) or (name == "std" and 0 in value):  # type: ignore[operator]
-            problems.append(f"data.{name}={value}: must be a number for each of three channels, on the scale 0..1")
-    return problems
-
-
-def _are_names(classes: object) -> bool:
-    return (
-        isinstance(classes, list | tuple)
-        and all(isinstance(one, str) for one in classes)
-        and len(set(classes)) == len(classes)
-    )
-
-
-def _counted_problems(
-    listing: Listing, val_size: object, train_limit: object, batch_size: object, split_seed: object
-) -> list[str]:
+def _counted_problems(listing: Listing, options: Mapping[str, Any]) -> list[str]:
     """Returns what the numbers of images do not allow, and what is wrong with the options of all datasets."""
-    images, val = len(listing.part(TRAIN).files), listing.place(VAL)
+    images, val, val_size = len(listing.part(TRAIN).files), listing.place(VAL), options["val_size"]
     there = f"{images:,} images in {listing.place(TRAIN)}"
     share = is_number(val_size) and 0 < val_size < 1
     if val_size is not None and not share and not is_whole(val_size, 0, images - 1):
@@ -241,8 +207,9 @@ def _counted_problems(
         ]
     if val_size not in (None, 0) and listing.part(VAL).files:
         return [f"data.val_size={val_size}: the images in {val} validate; leave it null (or 0, for no validation)"]
-    size = 0 if listing.part(VAL).files else _val_count(listing, val_size)  # type: ignore[arg-type]
-    apart = _set_apart(listing, size, split_seed if is_whole(split_seed, 0, MAX_SEED) else 0)
+    size = 0 if listing.part(VAL).files else _val_count(listing, val_size)
+    seed = options["split_seed"]
+    apart = _set_apart(listing, size, seed if SEED.holds(seed) else 0)
     if apart:
         there += f", {apart} of which validate"
     elif size:
@@ -250,13 +217,7 @@ def _counted_problems(
         return [
             f"data.group_column={column}: no class has two groups, so none can validate; data.val_size=0 trains on all"
         ]
-    return check_shared(
-        available=images - apart,
-        reason=there,
-        train_limit=train_limit,
-        batch_size=batch_size,
-        split_seed=split_seed,
-    )
+    return check_shared(images - apart, there, options)
 
 
 def _val_count(listing: Listing, val_size: float | None) -> int:
@@ -278,9 +239,3 @@ def _set_apart(listing: Listing, size: int, split_seed: int) -> int:
 def _grouped(listing: Listing, size: int, split_seed: int) -> tuple[np.ndarray, np.ndarray]:
     images = listing.part(TRAIN)
     return grouped_split(images.labels, images.groups, size, split_seed)
-
-
-def _three_shares(value: object) -> bool:
-    return (
-        isinstance(value, list | tuple) and len(value) == 3 and all(is_number(one) and 0 <= one <= 1 for one in value)
-    )

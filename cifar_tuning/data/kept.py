@@ -5,7 +5,6 @@ import hashlib
 import logging
 import os
 import shutil
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -15,6 +14,7 @@ from weakref import WeakValueDictionary
 import numpy as np
 from filelock import FileLock, Timeout
 
+from cifar_tuning.data.scratch import made_anew
 from cifar_tuning.errors import DataError
 from cifar_tuning.files import cache_folder
 from cifar_tuning.locked import locked
@@ -95,25 +95,16 @@ class Kept:
         return arrays
 
     def _fill(self, write: Callable[[Path], None]) -> None:
-        """Makes the arrays in a folder beside the one for them, which it then replaces."""
         if self.path.exists():
             log.warning("Images in %s came, went or changed since they were last used", self.source)
-        for stale in self.path.parent.glob(f".{self.path.name}-*"):  # left by a process that was killed
-            shutil.rmtree(stale, ignore_errors=True)
         _remove_unused(self.path.parent)
-        free = shutil.disk_usage(self.path.parent).free
-        if self.needed > free:
-            raise OSError(errno.ENOSPC, f"{gigabytes(self.needed)} are needed, {gigabytes(free)} are free")
-        scratch = Path(tempfile.mkdtemp(dir=self.path.parent, prefix=f".{self.path.name}-"))
-        try:
-            scratch.joinpath("new").mkdir(mode=0o700)  # nobody else may see them, who may not see the files perhaps
-            write(scratch / "new")
-            (scratch / "new" / _KEY).write_text(self.key)
-            if self.path.exists():
-                self.path.rename(scratch / "replaced")  # whoever has it mapped keeps it
-            (scratch / "new").rename(self.path)
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
+        # Nobody else may see them, who may not see the files perhaps.
+        with made_anew(self.path, f".{self.path.name}-", mode=0o700) as new:
+            free = shutil.disk_usage(new).free
+            if self.needed > free:
+                raise OSError(errno.ENOSPC, f"{gigabytes(self.needed)} are needed, {gigabytes(free)} are free")
+            write(new)
+            (new / _KEY).write_text(self.key)
 
 
 def key_of_files(folder: Path, files: Sequence[Path]) -> str:

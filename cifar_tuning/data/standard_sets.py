@@ -34,8 +34,8 @@ class StandardSet:
     images: Mapping[str, int]
     side: int
     classes: tuple[str, ...]
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
     files: Mapping[str, Sequence[str]]
     archives: Mapping[str, Sequence[str]]
     home: str
@@ -45,21 +45,16 @@ class StandardSet:
         """Returns what torchvision's class is given for "train" or "test"."""
         return {"split": part} if self.by_split else {"train": part == "train"}
 
-    def bordered(self, size: int) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
+    def bordered(self, size: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Returns mean and std of the training images within a black border.
 
         Args:
             size: of the images with it, in pixels.
         """
-        share = self.side**2 / size**2
-        red, green, blue = (mean * share for mean in self.mean)
+        share, channels = self.side**2 / size**2, zip(self.mean, self.std, strict=True)
         # E[x²] − E[x]², and black pixels add nothing to either.
-        stds = (
-            (share * (std**2 + mean**2) - (share * mean) ** 2) ** 0.5
-            for mean, std in zip(self.mean, self.std, strict=True)
-        )
-        r, g, b = stds
-        return (red, green, blue), (r, g, b)
+        stds = tuple((share * (std**2 + mean**2) - (share * mean) ** 2) ** 0.5 for mean, std in channels)
+        return tuple(mean * share for mean in self.mean), stds
 
 
 def _like_mnist(name: str, home: str, classes: tuple[str, ...], mean: float, std: float) -> StandardSet:

@@ -1,26 +1,30 @@
 """Made-up images that a small network learns in seconds: for tests and smoke runs, without a download."""
 
+from dataclasses import dataclass
+
 import numpy as np
 
-from cifar_tuning.data.base import MAX_SEED, ImageData, check_shared
+from cifar_tuning.data.base import SEED, ImageData, check_shared
 from cifar_tuning.numeric import is_whole
-from cifar_tuning.option_rules import raise_all
+from cifar_tuning.option_rules import Rule, broken, raise_all
 
 _CLASSES = 10
 _BLOCKS = 4  # a class's pattern is 4×4 coloured blocks of 8×8 pixels
+_NONE_OR_MORE = Rule(lambda value: is_whole(value, 0), "a whole number of at least 0")
+_ONE_OR_MORE = Rule(lambda value: is_whole(value, 1), "a whole number of at least 1")
+RULES = {"train_size": _ONE_OR_MORE, "val_size": _NONE_OR_MORE, "test_size": _ONE_OR_MORE, "data_seed": SEED}
 
 
+@dataclass(kw_only=True, eq=False)
 class Synthetic(ImageData):
     """Each class is a pattern of coloured blocks under noise; `conf/data/synthetic.yaml` is this constructor.
 
     The patterns are symmetric, so that a horizontal flip keeps the class, and coarse, so that a crop does.
 
     Args:
-        train_size, val_size, test_size: number of images; val_size may be 0.
-        train_limit: use only so many training images, stratified; None for all.
-        batch_size: images in a training batch.
+        train_size, test_size: number of images; the former without those that validate.
         data_seed: decides the images.
-        split_seed: decides which of them are trained on and which validate.
+        val_size, split_seed, train_limit, batch_size: see `ImageData`.
 
     Raises:
         ValueError: every problem that `check` finds.
@@ -31,67 +35,24 @@ class Synthetic(ImageData):
     mean = (0.5, 0.5, 0.5)
     std = (0.25, 0.25, 0.25)
 
-    def __init__(
-        self,
-        *,
-        train_size: int = 512,
-        val_size: int = 128,
-        test_size: int = 128,
-        train_limit: int | None = None,
-        batch_size: int = 64,
-        data_seed: int = 0,
-        split_seed: int = 0,
-    ) -> None:
-        problems = self.check(
-            train_size=train_size,
-            val_size=val_size,
-            test_size=test_size,
-            train_limit=train_limit,
-            batch_size=batch_size,
-            data_seed=data_seed,
-            split_seed=split_seed,
-        )
-        raise_all(problems)
-        self.train_size = train_size
-        self.val_size = val_size
-        self.test_size = test_size
-        self.train_limit = train_limit
-        self.batch_size = batch_size
-        self.data_seed = data_seed
-        self.split_seed = split_seed
+    train_size: int = 512
+    val_size: int = 128
+    test_size: int = 128
+    train_limit: int | None = None
+    batch_size: int = 64
+    data_seed: int = 0
+    split_seed: int = 0
+
+    def __post_init__(self) -> None:
+        raise_all(self.check(**vars(self)))
 
     @staticmethod
-    def check(
-        *,
-        train_size: object,
-        val_size: object,
-        test_size: object,
-        train_limit: object,
-        batch_size: object,
-        data_seed: object,
-        split_seed: object,
-    ) -> list[str]:
+    def check(**options: object) -> list[str]:
         """Problems of the given settings, one line each; an empty list when the constructor takes them."""
-        problems = [
-            f"data.{key}={value}: must be a whole number of at least {least}"
-            for key, value, least in (
-                ("train_size", train_size, 1),
-                ("val_size", val_size, 0),
-                ("test_size", test_size, 1),
-            )
-            if not is_whole(value, least)
-        ]
-        if not is_whole(data_seed, 0, MAX_SEED):
-            problems.append(f"data.data_seed={data_seed}: must be a whole number between 0 and {MAX_SEED}")
+        problems, train_size = broken("data", RULES, options), options["train_size"]
         if not is_whole(train_size, 1):
             return problems  # without it the rest can't be judged
-        return problems + check_shared(
-            available=train_size,
-            reason=f"data.train_size={train_size}",
-            train_limit=train_limit,
-            batch_size=batch_size,
-            split_seed=split_seed,
-        )
+        return problems + check_shared(train_size, f"data.train_size={train_size}", options)
 
     def arrays(self, part: str) -> tuple[np.ndarray, np.ndarray]:
         """uint8 images N×32×32×3 and uint8 labels N of "train" (with the validation images) or "test"."""

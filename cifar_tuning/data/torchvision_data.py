@@ -3,7 +3,6 @@
 import http.client
 import logging
 import shutil
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,12 +12,13 @@ import numpy as np
 from cifar_tuning import PROJECT_ROOT
 from cifar_tuning.data.base import ImageData, check_root, check_settings
 from cifar_tuning.data.kept import Kept, key_of_files
+from cifar_tuning.data.scratch import scratch
 from cifar_tuning.data.standard_sets import STANDARD_SETS
 from cifar_tuning.errors import DataError, full_disk
 from cifar_tuning.locked import locked
 from cifar_tuning.network import lend_certificates, socket_timeout
 from cifar_tuning.numeric import is_whole
-from cifar_tuning.option_rules import one_of, raise_all
+from cifar_tuning.option_rules import broken, one_of, raise_all
 from cifar_tuning.text import on_one_line
 
 log = logging.getLogger(__name__)
@@ -42,10 +42,7 @@ class TorchvisionData(ImageData):
         size: side of the images in pixels; they are not scaled, but get a black border (LeCun et al. 1998,
             "Gradient-Based Learning Applied to Document Recognition", section II.B: 28×28 within 32×32). None: as they
             are.
-        val_size: of the training images, so many validate, stratified by class; 0: all are trained on.
-        split_seed: decides, alone, which they are.
-        train_limit: use only so many training images, stratified; None for all.
-        batch_size: images in a training batch.
+        val_size, split_seed, train_limit, batch_size: see `ImageData`.
 
     Raises:
         ValueError: every problem that `check` finds.
@@ -62,16 +59,7 @@ class TorchvisionData(ImageData):
         train_limit: int | None = None,
         batch_size: int = 128,
     ) -> None:
-        problems = self.check(
-            dataset=dataset,
-            root=root,
-            size=size,
-            val_size=val_size,
-            split_seed=split_seed,
-            train_limit=train_limit,
-            batch_size=batch_size,
-        )
-        raise_all(problems)
+        raise_all(TorchvisionData.check(**locals()))
         self.name, self._known = dataset, STANDARD_SETS[dataset]
         self.root = Path(root).expanduser().absolute()
         side = self._known.side if size is None else size
@@ -81,33 +69,18 @@ class TorchvisionData(ImageData):
         self.train_limit, self.batch_size = train_limit, batch_size
 
     @staticmethod
-    def check(
-        *,
-        dataset: object,
-        root: object,
-        size: object,
-        val_size: object,
-        split_seed: object,
-        train_limit: object,
-        batch_size: object,
-    ) -> list[str]:
+    def check(**options: object) -> list[str]:
         """Problems of the given settings, one line each; an empty list when the constructor takes them."""
-        known = one_of(STANDARD_SETS)
-        if not known.holds(dataset):
-            return [f"data.dataset={dataset}: must be {known.expected}", *check_root(root)]
-        problems, one = check_root(root), STANDARD_SETS[str(dataset)]
+        problems, size = check_root(options["root"]), options["size"]
+        if unknown := broken("data", {"dataset": one_of(STANDARD_SETS)}, options):
+            return unknown + problems
+        one = STANDARD_SETS[str(options["dataset"])]
         if size is not None and (not is_whole(size, one.side, MOST_SIDE) or (size - one.side) % 2):
             problems.append(
                 f"data.size={size}: must be {one.side} (pixels), as the images are, or an even number more, for a "
                 f"black border, up to {MOST_SIDE}"
             )
-        return problems + check_settings(
-            images=one.images["train"],
-            val_size=val_size,
-            train_limit=train_limit,
-            batch_size=batch_size,
-            split_seed=split_seed,
-        )
+        return problems + check_settings(one.images["train"], options)
 
     def arrays(self, part: str) -> tuple[np.ndarray, np.ndarray]:
         """Memory-mapped uint8 images N×size×size×3 and int64 labels N of "train" or "test"."""
@@ -136,40 +109,36 @@ class TorchvisionData(ImageData):
             DataError: they can't be had; says what to do.
         """
         busy = f"Another process is fetching {self.name} into {self.root}; waiting for it"
-        prefix = f".{self.name}-fetching-"
         try:
             self.root.mkdir(parents=True, exist_ok=True)
             with locked(self.root / f".{self.name}.lock", busy):
                 if self._is_there(part):  # another process has been here while we waited
                     return
-                for stale in self.root.glob(f"{prefix}*"):  # left by a process that was killed
-                    shutil.rmtree(stale, ignore_errors=True)
-                # Files appear whole or not at all: torchvision takes one that is there for a whole one. Below root, not
-                # in /tmp, because a file is moved on one disk alone.
-                with tempfile.TemporaryDirectory(prefix=prefix, dir=self.root, ignore_cleanup_errors=True) as name:
-                    self._fetch_into(Path(name), part)
+                # Files appear whole or not at all: torchvision takes one that is there for a whole one.
+                with scratch(self.root, f".{self.name}-fetching-") as folder:
+                    self._fetch_into(folder, part)
         except OSError as error:
             raise DataError(
                 f"data.root={self.root}: {self.name} can't be stored there: {error.strerror or error}. Make room, or "
                 "choose a folder with data.root=PATH."
             ) from error
 
-    def _fetch_into(self, scratch: Path, part: str) -> None:
+    def _fetch_into(self, folder: Path, part: str) -> None:
         for archive in self._known.archives[part]:
             if (self.root / archive).is_file():  # a copy, as torchvision writes over one that is damaged
-                (scratch / archive).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(self.root / archive, scratch / archive)
+                (folder / archive).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(self.root / archive, folder / archive)
         try:
             lend_certificates()
             with socket_timeout(TIMEOUT):
-                self._torchvisions(scratch, part, download=True)
+                self._torchvisions(folder, part, download=True)
         except (OSError, http.client.HTTPException, RuntimeError) as error:  # the last is torchvision's own
             if full_disk(error) is not None or isinstance(error, PermissionError):
                 raise
             raise DataError(self._by_hand(error, self._known.archives[part])) from error
         for file in self._known.files[part]:
             (self.root / file).parent.mkdir(parents=True, exist_ok=True)
-            (scratch / file).replace(self.root / file)
+            (folder / file).replace(self.root / file)
         log.info("%s lies in %s", self.name, self.root)
 
     def _torchvisions(self, root: Path, part: str, **options: Any) -> Any:

@@ -27,18 +27,17 @@ class TransformsV2(Augmentation):
     """
 
     def __init__(self, transforms: Sequence[Callable[[Any], Any]]) -> None:
-        problems = self.check(transforms=transforms)
-        problems += [
-            f"augmentation.transforms[{index}]={transform}: must be a transform, given by its _target_"
-            for index, transform in enumerate(() if problems else transforms)
-            if not callable(transform)
-        ]
-        problems += [
-            f"augmentation.transforms[{index}]: Normalize would normalise the training images a second time: by the "
-            "data's mean and std they are behind the transforms, as the validation images are; leave it out"
-            for index, transform in enumerate(() if problems else transforms)
-            if _normalizes(transform)
-        ]
+        raise_all(self.check(transforms=transforms))
+        problems = []
+        for index, transform in enumerate(transforms):
+            key = f"augmentation.transforms[{index}]"
+            if not callable(transform):
+                problems.append(f"{key}={transform}: must be a transform, given by its _target_")
+            elif _normalizes(transform):
+                problems.append(
+                    f"{key}: Normalize would normalise the training images a second time: by the data's mean and std "
+                    "they are behind the transforms, as the validation images are; leave it out"
+                )
         raise_all(problems)
         self.transforms = list(transforms)
 
@@ -64,7 +63,7 @@ class TransformsV2(Augmentation):
         noise = torch.randint(256, image_shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
         place = torch.device(device)
         with torch.random.fork_rng(devices=[place] if place.type == "cuda" else []):
-            made = self._one(noise.to(place), 0, place)
+            made = self._one(noise.to(place), 0)
         if made.is_floating_point() and made.max() > 10 * 255:  # what adds noise may go a little beyond
             raise ValueError(
                 "augmentation.transforms: the numbers of a float image are from 0 to 1, not up to 255; "
@@ -80,20 +79,16 @@ class TransformsV2(Augmentation):
         def augment(images: Tensor, batch: int) -> Tensor:
             begin = batch * plan.batch_size
             with torch.random.fork_rng(devices=on_cuda):
-                return torch.stack(
-                    [
-                        self._one(image, seed, plan.device)
-                        for image, seed in zip(images, seeds[begin : begin + len(images)], strict=True)
-                    ]
-                )
+                mine = seeds[begin : begin + len(images)]
+                return torch.stack([self._one(image, seed) for image, seed in zip(images, mine, strict=True)])
 
         return augment
 
-    def _one(self, image: Tensor, seed: int, device: torch.device) -> Tensor:
+    def _one(self, image: Tensor, seed: int) -> Tensor:
         # Not `torch.manual_seed`, which seeds every device's generator: only these are put back.
         torch.default_generator.manual_seed(seed)
-        if device.type == "cuda":
-            with torch.cuda.device(device):
+        if image.is_cuda:
+            with torch.cuda.device(image.device):
                 torch.cuda.manual_seed(seed)
         result: Any = torchvision.tv_tensors.Image(image.permute(2, 0, 1))
         for transform in self.transforms:

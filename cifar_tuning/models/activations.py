@@ -9,8 +9,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from cifar_tuning.option_rules import broken, one_of, raise_all
-
 
 class _SwishFunction(torch.autograd.Function):
     """x·sigmoid(βx) that keeps only x for the backward pass.
@@ -77,13 +75,3 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
 
 # max(f(a), f(b)) = f(max(a, b)) for these, so max-pooling may go first and leave them a quarter of the work.
 MONOTONE = frozenset({"relu", "leaky_relu", "elu", "tanh"})
-
-
-def make_activation(name: str) -> nn.Module:
-    """Builds a non-linearity.
-
-    Raises:
-        ValueError: the name is not in `ACTIVATIONS`.
-    """
-    raise_all(broken("model", {"activation": one_of(ACTIVATIONS)}, {"activation": name}))
-    return ACTIVATIONS[name]()

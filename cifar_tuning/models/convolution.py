@@ -93,9 +93,7 @@ def pairs_pixels(
     Args:
         x: N×C×H×W.
         weight: out×C×kH×kW.
-        stride: of the convolution.
-        padding: of the convolution.
-        dilation: of the convolution.
+        stride, padding, dilation: of the convolution.
     """
     return (
         x.device.type == "cpu"

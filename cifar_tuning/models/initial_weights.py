@@ -5,7 +5,6 @@ import logging
 import re
 import sys
 from collections.abc import Mapping
-from contextlib import nullcontext
 from pathlib import Path
 from textwrap import shorten
 from typing import Any
@@ -56,10 +55,10 @@ def fetch(weights: Any) -> dict[str, Tensor]:
         file.parent.mkdir(parents=True, exist_ok=True)
         # PyTorch gives the file its name once it is whole, so nobody reads a part of it; but each process would fetch
         # one.
-        with locked(Path(f"{file}.lock"), f"Another process is downloading {file.name}; waiting for it"):
+        busy = f"Another process is downloading {file.name}; waiting for it"
+        with locked(Path(f"{file}.lock"), busy), socket_timeout(TIMEOUT):
             lend_certificates()
-            with nullcontext() if file.is_file() else socket_timeout(TIMEOUT):
-                return weights.get_state_dict(progress=sys.stderr.isatty(), check_hash=True)
+            return weights.get_state_dict(progress=sys.stderr.isatty(), check_hash=True)
     except (OSError, http.client.HTTPException, RuntimeError) as error:  # the last: a wrong checksum
         raise ConnectionError(
             f"model.weights={weights.name}: {weights.url} can't be downloaded ({error}); bring that file to "

@@ -26,12 +26,10 @@ def conv3x3(
     """A 3×3 convolution, or its depthwise-separable form (Howard et al. 2017, MobileNets, section 3.1).
 
     Args:
-        in_channels: channels of the input.
-        out_channels: channels of the output.
+        in_channels, out_channels: of the input and of the output.
         separable: depthwise 3×3 followed by pointwise 1×1 instead of one full convolution.
         bias: whether the (last) convolution has a bias.
-        stride: of the 3×3 part.
-        padding: of the 3×3 part.
+        stride, padding: of the 3×3 part.
     """
     if not separable:
         return Conv2d(in_channels, out_channels, 3, stride, padding, bias=bias)

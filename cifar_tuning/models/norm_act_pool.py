@@ -1,6 +1,6 @@
 """Normalisation, non-linearity and pooling behind a convolution; on a GPU in one pass over the images."""
 
-from typing import Protocol, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -8,21 +8,14 @@ from torch import Tensor, nn
 from cifar_tuning import kernels
 from cifar_tuning.models.activations import Swish
 from cifar_tuning.models.layers import is_hooked
-from cifar_tuning.models.pooling import normalized_and_pooled
-
-
-class ByKernel(Protocol):
-    """A batch norm that a kernel of our own computes together with what is behind it."""
-
-    def by_kernel(self, x: Tensor, activation: int = kernels.NONE, pooled: bool = False) -> Tensor | None:
-        """Returns what comes of all, or None where there is no such kernel; see `normalization.on_gpu`."""
+from cifar_tuning.models.pooling import normalized_and_pooled, numbers_of
 
 
 def activated(norm: nn.Module, activation: nn.Module, x: Tensor) -> Tensor:
     """Returns `activation(norm(x))`, the faster way where there is one.
 
     Args:
-        norm: any module; a batch norm may be computed together with what is behind it.
+        norm: any module; one with `by_kernel` (`BatchNorm2d`) may be computed together with what is behind it.
         activation: any module; a rectifier or Swish may be computed together with what is before it.
         x: N×C×H×W.
     """
@@ -36,8 +29,7 @@ def activated_and_pooled(
     """Returns `pool(activation(norm(x)))`, the faster way where there is one.
 
     Args:
-        norm: see `activated`.
-        activation: see `activated`.
+        norm, activation: see `activated`.
         pool: any module; an `nn.MaxPool2d(2)` may be computed together with what is before it.
         x: N×C×H×W.
         pool_first: whether that is the same as `activation(pool(norm(x)))`, which has a quarter of the work.
@@ -70,7 +62,7 @@ def _together(norm: nn.Module, activation: nn.Module, x: Tensor, pool: nn.Module
         return pooled(x, kind)
     # A class that inherits it may have changed what it stands for.
     if "by_kernel" in vars(type(norm)):
-        return cast("ByKernel", norm).by_kernel(x, kind, pool is not None)
+        return cast(Any, norm).by_kernel(x, kind, pool is not None)
     return None
 
 
@@ -78,7 +70,5 @@ def _halves(pool: nn.Module, x: Tensor) -> bool:
     """Whether a layer takes the largest of each 2×2 pixels, and none is left over."""
     if type(pool) is not nn.MaxPool2d or pool.return_indices or x.shape[2] % 2 or x.shape[3] % 2:
         return False
-    return all(
-        value in (wanted, (wanted, wanted))
-        for value, wanted in ((pool.kernel_size, 2), (pool.stride, 2), (pool.padding, 0), (pool.dilation, 1))
-    )
+    kernel, stride, padding, dilation, _ = numbers_of(pool)
+    return kernel == stride == [2, 2] and padding == [0, 0] and dilation == [1, 1]

@@ -20,13 +20,9 @@ LINE = 512
 
 
 def as_lines(x: Tensor) -> Tensor:
-    """Several pixels as one long line.
+    """Several pixels as one long line: a view of N×C×H×W in channels_last, lines × (k·C).
 
-    Args:
-        x: N×C×H×W in channels_last.
-
-    Returns:
-        a view of it, lines × (k·C): k is a power of two that divides the number of pixels, up to `LINE` numbers.
+    k is a power of two that divides the number of pixels; a line has at most `LINE` numbers.
     """
     channels, pixels = x.shape[1], 1
     count = x.numel() // channels
@@ -46,11 +42,6 @@ def repeated(each: Tensor, wide: Tensor) -> Tensor:
     return each.repeat(wide.shape[1] // len(each))
 
 
-def exact(dtype: torch.dtype) -> torch.dtype:
-    """The precision that statistics of images of a precision are kept in."""
-    return torch.float64 if dtype == torch.float64 else torch.float32
-
-
 def statistics(x: Tensor) -> tuple[Tensor, Tensor, int]:
     """Returns mean and biased variance of each channel, C each, and the number of pixels they are of.
 
@@ -58,7 +49,7 @@ def statistics(x: Tensor) -> tuple[Tensor, Tensor, int]:
     """
     wide = as_wide_image(x)
     # Running statistics that are not moved; without any, the results would be of the images' precision.
-    unused = torch.zeros(wide.shape[1], dtype=exact(x.dtype))
+    unused = torch.zeros(wide.shape[1], dtype=torch.promote_types(x.dtype, torch.float32))
     means, variances = (s.view(-1, x.shape[1]) for s in torch.batch_norm_update_stats(wide, unused, unused, 0.0))
     mean = means.mean(0)
     return mean, (variances + (means - mean).square_()).mean(0), x.numel() // x.shape[1]
@@ -99,9 +90,7 @@ def terms_of_statistics(
         count: all pixels.
         scale: w/σ.
         sums: `gradient_sums` over all pixels.
-        mean: of the batch.
-        var: of the batch.
-        eps: added to it.
+        mean, var: of the batch; eps is added to the latter.
     """
     grad_weight, grad_bias = sums
     slope, offset = -scale * (var + eps).rsqrt() * grad_weight / count, -scale * grad_bias / count
@@ -170,15 +159,7 @@ class _NarrowBatchNorm(torch.autograd.Function):
 
 
 class BatchNorm2d(nn.BatchNorm2d):
-    """PyTorch's batch normalisation, same values and gradients; faster for few channels on a CPU.
-
-    Args:
-        num_features: channels.
-        momentum: weight of a new batch in the running statistics.
-    """
-
-    def __init__(self, num_features: int, momentum: float = 0.1) -> None:
-        super().__init__(num_features, momentum=momentum)
+    """PyTorch's batch normalisation, same options, values and gradients; faster for few channels on a CPU."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalises N×C×H×W."""
@@ -190,12 +171,7 @@ class BatchNorm2d(nn.BatchNorm2d):
         return narrow
 
     def take_in(self, mean: Tensor, var: Tensor) -> None:
-        """Moves the running statistics towards a batch's.
-
-        Args:
-            mean: of each channel, C.
-            var: of each channel, unbiased, C.
-        """
+        """Moves the running statistics towards a batch's mean and unbiased variance, C each."""
         assert self.running_mean is not None
         assert self.running_var is not None
         assert self.num_batches_tracked is not None

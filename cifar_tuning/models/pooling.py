@@ -6,7 +6,7 @@ the statistics, and only the largest of each window has more.
 """
 
 from collections.abc import Callable
-from typing import Any, Protocol, cast, runtime_checkable
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -30,57 +30,30 @@ BITS = {torch.bfloat16: torch.int16, torch.float16: torch.int16}
 FEWEST_PIXELS = 50_000
 
 
-@runtime_checkable
-class Normalization(Protocol):
-    """A batch norm that may be pooled first: PyTorch's attributes, and a way to hand it a batch's statistics.
-
-    Attributes:
-        weight: factor of each channel, C.
-        bias: what is added to each channel, C.
-        eps: added to the variance.
-        training: whether it normalises by the batch's statistics.
-    """
-
-    weight: Any
-    bias: Any
-    eps: float
-    training: bool
-
-    def take_in(self, mean: Tensor, var: Tensor) -> None:
-        """Moves the running statistics towards a batch's mean and unbiased variance, C each."""
-
-
-def normalized_and_pooled(norm: nn.Module, pool: nn.Module, x: Tensor) -> Tensor:
+def normalized_and_pooled(norm: Any, pool: Any, x: Tensor) -> Tensor:
     """Returns `pool(norm(x))`, the faster way where there is one.
 
     Args:
-        norm: any module; a `Normalization` may be put off until after the pooling.
+        norm: any module; a batch norm that can be handed a batch's statistics (`BatchNorm2d.take_in`) may be put off
+            until after the pooling.
         pool: any module; an `nn.MaxPool2d` may come first.
         x: N×C×H×W.
     """
     if not pools_first(norm, pool, x):
         return cast(Tensor, pool(norm(x)))
-    assert isinstance(norm, Normalization)
-    assert isinstance(pool, nn.MaxPool2d)
-    y = _NormalizedMaximum.apply(x, norm.weight, norm.bias, norm.eps, norm.take_in, _numbers(pool))
+    y = _NormalizedMaximum.apply(x, norm.weight, norm.bias, norm.eps, norm.take_in, numbers_of(pool))
     return cast(Tensor, y)
 
 
-def pools_first(norm: nn.Module, pool: nn.Module, x: Tensor) -> bool:
-    """Whether pooling first gives the same, and faster: in training on a CPU, many pixels, channels_last.
-
-    Args:
-        norm: what comes first in the model.
-        pool: what comes behind.
-        x: N×C×H×W.
-    """
+def pools_first(norm: Any, pool: nn.Module, x: Tensor) -> bool:
+    """Whether pooling N×C×H×W first gives the same, and faster: in training on a CPU, many pixels, channels_last."""
     if not (
         torch.is_grad_enabled()
         and x.device.type == "cpu"
         and x.numel() // x.shape[1] >= FEWEST_PIXELS
         and x.is_contiguous(memory_format=torch.channels_last)
         and not kernels.left_to_pytorch()
-        and isinstance(norm, Normalization)
+        and hasattr(norm, "take_in")
         and _is_itself(norm)
         and keeps_statistics(norm)
         and norm.training
@@ -96,14 +69,15 @@ def pools_first(norm: nn.Module, pool: nn.Module, x: Tensor) -> bool:
     return bool((norm.weight.detach() > 0).all())
 
 
-def _numbers(pool: nn.MaxPool2d) -> tuple[Any, ...]:
+def numbers_of(pool: nn.MaxPool2d) -> tuple[Any, ...]:
+    """Returns kernel size, stride, padding and dilation as [height, width] each, and `ceil_mode`."""
     sizes = (pool.kernel_size, pool.stride, pool.padding, pool.dilation)
     return *(_pair(size) for size in sizes), pool.ceil_mode
 
 
 def _is_apart(pool: nn.MaxPool2d) -> bool:
     """Whether no pixel is in two windows, and may be the largest of both."""
-    kernel, stride, _, dilation, _ = _numbers(pool)
+    kernel, stride, _, dilation, _ = numbers_of(pool)
     return dilation == [1, 1] and all(size <= step for size, step in zip(kernel, stride, strict=True))
 
 

@@ -4,13 +4,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cifar_tuning.models import layers
-from cifar_tuning.models.activations import make_activation
+from cifar_tuning.models.activations import ACTIVATIONS
 from cifar_tuning.models.convolution import Conv2d
-from cifar_tuning.models.layers import (
-    conv3x3,
-    every_nth_pixel,
-    mean_of_pixels,
-)
+from cifar_tuning.models.layers import conv3x3, every_nth_pixel, mean_of_pixels
 from cifar_tuning.models.norm_act_pool import activated
 from cifar_tuning.models.normalization import BatchNorm2d
 from cifar_tuning.numeric import is_whole
@@ -46,12 +42,9 @@ class Block(nn.Module):
     """Two 3×3 convolutions with batch normalisation, and the shortcut around them.
 
     Args:
-        in_channels: channels of the input.
-        out_channels: channels of the output.
+        in_channels, out_channels: of the input and of the output.
         stride: of the first convolution.
-        shortcut: `A`, `B` or `none` (no connection: the plain network).
-        activation: name of the non-linearity.
-        separable: depthwise-separable convolutions.
+        shortcut, activation, separable: see `ResNet`.
         momentum: of batch normalisation.
     """
 
@@ -70,17 +63,17 @@ class Block(nn.Module):
         self.norm1 = BatchNorm2d(out_channels, momentum=momentum)
         self.conv2 = conv3x3(out_channels, out_channels, separable=separable, bias=False, padding=1)
         self.norm2 = BatchNorm2d(out_channels, momentum=momentum)
-        self.activation = make_activation(activation)
-        self.shortcut: nn.Module | None = None
-        if shortcut != "none":
+        self.activation = ACTIVATIONS[activation]()
+        self.shortcut: nn.Module | None
+        if shortcut == "none":
+            self.shortcut = None
+        elif in_channels == out_channels:
             self.shortcut = nn.Identity()
-            if in_channels != out_channels and shortcut == "A":
-                self.shortcut = PaddedShortcut(out_channels - in_channels, stride)
-            elif in_channels != out_channels:
-                self.shortcut = nn.Sequential(
-                    Conv2d(in_channels, out_channels, 1, stride=stride, bias=False),
-                    BatchNorm2d(out_channels, momentum=momentum),
-                )
+        elif shortcut == "A":
+            self.shortcut = PaddedShortcut(out_channels - in_channels, stride)
+        else:
+            projection = Conv2d(in_channels, out_channels, 1, stride=stride, bias=False)
+            self.shortcut = nn.Sequential(projection, BatchNorm2d(out_channels, momentum=momentum))
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps N×in_channels×H×W to N×out_channels×H/stride×W/stride."""
@@ -119,22 +112,11 @@ class ResNet(nn.Module):
         in_channels: int = 3,
         num_classes: int = 10,
     ) -> None:
+        raise_all(broken("model", RULES, locals()))
         super().__init__()
-        raise_all(
-            self.check(
-                depth=depth,
-                shortcut=shortcut,
-                activation=activation,
-                dropout=dropout,
-                separable=separable,
-                batch_norm_momentum=batch_norm_momentum,
-                in_channels=in_channels,
-                num_classes=num_classes,
-            )
-        )
         self.conv1 = conv3x3(in_channels, 16, separable=separable, bias=False, padding=1)
         self.norm1 = BatchNorm2d(16, momentum=batch_norm_momentum)
-        self.activation = make_activation(activation)
+        self.activation = ACTIVATIONS[activation]()
         blocks, channels = [], 16
         for width in (16, 32, 64):
             for index in range((depth - 2) // 6):

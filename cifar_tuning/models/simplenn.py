@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from cifar_tuning.models import layers
-from cifar_tuning.models.activations import MONOTONE, make_activation
+from cifar_tuning.models.activations import ACTIVATIONS, MONOTONE
 from cifar_tuning.models.convolution import Conv2d
 from cifar_tuning.models.layers import conv3x3
 from cifar_tuning.models.norm_act_pool import activated_and_pooled
@@ -48,18 +48,8 @@ class SimpleNN(nn.Module):
         in_channels: int = 3,
         num_classes: int = 10,
     ) -> None:
+        raise_all(broken("model", RULES, locals()))
         super().__init__()
-        raise_all(
-            self.check(
-                activation=activation,
-                batch_norm=batch_norm,
-                dropout=dropout,
-                separable=separable,
-                batch_norm_momentum=batch_norm_momentum,
-                in_channels=in_channels,
-                num_classes=num_classes,
-            )
-        )
 
         def norm(channels: int) -> nn.Module:
             return BatchNorm2d(channels, momentum=batch_norm_momentum) if batch_norm else nn.Identity()
@@ -73,7 +63,7 @@ class SimpleNN(nn.Module):
         self.fc2 = nn.Linear(120, 84)
         self.fc3 = nn.Linear(84, num_classes)
         self.dropout = nn.Dropout(dropout) if dropout > 0 else nn.Identity()
-        self.activation = make_activation(activation)
+        self.activation = ACTIVATIONS[activation]()
         self._pool_first = activation in MONOTONE
 
     @staticmethod

@@ -122,7 +122,6 @@ class Ready:
     """A source that has the arrays at once, and counts how often it was asked."""
 
     name = "ready"
-    attempts = 2
 
     def __init__(self, arrays, errors=()):
         self.arrays, self.errors, self.calls = arrays, list(errors), 0

@@ -1,18 +1,21 @@
 """Order, augmentation and normalisation of whole batches, against torchvision's way, image by image."""
 
+import random
+
 import numpy as np
 import pytest
 import torch
 
 from benchmarks.usual import ImageDataset
 from cifar_tuning import devices
-from cifar_tuning.data import CIFAR10, CropFlip, EvalBatches, NoAugmentation, TrainBatches
+from cifar_tuning.data import CIFAR10, CropFlip, EvalBatches, NoAugmentation, TrainBatches, TransformsV2
 from cifar_tuning.data import batches as made_here
 from cifar_tuning.data.augmentation import Plan
 from cifar_tuning.data.batches import shared_on_device
 from cifar_tuning.torchvision_compat import torchvision
 
-F = torchvision.transforms.functional
+transforms = torchvision.transforms
+F = transforms.functional
 MEAN, STD = CIFAR10.mean, CIFAR10.std
 N = 50
 
@@ -27,18 +30,9 @@ def labels():
     return torch.arange(N)  # a label of its own shows which image went where
 
 
-def batches(images, labels, augmentation=None, *, batch_size=16, seed=0, rows=None, device="cpu"):
-    return TrainBatches(
-        images,
-        labels,
-        batch_size=batch_size,
-        augmentation=augmentation or NoAugmentation(),
-        mean=MEAN,
-        std=STD,
-        seed=seed,
-        rows=rows,
-        device=device,
-    )
+def batches(images, labels, augmentation=None, **options):
+    usual = {"batch_size": 16, "mean": MEAN, "std": STD, "seed": 0}
+    return TrainBatches(images, labels, augmentation=augmentation or NoAugmentation(), **usual | options)
 
 
 def whole_epoch(train, epoch=0):
@@ -54,10 +48,7 @@ def one_by_one(dataset, padding, draws, index, place):
     return F.crop(F.pad(image, padding), int(draws.top[place]), int(draws.left[place]), 32, 32)
 
 
-def normalized(image):
-    transforms = torchvision.transforms
-    steps = transforms.Compose([transforms.ToTensor(), transforms.Normalize(MEAN, STD)])
-    return steps(image)
+normalized = transforms.Compose([transforms.ToTensor(), transforms.Normalize(MEAN, STD)])
 
 
 @pytest.mark.parametrize("padding", [0, 1, 4, 32])
@@ -97,12 +88,6 @@ def test_an_epoch_that_was_made_ready_is_the_same(images, labels, prepared):
         assert torch.equal(order, y)
 
 
-def test_each_image_has_its_own_crop(labels):
-    same = torch.from_numpy(np.random.RandomState(1).randint(0, 256, (1, 32, 32, 3)).astype(np.uint8))
-    (first, _), *_ = batches(same.expand(N, -1, -1, -1), labels, CropFlip(), batch_size=N).epoch(0)
-    assert len({image.numpy().tobytes() for image in first}) > 40  # of 162 possible ones
-
-
 def test_crops_and_flips_are_uniform():
     draws = CropFlip(padding=4, flip=0.25).draw(90_000, seed=0, epoch=0)
     for offsets in (draws.top, draws.left):
@@ -113,23 +98,37 @@ def test_crops_and_flips_are_uniform():
     assert abs(np.corrcoef([draws.top, draws.left, draws.flip]) - np.eye(3)).max() < 0.02
 
 
-@pytest.mark.parametrize("augmentation", [NoAugmentation(), CropFlip()], ids=["none", "crop_flip"])
-def test_seed_and_epoch_alone_decide(images, labels, augmentation):
+TRANSFORMS = TransformsV2([transforms.v2.RandomCrop(32, padding=4), transforms.v2.TrivialAugmentWide()])
+
+
+@pytest.mark.parametrize("augmentation", [NoAugmentation(), CropFlip(), TRANSFORMS], ids=["none", "crop_flip", "v2"])
+def test_seed_and_epoch_alone_decide_and_nothing_else_is_drawn(images, labels, augmentation):
     def run(seed, epoch, size=16, rows=None):
         return whole_epoch(batches(images, labels, augmentation, seed=seed, batch_size=size, rows=rows), epoch)
 
+    before = torch.get_rng_state()
     x, y = run(0, 0)
+    assert torch.equal(torch.get_rng_state(), before)
+    random.seed(5)
     np.random.seed(5)
     torch.manual_seed(5)
     for other in (run(0, 0), run(0, 0, size=7), run(0, 0, size=64), run(0, 0, rows=torch.arange(N))):
         assert torch.equal(x, other[0])
         assert torch.equal(y, other[1])
     for seed, epoch in ((0, 1), (1, 0), (1, 1)):
-        assert not torch.equal(y, run(seed, epoch)[1])
+        other = run(seed, epoch)
+        assert not torch.equal(y, other[1])
+        assert isinstance(augmentation, NoAugmentation) or not torch.equal(x[y.argsort()], other[0][other[1].argsort()])
     train = batches(images, labels, augmentation)
     list(train.epoch(7))  # epochs can be taken in any order and left half-way
     next(train.epoch(3))
     assert torch.equal(whole_epoch(train)[0], x)
+
+
+@pytest.mark.parametrize("augmentation", [CropFlip(), TRANSFORMS], ids=["crop_flip", "v2"])
+def test_each_image_has_its_own_draws(images, labels, augmentation):
+    (first, _), *_ = batches(images[:1].expand(N, -1, -1, -1), labels, augmentation, batch_size=N).epoch(0)
+    assert len({image.numpy().tobytes() for image in first}) > 40  # of 162 possible crops
 
 
 def test_order_is_pinned():
@@ -180,8 +179,8 @@ def test_batches_that_are_made_as_one_are_those_made_one_by_one(
     for where in (("cuda",), ("cuda", "cpu")):
         monkeypatch.setattr(devices, "QUEUES", where)
         monkeypatch.setattr(made_here, "AHEAD", 30)
-        given = {"batch_size": batch_size, "augmentation": augmentation, "classes": 1 + int(labels.max()), "seed": 3}
-        made.append(list(TrainBatches(images, labels, mean=(0.5,) * 3, std=(0.25,) * 3, **given, **options).epoch(2)))
+        train = batches(images, labels, augmentation, batch_size=batch_size, classes=N, seed=3, **options)
+        made.append(list(train.epoch(2)))
     for one, other in zip(*made, strict=True):
         assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
 

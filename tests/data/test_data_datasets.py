@@ -39,11 +39,7 @@ MAX_SEED = 2**32 - 1
         (CIFAR10, {"val_size": 5000.0}, ["data.val_size=5000.0: must be"]),
         (CIFAR10, {"batch_size": 0}, ["data.batch_size=0: must be between 1 and 45000 ("]),
         (CIFAR10, {"batch_size": 45_001}, ["data.batch_size=45001: must be"]),
-        (
-            CIFAR10,
-            {"train_limit": 100},
-            ["data.batch_size=128: must be between 1 and 100 (data.train_limit=100)"],
-        ),
+        (CIFAR10, {"train_limit": 100}, ["data.batch_size=128: must be between 1 and 100 (data.train_limit=100)"]),
         (CIFAR10, {"split_seed": -1}, ["data.split_seed=-1: must be a whole number between 0 and 4294967295"]),
         (CIFAR10, {"root": ""}, ["data.root=: must be the path of a folder"]),
         (CIFAR10, {"root": None}, ["data.root=None: must be"]),
@@ -119,7 +115,6 @@ def test_a_yaml_is_its_constructor(name, dataset, own):
         assert defaults.pop("spec") is CIFAR10_SPEC
         assert defaults.pop("sources") is None
     assert config == defaults | own
-    assert set(inspect.signature(dataset.check).parameters) - {"root"} == set(defaults)
 
 
 @pytest.fixture(scope="module")
@@ -237,32 +232,32 @@ def test_an_empty_test_set_is_said_to_be_one():
         Own(IMAGES[:0], LABELS[:0]).load_test()
 
 
-@pytest.mark.parametrize(
-    ("key", "value"),
-    [("mean", (125.0, 123.0, 114.0)), ("mean", (0.5,)), ("mean", 0.5), ("std", (0.2, 0.0, 0.2)), ("std", (63, 62, 67))],
-)
-def test_mean_and_std_are_those_of_pixels_from_0_to_1(key, value):
-    data = Own(IMAGES, LABELS)
-    setattr(data, key, value)
-    with pytest.raises(
-        DataError, match=f"own: {key} must be 3 numbers, .* from 0 to 1.*; it is {re.escape(str(value))}"
-    ):
-        data.load()
+NOT_SHARES = "own: {} must be 3 numbers, of pixels from 0 to 1 (and no std be 0); it is {}"
 
 
 @pytest.mark.parametrize(
-    ("key", "value", "said"),
+    ("key", "value", "error", "said"),
     [
-        ("val_size", 0.2, "data.val_size=0.2: must be between 0 and 5 (6 images)"),
-        ("val_size", 6, "data.val_size=6: must be between 0 and 5"),
-        ("train_limit", 5, "data.train_limit=5: must be between 1 and 4 (6 images minus data.val_size=2), or null"),
-        ("batch_size", 0, "data.batch_size=0: must be between 1 and 4 (6 images minus data.val_size=2)"),
+        ("mean", (125.0, 123.0, 114.0), DataError, NOT_SHARES),
+        ("mean", (0.5,), DataError, NOT_SHARES),
+        ("mean", 0.5, DataError, NOT_SHARES),
+        ("std", (0.2, 0.0, 0.2), DataError, NOT_SHARES),
+        ("std", (63, 62, 67), DataError, NOT_SHARES),
+        ("val_size", 0.2, ConfigError, "data.{}={}: must be between 0 and 5 (6 images)"),
+        ("val_size", 6, ConfigError, "data.{}={}: must be between 0 and 5"),
+        (
+            "train_limit",
+            5,
+            ConfigError,
+            "data.{}={}: must be between 1 and 4 (6 images minus data.val_size=2), or null",
+        ),
+        ("batch_size", 0, ConfigError, "data.{}={}: must be between 1 and 4 (6 images minus data.val_size=2)"),
     ],
 )
-def test_settings_that_do_not_fit_the_arrays(key, value, said):
+def test_attributes_that_are_not_what_they_should_be(key, value, error, said):
     data = Own(IMAGES, LABELS)
     setattr(data, key, value)
-    with pytest.raises(ConfigError, match=re.escape(said)):
+    with pytest.raises(error, match=re.escape(said.format(key, value))):
         data.load()
 
 

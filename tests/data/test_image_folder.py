@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shutil
 import stat
 import unicodedata
 from pathlib import Path
@@ -36,8 +37,12 @@ def flowers(tmp_path, monkeypatch) -> Path:
     return root
 
 
+def opened(root: Path, **options: object) -> ImageFolder:
+    return ImageFolder(root, **{"size": 8, "batch_size": 4} | options)
+
+
 def test_classes_are_folders_and_a_tenth_of_each_validates(flowers):
-    data = ImageFolder(flowers, size=8, batch_size=4)
+    data = opened(flowers)
     assert data.classes == ("daisy", "rose", "tulip")
     assert (data.image_shape, data.val_size) == ((8, 8, 3), 6)
     splits = data.load()
@@ -46,34 +51,29 @@ def test_classes_are_folders_and_a_tenth_of_each_validates(flowers):
     for one in (splits.train, splits.val, data.load_test()):
         for image, label in zip(one.images, one.labels, strict=True):
             assert tuple(image[4, 4].tolist()) == COLOURS[data.classes[label]]
-    assert ImageFolder(flowers, size=8, batch_size=4, split_seed=1).load().val.rows.tolist() != splits.val.rows.tolist()
+    assert opened(flowers, split_seed=1).load().val.rows.tolist() != splits.val.rows.tolist()
 
 
 @pytest.mark.parametrize(
-    ("options", "train", "val"),
+    ("in_val", "options", "train", "val"),
     [
-        ({"val_size": 0.25}, 45, 15),
-        ({"val_size": 9}, 51, 9),
-        ({"val_size": 0}, 60, 0),
-        ({"val_size": 0.001}, 59, 1),
-        ({"val_size": 0.25, "train_limit": 30}, 30, 15),
+        (0, {"val_size": 0.25}, 45, 15),
+        (0, {"val_size": 9}, 51, 9),
+        (0, {"val_size": 0}, 60, 0),
+        (0, {"val_size": 0.001}, 59, 1),
+        (0, {"val_size": 0.25, "train_limit": 30}, 30, 15),
+        (1, {}, 60, 1),
+        (1, {"train_limit": 12}, 12, 1),
+        (1, {"val_size": 0}, 60, 0),
     ],
 )
-def test_how_many_validate(flowers, options, train, val):
-    data = ImageFolder(flowers, size=8, batch_size=4, **options)
+def test_how_many_validate(flowers, in_val, options, train, val):
+    if in_val:
+        draw(flowers / "val" / "tulip" / "00.png", COLOURS["tulip"])
+    data = opened(flowers, **options)
     splits = data.load()
     assert (len(splits.train), len(splits.val), data.val_size) == (train, val, val)
-
-
-@pytest.mark.parametrize(
-    ("options", "train", "val"), [({}, 60, 1), ({"train_limit": 12}, 12, 1), ({"val_size": 0}, 60, 0)]
-)
-def test_images_in_val_validate(flowers, options, train, val):
-    draw(flowers / "val" / "tulip" / "00.png", COLOURS["tulip"])
-    data = ImageFolder(flowers, size=8, batch_size=4, **options)
-    splits = data.load()
-    assert (len(splits.train), len(splits.val), data.val_size) == (train, val, val)
-    assert splits.val.labels.tolist() == [2] * val
+    assert not in_val or splits.val.labels.tolist() == [2] * val
 
 
 @pytest.mark.parametrize(
@@ -83,14 +83,8 @@ def test_images_in_val_validate(flowers, options, train, val):
         ({"val_size": 60}, "data.val_size=60: must be a number of images up to 59 (60 images in train/), a share of"),
         ({"val_size": -0.1}, "data.val_size=-0.1: must be"),
         ({"val_size": True}, "data.val_size=True: must be"),
-        (
-            {"train_limit": 55},
-            "data.train_limit=55: must be between 1 and 54 (60 images in train/, 6 of which",
-        ),
-        (
-            {"batch_size": 128},
-            "data.batch_size=128: must be between 1 and 54 (60 images in train/, 6 of which",
-        ),
+        ({"train_limit": 55}, "data.train_limit=55: must be between 1 and 54 (60 images in train/, 6 of which"),
+        ({"batch_size": 128}, "data.batch_size=128: must be between 1 and 54 (60 images in train/, 6 of which"),
         ({"train_limit": 8, "batch_size": 9}, "data.batch_size=9: must be between 1 and 8 (data.train_limit=8)"),
         ({"split_seed": -1}, "data.split_seed=-1: must be"),
         ({"mean": [0.5]}, "data.mean=[0.5]: must be a number for each of three channels"),
@@ -109,38 +103,28 @@ def test_what_is_wrong_with_the_options_is_said(flowers, options, problem):
         ImageFolder(**given)
 
 
+def remove_two(root: Path) -> None:
+    for name in ("rose", "tulip"):
+        shutil.rmtree(root / "train" / name)
+
+
 @pytest.mark.parametrize(
-    ("change", "problem"),
+    ("change", "options", "problem"),
     [
-        (
-            lambda root: (root / "train").rename(root / "training"),
-            "has no folder train/; put each image into",
-        ),
-        (lambda root: (root / "train" / "oak").mkdir(), "there is no image in train/oak (of the kinds .jpg, .jpeg"),
-        (
-            lambda root: draw(root / "test" / "oak" / "1.png"),
-            "test/oak is none of the classes daisy, r",
-        ),
-        (lambda root: draw(root / "val" / "oak" / "1.png"), "val/oak is none of the classes daisy, rose, tulip"),
-        (lambda root: root.rename(root.with_name("elsewhere")), "there is no such folder"),
+        (lambda root: (root / "train").rename(root / "training"), {}, "has no folder train/; put each image into"),
+        (lambda root: (root / "train/oak").mkdir(), {}, "there is no image in train/oak (of the kinds .jpg, .jpeg"),
+        (lambda root: draw(root / "test/oak/1.png"), {}, "test/oak is none of the classes daisy, r"),
+        (lambda root: draw(root / "val/oak/1.png"), {}, "val/oak is none of the classes daisy, rose, tulip"),
+        (lambda root: root.rename(root.with_name("elsewhere")), {}, "there is no such folder"),
+        (remove_two, {}, "has 1 classes with images in train/; put each image"),
+        (lambda root: draw(root / "val/tulip/1.png"), {"val_size": 0.2}, "the images in val/ validate; leave it null"),
     ],
 )
-def test_what_is_wrong_with_the_folders_is_said(flowers, change, problem):
+def test_what_is_wrong_with_the_folders_is_said(flowers, change, options, problem):
     change(flowers)
-    (found,) = problems_with(ImageFolder, {"root": flowers, "batch_size": 4})
-    assert found.startswith(f"data.root={flowers}: {problem}")
-
-
-def test_one_class_is_none(tmp_path):
-    draw(tmp_path / "train" / "daisy" / "1.png")
-    (found,) = problems_with(ImageFolder, {"root": tmp_path, "batch_size": 1})
-    assert "has 1 classes with images in train/; put each image" in found
-
-
-def test_an_option_beside_val_is_refused(flowers):
-    draw(flowers / "val" / "tulip" / "00.png")
-    (found,) = problems_with(ImageFolder, {"root": flowers, "batch_size": 4, "val_size": 0.2})
-    assert found.startswith("data.val_size=0.2: the images in val/ validate; leave it null")
+    (found,) = problems_with(ImageFolder, {"root": flowers, "batch_size": 4} | options)
+    ((key, value),) = (options or {"root": flowers}).items()
+    assert found.startswith(f"data.{key}={value}: {problem}")
 
 
 def test_what_is_no_image_is_passed_over(flowers):
@@ -153,7 +137,7 @@ def test_what_is_no_image_is_passed_over(flowers):
     (flowers / "train" / "rose" / "link").symlink_to(flowers / "elsewhere")
     for number, back in enumerate((".", "..", "../..")):
         (flowers / "train" / "rose" / f"back{number}").symlink_to(back)
-    images, labels = ImageFolder(flowers, size=8, batch_size=4).arrays("train")
+    images, labels = opened(flowers).arrays("train")
     assert len(images) == 62
     assert np.bincount(labels).tolist() == [20, 22, 20]
 
@@ -163,7 +147,7 @@ def test_it_says_what_it_found(flowers, caplog):
     caplog.set_level(logging.INFO)
     draw(flowers / "train" / "oak" / "1.png")
     (flowers / "train" / "rose" / "1.heic").touch()
-    ImageFolder(flowers, size=8, batch_size=4).load()
+    opened(flowers).load()
     assert caplog.messages == [
         f"{flowers}: 55 images of 4 classes (1 to 20 of each in train/) are trained on, 6 validate; "
         "passed over: 1 .heic",
@@ -174,7 +158,7 @@ def test_it_says_what_it_found(flowers, caplog):
 def test_a_name_is_the_same_however_its_accents_are_stored(flowers):
     for part, form in (("train", "NFC"), ("test", "NFD")):
         draw(flowers / part / unicodedata.normalize(form, "Märzveilchen") / "1.png")
-    data = ImageFolder(flowers, size=8, batch_size=4)
+    data = opened(flowers)
     assert data.classes == ("Märzveilchen", *COLOURS)
     assert data.load_test().labels.tolist()[0] == 0
 
@@ -182,11 +166,11 @@ def test_a_name_is_the_same_however_its_accents_are_stored(flowers):
 def test_for_predictions_test_images_and_the_names_of_the_classes_will_do(flowers):
     """Here one of a class that a network was not trained on lies in the training folder, there none at all."""
     draw(flowers / "train" / "oak" / "1.png")
-    data = ImageFolder(flowers, classes=list(COLOURS), size=8, batch_size=4)
+    data = opened(flowers, classes=list(COLOURS))
     with pytest.raises(DataError, match=r"train/oak is none of the classes daisy, rose, tulip"):
         data.load()
     (flowers / "test").rename(flowers.parent / "test")
-    data = ImageFolder(flowers.parent, classes=["tulip", "rose", "daisy"], size=8)
+    data = opened(flowers.parent, classes=["tulip", "rose", "daisy"])
     assert data.load_test().labels.tolist() == [2] * 4 + [1] * 4 + [0] * 4
     for nothing in (data, ImageFolder(None, classes=["tulip", "rose", "daisy"])):
         with pytest.raises(DataError, match=r"no image in train/CLASS/, so nothing to be trained on"):
@@ -204,7 +188,7 @@ def test_images_of_any_shape_and_mode_become_squares(flowers):
     exif[0x0112] = 3  # upside down
     half.save(flowers / "test" / "rose" / "b.jpg", exif=exif, quality=100)
     draw(flowers / "test" / "rose" / "c.png", (77,), mode="L")
-    images, _ = ImageFolder(flowers, size=8, batch_size=4).arrays("test")
+    images, _ = opened(flowers).arrays("test")
     a, b, c = images[[-7, -6, -5]]
     assert (a[:, 2:6] == (200, 100, 50)).all()  # at its sides lie the pixels beside it
     assert b[1, 1].max() < 20
@@ -248,10 +232,8 @@ def test_what_has_thirty_two_bits_is_refused(tmp_path):
 
 def test_dark_images_of_sixteen_bits_are_noticed(flowers, caplog):
     Image.fromarray(np.full((8, 8), 4095, np.uint16)).save(flowers / "test" / "rose" / "1.tif")
-    ImageFolder(flowers, size=8, batch_size=4).load_test()
-    assert (
-        "4095 as their largest number and are dark, as 65535 is white: data=image_folder can be trained" in caplog.text
-    )
+    opened(flowers).load_test()
+    assert "4095 as their largest number and are dark, as 65535 is white: data=image_folder can be" in caplog.text
 
 
 def test_a_large_photograph_is_decoded_in_part(tmp_path):
@@ -264,23 +246,23 @@ def test_a_large_photograph_is_decoded_in_part(tmp_path):
 
 
 def test_images_are_decoded_once(flowers, monkeypatch):
-    first, _ = ImageFolder(flowers, size=8, batch_size=4).arrays("train")
-    opened = []
+    first, _ = opened(flowers).arrays("train")
+    read = []
     usual = Image.open
-    monkeypatch.setattr(pictures.Image, "open", lambda file, **kinds: opened.append(file) or usual(file, **kinds))
-    again, _ = ImageFolder(flowers, size=8, batch_size=4).arrays("train")
+    monkeypatch.setattr(pictures.Image, "open", lambda file, **kinds: read.append(file) or usual(file, **kinds))
+    again, _ = opened(flowers).arrays("train")
     assert isinstance(again, np.memmap)
     assert (again == first).all()
-    assert not opened
+    assert not read
     changed = flowers / "train" / "daisy" / "00.png"
     draw(changed, (1, 2, 3))
     os.utime(changed, ns=(1, 1))
-    anew, _ = ImageFolder(flowers, size=8, batch_size=4).arrays("train")
-    assert len(opened) == 60
+    anew, _ = opened(flowers).arrays("train")
+    assert len(read) == 60
     assert (anew[0] == (1, 2, 3)).all()
     assert (again[0] == 250).all()  # mapped before
-    ImageFolder(flowers, size=9, batch_size=4).arrays("train")
-    assert len(opened) == 120
+    opened(flowers, size=9).arrays("train")
+    assert len(read) == 120
     folders = [one for one in (flowers.parent / "cache" / "cifar_tuning" / "images").iterdir() if one.is_dir()]
     assert sorted(file.name for one in folders for file in one.iterdir()) == ["images.npy", "images.npy", "key", "key"]
     assert {stat.S_IMODE(one.stat().st_mode) for one in folders} == {0o700}  # the images' own folder may be closed too
@@ -288,38 +270,38 @@ def test_images_are_decoded_once(flowers, monkeypatch):
 
 @pytest.mark.parametrize("size", [0, 100, 200])
 def test_an_array_that_a_power_cut_left_short_is_decoded_anew(flowers, size):
-    data = ImageFolder(flowers, size=8, batch_size=4)
+    data = opened(flowers)
     images, _ = data.arrays("train")
     os.truncate(images.filename, size)
-    assert (ImageFolder(flowers, size=8, batch_size=4).arrays("train")[0][0] == 250).all()
+    assert (opened(flowers).arrays("train")[0][0] == 250).all()
 
 
 def test_where_nothing_can_be_kept_a_process_decodes_once(flowers, monkeypatch, caplog):
     (flowers.parent / "file").touch()
     monkeypatch.setenv("XDG_CACHE_HOME", str(flowers.parent / "file"))
-    images, _ = ImageFolder(flowers, size=8, batch_size=4).arrays("train")
+    images, _ = opened(flowers).arrays("train")
     assert (images[0] == 250).all()
     assert "can't be kept" in caplog.text
-    assert ImageFolder(flowers, size=8, batch_size=4).arrays("train")[0] is images
+    assert opened(flowers).arrays("train")[0] is images
 
 
 def test_a_full_disk_is_noticed_before_decoding_and_too_little_memory_too(flowers, monkeypatch, caplog):
     monkeypatch.setattr(kept.shutil, "disk_usage", lambda folder: SimpleNamespace(free=9_999))
-    images, _ = ImageFolder(flowers, size=8, batch_size=4).arrays("train")
+    images, _ = opened(flowers).arrays("train")
     assert "0.0 GB are needed, 0.0 GB are free" in caplog.text
     del images
     monkeypatch.setattr(decoded, "free_memory", lambda: 9_999)
     with pytest.raises(DataError, match=r"name a larger folder by XDG_CACHE_HOME, or take a smaller data.size"):
-        ImageFolder(flowers, size=8, batch_size=4).arrays("train")
+        opened(flowers).arrays("train")
 
 
 def test_what_a_killed_process_left_is_removed(flowers):
-    data = ImageFolder(flowers, size=8, batch_size=4)
+    data = opened(flowers)
     (folder,) = {Path(data.arrays("test")[0].filename).parent}
     left = folder.with_name(f".{folder.name}-left")
     left.mkdir()
     draw(flowers / "test" / "rose" / "1.png")
-    data = ImageFolder(flowers, size=8, batch_size=4)
+    data = opened(flowers)
     folders.listed.cache_clear()
     data.load_test()
     assert not left.exists()
@@ -329,16 +311,16 @@ def test_what_no_command_has_used_for_a_month_is_removed(flowers, caplog):
     """Opening counts as using; what a process is decoding, by its lock, is left alone."""
     caplog.set_level(logging.INFO)
     for size in (8, 9, 10):
-        ImageFolder(flowers, size=size, batch_size=4).load_test()
+        opened(flowers, size=size).load_test()
     arrays = [one for one in (flowers.parent / "cache" / "cifar_tuning" / "images").iterdir() if one.is_dir()]
     sides = {np.load(one / "images.npy").shape[1]: one for one in arrays}
     left = sides[10].with_name(f".{sides[10].name}-left")
     left.mkdir()
     for file in (left, *(one / "key" for one in arrays)):
         os.utime(file, (1, 1))
-    ImageFolder(flowers, size=8, batch_size=4).load_test()
+    opened(flowers).load_test()
     with FileLock(f"{sides[9]}.lock"):
-        ImageFolder(flowers, size=11, batch_size=4).load_test()
+        opened(flowers, size=11).load_test()
     assert [sides[side].exists() for side in (8, 9, 10)] == [True, True, False]
     assert not left.exists()
     assert [line for line in caplog.messages if "Removed" in line] == [
@@ -352,15 +334,13 @@ def test_bad_images_are_named_and_nothing_is_kept(flowers, content):
     bad.write_bytes(bad.read_bytes()[:50] if isinstance(content, str) else content)
     # Pillow would give it to Ghostscript, whatever its name.
     (flowers / "train" / "tulip" / "09.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EOF\n")
-    with pytest.raises(
-        DataError, match=r"(?s)can be decoded as an image.*rose.07\.png: .*tulip.09\.png: cannot identi"
-    ):
-        ImageFolder(flowers, size=8, batch_size=4).load()
+    with pytest.raises(DataError, match=r"(?s)decoded as an image.*rose.07\.png: .*tulip.09\.png: cannot identi"):
+        opened(flowers).load()
     assert not [one for one in (flowers.parent / "cache" / "cifar_tuning" / "images").iterdir() if one.is_dir()]
 
 
 def test_an_image_that_is_gone_is_named(flowers):
-    data = ImageFolder(flowers, size=8, batch_size=4)
+    data = opened(flowers)
     (flowers / "train" / "rose" / "07.png").unlink()
     with pytest.raises(DataError, match=r"rose.07\.png can't be read: No such file"):
         data.load()
@@ -368,7 +348,7 @@ def test_an_image_that_is_gone_is_named(flowers):
 
 def test_without_test_images_it_says_where_to_put_them(flowers):
     (flowers / "test").rename(flowers / "later")
-    data = ImageFolder(flowers, size=8, batch_size=4)
+    data = opened(flowers)
     assert data.prepare() == str(flowers)
     with pytest.raises(DataError, match=r"no image in test/CLASS/.*daisy, rose, tulip"):
         data.load_test()

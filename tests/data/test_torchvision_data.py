@@ -3,14 +3,12 @@
 import errno
 import functools
 import gzip
-import hashlib
 import http.client
 import http.server
 import io
 import os
 import pickle
 import struct
-import tarfile
 import threading
 from contextlib import contextmanager
 from dataclasses import replace
@@ -22,6 +20,7 @@ import numpy as np
 import pytest
 import scipy.io
 import torch
+from standin import md5, tar
 
 from cifar_tuning.data import TorchvisionData, torchvision_data
 from cifar_tuning.data.standard_sets import STANDARD_SETS
@@ -29,10 +28,6 @@ from cifar_tuning.errors import DataError
 from cifar_tuning.torchvision_compat import torchvision
 
 COUNTS = {"train": 40, "test": 20}
-
-
-def md5(content: bytes) -> str:
-    return hashlib.md5(content).hexdigest()
 
 
 def like_mnist(name, arrays, kind, patch) -> tuple[dict[str, bytes], dict[str, bytes]]:
@@ -55,14 +50,9 @@ def cifar100(name, arrays, kind, patch) -> tuple[dict[str, bytes], dict[str, byt
         patch(kind, f"{part}_list", [[part, md5(content[part])]])
     patch(kind, "meta", {"filename": "meta", "key": "fine_label_names", "md5": md5(content["meta"])})
     files = {f"cifar-100-python/{name}": data for name, data in content.items()}
-    stream = io.BytesIO()
-    with tarfile.open(fileobj=stream, mode="w:gz") as tar:
-        for path, data in files.items():
-            member = tarfile.TarInfo(path)
-            member.size = len(data)
-            tar.addfile(member, io.BytesIO(data))
-    patch(kind, "tgz_md5", md5(stream.getvalue()))
-    return files, {kind.filename: stream.getvalue()}
+    archive = tar(files)
+    patch(kind, "tgz_md5", md5(archive))
+    return files, {kind.filename: archive}
 
 
 def svhn(name, arrays, kind, patch) -> tuple[dict[str, bytes], dict[str, bytes]]:
@@ -113,6 +103,10 @@ def place(root: Path, files: dict[str, bytes]) -> None:
         (root / name).write_bytes(content)
 
 
+def files_below(root: Path) -> set[str]:
+    return {str(file.relative_to(root)) for file in root.rglob("*") if file.is_file()}
+
+
 def opened(one: SimpleNamespace, **options) -> TorchvisionData:
     return TorchvisionData(one.name, one.root, **{"val_size": 10, "batch_size": 4} | options)
 
@@ -134,9 +128,8 @@ def test_what_was_put_there_by_hand_needs_no_network(made, name, form):
     splits = data.load()
     assert (len(splits.train), len(splits.val), len(data.load_test())) == (30, 10, 20)
     assert isinstance(data.arrays("train")[0], np.memmap)
-    there = {str(file.relative_to(one.root)) for file in one.root.rglob("*") if file.is_file()}
-    assert there - {f".{name}.lock"} == {*one.files, *getattr(one, form)}
-    assert [entry.name for entry in one.root.iterdir() if "fetching" in entry.name] == []
+    assert files_below(one.root) - {f".{name}.lock"} == {*one.files, *getattr(one, form)}
+    assert not list(one.root.glob("*fetching*"))
 
 
 def test_what_is_published_is_downloaded(made, tmp_path, monkeypatch):
@@ -152,8 +145,7 @@ def test_what_is_published_is_downloaded(made, tmp_path, monkeypatch):
         monkeypatch.setattr(one.kind, "mirrors", [f"http://127.0.0.1:{server.server_port}/"])
         assert opened(one).prepare() == str(one.root)
         server.shutdown()
-    there = {str(file.relative_to(one.root)) for file in one.root.rglob("*") if file.is_file()}
-    assert there == {".MNIST.lock", *one.files}
+    assert files_below(one.root) == {".MNIST.lock", *one.files}
     assert not stale.exists()
 
 

@@ -11,8 +11,6 @@ import pytest
 import torch
 from torch import nn
 
-from cifar_tuning.fused.model import stack_models
-from cifar_tuning.fused.twin import NotStackableError
 from cifar_tuning.jobs.checks import problems_with
 from cifar_tuning.models import torchvision_model
 from cifar_tuning.models.facts import count_parameters
@@ -49,8 +47,9 @@ def name_of(name: str) -> str:
     return torchvision.models.get_model_weights(name).DEFAULT.url.rpartition("/")[2]
 
 
-def states_differ(one: nn.Module, other: nn.Module) -> set[str]:
-    theirs = other.state_dict()
+def differing(one: nn.Module, other: nn.Module | Path) -> set[str]:
+    """What of a network's state is not that of another one, or of one in a file."""
+    theirs = torch.load(other, weights_only=True) if isinstance(other, Path) else other.state_dict()
     return {key for key, value in one.state_dict().items() if not torch.equal(value, theirs[key])}
 
 
@@ -105,14 +104,12 @@ def test_the_last_layer_alone_is_new_for_other_classes(tmp_path, caplog, name, h
             state[key.replace("norm1", "norm.1").replace("conv2", "conv.2")] = state.pop(key)
     torch.save(state, tmp_path / "w.pt")
     assert last_layer(before) == head
-    assert not states_differ(torchvision_model(name, str(tmp_path / "w.pt"), num_classes=7), before)
+    assert not differing(torchvision_model(name, str(tmp_path / "w.pt"), num_classes=7), before)
     assert f"the last layer's, {head}, among them" in caplog.text
     fresh = torchvision_model(name, str(tmp_path / "w.pt"), num_classes=10)
     assert fresh.eval()(torch.zeros(1, 3, 32, 32)).shape == (1, 10)
     assert f"but for the last layer, {head}, which is new (7 outputs there, 10 here)" in caplog.text
-    mine = {key: value for key, value in fresh.state_dict().items() if not key.startswith(f"{head}.")}
-    theirs = before.state_dict()
-    assert all(torch.equal(value, theirs[key]) for key, value in mine.items())
+    assert differing(fresh, before) == {f"{head}.weight", f"{head}.bias"}
 
 
 @pytest.mark.parametrize(
@@ -125,12 +122,10 @@ def test_the_last_layer_alone_is_new_for_other_classes(tmp_path, caplog, name, h
     ],
 )
 def test_a_file_of_weights_has_several_forms(saved, tmp_path, form):
-    state = torch.load(saved, weights_only=True)
     (tmp_path / "run").mkdir()
-    torch.save(form(state), tmp_path / "run" / "best.pt")
+    torch.save(form(torch.load(saved, weights_only=True)), tmp_path / "run" / "best.pt")
     for path in (tmp_path / "run", tmp_path / "run" / "best.pt"):
-        found = torchvision_model(SMALL, str(path), num_classes=7).state_dict()
-        assert all(torch.equal(value, state[key]) for key, value in found.items())
+        assert not differing(torchvision_model(SMALL, str(path), num_classes=7), saved)
 
 
 @pytest.mark.parametrize(
@@ -164,7 +159,7 @@ def test_small_images_have_a_stem_of_their_own(tmp_path):
     model.eval()(torch.zeros(1, 3, 32, 32))
     assert seen == [(1, 64, 32, 32)]
     torch.save(model.state_dict(), tmp_path / "w.pt")
-    assert not states_differ(torchvision_model("resnet18", str(tmp_path / "w.pt"), True, num_classes=10), model)
+    assert not differing(torchvision_model("resnet18", str(tmp_path / "w.pt"), True, num_classes=10), model)
     with pytest.raises(ValueError, match=r"has one of the two model\.small_images=true"):
         torchvision_model("resnet18", str(tmp_path / "w.pt"))
     torch.save({"conv1.weight": torch.zeros(8, 3, 5, 5)}, tmp_path / "w.pt")  # SimpleNN's
@@ -184,34 +179,23 @@ def test_of_a_frozen_network_only_the_last_layer_changes(saved):
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    assert states_differ(model, before) == {"fc.weight", "fc.bias"}
+    assert differing(model, before) == {"fc.weight", "fc.bias"}
     assert {type(one) for one in model.modules() if isinstance(one, nn.BatchNorm2d)} == {FrozenBatchNorm2d}
-
-
-def test_frozen_networks_are_not_stacked(saved):
-    models = [torchvision_model(SMALL, str(saved), freeze=True, num_classes=10) for _ in range(2)]
-    with pytest.raises(NotStackableError, match="FrozenBatchNorm2d"):
-        stack_models(models)
 
 
 def test_published_weights_come_from_pytorchs_cache(saved, cache, caplog):
     caplog.set_level(logging.INFO)
     shutil.copy(saved, cache / name_of(SMALL))
-    model = torchvision_model(SMALL, "DEFAULT", num_classes=7)
-    state = torch.load(saved, weights_only=True)
-    assert all(torch.equal(value, state[key]) for key, value in model.state_dict().items())
+    assert not differing(torchvision_model(SMALL, "DEFAULT", num_classes=7), saved)
     assert "ShuffleNet_V2_X0_5_Weights.IMAGENET1K_V1" in caplog.text
 
 
-def test_without_a_network_it_says_where_the_file_belongs(cache):
-    with pytest.raises(ConnectionError, match=f"shufflenetv2_x0.5-.*can't be downloaded.*bring that file to {cache}"):
-        torchvision_model(SMALL, "DEFAULT")
-
-
-def test_where_no_cache_can_be_made_it_says_what_to_do(tmp_path, monkeypatch):
-    tmp_path.joinpath("file").touch()
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "file"))
-    with pytest.raises(ConnectionError, match=r"can't be downloaded \(.*name one with model.weights=FILE"):
+@pytest.mark.parametrize("home", ["", "file"])
+def test_without_a_network_or_a_cache_it_says_where_the_file_belongs(cache, tmp_path, monkeypatch, home):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / home))
+    said = r"x0.5-.*can't be downloaded \(.*bring that file to .*name one with model.weights=FILE"
+    with pytest.raises(ConnectionError, match=said):
         torchvision_model(SMALL, "DEFAULT")
 
 
