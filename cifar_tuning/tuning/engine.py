@@ -17,7 +17,7 @@ from optuna.trial import Trial, TrialState
 
 from cifar_tuning.errors import DiskError, UserError, full_disk
 from cifar_tuning.processes import asked_to_stop, deferred_signals
-from cifar_tuning.tuning.budget import failed_before, limit
+from cifar_tuning.tuning.budget import enough, failed_before, limit
 from cifar_tuning.tuning.claims import Claims
 from cifar_tuning.tuning.endings import Endings, error_of
 from cifar_tuning.tuning.exits import JobExit, exited, reason, stops_process
@@ -58,7 +58,7 @@ class Engine:
         )
         self.storage = storage_of(options)
         self.endings = Endings(study, self.storage, options.place.folder, sweeper.repeats, len(options.directions))
-        self.claims = Claims(self.endings, limit(study, options), sweeper.max_retry)
+        self.claims = Claims(self.endings, limit(study, options), sweeper.max_retry, lambda: enough(study, sweeper))
         # The fused launcher takes another trial whenever one ends; others launch batches, and wait for all of one.
         self.flow: TrainInTurn | None = getattr(self.launcher, "flow", None)
         self.room = max(options.config.hydra.launcher.get("stack") or 1, -(-sweeper.n_jobs // workers))

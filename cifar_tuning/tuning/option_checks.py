@@ -33,12 +33,16 @@ def option_problems(options: StudyOptions) -> list[str]:
             continue
         if not is_whole(value, low):
             lines.append(f"hydra.sweeper.{name}={value}: must be a whole number, {low} or above")
-    for name, low in {"max_retry": 0, "timeout": 0, "grace_period": 1}.items():
+    for name, low in {"max_retry": 0, "timeout": 0, "patience": 1, "grace_period": 1}.items():
         value = sweeper[name]
         if value is not None and not (is_number(value) and value >= low):
             lines.append(f"hydra.sweeper.{name}={value}: must be a number, {low} or above, or null")
     if not (is_number(rate := sweeper.max_failure_rate) and 0 <= rate <= 1):
         lines.append(f"hydra.sweeper.max_failure_rate={rate}: must be a number from 0 to 1")
+    if sweeper.target is not None and not is_number(sweeper.target):
+        lines.append(f"hydra.sweeper.target={sweeper.target}: must be a number, or null")
+    if early := [name for name in ("target", "patience") if sweeper[name] is not None and len(options.directions) > 1]:
+        lines.append(f"hydra.sweeper.{early[0]}={sweeper[early[0]]}: several objectives have no single best trial")
     if bad := [d for d in options.directions or ["[]"] if d not in ("minimize", "maximize")]:
         lines.append(f"hydra.sweeper.direction={bad[0]}: must be minimize or maximize, or a list of them")
     lines += (space := _problems_with_space(options)) + _problems_with_function(options)

@@ -58,6 +58,8 @@ class StudySweeperConf(OptunaSweeperConf):
         workers: processes that take one trial after the other; null: one a core on a CPU (of which the fused launcher
             feeds each with four trials or more), one on a GPU.
         timeout: seconds after which no further trial is started.
+        target: no further trial is drawn once one is as good as this; null: never.
+        patience: no further trial is drawn once so many have ended without a better one than before; null: never.
         max_retry: how often a trial whose process died is taken up again; null: always.
         enqueue: configurations to try first: `defaults`, or `{key: value}`.
         allow_changed_space: continue a study although the search space or the configuration changed.
@@ -80,6 +82,8 @@ class StudySweeperConf(OptunaSweeperConf):
     pruner: Any = None  # as an overlay with `override /hydra/sweeper/pruner: null` leaves it
     workers: int | None = 1
     timeout: float | None = None
+    target: float | None = None
+    patience: int | None = None
     max_retry: int | None = 3
     enqueue: list[Any] = field(default_factory=lambda: ["defaults"])
     allow_changed_space: bool = False
