@@ -27,6 +27,7 @@ TELL_STUDIES_APART = (
     "hydra.sweeper.sampler",
     "hydra.sweeper.params",
     "hydra.sweeper.custom",
+    "hydra.sweeper.conditions",
     "hydra.sweeper.direction",
     "hydra.sweeper.repeats",
 )
@@ -61,6 +62,7 @@ class StudySweeperConf(OptunaSweeperConf):
         target: no further trial is drawn once one is as good as this; null: never.
         patience: no further trial is drawn once so many have ended without a better one than before; null: never.
         max_retry: how often a trial whose process died is taken up again; null: always.
+        conditions: where a key is searched at all, such as {optimizer.momentum: optimizer=sgd}.
         enqueue: configurations to try first: `defaults`, or `{key: value}`.
         allow_changed_space: continue a study although the search space or the configuration changed.
         repeats: seeds a trial is the mean of.
@@ -85,6 +87,7 @@ class StudySweeperConf(OptunaSweeperConf):
     target: float | None = None
     patience: int | None = None
     max_retry: int | None = 3
+    conditions: Any = None
     enqueue: list[Any] = field(default_factory=lambda: ["defaults"])
     allow_changed_space: bool = False
     repeats: int = 1
@@ -182,13 +185,12 @@ def resource(*, _root_: Any) -> int | str:
 def tpe(option: str, *, _root_: Any) -> bool:
     """What TPE does unless it is told: under the study sweeper what Optuna does by itself, else as the stock plugin.
 
-    `group` is a part of sampling jointly, for a space in which a function decides what there is to choose.
+    `group` is a part of sampling jointly, for a space in which a function, or a condition, decides what is chosen.
     """
     sweeper = _root_.hydra.sweeper
     if option == "group":
-        return (
-            bool(sweeper.sampler.multivariate) and sweeper.get("custom_search_space") is not None and is_ours(sweeper)
-        )
+        branching = sweeper.get("custom_search_space") is not None or bool(sweeper.get("conditions"))
+        return bool(sweeper.sampler.multivariate) and branching and is_ours(sweeper)
     return is_ours(sweeper)
 
 
