@@ -24,6 +24,7 @@ _OF_STUDIES = {
     **dict.fromkeys(("search_space", "space"), "params"),
     **dict.fromkeys(("only_if", "conditional", "conditional_params"), "conditions"),
     **dict.fromkeys(("stop_value", "stop_score", "max_score"), "target"),
+    **dict.fromkeys(("avoid_duplicates", "unique", "no_duplicates", "deduplicate"), "skip_duplicates"),
     **dict.fromkeys(("load_if_exists", "resume", "skip_if_exists", "restore"), _AGAIN),
     **dict.fromkeys(("warm_start", "transfer_from", "previous_study"), _OLDER),
     **dict.fromkeys(("metric", "objective", "monitor"), "objective=…, without hydra.sweeper"),

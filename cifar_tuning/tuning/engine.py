@@ -112,6 +112,8 @@ class Engine:
             if self.batch > 1:  # launchers compose a whole batch before its first job: one would fail all
                 self.context.config_loader.load_sweep_config(self.options.config, used)
             self.storage.set_trial_system_attr(trial._trial_id, OVERRIDES, used)
+            if self.options.sweeper.skip_duplicates and self.endings.repeat(trial, used):
+                return False
         except optuna.TrialPruned:  # the user's own function wants no such trial
             self.endings.tell(trial.number, "pruned", None)
             return False

@@ -64,6 +64,7 @@ class StudySweeperConf(OptunaSweeperConf):
         max_retry: how often a trial whose process died is taken up again; null: always.
         conditions: where a key is searched at all, such as {optimizer.momentum: optimizer=sgd}.
         enqueue: configurations to try first: `defaults`, or `{key: value}`.
+        skip_duplicates: a configuration that is drawn again has the value that it had, and is not trained again.
         allow_changed_space: continue a study although the search space or the configuration changed.
         repeats: seeds a trial is the mean of.
         retrain_best: seeds to train the winner with at the end, tested on the test set.
@@ -89,6 +90,7 @@ class StudySweeperConf(OptunaSweeperConf):
     max_retry: int | None = 3
     conditions: Any = None
     enqueue: list[Any] = field(default_factory=lambda: ["defaults"])
+    skip_duplicates: bool = False
     allow_changed_space: bool = False
     repeats: int = 1
     retrain_best: int = 0

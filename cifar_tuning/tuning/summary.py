@@ -16,6 +16,7 @@ from cifar_tuning.targets import is_tracked
 from cifar_tuning.text import command_line, counted, override, with_comment, without_password
 from cifar_tuning.tuning.budget import enough, exhausted, finished, forgiven, limit
 from cifar_tuning.tuning.claims import is_foreign
+from cifar_tuning.tuning.endings import SAME_AS
 from cifar_tuning.tuning.options import StudyOptions
 from cifar_tuning.tuning.overlays import looks_for_studies
 from cifar_tuning.tuning.place import folder_of_model, more_to_type, objectives_of
@@ -70,7 +71,8 @@ def print_end(study: optuna.Study, options: StudyOptions, timed_out: bool, stopp
     console = open_console()
     ended, several = finished(study), len(options.directions) > 1
     complete = [trial for trial in ended if trial.state == TrialState.COMPLETE]
-    shown_trials = study.best_trials if several and complete else _ranked(complete, options)[:5]
+    trained = [trial for trial in complete if SAME_AS not in trial.user_attrs]
+    shown_trials = study.best_trials if several and complete else _ranked(trained, options)[:5]
     if shown_trials:
         objectives = objectives_of(options.config) if several else []
         console.print(_table(shown_trials, "Pareto front" if several else "the best five", objectives))
@@ -81,6 +83,7 @@ def print_end(study: optuna.Study, options: StudyOptions, timed_out: bool, stopp
     lines = [
         f"{len(ended)} of {counted(limit(study, options), 'trial')} finished: {len(complete)} complete, "
         f"{counts[TrialState.PRUNED]} pruned, {counts[TrialState.FAIL]} failed{saved(ended, options.sweeper.repeats)}",
+        *_repeated(len(complete) - len(trained)),
         *failures(ended),
         *([f"{options.same_command} trains {missing} more in place of those that failed"] if missing else []),
         *([] if complete or not ended else [f"None is complete; their logs are in {options.place.folder}/<trial>/"]),
@@ -162,6 +165,12 @@ def failures(ended: list[FrozenTrial]) -> list[str]:
     lines = [f"  trial {t.number} failed: {reason(t, REASON) or 'no reason is known'}" for t in latest]
     more = len(failed) - len(lines)
     return [*([f"  {counted(more, 'earlier trial')} failed too"] if more else []), *lines]
+
+
+def _repeated(count: int) -> list[str]:
+    """Returns a line on the trials that were not trained, if any."""
+    had = "had the configuration of one that was complete, and its value"
+    return [f"{counted(count, 'trial')} {had} (hydra.sweeper.skip_duplicates)"] if count else []
 
 
 def unfinished(options: StudyOptions, done: int, timed_out: bool, stopped_by: str | None) -> list[str]:
