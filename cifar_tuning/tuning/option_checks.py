@@ -67,12 +67,12 @@ def _problems_with_space(options: StudyOptions) -> list[str]:
     if options.grid and (unknown := ranges.keys() - options.space.distributions.keys()):
         return [
             f"hydra/sweeper/sampler: GridSampler does not know {', '.join(sorted(unknown))}, suggested by "
-            f"hydra.sweeper.custom_search_space={custom}; BruteForceSampler tries every point of a function's space too"
+            f"hydra.sweeper.custom_search_space={custom}; brute_force tries every point of a function's space too"
         ]
     if options.grid and options.space.conditions:
         return [
             "hydra/sweeper/sampler: GridSampler knows no hydra.sweeper.conditions, and would try one configuration "
-            "several times; BruteForceSampler tries every point once"
+            "several times; hydra/sweeper/sampler=brute_force tries every point once"
         ]
     endless = [n for n, d in ranges.items() if isinstance(d, FloatDistribution) and d.step is None]
     if not (options.grid or options.brute_force) or not endless:

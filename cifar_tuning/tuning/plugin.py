@@ -262,6 +262,8 @@ def register() -> None:
     store.store(group="hydra/sweeper", name="optuna_options", node=OptunaSweeperConf, provider="cifar_tuning")
     # In the stock plugin's place, which sees its own defaults in it.
     store.store(group="hydra/sweeper/sampler", name="tpe", node=StudyTPEConf, provider="cifar_tuning", replace=True)
+    brute_force = {"_target_": "optuna.samplers.BruteForceSampler", "seed": None}
+    store.store(group="hydra/sweeper/sampler", name="brute_force", node=brute_force, provider="cifar_tuning")
     for name, node in PRUNERS.items():
         store.store(group="hydra/sweeper/pruner", name=name, node=node, provider="cifar_tuning")
 

@@ -45,7 +45,7 @@ def write(study: optuna.Study, options: StudyOptions, plots: bool = True) -> Non
         front = [{"params": trial.params, "values": trial.values} for trial in study.best_trials]
         _write_results(folder, {"solutions": front})
     elif best is not None:
-        _write_results(folder, {"best_params": best.params, "best_value": best.value})
+        _write_results(folder, {"best_trial": best.number, "best_params": best.params, "best_value": best.value})
         try:
             write_text(folder / BEST, overlay(best, options))
         except Exception as error:  # an old trial whose options are gone

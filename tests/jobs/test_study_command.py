@@ -139,6 +139,7 @@ def test_a_study_prunes_sums_up_and_is_continued(tiny, study, folder, tracked):
     results = OmegaConf.load(folder / "optimization_results.yaml")
     assert results.name == "optuna"
     assert results.best_value == pytest.approx(study().best_value)
+    assert results.best_trial == study().best_trial.number
     assert (folder / "plots" / "study.html").is_file()
     assert "saved by pruning" in outcome.out
 
