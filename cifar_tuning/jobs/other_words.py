@@ -10,7 +10,6 @@ from cifar_tuning.tuning.plugin import StudySweeperConf
 SWEEPER = "hydra.sweeper."
 OPTIONS = [field.name for field in fields(StudySweeperConf) if field.name != "defaults"]
 _AGAIN = "the same command goes on with a study, without an option"
-_OLDER = "hydra.sweeper.enqueue=[…], which are tried first; docs/studies.md on beginning with an older study's trials"
 # By the word that is typed, without `hydra.sweeper.`: an option of a study, or what to do.
 _OF_STUDIES = {
     **dict.fromkeys(("early_stopping", "early_stop", "max_stagnation_trials", "terminator", "callbacks"), "patience"),
@@ -26,7 +25,7 @@ _OF_STUDIES = {
     **dict.fromkeys(("stop_value", "stop_score", "max_score"), "target"),
     **dict.fromkeys(("avoid_duplicates", "unique", "no_duplicates", "deduplicate"), "skip_duplicates"),
     **dict.fromkeys(("load_if_exists", "resume", "skip_if_exists", "restore"), _AGAIN),
-    **dict.fromkeys(("warm_start", "transfer_from", "previous_study"), _OLDER),
+    **dict.fromkeys(("transfer_from", "previous_study", "initial_study"), "warm_start"),
     **dict.fromkeys(("metric", "objective", "monitor"), "objective=…, without hydra.sweeper"),
     "seed": "hydra.sweeper.sampler.seed",
 }

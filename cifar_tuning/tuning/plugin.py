@@ -64,6 +64,7 @@ class StudySweeperConf(OptunaSweeperConf):
         max_retry: how often a trial whose process died is taken up again; null: always.
         conditions: where a key is searched at all, such as {optimizer.momentum: optimizer=sgd}.
         enqueue: configurations to try first: `defaults`, or `{key: value}`.
+        warm_start: an older study's folder, with whose trials a new study begins.
         skip_duplicates: a configuration that is drawn again has the value that it had, and is not trained again.
         allow_changed_space: continue a study although the search space or the configuration changed.
         repeats: seeds a trial is the mean of.
@@ -90,6 +91,7 @@ class StudySweeperConf(OptunaSweeperConf):
     max_retry: int | None = 3
     conditions: Any = None
     enqueue: list[Any] = field(default_factory=lambda: ["defaults"])
+    warm_start: str | None = None
     skip_duplicates: bool = False
     allow_changed_space: bool = False
     repeats: int = 1

@@ -26,6 +26,7 @@ from cifar_tuning.tuning.options import StudyOptions, make_pruner
 from cifar_tuning.tuning.place import StudyPlace, objectives_of
 from cifar_tuning.tuning.space import changes, describe
 from cifar_tuning.tuning.storage import Storage, open_storage, study_lock, without_driver
+from cifar_tuning.tuning.warm_start import older_trials, say, warm_start_problems
 from cifar_tuning.tuning.worker_count import workers_of
 
 # Study attributes: what its trials share, to notice changes; and the pruner, which Optuna doesn't keep.
@@ -56,10 +57,9 @@ def study_problems(options: StudyOptions) -> list[str]:
     except ConfigError as error:
         problems += error.problems
     problems += _folder_problems(options.place)
-    if (file := sqlite_file(options.place.storage)) is not None and not file.exists():
-        return problems
-    study = known_study(options, storage_of(options))
-    return problems + ([] if study is None else _continuation_problems(options, study))
+    file = sqlite_file(options.place.storage)
+    study = None if file is not None and not file.exists() else known_study(options, storage_of(options))
+    return problems + (warm_start_problems(options) if study is None else _continuation_problems(options, study))
 
 
 def storage_of(options: StudyOptions) -> Storage:
@@ -215,6 +215,9 @@ def open_study(options: StudyOptions) -> optuna.Study:
         for key, value in attributes.items():
             if study.user_attrs.get(key, ...) != value:
                 study.set_user_attr(key, value)
+        if not study.get_trials(deepcopy=False) and (older := older_trials(options)):
+            study.add_trials(older)
+            say(options, older)
         for params in to_enqueue(study, options):
             study.enqueue_trial(params)
     return study
