@@ -19,6 +19,7 @@ from cifar_tuning.files import write_text
 from cifar_tuning.job_folders import STUDY_FILE, study_in
 from cifar_tuning.processes import WORKER_VARIABLE, host, is_worker, lives, started
 from cifar_tuning.text import counted, without_password
+from cifar_tuning.tuning import warm_start
 from cifar_tuning.tuning.budget import finished, forgiven, to_enqueue
 from cifar_tuning.tuning.examples import try_out, uncomposable
 from cifar_tuning.tuning.option_checks import option_problems
@@ -26,7 +27,6 @@ from cifar_tuning.tuning.options import StudyOptions, make_pruner
 from cifar_tuning.tuning.place import StudyPlace, objectives_of
 from cifar_tuning.tuning.space import changes, describe
 from cifar_tuning.tuning.storage import Storage, open_storage, study_lock, without_driver
-from cifar_tuning.tuning.warm_start import older_trials, say, warm_start_problems
 from cifar_tuning.tuning.worker_count import workers_of
 
 # Study attributes: what its trials share, to notice changes; and the pruner, which Optuna doesn't keep.
@@ -59,7 +59,9 @@ def study_problems(options: StudyOptions) -> list[str]:
     problems += _folder_problems(options.place)
     file = sqlite_file(options.place.storage)
     study = None if file is not None and not file.exists() else known_study(options, storage_of(options))
-    return problems + (warm_start_problems(options) if study is None else _continuation_problems(options, study))
+    return problems + (
+        warm_start.warm_start_problems(options) if study is None else _continuation_problems(options, study)
+    )
 
 
 def storage_of(options: StudyOptions) -> Storage:
@@ -215,9 +217,7 @@ def open_study(options: StudyOptions) -> optuna.Study:
         for key, value in attributes.items():
             if study.user_attrs.get(key, ...) != value:
                 study.set_user_attr(key, value)
-        if not study.get_trials(deepcopy=False) and (older := older_trials(options)):
-            study.add_trials(older)
-            say(options, older)
+        warm_start.begin(study, options)
         for params in to_enqueue(study, options):
             study.enqueue_trial(params)
     return study

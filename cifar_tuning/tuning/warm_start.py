@@ -11,6 +11,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from cifar_tuning.errors import ConfigError, UserError
 from cifar_tuning.job_folders import study_in
 from cifar_tuning.overrides import meant_by, same_value
+from cifar_tuning.processes import is_worker
 from cifar_tuning.text import counted
 from cifar_tuning.tuning.conditions import present
 from cifar_tuning.tuning.dry_run import NeedsTrialError, dry_run
@@ -63,7 +64,20 @@ def older_trials(options: StudyOptions) -> list[FrozenTrial]:
     return [fitted for trial in ended if (fitted := _fitted(trial, older.study_name, fixed, options)) is not None]
 
 
-def say(options: StudyOptions, trials: list[FrozenTrial]) -> None:
+def begin(study: optuna.Study, options: StudyOptions) -> None:
+    """Adds the older study's trials to one that has none yet."""
+    if options.sweeper.warm_start is None:
+        return
+    if trials := study.get_trials(deepcopy=False):
+        if not is_worker() and not any(TRAINED_BY in trial.user_attrs for trial in trials):
+            log.warning("%s: of no effect, as the study %s has trials already", OPTION, study.study_name)
+        return
+    older = older_trials(options)
+    study.add_trials(older)
+    _say(options, older)
+
+
+def _say(options: StudyOptions, trials: list[FrozenTrial]) -> None:
     """Says what a study begins with, and what was otherwise when that was trained: its values may not compare."""
     older = _older(options)
     ended = len(older.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED)))

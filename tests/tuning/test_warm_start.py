@@ -80,6 +80,15 @@ def test_a_new_study_begins_with_them_once(options, capsys, caplog):
     assert "begins with 2 of 3 trials of the study old" in capsys.readouterr().out
     assert "trained with another configuration: trainer.mixup: 0.3 before, 0.0 now\n" in caplog.text
     assert len(open_study(options("optimizer.lr=interval(0.05,0.3)")).get_trials()) == 2
+    assert "of no effect" not in caplog.text
+
+
+def test_a_study_that_has_trials_does_not_begin_with_others(options, caplog):
+    open_study(
+        options("optimizer.lr=interval(0.05,0.3)", "hydra.sweeper.enqueue=[{optimizer.lr:0.2}]", warm_start="null")
+    )
+    assert len(open_study(options("optimizer.lr=interval(0.05,0.3)")).get_trials()) == 1
+    assert "hydra.sweeper.warm_start: of no effect, as the study" in caplog.text
 
 
 @pytest.mark.parametrize(
