@@ -90,14 +90,21 @@ def having(group: str, option: str) -> str:
 def way_out(error: Exception, config: DictConfig) -> str:
     """Returns what to do about an option that could not be set, behind what Hydra says, which only knows of adding.
 
-    That is a choice of the group that has it, and to vary it no more where an overlay does.
+    That is a choice of the group that has it, a condition where a study searches the group too, and to vary it no more
+    where an overlay does.
     """
     found = re.search(r"Could not override '(\w+)\.(\w+)'", str(error))
     if found is None:
         return ""
     group, option = found.groups()
-    declared = f"{group}.{option}" in (config.hydra.sweeper.get("params") or {})
-    dropped = rf"; '~hydra.sweeper.params.{group}\.{option}' leaves it out of the sweep" if declared else ""
+    key, params = f"{group}.{option}", config.hydra.sweeper.get("params") or {}
+    dropped = rf"; '~hydra.sweeper.params.{group}\.{option}' leaves it out of the sweep" if key in params else ""
+    typed = [one.partition("=")[2] for one in config.hydra.overrides.task if one.startswith(f"{group}=")]
+    searched = re.findall(r"\w+", (typed or [str(params.get(group, ""))])[-1])
+    with_it = [name for name, file in _choices(group).items() if option in file and name in searched]
+    if "conditions" in config.hydra.sweeper and with_it and len(searched) > 1:
+        condition = f"""'hydra.sweeper.conditions={{{key}:"{group}={",".join(with_it)}"}}'"""
+        return f"{having(group, option)}; {condition} searches it with {' and '.join(with_it)} alone{dropped}"
     return having(group, option) + dropped
 
 

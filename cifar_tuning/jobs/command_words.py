@@ -7,11 +7,13 @@ from pathlib import Path
 from hydra._internal.utils import get_args
 
 from cifar_tuning import PROJECT_ROOT
-from cifar_tuning.errors import UserError
+from cifar_tuning.errors import ConfigError, UserError
+from cifar_tuning.jobs.other_words import of_a_run, of_a_study
 from cifar_tuning.overrides import key_of
 from cifar_tuning.text import MAIN_CONFIG, config_flags, is_own_script
 
 SWEEPER = "hydra/sweeper"
+STUDY = f"{SWEEPER}=study"
 # The groups of the main configuration that are one constructor each.
 _PARTS = ("data", "augmentation", "model", "optimizer", "schedule", "regularizer", "trainer", "tracking")
 # What of the main configuration no choice of a sweeper comes with; a group of the user's may have one.
@@ -29,7 +31,8 @@ def check_overrides(command: Sequence[str]) -> None:
 
     Raises:
         UserError: some words have no equals sign: they were typed with spaces around it, or as values alone. Or they
-            are options of a study, and none is asked for. Or an option lacks its group. Or a sweep is to be shown.
+            are options of a study, and none is asked for. Or an option lacks its group, or has the name that it has
+            elsewhere. Or a sweep is to be shown.
     """
     typed = get_args(command[1:])
     given, program = typed.overrides, Path(command[0])
@@ -50,8 +53,10 @@ def check_overrides(command: Sequence[str]) -> None:
             f"{', '.join(of_studies)}: of an Optuna study; add hydra/sweeper=study, or one of conf/study, such as "
             "study=simplenn"
         )
+    if (STUDY in given or "study" in keys) and (elsewhere := of_a_study(given)):
+        raise ConfigError(elsewhere)
     if program.name == "train.py" and (lacking := _without_group(given)):
-        raise UserError("\n  - ".join(["an option is named with its group:", *lacking]))
+        raise UserError("\n  - ".join(["an option has another name here:", *lacking]))
 
 
 def _may_choose_a_sweeper(keys: Sequence[str]) -> bool:
@@ -64,11 +69,12 @@ def _without_group(given: Sequence[str]) -> list[str]:
     """Returns what to type for options that lack their group, such as `optimizer.lr=0.1, not lr=0.1`.
 
     Named are the groups whose present choice has the option; where none has, those with another choice that has. An
-    overlay, or a group of the user's, may have an option of that name at its top: then nothing is said.
+    overlay, or a group of the user's, may have an option of that name at its top: then nothing is said. What no group
+    has is looked for among the words of other programs.
     """
     groups = {folder.name for folder in _CONF.iterdir() if folder.is_dir()}
     known = groups.union(_top(_main_config()))
-    keys = {one.partition("=")[0] for one in given}
+    keys = {key for key, _, value in (one.partition("=") for one in given) if (key, value) not in _ready_studies()}
     strange = [one for one in given if (key := one.partition("=")[0]).isidentifier() and key not in known]
     if not strange or any(key.startswith("+") or key in groups.difference(_PARTS) for key in keys):
         return []
@@ -80,7 +86,17 @@ def _without_group(given: Sequence[str]) -> list[str]:
         now = [part for part in _PARTS if having[part].intersection(chosen.get(part, "").split(","))]
         if meant := now or [part for part in _PARTS if having[part]]:
             lines.append(f"{' or '.join(f'{part}.{one}' for part in meant)}, not {one}")
+        elif (ours := of_a_run(one)) is not None:
+            lines.append(f"{ours}, not {one}")
     return lines
+
+
+def _ready_studies() -> set[tuple[str, str]]:
+    """Returns the overrides that choose a study with nothing at its top but what the main configuration has."""
+    known = {*_PARTS, *_top(_main_config())}
+    files = [(file.stem, file.read_text(encoding="utf-8")) for file in (_CONF / "study").glob("*.yaml")]
+    lists = re.compile(r"^ *- (?!override )/?\w+: ", re.MULTILINE)
+    return {("study", name) for name, text in files if known.issuperset(_top(text)) and not lists.search(text)}
 
 
 def _choices_with(option: str, part: str) -> set[str]:

@@ -156,6 +156,8 @@ def print_summary(sweep: Path, since: float = 0.0, tracked: bool = True, uri: st
     for result in results[:TOP]:
         table.add_row(*_row(result, swept, several, objective), style="bold" if result is best else None)
     console.print(table)
+    if not several and (means := _means(results, swept, objective or "val acc")) is not None:
+        console.print(means)
     names = next((list(found) for result in results if len(found := result.get("objective") or {}) > 1), None)
     if names:
         said = f"several objectives ({', '.join(names)}): ordered by the validation accuracy alone"
@@ -166,6 +168,54 @@ def print_summary(sweep: Path, since: float = 0.0, tracked: bool = True, uri: st
         jobs = f"{early} of {counted(len(results), 'job')}"
         console.print(f"{jobs} ended before the last epoch: no better validation accuracy (trainer.patience)")
     _print_next(console, sweep, results, tracked, uri)
+
+
+def over_seeds(results: list[dict[str, Any]]) -> list[tuple[dict[str, str], list[float], int]]:
+    """Returns a grid's configurations over their seeds, the best mean first, those that lost a seed behind the others.
+
+    Returns:
+        The options, the figures that the jobs are ranked by, and how many jobs there were, for each configuration;
+        nothing where none has several seeds.
+    """
+    groups = dict[tuple[str, ...], list[dict[str, Any]]]()
+    for result in results:
+        groups.setdefault(tuple(one for one in result["overrides"] if key_of(one) != "seed"), []).append(result)
+    if max(map(len, groups.values()), default=1) < 2 or any(len(r.get("objective") or {}) > 1 for r in results):
+        return []
+    ended = {key: [one for one in jobs if competes(one["state"], one["merit"])] for key, jobs in groups.items()}
+    whole = {key: len(ended[key]) == len(jobs) for key, jobs in groups.items()}
+    first = sorted(
+        (key for key in groups if ended[key]),
+        key=lambda key: (not whole[key], -statistics.mean(one["merit"] for one in ended[key])),
+    )
+    return [
+        ({key_of(one): value_of(one) for one in key}, [_ranked_by(one) for one in ended[key]], len(groups[key]))
+        for key in first
+    ]
+
+
+def _ranked_by(result: dict[str, Any]) -> float:
+    asked = _asked(result)
+    return float(result["value"] if asked is None else asked[1] or 0.0)  # one that competes has it
+
+
+def _means(results: list[dict[str, Any]], swept: list[str], name: str) -> Any:
+    """Returns the table of a grid's configurations over their seeds; None where there are no seeds to speak of."""
+    from rich.table import Table
+
+    if not (found := over_seeds(results)):
+        return None
+    table = Table(title="over the seeds, the best mean first" + (f" (the first {TOP})" if len(found) > TOP else ""))
+    keys = [key for key in swept if key != "seed"]
+    table.add_column(f"{name}, mean ± standard deviation", justify="right", no_wrap=True)
+    for key in ("seeds", *keys):
+        table.add_column(key, justify="right", overflow="fold")
+    for options, values, jobs in found[:TOP]:
+        spread = f" ± {_figure(statistics.stdev(values))}" if len(values) > 1 else ""
+        seeds = str(jobs) if len(values) == jobs else f"{len(values)} of {jobs}"
+        row = [in_short(options.get(key, "")) for key in keys]
+        table.add_row(f"{_figure(statistics.mean(values))}{spread}", seeds, *row)
+    return table
 
 
 def split_overrides(jobs: list[list[str]]) -> tuple[list[str], list[str]]:

@@ -45,6 +45,7 @@ class MLflowTracker(Tracker):
         log_model: keep loadable models: `auto` (a multirun's winner, and what a job says is worth it), true, false.
         root: the project's folder.
         tags: of your own, for each run and a multirun's; those that a run has anyway stay as they are.
+        run_name: of each run; that of a multirun's job has its number before it. None: what the run is made of.
     """
 
     def __init__(
@@ -54,21 +55,25 @@ class MLflowTracker(Tracker):
         log_model: Literal["auto"] | bool = "auto",
         root: str | Path = PROJECT_ROOT,
         tags: Mapping[str, Any] | None = None,
+        run_name: str | None = None,
     ) -> None:
         super().__init__()
-        raise_all(self.check(uri=uri, experiment=experiment, log_model=log_model, tags=tags))
+        raise_all(self.check(uri=uri, experiment=experiment, log_model=log_model, tags=tags, run_name=run_name))
         self.uri = uri
         self.experiment = str(experiment)
         self.model_policy = log_model
         self.root = Path(root)
         self.tags = facts.own_tags(tags or {})
+        self.run_name = run_name
         self._outbox: Outbox | None = None
         self._logged_through = -1
         self._group: str | None = None
         self._monitor: SystemMetricsMonitor | None = None
 
     @staticmethod
-    def check(uri: object, experiment: object, log_model: object, tags: object = None) -> list[str]:
+    def check(
+        uri: object, experiment: object, log_model: object, tags: object = None, run_name: object = None
+    ) -> list[str]:
         """Returns a line for each option that is out of range; empty if all are right."""
         problems = []
         if uri is not None and not isinstance(uri, str):
@@ -79,6 +84,8 @@ class MLflowTracker(Tracker):
             problems.append(f"tracking.log_model={log_model}: must be auto, true or false")
         if tags is not None and not isinstance(tags, Mapping):
             problems.append(f"tracking.tags={tags}: must be names with values, as {{team: vision}}")
+        if run_name is not None and not str(run_name).strip():
+            problems.append(f"tracking.run_name={run_name!r}: must be a name, such as lr_${{optimizer.lr}}, or null")
         return problems
 
     def wants_model(self, worth_keeping: bool) -> bool:
@@ -120,11 +127,15 @@ class MLflowTracker(Tracker):
             reaper.reap_once(store)
             Outbox.deliver_left(store)
             params = facts.as_params(context.config)
-            params = {key: value for key, value in params.items() if not f"{key}.".startswith("tracking.tags.")}
+            said = ("tracking.tags.", "tracking.run_name.")  # of the run itself
+            params = {key: value for key, value in params.items() if not f"{key}.".startswith(said)}
             params.setdefault("seed", str(context.seed))
             tags = {**self.tags, **facts.run_tags(context, self.root)}
             if context.sweep_dir is not None:  # its jobs are told apart by their names
                 tags.pop(facts.RUN_NAME, None)
+            if self.run_name is not None:
+                number = "" if context.sweep_dir is None else f"{context.name.partition(':')[0]}: "
+                tags[facts.RUN_NAME] = f"{number}{self.run_name}"[:200]
             parent = self._parent(store, context)
             known = context.run_id
             if context.again and parent is not None:

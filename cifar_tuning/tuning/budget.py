@@ -1,5 +1,7 @@
 """How many trials a study is to have when a command ends: those that failed before it began are made up for.
 
+It may have enough of them sooner: see `enough`.
+
 What counts is when the command began, which all of its workers know; two commands may differ in it, as they may in
 `n_trials`: each takes trials up to its own limit, and numbers go on as they did.
 """
@@ -8,9 +10,11 @@ from typing import Any
 
 import optuna
 from optuna.samplers import BruteForceSampler
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from cifar_tuning.tuning.options import StudyOptions
+from cifar_tuning.tuning.progress import best_trial, by_end
 
 
 def finished(study: optuna.Study) -> list[FrozenTrial]:
@@ -53,6 +57,27 @@ def to_enqueue(study: optuna.Study, options: StudyOptions) -> list[dict[str, Any
     others = [trial for trial in study.get_trials(deepcopy=False) if trial.number not in gone]
     known = [params for t in others for params in (t.params, t.system_attrs.get("fixed_params"))]
     return [params for i, params in enumerate(wanted) if params not in known and params not in wanted[:i]]
+
+
+def enough(study: optuna.Study, sweeper: Any) -> str | None:
+    """Returns in words why no further trial is to be drawn; None if one is.
+
+    Args:
+        study: with one objective, where the sweeper has a `target` or a `patience`.
+        sweeper: its options.
+    """
+    target, patience = sweeper.target, sweeper.patience
+    if target is None and patience is None:
+        return None
+    maximize, ended = study.directions[0] == StudyDirection.MAXIMIZE, by_end(finished(study))
+    if (best := best_trial(ended, maximize)) is None:
+        return None
+    if target is not None and (best.values[0] >= target if maximize else best.values[0] <= target):
+        return f"trial {best.number} has reached hydra.sweeper.target={target}"
+    since = [trial for trial in ended[ended.index(best) + 1 :] if trial.state != TrialState.FAIL]
+    if patience is not None and len(since) >= patience:
+        return f"trial {best.number} is still the best after {len(since)} others (hydra.sweeper.patience={patience})"
+    return None
 
 
 def exhausted(study: optuna.Study) -> bool:

@@ -42,10 +42,17 @@ class Claims:
         endings: ends a trial that only its process did not tell the study of, or that died too often.
         n_trials: the study's total.
         max_retry: how often a trial whose process died is taken up again; None: always.
+        enough: says why no further trial is to be drawn; None if one is. Those that wait are taken all the same.
     """
 
-    def __init__(self, endings: Endings, n_trials: int, max_retry: int | None) -> None:
-        self.endings, self.n_trials, self.max_retry = endings, n_trials, max_retry
+    def __init__(
+        self,
+        endings: Endings,
+        n_trials: int,
+        max_retry: int | None,
+        enough: Callable[[], str | None] = lambda: None,
+    ) -> None:
+        self.endings, self.n_trials, self.max_retry, self.enough = endings, n_trials, max_retry, enough
         self.study, self.folder = endings.study, endings.folder
         # Itself: Optuna's cache around it passes neither heartbeats nor changes of state on as they are.
         self.storage, self.study_id = endings.storage, endings.study._study_id
@@ -93,7 +100,7 @@ class Claims:
 
     def _take_one(self, trials: list[FrozenTrial]) -> Trial | None:
         waiting = [t._trial_id for t in trials if t.state == TrialState.WAITING and t.number < self.n_trials]
-        if not waiting and (len(trials) >= self.n_trials or exhausted(self.study)):
+        if not waiting and (len(trials) >= self.n_trials or exhausted(self.study) or self.enough()):
             return None
         # Marked before it is RUNNING: one without an owner may also be another program's.
         if waiting:

@@ -11,17 +11,16 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.trial import FixedTrial, Trial, create_trial
 
 from cifar_tuning.errors import ConfigError, root_cause
-from cifar_tuning.overrides import key_of, same_value, written
+from cifar_tuning.overrides import same_value, written
 from cifar_tuning.targets import refused
 from cifar_tuning.text import on_one_line
+from cifar_tuning.tuning.conditions import ABSENT, present
 from cifar_tuning.tuning.space import SearchSpace, describe
 
 # Attributes of a trial that its class does not have.
 OF_A_TRIAL = ("study", "storage", "_trial_id", "_study_id")
 # Calls of the user's function, to see its branches, before the first trial.
 MOST_CALLS = 32
-# Stands for a missing value, as None is a value.
-ABSENT: Any = object()
 
 
 class NeedsTrialError(Exception):
@@ -52,7 +51,7 @@ class DryRunTrial(FixedTrial):
         self.refused, self.guessed, self.pruned = dict[str, BaseDistribution](), False, False
 
     def _suggest(self, name: str, distribution: BaseDistribution) -> Any:
-        answer = self.given[name] if name in self.given else _present(self.config, name)
+        answer = self.given[name] if name in self.given else present(self.config, name)
         value = value_in(distribution, answer)
         if name not in self.given:
             if value is not ABSENT:
@@ -67,15 +66,6 @@ class DryRunTrial(FixedTrial):
             self.refused[name] = distribution
         self._params[name] = any_of(distribution) if value is ABSENT else value
         return super()._suggest(name, distribution)
-
-
-def _present(config: DictConfig, name: str) -> Any:
-    """Returns the value that a key has without any suggestion; ABSENT if it has none."""
-    groups = OmegaConf.select(config, "hydra.runtime.choices") or {}
-    if name in groups:
-        return groups[name]
-    value = OmegaConf.select(config, key_of(name), default=ABSENT)
-    return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
 
 
 def value_in(distribution: BaseDistribution, value: Any) -> Any:

@@ -12,12 +12,13 @@ import optuna
 from hydra.core.utils import JobReturn, JobStatus
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.samplers import BruteForceSampler, GridSampler
-from optuna.trial import TrialState
+from optuna.trial import Trial, TrialState
 
 from cifar_tuning.files import write_text
 from cifar_tuning.text import without_password
 from cifar_tuning.tuning.budget import stops_study
 from cifar_tuning.tuning.exits import reason
+from cifar_tuning.tuning.place import OVERRIDES
 from cifar_tuning.tuning.storage import STORAGE_ERRORS, Storage
 from cifar_tuning.tuning.trial import Outcome, may_go_on, outcomes
 
@@ -25,6 +26,8 @@ log = logging.getLogger(__name__)
 
 # Study system attribute: which sampler called `study.stop()` last, and when, in seconds since 1970.
 STOPPED = "cifar_tuning:stopped"
+# User attribute of a trial that was not trained: the number of the one with the same configuration.
+SAME_AS = "same_as"
 
 
 class Endings:
@@ -94,6 +97,23 @@ class Endings:
             states = {outcome.state for outcome in ended}
             state = "diverged" if "diverged" in states else "complete"
             self.tell(number, state, means if several else means[0])
+
+    def repeat(self, trial: Trial, overrides: list[str]) -> bool:
+        """Ends a trial as the complete one with the same overrides did, and says whether there is one.
+
+        It has that one's attributes too, which lead to its folder and its run.
+        """
+        trials = self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        same = next((one for one in trials if one.system_attrs.get(OVERRIDES) == overrides), None)
+        if same is None:
+            return False
+        for name, value in {**same.user_attrs, SAME_AS: same.number}.items():
+            trial.set_user_attr(name, value)
+        for name, violation in same.constraints.items():
+            trial.set_constraint(name, violation)
+        log.info("Trial %d is trial %d once more, and has its value: nothing is trained.", trial.number, same.number)
+        self.tell(trial.number, "complete", same.values if self.objectives > 1 else same.values[0])
+        return True
 
     def fail(self, number: int, why: str) -> None:
         """Ends a trial as failed."""

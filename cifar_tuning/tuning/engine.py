@@ -18,7 +18,7 @@ from optuna.trial import Trial, TrialState
 from cifar_tuning.errors import DiskError, UserError, full_disk
 from cifar_tuning.processes import asked_to_stop, deferred_signals
 from cifar_tuning.targets import BASIC_LAUNCHER
-from cifar_tuning.tuning.budget import failed_before, finished, limit
+from cifar_tuning.tuning.budget import enough, failed_before, finished, limit
 from cifar_tuning.tuning.claims import Claims
 from cifar_tuning.tuning.endings import Endings, error_of
 from cifar_tuning.tuning.exits import JobExit, exited, reason, stops_process
@@ -58,7 +58,7 @@ class Engine:
         self.storage = storage_of(options)
         self.endings = Endings(study, self.storage, options.place.folder, sweeper.repeats, len(options.directions))
         n_trials = limit(study, options)
-        self.claims = Claims(self.endings, n_trials, sweeper.max_retry)
+        self.claims = Claims(self.endings, n_trials, sweeper.max_retry, lambda: enough(study, sweeper))
         # The fused launcher takes another trial whenever one ends; others launch batches, and wait for all of one.
         self.flow: TrainInTurn | None = getattr(self.launcher, "flow", None)
         left = n_trials - len(finished(study))
@@ -113,6 +113,8 @@ class Engine:
             if self.batch > 1:  # launchers compose a whole batch before its first job: one would fail all
                 self.context.config_loader.load_sweep_config(self.options.config, used)
             self.storage.set_trial_system_attr(trial._trial_id, OVERRIDES, used)
+            if self.options.sweeper.skip_duplicates and self.endings.repeat(trial, used):
+                return False
         except optuna.TrialPruned:  # the user's own function wants no such trial
             self.endings.tell(trial.number, "pruned", None)
             return False

@@ -13,11 +13,12 @@ from cifar_tuning.compose import sweep_loader
 from cifar_tuning.errors import ConfigError, root_cause
 from cifar_tuning.job_folders import BY_NUMBER
 from cifar_tuning.numeric import is_number, is_whole
-from cifar_tuning.overrides import given_options, key_of, parse_overrides
+from cifar_tuning.overrides import given_options, key_of, parse_overrides, spelled
 from cifar_tuning.processes import is_worker
 from cifar_tuning.targets import refused
 from cifar_tuning.text import on_one_line
 from cifar_tuning.tuning import dry_run
+from cifar_tuning.tuning.conditions import ABSENT, OPTION, present
 from cifar_tuning.tuning.options import StudyOptions, make_pruner
 from cifar_tuning.tuning.place import objectives_of
 from cifar_tuning.tuning.space import describe
@@ -33,14 +34,19 @@ def option_problems(options: StudyOptions) -> list[str]:
             continue
         if not is_whole(value, low):
             lines.append(f"hydra.sweeper.{name}={value}: must be a whole number, {low} or above")
-    for name, low in {"max_retry": 0, "timeout": 0, "grace_period": 1}.items():
+    for name, low in {"max_retry": 0, "timeout": 0, "patience": 1, "grace_period": 1}.items():
         value = sweeper[name]
         if value is not None and not (is_number(value) and value >= low):
             lines.append(f"hydra.sweeper.{name}={value}: must be a number, {low} or above, or null")
     if not (is_number(rate := sweeper.max_failure_rate) and 0 <= rate <= 1):
         lines.append(f"hydra.sweeper.max_failure_rate={rate}: must be a number from 0 to 1")
+    if sweeper.target is not None and not is_number(sweeper.target):
+        lines.append(f"hydra.sweeper.target={sweeper.target}: must be a number, or null")
+    if early := [name for name in ("target", "patience") if sweeper[name] is not None and len(options.directions) > 1]:
+        lines.append(f"hydra.sweeper.{early[0]}={sweeper[early[0]]}: several objectives have no single best trial")
     if bad := [d for d in options.directions or ["[]"] if d not in ("minimize", "maximize")]:
         lines.append(f"hydra.sweeper.direction={bad[0]}: must be minimize or maximize, or a list of them")
+    lines += _problems_with_conditions(options)
     lines += (space := _problems_with_space(options)) + _problems_with_function(options)
     lines += _problems_with_folder(options) + _problems_with_repeats(options)
     lines += _problems_with_parts(options, ("pruner",) if space else ("sampler", "pruner"))  # a grid is of the space
@@ -61,7 +67,12 @@ def _problems_with_space(options: StudyOptions) -> list[str]:
     if options.grid and (unknown := ranges.keys() - options.space.distributions.keys()):
         return [
             f"hydra/sweeper/sampler: GridSampler does not know {', '.join(sorted(unknown))}, suggested by "
-            f"hydra.sweeper.custom_search_space={custom}; BruteForceSampler tries every point of a function's space too"
+            f"hydra.sweeper.custom_search_space={custom}; brute_force tries every point of a function's space too"
+        ]
+    if options.grid and options.space.conditions:
+        return [
+            "hydra/sweeper/sampler: GridSampler knows no hydra.sweeper.conditions, and would try one configuration "
+            "several times; hydra/sweeper/sampler=brute_force tries every point once"
         ]
     endless = [n for n, d in ranges.items() if isinstance(d, FloatDistribution) and d.step is None]
     if not (options.grid or options.brute_force) or not endless:
@@ -72,6 +83,18 @@ def _problems_with_space(options: StudyOptions) -> list[str]:
         f"hydra/sweeper/sampler: {sampler} tries every point, and there is no end of them in {shown}: give "
         "choices or range(low,high,step=…), or take another sampler"
     ]
+
+
+def _problems_with_conditions(options: StudyOptions) -> list[str]:
+    """A condition on what is nowhere, or on what is none of a key's choices, would never hold."""
+    lines, space = [], options.space
+    for key, values in ((k, v) for condition in space.conditions.values() for k, v in condition.items()):
+        swept = space.distributions.get(key)
+        if swept is None and key not in space.fixed and present(options.config, key) is ABSENT:
+            lines.append(f"{OPTION}: {key} is no option")
+        elif swept is not None and (wrong := [v for v in values if dry_run.value_in(swept, v) is ABSENT]):
+            lines.append(f"{OPTION}: {key}={spelled(wrong[0])}: must be in its range, {describe(swept)}")
+    return list(dict.fromkeys(lines))
 
 
 def _problems_with_function(options: StudyOptions) -> list[str]:

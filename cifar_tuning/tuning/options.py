@@ -68,7 +68,7 @@ class StudyOptions:
             raise ConfigError(problems)
         try:
             given = _globs_as_choices(arguments)
-            space = SearchSpace.parse(sweeper.params, given, sweeper.custom_search_space)
+            space = SearchSpace.parse(sweeper.params, given, sweeper.custom_search_space, sweeper.conditions)
         except ValueError as error:
             raise ConfigError(str(error).splitlines()) from error
         return cls(study_place(config.hydra), space, config, sweeper)
@@ -97,13 +97,14 @@ class StudyOptions:
     @property
     def exhaustive(self) -> bool:
         """Whether the sampler tries every point of a space that is known beforehand."""
-        return self.grid or (self.brute_force and self.space.custom is None)
+        return self.grid or (self.brute_force and not self.space.branching)
 
     @property
     def n_trials(self) -> int:
         """The total number of trials; the number of points if the sampler tries all, and they are fewer.
 
-        How many a function of the user's describes is only known once all are tried: see `budget.exhausted`.
+        How many there are where a function, or a condition, decides is only known once all are tried: see
+        `budget.exhausted`.
         """
         total = int(self.sweeper.n_trials)
         return min(total, math.prod(map(len, self.space.grid().values()))) if self.exhaustive else total

@@ -27,6 +27,7 @@ TELL_STUDIES_APART = (
     "hydra.sweeper.sampler",
     "hydra.sweeper.params",
     "hydra.sweeper.custom",
+    "hydra.sweeper.conditions",
     "hydra.sweeper.direction",
     "hydra.sweeper.repeats",
 )
@@ -58,8 +59,13 @@ class StudySweeperConf(OptunaSweeperConf):
         workers: processes that take one trial after the other; null: one a core on a CPU (of which the fused launcher
             feeds each with four trials or more), one a GPU.
         timeout: seconds after which no further trial is started.
+        target: no further trial is drawn once one is as good as this; null: never.
+        patience: no further trial is drawn once so many have ended without a better one than before; null: never.
         max_retry: how often a trial whose process died is taken up again; null: always.
+        conditions: where a key is searched at all, such as {optimizer.momentum: optimizer=sgd}.
         enqueue: configurations to try first: `defaults`, or `{key: value}`.
+        warm_start: an older study's folder, with whose trials a new study begins.
+        skip_duplicates: a configuration that is drawn again has the value that it had, and is not trained again.
         allow_changed_space: continue a study although the search space or the configuration changed.
         repeats: seeds a trial is the mean of.
         retrain_best: seeds to train the winner with at the end, tested on the test set.
@@ -80,8 +86,13 @@ class StudySweeperConf(OptunaSweeperConf):
     pruner: Any = None  # as an overlay with `override /hydra/sweeper/pruner: null` leaves it
     workers: int | None = 1
     timeout: float | None = None
+    target: float | None = None
+    patience: int | None = None
     max_retry: int | None = 3
+    conditions: Any = None
     enqueue: list[Any] = field(default_factory=lambda: ["defaults"])
+    warm_start: str | None = None
+    skip_duplicates: bool = False
     allow_changed_space: bool = False
     repeats: int = 1
     retrain_best: int = 0
@@ -178,13 +189,12 @@ def resource(*, _root_: Any) -> int | str:
 def tpe(option: str, *, _root_: Any) -> bool:
     """What TPE does unless it is told: under the study sweeper what Optuna does by itself, else as the stock plugin.
 
-    `group` is a part of sampling jointly, for a space in which a function decides what there is to choose.
+    `group` is a part of sampling jointly, for a space in which a function, or a condition, decides what is chosen.
     """
     sweeper = _root_.hydra.sweeper
     if option == "group":
-        return (
-            bool(sweeper.sampler.multivariate) and sweeper.get("custom_search_space") is not None and is_ours(sweeper)
-        )
+        branching = sweeper.get("custom_search_space") is not None or bool(sweeper.get("conditions"))
+        return bool(sweeper.sampler.multivariate) and branching and is_ours(sweeper)
     return is_ours(sweeper)
 
 
@@ -254,6 +264,8 @@ def register() -> None:
     store.store(group="hydra/sweeper", name="optuna_options", node=OptunaSweeperConf, provider="cifar_tuning")
     # In the stock plugin's place, which sees its own defaults in it.
     store.store(group="hydra/sweeper/sampler", name="tpe", node=StudyTPEConf, provider="cifar_tuning", replace=True)
+    brute_force = {"_target_": "optuna.samplers.BruteForceSampler", "seed": None}
+    store.store(group="hydra/sweeper/sampler", name="brute_force", node=brute_force, provider="cifar_tuning")
     for name, node in PRUNERS.items():
         store.store(group="hydra/sweeper/pruner", name=name, node=node, provider="cifar_tuning")
 

@@ -48,7 +48,7 @@ class StudyProgress:
 
     def __init__(self, trials: Sequence[FrozenTrial], watched: Watched, now: float) -> None:
         ended = [trial for trial in trials if trial.state.is_finished()]
-        self.ended = sorted(ended, key=lambda trial: (trial.datetime_complete or datetime.min, trial.number))
+        self.ended = by_end(ended)
         self.running = sorted((t for t in trials if t.state == TrialState.RUNNING), key=lambda t: t.number)
         self.counts = Counter(state_word(trial) for trial in ended)
         self.counts["waiting"] = sum(trial.state == TrialState.WAITING for trial in trials)
@@ -65,6 +65,11 @@ class StudyProgress:
         recent = sum(trial.number not in watched.ended_before for trial in ended)
         limit = None if watched.deadline is None else watched.deadline - now
         self.left = time_left(watched.n_trials - len(ended), recent, self.elapsed, limit)
+
+
+def by_end(ended: Iterable[FrozenTrial]) -> list[FrozenTrial]:
+    """Trials in the order in which they ended."""
+    return sorted(ended, key=lambda trial: (trial.datetime_complete or datetime.min, trial.number))
 
 
 def epochs_trained(trials: Iterable[FrozenTrial]) -> int:

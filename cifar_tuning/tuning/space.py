@@ -18,6 +18,7 @@ from optuna.trial import BaseTrial
 from cifar_tuning.compose import without_hydra
 from cifar_tuning.overrides import deletes, key_of, written
 from cifar_tuning.text import flatten, is_elsewhere
+from cifar_tuning.tuning.conditions import ABSENT, Conditions, holds, in_words, parse_conditions
 
 # Choices that are tried before the first trial; each takes a twentieth of a second to compose.
 CHECKED_CHOICES = 40
@@ -63,15 +64,19 @@ class SearchSpace:
         fixed: keys with one value, as given.
         deletions: overrides of the form `~key`.
         custom: dotted name of a function `(config, trial)` that suggests more; None if there is none.
+        conditions: of the swept keys that are only searched where others have certain values.
     """
 
     distributions: dict[str, BaseDistribution]
     fixed: dict[str, str] = field(default_factory=dict)
     deletions: list[str] = field(default_factory=list)
     custom: str | None = None
+    conditions: Conditions = field(default_factory=dict)
 
     @classmethod
-    def parse(cls, params: Any, arguments: list[str], custom: str | None = None) -> "SearchSpace":
+    def parse(
+        cls, params: Any, arguments: list[str], custom: str | None = None, conditions: Any = None
+    ) -> "SearchSpace":
         """Parses `hydra.sweeper.params` and the command line's overrides, which win, in the stock plugin's syntax.
 
         Raises:
@@ -83,12 +88,23 @@ class SearchSpace:
             raise ValueError("\n".join(problems))
         distributions, fixed, deletions = create_params_from_overrides(overrides)
         swept = {str(name): d for name, d in distributions.items()}
-        return cls(swept, {str(name): str(value) for name, value in fixed.items()}, deletions, custom)
+        single = {str(name): str(value) for name, value in fixed.items()}
+        return cls(swept, single, deletions, custom, parse_conditions(conditions, swept, single))
+
+    @property
+    def branching(self) -> bool:
+        """Whether what there is to choose may depend on what was chosen."""
+        return self.custom is not None or bool(self.conditions)
 
     def suggest(self, trial: BaseTrial, config: DictConfig) -> None:
         """Has the sampler draw every parameter; values already drawn stay."""
-        for name, distribution in self.distributions.items():
-            trial._suggest(name, distribution)  # type: ignore[attr-defined]
+        waiting = dict(self.distributions)
+        while waiting:
+            # What a condition looks at is drawn before it.
+            for name in [name for name in waiting if not self.conditions.get(name, {}).keys() & waiting.keys()]:
+                distribution = waiting.pop(name)
+                if self._applies(name, trial, config):
+                    trial._suggest(name, distribution)  # type: ignore[attr-defined]
         if self.custom is None:
             return
         known = trial.user_attrs
@@ -98,6 +114,12 @@ class SearchSpace:
         self._function(config, trial)
         if overlap := sorted(trial.params.keys() & self.fixed.keys()):
             raise ValueError(f"{self.custom} suggests {', '.join(overlap)}, which the command fixes")
+
+    def _applies(self, name: str, trial: BaseTrial, config: DictConfig) -> bool:
+        if name not in self.conditions:
+            return True
+        not_drawn = dict.fromkeys(self.distributions, ABSENT)  # under a condition that did not hold
+        return holds(self.conditions[name], self.fixed | not_drawn | trial.params, config)
 
     @cached_property
     def _function(self) -> Callable[[DictConfig, BaseTrial], None]:
@@ -123,6 +145,7 @@ class SearchSpace:
     def described(self) -> dict[str, str]:
         """Returns the swept keys with their distributions, to compare and to store."""
         space = {name: describe(d) for name, d in self.distributions.items()}
+        space |= {name: f"{space[name]}, only if {in_words(only)}" for name, only in self.conditions.items()}
         return space | ({"custom_search_space": self.custom} if self.custom else {})
 
 
@@ -148,7 +171,13 @@ def ends(space: SearchSpace) -> list[dict[str, Any]]:
         if isinstance(d, CategoricalDistribution)
         for choice in d.choices
     ]
-    return ([low, high] if ranges else [{}]) + choices[:CHECKED_CHOICES]
+    # What is searched under a condition is looked at where that holds.
+    under = [
+        {**{key: values[0] for key, values in space.conditions[name].items() if key in space.distributions}, **at}
+        for name in ranges.keys() & space.conditions.keys()
+        for at in ({name: low[name]}, {name: high[name]})
+    ]
+    return ([low, high] if ranges else [{}]) + (choices + under)[:CHECKED_CHOICES]
 
 
 def fixed_part(config: DictConfig, space: SearchSpace) -> dict[str, str]:

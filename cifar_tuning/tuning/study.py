@@ -19,6 +19,7 @@ from cifar_tuning.files import write_text
 from cifar_tuning.job_folders import STUDY_FILE, study_in
 from cifar_tuning.processes import WORKER_VARIABLE, host, is_worker, lives, started
 from cifar_tuning.text import counted, without_password
+from cifar_tuning.tuning import warm_start
 from cifar_tuning.tuning.budget import finished, forgiven, to_enqueue
 from cifar_tuning.tuning.examples import try_out, uncomposable
 from cifar_tuning.tuning.option_checks import option_problems
@@ -56,10 +57,11 @@ def study_problems(options: StudyOptions) -> list[str]:
     except ConfigError as error:
         problems += error.problems
     problems += _folder_problems(options.place)
-    if (file := sqlite_file(options.place.storage)) is not None and not file.exists():
-        return problems
-    study = known_study(options, storage_of(options))
-    return problems + ([] if study is None else _continuation_problems(options, study))
+    file = sqlite_file(options.place.storage)
+    study = None if file is not None and not file.exists() else known_study(options, storage_of(options))
+    return problems + (
+        warm_start.warm_start_problems(options) if study is None else _continuation_problems(options, study)
+    )
 
 
 def storage_of(options: StudyOptions) -> Storage:
@@ -215,6 +217,7 @@ def open_study(options: StudyOptions) -> optuna.Study:
         for key, value in attributes.items():
             if study.user_attrs.get(key, ...) != value:
                 study.set_user_attr(key, value)
+        warm_start.begin(study, options)
         for params in to_enqueue(study, options):
             study.enqueue_trial(params)
     return study

@@ -16,7 +16,7 @@ from cifar_tuning import PROJECT_ROOT
 from cifar_tuning.files import write_text
 from cifar_tuning.overrides import of_job
 from cifar_tuning.text import command_line, counted, override, without_password
-from cifar_tuning.tuning.budget import exhausted, finished, limit
+from cifar_tuning.tuning.budget import enough, exhausted, finished, limit
 from cifar_tuning.tuning.options import StudyOptions
 from cifar_tuning.tuning.overlays import as_overlay, looks_for_studies
 from cifar_tuning.tuning.place import OVERRIDES, objectives_of
@@ -45,7 +45,7 @@ def write(study: optuna.Study, options: StudyOptions, plots: bool = True) -> Non
         front = [{"params": trial.params, "values": trial.values} for trial in study.best_trials]
         _write_results(folder, {"solutions": front})
     elif best is not None:
-        _write_results(folder, {"best_params": best.params, "best_value": best.value})
+        _write_results(folder, {"best_trial": best.number, "best_params": best.params, "best_value": best.value})
         try:
             write_text(folder / BEST, overlay(best, options))
         except Exception as error:  # an old trial whose options are gone
@@ -95,7 +95,10 @@ def winner(study: optuna.Study, options: StudyOptions) -> FrozenTrial | None:
 def is_over(study: optuna.Study, options: StudyOptions) -> bool:
     """Whether all trials have ended that the study is to have, or there can be."""
     ended = len(finished(study))
-    return ended >= limit(study, options) or (ended == len(study.get_trials(deepcopy=False)) and exhausted(study))
+    if ended >= limit(study, options):
+        return True
+    none_left = ended == len(study.get_trials(deepcopy=False))
+    return none_left and (exhausted(study) or enough(study, options.sweeper) is not None)
 
 
 def overrides_of(trial: FrozenTrial, options: StudyOptions) -> list[str]:

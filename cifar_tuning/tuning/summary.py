@@ -14,8 +14,9 @@ from rich.table import Table
 from cifar_tuning.databases import with_driver
 from cifar_tuning.targets import is_tracked
 from cifar_tuning.text import command_line, counted, override, with_comment, without_password
-from cifar_tuning.tuning.budget import exhausted, finished, forgiven, limit
+from cifar_tuning.tuning.budget import enough, exhausted, finished, forgiven, limit
 from cifar_tuning.tuning.claims import is_foreign
+from cifar_tuning.tuning.endings import SAME_AS
 from cifar_tuning.tuning.options import StudyOptions
 from cifar_tuning.tuning.overlays import looks_for_studies
 from cifar_tuning.tuning.place import folder_of_model, more_to_type, objectives_of
@@ -41,14 +42,19 @@ def print_start(study: optuna.Study, options: StudyOptions) -> None:
         )
     if len(options.directions) > 1:
         print(f"{len(options.directions)} objectives: there is no pruning (a curve has only one).")
-    if exhausted(study) and is_over(study, options):
-        print(EXHAUSTED)
+    if (no_more := no_more_needed(study, options)) and is_over(study, options):
+        print(no_more)
     elif done >= options.n_trials:
         print(f"all {counted(done, 'trial')} finished; hydra.sweeper.n_trials={2 * done} would go on with it{apart}")
     elif done or before:
         print(f"going on: {done} of {counted(options.n_trials, 'trial')} finished{apart}")
     elif (left_out := options.left_out()) is not None:
         print(left_out)
+
+
+def no_more_needed(study: optuna.Study, options: StudyOptions) -> str | None:
+    """Returns in words why no further trial is drawn, though there are fewer than `n_trials`; None if one is."""
+    return EXHAUSTED if exhausted(study) else enough(study, options.sweeper)
 
 
 def print_end(study: optuna.Study, options: StudyOptions, timed_out: bool, stopped_by: str | None) -> None:
@@ -65,20 +71,23 @@ def print_end(study: optuna.Study, options: StudyOptions, timed_out: bool, stopp
     console = open_console()
     ended, several = finished(study), len(options.directions) > 1
     complete = [trial for trial in ended if trial.state == TrialState.COMPLETE]
-    shown_trials = study.best_trials if several and complete else _ranked(complete, options)[:5]
+    trained = [trial for trial in complete if SAME_AS not in trial.user_attrs]
+    shown_trials = study.best_trials if several and complete else _ranked(trained, options)[:5]
     if shown_trials:
         objectives = objectives_of(options.config) if several else []
         console.print(_table(shown_trials, "Pareto front" if several else "the best five", objectives))
     before = len(forgiven(study, options))
     counts = {state: sum(t.state == state for t in ended) for state in (TrialState.PRUNED, TrialState.FAIL)}
-    missing = 0 if exhausted(study) and not options.exhaustive else counts[TrialState.FAIL] - before
+    no_more = no_more_needed(study, options)
+    missing = 0 if no_more and not options.exhaustive else counts[TrialState.FAIL] - before
     lines = [
         f"{len(ended)} of {counted(limit(study, options), 'trial')} finished: {len(complete)} complete, "
         f"{counts[TrialState.PRUNED]} pruned, {counts[TrialState.FAIL]} failed{saved(ended, options.sweeper.repeats)}",
+        *_repeated(len(complete) - len(trained)),
         *failures(ended),
         *([f"{options.same_command} trains {missing} more in place of those that failed"] if missing else []),
         *([] if complete or not ended else [f"None is complete; their logs are in {options.place.folder}/<trial>/"]),
-        *([EXHAUSTED] if exhausted(study) else []),
+        *([no_more] if no_more else []),
     ]
     if not is_over(study, options):
         lines += [*unfinished(options, len(ended) - before, timed_out, stopped_by), *foreign(study)]
@@ -156,6 +165,12 @@ def failures(ended: list[FrozenTrial]) -> list[str]:
     lines = [f"  trial {t.number} failed: {reason(t, REASON) or 'no reason is known'}" for t in latest]
     more = len(failed) - len(lines)
     return [*([f"  {counted(more, 'earlier trial')} failed too"] if more else []), *lines]
+
+
+def _repeated(count: int) -> list[str]:
+    """Returns a line on the trials that were not trained, if any."""
+    had = "had the configuration of one that was complete, and its value"
+    return [f"{counted(count, 'trial')} {had} (hydra.sweeper.skip_duplicates)"] if count else []
 
 
 def unfinished(options: StudyOptions, done: int, timed_out: bool, stopped_by: str | None) -> list[str]:

@@ -5,6 +5,7 @@ from contextlib import nullcontext
 import pytest
 
 from cifar_tuning.errors import UserError
+from cifar_tuning.jobs import other_words
 from cifar_tuning.jobs.command_words import check_overrides
 
 
@@ -33,6 +34,23 @@ from cifar_tuning.jobs.command_words import check_overrides
         ("train.py lr=0.1 +mygroup=mine", None),
         ("train.py +lr=0.1 optimizer.lr=${lr}", None),
         ("train.py lr=0.1 --config-dir mine", None),
+        ("train.py -m study=simplenn n_trials=3", r"- hydra\.sweeper\.n_trials=3, not n_trials=3"),
+        ("train.py -m study=mine n_trials=3", None),  # in which it may be
+        ("train.py hparams_search=x max_epochs=3", r"study=simplenn, .* not hparams_search=x\n  - trainer\.epochs=3,"),
+        (
+            "train.py ckpt_path=a/b run_name=${model.name}",
+            r"resume=a/b, .*\n  - tracking\.run_name=\$\{model\.name\}",
+        ),
+        (
+            "train.py -m study=simplenn hydra.sweeper.early_stopping=3 hydra.sweeper.n_trial=4 hydra.sweeper.n_jobs=1",
+            r"early_stopping=3: no .* hydra\.sweeper\.patience\?\n  - hydra.sweeper.n_trial=4: .*n_trials\?$",
+        ),
+        (
+            "train.py -m hydra/sweeper=study hydra.sweeper.load_if_exists=true",
+            "there is: the same command goes on",
+        ),
+        ("train.py -m hydra/sweeper=study +hydra.sweeper.own=1 hydra.sweeper.sampler.gamma=1", None),
+        ("train.py -m hydra/sweeper=optuna hydra.sweeper.early_stopping=3", None),  # Hydra knows its options
         ("train.py nowhere=1", None),  # Hydra has a suggestion
         ("predict.py device=cpu", None),
         ("predict.py outputs/demo", "outputs/demo: no option; .* such as run=outputs/demo"),
@@ -41,3 +59,9 @@ from cifar_tuning.jobs.command_words import check_overrides
 def test_what_is_no_option_is_told_before_hydra_reads_it(typed, said):
     with pytest.raises(UserError, match=said) if said else nullcontext():
         check_overrides(typed.split())
+
+
+def test_every_word_of_elsewhere_leads_to_an_option():
+    told = [meant for meant in other_words._OF_STUDIES.values() if meant.isidentifier()]
+    assert set(told) <= set(other_words.OPTIONS)
+    assert not other_words._OF_STUDIES.keys() & set(other_words.OPTIONS)

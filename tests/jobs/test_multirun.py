@@ -138,7 +138,13 @@ def test_the_sweep_ends_with_a_table(tiny, tmp_path, monkeypatch):
         ),
         (["+augmentation.padding=1,2"], ["NoAugmentation; it has none; augmentation=crop_flip has it  (jobs 0, 1)"]),
         (["+augmentation.paddings=1,2"], ["NoAugmentation; it has none  (jobs 0, 1)"]),
-        (["hydra/sweeper=study", "optimizer.betas=choice(1,2)"], ["optimizer=adam, optimizer=adamw, "]),
+        (
+            ["hydra/sweeper=study", "optimizer=sgd,adam", "optimizer.betas=choice(1,2)"],
+            [
+                "optimizer=adam, optimizer=adamw, ",
+                """ 'hydra.sweeper.conditions={optimizer.betas:"optimizer=adam"}' """,
+            ],
+        ),
         (["study=simplenn", "model.dropout=1.5"], ["model.dropout=1.5: must be"]),
         (["study=simplenn", "regularizer=none"], [r" have it; '~hydra.sweeper.params.regularizer\.strength' leaves"]),
         (

@@ -139,6 +139,7 @@ def test_a_study_prunes_sums_up_and_is_continued(tiny, study, folder, tracked):
     results = OmegaConf.load(folder / "optimization_results.yaml")
     assert results.name == "optuna"
     assert results.best_value == pytest.approx(study().best_value)
+    assert results.best_trial == study().best_trial.number
     assert (folder / "plots" / "study.html").is_file()
     assert "saved by pruning" in outcome.out
 
@@ -490,7 +491,7 @@ def test_it_prunes_in_other_processes(tiny, study):
 BAD = [
     (["hydra.sweeper.workers=0"], "hydra.sweeper.workers=0: must be a whole number, 1 or above"),
     (["hydra.sweeper.n_trials=0"], "hydra.sweeper.n_trials=0"),
-    (["hydra.sweeper.timeout=-1"], "hydra.sweeper.timeout=-1.0: must be a number, 0 or above, or null"),
+    (["hydra.sweeper.patience=0"], "hydra.sweeper.patience=0: must be a number, 1 or above, or null"),
     (["hydra.sweeper.max_failure_rate=2"], "max_failure_rate=2.0: must be a number from 0 to 1"),
     (["hydra.sweeper.direction=up"], "must be minimize or maximize"),
     (["hydra/sweeper/pruner=nope"], "hyperband"),
@@ -519,7 +520,7 @@ BAD = [
     (["objective=val/accc"], "objective=val/accc: must be one of train/loss"),
     (["objective=[val/acc_best,model/macs]"], "objective=val/acc_best,model/macs needs 2 of them"),
     (["objective=3"], "objective=3: must be one of train/loss"),
-    ([*SEVERAL, "hydra.sweeper.retrain_best=2"], "retrain_best=2: several objectives have no single winner"),
+    ([*SEVERAL, "hydra.sweeper.target=1"], "hydra.sweeper.target=1.0: several objectives have no single best trial"),
     (["hydra.sweep.subdir=t${hydra.job.num}_seed${seed}"], "subdir=t${hydra.job.num}_seed${seed}: must be ${hydra.job"),
     (
         ["hydra.sweeper.custom_search_space=tests.nope"],

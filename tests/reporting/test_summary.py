@@ -305,3 +305,32 @@ def test_pictures_are_pngs_even_of_a_diverged_run(tmp_path):
         assert file.read_bytes().startswith(b"\x89PNG")
         assert file.stat().st_size > 5000
     assert sorted(p.name for p in tmp_path.iterdir()) == ["c.png", "m.png", "w.png"]
+
+
+GRID = {(0.1, 0): 0.9, (0.1, 1): 0.5, (0.01, 0): 0.72, (0.01, 1): 0.78, (1.0, 0): 0.95, (1.0, 1): None}
+
+
+@pytest.mark.parametrize("loss", [False, True])
+def test_a_grid_with_several_seeds_shows_their_means(tmp_path, capsys, loss):
+    for job, ((lr, seed), value) in enumerate(GRID.items()):
+        objective = {"objective": {"val/loss": None if value is None else 1 - value}} if loss else {}
+        state = "failed" if value is None else "complete"
+        write(tmp_path, job, value, state, overrides=[f"optimizer.lr={lr}", f"seed={seed}"], **objective)
+    print_summary(tmp_path)
+    out = capsys.readouterr().out
+    table = out[out.index("over the seeds") : out.index("The best configuration")].splitlines()
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in table if line.startswith("│")]
+    means = ("0.2500", "0.3000", "0.0500") if loss else ("0.7500", "0.7000", "0.9500")
+    assert rows == [
+        [f"{means[0]} ± 0.0424", "2", "0.01"],
+        [f"{means[1]} ± 0.2828", "2", "0.1"],
+        [means[2], "1 of 2", "1"],
+    ]
+
+
+@pytest.mark.parametrize("jobs", [["seed=0"], ["optimizer.lr=0.1 seed=0", "optimizer.lr=0.2 seed=1"]])
+def test_without_several_seeds_of_a_configuration_there_are_no_means(tmp_path, capsys, jobs):
+    for job, given in enumerate(jobs):
+        write(tmp_path, job, 0.5, overrides=given.split())
+    print_summary(tmp_path)
+    assert "over the seeds" not in capsys.readouterr().out

@@ -301,11 +301,20 @@ def test_a_run_that_is_deleted_while_it_trains_is_asked_for_in_the_end(started, 
     assert (run.data.tags["state"], told) == (("complete", 4) if restored else ("running", 1))
 
 
-@pytest.mark.parametrize(("in_sweep", "name"), [(False, "mine"), (True, "simplenn-sgd")])
-def test_tags_of_ones_own(root, context, client, tmp_path, in_sweep, name):
+@pytest.mark.parametrize(
+    ("in_sweep", "run_name", "name"),
+    [
+        (False, None, "mine"),
+        (True, None, "0: simplenn-sgd"),
+        (False, "swish", "swish"),
+        (True, "swish", "0: swish"),
+    ],
+)
+def test_tags_and_names_of_ones_own(root, context, client, tmp_path, in_sweep, run_name, name):
     own = {"team": "vision", "nested": {"on": True}, "state": "mine", "mlflow.runName": "mine"}
-    tracker = MLflowTracker(root=root, tags=own)
-    place = {"sweep_dir": tmp_path, "group_dir": tmp_path / "0", "job_num": 0} if in_sweep else {}
+    tracker = MLflowTracker(root=root, tags=own, run_name=run_name)
+    place = {"sweep_dir": tmp_path, "group_dir": tmp_path / "0", "job_num": 0, "name": "0: simplenn-sgd"}
+    place = place if in_sweep else {}
     tracker.start(context(**place))
     run = client.get_run(tracker.run_id)
     tags = run.data.tags

@@ -274,13 +274,7 @@ def test_a_job_that_exits_costs_its_trial_and_no_worker(start, trials):
     assert "died" not in out
 
 
-@pytest.fixture
-def brute_force(tmp_path) -> list[str]:
-    """What has a study try every point: a sampler that is in nobody's options."""
-    file = tmp_path / "own" / "hydra" / "sweeper" / "sampler" / "brute.yaml"
-    file.parent.mkdir(parents=True)
-    file.write_text("_target_: optuna.samplers.BruteForceSampler\n")
-    return ["--config-dir", str(tmp_path / "own"), "hydra/sweeper/sampler=brute"]
+BRUTE_FORCE = "hydra/sweeper/sampler=brute_force"
 
 
 @pytest.mark.parametrize(
@@ -291,21 +285,25 @@ def brute_force(tmp_path) -> list[str]:
             ["hydra.sweeper.custom_search_space=sphere.tree"],
             [{"x": 0.0}, {"x": 1.0, "y": 0}, {"x": 1.0, "y": 1}, {"x": 1.0, "y": 2}, {"x": 2.0}],
         ),
+        (
+            ["x=0,1", "y=range(0,2)", 'hydra.sweeper.conditions={y:"x=1"}'],
+            [{"x": 0}, {"x": 1, "y": 0}, {"x": 1, "y": 1}],
+        ),
     ],
-    ids=["declared", "custom"],
+    ids=["declared", "custom", "conditional"],
 )
-def test_brute_force_tries_every_point_once(run, trials, brute_force, space, points):
-    out = run(*space, *brute_force, "hydra.sweeper.n_trials=20")
+def test_brute_force_tries_every_point_once(run, trials, space, points):
+    out = run(*space, BRUTE_FORCE, "hydra.sweeper.n_trials=20")
     assert sorted((t.params for t in trials()), key=str) == sorted(points, key=str), out
-    out = run(*space, *brute_force, "hydra.sweeper.n_trials=40")
+    out = run(*space, BRUTE_FORCE, "hydra.sweeper.n_trials=40")
     assert len(trials()) == len(points)
     assert "every point of the search space is tried" in out
 
 
 @pytest.mark.slow
-def test_brute_force_with_several_workers(start, trials, brute_force):
+def test_brute_force_with_several_workers(start, trials):
     space = ["hydra.sweeper.custom_search_space=sphere.tree", "hydra.sweeper.workers=3", "wait=0.3"]
-    process = start(*space, *brute_force, "hydra.sweeper.n_trials=20")
+    process = start(*space, BRUTE_FORCE, "hydra.sweeper.n_trials=20")
     out = finish(process)
     assert process.returncode == 0, out
     assert len(trials()) == 5
@@ -328,16 +326,16 @@ def test_brute_force_with_several_workers(start, trials, brute_force):
         ([], "the search space is empty: no key has a range"),
     ],
 )
-def test_what_has_no_end_or_no_beginning_is_refused(run, brute_force, tmp_path, space, message):
-    assert message in run(*brute_force, *space)
+def test_what_has_no_end_or_no_beginning_is_refused(run, tmp_path, space, message):
+    assert message in run(BRUTE_FORCE, *space)
     assert not (tmp_path / "sweep" / "optuna.db").exists()
 
 
-@pytest.mark.parametrize(("sampler", "fails"), [("grid", "1 2"), ("brute", "1 2"), ("random", "1 2 3")])
-def test_the_same_command_makes_up_for_failed_trials(run, trials, monkeypatch, brute_force, sampler, fails):
+@pytest.mark.parametrize(("sampler", "fails"), [("grid", "1 2"), ("brute_force", "1 2"), ("random", "1 2 3")])
+def test_the_same_command_makes_up_for_failed_trials(run, trials, monkeypatch, sampler, fails):
     """The failed points of a grid are tried again, and what was to be tried first; a sampler draws others."""
     given = ["x=choice(1,2,3)", "hydra.sweeper.n_trials=3", "hydra.sweeper.max_failure_rate=1"]
-    given += brute_force if sampler == "brute" else [f"hydra/sweeper/sampler={sampler}"]
+    given += [f"hydra/sweeper/sampler={sampler}"]
     given += [] if sampler == "grid" else ["hydra.sweeper.enqueue=[{x: 2}]"]
     monkeypatch.setenv("SPHERE_FAILS", fails)
     out, failed = run(*given), len(fails.split())
@@ -351,7 +349,7 @@ def test_the_same_command_makes_up_for_failed_trials(run, trials, monkeypatch, b
     assert trials()[3].params == before[0].params
     assert f"{failed} failed before and don't count" in out
     assert sampler == "random" or sorted(trial.params["x"] for trial in complete) == [1, 2, 3]
-    assert ("every point" if sampler == "brute" else "all 3 trials finished") in run(*given)
+    assert ("every point" if sampler == "brute_force" else "all 3 trials finished") in run(*given)
     assert len(trials()) == 3 + failed
 
 

@@ -1,5 +1,6 @@
 """How many trials a command may come to, and what is to be tried first."""
 
+import re
 from datetime import datetime
 from types import SimpleNamespace
 
@@ -7,14 +8,14 @@ import optuna
 import pytest
 from optuna.trial import TrialState, create_trial
 
-from cifar_tuning.tuning.budget import failed_before, limit, to_enqueue
+from cifar_tuning.tuning.budget import enough, failed_before, limit, to_enqueue
 from cifar_tuning.tuning.space import SearchSpace
 
 BEGIN = datetime(2026, 1, 1).timestamp()
-FAIL, COMPLETE, WAITING = TrialState.FAIL, TrialState.COMPLETE, TrialState.WAITING
+FAIL, COMPLETE, WAITING, PRUNED = TrialState.FAIL, TrialState.COMPLETE, TrialState.WAITING, TrialState.PRUNED
 
 
-def trial(state, x, seconds=None, fixed=False):
+def trial(state, x, seconds=None, fixed=False, value=0.5):
     """A trial that ended so many seconds after the command began."""
     ended = None if seconds is None else datetime.fromtimestamp(BEGIN + seconds)
     given = {"x": optuna.distributions.CategoricalDistribution([1, 2, 3])}
@@ -22,7 +23,7 @@ def trial(state, x, seconds=None, fixed=False):
         state=state,
         params={} if fixed else {"x": x},
         distributions={} if fixed else given,
-        value=0.5 if state == COMPLETE else None,
+        value=value if state == COMPLETE else None,
         system_attrs={"fixed_params": {"x": x}} if fixed else {},
     )
     made.datetime_complete = ended
@@ -81,3 +82,27 @@ def test_what_failed_before_the_command_is_made_up_for(trials, numbers):
 )
 def test_what_is_to_be_tried_first(trials, asked, expected):
     assert [params["x"] for params in to_enqueue(study(*trials), options(**asked))] == expected
+
+
+@pytest.mark.parametrize(
+    ("target", "patience", "direction", "said"),
+    [
+        (None, None, "maximize", None),
+        (None, 2, "maximize", "trial 0 is still the best after 2 others"),  # the last that ended is the first number
+        (None, 3, "maximize", None),
+        (None, 1, "minimize", None),
+        (0.7, None, "maximize", r"trial 0 has reached hydra\.sweeper\.target=0\.7"),
+        (0.71, None, "maximize", None),
+        (0.4, None, "minimize", "trial 3 has reached"),
+    ],
+)
+def test_a_study_that_has_what_was_asked_for_draws_no_further_trial(target, patience, direction, said):
+    made = optuna.create_study(direction=direction)
+    made.add_trials([trial(COMPLETE, 1, 5, value=0.7), trial(COMPLETE, 2, 1), trial(FAIL, 3, 8)])
+    made.add_trials([trial(COMPLETE, 1, 9, value=0.4), trial(PRUNED, 2, 7), trial(WAITING, 3)])
+    found = enough(made, SimpleNamespace(target=target, patience=patience))
+    assert re.match(said, found or "") if said else found is None
+
+
+def test_without_a_complete_trial_there_is_no_patience():
+    assert enough(study(trial(PRUNED, 1, 1), trial(FAIL, 2, 2)), SimpleNamespace(target=1.0, patience=1)) is None

@@ -43,6 +43,13 @@ def program(tmp_path):
     return optuna.load_study(study_name="s", storage=f"sqlite:///{tmp_path}/optuna.db")
 
 
+def test_a_study_that_has_enough_gives_what_waits_and_draws_no_other(endings):
+    claims = Claims(endings, 4, 3, enough=lambda: "it has reached its target")
+    endings.study.enqueue_trial({"x": 1})
+    assert [trial.number for trial in claims.take(2, lambda trial: True)] == [0]
+    assert claims.take(1, lambda trial: True) is None
+
+
 @pytest.mark.parametrize("moment", ["suggest", "ask"])
 @pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt])
 def test_a_trial_that_is_half_taken_is_given_back(claims, monkeypatch, moment, kind):

@@ -9,7 +9,8 @@ from hydra.core.utils import JobReturn, JobStatus
 from optuna.trial import TrialState
 
 from cifar_tuning.errors import ConfigError
-from cifar_tuning.tuning.endings import Endings, objective
+from cifar_tuning.tuning.endings import SAME_AS, Endings, objective
+from cifar_tuning.tuning.place import OVERRIDES
 from cifar_tuning.tuning.storage import open_storage
 from cifar_tuning.tuning.trial import Outcome, outcome_key
 
@@ -130,3 +131,21 @@ def test_what_counts_as_a_number(value, count, expected):
             objective(value, count)
     else:
         assert objective(value, count) == expected
+
+
+@pytest.mark.parametrize("objectives", [1, 2])
+def test_a_configuration_that_was_complete_ends_as_it_did(make, objectives):
+    endings = make(objectives=objectives)
+    value = [0.4, 10.0] if objectives == 2 else 0.4
+    first = optuna.trial.Trial(endings.study, endings.storage.trial_id(endings.study, 0))
+    other, again = endings.study.ask(), endings.study.ask()
+    endings.storage.set_trial_system_attr(first._trial_id, OVERRIDES, ["x=1"])
+    assert not endings.repeat(other, ["x=1"])  # the first is in training
+    first.set_user_attr("folder", "study/0")
+    first.set_constraint("memory", 2.0)
+    endings.tell(0, "diverged", value)
+    assert not endings.repeat(other, ["x=2"])
+    assert endings.repeat(again, ["x=1"])
+    before, _, ended = endings.study.get_trials()
+    assert (ended.state, ended.values, ended.constraints) == (COMPLETE, before.values, {"memory": 2.0})
+    assert ended.user_attrs == {"folder": "study/0", "state": "diverged", SAME_AS: 0}

@@ -114,6 +114,17 @@ def test_a_full_disk_gives_its_trial_back_and_is_no_cause_of_itself(make):
     assert states(engine) == [WAITING]
 
 
+@pytest.mark.parametrize("skip", [True, False])
+def test_what_is_drawn_again_is_trained_again_unless_it_is_to_be_skipped(make, skip):
+    engine, _ = make(0)
+    engine.batch, engine.options.sweeper.skip_duplicates = 1, skip
+    engine.options.space = SearchSpace.parse({}, ["x=range(1,2)"])
+    assert len(engine.claims.take(1, engine.suggest)) == 1
+    engine.endings.tell(0, "complete", 0.5)
+    assert [trial.number for trial in engine.claims.take(1, engine.suggest)] == ([] if skip else [1])
+    assert states(engine) == [COMPLETE, COMPLETE if skip else RUNNING]
+
+
 def test_what_a_job_is_called_with(make):
     engine, (trial,) = make(1)
     x = trial.params["x"]

@@ -9,6 +9,7 @@ from optuna.trial import FixedTrial
 
 from cifar_tuning.overrides import parse_overrides
 from cifar_tuning.tuning import spaces
+from cifar_tuning.tuning.dry_run import DryRunTrial
 from cifar_tuning.tuning.space import SearchSpace, changes, describe, ends, fixed_part
 
 
@@ -247,3 +248,53 @@ def test_an_optimizer_brings_its_own_numbers(fixed, drawn, expected):
     rates = SGD_RATES if fixed.get("optimizer", drawn) == "sgd" else ADAM_RATES
     known = {"optimizer": "choice(sgd, adam, adamw)", "optimizer.lr": rates, "optimizer.momentum": MOMENTUM}
     assert ranges(trial) == {name: known[name] for name in expected}
+
+
+CONDITIONAL = ["+momentum=interval(0.8,0.9)", "opt=sgd,adam", "nesterov=true,false", "depth=range(1,5)"]
+CONFIG = OmegaConf.create({"opt": "sgd", "depth": 2, "augment": {"flip": True}})
+
+
+@pytest.mark.parametrize(
+    ("conditions", "fixed", "drawn", "asked"),
+    [
+        ({"+momentum": "opt=sgd"}, [], {"opt": "sgd"}, {"+momentum", "nesterov", "depth"}),
+        ({"+momentum": "opt=sgd"}, [], {"opt": "adam"}, {"nesterov", "depth"}),
+        ({"+momentum": "opt=sgd"}, ["opt=adam"], {}, {"nesterov", "depth"}),
+        ({"+momentum": "opt=sgd"}, ["+momentum=0.9"], {"opt": "adam"}, {"nesterov", "depth"}),
+        ({"+momentum": "opt=sgd,adam"}, [], {"opt": "adam"}, {"+momentum", "nesterov", "depth"}),
+        ({"+momentum": "opt=sgd depth=3,4"}, [], {"opt": "sgd", "depth": 2}, {"nesterov"}),
+        ({"+momentum": "opt=sgd depth=3,4"}, [], {"opt": "sgd", "depth": 3}, {"+momentum", "nesterov"}),
+        ({"+momentum": "augment.flip=true"}, [], {"opt": "sgd"}, {"+momentum", "nesterov", "depth"}),
+        ({"nesterov": "depth=1", "depth": "opt=sgd"}, [], {"opt": "adam"}, {"+momentum"}),  # its own does not hold
+        ({"nesterov": "depth=1", "depth": "opt=sgd"}, [], {"opt": "sgd"}, {"+momentum", "depth", "nesterov"}),
+    ],
+)
+def test_a_key_is_searched_where_its_condition_holds(conditions, fixed, drawn, asked):
+    space = SearchSpace.parse({}, [*CONDITIONAL, *fixed], conditions=conditions)
+    trial = DryRunTrial(CONFIG, {"depth": 1, **drawn}, space.distributions)
+    space.suggest(trial, CONFIG)
+    assert trial.params.keys() - drawn.keys() - {"opt"} == asked
+    assert not any(name.partition("=")[0] in trial.params for name in fixed)
+
+
+@pytest.mark.parametrize(
+    ("conditions", "problem"),
+    [
+        ({"lr": "opt=sgd"}, "lr is not in the search space: .momentum, opt, nesterov, depth"),
+        ({"depth": "nesterov=true", "nesterov": "depth=1"}, "depth depends on itself\n.*nesterov depends on itself"),
+        ({"depth": "opt"}, "depth: opt: must be as optimizer=sgd,adam"),
+        ({"depth": "opt=interval(0,1)"}, "must be as optimizer=sgd,adam: it needs single values"),
+    ],
+)
+def test_a_condition_that_makes_no_sense_is_refused(conditions, problem):
+    with pytest.raises(ValueError, match=problem):
+        SearchSpace.parse({}, CONDITIONAL, conditions=conditions)
+
+
+def test_a_range_under_a_condition_is_looked_at_where_that_holds():
+    space = SearchSpace.parse({}, CONDITIONAL, conditions={"+momentum": "opt=adam"})
+    assert [point for point in ends(space) if point.get("opt") == "adam" and "+momentum" in point] == [
+        {"opt": "adam", "+momentum": 0.8},
+        {"opt": "adam", "+momentum": 0.9},
+    ]
+    assert space.described()["+momentum"] == "interval 0.8 to 0.9, only if opt=adam"
