@@ -357,6 +357,8 @@ def test_a_sweep_does_not_go_on_with_one_run(tiny, tmp_path):
         ("schedule.pct_start", [0.01, 0.99], [0, 1, "x"]),
         ("schedule.warmup_ratio", [0, 0.5], [-0.1, 1, "x"]),
         ("schedule.patience", [0, 10], [-1, 2.5, None]),
+        ("schedule.factor", [0, 0.5, 1], [-0.1, 1.1, "x"]),
+        ("schedule.min_lr", [0, 0.1, [0, 0.1]], [-0.1, "x", [0.1, "x"], None]),
         ("schedule.eta_min", [0, 0.1], [-0.1, "x"]),
         ("schedule.max_lr", [0.1], [0, -1, "x"]),
     ],
