@@ -305,13 +305,15 @@ def test_a_tracking_server_that_is_down(tiny):
 @pytest.mark.slow
 def test_resuming_with_other_options_shows_the_command_that_goes_on(tiny, command, tmp_path):
     first = ["augmentation=crop_flip", "augmentation.cutout=8", "model.batch_norm=true", "~optimizer.nesterov"]
-    assert tiny(*first, "trainer.epochs=1").code == 0
-    outcome = tiny("trainer.epochs=2", f"resume={tmp_path}/run", f"hydra.run.dir={tmp_path}/more")
+    assert tiny(*first, "trainer.epochs=1", "trainer.patience=3").code == 0
+    length = ["trainer.epochs=2", "trainer.patience=4"]
+    outcome = tiny(*length, f"resume={tmp_path}/run", f"hydra.run.dir={tmp_path}/more")
     assert "2 problems in" in outcome.err
     assert "augmentation=none: " in outcome.err
     assert "was trained with augmentation=crop_flip augmentation.cutout=8; a resumed run must keep it" in outcome.err
     line = next(line for line in outcome.err.splitlines() if "python" in line)
-    assert set(first) < set(shlex.split(line))
+    assert {*first, *length} < set(shlex.split(line))
+    assert "trainer.patience=3" not in line
     goes_on = command(*shlex.split(line)[2:])
     assert goes_on.code == 0, goes_on.err
     assert (tmp_path / "more" / "last.pt").is_file()

@@ -360,7 +360,7 @@ def test_a_diverging_run_ends_early_with_its_best_so_far(make_trainer, tmp_path)
     recorder = Recorder()
     trainer = make_trainer(epochs=10, lr=1e30, listeners=[recorder], folder=tmp_path)
     result = trainer.fit()
-    assert result.state == "diverged"
+    assert (result.state, result.stopped) == ("diverged", None)
     assert recorder.ended is result
     assert len(result.progress.history) < 11
     assert result.value == max(m.val_acc for m in recorder.epochs if not math.isnan(m.val_acc))
@@ -371,7 +371,7 @@ def test_a_diverging_run_ends_early_with_its_best_so_far(make_trainer, tmp_path)
 def test_a_listener_stops_the_run(make_trainer):
     recorder = Recorder(stop_after=1)
     result = make_trainer(epochs=5, listeners=[recorder, Recorder()]).fit()
-    assert result.state == "pruned"
+    assert (result.state, result.stopped) == ("pruned", None)
     assert [m.epoch for m in recorder.epochs] == [0, 1]
 
 
