@@ -134,6 +134,15 @@ def test_a_file_of_weights_has_several_forms(saved, tmp_path, form):
         assert all(torch.equal(value, state[key]) for key, value in found.items())
 
 
+def test_weights_may_come_without_a_last_layer(saved, tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    state = {key: value for key, value in torch.load(saved, weights_only=True).items() if not key.startswith("fc.")}
+    torch.save(state, tmp_path / "w.pt")
+    found = torchvision_model(SMALL, str(tmp_path / "w.pt"), num_classes=7).state_dict()
+    assert all(torch.equal(found[key], value) for key, value in state.items())
+    assert "but for the last layer, fc, which is new (none there, 7 here)" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [
@@ -238,7 +247,7 @@ def test_of_two_that_want_the_same_weights_one_downloads(saved, cache, monkeypat
     assert "Another process is downloading" in caplog.text
 
 
-def test_the_architecture_of_published_weights_needs_no_weights(cache):
+def test_the_architecture_of_published_weights_needs_no_weights(cache, monkeypatch):
     """What torchvision's builders add to it with weights is there without them, for a checkpoint's."""
     model = torchvision_model("googlenet", "DEFAULT", num_classes=10, restored=True)
     assert model.transform_input
@@ -248,3 +257,7 @@ def test_the_architecture_of_published_weights_needs_no_weights(cache):
     loaded = torchvision_model("googlenet", "DEFAULT", num_classes=10).state_dict()
     assert loaded.keys() == model.state_dict().keys()
     assert torch.equal(loaded["inception5b.branch4.1.conv.weight"], state["inception5b.branch4.1.conv.weight"])
+    given = {}
+    monkeypatch.setattr(torchvision.models, "get_model", lambda _name, **options: given.update(options) or nn.Module())
+    torchvision_model("vit_b_16", "IMAGENET1K_SWAG_E2E_V1", num_classes=10, restored=True)
+    assert given["image_size"] == 384  # whose positions the weights have
