@@ -125,11 +125,12 @@ def test_the_last_layer_alone_is_new_for_other_classes(tmp_path, caplog, name, h
         lambda state: {f"module.{key}": value for key, value in state.items()},
     ],
 )
-def test_a_file_of_weights_has_several_forms(saved, tmp_path, form):
+def test_a_file_of_weights_has_several_forms(saved, tmp_path, monkeypatch, form):
+    monkeypatch.chdir(tmp_path)
     state = torch.load(saved, weights_only=True)
     (tmp_path / "run").mkdir()
     torch.save(form(state), tmp_path / "run" / "best.pt")
-    for path in (tmp_path / "run", tmp_path / "run" / "best.pt"):
+    for path in ("run", tmp_path / "run" / "best.pt"):
         found = torchvision_model(SMALL, str(path), num_classes=7).state_dict()
         assert all(torch.equal(value, state[key]) for key, value in found.items())
 
