@@ -127,7 +127,7 @@ def transforms(one: str) -> list[str]:
         (["schedule=step", "schedule.decay=0"], "schedule.decay=0: must be a number above 0"),
         (["schedule=onecycle", "schedule.pct_start=2"], "schedule.pct_start=2: must be a number between 0 and 1"),
         (["schedule=onecycle", "schedule.pct_start=1.0"], "schedule.pct_start=1.0: must be a number between 0 and 1"),
-        (["schedule=plateau", "schedule.factor=1.5"], "schedule: ValueError: Factor should be < 1.0"),
+        (["schedule=plateau", "schedule.factor=1"], "schedule: ValueError: Factor should be < 1.0"),
         (["schedule=onecycle", "schedule.epochs=1"], "schedule: OneCycleLR ends after 1 of 2 epochs"),
         (
             ["optimizer._target_=torch.optim.LBFGS", "~optimizer.momentum", "~optimizer.nesterov", "regularizer=none"],
