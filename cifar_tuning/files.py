@@ -1,9 +1,9 @@
-"""Atomic writes: whoever reads a file sees its old content or its new one, never a part; and the cache's folder."""
+"""Atomic writes: whoever reads a file sees its old content or its new one, never a part; the cache's folder, paths."""
 
 import contextlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -12,6 +12,14 @@ from uuid import uuid4
 def cache_folder() -> Path:
     """Returns where this user keeps what can be made again; it need not exist yet."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cifar_tuning"
+
+
+def whole_path(path: str, is_there: Callable[[Path], bool] = Path.exists) -> str:
+    """Returns the whole path of a file or folder, for whoever reads it elsewhere; what is not there stays as it is."""
+    with contextlib.suppress(OSError, RuntimeError):  # may not be looked at, or a ~ of nobody's
+        if is_there(place := Path(path).expanduser()):
+            return str(place.absolute())
+    return path
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 
 from cifar_tuning.compose import having
 from cifar_tuning.numeric import is_whole
-from cifar_tuning.option_rules import BELOW_ONE, FLAG, Rule, number
+from cifar_tuning.option_rules import BELOW_ONE, FLAG, UP_TO_ONE, Rule, number
 from cifar_tuning.overrides import parse_overrides
 from cifar_tuning.ranking import SMALLER_IS_BETTER
 from cifar_tuning.targets import refused
@@ -35,6 +35,7 @@ GROUPS = ("data", "augmentation", "model", "optimizer", "schedule", "regularizer
 # What a study can optimise.
 FIGURES = (*PUBLIC_NAMES.values(), "epoch_seconds", "images_per_second", "model/macs", "model/parameters")
 
+NOT_NEGATIVE = number(lambda v: v >= 0, "a number, 0 or above")
 # PyTorch's optimizers and schedulers check little of this themselves (lr=0 and decay_epochs=0 pass), and late.
 RULES = {
     "objective": Rule(
@@ -45,7 +46,7 @@ RULES = {
     "optimizer.lr": number(lambda v: v > 0, "a number above 0, such as 0.01"),
     "optimizer.momentum": BELOW_ONE,
     "optimizer.nesterov": FLAG,
-    "optimizer.weight_decay": number(lambda v: v >= 0, "a number, 0 or above"),
+    "optimizer.weight_decay": NOT_NEGATIVE,
     "optimizer.eps": number(lambda v: v > 0, "a number above 0"),
     "optimizer.alpha": BELOW_ONE,
     "optimizer.betas": Rule(
@@ -59,7 +60,12 @@ RULES = {
     "schedule.pct_start": number(lambda v: 0 < v < 1, "a number between 0 and 1, such as 0.3"),
     "schedule.warmup_ratio": BELOW_ONE,
     "schedule.patience": Rule(lambda v: is_whole(v, 0), "a whole number of epochs, 0 or above"),
-    "schedule.eta_min": number(lambda v: v >= 0, "a number, 0 or above"),
+    "schedule.factor": UP_TO_ONE,
+    "schedule.min_lr": Rule(
+        lambda v: all(NOT_NEGATIVE.holds(one) for one in (v if isinstance(v, list) else [v])),
+        f"{NOT_NEGATIVE.expected}, or a list of them",
+    ),
+    "schedule.eta_min": NOT_NEGATIVE,
     "schedule.max_lr": number(lambda v: v > 0, "a number above 0"),
 }
 

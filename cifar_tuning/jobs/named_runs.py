@@ -44,7 +44,16 @@ def run_names(given: Any) -> list[str]:
         if not fitting:
             raise UserError(f"run={name}: no folder of a run and no checkpoint fits this pattern.")
         names += _ended(fitting, name)
-    return list(dict.fromkeys(names))  # one that fits two patterns has one voice
+    voices = dict[Path, str]()
+    for name in names:  # one that fits two patterns, or is named in two ways, has one voice
+        voices.setdefault(_place(name).resolve(), name)
+    return list(voices.values())
+
+
+def _place(name: str) -> Path:
+    """Returns where a name leads; of a folder below multirun/ its name will do, as report.py has it."""
+    path = Path(name).expanduser()
+    return MULTIRUN / path if not path.exists() and (MULTIRUN / path).is_dir() else path
 
 
 def _fitting(pattern: Path) -> list[str]:
@@ -96,9 +105,7 @@ def find_checkpoint(name: str, uri: Any, scratch: Path, option: str = "run") -> 
     Raises:
         UserError: there is none.
     """
-    path = Path(name).expanduser()
-    if not path.exists() and (MULTIRUN / path).is_dir():  # as report.py has it
-        path = MULTIRUN / path
+    path = _place(name)
     if path.is_file():
         return path
     if path.is_dir():

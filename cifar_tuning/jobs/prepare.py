@@ -12,6 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from cifar_tuning.databases import in_folder
 from cifar_tuning.errors import ConfigError, UserError
+from cifar_tuning.files import whole_path
 from cifar_tuning.jobs.build import build_parts, plain, seed_everything
 from cifar_tuning.jobs.checks import OF_THE_SWEEP, find_problems, lacking_parts
 from cifar_tuning.jobs.parts import Parts
@@ -118,9 +119,7 @@ def job_config(cfg: DictConfig) -> dict[str, Any]:
     for group, option, is_there in (("data", "root", Path.is_dir), ("model", "weights", Path.exists)):
         options = config.get(group)
         if isinstance(options, dict) and isinstance(path := options.get(option), str):
-            with suppress(OSError, RuntimeError):  # may not be looked at, or a ~ of nobody's: said where it is opened
-                if is_there(place := Path(path).expanduser()):
-                    config[group] = {**options, option: str(place.absolute())}
+            config[group] = {**options, option: whole_path(path, is_there)}
     return config
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cifar_tuning import processes
+from cifar_tuning.files import read_json
 from cifar_tuning.tracking import facts
 from cifar_tuning.tracking.base import STATUS_OF_STATE, MetricsFile
 from cifar_tuning.tracking.outbox import UNSENT, Pending, read_unsent
@@ -36,9 +37,10 @@ def reap_once(store: Store) -> None:
 def reap(store: Store) -> list[str]:
     """Close this machine's runs that are RUNNING but whose process is gone; returns their ids.
 
-    A run that ended while its store was unreachable gets what it left in its folder; every other one was
-    killed. Runs on other machines are left alone: nobody can tell from here. So are those whose folder holds what
-    another user has left for the store: it names files, and this process may read some that its user would not send.
+    A run that ended while its store was unreachable gets what it left in its folder; every other one was killed,
+    perhaps behind its end. Runs on other machines are left alone: nobody can tell from here. So are those whose folder
+    holds what another user has left for the store: it names files, and this process may read some that its user would
+    not send.
     """
     host = facts.process_tags()[facts.HOST]
     running = store.client.search_runs(
@@ -76,9 +78,8 @@ def _is_left_by_another(folder: Path) -> bool:
 def _close(store: Store, run: Run) -> None:
     folder = _folder(run)
     unsent = read_unsent(folder)
-    pending = unsent or Pending(
-        tags={facts.STATE: "killed"}, status=STATUS_OF_STATE["killed"], end_time=_last_sign(folder)
-    )
+    state = _state(run, folder)
+    pending = unsent or Pending(tags={facts.STATE: state}, status=STATUS_OF_STATE[state], end_time=_last_sign(folder))
     try:
         if unsent is None:
             pending.metrics = _untold(store, run, folder)
@@ -87,11 +88,20 @@ def _close(store: Store, run: Run) -> None:
         log.warning("Could not close run %s: %s", run.info.run_id, said(error))
         return
     if unsent is None:
-        log.warning("Run %s (%s) was killed; marked so.", run.info.run_name, run.info.run_id)
+        how = "was killed" if state == "killed" else f"had ended ({state}) when it was killed"
+        log.warning("Run %s (%s) %s; marked so.", run.info.run_name, run.info.run_id, how)
         return
     log.warning("Run %s (%s): delivered what its store had missed.", run.info.run_name, run.info.run_id)
     with contextlib.suppress(OSError):
         (folder / UNSENT).unlink()
+
+
+def _state(run: Run, folder: Path) -> str:
+    """Returns how a run ended: the job tells its folder before the store, and may have been killed between the two."""
+    left = read_json(folder / "result.json")
+    if not isinstance(left, dict) or left.get("run_id") != run.info.run_id:
+        return "killed"
+    return state if (state := str(left.get("state"))) in STATUS_OF_STATE else "killed"
 
 
 def _untold(store: Store, run: Run, folder: Path) -> list[tuple[str, float, int, int]]:

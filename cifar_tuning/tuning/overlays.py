@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from cifar_tuning import PROJECT_ROOT
 from cifar_tuning.compose import without_hydra
+from cifar_tuning.files import whole_path
 from cifar_tuning.job_folders import is_study
 from cifar_tuning.overrides import deletes, key_of, task_overrides, unresolved
 from cifar_tuning.text import SEARCHPATH, flatten, is_elsewhere, override
@@ -63,6 +64,8 @@ def as_overlay(config: DictConfig, header: str, without: Iterable[str] = ()) -> 
         plain[group] = {name: value for name, value in plain[group].items() if name != option}
         if key in needed:  # the folder of one's own images, which no file knows
             plain[group][option] = str(Path(value).expanduser().absolute())
+    if isinstance(weights := plain.get("model", {}).get("weights"), str):  # a file, or a name of torchvision's
+        plain["model"]["weights"] = whole_path(weights)
     plain = _beyond(plain, chosen)
     parts = [(group, choice) for group, choice in groups.items() if group not in NO_PART]
     # Hydra overrides only what was there before, and wants that behind all that comes anew.

@@ -8,6 +8,7 @@ import http.server
 import io
 import os
 import pickle
+import socket
 import struct
 import threading
 from contextlib import contextmanager
@@ -116,10 +117,11 @@ def shown(images: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("name", FORMS)
-@pytest.mark.parametrize("form", ["files", "published"])
+@pytest.mark.parametrize("form", ["files", "published", "published, one unpacked"])
 def test_what_was_put_there_by_hand_needs_no_network(made, name, form):
     one = made(name)
-    place(one.root, getattr(one, form))
+    put = one.files if form == "files" else one.published
+    place(one.root, put | (dict([*one.files.items()][:1]) if "unpacked" in form else {}))
     data = opened(one)
     for part in ("train", "test"):
         images, labels = data.arrays(part)
@@ -128,7 +130,7 @@ def test_what_was_put_there_by_hand_needs_no_network(made, name, form):
     splits = data.load()
     assert (len(splits.train), len(splits.val), len(data.load_test())) == (30, 10, 20)
     assert isinstance(data.arrays("train")[0], np.memmap)
-    assert files_below(one.root) - {f".{name}.lock"} == {*one.files, *getattr(one, form)}
+    assert files_below(one.root) - {f".{name}.lock"} == {*one.files, *put}
     assert not list(one.root.glob("*fetching*"))
 
 
@@ -149,18 +151,21 @@ def test_what_is_published_is_downloaded(made, tmp_path, monkeypatch):
     assert not stale.exists()
 
 
-@pytest.mark.parametrize(("size", "border"), [(None, 0), (28, 0), (32, 2)])
-def test_a_border_is_black_and_mean_and_std_know_of_it(made, monkeypatch, size, border):
-    one = made("MNIST")
+@pytest.mark.parametrize(
+    ("name", "size", "border"), [("MNIST", None, 0), ("MNIST", 28, 0), ("MNIST", 32, 2), ("CIFAR100", 36, 2)]
+)
+def test_a_border_is_black_and_mean_and_std_know_of_it(made, monkeypatch, name, size, border):
+    one = made(name)
     place(one.root, one.files)
-    pixels = one.arrays["train"][0] / 255
-    known = replace(STANDARD_SETS["MNIST"], mean=(pixels.mean(),) * 3, std=(pixels.std(),) * 3)
-    monkeypatch.setitem(STANDARD_SETS, "MNIST", known)
+    inside, side = shown(one.arrays["train"][0]), STANDARD_SETS[name].side
+    pixels = inside / 255
+    known = replace(STANDARD_SETS[name], mean=tuple(pixels.mean((0, 1, 2))), std=tuple(pixels.std((0, 1, 2))))
+    monkeypatch.setitem(STANDARD_SETS, name, known)
     data = opened(one, size=size)
     images, _ = data.arrays("train")
-    assert (data.image_shape, data.border) == ((28 + 2 * border, 28 + 2 * border, 3), border)
-    assert np.array_equal(images[:, border : border + 28, border : border + 28], shown(one.arrays["train"][0]))
-    assert images.sum() == 3 * one.arrays["train"][0].sum(dtype=int)
+    assert (data.image_shape, data.border) == ((side + 2 * border, side + 2 * border, 3), border)
+    assert np.array_equal(images[:, border : border + side, border : border + side], inside)
+    assert images.sum() == inside.sum(dtype=int)
     assert data.mean == pytest.approx((images / 255).mean((0, 1, 2)))
     assert data.std == pytest.approx((images / 255).std((0, 1, 2)))
 
@@ -171,6 +176,8 @@ def test_the_test_set_is_not_opened_before_its_time(made):
     assert len(opened(one).load().train) == 30
     with pytest.raises(DataError, match=r"SVHN could not be fetched: .*\n.*\n  - test_32x32\.mat\n"):
         opened(one).load_test()
+    with pytest.raises(DataError, match="SVHN could not be fetched"):  # a machine whose jobs have no network wants both
+        opened(one).prepare()
 
 
 def test_arrays_are_made_once_and_again_where_a_file_changes(made, monkeypatch):
@@ -182,6 +189,10 @@ def test_arrays_are_made_once_and_again_where_a_file_changes(made, monkeypatch):
     again, _ = opened(one).arrays("train")
     assert np.array_equal(first, again)
     assert not calls
+    assert opened(one, size=32).arrays("train")[0].shape[1:] == (32, 32, 3)
+    opened(one).arrays("train")
+    assert len(calls) == 1
+    calls.clear()
     os.utime(one.root / "MNIST/raw/train-images-idx3-ubyte", ns=(1, 1))
     opened(one).arrays("train")
     assert len(calls) == 1
@@ -220,7 +231,8 @@ def test_of_two_that_fetch_at_once_one_does(made, monkeypatch):
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(calls) == 1
+    ((_, scratch, _),) = calls
+    assert scratch.parent == one.root  # on the disk that the files are moved to
 
 
 @pytest.mark.parametrize(
@@ -239,6 +251,7 @@ def test_of_two_that_fetch_at_once_one_does(made, monkeypatch):
 )
 def test_what_keeps_it_from_being_fetched(made, monkeypatch, error, said):
     def fail(*given, **options):
+        assert socket.getdefaulttimeout() == torchvision_data.TIMEOUT
         raise error
 
     one = made("CIFAR100")
@@ -279,6 +292,11 @@ def test_a_damaged_archive_is_named_and_left_alone(made, name):
             lambda content: struct.pack(">2I", 0x801, 39) + content[8:-1],
             "40 images were expected, and 40 are there, with 39 labels",
         ),
+        (
+            "MNIST/raw/train-images-idx3-ubyte",
+            lambda content: struct.pack(">4I", 0x803, 39, 28, 28) + content[16 : -28 * 28],
+            "40 images were expected, and 39 are there, with 40 labels",
+        ),
         ("cifar-100-python/train", lambda content: content[:-1], "what is there is not CIFAR100: Dataset not found or"),
         ("train_32x32.mat", lambda content: b"html", "what is there is not SVHN: Dataset not found or corrupted"),
     ],
@@ -296,15 +314,19 @@ def test_a_damaged_file_is_named(made, tmp_path, file, content, said):
     assert not list(tmp_path.glob("cache/cifar_tuning/images/*/key"))
 
 
-def test_a_file_that_may_not_be_read(made, monkeypatch):
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [(PermissionError(errno.EACCES, "Permission denied"), "Permission denied"), (MemoryError(), "out of memory")],
+)
+def test_a_file_that_can_not_be_read_now(made, monkeypatch, error, said):
     one = made("MNIST")
     place(one.root, one.files)
 
     def fail(*given):
-        raise PermissionError(errno.EACCES, "Permission denied")
+        raise error
 
     monkeypatch.setattr(TorchvisionData, "_torchvisions", fail)
-    with pytest.raises(DataError, match=r"MNIST is there, but can't be read now: Permission denied"):
+    with pytest.raises(DataError, match=f"MNIST is there, but can't be read now: {said}"):
         opened(one).load()
 
 

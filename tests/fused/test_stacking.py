@@ -308,12 +308,13 @@ def config(**options) -> dict:
 
 
 def test_jobs_are_grouped_by_what_must_agree():
+    free = {"label_smoothing": 0.1, "patience": 2, "ema_decay": 0.9, "max_grad_norm": 1.0, "class_weights": "balanced"}
     jobs = {
         4: config(),
         5: config(seed=1, optimizer={"_target_": "Adam", "betas": [0.9, 0.99]}),
         6: config(model={"_target_": "M", "dropout": 0.5}),
         7: config(model={"_target_": "M", "dropout": 0.0, "activation": "swish"}),
-        8: config(trainer={"epochs": 9, "precision": "fp32", "device": "cpu", "class_weights": "balanced"}),
+        8: config(trainer={"epochs": 9, "precision": "fp32", "device": "cpu", **free}),
         9: config(trainer={"epochs": 3, "precision": "fp32", "device": "cuda"}),
         10: config(data={"batch_size": 64}),
     }

@@ -129,7 +129,7 @@ def transforms(one: str) -> list[str]:
         (["schedule=step", "schedule.decay=0"], "schedule.decay=0: must be a number above 0"),
         (["schedule=onecycle", "schedule.pct_start=2"], "schedule.pct_start=2: must be a number between 0 and 1"),
         (["schedule=onecycle", "schedule.pct_start=1.0"], "schedule.pct_start=1.0: must be a number between 0 and 1"),
-        (["schedule=plateau", "schedule.factor=1.5"], "schedule: ValueError: Factor should be < 1.0"),
+        (["schedule=plateau", "schedule.factor=1"], "schedule: ValueError: Factor should be < 1.0"),
         (["schedule=onecycle", "schedule.epochs=1"], "schedule: OneCycleLR ends after 1 of 2 epochs"),
         (
             ["optimizer._target_=torch.optim.LBFGS", "~optimizer.momentum", "~optimizer.nesterov", "regularizer=none"],
@@ -325,13 +325,15 @@ def test_a_tracking_server_that_is_down(tiny):
 @pytest.mark.slow
 def test_resuming_with_other_options_shows_the_command_that_goes_on(tiny, command, tmp_path):
     first = ["augmentation=crop_flip", "augmentation.cutout=8", "model.batch_norm=true", "~optimizer.nesterov"]
-    assert tiny(*first, "trainer.epochs=1").code == 0
-    outcome = tiny("trainer.epochs=2", f"resume={tmp_path}/run", f"hydra.run.dir={tmp_path}/more")
+    assert tiny(*first, "trainer.epochs=1", "trainer.patience=3").code == 0
+    length = ["trainer.epochs=2", "trainer.patience=4"]
+    outcome = tiny(*length, f"resume={tmp_path}/run", f"hydra.run.dir={tmp_path}/more")
     assert "2 problems in" in outcome.err
     assert "augmentation=none: " in outcome.err
     assert "was trained with augmentation=crop_flip augmentation.cutout=8; a resumed run must keep it" in outcome.err
     line = next(line for line in outcome.err.splitlines() if "python" in line)
-    assert set(first) < set(shlex.split(line))
+    assert {*first, *length} < set(shlex.split(line))
+    assert "trainer.patience=3" not in line
     goes_on = command(*shlex.split(line)[2:])
     assert goes_on.code == 0, goes_on.err
     assert (tmp_path / "more" / "last.pt").is_file()
@@ -377,6 +379,8 @@ def test_a_sweep_does_not_go_on_with_one_run(tiny, tmp_path):
         ("schedule.pct_start", [0.01, 0.99], [0, 1, "x"]),
         ("schedule.warmup_ratio", [0, 0.5], [-0.1, 1, "x"]),
         ("schedule.patience", [0, 10], [-1, 2.5, None]),
+        ("schedule.factor", [0, 0.5, 1], [-0.1, 1.1, "x"]),
+        ("schedule.min_lr", [0, 0.1, [0, 0.1]], [-0.1, "x", [0.1, "x"], None]),
         ("schedule.eta_min", [0, 0.1], [-0.1, "x"]),
         ("schedule.max_lr", [0.1], [0, -1, "x"]),
     ],

@@ -5,7 +5,7 @@ from contextlib import nullcontext
 import pytest
 
 from cifar_tuning.errors import UserError
-from cifar_tuning.jobs import other_words
+from cifar_tuning.jobs import command_words, other_words
 from cifar_tuning.jobs.command_words import check_overrides
 
 
@@ -21,13 +21,18 @@ from cifar_tuning.jobs.command_words import check_overrides
         ("train.py -m seed=1,2 hydra.sweeper.n_trials=3 experiment=mine", None),
         ("train.py -m seed=1,2 hydra.sweeper.n_trials=3 +mygroup=mine", None),
         ("train.py -m seed=1,2 hydra.sweeper.n_trials=3 --config-name=mine", None),
-        ("train.py -m a=1,2 ~hydra.sweeper.params.a hydra.sweeper.max_batch_size=2", None),
+        # What a grid has, too.
+        ("train.py -m seed=1,2 ~hydra.sweeper.params.seed", None),
+        ("train.py -m seed=1,2 hydra.sweeper.max_batch_size=2", None),
+        ("train.py -m seed=1,2 hydra.sweeper._target_=mine", None),
         ("train.py -m optimizer.lr=0.1,0.2 --cfg job", "--cfg is for a single run; leave out -m"),
+        ("train.py -m optimizer.lr=0.1,0.2 --info config", "--info is for a single run; leave out -m"),
         (
             "train.py lr=0.1 activation=swish",
             r"optimizer\.lr=0.1, not lr=0.1\n  - model.activation=swish",
         ),
         ("train.py epochs=3", r"- trainer\.epochs=3, not"),  # the schedule is constant, which has none
+        ("train.py decay_epochs=3", r"- schedule\.decay_epochs=3, not"),  # nor has it this, but no other part either
         ("train.py -m epochs=3 schedule=step,onecycle", r"- schedule\.epochs=3 or trainer\.epochs=3, not"),
         ("train.py seed=1 resume=outputs/demo published=null hydra.verbose=true", None),  # at the top of config.yaml
         ("train.py lr=0.1 experiment=mine", None),  # in which it may be
@@ -54,6 +59,7 @@ from cifar_tuning.jobs.command_words import check_overrides
         ("train.py nowhere=1", None),  # Hydra has a suggestion
         ("predict.py device=cpu", None),
         ("predict.py outputs/demo", "outputs/demo: no option; .* such as run=outputs/demo"),
+        ("report.py tune", "tune: no option; .* such as sweep=multirun/tune"),
     ],
 )
 def test_what_is_no_option_is_told_before_hydra_reads_it(typed, said):
@@ -65,3 +71,8 @@ def test_every_word_of_elsewhere_leads_to_an_option():
     told = [meant for meant in other_words._OF_STUDIES.values() if meant.isidentifier()]
     assert set(told) <= set(other_words.OPTIONS)
     assert not other_words._OF_STUDIES.keys() & set(other_words.OPTIONS)
+
+
+def test_the_main_configuration_may_choose_a_sweeper(monkeypatch):
+    monkeypatch.setattr(command_words, "_main_config", lambda: "defaults:\n  - override hydra/sweeper: study\n")
+    check_overrides(["train.py", "-m", "seed=1,2", "hydra.sweeper.n_trials=3"])

@@ -3,20 +3,23 @@ import json
 import os
 import shutil
 import sqlite3
+from types import SimpleNamespace
 
 import numpy as np
 import optuna
 import pytest
 import torch
 from hydra.utils import execution_whitelist
+from omegaconf import OmegaConf
 from PIL import Image
 from torch import nn
 
 from cifar_tuning.data import ImageFolder, Synthetic, TorchvisionData
 from cifar_tuning.data.unlabelled import Unlabelled
 from cifar_tuning.errors import UserError
+from cifar_tuning.jobs import named_runs
 from cifar_tuning.jobs.export import load_classifier, model_from_checkpoint
-from cifar_tuning.jobs.predict import _are_same, _own_images, _test_images
+from cifar_tuning.jobs.predict import _are_same, _check_alike, _own_images, _test_images
 from cifar_tuning.jobs.process import trusted_targets
 from cifar_tuning.jobs.testing import label_test_images
 from cifar_tuning.jobs.testing import test_figures as figures_of
@@ -203,11 +206,44 @@ def test_several_runs_predict_together(trained, tiny, predicting, tmp_path):
     lines += [f"test accuracy of all together {(classes == test.labels).float().mean():.4f}"]
     places = [outcome.out.index(line) for line in lines]
     assert places == sorted(places)
-    listed = predicting(
-        f"run=[{tmp_path}/2,{tmp_path}/1*,{tmp_path}/10]", "probability=true", f"output={tmp_path}/again.csv"
-    )
-    assert listed.code == 0, listed.err
-    assert (tmp_path / "again.csv").read_text() == (tmp_path / "p.csv").read_text()
+
+
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [
+        ("tune/*", ["M/tune/2", "M/tune/9", "M/tune/10"]),  # by their numbers; what has no model is no run
+        ("tune/?", ["M/tune/2", "M/tune/9"]),
+        ("tune/[0-9]", ["M/tune/2", "M/tune/9"]),
+        ("tune/9/*", ["M/tune/9/best.pt", "M/tune/9/last.pt"]),
+        ("*[[]1]", ["T/odd[1]"]),
+        ("odd[1]", ["odd[1]"]),  # it is there
+        ("0" * 32, ["0" * 32]),
+        (["tune/?", "tune/10", "tune/*", "M/tune/10"], ["M/tune/2", "M/tune/9", "tune/10"]),  # each has one voice
+    ],
+)
+def test_which_runs_a_pattern_or_a_list_means(tmp_path, monkeypatch, given, found):
+    for file in ("tune/10/best.pt", "tune/9/best.pt", "tune/9/last.pt", "tune/9/log", "tune/2/seed_0/best.pt"):
+        (tmp_path / "multirun" / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "multirun" / file).touch()
+    for folder in ("multirun/tune/1", "odd[1]"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "odd[1]" / "best.pt").touch()
+    monkeypatch.setattr(named_runs, "MULTIRUN", tmp_path / "multirun")
+    monkeypatch.chdir(tmp_path)
+
+    def whole(names):
+        return [one.replace("M/", f"{tmp_path}/multirun/").replace("T/", f"{tmp_path}/") for one in names]
+
+    names = OmegaConf.create(whole(given)) if isinstance(given, list) else given
+    assert named_runs.run_names(names) == whole(found)
+
+
+@pytest.mark.parametrize(("name", "classes"), [("mine", ["a", "b"]), ("its", ["a", "c"]), ("its", ["b", "a"])])
+def test_runs_of_other_data_or_classes_do_not_predict_together(name, classes):
+    first = SimpleNamespace(name="its", classes=("a", "b"))
+    _check_alike(["0", "1"], [first, first])
+    with pytest.raises(UserError, match=rf"run=1: was trained on other data or classes \({name}\) than 0 \(its\)"):
+        _check_alike(["0", "1"], [first, SimpleNamespace(name=name, classes=classes)])
 
 
 @pytest.mark.parametrize(
@@ -215,12 +251,13 @@ def test_several_runs_predict_together(trained, tiny, predicting, tmp_path):
     [
         ({"test_size": 64}, "/1: has other test images than "),
         ({"data_seed": 1}, "/1: has other test images than "),
+        ({"_target_": "cifar_tuning.data.TorchvisionData", "dataset": "SVHN"}, "/1: was trained on other data or"),
     ],
 )
 def test_runs_of_other_images_do_not_predict_together(trained, predicting, tmp_path, other, expected):
     shutil.copytree(trained, tmp_path / "1")
     checkpoint = torch.load(tmp_path / "1" / "best.pt", weights_only=True)
-    checkpoint["config"]["data"] |= other
+    checkpoint["config"]["data"] = other if "_target_" in other else checkpoint["config"]["data"] | other
     torch.save(checkpoint, tmp_path / "1" / "best.pt")
     outcome = predicting(f"run=[{trained},{tmp_path}/1]", f"output={tmp_path}/p.csv")
     assert outcome.code == 1

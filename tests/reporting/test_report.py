@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from cifar_tuning.reporting import curves, document, forest, latex, summary
 from cifar_tuning.reporting.comparisons import Effect
-from cifar_tuning.reporting.drawing import also_as, cut_off, save_figure
+from cifar_tuning.reporting.drawing import VECTOR, also_as, cut_off, save_figure
 from cifar_tuning.reporting.effects import find_effects
 from cifar_tuning.reporting.latex import write_latex
 from cifar_tuning.reporting.report import Material, blocks, duration, header, retrained_in_words, row
@@ -88,6 +88,7 @@ def test_values_that_latex_would_take_for_something_else(tmp_path):
 
 @pytest.mark.parametrize(("kind", "begins"), [("pdf", b"%PDF"), ("svg", b"<?xml"), (None, None)])
 def test_pictures_for_a_paper(kind, begins, tmp_path, monkeypatch, caplog):
+    assert kind in (None, *VECTOR)
     contents = []
     for seconds in ("0", "86400"):
         monkeypatch.setenv("SOURCE_DATE_EPOCH", seconds)  # what Matplotlib takes for now

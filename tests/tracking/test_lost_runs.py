@@ -227,7 +227,17 @@ def test_a_file_that_the_store_will_not_have_does_not_hold_the_run_up(started, c
     assert f"413 Too Large); it stays in {tmp_path / 'best.pt'}" in caplog.text
 
 
-def test_epochs_that_a_killed_process_had_not_told_are_told_for_it(started, client, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("left", "ended"),
+    [
+        (None, ("KILLED", "killed")),
+        ('{"state": "diverged", "run_id": "RUN"}', ("FINISHED", "diverged")),  # it was killed behind its end
+        ('{"state": "complete", "run_id": "another"}', ("KILLED", "killed")),
+        ('{"state": [], "run_id": "RUN"}', ("KILLED", "killed")),
+        ("[]", ("KILLED", "killed")),
+    ],
+)
+def test_what_a_killed_process_had_not_told_is_told_for_it(started, client, tmp_path, monkeypatch, left, ended):
     monkeypatch.setattr(outbox, "LATEST", 1000.0)
     monkeypatch.setattr(outbox, "PART", 10**6)
     tracker = started()
@@ -237,12 +247,15 @@ def test_epochs_that_a_killed_process_had_not_told_are_told_for_it(started, clie
         file.write('{"step": 4, "val/a')  # it was killed while it wrote
     assert [point.step for point in client.get_metric_history(tracker.run_id, "val/acc")] == [0]
     client.set_tag(tracker.run_id, facts.PROCESS_STARTED, "1000.00")  # as if that process were gone
+    if left is not None:
+        (tmp_path / "job" / "result.json").write_text(left.replace("RUN", tracker.run_id))
     tracker.abandon()
     assert reaper.reap(tracker.open_store()) == [tracker.run_id]
     history = client.get_metric_history(tracker.run_id, "val/acc")
     assert [(point.step, point.value) for point in history] == [(0, 0.0), (1, 0.1), (2, 0.2), (3, 0.3)]
     assert [point.step for point in client.get_metric_history(tracker.run_id, "val/loss")] == [0, 1, 3]
-    assert client.get_run(tracker.run_id).info.status == "KILLED"
+    run = client.get_run(tracker.run_id)
+    assert (run.info.status, run.data.tags["state"]) == ended
 
 
 def test_a_vanished_database_is_noticed(started, root, caplog):

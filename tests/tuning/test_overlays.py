@@ -75,6 +75,16 @@ def test_groups_that_the_primary_configuration_does_not_have(
     assert known == content
 
 
+def test_a_file_of_weights_is_found_from_another_folder(
+    composing: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "w.pt").touch()
+    for weights, written in (("w.pt", f"{tmp_path}/w.pt"), ("DEFAULT", "DEFAULT")):
+        config = composing("model=torchvision", f"model.weights={weights}")
+        assert yaml.safe_load(as_overlay(config, ""))["model"] == {"weights": written}
+
+
 def test_a_study_without_a_winner_says_so(tmp_path: Path) -> None:
     for study in ("new", "done"):
         (tmp_path / study).mkdir()

@@ -72,6 +72,7 @@ def options(**facts):
             2,
             "; 26 of 40 epochs trained, 20% saved by pruning and 15% by trainer.patience",
         ),
+        ([trial(0, FAIL, ("complete", 10))], 2, ""),
         ([trial(0, PRUNED)], 2, ""),  # an application that says nothing of epochs
     ],
 )
