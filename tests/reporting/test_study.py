@@ -111,15 +111,14 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[o
         study = STUDIES[kind][0]()
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            folder = tmp_path_factory.mktemp("plots") / "new" / "folder"
-            return study, write_plots(study, folder, "top-1", objectives=["val/acc_best", "model/macs", "seconds"])
+            return study, _write(study, tmp_path_factory.mktemp("plots") / "new" / "folder")
 
     return write
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", STUDIES)
-def test_draws_what_the_study_can_show_and_nothing_else(kind: str, written: Callable, caplog) -> None:
+def test_what_a_study_can_show_is_drawn_and_nothing_else(kind: str, written: Callable, caplog) -> None:
     expected = STUDIES[kind][1]
     _, files = written(kind)
     assert not [entry for entry in caplog.records if entry.name == reporting.__name__ and entry.levelname != "DEBUG"]
@@ -159,21 +158,30 @@ def _assert_complete(page: Path, expected: set[str]) -> None:
     assert rest.count("<script") == rest.count("</script>"), "text of the study ends a script"
 
 
-def test_page_shows_names_as_text(written: Callable) -> None:
-    page = written("conditional")[1][-1].read_text(encoding="utf-8").replace(get_plotlyjs(), "")
-    assert "<h1>&lt;b&gt;a &amp; b&lt;/b&gt;</h1>" in page
-    assert "<b>a" not in page
-    assert '"top-1"' in page
-    assert "14 trials: 11 complete, 3 fail" in page
+@pytest.fixture
+def page(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str], str]:
+    """The page of a study of a kind, written without the pictures beside it."""
+    monkeypatch.setattr(reporting, "_draw", lambda plot, study, chance, file: file)
+    return lambda kind: _write(STUDIES[kind][0](), tmp_path / kind)[-1].read_text(encoding="utf-8")
 
 
-def test_names_the_objectives(written: Callable) -> None:
-    page = written("two objectives")[1][-1].read_text(encoding="utf-8")
-    assert '"validation loss"' in page
-    assert '"the seconds"' in page
-    page = written("three objectives")[1][-1].read_text(encoding="utf-8")
-    assert all(f'"{name}"' in page for name in ("validation accuracy", "multiply-adds", "seconds"))
-    assert "Objective 0" not in page
+def _write(study: optuna.Study, folder: Path) -> list[Path]:
+    return write_plots(study, folder, "top-1", objectives=["val/acc_best", "model/macs", "seconds"])
+
+
+def test_the_page_shows_names_as_text(page: Callable[[str], str]) -> None:
+    text = page("conditional").replace(get_plotlyjs(), "")
+    assert "<h1>&lt;b&gt;a &amp; b&lt;/b&gt;</h1>" in text
+    assert "<b>a" not in text
+    assert '"top-1"' in text
+    assert "14 trials: 11 complete, 3 fail" in text
+
+
+def test_the_objectives_have_their_names(page: Callable[[str], str]) -> None:
+    two, three = page("two objectives"), page("three objectives")
+    assert all(f'"{name}"' in two for name in ("validation loss", "the seconds"))
+    assert all(f'"{name}"' in three for name in ("validation accuracy", "multiply-adds", "seconds"))
+    assert "Objective 0" not in three
 
 
 @pytest.fixture
@@ -253,6 +261,7 @@ def test_many_trials_get_a_scale_instead_of_a_legend(
     seen = []
     tidy = optuna_plots.tidy_intermediate
     monkeypatch.setattr(optuna_plots, "_about_parameters", lambda *args: [])
+    monkeypatch.setattr(reporting, "_interactive", lambda *args: "")
     monkeypatch.setattr(
         optuna_plots, "tidy_intermediate", lambda drawn, study: (tidy(drawn, study), seen.append(drawn[0]))
     )
@@ -272,14 +281,14 @@ def test_pictures_are_the_same_every_time(written: Callable, tmp_path: Path) -> 
     assert [file.read_bytes() for file in first] == [file.read_bytes() for file in again]
 
 
-def test_leaves_pyplot_as_it_was(written: Callable, tmp_path: Path) -> None:
+def test_pyplot_stays_as_it_was(tmp_path: Path) -> None:
     backend = matplotlib.get_backend()
     matplotlib.rcdefaults()  # or what another test left would hide what this one leaves
     pyplot.switch_backend("svg")
     theirs = pyplot.figure()
     settings, shown, filters = matplotlib.rcParams.copy(), pyplot.get_fignums(), warnings.filters[:]
     try:
-        thread = threading.Thread(target=write_plots, args=(written("one")[0], tmp_path))
+        thread = threading.Thread(target=write_plots, args=(STUDIES["one"][0](), tmp_path))
         thread.start()
         thread.join()
         assert (tmp_path / "study.html").exists()
@@ -293,16 +302,14 @@ def test_leaves_pyplot_as_it_was(written: Callable, tmp_path: Path) -> None:
         pyplot.switch_backend(backend)
 
 
-def test_one_plot_that_breaks_costs_no_other(
-    written: Callable, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog
-) -> None:
+def test_one_plot_that_breaks_costs_no_other(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog) -> None:
     def broken(*args, **options) -> None:
         pyplot.figure()
         raise KeyError("broken")
 
     monkeypatch.setattr(optuna.visualization.matplotlib, "plot_optimization_history", broken)
     shown = pyplot.get_fignums()
-    files = write_plots(written("one")[0], tmp_path)
+    files = write_plots(STUDIES["one"][0](), tmp_path)
     assert [file.name for file in files] == ["timeline.png", "study.html"]
     assert 'id="history"' not in files[-1].read_text(encoding="utf-8")
     assert "no plot of the History: KeyError" in caplog.text
@@ -320,7 +327,9 @@ def test_a_full_disk_is_no_plot_that_breaks(monkeypatch: pytest.MonkeyPatch, tmp
 
 
 @pytest.mark.parametrize("matters", [False, True])
-def test_importances_stand_beside_what_chance_gives(matters: bool) -> None:
+def test_importances_stand_beside_what_chance_gives(monkeypatch, matters: bool) -> None:
+    monkeypatch.setattr("cifar_tuning.reporting.importances.MOST", 40)
+
     def objective(trial: optuna.Trial) -> float:
         values = [trial.suggest_float(name, 0.0, 1.0) for name in "abcd"]
         return values[0] if matters else (trial.number * 7 % 20) / 20
