@@ -404,12 +404,6 @@ def test_a_torchvision_model(tmp_path, model):
     assert "SqueezeNet: 727,626 parameters" in done.stdout
 
 
-def test_a_config_cannot_run_commands(tiny, tmp_path):
-    outcome = tiny("~model", f"+model={{_target_:os.mkdir,path:{tmp_path}/owned}}")
-    assert outcome.code != 0
-    assert not (tmp_path / "owned").exists()
-
-
 def test_mlflows_own_variable_names_the_store(tiny, predicting, tmp_path, monkeypatch, pristine_database):
     store = f"sqlite:///{shutil.copy(pristine_database, tmp_path / 'own.db')}"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", store)

@@ -112,23 +112,11 @@ def test_a_signal_while_a_trial_changes_hands(claims, monkeypatch):
     assert [trial.state for trial in claims.study.get_trials()] == [TrialState.WAITING]
 
 
-def test_an_interrupted_take_leaves_what_is_in_training(claims):
-    """Under the fused launcher a process takes trials while it trains others."""
-    (training,) = claims.take(1, lambda trial: True)
-
-    def interrupt(trial):
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        claims.take(2, interrupt)
-    states = [trial.state for trial in claims.study.get_trials()]
-    assert states[training.number] == TrialState.RUNNING
-    assert states[1:] == [TrialState.WAITING]
-
-
-def test_an_interrupted_take_leaves_what_another_process_trains(claims):
-    other = Claims(claims.endings, 4, 3)
-    (theirs,) = other.take(1, lambda trial: True)
+@pytest.mark.parametrize("own", [True, False])
+def test_an_interrupted_take_leaves_what_is_in_training(claims, own):
+    """Here, where under the fused launcher a process takes trials while it trains others, or in another process."""
+    training = claims if own else Claims(claims.endings, 4, 3)
+    (trial,) = training.take(1, lambda trial: True)
 
     def interrupt(trial):
         raise KeyboardInterrupt
@@ -136,7 +124,7 @@ def test_an_interrupted_take_leaves_what_another_process_trains(claims):
     with pytest.raises(KeyboardInterrupt):
         claims.take(2, interrupt)
     assert [trial.state for trial in claims.study.get_trials()] == [TrialState.RUNNING, TrialState.WAITING]
-    assert other.is_mine(claims.study.get_trials()[theirs.number])
+    assert training.is_mine(claims.study.get_trials()[trial.number])
 
 
 def test_a_trial_that_waits_is_taken_though_all_are_there(claims):
@@ -299,21 +287,17 @@ def test_who_is_killed_while_taking_a_trial_leaves_it_to_the_next(claims, monkey
     assert [trial.number for trial in claims.take(2, lambda trial: True)] == [0, 1]
 
 
-def test_who_dies_too_often_fails_with_the_reason(claims):
+@pytest.mark.parametrize(
+    ("most", "retries", "state", "error"),
+    [(3, 3, TrialState.FAIL, "its process died 4 times"), (None, 31, TrialState.WAITING, None)],
+)
+def test_who_dies_too_often_fails_with_the_reason(claims, most, retries, state, error):
     (trial,) = claims.take(1, lambda trial: True)
-    claims.storage.set_trial_system_attr(trial._trial_id, RETRIES, 3)
+    claims.storage.set_trial_system_attr(trial._trial_id, RETRIES, 3 if most else 30)
+    claims.max_retry = most
     claims.again(trial.number)
     (after,) = claims.study.get_trials()
-    assert (after.state, after.user_attrs["error"]) == (TrialState.FAIL, "its process died 4 times")
-
-
-def test_without_a_limit_nobody_dies_too_often(claims):
-    (trial,) = claims.take(1, lambda trial: True)
-    claims.storage.set_trial_system_attr(trial._trial_id, RETRIES, 30)
-    claims.max_retry = None
-    claims.again(trial.number)
-    (after,) = claims.study.get_trials()
-    assert (after.state, after.system_attrs[RETRIES]) == (TrialState.WAITING, 31)
+    assert (after.state, after.system_attrs[RETRIES], after.user_attrs.get("error")) == (state, retries, error)
 
 
 def test_an_earlier_job_notices_that_its_trial_was_taken_again(claims):
@@ -327,6 +311,10 @@ def test_an_earlier_job_notices_that_its_trial_was_taken_again(claims):
     assert claims.is_mine(claims.study.get_trials()[0])
 
 
+def figures(epoch, accuracy=0.3, loss=2.0):
+    return EpochMetrics(epoch, 2.0, 0.3, loss, accuracy, accuracy, 0.1, 100.0, 1.0)
+
+
 # Several objectives have no curve to report.
 @pytest.mark.parametrize(
     ("how", "objectives"), [("release", ["val/acc"]), ("again", ["val/acc"]), ("release", ["val/acc", "model/macs"])]
@@ -334,15 +322,10 @@ def test_an_earlier_job_notices_that_its_trial_was_taken_again(claims):
 def test_a_job_whose_trial_was_given_back_stops(claims, how, objectives):
     (trial,) = claims.take(1, lambda trial: True)
     reporter = TrialReporter(trial, epochs=3, objectives=objectives)
-    epoch = EpochMetrics(1, 2.0, 0.3, 2.0, 0.3, 0.3, 0.1, 100.0, 1.0)
-    assert not reporter.on_epoch(epoch)
+    assert not reporter.on_epoch(figures(1))
     getattr(claims, how)(trial.number)
     with pytest.raises(LostTrial):
-        reporter.on_epoch(epoch)
-
-
-def figures(epoch, accuracy=0.3, loss=2.0):
-    return EpochMetrics(epoch, 2.0, 0.3, loss, accuracy, accuracy, 0.1, 100.0, 1.0)
+        reporter.on_epoch(figures(1))
 
 
 @pytest.mark.parametrize(
@@ -392,7 +375,7 @@ def test_a_signal_whose_exception_was_lost_ends_the_job_with_its_epoch(claims, m
     with suppress(SystemExit):
         processes.stop(15, None)
     with pytest.raises(SystemExit, match="143"):
-        reporter.on_epoch(EpochMetrics(1, 2.0, 0.3, 2.0, 0.3, 0.3, 0.1, 100.0, 1.0))
+        reporter.on_epoch(figures(1))
 
 
 def test_one_database_in_two_folders_has_one_lock(claims, tmp_path):
