@@ -107,11 +107,10 @@ def test_the_wrong_way_is_refused_before_the_first_job(mistakes, tmp_path, searc
 @pytest.mark.parametrize(
     "search",
     [
-        [*STUDY, "hydra.sweeper.study_name=down", "hydra.sweeper.direction=minimize"],
+        [*STUDY, "hydra.sweeper.direction=minimize"],
         [*STUDY, "objective=val/loss", "hydra.sweeper.direction=maximize"],
         [*OPTUNA, "hydra.sweeper.direction=minimize"],
     ],
 )
-def test_who_asks_for_the_wrong_way_gets_it(tiny, search):
-    outcome = tiny(*search, "hydra.sweeper.n_trials=1", "hydra.sweeper.n_jobs=1", "trainer.epochs=1")
-    assert outcome.code == 0, outcome.text
+def test_who_asks_for_the_wrong_way_gets_it(mistakes, search):
+    assert mistakes(*search).startswith("0 problem ")

@@ -91,19 +91,6 @@ def test_a_model_is_called_by_its_name_or_its_class(options, name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("launcher", ["basic", "fused"])
-def test_jobs_that_change_their_folder_find_their_parent(command, tmp_path, store, monkeypatch, launcher):
-    """A relative folder is one below where the command was typed."""
-    monkeypatch.chdir(tmp_path)
-    options = [f"hydra/launcher={launcher}", "hydra.job.chdir=true", "hydra.sweep.dir=sweep", "trainer.epochs=1"]
-    outcome = command(*TINY, "-m", "optimizer.lr=0.1,0.01", *options, *store)
-    assert outcome.code == 0, outcome.err
-    assert len({tags.get("mlflow.parentRunId") for _, tags, _ in runs(tmp_path)}) == 2
-    names = {tags["mlflow.runName"] for _, tags, _ in runs(tmp_path) if "mlflow.parentRunId" in tags}
-    assert names == {"0: optimizer.lr=0.1", "1: optimizer.lr=0.01"}
-
-
-@pytest.mark.slow
 def test_the_sweep_ends_with_a_table(tiny, tmp_path, monkeypatch):
     """And it reads a group's file once for itself and once for all jobs, whose configurations it does not keep."""
     read, load, returns, launch = [], OmegaConf.load, [], BasicLauncher.launch
@@ -240,17 +227,6 @@ def test_studies_run_on_either_sweeper_and_keep_the_highest_accuracy(tiny, tmp_p
     assert {str(trial.number): trial.value for trial in loaded.trials} == values
     best = yaml.safe_load((tmp_path / "sweep/optimization_results.yaml").read_text())
     assert best["best_value"] == max(values.values())
-
-
-def test_momentum_is_drawn_for_sgd_only():
-    from cifar_tuning.tuning.spaces import resnet20
-
-    for optimizer, has_momentum in (("sgd", True), ("adam", False)):
-        trial = optuna.create_study().ask()
-        trial.set_user_attr("optimizer", optimizer)
-        resnet20(None, trial)
-        assert ("optimizer.momentum" in trial.params) == has_momentum
-        assert "optimizer" not in trial.params
 
 
 def test_jobs_that_would_share_a_folder_are_refused(tiny, tmp_path):

@@ -383,14 +383,6 @@ def test_too_many_failures_stop_a_study(tiny, study):
 
 
 @pytest.mark.slow
-def test_a_diverged_trial_counts_with_its_best_value(tiny, study):
-    space = ["optimizer.lr=choice(1e30,1e31)", "hydra.sweeper.n_trials=1"]
-    assert tiny(*STUDY, *space).code == 0
-    (trial,) = study().get_trials()
-    assert (trial.state, trial.user_attrs["state"]) == (TrialState.COMPLETE, "diverged")
-
-
-@pytest.mark.slow
 def test_several_objectives_are_not_pruned(tiny, study, folder):
     outcome = tiny(*STUDY, *SEVERAL, *STRICT, PLOTS, "model.separable=true,false", "hydra.sweeper.n_trials=4")
     assert outcome.code == 0, outcome.text

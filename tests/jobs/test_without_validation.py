@@ -7,7 +7,7 @@ import torch
 
 from cifar_tuning.training import checkpoint as checkpoints
 from tests.conftest import STUDY
-from tests.jobs.test_train import history, same_weights, stop_after
+from tests.jobs.stopping import history, same_weights, stopped
 
 ALL = "data.val_size=0"
 FUSED = ["hydra/launcher=fused", "hydra.launcher.stack=2"]
@@ -54,7 +54,8 @@ def test_all_of_cifar10_is_trained_on(configure, cifar10):
 def test_resume_is_bitwise_the_uninterrupted_run(tiny, tmp_path):
     options = [ALL, "trainer.epochs=3", "trainer.ema_decay=0.9", "schedule=onecycle", "model.dropout=0.3"]
     assert tiny(*options, f"hydra.run.dir={tmp_path}/whole").code == 0
-    assert stop_after(2, tiny, *options, f"hydra.run.dir={tmp_path}/broken") == "KeyboardInterrupt"
+    with stopped(epoch=2):
+        tiny(*options, f"hydra.run.dir={tmp_path}/broken")
     assert json.loads((tmp_path / "broken/result.json").read_text())["value"] is None
     outcome = tiny(*options, f"resume={tmp_path}/broken", f"hydra.run.dir={tmp_path}/resumed")
     assert outcome.code == 0, outcome.text
@@ -116,7 +117,8 @@ def test_runs_with_and_without_validation_have_stacks_of_their_own(tiny, tmp_pat
 def test_a_continued_run_in_mlflow_repeats_no_epoch(tiny, tmp_path, tracked, monkeypatch):
     """Its process died behind a checkpoint of an earlier epoch than MLflow has."""
     command = ["-m", *FUSED[:1], ALL, "seed=0", "trainer.epochs=3", *tracked.overrides]
-    assert stop_after(2, tiny, *command) in ("KeyboardInterrupt", "finished")
+    with stopped(epoch=2):
+        tiny(*command)
     (run,) = (run for run in tracked() if "mlflow.parentRunId" in run.data.tags)
     assert tiny(*command).code == 0
     points = tracked.client().get_metric_history(run.info.run_id, "train/loss")
