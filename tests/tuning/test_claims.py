@@ -1,40 +1,21 @@
 """Taking trials, seen from inside: what an interruption at a bad moment leaves."""
 
 import json
-import math
 import signal
-import threading
 import time
-from contextlib import suppress
 from threading import Thread
 
 import optuna
 import pytest
-from optuna.exceptions import StorageInternalError
 from optuna.trial import TrialState
 from sqlalchemy import Connection
 from sqlalchemy.exc import IllegalStateChangeError
 
-from cifar_tuning import processes
-from cifar_tuning.training.events import EpochMetrics
 from cifar_tuning.tuning import summary
 from cifar_tuning.tuning.claims import RETRIES, TAKING, Claims, is_foreign
 from cifar_tuning.tuning.endings import Endings, stopped_by
-from cifar_tuning.tuning.place import AGAIN, OWNER, LostTrial
+from cifar_tuning.tuning.place import AGAIN, OWNER
 from cifar_tuning.tuning.storage import open_storage
-from cifar_tuning.tuning.trial import TrialReporter, on_job_end, outcomes
-from tests.conftest import wait_for
-
-
-@pytest.fixture
-def endings(tmp_path):
-    storage = open_storage(f"sqlite:///{tmp_path}/optuna.db")
-    return Endings(optuna.create_study(storage=storage, study_name="s"), storage, tmp_path, repeats=1, objectives=1)
-
-
-@pytest.fixture
-def claims(endings):
-    return Claims(endings, 4, 3)
 
 
 @pytest.fixture
@@ -311,73 +292,6 @@ def test_an_earlier_job_notices_that_its_trial_was_taken_again(claims):
     assert claims.is_mine(claims.study.get_trials()[0])
 
 
-def figures(epoch, accuracy=0.3, loss=2.0):
-    return EpochMetrics(epoch, 2.0, 0.3, loss, accuracy, accuracy, 0.1, 100.0, 1.0)
-
-
-# Several objectives have no curve to report.
-@pytest.mark.parametrize(
-    ("how", "objectives"), [("release", ["val/acc"]), ("again", ["val/acc"]), ("release", ["val/acc", "model/macs"])]
-)
-def test_a_job_whose_trial_was_given_back_stops(claims, how, objectives):
-    (trial,) = claims.take(1, lambda trial: True)
-    reporter = TrialReporter(trial, epochs=3, objectives=objectives)
-    assert not reporter.on_epoch(figures(1))
-    getattr(claims, how)(trial.number)
-    with pytest.raises(LostTrial):
-        reporter.on_epoch(figures(1))
-
-
-@pytest.mark.parametrize(
-    ("repeat", "options", "curve"),
-    [
-        (0, {}, {0: 0.0, 1: 0.1, 2: 0.2, 3: 0.3}),
-        (0, {"objectives": ("val/loss",)}, {0: 2.0, 1: 2.0, 2: 2.0, 3: 2.0}),
-        # The look before training is the first seed's alone: that of the second would be the first's last epoch.
-        (1, {}, {4: 0.1, 5: 0.2, 6: 0.3}),
-        (2, {}, {7: 0.1, 8: 0.2, 9: 0.3}),
-        (0, {"objectives": ("val/acc", "val/loss")}, {}),
-        (0, {"objectives": ("model/macs",)}, {}),
-    ],
-)
-def test_the_curve_of_a_trial_goes_on_from_seed_to_seed(claims, repeat, options, curve):
-    (trial,) = claims.take(1, lambda trial: True)
-    reporter = TrialReporter(trial, 3, repeat, **options)
-    for epoch in range(4):
-        assert not reporter.on_epoch(figures(epoch, epoch / 10))
-    # Who goes on from a checkpoint does not report twice, and a loss that is none is no value.
-    again = TrialReporter(trial, 3, repeat, **options)
-    assert not again.on_epoch(figures(3, 0.9, math.inf))
-    assert not again.on_epoch(figures(4, math.nan, math.nan))
-    assert claims.study.get_trials()[0].intermediate_values == curve
-
-
-@pytest.mark.parametrize(("last", "ends"), [(True, "complete"), (False, "pruned")])
-def test_behind_a_hopeless_seed_there_is_no_other(claims, last, ends):
-    claims.study.pruner = optuna.pruners.ThresholdPruner(lower=0.2)
-    (trial,) = claims.take(1, lambda trial: True)
-    reporter = TrialReporter(trial, 3, last=last)
-    assert not reporter.on_epoch(figures(0, 0.1))  # nothing was learnt yet
-    assert not reporter.on_epoch(figures(1, 0.3))
-    assert reporter.of_trial("complete") == "complete"
-    assert reporter.on_epoch(figures(2, 0.1))
-    assert reporter.of_trial("complete") == ends
-    reporter.ended("complete", 0.3, 2, 3)
-    (left,) = outcomes(claims.study.get_trials()[0], 1)
-    assert (left.state, left.value, left.epochs, left.of) == (ends, 0.3, 2, 3)
-
-
-def test_a_signal_whose_exception_was_lost_ends_the_job_with_its_epoch(claims, monkeypatch):
-    """Python drops an exception that a signal raises while a destructor runs."""
-    monkeypatch.setattr(processes, "_stop", threading.Event())
-    (trial,) = claims.take(1, lambda trial: True)
-    reporter = TrialReporter(trial, epochs=3)
-    with suppress(SystemExit):
-        processes.stop(15, None)
-    with pytest.raises(SystemExit, match="143"):
-        reporter.on_epoch(figures(1))
-
-
 def test_one_database_in_two_folders_has_one_lock(claims, tmp_path):
     """A trial that is just being drawn belongs to nobody yet; who comes from another folder must not take it up."""
     study = optuna.load_study(study_name="s", storage=open_storage(f"sqlite:///{tmp_path}/optuna.db"))
@@ -397,24 +311,6 @@ def test_one_database_in_two_folders_has_one_lock(claims, tmp_path):
     ((others,),) = taken
     assert (mine.number, others.number) == (0, 1)
     assert [trial.state for trial in study.get_trials()] == [TrialState.RUNNING] * 2
-
-
-def test_heartbeats_outlive_a_database_that_was_away(claims, monkeypatch):
-    (trial,) = claims.take(1, lambda trial: True)
-    beats = []
-
-    def record(trial_id):
-        beats.append(trial_id)
-        if len(beats) == 1:
-            raise ConnectionError("the server is restarting")
-
-    monkeypatch.setattr(claims.storage, "heartbeat_interval", 0.01)
-    monkeypatch.setattr(claims.storage, "record_heartbeat", record)
-    with claims.heartbeats.of([trial]):
-        wait_for(lambda: len(beats) > 2)
-    count = len(beats)
-    time.sleep(0.05)
-    assert len(beats) == count
 
 
 @pytest.mark.parametrize("state", ["complete", "diverged", "pruned", "failed"])
@@ -459,41 +355,3 @@ def test_a_sampler_may_stop_the_study(claims, endings, base, stopped):
     # Whoever sums up the study may be another process.
     assert stopped_by(claims.study, claims.storage, 0.0) == ("Impatient" if stopped else None)
     assert stopped_by(claims.study, claims.storage, time.time()) is None
-
-
-def test_a_storage_that_is_away_when_a_job_has_ended_costs_the_job_nothing(claims, caplog):
-    (trial,) = claims.take(1, lambda trial: True)
-
-    def away(number):
-        raise StorageInternalError("no answer")
-
-    with on_job_end(away):
-        TrialReporter(trial, epochs=3).ended("complete", 0.7, 3, 3)
-    assert "will hear later" in caplog.text
-    assert [outcome.value for outcome in outcomes(claims.study.get_trials()[0], 1)] == [0.7]
-
-
-def test_all_trials_of_a_process_have_one_thread_for_their_signs_of_life(claims, monkeypatch):
-    trials, beats = claims.take(3, lambda trial: True), []
-    monkeypatch.setattr(claims.storage, "heartbeat_interval", 0.01)
-    monkeypatch.setattr(claims.storage, "record_heartbeat", beats.append)
-    before = threading.active_count()
-    with claims.heartbeats.of(trials[:1]), claims.heartbeats.of(trials[1:]):
-        assert threading.active_count() == before + 1
-        wait_for(lambda: len(set(beats)) == 3)
-    assert threading.active_count() == before
-
-
-def test_who_can_give_no_sign_of_life_says_so_once(claims, monkeypatch, caplog):
-    (trial,) = claims.take(1, lambda trial: True)
-    beats = []
-
-    def away(trial_id):
-        beats.append(trial_id)
-        raise StorageInternalError("no answer")
-
-    monkeypatch.setattr(claims.storage, "record_heartbeat", away)
-    monkeypatch.setattr(claims.storage, "heartbeat_interval", 0.01)
-    with claims.heartbeats.of([trial]):
-        wait_for(lambda: len(beats) > 2)
-    assert caplog.text.count("Trial 0 can't give a sign of life: no answer") == 1
