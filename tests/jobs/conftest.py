@@ -31,6 +31,12 @@ def tiny(command, tmp_path) -> Callable[..., Outcome]:
 
 
 @pytest.fixture
+def trusted(monkeypatch) -> None:
+    """Has configurations call what is beside the tests."""
+    monkeypatch.setenv("CIFAR_TUNING_TRUST", "tests.*")
+
+
+@pytest.fixture
 def mistakes(tmp_path) -> Iterator[Callable[..., str]]:
     """What the command says of a sweep over tiny data that is refused before its first job; nothing is run."""
 

@@ -16,6 +16,7 @@ from optuna.exceptions import StorageInternalError
 from optuna.trial import TrialState
 
 from cifar_tuning import PROJECT_ROOT
+from cifar_tuning.processes import host
 from cifar_tuning.reporting.summary import read_results
 from cifar_tuning.tracking.reading import read_sweep
 from cifar_tuning.training.checkpoint import Taken
@@ -25,6 +26,9 @@ from cifar_tuning.tuning.storage import open_storage
 from cifar_tuning.tuning.study import FIXED
 from cifar_tuning.tuning.trial import TrialReporter
 from tests.conftest import STUDY
+from tests.jobs.spaces import MOMENTUM, SEVERAL
+
+pytestmark = pytest.mark.usefixtures("trusted")
 
 PLOTS = "hydra.sweeper.plots=true"
 # Prunes whatever is not the best so far, from the second trial on.
@@ -40,34 +44,6 @@ MIXED = [
     "optimizer.lr=tag(log,interval(1e-6,0.1))",
     "hydra.sweeper.enqueue=[{optimizer.lr:0.05},{optimizer.lr:1e-6},{optimizer.lr:0.05},{optimizer.lr:1.1e-6}]",
 ]
-
-SEVERAL = ["objective=[val/acc_best,model/macs]", "hydra.sweeper.direction=[maximize,minimize]"]
-MOMENTUM = ["hydra.sweeper.custom_search_space=tests.jobs.test_study_command.momentum"]
-
-
-def momentum(config, trial) -> None:
-    trial.suggest_categorical("optimizer.momentum", [0.5, 0.6, 1.5, 1.6])
-
-
-def careless(config, trial) -> None:
-    """With much dropout it suggests what no optimizer has; no choice leads there, so that only a trial shows it."""
-    if trial.suggest_float("model.dropout", 0, 0.8) > 0.4:
-        trial.suggest_float("optimizer.momentun", 0.5, 0.9)
-
-
-def branching(config, trial) -> None:
-    """Only one of its branches has the mistake."""
-    if trial.suggest_categorical("augmentation", ["crop_flip", "none"]) == "none":
-        trial.suggest_int("trainer.epoch", 1, 2)
-
-
-def misspelt(config, trial) -> None:
-    trial.suggest_int("schedule.decay_epochs", 1, config.trainer.epoch)
-
-
-@pytest.fixture(autouse=True)
-def _trusted(monkeypatch):
-    monkeypatch.setenv("CIFAR_TUNING_TRUST", "tests.*")
 
 
 @pytest.fixture
@@ -316,7 +292,7 @@ def test_a_full_disk_fails_no_trial(tiny, study, monkeypatch, launcher):
 @pytest.mark.slow
 def test_a_trial_that_can_not_be_composed_fails_alone_in_its_batch(tiny, study, folder):
     """Joblib, Ray and submitit compose all jobs of a batch before the first begins."""
-    options = ["hydra.sweeper.custom_search_space=tests.jobs.test_study_command.careless", "trainer.epochs=1"]
+    options = ["hydra.sweeper.custom_search_space=tests.jobs.spaces.careless", "trainer.epochs=1"]
     options += [
         "hydra/launcher=joblib",
         "hydra.launcher.n_jobs=1",
@@ -423,7 +399,7 @@ def test_a_trial_whose_process_died_is_taken_up(tiny, study, folder, options, st
     assert tiny(*command, "hydra.sweeper.n_trials=1").code == 0
     began = study()
     trial = began.ask({"optimizer.lr": optuna.distributions.FloatDistribution(1e-3, 0.3, log=True)})
-    owner = {"host": _host(), "pid": 2**22 + 1, "started": "0.0", "id": "gone"}
+    owner = {"host": host(), "pid": 2**22 + 1, "started": "0.0", "id": "gone"}
     began._storage.set_trial_system_attr(trial._trial_id, OWNER, json.dumps(owner))
     with caplog.at_level(logging.WARNING):
         assert tiny(*command, "hydra.sweeper.n_trials=3").code == 0
@@ -455,12 +431,6 @@ def test_an_epoch_that_was_kept_but_not_reported_is_reported_by_the_next_process
     assert sorted(trial.intermediate_values) == [0, 1, 2, 3]
 
 
-def _host() -> str:
-    from cifar_tuning.processes import host
-
-    return host()
-
-
 @pytest.mark.slow
 def test_it_prunes_in_other_processes(tiny, study):
     parallel = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
@@ -470,75 +440,6 @@ def test_it_prunes_in_other_processes(tiny, study):
     assert len(states) == 4
     assert TrialState.PRUNED in states
     assert TrialState.FAIL not in states
-
-
-BAD = [
-    (["hydra.sweeper.workers=0"], "hydra.sweeper.workers=0: must be a whole number, 1 or above"),
-    (["hydra.sweeper.n_trials=0"], "hydra.sweeper.n_trials=0"),
-    (["hydra.sweeper.timeout=-1"], "hydra.sweeper.timeout=-1.0: must be a number, 0 or above, or null"),
-    (["hydra.sweeper.max_failure_rate=2"], "max_failure_rate=2.0: must be a number from 0 to 1"),
-    (["hydra.sweeper.direction=up"], "must be minimize or maximize"),
-    (["hydra.sweeper.pruner.n_startup_trials=-1"], "hydra/sweeper/pruner: Number of startup trials"),
-    (["optimizer.lrr=0.1,0.2"], "Did you mean: 'lr'"),
-    (["optimizer.lr=interval(-1,1)"], "optimizer.lr=-1.0: must be a number above 0"),
-    (["hydra.sweeper.enqueue=[{a:1}]"], "a is not in the search space"),
-    (["hydra.sweeper.enqueue=[{optimizer.lr:5}]"], "optimizer.lr=5: must be in its range, interval 0.001 to 0.3"),
-    (["hydra.sweeper.enqueue=[{optimizer.momentum:3}]", *MOMENTUM], "optimizer.momentum=3: must be in its range"),
-    (
-        ["hydra.sweeper.custom_search_space=tests.jobs.test_study_command.misspelt"],
-        "custom_search_space=tests.jobs.test_study_command.misspelt: ConfigAttributeError: Key 'epoch'",
-    ),
-    (
-        ["hydra.sweeper.custom_search_space=tests.jobs.test_study_command.branching"],
-        "test_study_command.branching: Could not override 'trainer.epoch'",
-    ),
-    (["hydra.sweeper.storage=sqlite:///:memory:"], "can't be in memory"),
-    (["hydra.sweeper.storage=journal:///tmp/study.log"], "must be the address of an SQL database"),
-    (["hydra.sweeper.storage=optuna.db"], "must be the address of an SQL database"),
-    (["hydra.sweeper.study_name=../x"], "hydra.sweeper.study_name=../x: names a folder below multirun/"),
-    (["hydra.sweeper.storage=mysql://127.0.0.1:9/x"], "hydra.sweeper.storage=mysql://127.0.0.1:9/x"),
-    (["model.activation=relu,swisch"], "model.activation=swisch"),
-    (["objective=val/accc"], "objective=val/accc: must be one of train/loss"),
-    (["objective=[val/acc_best,model/macs]"], "objective=val/acc_best,model/macs needs 2 of them"),
-    (["objective=3"], "objective=3: must be one of train/loss"),
-    ([*SEVERAL, "hydra.sweeper.retrain_best=2"], "retrain_best=2: several objectives have no single winner"),
-    (["hydra.sweep.subdir=t${hydra.job.num}_seed${seed}"], "subdir=t${hydra.job.num}_seed${seed}: must be ${hydra.job"),
-    (
-        ["hydra.sweeper.custom_search_space=tests.nope"],
-        "custom_search_space=tests.nope: InstantiationException: Error locating target 'tests.nope' (No module named",
-    ),
-    (["seed=1,2", "hydra.sweeper.repeats=2"], "seed: is swept"),
-    (["seed=1,2"], "seed=0 hydra.sweeper.repeats=3 makes a trial the mean over three seeds"),
-    (["hydra.sweeper.pruner=median"], "hydra.sweeper.pruner=median: is no pruner; write hydra/sweeper/pruner=median"),
-    (["hydra.sweeper.sampler=tpe"], "hydra.sweeper.sampler=tpe: is no sampler; write hydra/sweeper/sampler=tpe"),
-]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("options", "message"), BAD, ids=[bad[0][0] for bad in BAD])
-def test_bad_input_is_refused_before_anything_is_written(mistakes, folder, options, message):
-    said = mistakes(*STUDY, *options)
-    assert message in said
-    assert said.count("hydra.sweeper.custom_search_space=") <= 1  # found by two checks, said once
-    assert not (folder / "optuna.db").exists()
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("part", "known"), [("pruner", "hyperband"), ("sampler", "cmaes")])
-def test_a_part_that_there_is_not_is_answered_with_those_that_there_are(tiny, part, known):
-    outcome = tiny(*STUDY, f"hydra/sweeper/{part}=nope")
-    assert outcome.code == 1
-    assert known in outcome.err
-    assert "Traceback" not in outcome.err
-
-
-def test_a_refused_study_ends_with_its_error(tiny, tracked):
-    outcome = tiny(*STUDY, *tracked.overrides, "hydra.sweeper.n_trials=0")
-    assert outcome.code == 1
-    assert "hydra.sweeper.n_trials=0: " in outcome.err
-    assert "Traceback" not in outcome.err
-    assert "compares all runs" not in outcome.text
-    assert tracked() == []
 
 
 @pytest.mark.slow
