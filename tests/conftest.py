@@ -5,12 +5,13 @@ import logging
 import os
 import pickle
 import runpy
+import shutil
 import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, wraps
 from pathlib import Path
 from typing import Any
 
@@ -205,6 +206,40 @@ def _migrations_read_once() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(util, "load_python_file", once)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _study_tables_made_once(_migrations_read_once: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A new study's database is a copy of one with Optuna's tables: to make them takes four times as long.
+
+    Who asks how they are made takes the wrapped functions.
+    """
+    from optuna.storages import RDBStorage
+
+    from cifar_tuning.tuning import storage
+
+    use_wal, open_database = storage._use_wal, RDBStorage.__init__
+    template = tmp_path_factory.mktemp("tables") / "optuna.db"
+    RDBStorage(f"sqlite:///{template}").engine.dispose()
+
+    def made(file: Path | None) -> None:
+        if file is not None and file.parent.is_dir() and not file.exists():
+            shutil.copyfile(template, file)
+
+    @wraps(use_wal)
+    def in_wal_mode(file: Path) -> None:
+        made(file)
+        use_wal(file)
+
+    @wraps(open_database)
+    def opened(self: RDBStorage, url: str, *arguments: Any, **options: Any) -> None:
+        made(storage.sqlite_file(url))
+        open_database(self, url, *arguments, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(storage, "_use_wal", in_wal_mode)
+        patch.setattr(RDBStorage, "__init__", opened)
         yield
 
 

@@ -19,6 +19,7 @@ from cifar_tuning.training import checkpoint as checkpoints
 from cifar_tuning.tuning.claims import Claims
 from cifar_tuning.tuning.engine import Engine
 from tests.conftest import TINY
+from tests.fused.sweeps import curve
 
 pytest_plugins = ["tests.jobs.conftest"]
 STUDY = ("-m", "hydra/launcher=fused", "hydra/sweeper=study", "hydra/sweeper/pruner=none", "hydra.sweeper.plots=false")
@@ -53,12 +54,6 @@ def trials(folder) -> list[optuna.trial.FrozenTrial]:
 
 def enqueue(*entries: str) -> list[str]:
     return [f"hydra.sweeper.enqueue=[{','.join(f'{{{entry}}}' for entry in entries)}]"]
-
-
-def curve(folder) -> list[dict]:
-    keep = ("train/loss", "train/acc", "val/loss", "val/acc", "lr", "step")
-    lines = (folder / "metrics.jsonl").read_text().splitlines()
-    return [{key: value for key, value in json.loads(line).items() if key in keep} for line in lines]
 
 
 @pytest.mark.slow

@@ -268,7 +268,13 @@ def assert_the_same_numbers(make_run, alone, options):
 
 @pytest.mark.parametrize(
     "case",
-    ["plain", "seeds_some_alike", "dropout", "mixup", "separable", "activation_swish", "shortcut_A", "shortcut_B"],
+    [
+        *("plain", "seeds_some_alike", "separable", "shortcut_A"),
+        *(
+            pytest.param(case, marks=pytest.mark.slow)
+            for case in ("dropout", "mixup", "activation_swish", "shortcut_B")
+        ),
+    ],
 )
 def test_the_memory_format_changes_no_number(make_run, monkeypatch, case):
     """Alone and stacked; and what is asked for is what the convolutions compute in."""

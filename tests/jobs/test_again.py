@@ -4,7 +4,7 @@ import json
 import shlex
 import subprocess
 import sys
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from unittest.mock import MagicMock
 
 import optuna
@@ -13,40 +13,19 @@ import torch
 
 from cifar_tuning import PROJECT_ROOT
 from cifar_tuning.training import measurement_cache, probe
-from cifar_tuning.training.trainer import Trainer
 from cifar_tuning.tuning import trial
 from tests.conftest import STUDY
+from tests.jobs.stopping import stopped
 
 
 def state(folder):
     return json.loads((folder / "result.json").read_text())["state"]
 
 
-@contextmanager
-def ctrl_c(seed, epoch):
-    """Presses Ctrl-C behind an epoch of a job."""
-    finished = Trainer.finish_epoch
-
-    def finish(run, metrics, display):
-        ended = finished(run, metrics, display)
-        if (run.train.seed, metrics.epoch) == (seed, epoch):
-            raise KeyboardInterrupt
-        return ended
-
-    pressed = False
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Trainer, "finish_epoch", finish)
-        try:
-            yield
-        except KeyboardInterrupt:
-            pressed = True
-    assert pressed
-
-
 @pytest.mark.slow
 def test_a_grid_that_was_stopped_goes_on(tiny, tmp_path, capsys):
     grid = ["-m", "seed=0,1,2", "trainer.epochs=3"]
-    with ctrl_c(seed=1, epoch=2):
+    with stopped(seed=1, epoch=2):
         tiny(*grid)
     assert f"same command with hydra.sweep.dir={tmp_path}/sweep trains what is missing" in "".join(capsys.readouterr())
     first = (tmp_path / "sweep/0/best.pt").stat().st_mtime_ns
@@ -82,7 +61,7 @@ def test_a_sweep_that_goes_on_is_computed_as_it_began(tiny, tmp_path, monkeypatc
 @pytest.mark.slow
 def test_who_is_stopped_before_training_leaves_what_was_there(tiny, tmp_path):
     grid = ["-m", "seed=0,1", "trainer.epochs=3"]
-    with ctrl_c(seed=0, epoch=2):
+    with stopped(epoch=2):
         tiny(*grid)
     before = (tmp_path / "sweep/0/result.json").read_text()
     assert json.loads(before)["epochs"] == 2
@@ -95,12 +74,12 @@ def test_who_is_stopped_before_training_leaves_what_was_there(tiny, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("mode", "stopped"),
+    ("mode", "early"),
     [([], True), ([], False), (["-m"], True), (["-m"], False), ([*STUDY, "hydra.sweeper.n_trials=1"], False)],
 )
-def test_another_run_in_the_same_folder_puts_aside_what_is_there(tiny, tmp_path, mode, stopped):
+def test_another_run_in_the_same_folder_puts_aside_what_is_there(tiny, tmp_path, mode, early):
     folder = tmp_path / ("sweep/0" if mode else "run")
-    with ctrl_c(seed=0, epoch=1) if stopped else nullcontext():
+    with stopped(epoch=1) if early else nullcontext():
         tiny(*mode, "seed=0")
     weights = (folder / "best.pt").read_bytes()
     of_study = len(mode) > 1
@@ -111,7 +90,7 @@ def test_another_run_in_the_same_folder_puts_aside_what_is_there(tiny, tmp_path,
     assert other.code == 0, other.err
     assert f"It is kept in {folder}/earlier/1" in other.text
     assert (folder / "earlier/1/best.pt").read_bytes() == weights
-    assert state(folder / "earlier/1") == ("killed" if stopped else "complete")
+    assert state(folder / "earlier/1") == ("killed" if early else "complete")
     assert state(folder) == "complete"
 
 

@@ -18,6 +18,8 @@ from cifar_tuning.jobs.prepare import prepare
 from cifar_tuning.jobs.sweep_checks import storage_problems, unfit
 from tests.conftest import TINY
 
+pytestmark = pytest.mark.usefixtures("trusted")
+
 NARROW = """
 from torch import nn
 
@@ -31,11 +33,6 @@ class Narrow(nn.Module):
 """
 
 V2, ONE_CYCLE = "torchvision.transforms.v2", "torch.optim.lr_scheduler.OneCycleLR"
-
-
-@pytest.fixture(autouse=True)
-def _parts_of_ones_own(monkeypatch):
-    monkeypatch.setenv("CIFAR_TUNING_TRUST", "tests.jobs.unfit.*")
 
 
 def own(group: str, name: str, options: str) -> list[str]:

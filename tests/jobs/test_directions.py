@@ -30,16 +30,6 @@ def test_accuracy_is_maximised_whichever_the_sweeper(study, sweeper):
     assert (sweep.get("pruner") is not None) == prunes
 
 
-@pytest.mark.slow
-def test_the_stock_sweeper_keeps_the_highest_accuracy(tiny, tmp_path):
-    options = ["hydra.sweeper.n_trials=3", "hydra.sweeper.n_jobs=1", "trainer.epochs=1"]
-    outcome = tiny("-m", "study=simplenn", "hydra/sweeper=optuna", "hydra.sweeper.study_name=null", *options)
-    assert outcome.code == 0, outcome.text
-    values = [OmegaConf.load(file)["value"] for file in tmp_path.glob("sweep/*/result.json")]
-    assert len(values) == 3
-    assert OmegaConf.load(tmp_path / "sweep/optimization_results.yaml").best_value == max(values)
-
-
 @pytest.mark.parametrize(
     ("names", "direction", "said"),
     [
@@ -102,7 +92,7 @@ SMALLER, LARGER = "is better when smaller", "is better when larger"
         (["-m", "study=two"], "add 'hydra.sweeper.direction=[maximize,minimize]'"),
     ],
 )
-def test_the_wrong_way_is_refused_before_the_first_job(tiny, tmp_path, search, message):
+def test_the_wrong_way_is_refused_before_the_first_job(mistakes, tmp_path, search, message):
     folder = tmp_path / "conf" / "study"
     folder.mkdir(parents=True)
     space = "params: {optimizer.lr: 'interval(0.01, 0.1)'}"
@@ -110,22 +100,17 @@ def test_the_wrong_way_is_refused_before_the_first_job(tiny, tmp_path, search, m
     (folder / "upside_down.yaml").write_text(minimised)
     both = OVERLAY.format(sweeper="study", options=f"direction: [maximize, maximize]\n    {space}")
     (folder / "two.yaml").write_text(f"{both}objective: [val/acc, val/loss]\n")
-    outcome = tiny(*search, f"hydra.searchpath=[studies://{tmp_path},{tmp_path}/conf]")
-    assert outcome.code == 1
-    assert message in outcome.err
-    assert "Traceback" not in outcome.err
-    assert not (tmp_path / "sweep").exists()
+    assert message in mistakes(*search, f"hydra.searchpath=[studies://{tmp_path},{tmp_path}/conf]")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "search",
     [
-        [*STUDY, "hydra.sweeper.study_name=down", "hydra.sweeper.direction=minimize"],
+        [*STUDY, "hydra.sweeper.direction=minimize"],
         [*STUDY, "objective=val/loss", "hydra.sweeper.direction=maximize"],
         [*OPTUNA, "hydra.sweeper.direction=minimize"],
     ],
 )
-def test_who_asks_for_the_wrong_way_gets_it(tiny, search):
-    outcome = tiny(*search, "hydra.sweeper.n_trials=1", "hydra.sweeper.n_jobs=1", "trainer.epochs=1")
-    assert outcome.code == 0, outcome.text
+def test_who_asks_for_the_wrong_way_gets_it(mistakes, search):
+    assert mistakes(*search).startswith("0 problem ")

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tests.jobs.test_train import check_that_it_goes_on, history
+from tests.jobs.stopping import check_that_it_goes_on, history
 
 pytestmark = pytest.mark.gpu
 

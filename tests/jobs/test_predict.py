@@ -246,22 +246,15 @@ def test_runs_of_other_data_or_classes_do_not_predict_together(name, classes):
         _check_alike(["0", "1"], [first, SimpleNamespace(name=name, classes=classes)])
 
 
-@pytest.mark.parametrize(
-    ("other", "expected"),
-    [
-        ({"test_size": 64}, "/1: has other test images than "),
-        ({"data_seed": 1}, "/1: has other test images than "),
-        ({"_target_": "cifar_tuning.data.TorchvisionData", "dataset": "SVHN"}, "/1: was trained on other data or"),
-    ],
-)
-def test_runs_of_other_images_do_not_predict_together(trained, predicting, tmp_path, other, expected):
+def test_runs_of_other_images_do_not_predict_together(trained, predicting, tmp_path):
+    """Here as many of other classes; what counts as the same, the next test asks."""
     shutil.copytree(trained, tmp_path / "1")
     checkpoint = torch.load(tmp_path / "1" / "best.pt", weights_only=True)
-    checkpoint["config"]["data"] = other if "_target_" in other else checkpoint["config"]["data"] | other
+    checkpoint["config"]["data"]["data_seed"] = 1
     torch.save(checkpoint, tmp_path / "1" / "best.pt")
     outcome = predicting(f"run=[{trained},{tmp_path}/1]", f"output={tmp_path}/p.csv")
     assert outcome.code == 1
-    assert expected in outcome.err
+    assert "/1: has other test images than " in outcome.err
     assert not (tmp_path / "p.csv").exists()
 
 

@@ -10,6 +10,13 @@ from cifar_tuning.reporting.table import build_table
 from tests.reporting.runs import make_runs
 
 
+def table_of(runs, curves, metric, aim=None, asked=None):
+    """Builds a report's table of runs; `curves` are known by metric and run."""
+    found = SimpleNamespace(curves=lambda name, records: curves.get(name, {}), published=[])
+    cfg, bar = SimpleNamespace(maximize=None, seed_key="seed", metric=asked), SimpleNamespace(update=lambda: None)
+    return _table(cfg, found, runs, [], aim or Aim(None, [], {}, {}), metric, bar)
+
+
 @pytest.mark.parametrize(
     ("metric", "curves", "epochs"),
     [
@@ -22,10 +29,7 @@ def test_the_best_epoch_is_the_one_that_the_reported_value_is_of(metric, curves,
     values = [curve[-1][1] for curve in curves]
     runs = make_runs(*(({"lr": str(index)}, value) for index, value in enumerate(values)), metric=metric)
     known = {run.run_id: curve for run, curve in zip(runs, curves, strict=True)}
-    sweep = SimpleNamespace(curves=lambda name, records: {r.run_id: known[r.run_id] for r in records}, published=[])
-    cfg = SimpleNamespace(maximize=None, seed_key="seed", metric=metric)
-    bar = SimpleNamespace(update=lambda: None)
-    table, last = _table(cfg, sweep, runs, [], Aim(None, [], {}, {}), metric, bar)
+    table, last = table_of(runs, {metric: known}, metric, asked=metric)
     assert last == {run_id: curve[-1][0] for run_id, curve in known.items()}
     assert {configuration.best_epoch for configuration in table.configurations} == epochs
 
@@ -35,10 +39,7 @@ def test_the_time_is_that_of_the_epochs_not_of_an_interruption(epochs, seconds):
     (run,) = make_runs(({"lr": "1"}, 0.1))
     run.seconds = 3600.0
     curves = {"val/acc_best": [(0, 0.1)]} | ({"epoch_seconds": epochs} if epochs else {})
-    sweep = SimpleNamespace(curves=lambda name, _: {run.run_id: curves[name]} if name in curves else {}, published=[])
-    cfg = SimpleNamespace(maximize=None, seed_key="seed", metric=None)
-    bar = SimpleNamespace(update=lambda: None)
-    table, _ = _table(cfg, sweep, [run], [], Aim(None, [], {}, {}), "val/acc_best", bar)
+    table, _ = table_of([run], {name: {run.run_id: curve} for name, curve in curves.items()}, "val/acc_best")
     assert table.best.seconds == seconds
 
 
@@ -50,14 +51,13 @@ def test_what_has_not_ended_is_not_the_best(state, asked, best):
     runs = make_runs(({"lr": "1"}, 0.1), ({"lr": "2"}, 0.2))
     for run in runs:
         run.state = state
-    sweep = SimpleNamespace(curves=lambda name, records: {r.run_id: [(0, 0.1)] for r in records}, published=[])
-    cfg = SimpleNamespace(maximize=None, seed_key="seed", metric=asked)
-    aim, bar = Aim(None, [], {}, {}), SimpleNamespace(update=lambda: None)
-    table, _ = _table(cfg, sweep, runs, [], aim, "val/acc_best", bar)
+    aim = Aim(None, [], {}, {})
+    table, _ = table_of(runs, {"val/acc_best": {run.run_id: [(0, 0.1)] for run in runs}}, "val/acc_best", aim, asked)
     assert table.has_best == best
-    assert [reason.partition(",")[0] for reason in why_none_is_best(table, aim, cfg)] == (
-        [] if best else ["What has not ended can't be ranked"]
-    )
+    assert [
+        reason.partition(",")[0]
+        for reason in why_none_is_best(table, aim, SimpleNamespace(metric=asked, maximize=None))
+    ] == ([] if best else ["What has not ended can't be ranked"])
 
 
 @pytest.mark.parametrize(

@@ -11,12 +11,12 @@ import optuna
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
-from mlflow import MlflowClient
 from omegaconf import OmegaConf
 from optuna.exceptions import StorageInternalError
 from optuna.trial import TrialState
 
 from cifar_tuning import PROJECT_ROOT
+from cifar_tuning.processes import host
 from cifar_tuning.reporting.summary import read_results
 from cifar_tuning.tracking.reading import read_sweep
 from cifar_tuning.training.checkpoint import Taken
@@ -26,6 +26,9 @@ from cifar_tuning.tuning.storage import open_storage
 from cifar_tuning.tuning.study import FIXED
 from cifar_tuning.tuning.trial import TrialReporter
 from tests.conftest import STUDY
+from tests.jobs.spaces import MOMENTUM, SEVERAL
+
+pytestmark = pytest.mark.usefixtures("trusted")
 
 PLOTS = "hydra.sweeper.plots=true"
 # Prunes whatever is not the best so far, from the second trial on.
@@ -41,34 +44,6 @@ MIXED = [
     "optimizer.lr=tag(log,interval(1e-6,0.1))",
     "hydra.sweeper.enqueue=[{optimizer.lr:0.05},{optimizer.lr:1e-6},{optimizer.lr:0.05},{optimizer.lr:1.1e-6}]",
 ]
-
-SEVERAL = ["objective=[val/acc_best,model/macs]", "hydra.sweeper.direction=[maximize,minimize]"]
-MOMENTUM = ["hydra.sweeper.custom_search_space=tests.jobs.test_study_command.momentum"]
-
-
-def momentum(config, trial) -> None:
-    trial.suggest_categorical("optimizer.momentum", [0.5, 0.6, 1.5, 1.6])
-
-
-def careless(config, trial) -> None:
-    """With much dropout it suggests what no optimizer has; no choice leads there, so that only a trial shows it."""
-    if trial.suggest_float("model.dropout", 0, 0.8) > 0.4:
-        trial.suggest_float("optimizer.momentun", 0.5, 0.9)
-
-
-def branching(config, trial) -> None:
-    """Only one of its branches has the mistake."""
-    if trial.suggest_categorical("augmentation", ["crop_flip", "none"]) == "none":
-        trial.suggest_int("trainer.epoch", 1, 2)
-
-
-def misspelt(config, trial) -> None:
-    trial.suggest_int("schedule.decay_epochs", 1, config.trainer.epoch)
-
-
-@pytest.fixture(autouse=True)
-def _trusted(monkeypatch):
-    monkeypatch.setenv("CIFAR_TUNING_TRUST", "tests.*")
 
 
 @pytest.fixture
@@ -86,25 +61,25 @@ def study(folder):
     return load
 
 
-@pytest.fixture
-def tracked(store):
-    """Overrides for a store of its own, and the runs in it by job number."""
+def by_number(runs: list) -> dict:
+    """The jobs among them."""
+    jobs = [run for run in runs if "cifar_tuning.job_num" in run.data.tags]
+    return {int(run.data.tags["cifar_tuning.job_num"]): run for run in jobs}
 
-    def client() -> MlflowClient:
-        return MlflowClient(store[1].removeprefix("tracking.uri="))
 
-    def all_runs() -> list:
-        known = client().search_experiments()
-        return client().search_runs([e.experiment_id for e in known if e.name == "cifar10"])
+def parents(runs: list) -> list:
+    return [run for run in runs if "cifar_tuning.job_num" not in run.data.tags]
 
-    def runs() -> tuple[dict, dict]:
-        found = all_runs()
-        jobs = {int(r.data.tags["cifar_tuning.job_num"]): r for r in found if "cifar_tuning.job_num" in r.data.tags}
-        return jobs, {r.info.run_id: r for r in found if "cifar_tuning.job_num" not in r.data.tags}
 
-    runs.overrides = store
-    runs.client, runs.all = client, all_runs
-    return runs
+def composed_again(tmp_path: Path, *overrides: str):
+    """The configuration of the winner's overlay, which the study left, and of the overrides."""
+    experiments = tmp_path / "conf" / "experiment"
+    experiments.mkdir(parents=True, exist_ok=True)
+    shutil.copy(tmp_path / "sweep" / "best.yaml", experiments / "winner.yaml")
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(PROJECT_ROOT / "conf")):
+        own = ["experiment=winner", "trainer.device=cpu", f"hydra.searchpath=[file://{tmp_path}/conf]"]
+        return compose("config", [*own, *overrides])
 
 
 def test_a_study_prunes_sums_up_and_is_continued(tiny, study, folder, tracked):
@@ -120,7 +95,7 @@ def test_a_study_prunes_sums_up_and_is_continued(tiny, study, folder, tracked):
     assert TrialState.PRUNED in states
     assert set(states) <= {TrialState.COMPLETE, TrialState.PRUNED}
 
-    jobs, (parent,) = tracked()[0], tracked()[1].values()
+    jobs, (parent,) = by_number(tracked()), parents(tracked())
     assert sorted(jobs) == [0, 1, 2, 3]
     for trial in trials:
         run = jobs[trial.number]
@@ -150,7 +125,7 @@ def test_a_study_prunes_sums_up_and_is_continued(tiny, study, folder, tracked):
     assert tiny(*command, "hydra.sweeper.n_trials=5").code == 0
     assert len(study().get_trials()) == 5
     assert before == {file: file.stat().st_mtime_ns for file in folder.glob("[0-3]/result.json")}
-    assert len(tracked()[1]) == 1
+    assert len(parents(tracked())) == 1
 
 
 @pytest.mark.slow
@@ -178,17 +153,12 @@ def test_the_overlay_of_the_winner_is_its_configuration_and_can_be_changed(tiny,
     assert tiny(*STUDY, *options).code == 0
     best = study().best_trial
     trained = OmegaConf.load(folder / str(best.number) / ".hydra" / "config.yaml")
-    (tmp_path / "conf" / "experiment").mkdir(parents=True)
-    shutil.copy(folder / "best.yaml", tmp_path / "conf" / "experiment" / "winner.yaml")
     overlay = OmegaConf.load(folder / "best.yaml")
     assert overlay.trainer.epochs == 1
     assert "device" not in overlay.trainer  # another machine may have another
     assert "data" not in overlay
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(str(PROJECT_ROOT / "conf")):
-        own = ["experiment=winner", "trainer.device=cpu", f"hydra.searchpath=[file://{tmp_path}/conf]"]
-        again = compose("config", own)
-        other = compose("config", [*own, "optimizer=sgd", "regularizer=none", "schedule=cosine"])
+    again = composed_again(tmp_path)
+    other = composed_again(tmp_path, "optimizer=sgd", "regularizer=none", "schedule=cosine")
     for part in ("model", "optimizer", "schedule", "regularizer", "augmentation", "trainer", "data"):
         assert again[part] == trained[part], part
     assert other.optimizer._target_ == "torch.optim.SGD"
@@ -216,8 +186,7 @@ def test_repeats_and_the_retrained_winner(tiny, folder, study, tracked):
     summed_up = [(r["job"], r["seeds"], r["value"]) for r in read_results(folder)]
     ranked = sorted(study().get_trials(), key=lambda trial: -trial.value)
     assert summed_up == [(str(t.number), 2, pytest.approx(t.value)) for t in ranked]
-    client = MlflowClient(tracked.overrides[1].partition("=")[2])
-    runs = client.search_runs([e.experiment_id for e in client.search_experiments()])
+    runs, client = tracked(), tracked.client()
     names = {r.info.run_id: r.info.run_name for r in runs}
     parents = [names.get(r.data.tags.get("mlflow.parentRunId")) for r in runs]
     assert parents.count("trial 0") == parents.count("trial 1") == 2
@@ -246,7 +215,7 @@ def test_a_trial_that_is_hopeless_after_a_whole_seed_gets_no_other(tiny, study, 
     assert [(folder / f"{number}/seed_1").is_dir() for number in (0, 1)] == [True, False]
     left = json.loads((folder / "1/seed_0/result.json").read_text())
     assert (left["state"], left["epochs"]) == ("complete", 1)
-    runs = {run.info.run_name: run for run in tracked.all()}
+    runs = {run.info.run_name: run for run in tracked()}
     assert (runs["trial 1"].info.status, runs["trial 1"].data.tags["state"]) == ("KILLED", "pruned")
     assert runs["trial 0"].info.status == "FINISHED"
     # Its one seed came to its end, and is no configuration of the report all the same.
@@ -261,7 +230,7 @@ def test_mlflow_and_the_report_name_the_studys_winner(tiny, study, tracked, repo
     options = ["objective=val/loss", "hydra.sweeper.direction=minimize", "hydra/sweeper/pruner=none"]
     outcome = tiny(*STUDY, *tracked.overrides, *options, "trainer.epochs=1", "hydra.sweeper.n_trials=4")
     assert outcome.code == 0, outcome.text
-    (parent,) = tracked()[1].values()
+    (parent,) = parents(tracked())
     assert parent.data.tags["best.job_num"] == str(study().best_trial.number)
     assert parent.data.params["hydra.sweeper.sampler.multivariate"] == "true"  # as it is used, not the stock plugin's
     client = tracked.client()
@@ -284,11 +253,11 @@ def test_mlflow_and_the_report_name_the_studys_winner(tiny, study, tracked, repo
 def test_several_objectives_have_no_best_run(tiny, tracked, study, folder, reporting):
     outcome = tiny(*STUDY, *tracked.overrides, *SEVERAL, "trainer.epochs=1", "hydra.sweeper.n_trials=2")
     assert outcome.code == 0, outcome.text
-    (parent,) = tracked()[1].values()
+    (parent,) = parents(tracked())
     assert "best.run_id" not in parent.data.tags
     head = next(line for line in outcome.out.splitlines() if line.startswith("┃"))
     assert [cell.strip() for cell in head.split("┃")[1:4]] == ["trial", "val/acc_best", "model/macs"]
-    trials, jobs = study().get_trials(), tracked()[0]
+    trials, jobs = study().get_trials(), by_number(tracked())
     assert [trial.user_attrs["mlflow_run_id"] for trial in trials] == [jobs[number].info.run_id for number in (0, 1)]
     assert [trial.user_attrs["folder"] for trial in trials] == [str(folder / "0"), str(folder / "1")]
     outcome = reporting(f"sweep={folder}", tracked.overrides[1])
@@ -324,7 +293,7 @@ def test_a_full_disk_fails_no_trial(tiny, study, monkeypatch, launcher):
 @pytest.mark.slow
 def test_a_trial_that_can_not_be_composed_fails_alone_in_its_batch(tiny, study, folder):
     """Joblib, Ray and submitit compose all jobs of a batch before the first begins."""
-    options = ["hydra.sweeper.custom_search_space=tests.jobs.test_study_command.careless", "trainer.epochs=1"]
+    options = ["hydra.sweeper.custom_search_space=tests.jobs.spaces.careless", "trainer.epochs=1"]
     options += [
         "hydra/launcher=joblib",
         "hydra.launcher.n_jobs=1",
@@ -391,14 +360,6 @@ def test_too_many_failures_stop_a_study(tiny, study):
 
 
 @pytest.mark.slow
-def test_a_diverged_trial_counts_with_its_best_value(tiny, study):
-    space = ["optimizer.lr=choice(1e30,1e31)", "hydra.sweeper.n_trials=1"]
-    assert tiny(*STUDY, *space).code == 0
-    (trial,) = study().get_trials()
-    assert (trial.state, trial.user_attrs["state"]) == (TrialState.COMPLETE, "diverged")
-
-
-@pytest.mark.slow
 def test_several_objectives_are_not_pruned(tiny, study, folder):
     outcome = tiny(*STUDY, *SEVERAL, *STRICT, PLOTS, "model.separable=true,false", "hydra.sweeper.n_trials=4")
     assert outcome.code == 0, outcome.text
@@ -439,7 +400,7 @@ def test_a_trial_whose_process_died_is_taken_up(tiny, study, folder, options, st
     assert tiny(*command, "hydra.sweeper.n_trials=1").code == 0
     began = study()
     trial = began.ask({"optimizer.lr": optuna.distributions.FloatDistribution(1e-3, 0.3, log=True)})
-    owner = {"host": _host(), "pid": 2**22 + 1, "started": "0.0", "id": "gone"}
+    owner = {"host": host(), "pid": 2**22 + 1, "started": "0.0", "id": "gone"}
     began._storage.set_trial_system_attr(trial._trial_id, OWNER, json.dumps(owner))
     with caplog.at_level(logging.WARNING):
         assert tiny(*command, "hydra.sweeper.n_trials=3").code == 0
@@ -471,12 +432,6 @@ def test_an_epoch_that_was_kept_but_not_reported_is_reported_by_the_next_process
     assert sorted(trial.intermediate_values) == [0, 1, 2, 3]
 
 
-def _host() -> str:
-    from cifar_tuning.processes import host
-
-    return host()
-
-
 @pytest.mark.slow
 def test_it_prunes_in_other_processes(tiny, study):
     parallel = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
@@ -486,69 +441,6 @@ def test_it_prunes_in_other_processes(tiny, study):
     assert len(states) == 4
     assert TrialState.PRUNED in states
     assert TrialState.FAIL not in states
-
-
-BAD = [
-    (["hydra.sweeper.workers=0"], "hydra.sweeper.workers=0: must be a whole number, 1 or above"),
-    (["hydra.sweeper.n_trials=0"], "hydra.sweeper.n_trials=0"),
-    (["hydra.sweeper.patience=0"], "hydra.sweeper.patience=0: must be a number, 1 or above, or null"),
-    (["hydra.sweeper.max_failure_rate=2"], "max_failure_rate=2.0: must be a number from 0 to 1"),
-    (["hydra.sweeper.direction=up"], "must be minimize or maximize"),
-    (["hydra/sweeper/pruner=nope"], "hyperband"),
-    (["hydra/sweeper/sampler=nope"], "cmaes"),
-    (["hydra.sweeper.pruner.n_startup_trials=-1"], "hydra/sweeper/pruner: Number of startup trials"),
-    (["optimizer.lrr=0.1,0.2"], "Did you mean: 'lr'"),
-    (["optimizer.lr=interval(-1,1)"], "optimizer.lr=-1.0: must be a number above 0"),
-    (["hydra.sweeper.enqueue=[{a:1}]"], "a is not in the search space"),
-    (["hydra.sweeper.enqueue=[{optimizer.lr:5}]"], "optimizer.lr=5: must be in its range, interval 0.001 to 0.3"),
-    (["hydra.sweeper.enqueue=[{optimizer.momentum:3}]", *MOMENTUM], "optimizer.momentum=3: must be in its range"),
-    (
-        ["hydra.sweeper.custom_search_space=tests.jobs.test_study_command.misspelt"],
-        "custom_search_space=tests.jobs.test_study_command.misspelt: ConfigAttributeError: Key 'epoch'",
-    ),
-    (
-        ["hydra.sweeper.custom_search_space=tests.jobs.test_study_command.branching"],
-        "test_study_command.branching: Could not override 'trainer.epoch'",
-    ),
-    (["hydra.sweeper.storage=sqlite:///:memory:"], "can't be in memory"),
-    (["hydra.sweeper.storage=journal:///tmp/study.log"], "must be the address of an SQL database"),
-    (["hydra.sweeper.storage=optuna.db"], "must be the address of an SQL database"),
-    (["hydra.sweeper.study_name=../x"], "hydra.sweeper.study_name=../x: names a folder below multirun/"),
-    (["hydra.sweeper.storage=mysql://127.0.0.1:9/x"], "hydra.sweeper.storage=mysql://127.0.0.1:9/x"),
-    (["model.activation=relu,swisch"], "model.activation=swisch"),
-    (["+model.num_classes=12"], "model: SimpleNN returns N×12, not a number for each of the 10 classes"),
-    (["objective=val/accc"], "objective=val/accc: must be one of train/loss"),
-    (["objective=[val/acc_best,model/macs]"], "objective=val/acc_best,model/macs needs 2 of them"),
-    (["objective=3"], "objective=3: must be one of train/loss"),
-    ([*SEVERAL, "hydra.sweeper.target=1"], "hydra.sweeper.target=1.0: several objectives have no single best trial"),
-    (["hydra.sweep.subdir=t${hydra.job.num}_seed${seed}"], "subdir=t${hydra.job.num}_seed${seed}: must be ${hydra.job"),
-    (
-        ["hydra.sweeper.custom_search_space=tests.nope"],
-        "custom_search_space=tests.nope: InstantiationException: Error locating target 'tests.nope' (No module named",
-    ),
-    (["seed=1,2", "hydra.sweeper.repeats=2"], "seed: is swept"),
-    (["seed=1,2"], "seed=0 hydra.sweeper.repeats=3 makes a trial the mean over three seeds"),
-    (["hydra.sweeper.pruner=median"], "hydra.sweeper.pruner=median: is no pruner; write hydra/sweeper/pruner=median"),
-    (["hydra.sweeper.sampler=tpe"], "hydra.sweeper.sampler=tpe: is no sampler; write hydra/sweeper/sampler=tpe"),
-]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("options", "message"), BAD, ids=[bad[0][0] for bad in BAD])
-def test_bad_input_is_refused_before_anything_is_written(tiny, folder, options, message):
-    outcome = tiny(*STUDY, *options)
-    assert outcome.code == 1
-    assert message in outcome.err
-    assert outcome.err.count("hydra.sweeper.custom_search_space=") <= 1  # found by two checks, said once
-    assert "Traceback" not in outcome.err
-    assert not (folder / "optuna.db").exists()
-
-
-def test_a_refused_study_ends_with_its_error(tiny, tracked):
-    outcome = tiny(*STUDY, *tracked.overrides, "hydra.sweeper.n_trials=0")
-    assert outcome.code == 1
-    assert "compares all runs" not in outcome.text
-    assert tracked.all() == []
 
 
 @pytest.mark.slow
@@ -601,21 +493,6 @@ def test_a_study_goes_on_where_an_option_has_come_since(tiny, study):
     assert len(study().get_trials()) == 2
 
 
-@pytest.mark.slow
-def test_an_older_schema_is_refused(tiny, folder):
-    import sqlite3
-
-    assert tiny(*STUDY, "trainer.epochs=1", "hydra.sweeper.n_trials=1").code == 0
-    open_storage.cache_clear()
-    connection = sqlite3.connect(folder / "optuna.db")
-    connection.execute("UPDATE alembic_version SET version_num = 'v1.3.0.a'")
-    connection.commit()
-    connection.close()
-    outcome = tiny(*STUDY, "trainer.epochs=1", "hydra.sweeper.n_trials=2")
-    assert outcome.code == 1
-    assert "Upgrade a copy of it" in outcome.err
-
-
 def test_a_password_is_not_shown():
     from cifar_tuning.tracking.callback import _params
 
@@ -647,13 +524,7 @@ def test_the_winners_overlay_means_the_winner_where_something_was_deleted(tiny, 
     options = ["-m", "hydra/sweeper=study", "hydra.sweeper.n_trials=1", "hydra.sweeper.plots=false"]
     outcome = tiny(*options, "hydra.sweeper.workers=1", "trainer.epochs=1", "trainer.label_smoothing=0,0.1", *deleted)
     assert outcome.code == 0, outcome.err
-    (tmp_path / "conf" / "experiment").mkdir(parents=True)
-    shutil.copy(tmp_path / "sweep" / "best.yaml", tmp_path / "conf" / "experiment" / "winner.yaml")
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(str(PROJECT_ROOT / "conf")):
-        again = compose(
-            "config", ["experiment=winner", "trainer.device=cpu", f"hydra.searchpath=[file://{tmp_path}/conf]"]
-        )
+    again = composed_again(tmp_path)
     trained = OmegaConf.load(tmp_path / "sweep" / "0" / ".hydra" / "config.yaml")
     for part in ("model", "optimizer", "schedule", "regularizer", "augmentation", "trainer", "data"):
         assert again[part] == trained[part], part

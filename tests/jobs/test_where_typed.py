@@ -64,7 +64,7 @@ def test_a_configuration_without_a_command(configure, monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("launcher", ["basic", "fused"])
-def test_jobs_that_change_their_folder_have_one_store_and_go_on_with_one_run(
+def test_jobs_that_change_their_folder_find_the_store_their_parent_and_the_run_they_go_on_with(
     command, tmp_path, pristine_database, monkeypatch, launcher
 ):
     shutil.copy(pristine_database, tmp_path / "rel.db")
@@ -76,7 +76,12 @@ def test_jobs_that_change_their_folder_have_one_store_and_go_on_with_one_run(
     assert outcome.code == 0, outcome.err
     assert list(tmp_path.rglob("rel.db")) == [tmp_path / "rel.db"]
     with sqlite3.connect(tmp_path / "rel.db") as db:
+        tags = {key: [] for key in ("mlflow.parentRunId", "mlflow.runName")}
+        for key, value in db.execute("select key, value from tags"):
+            tags.setdefault(key, []).append(value)
         assert db.execute("select count(*) from runs").fetchone() == (3,)
+    assert [tags["mlflow.parentRunId"].count(parent) for parent in {*tags["mlflow.parentRunId"]}] == [2]
+    assert {"0: trainer.epochs=2", "1: trainer.epochs=3"} < {*tags["mlflow.runName"]}
 
 
 @pytest.mark.parametrize("mode", [[], ["-m"]])

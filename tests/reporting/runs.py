@@ -1,6 +1,9 @@
-"""Runs as plain data, made up for tests."""
+"""Runs as plain data, made up for tests, and what they have in common."""
 
 from dataclasses import dataclass, field
+
+from cifar_tuning.reporting.effects import find_effects
+from cifar_tuning.reporting.table import build_table
 
 
 @dataclass
@@ -34,3 +37,16 @@ def make_asked(*rows):
     for run, (overrides, _, _) in zip(runs, rows, strict=True):
         run.overrides = overrides.split()
     return runs
+
+
+def effects_of(*rows, searched=None, **options):
+    """The effects that are found in a table of `make_runs`."""
+    return find_effects(build_table(make_runs(*rows), "val/acc_best", **options), searched)
+
+
+SEEDS = range(5)
+
+
+def seeded(s):
+    """What a seed does to a run: more than the differences that are looked for."""
+    return 0.5 + 0.02 * s + 0.001 * (s % 2)

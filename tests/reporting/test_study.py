@@ -2,7 +2,6 @@
 
 import datetime
 import functools
-import importlib
 import math
 import re
 import threading
@@ -23,83 +22,9 @@ from plotly.offline import get_plotlyjs
 from cifar_tuning.reporting import optuna_plots
 from cifar_tuning.reporting import study as reporting
 from cifar_tuning.reporting.drawing import COLOURS
-from cifar_tuning.reporting.importances import Importances, find_importances, importances_in_words
 from cifar_tuning.reporting.study import best_values, write_plots
 from cifar_tuning.reporting.study_axes import PRUNED, few_ticks, mark_chance
-
-SHARES = {"importances"}
-PARAMETERS = SHARES | {"slice", "parallel_coordinates"}
-
-
-def _study(objective: Callable, trials: int, **options) -> optuna.Study:
-    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0), **options)
-    study.optimize(objective, trials, catch=(ZeroDivisionError,))
-    return study
-
-
-def _pruned(trial: optuna.Trial) -> float:
-    peak = trial.suggest_float("x", 0.0, 1.0) - abs(math.log10(trial.suggest_float("lr", 1e-4, 1.0, log=True)) + 2)
-    trial.suggest_categorical("kind", ["sgd", "adamw"])
-    for step in range(5):
-        trial.report(peak * step, step)
-        if step == 2 and trial.number % 3:
-            raise optuna.TrialPruned
-    return peak
-
-
-def _conditional(trial: optuna.Trial) -> float:
-    """Parameters that only some trials have, choices of every type, one value that never changes."""
-    trial.suggest_categorical("mixed", [None, True, 1, 2.5, "a/<b>"])
-    trial.suggest_float("fixed", 1.0, 1.0)
-    if trial.number % 2:
-        trial.suggest_float("</script>", 1e-5, 1e-1, log=True)
-    if trial.number % 5 == 2:
-        return math.nan  # Optuna takes this for a failure
-    return math.inf if trial.number == 3 else trial.number / 10
-
-
-def _two(trial: optuna.Trial) -> tuple[float, float]:
-    x = trial.suggest_float("x", 0.0, 1.0)
-    return x, x * trial.suggest_float("y", 0.0, 1.0)
-
-
-def _named() -> optuna.Study:
-    study = _study(_two, 8, directions=["maximize", "minimize"])
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        study.set_metric_names(["val/loss", "the seconds"])
-    return study
-
-
-def _waiting() -> optuna.Study:
-    study = optuna.create_study()
-    study.enqueue_trial({"x": 1})
-    return study
-
-
-STUDIES = {
-    "none": (lambda: optuna.create_study(), set()),
-    "waiting": (_waiting, set()),
-    "one": (lambda: _study(lambda t: t.suggest_float("x", 0, 1), 1), {"history", "timeline"}),
-    "failed only": (lambda: _study(lambda t: 1 / 0, 3), {"timeline"}),
-    "infinite only": (lambda: _study(lambda t: math.inf, 3), {"timeline"}),
-    "same value": (lambda: _study(lambda t: 0 * t.suggest_float("x", 0, 1), 3), {"history", "timeline"}),
-    "fixed": (lambda: _study(lambda t: t.suggest_int("x", 1, 1) * t.number, 3), {"history", "timeline"}),
-    "pruned": (lambda: _study(_pruned, 18), {"history", "intermediate_values", "timeline"} | PARAMETERS - SHARES),
-    "conditional": (
-        lambda: _study(_conditional, 14, direction="maximize", study_name="<b>a & b</b>"),
-        {"history", "timeline"} | PARAMETERS,
-    ),
-    "two objectives": (_named, {"pareto_front", "parallel_coordinates", "timeline"}),
-    "three objectives": (
-        lambda: _study(lambda t: (*_two(t), 1.0), 4, directions=["minimize"] * 3),
-        {"pareto_front", "parallel_coordinates", "timeline"},
-    ),
-    "four objectives": (
-        lambda: _study(lambda t: (*_two(t), *_two(t)), 3, directions=["minimize"] * 4),
-        {"parallel_coordinates", "timeline"},
-    ),
-}
+from tests.reporting.studies import STUDIES, made, pruned, two
 
 
 @pytest.fixture(scope="module")
@@ -111,15 +36,14 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[o
         study = STUDIES[kind][0]()
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            folder = tmp_path_factory.mktemp("plots") / "new" / "folder"
-            return study, write_plots(study, folder, "top-1", objectives=["val/acc_best", "model/macs", "seconds"])
+            return study, _write(study, tmp_path_factory.mktemp("plots") / "new" / "folder")
 
     return write
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", STUDIES)
-def test_draws_what_the_study_can_show_and_nothing_else(kind: str, written: Callable, caplog) -> None:
+def test_what_a_study_can_show_is_drawn_and_nothing_else(kind: str, written: Callable, caplog) -> None:
     expected = STUDIES[kind][1]
     _, files = written(kind)
     assert not [entry for entry in caplog.records if entry.name == reporting.__name__ and entry.levelname != "DEBUG"]
@@ -159,21 +83,30 @@ def _assert_complete(page: Path, expected: set[str]) -> None:
     assert rest.count("<script") == rest.count("</script>"), "text of the study ends a script"
 
 
-def test_page_shows_names_as_text(written: Callable) -> None:
-    page = written("conditional")[1][-1].read_text(encoding="utf-8").replace(get_plotlyjs(), "")
-    assert "<h1>&lt;b&gt;a &amp; b&lt;/b&gt;</h1>" in page
-    assert "<b>a" not in page
-    assert '"top-1"' in page
-    assert "14 trials: 11 complete, 3 fail" in page
+@pytest.fixture
+def page(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str], str]:
+    """The page of a study of a kind, written without the pictures beside it."""
+    monkeypatch.setattr(reporting, "_draw", lambda plot, study, chance, file: file)
+    return lambda kind: _write(STUDIES[kind][0](), tmp_path / kind)[-1].read_text(encoding="utf-8")
 
 
-def test_names_the_objectives(written: Callable) -> None:
-    page = written("two objectives")[1][-1].read_text(encoding="utf-8")
-    assert '"validation loss"' in page
-    assert '"the seconds"' in page
-    page = written("three objectives")[1][-1].read_text(encoding="utf-8")
-    assert all(f'"{name}"' in page for name in ("validation accuracy", "multiply-adds", "seconds"))
-    assert "Objective 0" not in page
+def _write(study: optuna.Study, folder: Path) -> list[Path]:
+    return write_plots(study, folder, "top-1", objectives=["val/acc_best", "model/macs", "seconds"])
+
+
+def test_the_page_shows_names_as_text(page: Callable[[str], str]) -> None:
+    text = page("conditional").replace(get_plotlyjs(), "")
+    assert "<h1>&lt;b&gt;a &amp; b&lt;/b&gt;</h1>" in text
+    assert "<b>a" not in text
+    assert '"top-1"' in text
+    assert "14 trials: 11 complete, 3 fail" in text
+
+
+def test_the_objectives_have_their_names(page: Callable[[str], str]) -> None:
+    two, three = page("two objectives"), page("three objectives")
+    assert all(f'"{name}"' in two for name in ("validation loss", "the seconds"))
+    assert all(f'"{name}"' in three for name in ("validation accuracy", "multiply-adds", "seconds"))
+    assert "Objective 0" not in three
 
 
 @pytest.fixture
@@ -253,10 +186,11 @@ def test_many_trials_get_a_scale_instead_of_a_legend(
     seen = []
     tidy = optuna_plots.tidy_intermediate
     monkeypatch.setattr(optuna_plots, "_about_parameters", lambda *args: [])
+    monkeypatch.setattr(reporting, "_interactive", lambda *args: "")
     monkeypatch.setattr(
         optuna_plots, "tidy_intermediate", lambda drawn, study: (tidy(drawn, study), seen.append(drawn[0]))
     )
-    write_plots(_study(_pruned, trials, direction="maximize"), tmp_path)
+    write_plots(made(pruned, trials, direction="maximize"), tmp_path)
     assert (seen[0].get_legend() is not None) == legend
     assert len({line.get_color() for line in seen[0].lines}) == colours
     if not legend:
@@ -272,14 +206,14 @@ def test_pictures_are_the_same_every_time(written: Callable, tmp_path: Path) -> 
     assert [file.read_bytes() for file in first] == [file.read_bytes() for file in again]
 
 
-def test_leaves_pyplot_as_it_was(written: Callable, tmp_path: Path) -> None:
+def test_pyplot_stays_as_it_was(tmp_path: Path) -> None:
     backend = matplotlib.get_backend()
     matplotlib.rcdefaults()  # or what another test left would hide what this one leaves
     pyplot.switch_backend("svg")
     theirs = pyplot.figure()
     settings, shown, filters = matplotlib.rcParams.copy(), pyplot.get_fignums(), warnings.filters[:]
     try:
-        thread = threading.Thread(target=write_plots, args=(written("one")[0], tmp_path))
+        thread = threading.Thread(target=write_plots, args=(STUDIES["one"][0](), tmp_path))
         thread.start()
         thread.join()
         assert (tmp_path / "study.html").exists()
@@ -293,16 +227,14 @@ def test_leaves_pyplot_as_it_was(written: Callable, tmp_path: Path) -> None:
         pyplot.switch_backend(backend)
 
 
-def test_one_plot_that_breaks_costs_no_other(
-    written: Callable, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog
-) -> None:
+def test_one_plot_that_breaks_costs_no_other(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog) -> None:
     def broken(*args, **options) -> None:
         pyplot.figure()
         raise KeyError("broken")
 
     monkeypatch.setattr(optuna.visualization.matplotlib, "plot_optimization_history", broken)
     shown = pyplot.get_fignums()
-    files = write_plots(written("one")[0], tmp_path)
+    files = write_plots(STUDIES["one"][0](), tmp_path)
     assert [file.name for file in files] == ["timeline.png", "study.html"]
     assert 'id="history"' not in files[-1].read_text(encoding="utf-8")
     assert "no plot of the History: KeyError" in caplog.text
@@ -317,107 +249,6 @@ def test_a_full_disk_is_no_plot_that_breaks(monkeypatch: pytest.MonkeyPatch, tmp
     monkeypatch.setattr(reporting, "_interactive", lambda *args: "")
     with pytest.raises(OSError, match="No space"):
         write_plots(STUDIES["one"][0](), tmp_path)
-
-
-@pytest.mark.parametrize("matters", [False, True])
-def test_importances_stand_beside_what_chance_gives(matters: bool) -> None:
-    def objective(trial: optuna.Trial) -> float:
-        values = [trial.suggest_float(name, 0.0, 1.0) for name in "abcd"]
-        return values[0] if matters else (trial.number * 7 % 20) / 20
-
-    study = _study(objective, 60 if matters else 20, direction="maximize")
-    importances = find_importances(study)
-    assert importances is not None
-    assert sum(importances.found.values()) == pytest.approx(1)
-    assert 0.4 < importances.chance < 1
-    (sentence,) = importances_in_words(importances, study)
-    assert (
-        "): a. The picture" in sentence if matters else sentence.startswith("No importance is larger than chance makes")
-    )
-
-
-def test_chance_is_of_the_best_trials_whichever_way_is_better(monkeypatch) -> None:
-    """Many trials collapsed to one value: shuffled, too, the best are few."""
-    monkeypatch.setattr("cifar_tuning.reporting.importances.MOST", 40)
-
-    def objective(trial: optuna.Trial) -> float:
-        values = [trial.suggest_float(name, 0.0, 1.0) for name in "ab"]
-        return sum(values) if trial.number % 2 else 0.0
-
-    high, low = (
-        find_importances(_study(lambda trial, sign=sign: sign * objective(trial), 12, direction=direction))
-        for sign, direction in ((1, "maximize"), (-1, "minimize"))
-    )
-    assert high is not None
-    assert high == low
-
-
-@pytest.mark.parametrize(
-    ("kind", "said"),
-    [
-        ("none", []),
-        ("same value", []),
-        ("one", []),
-        ("two objectives", []),
-        ("pruned", ["No importances are shown: of 6 complete trials (fewer than 10) they would be noise."]),
-    ],
-)
-def test_no_importances_where_there_is_nothing_to_weigh(kind: str, said: list[str]) -> None:
-    study = STUDIES[kind][0]()
-    assert find_importances(study) is None
-    assert importances_in_words(None, study) == said
-
-
-@pytest.mark.parametrize(
-    ("count", "second", "values", "found"),
-    [
-        (10, 2, 2, True),
-        (9, 2, 2, False),
-        (10, 1, 2, False),
-        (10, 2, 1, False),
-    ],
-    ids=["enough", "few trials", "one parameter", "one value"],
-)
-def test_importances_need_ten_trials_two_parameters_and_two_values(monkeypatch, count, second, values, found) -> None:
-    asked = []
-
-    def shares(study: optuna.Study, *, params: list[str], **options) -> dict[str, float]:
-        asked.append(params)
-        return dict.fromkeys(params, 1 / len(params))
-
-    monkeypatch.setattr(importlib.import_module("optuna.importance"), "get_param_importances", shares)
-
-    def objective(trial: optuna.Trial) -> float:
-        trial.suggest_float("b", 0.0, 1.0)
-        trial.suggest_float("a", 0.0, second - 1.0)
-        trial.suggest_float("c", 1.0, 1.0)
-        return float(trial.number % values)
-
-    importances = find_importances(study := _study(objective, count))
-    assert (importances is not None) == found
-    if importances is None:
-        assert bool(importances_in_words(None, study)) == (count < 10)
-        return
-    assert (importances.found, importances.chance) == ({"a": 0.5, "b": 0.5}, 0.5)
-    assert set(map(tuple, asked)) == {("a", "b")}
-    beyond = Importances({"a": 0.7, "b": 0.3}, 0.2)
-    assert importances_in_words(beyond, study) == ["More important than chance makes the largest of 2 (0.20): a, b."]
-
-
-@pytest.mark.parametrize(("chance", "begins"), [(0.5, "More important than chance"), (0.9, "No importance is larger")])
-def test_importances_say_that_pruned_trials_are_not_weighed(chance: float, begins: str) -> None:
-    (sentence,) = importances_in_words(Importances({"x": 0.7, "lr": 0.3}, chance), STUDIES["pruned"][0]())
-    assert sentence.startswith(begins)
-    assert sentence.endswith(
-        " 12 pruned trials are not weighed, so what made those worse is more important than this says."
-    )
-
-
-def test_a_single_pruned_trial_is_one() -> None:
-    study = _study(lambda trial: trial.suggest_float("x", 0.0, 1.0), 2)
-    study.add_trial(create_trial(state=TrialState.PRUNED))
-    (sentence,) = importances_in_words(Importances({"x": 0.7, "lr": 0.3}, 0.5), study)
-    assert sentence.endswith(" 1 pruned trial is not weighed, so what made it worse is more important than this says.")
 
 
 def _ended(number: int, value: float | None, minute: int, state: TrialState = TrialState.COMPLETE, **options):
@@ -452,7 +283,7 @@ def test_best_values_follow_the_order_of_completion(direction: str, expected: li
 
 def test_best_values_of_nothing_and_of_several_objectives_are_empty() -> None:
     assert best_values(optuna.create_study()) == []
-    assert best_values(_study(_two, 2, directions=["minimize"] * 2)) == []
+    assert best_values(made(two, 2, directions=["minimize"] * 2)) == []
 
 
 def test_best_value_keeps_to_the_constraints() -> None:

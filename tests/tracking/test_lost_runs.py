@@ -19,6 +19,7 @@ from cifar_tuning.tracking import MLflowTracker, facts, outbox, patience, reaper
 from cifar_tuning.tracking.outbox import read_unsent
 from cifar_tuning.tracking.store import StoreAwayError, locate
 from tests.conftest import wait_for
+from tests.tracking.conftest import CONFIG
 
 JOB = """
 import sys, time
@@ -269,12 +270,12 @@ def test_a_vanished_database_is_noticed(started, root, caplog):
 
 def test_a_run_is_continued(started, client, tmp_path):
     # As an older release spelled a number.
-    first = started(config=merged(first_config(), {"optimizer": {"momentum": "1.0"}}))
+    first = started(config=merged(CONFIG, {"optimizer": {"momentum": "1.0"}}))
     for step in range(4):
         first.log_epoch({"val/acc": step / 10}, step)
     first.fail(KeyboardInterrupt())
     # Another machine may have the images elsewhere, and another device.
-    config = merged(first_config(), {"optimizer": {"momentum": 1.0}})
+    config = merged(CONFIG, {"optimizer": {"momentum": 1.0}})
     config = merged(config, {"resume": "last.pt", "data": {"root": "/mnt"}, "trainer": {"device": "cpu"}})
     config = merged(config, {"trainer": {"patience": None}})  # an option that the older release did not have
     second = started(run_id=first.run_id, config=config, folder=tmp_path / "second")
@@ -296,10 +297,10 @@ def test_a_run_that_cannot_be_continued_becomes_a_new_one(started, client, case)
     first = started()
     first.finish("complete")
     if case == "unknown run":
-        run_id, config = "0" * 32, first_config()
+        run_id, config = "0" * 32, CONFIG
     else:
         changed = {"optimizer": {"lr": 0.5}} if case == "another configuration" else {"trainer": {"patience": 3}}
-        run_id, config = first.run_id, merged(first_config(), changed)
+        run_id, config = first.run_id, merged(CONFIG, changed)
     second = started(run_id=run_id, config=config)
     assert not second.continued
     assert second.run_id != first.run_id
@@ -309,12 +310,6 @@ def test_a_run_that_cannot_be_continued_becomes_a_new_one(started, client, case)
 
 def merged(config, other):
     return config | {k: config.get(k, {}) | v if isinstance(v, dict) else v for k, v in other.items()}
-
-
-def first_config():
-    from tests.tracking.conftest import CONFIG
-
-    return CONFIG
 
 
 @contextlib.contextmanager

@@ -9,7 +9,6 @@ import time
 from pathlib import Path
 
 import hydra
-import numpy
 import optuna
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig
@@ -31,8 +30,6 @@ def main(cfg: DictConfig) -> object:
         sys.exit(3)
     if cfg.returns == "farewell":
         sys.exit("no such luck")
-    if cfg.returns == "array":
-        return numpy.array([cfg.x**2 + cfg.y, abs(cfg.x - 1)])
     if cfg.returns == "two":
         return [cfg.x**2 + cfg.y, abs(cfg.x - 1)]
     return (

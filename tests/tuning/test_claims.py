@@ -1,40 +1,21 @@
 """Taking trials, seen from inside: what an interruption at a bad moment leaves."""
 
 import json
-import math
 import signal
-import threading
 import time
-from contextlib import suppress
 from threading import Thread
 
 import optuna
 import pytest
-from optuna.exceptions import StorageInternalError
 from optuna.trial import TrialState
 from sqlalchemy import Connection
 from sqlalchemy.exc import IllegalStateChangeError
 
-from cifar_tuning import processes
-from cifar_tuning.training.events import EpochMetrics
 from cifar_tuning.tuning import summary
 from cifar_tuning.tuning.claims import RETRIES, TAKING, Claims, is_foreign
 from cifar_tuning.tuning.endings import Endings, stopped_by
-from cifar_tuning.tuning.place import AGAIN, OWNER, LostTrial
+from cifar_tuning.tuning.place import AGAIN, OWNER
 from cifar_tuning.tuning.storage import open_storage
-from cifar_tuning.tuning.trial import TrialReporter, on_job_end, outcomes
-from tests.conftest import wait_for
-
-
-@pytest.fixture
-def endings(tmp_path):
-    storage = open_storage(f"sqlite:///{tmp_path}/optuna.db")
-    return Endings(optuna.create_study(storage=storage, study_name="s"), storage, tmp_path, repeats=1, objectives=1)
-
-
-@pytest.fixture
-def claims(endings):
-    return Claims(endings, 4, 3)
 
 
 @pytest.fixture
@@ -119,23 +100,11 @@ def test_a_signal_while_a_trial_changes_hands(claims, monkeypatch):
     assert [trial.state for trial in claims.study.get_trials()] == [TrialState.WAITING]
 
 
-def test_an_interrupted_take_leaves_what_is_in_training(claims):
-    """Under the fused launcher a process takes trials while it trains others."""
-    (training,) = claims.take(1, lambda trial: True)
-
-    def interrupt(trial):
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        claims.take(2, interrupt)
-    states = [trial.state for trial in claims.study.get_trials()]
-    assert states[training.number] == TrialState.RUNNING
-    assert states[1:] == [TrialState.WAITING]
-
-
-def test_an_interrupted_take_leaves_what_another_process_trains(claims):
-    other = Claims(claims.endings, 4, 3)
-    (theirs,) = other.take(1, lambda trial: True)
+@pytest.mark.parametrize("own", [True, False])
+def test_an_interrupted_take_leaves_what_is_in_training(claims, own):
+    """Here, where under the fused launcher a process takes trials while it trains others, or in another process."""
+    training = claims if own else Claims(claims.endings, 4, 3)
+    (trial,) = training.take(1, lambda trial: True)
 
     def interrupt(trial):
         raise KeyboardInterrupt
@@ -143,7 +112,7 @@ def test_an_interrupted_take_leaves_what_another_process_trains(claims):
     with pytest.raises(KeyboardInterrupt):
         claims.take(2, interrupt)
     assert [trial.state for trial in claims.study.get_trials()] == [TrialState.RUNNING, TrialState.WAITING]
-    assert other.is_mine(claims.study.get_trials()[theirs.number])
+    assert training.is_mine(claims.study.get_trials()[trial.number])
 
 
 def test_a_trial_that_waits_is_taken_though_all_are_there(claims):
@@ -306,21 +275,17 @@ def test_who_is_killed_while_taking_a_trial_leaves_it_to_the_next(claims, monkey
     assert [trial.number for trial in claims.take(2, lambda trial: True)] == [0, 1]
 
 
-def test_who_dies_too_often_fails_with_the_reason(claims):
+@pytest.mark.parametrize(
+    ("most", "retries", "state", "error"),
+    [(3, 3, TrialState.FAIL, "its process died 4 times"), (None, 31, TrialState.WAITING, None)],
+)
+def test_who_dies_too_often_fails_with_the_reason(claims, most, retries, state, error):
     (trial,) = claims.take(1, lambda trial: True)
-    claims.storage.set_trial_system_attr(trial._trial_id, RETRIES, 3)
+    claims.storage.set_trial_system_attr(trial._trial_id, RETRIES, 3 if most else 30)
+    claims.max_retry = most
     claims.again(trial.number)
     (after,) = claims.study.get_trials()
-    assert (after.state, after.user_attrs["error"]) == (TrialState.FAIL, "its process died 4 times")
-
-
-def test_without_a_limit_nobody_dies_too_often(claims):
-    (trial,) = claims.take(1, lambda trial: True)
-    claims.storage.set_trial_system_attr(trial._trial_id, RETRIES, 30)
-    claims.max_retry = None
-    claims.again(trial.number)
-    (after,) = claims.study.get_trials()
-    assert (after.state, after.system_attrs[RETRIES]) == (TrialState.WAITING, 31)
+    assert (after.state, after.system_attrs[RETRIES], after.user_attrs.get("error")) == (state, retries, error)
 
 
 def test_an_earlier_job_notices_that_its_trial_was_taken_again(claims):
@@ -332,74 +297,6 @@ def test_an_earlier_job_notices_that_its_trial_was_taken_again(claims):
     assert second.number == first.number
     assert claims.study.get_trials()[0].system_attrs[OWNER] != before
     assert claims.is_mine(claims.study.get_trials()[0])
-
-
-# Several objectives have no curve to report.
-@pytest.mark.parametrize(
-    ("how", "objectives"), [("release", ["val/acc"]), ("again", ["val/acc"]), ("release", ["val/acc", "model/macs"])]
-)
-def test_a_job_whose_trial_was_given_back_stops(claims, how, objectives):
-    (trial,) = claims.take(1, lambda trial: True)
-    reporter = TrialReporter(trial, epochs=3, objectives=objectives)
-    epoch = EpochMetrics(1, 2.0, 0.3, 2.0, 0.3, 0.3, 0.1, 100.0, 1.0)
-    assert not reporter.on_epoch(epoch)
-    getattr(claims, how)(trial.number)
-    with pytest.raises(LostTrial):
-        reporter.on_epoch(epoch)
-
-
-def figures(epoch, accuracy=0.3, loss=2.0):
-    return EpochMetrics(epoch, 2.0, 0.3, loss, accuracy, accuracy, 0.1, 100.0, 1.0)
-
-
-@pytest.mark.parametrize(
-    ("repeat", "options", "curve"),
-    [
-        (0, {}, {0: 0.0, 1: 0.1, 2: 0.2, 3: 0.3}),
-        (0, {"objectives": ("val/loss",)}, {0: 2.0, 1: 2.0, 2: 2.0, 3: 2.0}),
-        # The look before training is the first seed's alone: that of the second would be the first's last epoch.
-        (1, {}, {4: 0.1, 5: 0.2, 6: 0.3}),
-        (2, {}, {7: 0.1, 8: 0.2, 9: 0.3}),
-        (0, {"objectives": ("val/acc", "val/loss")}, {}),
-        (0, {"objectives": ("model/macs",)}, {}),
-    ],
-)
-def test_the_curve_of_a_trial_goes_on_from_seed_to_seed(claims, repeat, options, curve):
-    (trial,) = claims.take(1, lambda trial: True)
-    reporter = TrialReporter(trial, 3, repeat, **options)
-    for epoch in range(4):
-        assert not reporter.on_epoch(figures(epoch, epoch / 10))
-    # Who goes on from a checkpoint does not report twice, and a loss that is none is no value.
-    again = TrialReporter(trial, 3, repeat, **options)
-    assert not again.on_epoch(figures(3, 0.9, math.inf))
-    assert not again.on_epoch(figures(4, math.nan, math.nan))
-    assert claims.study.get_trials()[0].intermediate_values == curve
-
-
-@pytest.mark.parametrize(("last", "ends"), [(True, "complete"), (False, "pruned")])
-def test_behind_a_hopeless_seed_there_is_no_other(claims, last, ends):
-    claims.study.pruner = optuna.pruners.ThresholdPruner(lower=0.2)
-    (trial,) = claims.take(1, lambda trial: True)
-    reporter = TrialReporter(trial, 3, last=last)
-    assert not reporter.on_epoch(figures(0, 0.1))  # nothing was learnt yet
-    assert not reporter.on_epoch(figures(1, 0.3))
-    assert reporter.of_trial("complete") == "complete"
-    assert reporter.on_epoch(figures(2, 0.1))
-    assert reporter.of_trial("complete") == ends
-    reporter.ended("complete", 0.3, 2, 3)
-    (left,) = outcomes(claims.study.get_trials()[0], 1)
-    assert (left.state, left.value, left.epochs, left.of) == (ends, 0.3, 2, 3)
-
-
-def test_a_signal_whose_exception_was_lost_ends_the_job_with_its_epoch(claims, monkeypatch):
-    """Python drops an exception that a signal raises while a destructor runs."""
-    monkeypatch.setattr(processes, "_stop", threading.Event())
-    (trial,) = claims.take(1, lambda trial: True)
-    reporter = TrialReporter(trial, epochs=3)
-    with suppress(SystemExit):
-        processes.stop(15, None)
-    with pytest.raises(SystemExit, match="143"):
-        reporter.on_epoch(EpochMetrics(1, 2.0, 0.3, 2.0, 0.3, 0.3, 0.1, 100.0, 1.0))
 
 
 def test_one_database_in_two_folders_has_one_lock(claims, tmp_path):
@@ -421,24 +318,6 @@ def test_one_database_in_two_folders_has_one_lock(claims, tmp_path):
     ((others,),) = taken
     assert (mine.number, others.number) == (0, 1)
     assert [trial.state for trial in study.get_trials()] == [TrialState.RUNNING] * 2
-
-
-def test_heartbeats_outlive_a_database_that_was_away(claims, monkeypatch):
-    (trial,) = claims.take(1, lambda trial: True)
-    beats = []
-
-    def record(trial_id):
-        beats.append(trial_id)
-        if len(beats) == 1:
-            raise ConnectionError("the server is restarting")
-
-    monkeypatch.setattr(claims.storage, "heartbeat_interval", 0.01)
-    monkeypatch.setattr(claims.storage, "record_heartbeat", record)
-    with claims.heartbeats.of([trial]):
-        wait_for(lambda: len(beats) > 2)
-    count = len(beats)
-    time.sleep(0.05)
-    assert len(beats) == count
 
 
 @pytest.mark.parametrize("state", ["complete", "diverged", "pruned", "failed"])
@@ -483,41 +362,3 @@ def test_a_sampler_may_stop_the_study(claims, endings, base, stopped):
     # Whoever sums up the study may be another process.
     assert stopped_by(claims.study, claims.storage, 0.0) == ("Impatient" if stopped else None)
     assert stopped_by(claims.study, claims.storage, time.time()) is None
-
-
-def test_a_storage_that_is_away_when_a_job_has_ended_costs_the_job_nothing(claims, caplog):
-    (trial,) = claims.take(1, lambda trial: True)
-
-    def away(number):
-        raise StorageInternalError("no answer")
-
-    with on_job_end(away):
-        TrialReporter(trial, epochs=3).ended("complete", 0.7, 3, 3)
-    assert "will hear later" in caplog.text
-    assert [outcome.value for outcome in outcomes(claims.study.get_trials()[0], 1)] == [0.7]
-
-
-def test_all_trials_of_a_process_have_one_thread_for_their_signs_of_life(claims, monkeypatch):
-    trials, beats = claims.take(3, lambda trial: True), []
-    monkeypatch.setattr(claims.storage, "heartbeat_interval", 0.01)
-    monkeypatch.setattr(claims.storage, "record_heartbeat", beats.append)
-    before = threading.active_count()
-    with claims.heartbeats.of(trials[:1]), claims.heartbeats.of(trials[1:]):
-        assert threading.active_count() == before + 1
-        wait_for(lambda: len(set(beats)) == 3)
-    assert threading.active_count() == before
-
-
-def test_who_can_give_no_sign_of_life_says_so_once(claims, monkeypatch, caplog):
-    (trial,) = claims.take(1, lambda trial: True)
-    beats = []
-
-    def away(trial_id):
-        beats.append(trial_id)
-        raise StorageInternalError("no answer")
-
-    monkeypatch.setattr(claims.storage, "record_heartbeat", away)
-    monkeypatch.setattr(claims.storage, "heartbeat_interval", 0.01)
-    with claims.heartbeats.of([trial]):
-        wait_for(lambda: len(beats) > 2)
-    assert caplog.text.count("Trial 0 can't give a sign of life: no answer") == 1

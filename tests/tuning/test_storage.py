@@ -3,6 +3,7 @@ import fcntl
 import sqlite3
 import time
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import closing
 from functools import partial
 from multiprocessing import get_context
 from multiprocessing.synchronize import Barrier
@@ -22,6 +23,13 @@ from cifar_tuning.tuning.place import StudyPlace
 from cifar_tuning.tuning.storage import Storage, lost, open_storage
 
 PROCESSES = 4
+
+
+@pytest.fixture(autouse=True)
+def _tables_are_made(monkeypatch):
+    """In place of copies that other tests take."""
+    for owner, name in ((storage, "_use_wal"), (optuna.storages.RDBStorage, "__init__")):
+        monkeypatch.setattr(owner, name, getattr(owner, name).__wrapped__)
 
 
 @pytest.mark.parametrize(
@@ -86,6 +94,15 @@ def test_a_disk_that_is_full_when_the_database_is_opened(tmp_path, monkeypatch):
     """In WAL mode SQLite makes a file beside it before anything else, and calls what comes of that an I/O error."""
     monkeypatch.setattr(storage, "_use_wal", Mock(side_effect=sqlite3.OperationalError("disk I/O error")))
     with pytest.raises(UserError, match=r"disk I/O error\. Is there room on the disk"):
+        open_storage(f"sqlite:///{tmp_path}/a.db")
+
+
+def test_the_tables_of_an_older_optuna_are_refused(tmp_path):
+    optuna.storages.RDBStorage(f"sqlite:///{tmp_path}/a.db").engine.dispose()
+    with closing(sqlite3.connect(tmp_path / "a.db")) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = 'v1.3.0.a'")
+        connection.commit()
+    with pytest.raises(UserError, match="Upgrade a copy of it"):
         open_storage(f"sqlite:///{tmp_path}/a.db")
 
 
