@@ -113,4 +113,4 @@ def test_the_wrong_way_is_refused_before_the_first_job(mistakes, tmp_path, searc
     ],
 )
 def test_who_asks_for_the_wrong_way_gets_it(mistakes, search):
-    assert mistakes(*search).startswith("0 problem ")
+    assert mistakes(*search).startswith("0 problems ")
