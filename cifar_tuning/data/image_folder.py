@@ -97,7 +97,10 @@ class ImageFolder(ImageData):
     ) -> None:
         raise_all(ImageFolder.check(**locals()))
         options = (labels, file_column, label_column, group_column, split_column)
-        self._listing = Listing.of(root or os.devnull, **dict(zip(OPTIONS, options, strict=True)))
+        if root is None:  # then the file is not there either
+            self._listing = Listing(Path(os.devnull))
+        else:
+            self._listing = Listing.of(root, **dict(zip(OPTIONS, options, strict=True)))
         self.root = self._listing.root
         self.image_shape, self.white = (size, size, 3), white
         self.split_seed, self.train_limit, self.batch_size = split_seed, train_limit, batch_size

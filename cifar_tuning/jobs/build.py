@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import MissingMandatoryValue
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from cifar_tuning.data import ImageData
 from cifar_tuning.errors import ConfigError
@@ -30,7 +30,9 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
     except MissingMandatoryValue as error:
         raise ConfigError([f"{error.full_key}: is missing; give it a value, as in {error.full_key}=…"]) from error
     except Exception as error:
-        raise ConfigError([on_one_line(str(error))]) from error
+        place = f"{error.full_key}: " if isinstance(error, OmegaConfBaseException) and error.full_key else ""
+        said = str(error).partition("\n    full_key:")[0]  # the rest is for programmers
+        raise ConfigError([place + on_one_line(said)]) from error
     assert isinstance(content, dict)
     return {str(key): value for key, value in content.items()}
 

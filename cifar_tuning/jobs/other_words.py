@@ -26,7 +26,7 @@ _OF_STUDIES = {
     **dict.fromkeys(("avoid_duplicates", "unique", "no_duplicates", "deduplicate"), "skip_duplicates"),
     **dict.fromkeys(("load_if_exists", "resume", "skip_if_exists", "restore"), _AGAIN),
     **dict.fromkeys(("transfer_from", "previous_study", "initial_study"), "warm_start"),
-    **dict.fromkeys(("metric", "objective", "monitor"), "objective=…, without hydra.sweeper"),
+    **dict.fromkeys(("metric", "optimized_metric", "objective", "monitor"), "objective=…, without hydra.sweeper"),
     "seed": "hydra.sweeper.sampler.seed",
 }
 # Whole overrides, where those are not of a study; {} stands for the value.

@@ -33,7 +33,7 @@ def skin(tmp_path, monkeypatch) -> Path:
     return root
 
 
-def made(root: Path, **options) -> ImageFolder:
+def made(root: Path | None, **options) -> ImageFolder:
     given = {"labels": "labels.csv", "size": 8, "batch_size": 2} | options
     return ImageFolder(root, **given)
 
@@ -55,6 +55,11 @@ def test_images_have_the_classes_that_the_file_says(skin, caplog):
     assert "passed over: 1 images that labels.csv does not name" in caplog.text
     with pytest.raises(DataError, match=r"no image is for test.*split_column"):
         data.load_test()
+
+
+def test_a_network_that_is_to_be_shown_other_images_needs_neither_file_nor_folder():
+    data = made(None, classes=["melanoma", "nevus"], group_column="patient")
+    assert (data.classes, data.image_shape) == (("melanoma", "nevus"), (8, 8, 3))
 
 
 @pytest.mark.parametrize(

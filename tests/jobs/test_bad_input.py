@@ -147,6 +147,7 @@ def transforms(one: str) -> list[str]:
         (["~model", "+model={_target_: torch.nn.Linear}"], "model: TypeError"),
         (["~model", "+model={_target_: cifar_tunning.Wide}"], "or the installed packages"),
         (["data=image_folder"], "data.root: is missing; give it a value, as in data.root=…"),
+        (["optimizer.lr=${pair.rl}"], "- optimizer.lr: Interpolation key 'pair.rl' not found\n"),
         (["data.batch_size=5000"], "data.batch_size=5000: must be between 1 and 512"),
         (["data.train_limit=100000"], "data.train_limit=100000: must be between 1 and 512"),
         (["data=cifar10", "data.train_limit=60000"], "data.train_limit=60000: must be between 1 and 45000"),

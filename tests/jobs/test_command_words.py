@@ -55,6 +55,7 @@ from cifar_tuning.jobs.command_words import check_overrides
             "there is: the same command goes on",
         ),
         ("train.py -m hydra/sweeper=study +hydra.sweeper.own=1 hydra.sweeper.sampler.gamma=1", None),
+        ("train.py -m study=simplenn hydra.sweeper.optimized_metric=x", "what there is: objective=…, without"),
         ("train.py -m hydra/sweeper=optuna hydra.sweeper.early_stopping=3", None),  # Hydra knows its options
         ("train.py nowhere=1", None),  # Hydra has a suggestion
         ("predict.py device=cpu", None),
