@@ -96,6 +96,8 @@ def _read(labels: LabelsFile) -> list[_Row]:
             stream.seek(0)
             lines = csv.reader(stream, delimiter=max(_DELIMITERS, key=first.count))
             header = [name.strip() for name in next(lines, [])]
+            if not any(header):
+                raise _problem(labels, ["its first line must name the columns, such as id,label, but is empty"])
             columns = _columns(labels, header)
             problems: list[str] = []
             rows = [row for values in lines if any(values) and (row := _row(lines.line_num, values, columns, problems))]

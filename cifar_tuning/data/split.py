@@ -73,7 +73,7 @@ def grouped_split(
             lacking = wanted[label] - apart[label]
             if abs(lacking - counts[group, label]) < abs(lacking):
                 take(group)
-        if wanted[label] > 0 == apart[label]:
+        if wanted[label] > 0 and apart[label] == 0:
             any(take(group) for group in members[np.argsort(counts[members, label], kind="stable")])
     return np.flatnonzero(~chosen[group_of]), np.flatnonzero(chosen[group_of])
 

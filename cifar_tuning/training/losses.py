@@ -26,7 +26,8 @@ class Losses:
     """Maps logits N×K×classes and a batch's labels to each run's mean cross-entropy, K.
 
     Labels are N or N×K, or the shares of the classes, float N×classes or N×K×classes. As `torch.nn.CrossEntropyLoss`
-    has it, the mean over a batch is weighted by the weights of its labels.
+    has it for labels, the mean over a batch is weighted by their weights; of shares it is too, where PyTorch divides by
+    N.
 
     Args:
         smoothing: of each run, the share of each label that is spread over all classes (Szegedy et al. 2016,

@@ -115,6 +115,7 @@ def test_a_column_says_what_validates_and_what_is_for_the_end(skin):
             "data.label_column=dx: ROOT/labels.csv has no such column; it has id, la",
         ),
         (None, {}, "data.labels=ROOT/labels.csv: has the columns id, label, patient; say by data.file_column= and"),
+        ("", {}, "data.labels=ROOT/labels.csv: its first line must name the columns, such as id,label, but is empty"),
         ("id,label\n", {}, "data.labels=ROOT/labels.csv: has no line but the names of its columns"),
         (b"id,label\n\xff,a\n", {}, "data.labels=ROOT/labels.csv: is no CSV file in UTF-8"),
         ("id,label\n1,nevus\n", {}, "data.labels=ROOT/labels.csv: has 1 classes; at least two are needed"),
