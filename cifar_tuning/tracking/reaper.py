@@ -98,8 +98,12 @@ def _close(store: Store, run: Run) -> None:
 
 def _state(run: Run, folder: Path) -> str:
     """Returns how a run ended: the job tells its folder before the store, and may have been killed between the two."""
-    left = read_json(folder / "result.json")
+    file = folder / "result.json"
+    left = read_json(file)
     if not isinstance(left, dict) or left.get("run_id") != run.info.run_id:
+        return "killed"
+    # A run that was gone on with has the end of an earlier process there until it ends itself.
+    if file.stat().st_mtime < float(run.data.tags[facts.PROCESS_STARTED]):
         return "killed"
     return state if (state := str(left.get("state"))) in STATUS_OF_STATE else "killed"
 

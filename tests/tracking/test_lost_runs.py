@@ -229,16 +229,17 @@ def test_a_file_that_the_store_will_not_have_does_not_hold_the_run_up(started, c
 
 
 @pytest.mark.parametrize(
-    ("left", "ended"),
+    ("left", "when", "ended"),
     [
-        (None, ("KILLED", "killed")),
-        ('{"state": "diverged", "run_id": "RUN"}', ("FINISHED", "diverged")),  # it was killed behind its end
-        ('{"state": "complete", "run_id": "another"}', ("KILLED", "killed")),
-        ('{"state": [], "run_id": "RUN"}', ("KILLED", "killed")),
-        ("[]", ("KILLED", "killed")),
+        (None, None, ("KILLED", "killed")),
+        ('{"state": "diverged", "run_id": "RUN"}', 1001, ("FINISHED", "diverged")),  # it was killed behind its end
+        ('{"state": "complete", "run_id": "RUN"}', 900, ("KILLED", "killed")),  # of a process that it went on from
+        ('{"state": "complete", "run_id": "another"}', 1001, ("KILLED", "killed")),
+        ('{"state": [], "run_id": "RUN"}', 1001, ("KILLED", "killed")),
+        ("[]", 1001, ("KILLED", "killed")),
     ],
 )
-def test_what_a_killed_process_had_not_told_is_told_for_it(started, client, tmp_path, monkeypatch, left, ended):
+def test_what_a_killed_process_had_not_told_is_told_for_it(started, client, tmp_path, monkeypatch, left, when, ended):
     monkeypatch.setattr(outbox, "LATEST", 1000.0)
     monkeypatch.setattr(outbox, "PART", 10**6)
     tracker = started()
@@ -250,6 +251,7 @@ def test_what_a_killed_process_had_not_told_is_told_for_it(started, client, tmp_
     client.set_tag(tracker.run_id, facts.PROCESS_STARTED, "1000.00")  # as if that process were gone
     if left is not None:
         (tmp_path / "job" / "result.json").write_text(left.replace("RUN", tracker.run_id))
+        os.utime(tmp_path / "job" / "result.json", (when, when))
     tracker.abandon()
     assert reaper.reap(tracker.open_store()) == [tracker.run_id]
     history = client.get_metric_history(tracker.run_id, "val/acc")

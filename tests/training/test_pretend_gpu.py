@@ -125,7 +125,8 @@ def plateau(optimizer):
 CASES: dict[str, dict[str, Any]] = {
     "sgd": {"dropout": 0.4, "label_smoothing": 0.1, "max_grad_norm": 0.5, "ema_decay": 0.9, "schedule": plateau},
     "nadam": {"optimizer": torch.optim.NAdam, "mixup": 0.3, "max_grad_norm": 1.0, "regularizer": ElasticNet(1e-4)},
-    "rmsprop": {"optimizer": torch.optim.RMSprop, "regularizer": L1(1e-4), "validate": False, "schedule": each_step},
+    "rmsprop": {"optimizer": torch.optim.RMSprop, "regularizer": L1(1e-4), "validate": False, "schedule": each_step}
+    | {"class_weights": torch.ones(10, device="meta")},
     "frozen": {"model": frozen, "ema_decay": 0.9, "max_grad_norm": 1.0, "regularizer": L1(1e-4), "patience": 3},
 }
 # Losses and right answers of an epoch; confusion (counted, then fetched) and losses of an evaluation.
