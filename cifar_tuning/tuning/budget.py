@@ -50,9 +50,9 @@ def to_enqueue(study: optuna.Study, options: StudyOptions) -> list[dict[str, Any
     """
     wanted, before = options.enqueued(), forgiven(study, options)
     if options.exhaustive:
-        grid = options.space.grid()
-        points = [trial.params for trial in before if trial.params.keys() == grid.keys()]
-        wanted += [point for point in points if all(value in grid[name] for name, value in point.items())]
+        grid, branching = options.space.grid(), options.space.branching
+        points = [t.params for t in before if (t.params if branching else t.params.keys() == grid.keys())]
+        wanted += [point for point in points if all(point[name] in grid[name] for name in point.keys() & grid.keys())]
     gone = {trial.number for trial in before}
     others = [trial for trial in study.get_trials(deepcopy=False) if trial.number not in gone]
     known = [params for t in others for params in (t.params, t.system_attrs.get("fixed_params"))]

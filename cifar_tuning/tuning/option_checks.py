@@ -75,7 +75,7 @@ def _problems_with_space(options: StudyOptions) -> list[str]:
             "several times; hydra/sweeper/sampler=brute_force tries every point once"
         ]
     endless = [n for n, d in ranges.items() if isinstance(d, FloatDistribution) and d.step is None]
-    if not (options.grid or options.brute_force) or not endless:
+    if not options.exhaustive or not endless:
         return []
     sampler = "GridSampler" if options.grid else "BruteForceSampler"
     shown = ", ".join(f"{name} ({describe(ranges[name])})" for name in endless)
@@ -172,7 +172,7 @@ def _problems_with_fixed(options: StudyOptions, sampler: Any) -> list[str]:
 def _problems_with_repeats(options: StudyOptions) -> list[str]:
     ranges = dry_run.all_distributions(options.space, options.config) or options.space.distributions
     swept = "seed" in map(key_of, ranges)
-    if swept and options.sweeper.repeats == 1 and not options.grid and not options.brute_force:
+    if swept and options.sweeper.repeats == 1 and not options.exhaustive:
         return [
             "seed: a sampler takes it for a hyperparameter, and the winner would be the luckiest seed; "
             "seed=0 hydra.sweeper.repeats=3 makes a trial the mean over three seeds, hydra/sweeper/sampler=grid tries "

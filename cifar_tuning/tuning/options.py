@@ -90,14 +90,9 @@ class StudyOptions:
         return str(self.sweeper.sampler.get("_target_")) == "optuna.samplers.GridSampler"
 
     @property
-    def brute_force(self) -> bool:
-        """Whether the sampler tries every point, however the space is described."""
-        return str(self.sweeper.sampler.get("_target_")) == _BRUTE_FORCE
-
-    @property
     def exhaustive(self) -> bool:
-        """Whether the sampler tries every point of a space that is known beforehand."""
-        return self.grid or (self.brute_force and not self.space.branching)
+        """Whether the sampler tries every point, however the space is described."""
+        return self.grid or str(self.sweeper.sampler.get("_target_")) == _BRUTE_FORCE
 
     @property
     def n_trials(self) -> int:
@@ -107,7 +102,8 @@ class StudyOptions:
         `budget.exhausted`.
         """
         total = int(self.sweeper.n_trials)
-        return min(total, math.prod(map(len, self.space.grid().values()))) if self.exhaustive else total
+        known = self.exhaustive and not self.space.branching
+        return min(total, math.prod(map(len, self.space.grid().values()))) if known else total
 
     def sampler(self, process: int = 0) -> optuna.samplers.BaseSampler:
         """Builds the sampler.

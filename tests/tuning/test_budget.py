@@ -30,11 +30,11 @@ def trial(state, x, seconds=None, fixed=False, value=0.5):
     return made
 
 
-def options(enqueue=(), exhaustive=False, override="x=choice(1,2,3)"):
+def options(enqueue=(), exhaustive=False, override="x=choice(1,2,3)", conditions=None):
     return SimpleNamespace(
         n_trials=3,
         begin=BEGIN,
-        space=SearchSpace.parse({}, [override]),
+        space=SearchSpace.parse({}, override.split(), conditions=conditions),
         exhaustive=exhaustive,
         enqueued=lambda: [{"x": x} for x in enqueue],
     )
@@ -78,6 +78,12 @@ def test_what_failed_before_the_command_is_made_up_for(trials, numbers):
         # The space has become another one.
         ([trial(FAIL, 2, -1), trial(FAIL, 3, -1)], {"exhaustive": True, "override": "x=choice(1,3)"}, [3]),
         ([trial(FAIL, 2, -1)], {"exhaustive": True, "override": "y=choice(1,2)"}, []),
+        # It has conditions, and a point need not have every key.
+        (
+            [trial(FAIL, 2, -1), trial(FAIL, 3, -1)],
+            {"exhaustive": True, "override": "x=choice(1,3) y=choice(1,2)", "conditions": {"y": "x=1"}},
+            [3],
+        ),
     ],
 )
 def test_what_is_to_be_tried_first(trials, asked, expected):
