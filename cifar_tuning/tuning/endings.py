@@ -18,7 +18,7 @@ from cifar_tuning.files import write_text
 from cifar_tuning.text import without_password
 from cifar_tuning.tuning.budget import stops_study
 from cifar_tuning.tuning.exits import reason
-from cifar_tuning.tuning.place import OVERRIDES
+from cifar_tuning.tuning.place import OVERRIDES, SAME_AS
 from cifar_tuning.tuning.storage import STORAGE_ERRORS, Storage
 from cifar_tuning.tuning.trial import Outcome, may_go_on, outcomes
 
@@ -26,8 +26,6 @@ log = logging.getLogger(__name__)
 
 # Study system attribute: which sampler called `study.stop()` last, and when, in seconds since 1970.
 STOPPED = "cifar_tuning:stopped"
-# User attribute of a trial that was not trained: the number of the one with the same configuration.
-SAME_AS = "same_as"
 
 
 class Endings:

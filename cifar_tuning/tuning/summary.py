@@ -16,10 +16,9 @@ from cifar_tuning.targets import is_tracked
 from cifar_tuning.text import command_line, counted, override, with_comment, without_password
 from cifar_tuning.tuning.budget import enough, exhausted, finished, forgiven, limit
 from cifar_tuning.tuning.claims import is_foreign
-from cifar_tuning.tuning.endings import SAME_AS
 from cifar_tuning.tuning.options import StudyOptions
 from cifar_tuning.tuning.overlays import looks_for_studies
-from cifar_tuning.tuning.place import folder_of_model, more_to_type, objectives_of
+from cifar_tuning.tuning.place import SAME_AS, folder_of_model, more_to_type, objectives_of
 from cifar_tuning.tuning.progress import eligible, number, reason, short_keys
 from cifar_tuning.tuning.retrain import retrained, subfolder
 from cifar_tuning.tuning.study_files import PLOTS, experiment, is_over, objective_name, overrides_of, winner

@@ -9,8 +9,8 @@ from hydra.core.utils import JobReturn, JobStatus
 from optuna.trial import TrialState
 
 from cifar_tuning.errors import ConfigError
-from cifar_tuning.tuning.endings import SAME_AS, Endings, objective
-from cifar_tuning.tuning.place import OVERRIDES
+from cifar_tuning.tuning.endings import Endings, objective
+from cifar_tuning.tuning.place import OVERRIDES, SAME_AS
 from cifar_tuning.tuning.storage import open_storage
 from cifar_tuning.tuning.trial import Outcome, outcome_key
 
