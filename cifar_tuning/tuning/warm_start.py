@@ -65,16 +65,20 @@ def older_trials(options: StudyOptions) -> list[FrozenTrial]:
 
 
 def begin(study: optuna.Study, options: StudyOptions) -> None:
-    """Adds the older study's trials to one that has none yet."""
+    """Adds the older study's trials to one that has none of its own yet."""
     if options.sweeper.warm_start is None:
         return
-    if trials := study.get_trials(deepcopy=False):
-        if not is_worker() and not any(TRAINED_BY in trial.user_attrs for trial in trials):
+    trials = study.get_trials(deepcopy=False)
+    known = {trial.user_attrs.get(TRAINED_BY) for trial in trials}
+    if None in known:
+        if not is_worker() and len(known) == 1:
             log.warning("%s: of no effect, as the study %s has trials already", OPTION, study.study_name)
         return
     older = older_trials(options)
-    study.add_trials(older)
-    _say(options, older)
+    # An earlier command may have been killed among them.
+    if missing := [trial for trial in older if trial.user_attrs[TRAINED_BY] not in known]:
+        study.add_trials(missing)
+        _say(options, older)
 
 
 def _say(options: StudyOptions, trials: list[FrozenTrial]) -> None:

@@ -88,6 +88,15 @@ def test_a_new_study_begins_with_them_once(options, capsys, caplog):
     assert "of no effect" not in caplog.text
 
 
+def test_a_command_that_was_killed_amid_them_takes_the_others_next_time(options, monkeypatch):
+    asked = options("optimizer.lr=interval(0.05,0.3)")
+    with monkeypatch.context() as patch:
+        patch.setattr(optuna.Study, "add_trials", lambda study, trials: study.add_trial(trials[0]))
+        patch.setattr("cifar_tuning.tuning.study.to_enqueue", lambda *_: [])
+        assert len(open_study(asked).get_trials()) == 1
+    assert [trial.params[LR] for trial in open_study(asked).get_trials()] == [0.1, 0.2]
+
+
 def test_a_study_that_has_trials_does_not_begin_with_others(options, caplog):
     open_study(
         options("optimizer.lr=interval(0.05,0.3)", "hydra.sweeper.enqueue=[{optimizer.lr:0.2}]", warm_start="null")
