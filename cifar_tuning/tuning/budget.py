@@ -14,6 +14,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from cifar_tuning.tuning.options import StudyOptions
+from cifar_tuning.tuning.place import TRAINED_BY
 from cifar_tuning.tuning.progress import best_trial, by_end
 
 
@@ -74,7 +75,8 @@ def enough(study: optuna.Study, sweeper: Any) -> str | None:
         return None
     if target is not None and (best.values[0] >= target if maximize else best.values[0] <= target):
         return f"trial {best.number} has reached hydra.sweeper.target={target}"
-    since = [trial for trial in ended[ended.index(best) + 1 :] if trial.state != TrialState.FAIL]
+    others = [trial for trial in ended[ended.index(best) + 1 :] if trial.state != TrialState.FAIL]
+    since = [trial for trial in others if TRAINED_BY not in trial.user_attrs]  # an older study's were no search here
     if patience is not None and len(since) >= patience:
         return f"trial {best.number} is still the best after {len(since)} others (hydra.sweeper.patience={patience})"
     return None

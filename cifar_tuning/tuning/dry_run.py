@@ -14,7 +14,7 @@ from cifar_tuning.errors import ConfigError, root_cause
 from cifar_tuning.overrides import same_value, written
 from cifar_tuning.targets import refused
 from cifar_tuning.text import on_one_line
-from cifar_tuning.tuning.conditions import ABSENT, present
+from cifar_tuning.tuning.conditions import ABSENT, holds, in_words, present
 from cifar_tuning.tuning.space import SearchSpace, describe
 
 # Attributes of a trial that its class does not have.
@@ -188,7 +188,7 @@ def entry_params(space: SearchSpace, config: DictConfig, entry: Mapping[Any, Any
 def entry_problems(
     space: SearchSpace, config: DictConfig, entry: Mapping[str, Any], option: str = "hydra.sweeper.enqueue"
 ) -> list[str]:
-    """Returns a line for each value that its key can't have, and for one whose key is not in the search space.
+    """Returns a line for each value that its key can't have, and for one whose key is not, or not then, in the space.
 
     Args:
         space: of the study.
@@ -202,6 +202,11 @@ def entry_problems(
     if unknown:
         names = ", ".join(space.distributions)
         lines.append(f"{option}: {unknown[0]} is not in the search space: {names}")
+    for name, condition in space.conditions.items():
+        # What is left to the sampler may come to hold.
+        told = all(key in entry for key in condition.keys() & space.distributions.keys())
+        if name in entry and told and not holds(condition, {**space.fixed, **entry}, config):
+            lines.append(f"{option}: {name}: is only searched if {in_words(condition)}, which does not hold")
     try:
         if not refused and space.custom is not None:
             refused = dry_run(space, config, entry).refused

@@ -18,7 +18,7 @@ from cifar_tuning.files import write_text
 from cifar_tuning.text import without_password
 from cifar_tuning.tuning.budget import stops_study
 from cifar_tuning.tuning.exits import reason
-from cifar_tuning.tuning.place import OVERRIDES
+from cifar_tuning.tuning.place import OVERRIDES, SAME_AS, TRAINED_BY
 from cifar_tuning.tuning.storage import STORAGE_ERRORS, Storage
 from cifar_tuning.tuning.trial import Outcome, may_go_on, outcomes
 
@@ -26,8 +26,6 @@ log = logging.getLogger(__name__)
 
 # Study system attribute: which sampler called `study.stop()` last, and when, in seconds since 1970.
 STOPPED = "cifar_tuning:stopped"
-# User attribute of a trial that was not trained: the number of the one with the same configuration.
-SAME_AS = "same_as"
 
 
 class Endings:
@@ -101,10 +99,13 @@ class Endings:
     def repeat(self, trial: Trial, overrides: list[str]) -> bool:
         """Ends a trial as the complete one with the same overrides did, and says whether there is one.
 
-        It has that one's attributes too, which lead to its folder and its run.
+        It has that one's attributes too, which lead to its folder and its run. An older study's trial, whose other
+        options may have differed, is none.
         """
         trials = self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-        same = next((one for one in trials if one.system_attrs.get(OVERRIDES) == overrides), None)
+        here = (one for one in trials if TRAINED_BY not in one.user_attrs)
+        given = sorted(overrides)  # two commands may name them in another order
+        same = next((one for one in here if sorted(one.system_attrs.get(OVERRIDES, [])) == given), None)
         if same is None:
             return False
         for name, value in {**same.user_attrs, SAME_AS: same.number}.items():

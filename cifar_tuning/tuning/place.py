@@ -23,6 +23,10 @@ REPEAT, RETRAIN = "hydra.job.env_set.CIFAR_TUNING_REPEAT", "hydra.job.env_set.CI
 OVERRIDES = "cifar_tuning:overrides"
 OWNER = "cifar_tuning:owner"
 AGAIN = "cifar_tuning:again"
+# User attributes of a trial that was not trained here: the number of the one with the same configuration; or the name
+# of the study that trained it, and its number there.
+SAME_AS = "same_as"
+TRAINED_BY = "trained_by"
 
 
 class LostTrial(SystemExit):

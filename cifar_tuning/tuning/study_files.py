@@ -19,7 +19,7 @@ from cifar_tuning.text import command_line, counted, override, without_password
 from cifar_tuning.tuning.budget import enough, exhausted, finished, limit
 from cifar_tuning.tuning.options import StudyOptions
 from cifar_tuning.tuning.overlays import as_overlay, looks_for_studies
-from cifar_tuning.tuning.place import OVERRIDES, objectives_of
+from cifar_tuning.tuning.place import OVERRIDES, SAME_AS, objectives_of
 from cifar_tuning.tuning.progress import best_trial
 
 log = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ def write(study: optuna.Study, options: StudyOptions, plots: bool = True) -> Non
         return
     best = winner(study, options)
     if len(options.directions) > 1:
-        front = [{"params": trial.params, "values": trial.values} for trial in study.best_trials]
+        front = [{"params": trial.params, "values": trial.values} for trial in pareto_front(study)]
         _write_results(folder, {"solutions": front})
     elif best is not None:
         _write_results(folder, {"best_trial": best.number, "best_params": best.params, "best_value": best.value})
@@ -90,6 +90,11 @@ def winner(study: optuna.Study, options: StudyOptions) -> FrozenTrial | None:
     """Returns the best trial of a study with one objective; None while none is complete that violates no constraint."""
     several = len(options.directions) > 1
     return None if several else best_trial(finished(study), options.directions[0] == "maximize")
+
+
+def pareto_front(study: optuna.Study) -> list[FrozenTrial]:
+    """Returns the trials that no other one beats in all objectives, each configuration's that was trained alone."""
+    return [trial for trial in study.best_trials if SAME_AS not in trial.user_attrs]
 
 
 def is_over(study: optuna.Study, options: StudyOptions) -> bool:

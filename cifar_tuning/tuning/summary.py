@@ -16,13 +16,20 @@ from cifar_tuning.targets import is_tracked
 from cifar_tuning.text import command_line, counted, override, with_comment, without_password
 from cifar_tuning.tuning.budget import enough, exhausted, finished, forgiven, limit
 from cifar_tuning.tuning.claims import is_foreign
-from cifar_tuning.tuning.endings import SAME_AS
 from cifar_tuning.tuning.options import StudyOptions
 from cifar_tuning.tuning.overlays import looks_for_studies
-from cifar_tuning.tuning.place import folder_of_model, more_to_type, objectives_of
+from cifar_tuning.tuning.place import SAME_AS, folder_of_model, more_to_type, objectives_of
 from cifar_tuning.tuning.progress import eligible, number, reason, short_keys
 from cifar_tuning.tuning.retrain import retrained, subfolder
-from cifar_tuning.tuning.study_files import PLOTS, experiment, is_over, objective_name, overrides_of, winner
+from cifar_tuning.tuning.study_files import (
+    PLOTS,
+    experiment,
+    is_over,
+    objective_name,
+    overrides_of,
+    pareto_front,
+    winner,
+)
 from cifar_tuning.tuning.trial import outcome_key
 
 # Failed trials that are listed, and characters of their reasons.
@@ -72,7 +79,7 @@ def print_end(study: optuna.Study, options: StudyOptions, timed_out: bool, stopp
     ended, several = finished(study), len(options.directions) > 1
     complete = [trial for trial in ended if trial.state == TrialState.COMPLETE]
     trained = [trial for trial in complete if SAME_AS not in trial.user_attrs]
-    shown_trials = study.best_trials if several and complete else _ranked(trained, options)[:5]
+    shown_trials = pareto_front(study) if several and complete else _ranked(trained, options)[:5]
     if shown_trials:
         objectives = objectives_of(options.config) if several else []
         console.print(_table(shown_trials, "Pareto front" if several else "the best five", objectives))

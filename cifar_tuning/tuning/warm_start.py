@@ -17,14 +17,12 @@ from cifar_tuning.tuning.conditions import present
 from cifar_tuning.tuning.dry_run import NeedsTrialError, dry_run
 from cifar_tuning.tuning.finding import find_study
 from cifar_tuning.tuning.options import StudyOptions
-from cifar_tuning.tuning.place import OVERRIDES
+from cifar_tuning.tuning.place import OVERRIDES, SAME_AS, TRAINED_BY
 from cifar_tuning.tuning.space import changes
 
 log = logging.getLogger(__name__)
 
 OPTION = "hydra.sweeper.warm_start"
-# User attribute of a trial that another study trained: that study's name and the trial's number in it.
-TRAINED_BY = "trained_by"
 # Keys that are fixed otherwise, which are shown.
 SHOWN = 5
 
@@ -33,6 +31,8 @@ def warm_start_problems(options: StudyOptions) -> list[str]:
     """Returns why a new study can't begin with the older one's trials."""
     if options.sweeper.warm_start is None:
         return []
+    if options.grid:
+        return [f"{OPTION}: GridSampler knows no trials of another study; hydra/sweeper/sampler=brute_force does"]
     try:
         older = _older(options)
         directions = [direction.name.lower() for direction in older.directions]
@@ -60,28 +60,31 @@ def older_trials(options: StudyOptions) -> list[FrozenTrial]:
         return []
     older = _older(options)
     fixed = older.user_attrs.get("configuration", {})
-    ended = older.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
-    return [fitted for trial in ended if (fitted := _fitted(trial, older.study_name, fixed, options)) is not None]
+    fitted = (_fitted(trial, older.study_name, fixed, options) for trial in _trained(older))
+    return [trial for trial in fitted if trial is not None]
 
 
 def begin(study: optuna.Study, options: StudyOptions) -> None:
-    """Adds the older study's trials to one that has none yet."""
+    """Adds the older study's trials to one that has none of its own yet."""
     if options.sweeper.warm_start is None:
         return
-    if trials := study.get_trials(deepcopy=False):
-        if not is_worker() and not any(TRAINED_BY in trial.user_attrs for trial in trials):
+    trials = study.get_trials(deepcopy=False)
+    known = {trial.user_attrs.get(TRAINED_BY) for trial in trials}
+    if None in known:
+        if not is_worker() and len(known) == 1:
             log.warning("%s: of no effect, as the study %s has trials already", OPTION, study.study_name)
         return
     older = older_trials(options)
-    study.add_trials(older)
-    _say(options, older)
+    # An earlier command may have been killed among them.
+    if missing := [trial for trial in older if trial.user_attrs[TRAINED_BY] not in known]:
+        study.add_trials(missing)
+        _say(options, older)
 
 
 def _say(options: StudyOptions, trials: list[FrozenTrial]) -> None:
     """Says what a study begins with, and what was otherwise when that was trained: its values may not compare."""
     older = _older(options)
-    ended = len(older.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED)))
-    print(f"begins with {len(trials)} of {counted(ended, 'trial')} of the study {older.study_name}")
+    print(f"begins with {len(trials)} of {counted(len(_trained(older)), 'trial')} of the study {older.study_name}")
     searched = {name for trial in [*trials, *older.get_trials(deepcopy=False)] for name in trial.params}
     before, now = older.user_attrs.get("configuration", {}), options.fixed()
     both = (before.keys() & now.keys()) - searched
@@ -99,6 +102,12 @@ def _older(options: StudyOptions) -> optuna.Study:
     study = find_study(folder, {})
     assert study is not None
     return study
+
+
+def _trained(study: optuna.Study) -> list[FrozenTrial]:
+    """Returns the trials that may be taken over: complete and pruned, none that was skipped as a duplicate."""
+    ended = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
+    return [trial for trial in ended if SAME_AS not in trial.user_attrs]
 
 
 def _fitted(trial: FrozenTrial, study: str, fixed: Mapping[str, str], options: StudyOptions) -> FrozenTrial | None:
@@ -125,7 +134,7 @@ def _fitted(trial: FrozenTrial, study: str, fixed: Mapping[str, str], options: S
         values=trial.values,
         params=drawn.params,
         distributions=drawn.distributions,
-        user_attrs={**trial.user_attrs, TRAINED_BY: f"{study}/{trial.number}"},
+        user_attrs={TRAINED_BY: f"{study}/{trial.number}", **trial.user_attrs},
         system_attrs={OVERRIDES: space.overrides(drawn.params)},
         intermediate_values=trial.intermediate_values,
         constraints=dict(trial.constraints),

@@ -131,6 +131,19 @@ def test_a_choice_is_enqueued_as_the_space_writes_it(space, config):
 
 
 @pytest.mark.parametrize(
+    ("entry", "said"),
+    [
+        ({"lr": 0.1, "activation": "relu"}, ["lr: is only searched if activation=1, which does not hold"]),
+        ({"lr": 0.1, "activation": 1}, []),
+        ({"lr": 0.1}, []),  # the sampler may draw what it takes
+    ],
+)
+def test_a_first_configuration_keeps_to_conditions(config, entry, said):
+    space = SearchSpace(DECLARED, conditions={"lr": {"activation": [1]}})
+    assert dry_run.entry_problems(space, config, entry) == [f"hydra.sweeper.enqueue: {line}" for line in said]
+
+
+@pytest.mark.parametrize(
     ("entry", "refused"),
     [
         ({"optimizer": "rmsprop"}, True),

@@ -9,8 +9,8 @@ from hydra.core.utils import JobReturn, JobStatus
 from optuna.trial import TrialState
 
 from cifar_tuning.errors import ConfigError
-from cifar_tuning.tuning.endings import SAME_AS, Endings, objective
-from cifar_tuning.tuning.place import OVERRIDES
+from cifar_tuning.tuning.endings import Endings, objective
+from cifar_tuning.tuning.place import OVERRIDES, SAME_AS, TRAINED_BY
 from cifar_tuning.tuning.storage import open_storage
 from cifar_tuning.tuning.trial import Outcome, outcome_key
 
@@ -139,13 +139,20 @@ def test_a_configuration_that_was_complete_ends_as_it_did(make, objectives):
     value = [0.4, 10.0] if objectives == 2 else 0.4
     first = optuna.trial.Trial(endings.study, endings.storage.trial_id(endings.study, 0))
     other, again = endings.study.ask(), endings.study.ask()
-    endings.storage.set_trial_system_attr(first._trial_id, OVERRIDES, ["x=1"])
-    assert not endings.repeat(other, ["x=1"])  # the first is in training
+    endings.storage.set_trial_system_attr(first._trial_id, OVERRIDES, ["x=1", "y=1"])
+    assert not endings.repeat(other, ["x=1", "y=1"])  # the first is in training
     first.set_user_attr("folder", "study/0")
     first.set_constraint("memory", 2.0)
     endings.tell(0, "diverged", value)
     assert not endings.repeat(other, ["x=2"])
-    assert endings.repeat(again, ["x=1"])
+    assert endings.repeat(again, ["y=1", "x=1"])
     before, _, ended = endings.study.get_trials()
     assert (ended.state, ended.values, ended.constraints) == (COMPLETE, before.values, {"memory": 2.0})
     assert ended.user_attrs == {"folder": "study/0", "state": "diverged", SAME_AS: 0}
+
+
+def test_what_another_study_trained_is_trained_here_too(make):
+    endings = make()
+    elsewhere = {"user_attrs": {TRAINED_BY: "old/3"}, "system_attrs": {OVERRIDES: ["x=1"]}}
+    endings.study.add_trial(optuna.trial.create_trial(value=0.4, **elsewhere))
+    assert not endings.repeat(endings.study.ask(), ["x=1"])

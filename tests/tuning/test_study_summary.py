@@ -16,7 +16,7 @@ from optuna.trial import TrialState
 from cifar_tuning import PROJECT_ROOT
 from cifar_tuning.tuning import study_files, summary
 from cifar_tuning.tuning.overlays import StudiesSearchPath, register
-from cifar_tuning.tuning.place import more_to_type
+from cifar_tuning.tuning.place import SAME_AS, more_to_type
 from cifar_tuning.tuning.trial import outcome_key
 
 COMPLETE, PRUNED, FAIL = TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL
@@ -233,3 +233,10 @@ def test_the_same_command_goes_on_where_the_folder_is_the_same(folder, storage, 
     assert config.hydra.run.dir == f"outputs/{now:%Y}"
     assert more_to_type(config) == more.format(now=now)
     assert OmegaConf.get_cache(config)["now"] == {("%Y",): f"{now:%Y}"}
+
+
+def test_a_front_has_a_configuration_once():
+    study = optuna.create_study(directions=["maximize", "minimize"])
+    for values, skipped in (([0.5, 2.0], {}), ([0.5, 2.0], {SAME_AS: 0}), ([0.4, 1.0], {}), ([0.3, 2.0], {})):
+        study.add_trial(optuna.trial.create_trial(values=values, user_attrs=skipped))
+    assert [one.number for one in study_files.pareto_front(study)] == [0, 2]

@@ -8,8 +8,9 @@ from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState, create_trial
 
 from cifar_tuning.job_folders import STUDY_FILE
+from cifar_tuning.tuning.budget import enough
 from cifar_tuning.tuning.options import StudyOptions
-from cifar_tuning.tuning.place import OVERRIDES
+from cifar_tuning.tuning.place import OVERRIDES, SAME_AS
 from cifar_tuning.tuning.study import open_study, study_problems
 from cifar_tuning.tuning.warm_start import older_trials
 
@@ -19,7 +20,7 @@ LR = "optimizer.lr"
 
 @pytest.fixture(scope="module")
 def older(tmp_path_factory):
-    """A study of another learning rate and momentum, of which two trials were complete."""
+    """A study of another learning rate and momentum, of which two trials were trained to their end."""
     folder = tmp_path_factory.mktemp("multirun") / "old"
     folder.mkdir()
     study = optuna.create_study(study_name="old", storage=f"sqlite:///{folder}/optuna.db", direction="maximize")
@@ -28,6 +29,9 @@ def older(tmp_path_factory):
     for lr, state in ((0.1, COMPLETE), (0.5, COMPLETE), (0.2, PRUNED), (0.3, FAIL)):
         value = {"value": lr} if state == COMPLETE else {}
         study.add_trial(create_trial(state=state, params={LR: lr}, distributions=range_, **value))
+    # One that was not trained: its number means nothing elsewhere.
+    skipped = {"params": {LR: 0.1}, "distributions": range_, "user_attrs": {SAME_AS: 0}}
+    study.add_trial(create_trial(value=0.1, **skipped))
     OmegaConf.save({"study_name": "old", "storage": "sqlite:///optuna.db"}, folder / STUDY_FILE)
     return folder
 
@@ -35,11 +39,11 @@ def older(tmp_path_factory):
 @pytest.fixture
 def options(configure, older, tmp_path):
     def make(*space, warm_start=older, n_trials=9):
-        given = [one for one in space if one.startswith("hydra.")]
+        given = [one for one in space if one.startswith(("hydra.", "hydra/"))]
         given += [f"hydra.sweep.dir={tmp_path}/new", "hydra.sweeper.workers=1", f"hydra.sweeper.n_trials={n_trials}"]
-        given += ["hydra/sweeper=study", f"hydra.sweeper.warm_start={warm_start}"]
+        given = ["hydra/sweeper=study", *given, f"hydra.sweeper.warm_start={warm_start}"]
         config = compose("config", given, return_hydra_config=True)
-        return StudyOptions.parse(config, [one for one in space if not one.startswith("hydra.")])
+        return StudyOptions.parse(config, [one for one in space if not one.startswith(("hydra.", "hydra/"))])
 
     return make
 
@@ -79,8 +83,18 @@ def test_a_new_study_begins_with_them_once(options, capsys, caplog):
     assert (first.user_attrs["trained_by"], first.system_attrs[OVERRIDES]) == ("old/0", ["optimizer.lr=0.1"])
     assert "begins with 2 of 3 trials of the study old" in capsys.readouterr().out
     assert "trained with another configuration: trainer.mixup: 0.3 before, 0.0 now\n" in caplog.text
+    assert enough(study, options("optimizer.lr=interval(0.05,0.3)", "hydra.sweeper.patience=1").sweeper) is None
     assert len(open_study(options("optimizer.lr=interval(0.05,0.3)")).get_trials()) == 2
     assert "of no effect" not in caplog.text
+
+
+def test_a_command_that_was_killed_amid_them_takes_the_others_next_time(options, monkeypatch):
+    asked = options("optimizer.lr=interval(0.05,0.3)")
+    with monkeypatch.context() as patch:
+        patch.setattr(optuna.Study, "add_trials", lambda study, trials: study.add_trial(trials[0]))
+        patch.setattr("cifar_tuning.tuning.study.to_enqueue", lambda *_: [])
+        assert len(open_study(asked).get_trials()) == 1
+    assert [trial.params[LR] for trial in open_study(asked).get_trials()] == [0.1, 0.2]
 
 
 def test_a_study_that_has_trials_does_not_begin_with_others(options, caplog):
@@ -98,6 +112,7 @@ def test_a_study_that_has_trials_does_not_begin_with_others(options, caplog):
         ({"n_trials": 3}, "hydra.sweeper.n_trials=3: 3 of them are those of the study old"),
         ({"space": ["optimizer.lr=0.7,0.8"]}, "no trial of the study old fits this search space"),
         ({"space": ["hydra.sweeper.direction=minimize"]}, "has the direction maximize, not minimize"),
+        ({"space": ["hydra/sweeper/sampler=grid", "optimizer.lr=0.1,0.5"]}, "GridSampler knows no trials of another"),
     ],
 )
 def test_what_can_not_be_taken_over_is_said_before_anything_is_written(options, tmp_path, given, problem):
