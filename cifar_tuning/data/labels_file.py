@@ -153,35 +153,36 @@ def _find(labels: LabelsFile, rows: Sequence[_Row], root: Path, images: Sequence
     The ending may be left out.
     """
     by_path, by_name = defaultdict(list), defaultdict(list)
-    for number, row in enumerate(rows):
-        by_path[f"{row.part}/{row.file}"].append((0, number))
-        by_path[row.file].append((1, number))
-        by_name[row.file].append((2, number))
-    # How well the images that fit best do so: the smaller, the better.
-    fitting: list[tuple[float, list[Path]]] = [(3, []) for _ in rows]
+    # Of what is asked for, how well the images that fit best do so: the smaller, the better.
+    fitting: dict[tuple[str, str], tuple[float, list[Path]]] = {(row.part, row.file): (3, []) for row in rows}
+    for part, file in fitting:
+        by_path[f"{part}/{file}"].append((0, (part, file)))
+        by_path[file].append((1, (part, file)))
+        by_name[file].append((2, (part, file)))
     for image in images:
         path, name = (_normal(text) for text in (image.relative_to(root).as_posix(), image.name))
         for known, text in ((by_path, path), (by_name, name)):
             for key, worse in ((text, 0), (text.removesuffix(image.suffix), 0.5)):
-                for rank, number in known.get(key, ()):
-                    best, chosen = fitting[number]
+                for rank, asked in known.get(key, ()):
+                    best, chosen = fitting[asked]
                     if rank + worse < best:
-                        fitting[number] = rank + worse, [image]
-                    elif rank + worse == best and image not in chosen:
+                        fitting[asked] = rank + worse, [image]
+                    elif rank + worse == best and len(chosen) < 2 and image not in chosen:  # two are ambiguous enough
                         chosen.append(image)
-    absent = [f"{row.file} (line {row.line})" for row, (_, chosen) in zip(rows, fitting, strict=True) if not chosen]
+    found = [fitting[row.part, row.file][1] for row in rows]
+    absent = [f"{row.file} (line {row.line})" for row, chosen in zip(rows, found, strict=True) if not chosen]
     if absent:
         more = f" and {len(absent) - _MOST:,} more" if len(absent) > _MOST else ""
         what = f"{len(absent):,} of {len(rows):,} images are not in {root}: {', '.join(absent[:_MOST])}{more}"
         raise _problem(labels, [what])
     several = [
-        f"line {row.line}: {row.file} may be {' or '.join(str(one.relative_to(root)) for one in chosen[:2])}"
-        for row, (_, chosen) in zip(rows, fitting, strict=True)
+        f"line {row.line}: {row.file} may be {' or '.join(str(one.relative_to(root)) for one in chosen)}"
+        for row, chosen in zip(rows, found, strict=True)
         if len(chosen) > 1
     ]
     if several:
         raise _problem(labels, several)
-    return [chosen[0] for _, chosen in fitting]
+    return [chosen[0] for chosen in found]
 
 
 def _twice(rows: Sequence[_Row], found: Sequence[Path]) -> list[str]:
