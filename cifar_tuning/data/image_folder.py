@@ -218,7 +218,8 @@ def _counted_problems(listing: Listing, options: Mapping[str, Any]) -> list[str]
     elif size:
         column = listing.labels.group_column if listing.labels else None
         return [
-            f"data.group_column={column}: no class has two groups, so none can validate; data.val_size=0 trains on all"
+            f"data.group_column={column}: each group has all images of a class, so none can validate; data.val_size=0 "
+            "trains on all"
         ]
     return check_shared(images - apart, there, options)
 

@@ -94,7 +94,8 @@ def _read(labels: LabelsFile) -> list[_Row]:
         with labels.file.open(newline="", encoding="utf-8-sig") as stream:
             first = stream.readline()
             stream.seek(0)
-            lines = csv.reader(stream, delimiter=max(_DELIMITERS, key=first.count))
+            # Strict: else an open quotation mark takes the lines behind it for a part of its value.
+            lines = csv.reader(stream, delimiter=max(_DELIMITERS, key=first.count), skipinitialspace=True, strict=True)
             header = [name.strip() for name in next(lines, [])]
             if not any(header):
                 raise _problem(labels, ["its first line must name the columns, such as id,label, but is empty"])
@@ -155,9 +156,10 @@ def _find(labels: LabelsFile, rows: Sequence[_Row], root: Path, images: Sequence
     by_path, by_name = defaultdict(list), defaultdict(list)
     # Of what is asked for, how well the images that fit best do so: the smaller, the better.
     fitting: dict[tuple[str, str], tuple[float, list[Path]]] = {(row.part, row.file): (3, []) for row in rows}
+    whole = _normal(f"{root.as_posix()}/")
     for part, file in fitting:
         by_path[f"{part}/{file}"].append((0, (part, file)))
-        by_path[file].append((1, (part, file)))
+        by_path[file.removeprefix(whole)].append((1, (part, file)))
         by_name[file].append((2, (part, file)))
     for image in images:
         path, name = (_normal(text) for text in (image.relative_to(root).as_posix(), image.name))

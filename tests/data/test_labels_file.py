@@ -69,6 +69,8 @@ def test_a_network_that_is_to_be_shown_other_images_needs_neither_file_nor_folde
         ("id;label\n1.png;nevus\n\n3.png;melanoma\n", {}, ["train/1.png", "train/3.png"]),
         ("\ufeffdx\tid\nnevus\ttrain/1\nmelanoma\t.\\train\\3.png\n", {"label_column": "dx"}, None),
         (",id,label\n0, 1 ,nevus\n1,3,melanoma\n", {}, None),
+        ('id, "label"\n1, "nevus"\n3, "melanoma"\n', {}, None),
+        ("id,label\nROOT/train/1.png,nevus\nROOT/train/3,melanoma\n", {}, None),
         ("id,label\n1,nevus\n21,melanoma\n", {}, ["more/21.png", "train/1.png"]),
         (
             "dx,patient,image,age\nnevus,p1,1,30\nmelanoma,p2,3,40\n",
@@ -79,7 +81,7 @@ def test_a_network_that_is_to_be_shown_other_images_needs_neither_file_nor_folde
 )
 def test_forms_of_the_file(skin, content, options, found):
     draw(skin / "more" / "21.png")
-    (skin / "own.csv").write_text(content, encoding="utf-8")
+    (skin / "own.csv").write_text(content.replace("ROOT", str(skin)), encoding="utf-8")
     data = made(skin, labels=str(skin / "own.csv"), val_size=0, **options)
     assert {f"train/{file}" if "/" not in file else file for file in data.files("train")} == set(
         found or ["train/1.png", "train/3.png"]
@@ -118,6 +120,11 @@ def test_a_column_says_what_validates_and_what_is_for_the_end(skin):
         ("", {}, "data.labels=ROOT/labels.csv: its first line must name the columns, such as id,label, but is empty"),
         ("id,label\n", {}, "data.labels=ROOT/labels.csv: has no line but the names of its columns"),
         (b"id,label\n\xff,a\n", {}, "data.labels=ROOT/labels.csv: is no CSV file in UTF-8"),
+        (
+            'id,label\n1,"a\n2,b\n3,c\n',
+            {},
+            "data.labels=ROOT/labels.csv: is no CSV file in UTF-8 (unexpected end of data)",
+        ),
         ("id,label\n1,nevus\n", {}, "data.labels=ROOT/labels.csv: has 1 classes; at least two are needed"),
         ("id,label\n1,\n2\n", {}, "data.labels=ROOT/labels.csv: line 2 has no label; line 3 has no label"),
         (
@@ -143,9 +150,9 @@ def test_a_column_says_what_validates_and_what_is_for_the_end(skin):
             "data.group_column=g: p is in train and in val, by data.split_column=f of ROOT/labels.csv",
         ),
         (
-            "id,label,g\n1,a,p\n2,b,p\n3,b,p\n",
+            "id,label,g\n1,a,p\n2,b,p\n3,a,q\n4,c,q\n",  # a has two
             {"group_column": "g", "val_size": 1},
-            "data.group_column=g: no class has two groups, so none can validate; data.val_size=0 trains on all",
+            "data.group_column=g: each group has all images of a class, so none can validate; data.val_size=0 trains",
         ),
         (
             None,
