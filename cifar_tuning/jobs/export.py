@@ -106,6 +106,9 @@ def _move(options: DictConfig, root: str) -> None:
             f"data_root={root}: the data of this run, {name}, has no option `root`, so there is no folder to look for "
             "elsewhere; leave data_root out."
         )
+    labels = Path(options.get("labels") or "") if name == IMAGE_FOLDER else Path()
+    if labels.is_absolute() and labels.is_relative_to(options.root):
+        options.labels = str(labels.relative_to(options.root))  # it has moved with the images
     options.root = root
 
 

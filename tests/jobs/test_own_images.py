@@ -62,7 +62,7 @@ def test_a_file_says_classes_patients_and_which_images_are_for_the_end(command, 
         lines.append(f"{number},{'rare' if rare else 'common'},30,p{number // 2},{'test' if number >= 64 else 'train'}")
     (root / "meta.csv").write_text("\n".join(lines))
     columns = [f"data.{name}_column={of}" for name, of in [("file", "image_id"), ("label", "dx"), ("group", "patient")]]
-    own = ["data=image_folder", f"data.root={root}", "data.labels=meta.csv", *columns, "data.split_column=fold"]
+    own = ["data=image_folder", f"data.root={root}", f"data.labels={root}/meta.csv", *columns, "data.split_column=fold"]
     training = ["data.batch_size=8", "optimizer.lr=0.03", "trainer.epochs=4", "trainer.class_weights=balanced"]
     outcome = command(*TINY, *own, *training, f"hydra.run.dir={tmp_path}/run")
     assert outcome.code == 0, outcome.err
